@@ -1,0 +1,5 @@
+"""`python -m moltis`."""
+
+from moltis.cli import main
+
+main()

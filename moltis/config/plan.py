@@ -1,0 +1,143 @@
+"""What is to run: the configuration with placeholders expanded and defaults filled in.
+
+A `Plan` compares by value, so that a reload is the difference of two plans. It holds secrets and never leaves the
+process; what is shown is in `Shown`, which is built from the text as written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+TransportName = Literal["stdio", "sse", "streamable-http"]
+Protocol = Literal["auto", "legacy"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The numbers of contract section 2, for one server; all in seconds unless the name says otherwise."""
+
+    request_timeout_secs: float = 30.0
+    request_timeout_max_secs: float = 600.0
+    startup_timeout_secs: float = 60.0
+    heartbeat_interval_secs: float = 30.0
+    heartbeat_timeout_secs: float = 5.0
+    heartbeat_max_missed: int = 3
+    max_restart_attempts: int = 5
+    restart_backoff_secs: float = 1.0
+    restart_backoff_max_secs: float = 60.0
+    restart_cooldown_secs: float = 300.0
+    restart_cooldown_max_secs: float = 3600.0
+    stable_after_secs: float = 300.0
+    stop_eof_secs: float = 2.0
+    stop_term_secs: float = 3.0
+    max_message_bytes: int = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What anyone outside may see of a server's entry: built from the text as written, never from expanded values."""
+
+    url: str | None = None
+    header_names: tuple[str, ...] = ()
+    command: str | None = None
+    arg_count: int = 0
+    env_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class StdioLaunch:
+    """How to start a local server. `env` is the server's own, expanded; the base environment is added at spawn."""
+
+    command: str
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    cwd: str | None = None
+
+    def __repr__(self) -> str:
+        return f"StdioLaunch({self.command!r}, {len(self.args)} args, {len(self.env)} env)"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class RemoteLaunch:
+    """How to reach a remote server, expanded."""
+
+    url: str
+    headers: tuple[tuple[str, str], ...] = ()
+    oauth: tuple[tuple[str, object], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"RemoteLaunch({len(self.headers)} headers)"
+
+
+Launch = StdioLaunch | RemoteLaunch
+
+
+@dataclass(frozen=True, slots=True)
+class ServerPlan:
+    """One server, ready to run, or invalid with the reason in `problem` (then `launch` is None)."""
+
+    name: str
+    transport: TransportName = "stdio"
+    launch: Launch | None = field(default=None)
+    limits: Limits = field(default_factory=Limits)
+    shown: Shown = field(default_factory=Shown)
+    display_name: str | None = None
+    enabled: bool = True
+    protocol: Protocol = "auto"
+    include_tools: tuple[str, ...] = ()
+    exclude_tools: tuple[str, ...] = ()
+    problem: str | None = None
+
+    @property
+    def launch_key(self) -> object:
+        """What a running process was started from: when this is unchanged, a reload need not restart it."""
+        return (self.transport, self.launch, self.protocol, self.limits.max_message_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonPlan:
+    """`[daemon]` and the part of `[mcp]` that belongs to no server."""
+
+    log_level: str = "info"
+    log_max_bytes: int = 10 * 1024 * 1024
+    log_backups: int = 5
+    browser_command: tuple[str, ...] = ("xdg-open",)
+    max_concurrent_starts: int = 8
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Plan:
+    """Everything that is to run, and every secret value that must never be written anywhere."""
+
+    daemon: DaemonPlan = field(default_factory=DaemonPlan)
+    defaults: Limits = field(default_factory=Limits)
+    servers: tuple[ServerPlan, ...] = ()
+    secrets: frozenset[str] = frozenset()
+    path: Path | None = None
+
+    def server(self, name: str) -> ServerPlan | None:
+        return next((s for s in self.servers if s.name == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanDiff:
+    """Names, each in exactly one tuple, in file order."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    unchanged: tuple[str, ...] = ()
+
+
+def diff(old: Plan, new: Plan) -> PlanDiff:
+    """Compare two plans server by server."""
+    before = {s.name: s for s in old.servers}
+    after = {s.name: s for s in new.servers}
+    return PlanDiff(
+        added=tuple(n for n in after if n not in before),
+        changed=tuple(n for n, s in after.items() if n in before and before[n] != s),
+        removed=tuple(n for n in before if n not in after),
+        unchanged=tuple(n for n, s in after.items() if n in before and before[n] == s),
+    )

@@ -1,0 +1,175 @@
+"""Everything that can go wrong, as one tree.
+
+    MoltisError              exit 1, -32603
+      UsageError             exit 2, -32602
+      DaemonNotRunning       exit 3
+      UnknownServer          exit 4, -32004
+      NotPermitted           exit 5
+      ConfigError            exit 6, -32008
+      RequestTimeout         exit 7, -32006
+      LoginNeeded            exit 8, -32007
+      ServerNotReady         exit 1, -32005
+      ServerError            exit 1, -32009
+      AlreadyRunning         exit 1
+
+Errors are raised where they are known and translated once at each edge: the control socket reads `rpc_code` and
+`data()`, the command line reads `exit_code`. A message says what happened and then what to do; it never holds a secret.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from moltis.names import nearest
+
+
+class ExitCode(enum.IntEnum):
+    """What the command line ends with (contract, section 5)."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    DAEMON_NOT_RUNNING = 3
+    NO_SUCH_SERVER = 4
+    NOT_PERMITTED = 5
+    BAD_CONFIG = 6
+    TIMEOUT = 7
+    LOGIN_NEEDED = 8
+
+
+class RpcCode(enum.IntEnum):
+    """JSON-RPC 2.0 section 5.1, and ours from -32004 down (contract, section 4)."""
+
+    PARSE_ERROR = -32700
+    INVALID_REQUEST = -32600
+    METHOD_NOT_FOUND = -32601
+    INVALID_PARAMS = -32602
+    INTERNAL_ERROR = -32603
+    UNKNOWN_SERVER = -32004
+    NOT_READY = -32005
+    REQUEST_TIMEOUT = -32006
+    LOGIN_NEEDED = -32007
+    CONFIG = -32008
+    FROM_SERVER = -32009
+
+
+class MoltisError(Exception):
+    """Anything this program reports as its own finding rather than as a fault of its code."""
+
+    kind: ClassVar[str] = "internal"
+    exit_code: ClassVar[ExitCode] = ExitCode.FAILURE
+    rpc_code: ClassVar[RpcCode] = RpcCode.INTERNAL_ERROR
+
+    def __init__(self, message: str, *, hint: str = "", server: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.server = server
+
+    def data(self) -> dict[str, Any]:
+        """Give the `data` member of the JSON-RPC error; contract section 4 names its keys."""
+        return {"kind": self.kind, "server": self.server, "hint": self.hint}
+
+
+class UsageError(MoltisError):
+    """The request itself is wrong: a parameter missing, of a wrong type, or unknown."""
+
+    kind = "invalid_params"
+    exit_code = ExitCode.USAGE
+    rpc_code = RpcCode.INVALID_PARAMS
+
+
+class DaemonNotRunning(MoltisError):
+    """Nothing listens on the control socket."""
+
+    kind = "daemon_not_running"
+    exit_code = ExitCode.DAEMON_NOT_RUNNING
+
+
+class AlreadyRunning(MoltisError):
+    """Another daemon holds the data dir."""
+
+    kind = "already_running"
+
+
+class NotPermitted(MoltisError):
+    """The operating system or the daemon refuses this user."""
+
+    kind = "not_permitted"
+    exit_code = ExitCode.NOT_PERMITTED
+
+
+class UnknownServer(MoltisError):
+    """No server has that name."""
+
+    kind = "unknown_server"
+    exit_code = ExitCode.NO_SUCH_SERVER
+    rpc_code = RpcCode.UNKNOWN_SERVER
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = nearest(name, names)
+        also = f"; did you mean {' or '.join(near)}?" if near else ""
+        super().__init__(
+            f"no server is called {name!r}{also}",
+            hint=f"known servers: {', '.join(names)}" if names else "moltis mcp add NAME -- COMMAND",
+            server=name,
+        )
+        self.nearest = near
+
+
+class ConfigError(MoltisError):
+    """moltis.toml, or a value that is to go into it, is wrong."""
+
+    kind = "config"
+    exit_code = ExitCode.BAD_CONFIG
+    rpc_code = RpcCode.CONFIG
+
+
+class ServerNotReady(MoltisError):
+    """The server exists and cannot answer now; `next_retry_at` says when it is tried again, if it is."""
+
+    kind = "not_ready"
+    rpc_code = RpcCode.NOT_READY
+
+    def __init__(
+        self, message: str, *, server: str, state: str, next_retry_at: str | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(message, server=server, hint=hint)
+        self.state = state
+        self.next_retry_at = next_retry_at
+
+    def data(self) -> dict[str, Any]:
+        return {**super().data(), "state": self.state, "next_retry_at": self.next_retry_at}
+
+
+class RequestTimeout(MoltisError):
+    """A server took a request and neither answered nor reported progress in time."""
+
+    kind = "timeout"
+    exit_code = ExitCode.TIMEOUT
+    rpc_code = RpcCode.REQUEST_TIMEOUT
+
+
+class LoginNeeded(MoltisError):
+    """A person must log in first."""
+
+    kind = "login_needed"
+    exit_code = ExitCode.LOGIN_NEEDED
+    rpc_code = RpcCode.LOGIN_NEEDED
+
+
+class ServerError(MoltisError):
+    """The server answered with a JSON-RPC error of its own, kept as it was sent in `error`."""
+
+    kind = "server_error"
+    rpc_code = RpcCode.FROM_SERVER
+
+    def __init__(self, message: str, *, server: str, error: Any, hint: str = "") -> None:
+        super().__init__(message, server=server, hint=hint)
+        self.error = error
+
+    def data(self) -> dict[str, Any]:
+        return {**super().data(), "error": self.error}

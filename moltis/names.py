@@ -1,0 +1,35 @@
+"""Names of servers, and the nearest known name to one that is not known.
+
+Knows nothing of configuration or of running servers; both ask here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+
+SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""What a server may be called; `__` is kept free, for it separates server and tool."""
+
+
+def name_problem(name: str) -> str | None:
+    """Say what is wrong with a server's name, or None if nothing is."""
+    if not SERVER_NAME.fullmatch(name):
+        return f"server name {name!r} must be 1 to 64 of A-Z a-z 0-9 _ - and start with a letter or digit"
+    if "__" in name:
+        return f"server name {name!r} must not contain '__', which separates a server from its tool"
+    return None
+
+
+def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
+    """Give the known words most like `word`, best first; none when nothing is alike."""
+    by_fold = {k.casefold(): k for k in known}
+    found = difflib.get_close_matches(word.casefold(), by_fold, n=limit, cutoff=0.5)
+    return [by_fold[f] for f in found]
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Give ` - did you mean 'x'?`, or an empty string when no known word is alike."""
+    found = nearest(word, known)
+    return f" - did you mean {' or '.join(repr(f) for f in found)}?" if found else ""

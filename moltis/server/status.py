@@ -1,0 +1,71 @@
+"""What anyone outside may see of a server (contract, section 4, "Server status").
+
+Nothing here can hold a secret: names and numbers, text as written, and messages that passed the scrubber.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+
+class LastError(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a server is not well. `at` is RFC 3339 UTC."""
+
+    kind: str
+    message: str
+    at: str
+    exit_code: int | None = None
+    stderr_tail: list[str] = []
+
+
+class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One server as `mcp.status` shows it. Instants are RFC 3339 UTC or null."""
+
+    name: str
+    display_name: str | None
+    transport: str
+    enabled: bool
+    state: str
+    status: str
+    pid: int | None = None
+    url: str | None = None
+    header_names: list[str] = []
+    header_count: int = 0
+    command: str | None = None
+    arg_count: int = 0
+    env_names: list[str] = []
+    tool_count: int = 0
+    resource_count: int = 0
+    prompt_count: int = 0
+    server_info: dict[str, Any] | None = None
+    protocol_version: str | None = None
+    auth_state: str = "not_required"
+    auth_url: str | None = None
+    attempts: int = 0
+    max_restart_attempts: int = 5
+    restarts: int = 0
+    next_retry_at: str | None = None
+    started_at: str | None = None
+    ready_since: str | None = None
+    last_error: LastError | None = None
+    recent_errors: list[LastError] = []
+    last_heartbeat_at: str | None = None
+    heartbeat_latency_ms: float | None = None
+    request_timeout_secs: float = 30.0
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
+    """One transition, as `mcp.history` lists it and as one record of logs.jsonl holds it."""
+
+    at: str
+    from_: str
+    to: str
+    reason: str
+    attempt: int = 0
+    delay_secs: float | None = None
+    next_retry_at: str | None = None
+    pid: int | None = None
+    exit_code: int | None = None
+    message: str | None = None
