@@ -1,0 +1,22 @@
+"""The `moltis` command.
+
+Nothing is imported here but `sys`: the command line is asked often and by scripts, so each command pays only for what
+it uses, and `--version` for nothing at all.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line and end the process with its exit code."""
+    if sys.argv[1:] in (["--version"], ["-V"]):
+        from moltis import __version__
+
+        sys.stdout.write(f"moltis {__version__}\n")
+        sys.exit(0)
+    from moltis.cli.app import run
+
+    sys.exit(run(sys.argv[1:]))

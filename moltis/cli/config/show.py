@@ -1,0 +1,75 @@
+"""`moltis config show`: what would run, defaults filled in, secrets left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import click
+
+from moltis.cli import link, screen
+from moltis.cli.commands import command, json_option
+from moltis.config.plan import Limits, Plan, ServerPlan
+
+
+@command("show")
+@json_option
+@click.pass_context
+def show(ctx: click.Context, as_json: bool) -> None:
+    """Show the configuration as moltis understands it, defaults filled in and secrets left out."""
+    from moltis.cli import offline
+
+    document = shown(offline.load(link.paths(ctx)).plan)
+    if as_json:
+        screen.data_json(document)
+    else:
+        screen.data(screen.printable("\n".join(_toml(document)).lstrip("\n")))
+
+
+def shown(plan: Plan) -> dict[str, Any]:
+    """Give the plan as a document with the sections and keys of moltis.toml, and names for what may be secret."""
+    daemon = dataclasses.asdict(plan.daemon)
+    starts = daemon.pop("max_concurrent_starts")
+    servers = {server.name: _server(server, plan.defaults) for server in plan.servers}
+    return {
+        "daemon": {**daemon, "browser_command": list(plan.daemon.browser_command)},
+        "mcp": {**dataclasses.asdict(plan.defaults), "max_concurrent_starts": starts, "servers": servers},
+    }
+
+
+def _server(server: ServerPlan, defaults: Limits) -> dict[str, Any]:
+    own = dataclasses.asdict(server.limits)
+    limits = {key: value for key, value in own.items() if value != getattr(defaults, key)}
+    entry: dict[str, Any] = {
+        "enabled": server.enabled,
+        "display_name": server.display_name,
+        "transport": server.transport,
+        "protocol": server.protocol,
+        "command": server.shown.command,
+        "arg_count": server.shown.arg_count,
+        "env_names": list(server.shown.env_names),
+        "url": server.shown.url,
+        "header_names": list(server.shown.header_names),
+        "include_tools": list(server.include_tools),
+        "exclude_tools": list(server.exclude_tools),
+        **limits,
+        "problem": server.problem,
+    }
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def _toml(section: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Give TOML lines: the plain values of a section first, then its sub-sections.
+
+    A JSON string is a TOML basic string too (TOML 1.0, "String"), but for DEL, which `printable` shows.
+    """
+    plain = {key: value for key, value in section.items() if not isinstance(value, Mapping)}
+    if path and plain:
+        yield f"\n[{path}]"
+    for key, value in plain.items():
+        yield f"{key} = {json.dumps(value, ensure_ascii=False)}"
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _toml(value, f"{path}.{key}" if path else key)

@@ -1,0 +1,58 @@
+"""`moltis mcp tools`: what can be called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from moltis.cli import link, screen
+from moltis.cli.commands import command, json_option, server_argument
+from moltis.cli.table import Cell, render
+
+DESCRIPTION_COLUMN = 2
+
+
+@command("tools")
+@server_argument(required=False)
+@json_option
+@click.pass_context
+def tools(ctx: click.Context, name: str | None, as_json: bool) -> None:
+    """List the tools of all servers, or of one; `--json` gives them as the servers sent them."""
+    with link.connect(ctx) as daemon:
+        listed = daemon.call("mcp.tools", {"name": name} if name else {})
+    if as_json:
+        screen.data_json(listed)
+        return
+    if not listed:
+        screen.talk("moltis: no tools")
+        screen.talk("hint: moltis status")
+        return
+    rows = [[Cell(f"{t['server']}.{t['name']}", "bold"), signature(t), _summary(t)] for t in listed]
+    cells = [[Cell(screen.one_line(c.text), c.style) if isinstance(c, Cell) else c for c in row] for row in rows]
+    lines = render(
+        ("TOOL", "ARGUMENTS", "DESCRIPTION"),
+        cells,
+        width=screen.width(),
+        shrink=DESCRIPTION_COLUMN,
+        colour=screen.coloured(),
+    )
+    screen.data("\n".join(lines))
+
+
+def signature(tool: Mapping[str, Any]) -> str:
+    """Give the arguments' names: required ones first as they are, optional ones in brackets."""
+    schema = tool.get("inputSchema")
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(properties, dict):
+        return ""
+    required = schema.get("required")
+    wanted = [n for n in properties if isinstance(required, list) and n in required]
+    words = wanted + [f"[{n}]" for n in properties if n not in wanted]
+    return screen.one_line(" ".join(words))
+
+
+def _summary(tool: Mapping[str, Any]) -> str:
+    text = tool.get("description") or tool.get("title") or ""
+    return screen.one_line(str(text).strip().partition("\n")[0])

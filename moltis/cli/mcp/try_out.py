@@ -1,0 +1,40 @@
+"""`moltis mcp test`: one try of a server, nothing kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from moltis.cli import link, screen
+from moltis.cli.commands import command, json_option, server_argument
+from moltis.errors import ExitCode
+
+
+@command("test")
+@server_argument()
+@json_option
+@click.pass_context
+def test(ctx: click.Context, name: str, as_json: bool) -> int:
+    """Start a server of moltis.toml once beside the running one, list its tools, and end it; exits 1 when it fails."""
+    with link.connect(ctx, link.TEST_SECS) as daemon:
+        result = daemon.call("mcp.test", {"name": name})
+    if as_json:
+        screen.data_json(result)
+    else:
+        screen.data(screen.one_line(_words(name, result)))
+    return ExitCode.OK if result["ok"] else ExitCode.FAILURE
+
+
+def _words(name: str, result: Mapping[str, Any]) -> str:
+    if not result["ok"]:
+        error = result.get("error")
+        message = error.get("message") if isinstance(error, dict) else error
+        return f"{name}: failed: {message}"
+    info = result.get("server_info") or {}
+    who = " ".join(str(info[k]) for k in ("name", "version") if info.get(k))
+    return (
+        f"{name}: ok, {result['tool_count']} tools in {result['latency_ms']:.0f} ms,"
+        f" MCP {result['protocol_version']}{', ' if who else ''}{who}"
+    )

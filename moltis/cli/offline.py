@@ -1,0 +1,57 @@
+"""What the command line does itself while no daemon runs: the same files, by the same functions."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from moltis.config import edit
+from moltis.config.load import Loaded
+from moltis.config.load import load as load_config
+from moltis.config.overrides import EnvOverrides
+from moltis.errors import UnknownServer
+from moltis.paths import Paths
+
+
+def load(paths: Paths) -> Loaded:
+    """Read the configuration as the daemon would.
+
+    Raises:
+        ConfigError: it cannot be read, or is not TOML.
+    """
+    return load_config(paths.config, EnvOverrides(paths.env_overrides).values(), os.environ)
+
+
+def add_server(paths: Paths, name: str, entry: dict[str, Any]) -> None:
+    """Write a new `[mcp.servers.NAME]`, making the file if there is none."""
+    edit.add_server(paths.config, name, entry)
+
+
+def change_server(paths: Paths, verb: str, name: str) -> None:
+    """Remove, enable or disable a server in the file.
+
+    Raises:
+        UnknownServer: the file has no such server.
+    """
+    known = [server.name for server in load(paths).plan.servers]
+    if name not in known:
+        raise UnknownServer(name, known)
+    if verb == "remove":
+        edit.remove_server(paths.config, name)
+    else:
+        edit.set_enabled(paths.config, name, verb == "enable")
+
+
+def env_names(paths: Paths) -> list[str]:
+    """Give the names that have a value."""
+    return sorted(EnvOverrides(paths.env_overrides).names())
+
+
+def set_env(paths: Paths, name: str, value: str) -> None:
+    """Keep a value."""
+    EnvOverrides(paths.env_overrides).set(name, value)
+
+
+def unset_env(paths: Paths, name: str) -> None:
+    """Forget a value."""
+    EnvOverrides(paths.env_overrides).unset(name)

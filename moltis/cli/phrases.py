@@ -1,0 +1,154 @@
+"""What is said of a server and of the daemon: status as received, in the words and colours of a table.
+
+Pure but for nothing: the moment is an argument. The state words are those of the status itself.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from moltis.cli.table import Cell
+
+COUNTED = {
+    "ready": "ready",
+    "starting": "starting",
+    "initializing": "initializing",
+    "stopping": "stopping",
+    "backoff": "backing off",
+    "cooldown": "cooling down",
+    "awaiting_auth": "needing login",
+    "invalid": "invalid",
+    "stopped": "stopped",
+    "disabled": "disabled",
+}
+"""How many servers are in each state is told in these words, in this order."""
+
+STYLE = {
+    "ready": "green",
+    "starting": "yellow",
+    "initializing": "yellow",
+    "stopping": "yellow",
+    "backoff": "red",
+    "cooldown": "red",
+    "awaiting_auth": "red",
+    "invalid": "red",
+    "stopped": "dim",
+    "disabled": "dim",
+}
+
+_UNRESOLVED = re.compile(r"\$\{?(?:env:)?([A-Za-z_][A-Za-z0-9_]*)")
+
+
+def duration(seconds: float) -> str:
+    """Give a length of time in its two largest units: `12s`, `4m58s`, `2h15m`, `3d4h`."""
+    total = max(0, round(seconds))
+    days, hours, minutes, secs = total // 86400, total // 3600 % 24, total // 60 % 60, total % 60
+    if days:
+        return f"{days}d{hours}h"
+    if hours:
+        return f"{hours}h{minutes:02}m"
+    return f"{minutes}m{secs:02}s" if minutes else f"{secs}s"
+
+
+def instant(text: str | None) -> datetime | None:
+    """Read an RFC 3339 instant; None for null or for what is not one."""
+    if not text:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else None
+
+
+def counted(servers: Sequence[Mapping[str, Any]]) -> str:
+    """Give `4 servers: 3 ready, 1 backing off`."""
+    if not servers:
+        return "no servers"
+    counts = {state: sum(s.get("state") == state for s in servers) for state in COUNTED}
+    told = ", ".join(f"{n} {COUNTED[state]}" for state, n in counts.items() if n)
+    return f"{len(servers)} server{'s' if len(servers) > 1 else ''}: {told}"
+
+
+def exit_words(code: int) -> str:
+    """Give `exit 1`, or the signal's name when a signal ended it (a negative code, as in subprocess)."""
+    if code >= 0:
+        return f"exit {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def status_text(server: Mapping[str, Any], now: datetime) -> str:
+    """Give the STATUS column: the state, when it changes by itself, and why."""
+    state = str(server.get("state"))
+    error = server.get("last_error") or {}
+    match state:
+        case "backoff":
+            tries = f"({server.get('attempts', 0)}/{server.get('max_restart_attempts', 0)})"
+            return ", ".join(filter(None, (state, f"{_retry(server, now)} {tries}", _cause(error))))
+        case "cooldown":
+            return ", ".join(filter(None, (state, _retry(server, now), _cause(error))))
+        case "awaiting_auth":
+            return f"{state}, login needed"
+        case "invalid":
+            return f"{state}, {error['message']}" if error.get("message") else state
+        case _:
+            return state
+
+
+def status_cell(server: Mapping[str, Any], now: datetime) -> Cell:
+    """Give the STATUS column with its colour."""
+    return Cell(status_text(server, now), STYLE.get(str(server.get("state")), ""))
+
+
+def _retry(server: Mapping[str, Any], now: datetime) -> str:
+    at = instant(server.get("next_retry_at"))
+    return f"retry in {duration((at - now).total_seconds())}" if at else "retry soon"
+
+
+def _cause(error: Mapping[str, Any]) -> str:
+    if isinstance(error.get("exit_code"), int):
+        return exit_words(error["exit_code"])
+    return str(error.get("kind") or "").replace("_", " ")
+
+
+def up_and_restarts(server: Mapping[str, Any], now: datetime) -> str:
+    """Give `2h15m / 0`: how long it has been ready, and how often it was started again."""
+    since = instant(server.get("ready_since")) if server.get("state") == "ready" else None
+    up = duration((now - since).total_seconds()) if since else "-"
+    return f"{up} / {server.get('restarts', 0)}"
+
+
+def action(server: Mapping[str, Any]) -> str:
+    """Give the command that mends it, or shows what to mend; nothing when it is well or on its way."""
+    name = server.get("name")
+    match server.get("state"):
+        case "invalid":
+            return _mend_entry(server)
+        case "disabled":
+            return f"moltis mcp enable {name}"
+        case "stopped":
+            return f"moltis mcp start {name}"
+        case "awaiting_auth":
+            return f"moltis mcp reauth {name}"
+        case "backoff" | "cooldown":
+            return f"moltis why {name}"
+        case _:
+            return ""
+
+
+def _mend_entry(server: Mapping[str, Any]) -> str:
+    message = str((server.get("last_error") or {}).get("message") or "")
+    missing = _UNRESOLVED.search(message)
+    return f"moltis env set {missing.group(1)}" if missing else "moltis config check"
+
+
+def is_unhealthy(server: Mapping[str, Any]) -> bool:
+    """Say whether a person must look at it: enabled, and in error."""
+    return bool(server.get("enabled", True)) and server.get("status") == "error"

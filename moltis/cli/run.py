@@ -1,0 +1,17 @@
+"""`moltis run`: the daemon, in this process."""
+
+from __future__ import annotations
+
+import click
+
+from moltis.cli import link
+from moltis.cli.commands import command
+
+
+@command("run")
+@click.pass_context
+def run(ctx: click.Context) -> int:
+    """Run the daemon in the foreground, until SIGTERM, SIGINT or `moltis stop`."""
+    from moltis.daemon import main
+
+    return int(main(link.paths(ctx)))

@@ -1,0 +1,75 @@
+"""Where output goes: data on stdout, talk on stderr, and neither able to upset a terminal.
+
+Knows nothing of servers. Its one rule: text that came from elsewhere passes `printable` before a person sees it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from typing import Any, TextIO
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
+"""C0 and C1 control characters, made visible: a server's text must not move the cursor or set the title."""
+
+
+def prepare() -> None:
+    """Make both streams unable to fail on a character that the locale cannot write."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def data(text: str = "") -> None:
+    """Write one line, or several, to stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def data_bytes(raw: bytes) -> None:
+    """Write bytes and a newline to stdout exactly as they are."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(raw + b"\n")
+    sys.stdout.buffer.flush()
+
+
+def data_json(value: Any) -> None:
+    """Write one JSON document: indented for a person, on one line for a program."""
+    indent = 2 if sys.stdout.isatty() else None
+    data(json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def talk(text: str) -> None:
+    """Write one line to stderr, after what stdout already holds."""
+    sys.stdout.flush()
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+def printable(text: str) -> str:
+    """Give the text with control characters made visible; tabs and newlines stay."""
+    return text.translate(_CONTROLS)
+
+
+def one_line(text: str) -> str:
+    """Give the text as one printable line."""
+    return " ".join(printable(text).split())
+
+
+def coloured(stream: TextIO | None = None) -> bool:
+    """Say whether colour is wanted: NO_COLOR (no-color.org) wins, then FORCE_COLOR, then whether it is a terminal."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return (stream or sys.stdout).isatty() and os.environ.get("TERM") != "dumb"
+
+
+def width() -> int | None:
+    """Give the columns to fit into: COLUMNS, or the terminal's; None means that nothing may be cut."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) > 0:
+        return int(columns)
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

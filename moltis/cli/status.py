@@ -1,0 +1,218 @@
+"""`moltis status`: the daemon in one line, its servers in a table, and what mends each that is not well."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from moltis import __version__
+from moltis.cli import link, phrases, screen
+from moltis.cli.commands import command, json_option, server_argument
+from moltis.cli.table import Cell, paint, render
+from moltis.errors import DaemonNotRunning, ExitCode
+
+HEADER = ("NAME", "TRANSPORT", "TOOLS", "STATUS", "UP/RESTARTS", "ACTION")
+STATUS_COLUMN = 3
+
+WATCH_SECS = 1.0
+"""How often `--watch` looks again: once a second is as fast as its countdowns change."""
+
+
+@command("status")
+@server_argument(required=False)
+@json_option
+@click.option("-w", "--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@click.pass_context
+def status(ctx: click.Context, name: str | None, as_json: bool, watch: bool) -> int:
+    """Show the daemon and its servers, or everything about one server.
+
+    Exits 1 when an enabled server is unhealthy, 3 when the daemon is not running (the configured servers are shown
+    then).
+    """
+    if watch:
+        return _watch(ctx, name, as_json)
+    return _show(ctx, name, as_json)
+
+
+def _watch(ctx: click.Context, name: str | None, as_json: bool) -> int:
+    import time
+
+    while True:
+        if screen.coloured() and not as_json:
+            # ECMA-48 ED and CUP: clear the screen, go to its top left corner.
+            click.echo("\x1b[2J\x1b[H", nl=False)
+        _show(ctx, name, as_json)
+        time.sleep(WATCH_SECS)
+
+
+def _show(ctx: click.Context, name: str | None, as_json: bool) -> int:
+    try:
+        with link.connect(ctx) as daemon:
+            if name:
+                return show_server(daemon.call("mcp.status", {"name": name}), as_json)
+            return _show_all(daemon.call("daemon.status"), daemon.call("mcp.list"), as_json)
+    except DaemonNotRunning as error:
+        if name:
+            raise
+        return show_not_running(ctx, as_json, error.message)
+
+
+def _show_all(daemon: Mapping[str, Any], servers: Sequence[Mapping[str, Any]], as_json: bool) -> int:
+    if as_json:
+        screen.data_json({"running": True, "daemon": daemon, "servers": servers})
+    else:
+        screen.data(headline(daemon, servers))
+        if servers:
+            screen.data()
+            show_table(servers)
+        else:
+            screen.talk("hint: moltis mcp add NAME -- COMMAND ARGS...")
+    return ExitCode.FAILURE if any(map(phrases.is_unhealthy, servers)) else ExitCode.OK
+
+
+def headline(daemon: Mapping[str, Any], servers: Sequence[Mapping[str, Any]]) -> str:
+    """Give `moltis 0.1.0 - running 2h15m - pid 4711 - ~/.config/moltis/moltis.toml - 4 servers: 4 ready`."""
+    parts = (
+        f"moltis {daemon['version']}",
+        f"running {phrases.duration(daemon['uptime_secs'])}",
+        f"pid {daemon['pid']}",
+        short_path(daemon["config_path"]),
+        phrases.counted(servers),
+    )
+    return screen.printable(" - ".join(parts))
+
+
+def short_path(path: str) -> str:
+    """Give the path with the home folder as `~`."""
+    home = os.path.expanduser("~")
+    return "~" + path[len(home) :] if home != "/" and path.startswith(home + os.sep) else path
+
+
+def show_table(servers: Sequence[Mapping[str, Any]]) -> None:
+    """Print the table of running servers."""
+    now = datetime.now(UTC)
+    rows = [table_row(server, now) for server in servers]
+    for line in render(HEADER, rows, width=screen.width(), shrink=STATUS_COLUMN, colour=screen.coloured()):
+        screen.data(line)
+
+
+def table_row(server: Mapping[str, Any], now: datetime) -> list[str | Cell]:
+    """Give one server's cells."""
+    status = phrases.status_cell(server, now)
+    return [
+        screen.one_line(str(server["name"])),
+        str(server["transport"]),
+        str(server["tool_count"]) if server["state"] == "ready" else "-",
+        Cell(screen.one_line(status.text), status.style),
+        phrases.up_and_restarts(server, now),
+        Cell(phrases.action(server), "cyan"),
+    ]
+
+
+def show_server(server: Mapping[str, Any], as_json: bool) -> int:
+    """Print everything about one server; 1 when it is unhealthy."""
+    if as_json:
+        screen.data_json(server)
+    else:
+        for line in server_lines(server, datetime.now(UTC), screen.coloured()):
+            screen.data(line)
+    return ExitCode.FAILURE if phrases.is_unhealthy(server) else ExitCode.OK
+
+
+def server_lines(server: Mapping[str, Any], now: datetime, colour: bool) -> list[str]:
+    """Give one server as `key  value` lines; what is empty is left out."""
+    status = phrases.status_cell(server, now)
+    pairs: list[tuple[str, str, str]] = [
+        ("name", str(server["name"]), "bold"),
+        ("display name", server.get("display_name") or "", ""),
+        ("status", status.text, status.style),
+        ("action", phrases.action(server), "cyan"),
+        ("transport", str(server["transport"]), ""),
+        ("command", _command_words(server), ""),
+        ("url", server.get("url") or "", ""),
+        ("headers", ", ".join(server.get("header_names") or []), ""),
+        ("env", ", ".join(server.get("env_names") or []), ""),
+        ("pid", str(server.get("pid") or ""), ""),
+        ("up / restarts", phrases.up_and_restarts(server, now), ""),
+        ("offers", _offers(server), ""),
+        ("server", _server_info(server), ""),
+        ("heartbeat", _heartbeat(server, now), ""),
+        ("request timeout", f"{server.get('request_timeout_secs', 0):g}s", ""),
+        ("login", server.get("auth_url") or "", "cyan"),
+    ]
+    shown = [(key, screen.one_line(text), style) for key, text, style in pairs if text]
+    widest = max(len(key) for key, _, _ in shown)
+    lines = [f"{key:{widest}}  {paint(text, style, colour)}" for key, text, style in shown]
+    return lines + _error_lines(server, widest, now)
+
+
+def _command_words(server: Mapping[str, Any]) -> str:
+    count = server.get("arg_count") or 0
+    words = server.get("command") or ""
+    return f"{words} ({count} argument{'s' if count != 1 else ''})" if words else ""
+
+
+def _offers(server: Mapping[str, Any]) -> str:
+    if server.get("state") != "ready":
+        return ""
+    kinds = (("tool", "tool_count"), ("resource", "resource_count"), ("prompt", "prompt_count"))
+    return ", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, key in kinds for n in [server.get(key) or 0])
+
+
+def _server_info(server: Mapping[str, Any]) -> str:
+    info = server.get("server_info") or {}
+    words = " ".join(str(info[k]) for k in ("name", "version") if info.get(k))
+    protocol = server.get("protocol_version")
+    return f"{words} (MCP {protocol})" if protocol else words
+
+
+def _heartbeat(server: Mapping[str, Any], now: datetime) -> str:
+    at = phrases.instant(server.get("last_heartbeat_at"))
+    if at is None:
+        return ""
+    latency = server.get("heartbeat_latency_ms")
+    after = f", {latency:.1f} ms" if latency is not None else ""
+    return f"{phrases.duration((now - at).total_seconds())} ago{after}"
+
+
+def _error_lines(server: Mapping[str, Any], widest: int, now: datetime) -> list[str]:
+    error = server.get("last_error")
+    if not error:
+        return []
+    at = phrases.instant(error.get("at"))
+    when = f" ({phrases.duration((now - at).total_seconds())} ago)" if at else ""
+    lines = [f"{'last error':{widest}}  {screen.one_line(error['message'])}{when}"]
+    return lines + [f"{'':{widest}}  | {screen.one_line(line)}" for line in error.get("stderr_tail") or []]
+
+
+def show_not_running(ctx: click.Context, as_json: bool, message: str) -> int:
+    """Print the servers that `moltis run` would start, read from moltis.toml as far as it can be read."""
+    from moltis.cli.configured import read_servers
+
+    path = link.paths(ctx).config
+    configured = read_servers(Path(path))
+    if as_json:
+        servers = [{"name": s.name, "transport": s.transport, "enabled": s.enabled} for s in configured.servers]
+        document = {"running": False, "daemon": None, "config_path": str(path), "servers": servers}
+        screen.data_json(document)
+    else:
+        screen.data(screen.printable(f"moltis {__version__} - not running - {short_path(str(path))}"))
+        rows: list[list[str | Cell]] = [
+            [s.name, s.transport, "-", Cell("not running" if s.enabled else "disabled", "dim"), "-"]
+            for s in configured.servers
+        ]
+        if rows:
+            screen.data()
+            lines = render(HEADER[:-1], rows, width=screen.width(), shrink=STATUS_COLUMN, colour=screen.coloured())
+            screen.data("\n".join(lines))
+    if configured.problem:
+        screen.talk(f"moltis: {screen.one_line(configured.problem)}")
+    else:
+        screen.talk(f"moltis: {screen.one_line(message)}")
+    screen.talk(f"hint: {configured.hint or 'moltis run'}")
+    return ExitCode.DAEMON_NOT_RUNNING

@@ -1,0 +1,117 @@
+"""From a file to its tables: read, scanned, parsed. Says what is wrong with the file as a file, and with its TOML.
+
+Knows nothing of keys. The parser never sees a text that the scan refused or did not understand.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli
+
+from moltis.config.scan import MAX_BYTES, Scan, TooMuch, scan
+from moltis.errors import ConfigError
+
+_STATEMENT = "a line is `key = value`, a [section] or a # comment"
+_MEANINGS = {
+    "Invalid statement": f"not TOML: {_STATEMENT}",
+    "Invalid initial character for a key part": f"not TOML: {_STATEMENT}; a key with other signs needs quotes",
+    "Expected '=' after a key": f"'=' is missing: {_STATEMENT}; a key with other signs needs quotes",
+    "Expected newline or end of document": "something follows the value: one `key = value` a line, and text in quotes",
+    "Expected ']": "']' is missing at the end of the [section]",
+    "Invalid value": 'not a value: text needs quotes, as in key = "text"',
+    "Cannot overwrite a value": "this key is there twice: keep one",
+    "Duplicate inline table key": "this key is there twice: keep one",
+    "Cannot declare": "this section is there twice: make them one",
+    "Cannot mutate": "this adds to a table that is already complete: write it in one place",
+    "Cannot redefine": "this adds to a table that is already complete: write it in one place",
+    "Unclosed array": "the array has no end: ']' or ',' is missing",
+    "Unclosed inline table": "the inline table has no end: '}' or ',' is missing",
+    'Expected "': "the string has no end: a closing quote is missing",
+    "Unterminated string": "the string has no end: a closing quote is missing",
+    "Illegal character '\\n'": "the string has no end on its line: a closing quote is missing",
+    "Illegal character": "a control character: write it as an escape, such as \\u0007",
+    "Found invalid character": "a control character: remove it",
+    "Unescaped '\\' in a string": "a lone backslash in a string: write \\\\, or use 'single quotes'",
+}
+"""What the parser's words mean to a person, and what to do; the first that fits. They never quote the file."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Document:
+    """A TOML text that was understood."""
+
+    text: str
+    tables: dict[str, Any]
+    scan: Scan
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class FileText:
+    """A file's text as it is on disk, but for a byte order mark; `mode` is its permission bits."""
+
+    text: str
+    raw: bytes
+    mode: int
+
+
+def read_file(path: Path) -> FileText:
+    """Read a configuration file.
+
+    Raises:
+        ConfigError: when it is missing, no regular file, unreadable, too large, or not UTF-8.
+    """
+    try:
+        # Without O_NONBLOCK, a FIFO in the file's place would hang the daemon.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration at {path}; create one with `moltis init`", hint="moltis init") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
+    with open(descriptor, "rb") as file:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise ConfigError(f"{path} is {what}; name the file itself with --config")
+        raw = file.read(MAX_BYTES + 1)
+    if len(raw) > MAX_BYTES:
+        raise ConfigError(f"{path}: the file is larger than {MAX_BYTES} bytes")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
+    return FileText(text, raw, stat.S_IMODE(status.st_mode))
+
+
+def parse(text: str, source: str) -> Document:
+    """Parse TOML 1.1; `source` names the text in messages.
+
+    Raises:
+        ConfigError: with source, line and column, and what to write instead. It never quotes the text.
+    """
+    try:
+        found = scan(text)
+    except TooMuch as error:
+        raise ConfigError(f"{source}:{error.line}: {error.message}", hint="split the file or shorten it") from None
+    understood = text if found.stopped_at is None else text[: found.stopped_at]
+    try:
+        tables = tomli.loads(understood)
+    except tomli.TOMLDecodeError as error:
+        # `from None`: the cause holds the whole text, secrets and all.
+        raise _syntax_error(error, source) from None
+    except (ValueError, RecursionError):
+        raise ConfigError(f"{source}: a value is out of range") from None
+    if found.stopped_at is not None:
+        line = text.count("\n", 0, found.stopped_at) + 1
+        raise ConfigError(f"{source}:{line}: not TOML")
+    return Document(text, tables, found)
+
+
+def _syntax_error(error: tomli.TOMLDecodeError, source: str) -> ConfigError:
+    meaning = next((m for start, m in _MEANINGS.items() if error.msg.startswith(start)), f"not TOML: {error.msg}")
+    return ConfigError(f"{source}:{error.lineno}:{error.colno}: {meaning}")

@@ -1,0 +1,238 @@
+"""Every key of moltis.toml, in one table: the JSON Schema, the example file and README's table are made from it.
+
+`model.py` checks the same keys with the same bounds; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from moltis.config.plan import DaemonPlan, Limits
+from moltis.names import SERVER_NAME
+
+MIN_SECS = 0.05
+MAX_SECS = 365 * 24 * 3600.0
+LOG_LEVELS = ("debug", "info", "warning", "error")
+TRANSPORTS = ("stdio", "sse", "streamable-http")
+TRANSPORT_ALIASES = {"streamable_http": "streamable-http", "http": "streamable-http"}
+PROTOCOLS = ("auto", "legacy")
+GRANTS = ("authorization_code", "client_credentials")
+
+SectionName = Literal["daemon", "mcp", "server", "oauth"]
+Kind = Literal["seconds", "count", "text", "flag", "list", "table", "choice"]
+PATHS: dict[SectionName, str] = {
+    "daemon": "daemon",
+    "mcp": "mcp",
+    "server": "mcp.servers.NAME",
+    "oauth": "mcp.servers.NAME.oauth",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key. `default` is None when there is none; `low` and `high` bound a count; `words` are a choice's."""
+
+    section: SectionName
+    name: str
+    kind: Kind
+    doc: str
+    default: Any = None
+    low: int = 0
+    high: int = 0
+    words: tuple[str, ...] = ()
+    placeholders: bool = False
+    example: str | None = None
+    """What to write in the example file, as TOML, when that is not the default."""
+
+
+def _limit_keys() -> Iterator[Key]:
+    defaults = Limits()
+    for name, doc in (
+        ("request_timeout_secs", "a request may go without a reply or progress for so long"),
+        ("request_timeout_max_secs", "hard cap of a request, however much progress arrives"),
+        ("startup_timeout_secs", "from spawn or connect until ready; the first `npx -y` downloads"),
+        ("heartbeat_interval_secs", "between two heartbeats of a ready server"),
+        ("heartbeat_timeout_secs", "a heartbeat unanswered for so long is missed"),
+    ):
+        yield Key("mcp", name, "seconds", doc, getattr(defaults, name))
+    yield Key("mcp", "heartbeat_max_missed", "count", "missed in a row, then restarted", 3, low=1, high=1000)
+    yield Key(
+        "mcp", "max_restart_attempts", "count", "failures in a row, then cooldown; the README has the rule",
+        defaults.max_restart_attempts, low=0, high=1_000_000,
+    )  # fmt: skip
+    for name, doc in (
+        ("restart_backoff_secs", "c_n = min(max, base * 2**(n-1)); the delay is drawn from [c_n/2, c_n]"),
+        ("restart_backoff_max_secs", "the max above"),
+        ("restart_cooldown_secs", "doubled after each failed probe, up to the max"),
+        ("restart_cooldown_max_secs", "the max above"),
+        ("stable_after_secs", "uninterrupted ready time that forgives earlier failures"),
+        ("stop_eof_secs", "after stdin is closed, before SIGTERM"),
+        ("stop_term_secs", "after SIGTERM, before SIGKILL"),
+    ):
+        yield Key("mcp", name, "seconds", doc, getattr(defaults, name))
+    yield Key(
+        "mcp", "max_message_bytes", "count", "one message from a server; a longer one is discarded",
+        defaults.max_message_bytes, low=1024, high=2**30,
+    )  # fmt: skip
+
+
+LIMITS = tuple(_limit_keys())
+"""The keys of `[mcp]` that each server may override."""
+
+_DAEMON = DaemonPlan()
+
+KEYS: tuple[Key, ...] = (
+    Key("daemon", "log_level", "choice", "what goes into logs.jsonl", _DAEMON.log_level, words=LOG_LEVELS),
+    Key(
+        "daemon", "log_max_bytes", "count", "then logs.jsonl is copied aside and truncated in place",
+        _DAEMON.log_max_bytes, low=1024, high=2**40,
+    ),
+    Key("daemon", "log_backups", "count", "copies kept: logs.jsonl.1 …", _DAEMON.log_backups, low=0, high=1000),
+    Key(
+        "daemon", "browser_command", "list", "argv; a login's URL is appended; [] opens nothing",
+        _DAEMON.browser_command,
+    ),
+    *LIMITS,
+    Key(
+        "mcp", "max_concurrent_starts", "count", "servers starting at the same time",
+        _DAEMON.max_concurrent_starts, low=1, high=10_000,
+    ),
+    Key("server", "command", "text", "a local server's program", example='"npx"'),
+    Key(
+        "server", "args", "list", "its arguments; any user of the machine can read them", (), placeholders=True,
+        example='["-y", "@modelcontextprotocol/server-filesystem", "/srv"]',
+    ),
+    Key(
+        "server", "env", "table", "its environment, besides HOME PATH USER LANG and such", {}, placeholders=True,
+        example='{ GITHUB_TOKEN = "$GITHUB_TOKEN" }',
+    ),
+    Key(
+        "server", "cwd", "text", "its folder; a relative one is relative to this file's", placeholders=True,
+        example='"~/src"',
+    ),
+    Key("server", "enabled", "flag", "false: known, never started", True),
+    Key("server", "display_name", "text", "what people see", example='"Files"'),
+    Key(
+        "server", "transport", "choice", "stdio with command; sse with url: Streamable HTTP, else HTTP+SSE",
+        words=(*TRANSPORTS, *TRANSPORT_ALIASES), example='"stdio"',
+    ),
+    Key(
+        "server", "url", "text", "a remote server", placeholders=True,
+        example='"https://mcp.example.com/mcp?api_key=$REMOTE_MCP_KEY"',
+    ),
+    Key(
+        "server", "headers", "table", "sent with each request to it", {}, placeholders=True,
+        example='{ Authorization = "Bearer ${REMOTE_MCP_TOKEN}" }',
+    ),
+    Key("server", "include_tools", "list", "glob patterns; none: all", (), example='["search_*"]'),
+    Key("server", "exclude_tools", "list", "glob patterns; wins over include_tools", ()),
+    Key("server", "protocol", "choice", "legacy: only the initialize handshake", "auto", words=PROTOCOLS),
+    Key("oauth", "client_id", "text", "when the server registers no clients", placeholders=True, example='"..."'),
+    Key("oauth", "client_secret", "text", "of that client", placeholders=True, example='"$SECRET"'),
+    Key(
+        "oauth", "auth_url", "text", "auth_url and token_url together skip discovery", placeholders=True,
+        example='"https://auth.example.com/authorize"',
+    ),
+    Key("oauth", "token_url", "text", "see auth_url", placeholders=True, example='"https://auth.example.com/token"'),
+    Key("oauth", "scopes", "list", "to ask for", (), placeholders=True, example='["mcp:read"]'),
+    Key(
+        "oauth", "client_metadata_url", "text", "client ID metadata document", placeholders=True,
+        example='"https://example.com/moltis.json"',
+    ),
+    Key("oauth", "grant", "choice", "how tokens are got", "authorization_code", words=GRANTS),
+    Key("oauth", "callback_port", "count", "of the login's way back; 0: any free one", 0, low=0, high=65535),
+)  # fmt: skip
+
+SERVER_KEYS = tuple(k.name for k in KEYS if k.section == "server") + tuple(k.name for k in LIMITS) + ("oauth",)
+"""What may stand in `[mcp.servers.NAME]`."""
+
+_KINDS = {
+    "seconds": "seconds",
+    "count": "whole number",
+    "text": "text",
+    "flag": "true or false",
+    "list": "list of texts",
+    "table": "table of texts",
+}
+
+
+def toml_value(value: Any) -> str:
+    """Give a default as TOML writes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return f"[{', '.join(toml_value(v) for v in value)}]"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value) if value != {} else "{}"
+
+
+def keys_markdown() -> str:
+    """Give README's table of all keys."""
+    rows = ["| key | type | default | what |", "|---|---|---|---|"]
+    for key in KEYS:
+        kind = " ".join(f"`{w}`" for w in key.words) if key.words else _KINDS[key.kind]
+        default = "" if key.default is None else f"`{toml_value(key.default)}`"
+        rows.append(f"| `{PATHS[key.section]}.{key.name}` | {kind} | {default} | {key.doc} |")
+    rows.append(f"| `env.NAME` | text | | value of the placeholder `$NAME`; never shown |")
+    return "\n".join(rows) + "\n\nEach server may override every key of `mcp` but `max_concurrent_starts`.\n"
+
+
+def schema() -> dict[str, Any]:
+    """Give a JSON Schema (2020-12) of moltis.toml; sections of other programs are allowed."""
+    own: dict[str, dict[str, Any]] = {s: {k.name: _type(k) for k in KEYS if k.section == s} for s in PATHS}
+    server = {
+        **own["server"],
+        **{k.name: _type(k, with_default=False) for k in LIMITS},
+        "oauth": {"type": "object", "additionalProperties": False, "properties": own["oauth"]},
+    }
+    servers = {
+        "type": "object",
+        "propertyNames": {"pattern": f"^{SERVER_NAME.pattern}$", "not": {"pattern": "__"}},
+        "additionalProperties": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": server,
+            "anyOf": [{"required": ["command"]}, {"required": ["url"]}],
+        },
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "moltis.toml",
+        "type": "object",
+        "properties": {
+            "env": {"type": "object", "additionalProperties": {"type": "string"}},
+            "daemon": {"type": "object", "additionalProperties": False, "properties": own["daemon"]},
+            "mcp": {
+                "type": "object",
+                "additionalProperties": False,
+                "properties": {**own["mcp"], "max_servers_per_project": {"type": "integer"}, "servers": servers},
+            },
+        },
+    }
+
+
+def _type(key: Key, *, with_default: bool = True) -> dict[str, Any]:
+    shape: dict[str, Any]
+    match key.kind:
+        case "seconds":
+            shape = {"type": "number", "minimum": MIN_SECS, "maximum": MAX_SECS}
+        case "count":
+            shape = {"type": "integer", "minimum": key.low, "maximum": key.high}
+        case "text":
+            shape = {"type": "string", "minLength": 1}
+        case "flag":
+            shape = {"type": "boolean"}
+        case "list":
+            shape = {"type": "array", "items": {"type": "string"}}
+        case "table":
+            shape = {"type": "object", "additionalProperties": {"type": "string"}}
+        case "choice":
+            shape = {"enum": list(key.words)}
+    if with_default and key.default is not None:
+        shape["default"] = list(key.default) if isinstance(key.default, tuple) else key.default
+    return {**shape, "description": key.doc}

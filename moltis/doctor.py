@@ -1,0 +1,254 @@
+"""What can be wrong around a daemon and its servers, looked at one thing after another.
+
+Only looks: starts nothing, writes nothing, changes no mode. What the running daemon says is given to it, so that every
+check is a function of files and arguments. No finding holds a secret: configuration problems are scrubbed where they
+are made, and launches are named by their command alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from moltis.config.plan import Plan, ServerPlan, StdioLaunch
+from moltis.paths import MAX_SOCKET_PATH, Paths
+
+SERVICE_PATHS = {
+    "linux": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "darwin": "/usr/bin:/bin:/usr/sbin:/sbin",
+}
+"""What a program finds itself with when started by systemd (systemd.exec(5), "$PATH") or launchd, not by a shell."""
+
+RUNTIMES = {"npx": "node", "npm": "node", "pnpm": "node", "yarn": "node", "uvx": "uv"}
+"""A launcher that is there without the program it needs fails only later, and less clearly."""
+
+
+class Verdict(StrEnum):
+    """How one finding is meant."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `hint` is the command or change that mends it, or empty."""
+
+    section: str
+    verdict: Verdict
+    message: str
+    hint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem of the configuration, as text with its file and line."""
+
+    text: str
+    is_error: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the daemon said when asked: its status and servers, or why there is no answer."""
+
+    status: Mapping[str, Any] | None = None
+    servers: Sequence[Mapping[str, Any]] = ()
+    trouble: str = ""
+    is_running: bool = False
+
+
+def check_config(paths: Paths, plan: Plan | None, problems: Sequence[Problem]) -> Iterator[Finding]:
+    """Look at moltis.toml: there, parsed, right, and not open to others."""
+    section = "config"
+    if not paths.config.exists():
+        yield Finding(section, Verdict.FAIL, f"{paths.config}: no such file", "moltis init")
+        return
+    for problem in problems:
+        verdict = Verdict.FAIL if problem.is_error else Verdict.WARN
+        yield Finding(section, verdict, problem.text, "moltis config check" if problem.is_error else "")
+    if plan is not None and not any(problem.is_error for problem in problems):
+        count = len(plan.servers)
+        yield Finding(section, Verdict.OK, f"{paths.config}: {count} server{'s' if count != 1 else ''}")
+    yield from _check_mode(section, paths.config, "others can read it, and secrets written in it")
+
+
+def check_servers(plan: Plan, environ: Mapping[str, str], daemon_path: str | None) -> Iterator[Finding]:
+    """Look at what each server needs before it can start.
+
+    Args:
+        plan: what is to run.
+        environ: this process's environment; HOME and PATH count.
+        daemon_path: PATH of the running daemon, None when unknown: then `environ`'s stands for it.
+    """
+    for server in plan.servers:
+        if not server.enabled:
+            yield Finding("servers", Verdict.SKIP, f"{server.name}: disabled")
+        elif server.problem or server.launch is None:
+            yield Finding(
+                "servers", Verdict.FAIL, f"{server.name}: {server.problem or 'invalid'}", "moltis config check"
+            )
+        elif isinstance(server.launch, StdioLaunch):
+            yield from _check_launch(server, server.launch, environ, daemon_path)
+        else:
+            yield Finding("servers", Verdict.SKIP, f"{server.name}: remote", f"moltis mcp test {server.name}")
+
+
+def _check_launch(
+    server: ServerPlan, launch: StdioLaunch, environ: Mapping[str, str], daemon_path: str | None
+) -> Iterator[Finding]:
+    cwd = Path(os.path.expanduser(launch.cwd)) if launch.cwd else None
+    if cwd is not None and not cwd.is_dir():
+        reason = "is not a folder" if cwd.exists() else "does not exist"
+        yield Finding("servers", Verdict.FAIL, f"{server.name}: cwd {launch.cwd} {reason}", f"mkdir -p {cwd}")
+        return
+    own_path = dict(launch.env).get("PATH")
+    search = own_path or daemon_path or environ.get("PATH", os.defpath)
+    found = find_command(launch.command, search, cwd)
+    if found is None:
+        yield _not_found(server.name, launch.command, search, cwd)
+        return
+    runtime = RUNTIMES.get(Path(launch.command).name)
+    if runtime and find_command(runtime, search, None) is None:
+        hint = f"install {runtime}, or give the daemon a PATH that has it"
+        yield Finding("servers", Verdict.FAIL, f"{server.name}: {launch.command} needs {runtime}, not on PATH", hint)
+        return
+    service = SERVICE_PATHS.get(sys.platform, SERVICE_PATHS["linux"])
+    if own_path is None and find_command(launch.command, service, cwd) is None:
+        yield Finding(
+            "servers",
+            Verdict.WARN,
+            f"{server.name}: {launch.command} is {found}, which is not on the PATH of a service",
+            f'write command = "{found}", or set PATH in the service\'s unit',
+        )
+        return
+    yield Finding("servers", Verdict.OK, f"{server.name}: {found}")
+
+
+def find_command(command: str, path: str, cwd: Path | None) -> str | None:
+    """Give the file that the command would run, or None; a command with a slash is looked for from `cwd`."""
+    if "/" not in command:
+        return shutil.which(command, path=path)
+    file = (cwd or Path.cwd()) / os.path.expanduser(command)
+    return str(file) if file.is_file() and os.access(file, os.X_OK) else None
+
+
+def _not_found(name: str, command: str, path: str, cwd: Path | None) -> Finding:
+    folders = [cwd or Path.cwd()] if "/" in command else [Path(p) for p in path.split(os.pathsep) if p]
+    there = next((f for folder in folders if (f := folder / os.path.expanduser(command)).is_file()), None)
+    if there is not None:
+        return Finding("servers", Verdict.FAIL, f"{name}: {there} is not executable", f"chmod +x {there}")
+    where = "there is no" if "/" in command else "not on PATH:"
+    return Finding(
+        "servers", Verdict.FAIL, f"{name}: {where} {command}", "install it, or write its full path as command"
+    )
+
+
+def check_files(paths: Paths, uid: int) -> Iterator[Finding]:
+    """Look at who owns and who can read what is the daemon's own."""
+    section = "files"
+    if not paths.data_dir.exists():
+        yield Finding(section, Verdict.SKIP, f"{paths.data_dir}: not made yet; the daemon makes it (0700)")
+    else:
+        for folder in dict.fromkeys((paths.data_dir, paths.socket.parent, paths.oauth_dir)):
+            yield from _check_folder(folder, uid)
+        for file in (paths.env_overrides, paths.log):
+            yield from _check_mode(section, file, "others can read it")
+    length = len(os.fsencode(paths.socket))
+    if length > MAX_SOCKET_PATH:
+        message = f"{paths.socket}: {length} bytes, a socket's path may have {MAX_SOCKET_PATH}"
+        yield Finding(section, Verdict.FAIL, message, "set MOLTIS_SOCKET to a shorter path")
+
+
+def _check_folder(folder: Path, uid: int) -> Iterator[Finding]:
+    try:
+        found = folder.stat()
+    except OSError:
+        return
+    mode = stat.S_IMODE(found.st_mode)
+    if not stat.S_ISDIR(found.st_mode):
+        yield Finding("files", Verdict.FAIL, f"{folder}: not a folder", "move it away")
+    elif found.st_uid != uid:
+        yield Finding(
+            "files", Verdict.FAIL, f"{folder}: belongs to uid {found.st_uid}, not {uid}", f"chown {uid} {folder}"
+        )
+    elif mode & 0o077:
+        yield Finding("files", Verdict.WARN, f"{folder}: mode {mode:04o}, others can enter", f"chmod 700 {folder}")
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        yield Finding("files", Verdict.FAIL, f"{folder}: not writable", f"chmod 700 {folder}")
+    else:
+        yield Finding("files", Verdict.OK, f"{folder}: mode {mode:04o}")
+
+
+def _check_mode(section: str, file: Path, consequence: str) -> Iterator[Finding]:
+    try:
+        mode = stat.S_IMODE(file.stat().st_mode)
+    except OSError:
+        return
+    if mode & 0o077:
+        yield Finding(section, Verdict.WARN, f"{file}: mode {mode:04o}, {consequence}", f"chmod 600 {file}")
+
+
+def check_daemon(paths: Paths, answer: Answer, version: str) -> Iterator[Finding]:
+    """Look at the daemon: answering, of this version, its servers well; or what it left behind."""
+    section = "daemon"
+    if answer.status is None:
+        yield from _check_absence(paths, answer)
+        return
+    theirs = answer.status["version"]
+    yield Finding(section, Verdict.OK, f"answers on {paths.socket} (pid {answer.status['pid']})")
+    if theirs != version:
+        message = f"the daemon is {theirs}, this command {version}"
+        yield Finding(section, Verdict.WARN, message, "moltis stop, then moltis run")
+    if answer.status["config_path"] != str(paths.config):
+        message = f"the daemon reads {answer.status['config_path']}, this command {paths.config}"
+        yield Finding(section, Verdict.WARN, message, "give the same --config, or set MOLTIS_CONFIG")
+    for server in answer.servers:
+        if server.get("enabled") and server.get("status") == "error":
+            error = server.get("last_error") or {}
+            message = f"{server['name']}: {server['state']}: {error.get('message') or 'no reason given'}"
+            yield Finding(section, Verdict.FAIL, message, f"moltis why {server['name']}")
+
+
+def _check_absence(paths: Paths, answer: Answer) -> Iterator[Finding]:
+    holder = _lock_holder(paths.lock)
+    if answer.is_running or holder is not None:
+        who = f" (pid {holder})" if holder is not None else ""
+        message = f"a daemon{who} is there and does not answer: {answer.trouble}"
+        yield Finding("daemon", Verdict.FAIL, message, f"kill {holder}" if holder is not None else "moltis stop")
+        return
+    yield Finding("daemon", Verdict.WARN, "not running", "moltis run")
+    if paths.socket.exists():
+        yield Finding("daemon", Verdict.OK, f"{paths.socket}: left behind; the next daemon takes it over")
+    if paths.lock.exists():
+        yield Finding("daemon", Verdict.OK, f"{paths.lock}: stale; the next daemon takes it over")
+
+
+def _lock_holder(lock: Path) -> int | None:
+    """Give the pid written in the lock file if such a process runs."""
+    try:
+        pid = int(lock.read_text(encoding="ascii").split()[0])
+        os.kill(pid, 0)
+    except PermissionError:
+        return pid
+    except (OSError, ValueError, IndexError, OverflowError):
+        return None
+    return pid if pid > 0 else None
+
+
+def daemon_search_path(pid: int) -> str | None:
+    """Give the PATH that a running process was started with (proc(5), `/proc/PID/environ`), or None where unknown."""
+    try:
+        raw = Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return None
+    return next((os.fsdecode(v[5:]) for v in raw.split(b"\0") if v.startswith(b"PATH=")), None)

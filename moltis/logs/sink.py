@@ -1,0 +1,193 @@
+"""Takes finished lines from any thread at once, and writes them on a thread of its own.
+
+Its one rule: `put` neither waits nor raises. When the disk is too slow or too full, lines are dropped and counted, and
+the count is itself logged as soon as that is possible.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from moltis.logformat import level_number
+from moltis.logs.file import RETRY_SECS, LogFile
+from moltis.logs.record import Record, Scrubber, encode, finish, make_record
+
+MAX_PENDING_BYTES = 4 * 1024 * 1024
+"""Lines waiting for the disk: minutes of an ordinary daemon, a second of the worst flood."""
+
+CLOSE_SECS = 1.0
+"""The longest that ending the daemon waits for the log."""
+
+TARGET = "moltis.logs"
+
+
+class LogSink:
+    """The writing end of the log. Made by `configure`.
+
+    Args:
+        path: The log; its backups stand beside it.
+        level: The lowest level that is written, by name.
+        max_bytes: Rotate before the file would grow over this; 0 or less never rotates.
+        backups: Rotated copies kept.
+        scrubber: Replaces secrets in every record.
+        complain: Told of trouble with the file, a sentence each; by default writes it to stderr.
+
+    Raises:
+        ValueError: There is no such level.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        level: str,
+        max_bytes: int,
+        backups: int,
+        scrubber: Scrubber | None = None,
+        complain: Callable[[str], None] | None = None,
+    ) -> None:
+        self.level = level_number(level)
+        self._scrubber = scrubber
+        self._complain = complain or note_on_stderr
+        self._file = LogFile(path, max_bytes=max_bytes, backups=backups, complain=self._complain, lost=_lost_record)
+        # A finalizer that the garbage collector runs inside `put` may log: the lock must let its own thread in.
+        self._changed = threading.Condition(threading.RLock())
+        self._queue: deque[bytes] = deque()
+        self._pending_bytes = 0
+        self._dropped = 0
+        self._put_count = 0
+        self._done_count = 0
+        self._stopping = False
+        self._waiting = False
+        self._thread = threading.Thread(target=self._run, name="moltis-log", daemon=True)
+        self._thread.start()
+
+    @property
+    def dropped(self) -> int:
+        """Records dropped that the log does not tell of yet."""
+        return self._dropped
+
+    def accept(self, record: Record) -> None:
+        """Scrub a record of `make_record` and put its line."""
+        self.put(finish(record, self._scrubber))
+
+    def put(self, line: bytes) -> None:
+        """Queue a whole line, or count it as dropped. Neither waits nor raises."""
+        with self._changed:
+            if self._stopping or self._pending_bytes + len(line) > MAX_PENDING_BYTES:
+                self._dropped += 1
+                return
+            self._enqueue(line)
+
+    def count_dropped(self, number: int) -> None:
+        """Count records that were lost before they came here."""
+        with self._changed:
+            self._dropped += number
+
+    def reconfigure(
+        self, *, level: str | None = None, max_bytes: int | None = None, backups: int | None = None
+    ) -> None:
+        """Change what is given; from the next record on.
+
+        Raises:
+            ValueError: There is no such level.
+        """
+        if level is not None:
+            self.level = level_number(level)
+        if max_bytes is not None:
+            self._file.max_bytes = max_bytes
+        if backups is not None:
+            self._file.backups = backups
+
+    def flush(self, timeout_secs: float = CLOSE_SECS) -> bool:
+        """Wait until everything put so far is written; give False if that takes too long."""
+        with self._changed:
+            goal = self._put_count
+            return self._changed.wait_for(lambda: self._done_count >= goal, timeout_secs)
+
+    def close(self, timeout_secs: float = CLOSE_SECS) -> None:
+        """Write what is left and end the thread, within `timeout_secs` even if the disk hangs.
+
+        What could not be written is counted on stderr; a line put later is dropped.
+        """
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        self._thread.join(timeout_secs)
+        missing = self._put_count - self._done_count + self._dropped
+        if missing:
+            self._complain(f"{missing} log records could not be written to {self._file.path}")
+
+    def _enqueue(self, line: bytes) -> None:
+        self._pending_bytes += len(line)
+        self._put_count += 1
+        self._queue.append(line)
+        if self._waiting:
+            self._waiting = False
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        backlog: deque[bytes] = deque()
+        while self._next(backlog):
+            before = len(backlog), sum(map(len, backlog))
+            well = False
+            # The thread must outlive whatever a disk, or a lack of memory, can do to it.
+            try:
+                well = self._file.write(backlog, at_once=self._stopping)
+            except Exception as error:
+                self._complain(f"the log failed: {type(error).__name__}: {error}")
+            self._report(before[0] - len(backlog), before[1] - sum(map(len, backlog)), well)
+            if self._stopping and not self._queue:
+                break
+        self._file.close()
+
+    def _next(self, backlog: deque[bytes]) -> bool:
+        """Wait for lines, or for the time to retry those that failed; add what came."""
+        with self._changed:
+            deadline = time.monotonic() + RETRY_SECS
+            while not self._stopping and (not self._queue or backlog):
+                remaining = deadline - time.monotonic() if backlog else None
+                if remaining is not None and remaining <= 0:
+                    break
+                self._waiting = not backlog
+                self._changed.wait(remaining)
+            self._waiting = False
+            backlog.extend(self._queue)
+            self._queue.clear()
+            return bool(backlog) or not self._stopping
+
+    def _report(self, done: int, done_bytes: int, well: bool) -> None:
+        """Account for lines written; when all is well, put the record of those that were dropped."""
+        with self._changed:
+            self._done_count += done
+            self._pending_bytes -= done_bytes
+            if well and self._dropped:
+                count, self._dropped = self._dropped, 0
+                self._enqueue(_record("log_records_dropped", count=count))
+            self._changed.notify_all()
+
+
+def note_on_stderr(text: str) -> None:
+    """Write a sentence to stderr if that takes no waiting."""
+    if sys.__stderr__ is None:
+        return
+    with contextlib.suppress(OSError, ValueError):
+        fd = sys.__stderr__.fileno()
+        if select.select([], [fd], [], 0)[1]:
+            os.write(fd, f"moltis: {text}\n".encode(errors="replace")[: select.PIPE_BUF])
+
+
+def _record(message: str, **fields: object) -> bytes:
+    return encode(make_record(time.time_ns() // 1_000_000, "WARN", TARGET, message, fields))
+
+
+def _lost_record(lost_bytes: int, reason: str) -> bytes:
+    return _record("log_truncated_without_copy", lost_bytes=lost_bytes, reason=reason)

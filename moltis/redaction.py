@@ -1,0 +1,274 @@
+"""What is secret, and what of it may be shown.
+
+Three views of one value: as written (`Template`, which prints as `***`), as run (a plain string that only a child's
+environment or an HTTP request ever receives), and as shown, which is built from the text as written, so that an
+expanded secret cannot reach it. `Scrubber` is the last net, for text that others wrote: a server's stderr, an error.
+Its one rule: no function here puts a value into an exception, a repr or a message.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+REDACTED = "[REDACTED]"
+INVALID_URL = "[invalid URL]"
+SHORTEST_SECRET = 6
+"""Characters a value must have to be searched for: shorter ones ("true", "8080") occur everywhere by chance."""
+
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_PLACEHOLDER = re.compile(
+    rf"""\$(?:
+        (?P<dollar>\$)
+      | (?P<bare>{_NAME})
+      | \{{ (?P<name>(?:env:)?{_NAME}) (?P<fallback>:-(?P<default>(?:[^}}$]|\$\$)*+))? \}}
+      | (?P<malformed>\{{)
+    )""",
+    re.VERBOSE,
+)
+_ENV_NAME = re.compile(_NAME)
+
+Lookup = Callable[[str], "str | None"]
+"""Gives the value of `NAME`, or of `env:NAME` for the process environment; None or blank when there is none."""
+
+
+def is_env_name(name: str) -> bool:
+    """Say whether a placeholder can have this name."""
+    return _ENV_NAME.fullmatch(name) is not None
+
+
+class Secret:
+    """A string that prints as `***`; `reveal` is the only way out."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+class Malformed(ValueError):
+    """A `${` begins no placeholder; the message says what would."""
+
+    def __init__(self) -> None:
+        super().__init__("'${' must begin ${NAME}, ${NAME:-default} or ${env:NAME}, never nested; '$$' is a literal '$'")
+
+
+class Unresolved(LookupError):
+    """Placeholders that resolve to nothing, by name, as written (`NAME` or `env:NAME`)."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__(", ".join(names))
+        self.names = names
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Template:
+    """A text as a person wrote it: `$NAME`, `${NAME}`, `${NAME:-default}`, `${env:NAME}`, and `$$` for a `$`.
+
+    A `$` before anything else is literal. A default replaces an unset or blank value, and is itself literal.
+
+    Raises:
+        Malformed: when a `${` begins none of these.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if any(m["malformed"] for m in _PLACEHOLDER.finditer(self.text)):
+            raise Malformed
+
+    def __repr__(self) -> str:
+        return "***"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names it asks for, in order, each once; `env:NAME` for the process environment."""
+        return tuple(dict.fromkeys(m["bare"] or m["name"] for m in _PLACEHOLDER.finditer(self.text) if not m["dollar"]))
+
+    def expand(self, lookup: Lookup) -> str:
+        """Give the text as run, in one pass: what a lookup returns is not looked into.
+
+        Raises:
+            Unresolved: with every name that has neither a value nor a default.
+        """
+        missing: dict[str, None] = {}
+
+        def replacement(m: re.Match[str]) -> str:
+            if m["dollar"]:
+                return "$"
+            name = m["bare"] or m["name"]
+            value = lookup(name)
+            if value is not None and value.strip():
+                return value
+            if m["fallback"] is None:
+                missing[name] = None
+                return ""
+            return str(m["default"]).replace("$$", "$")
+
+        expanded = _PLACEHOLDER.sub(replacement, self.text)
+        if missing:
+            raise Unresolved(tuple(missing))
+        return expanded
+
+
+# What may be shown of a URL ------------------------------------------------------------------------------------------
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_AUTHORITY_END = re.compile(r"[/?#\\]")
+_UNSHOWABLE = re.compile(r"[\x00-\x20\x7f-\xa0\\\u2028\u2029]")
+_PORT = re.compile(r"[^:\[\]]*(?::(?:[0-9]*|x+))?|\[[0-9A-Fa-f:.]+\](?::(?:[0-9]*|x+))?")
+
+
+def shown_url(as_written: str) -> str:
+    """Give what anyone may see of a URL: userinfo, fragment and query values go, unless one is exactly a placeholder.
+
+    A default inside a shown placeholder goes too, since it is literal text. A text that is no URL is not shown at all.
+    """
+    # Delimiters count only outside of placeholders: in the mask, each character of a placeholder is an `x`.
+    mask = _PLACEHOLDER.sub(lambda m: "x" * len(m[0]) if not (m["dollar"] or m["malformed"]) else m[0], as_written)
+    if not as_written or _UNSHOWABLE.search(mask):
+        return INVALID_URL if as_written else ""
+    start = m.end() if (m := _SCHEME.match(mask)) else 0
+    end = m.start() if (m := _AUTHORITY_END.search(mask, start)) else len(mask)
+    at = mask.rfind("@", start, end)
+    host = at + 1 if at >= 0 else start
+    literal_start = start == 0 and not _PLACEHOLDER.match(as_written)
+    if literal_start or host == end or not _PORT.fullmatch(mask, host, end):
+        return INVALID_URL
+    hash_at = mask.find("#", end)
+    stop = hash_at if hash_at >= 0 else len(mask)
+    query = mask.find("?", end, stop)
+    path_end = query if query >= 0 else stop
+    shown = as_written[:start] + (f"{REDACTED}@" if at >= 0 else "") + as_written[host:path_end]
+    if query >= 0:
+        shown += "?" + "&".join(_shown_pairs(as_written, mask, query + 1, stop))
+    return shown + (f"#{REDACTED}" if hash_at >= 0 else "")
+
+
+def _shown_pairs(text: str, mask: str, start: int, stop: int) -> Iterator[str]:
+    while start <= stop:
+        end = mask.find("&", start, stop)
+        end = stop if end < 0 else end
+        equals = mask.find("=", start, end)
+        value = equals + 1 if equals >= 0 else start
+        yield text[start:value] + _shown_value(text[value:end])
+        start = end + 1
+
+
+def _shown_value(value: str) -> str:
+    placeholder = _PLACEHOLDER.fullmatch(value)
+    if not value:
+        return ""
+    if placeholder is None or placeholder["dollar"] or placeholder["malformed"]:
+        return REDACTED
+    return f"${{{placeholder['name']}:-{REDACTED}}}" if placeholder["default"] else value
+
+
+# What may be kept of a text that others wrote ------------------------------------------------------------------------
+
+
+class Scrubber:
+    """Replaces every known secret in a text by `[REDACTED]`, whether raw, URL-encoded, base64 or JSON-escaped."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._forms: tuple[str, ...] = ()
+        self._heads: frozenset[str] = frozenset()
+        self.update(secrets)
+
+    def update(self, secrets: Iterable[str]) -> None:
+        """Forget the old secrets and know these; holders of this object see them from the next text on."""
+        forms = {form for secret in set(secrets) if len(secret) >= SHORTEST_SECRET for form in _forms(secret)}
+        self._forms = tuple(sorted(form for form in forms if len(form) >= SHORTEST_SECRET))
+        self._heads = frozenset(form[:SHORTEST_SECRET] for form in self._forms)
+
+    def text(self, text: str) -> str:
+        """Give the text without any character of any occurrence of any secret; the very same object when none is in it."""
+        forms = self._forms
+        if len(forms) > len(text):
+            # Many secrets and a short text: one look at each window of the text is cheaper than one at each secret.
+            windows = {text[i : i + SHORTEST_SECRET] for i in range(len(text) - SHORTEST_SECRET + 1)}
+            if windows.isdisjoint(self._heads):
+                return text
+        found = [form for form in forms if form in text]
+        if not found:
+            return text
+        pieces, done = [], 0
+        for start, end in _merged(sorted(span for form in found for span in _spans(text, form))):
+            pieces += (text[done:start], REDACTED)
+            done = end
+        return "".join((*pieces, text[done:]))
+
+    def value(self, value: Any) -> Any:
+        """Give a JSON value with every string in it scrubbed, keys included."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, dict):
+            return {self.value(key): self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(item) for item in value]
+        return value
+
+
+def _spans(text: str, form: str) -> Iterator[tuple[int, int]]:
+    start = text.find(form)
+    while start >= 0:
+        yield start, start + len(form)
+        start = text.find(form, start + 1)
+
+
+def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Join spans that overlap, so that the end of one secret is not left behind by another."""
+    current: tuple[int, int] | None = None
+    for start, end in spans:
+        if current is None:
+            current = (start, end)
+        elif start <= current[1]:
+            current = (current[0], max(current[1], end))
+        else:
+            yield current
+            current = (start, end)
+    if current is not None:
+        yield current
+
+
+def _forms(secret: str) -> Iterator[str]:
+    for ascii_only in (True, False):
+        yield json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
+    yield secret
+    raw = secret.encode("utf-8", "surrogatepass")
+    for encoded in (quote(raw, safe=""), quote(raw), quote_plus(raw)):
+        yield encoded
+        yield re.sub(r"%[0-9A-F]{2}", lambda m: m[0].lower(), encoded)
+    for encoded in _base64_forms(raw):
+        yield encoded
+        yield encoded.replace("+", "-").replace("/", "_")
+    # Of a secret of several lines (a PEM key), a log shows one at a time.
+    lines = [line.strip() for line in secret.splitlines()]
+    if len(lines) > 1:
+        yield from lines
+
+
+def _base64_forms(raw: bytes) -> Iterator[str]:
+    """Give what base64 makes of these bytes at each of the three places they can have in a group, as in `user:secret`."""
+    for offset in range(3):
+        encoded = base64.b64encode(b"\0" * offset + raw).decode("ascii")
+        first = (offset * 8 + 5) // 6
+        last = (offset + len(raw)) * 8 // 6
+        yield encoded[first:last]

@@ -1,0 +1,340 @@
+"""One server, supervised: a mailbox, a deadline, and at most one run at a time.
+
+Decides nothing: `transitions.step` does. This file turns what happens into events, waits until something happens or
+the deadline passes, does what the step says, and publishes every change of state at one place. All of it happens in
+the actor's own task, in the order of the mailbox, so nothing here needs a lock; `post` and what is built on it only
+append, and may be called from any callback of the event loop.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import datetime
+from functools import partial
+from typing import Generic, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup
+
+from moltis import transport
+from moltis.config.plan import Limits, ServerPlan
+from moltis.server.life import Facts, Life, LifeEvents
+from moltis.server.lifecycle import (
+    RESTING,
+    Admitted,
+    Deadline,
+    Effect,
+    Ended,
+    Event,
+    Failure,
+    FailureKind,
+    Hurry,
+    Lifecycle,
+    Moment,
+    Policy,
+    Restart,
+    Retuned,
+    State,
+    Want,
+    Wanted,
+)
+from moltis.server.record import Record
+from moltis.server.slots import Slot, StartSlots
+from moltis.server.status import HistoryEntry, ServerStatus
+from moltis.server.transitions import step
+
+REASONS = {
+    Wanted.RUN: "start_requested",
+    Wanted.STOPPED: "stop_requested",
+    Wanted.DISABLED: "disabled",
+    Wanted.INVALID: "invalid",
+}
+"""What the history calls a request that gives no reason of its own."""
+
+
+L = TypeVar("L", bound=Life)
+
+
+class _Start(Generic[L]):
+    """One run as the actor holds it: first a place in the queue for a start slot, then a life."""
+
+    def __init__(self) -> None:
+        self.queue = anyio.CancelScope()
+        self.slot: Slot | None = None
+        self.life: L | None = None
+
+    def stop(self) -> None:
+        if self.life is None:
+            self.queue.cancel()
+        else:
+            self.life.stop()
+
+    def kill(self) -> None:
+        if self.life is None:
+            self.queue.cancel()
+        else:
+            self.life.kill()
+
+    def probe(self) -> None:
+        if self.life is not None:
+            self.life.probe()
+
+    def release_slot(self) -> None:
+        if self.slot is not None:
+            self.slot.release()
+
+
+class Actor(Generic[L]):
+    """Supervises one server.
+
+    begin: makes a run; called once per start, and may raise.
+    wall, roll: wall time, aware; a number in [0, 1).
+    on_transition: told every change of state, at once. It must neither block nor raise.
+    """
+
+    def __init__(
+        self,
+        plan: ServerPlan,
+        begin: Callable[[ServerPlan, LifeEvents], L],
+        slots: StartSlots,
+        *,
+        wall: Callable[[], datetime],
+        roll: Callable[[], float],
+        on_transition: Callable[[HistoryEntry], None],
+    ) -> None:
+        self._plan = plan
+        self._policy = _policy(plan.limits)
+        self._begin_life = begin
+        self._slots = slots
+        self._roll = roll
+        self._on_transition = on_transition
+        self._record = Record(wall)
+        wanted = _wanted(plan)
+        self._lifecycle = Lifecycle(state=RESTING.get(wanted, State.STOPPED), wanted=wanted)
+        self._mail: deque[Callable[[], None]] = deque()
+        if wanted is Wanted.RUN:
+            self.want(Wanted.RUN, reason="configured")
+        self._start: _Start[L] | None = None
+        self._closing = False
+        self._finished = False
+        self._tasks: TaskGroup | None = None
+        self._wake: anyio.Event | None = None
+        self._moved: anyio.Event | None = None
+
+    # What anyone may ask, at any time.
+
+    @property
+    def plan(self) -> ServerPlan:
+        """What it runs by; a reconfiguration shows here once it has been handled."""
+        return self._plan
+
+    @property
+    def state(self) -> State:
+        return self._lifecycle.state
+
+    @property
+    def wanted(self) -> Wanted:
+        return self._lifecycle.wanted
+
+    @property
+    def life(self) -> L | None:
+        """The present run, in whatever state; None while there is none."""
+        return self._start.life if self._start is not None else None
+
+    @property
+    def ready_life(self) -> L | None:
+        """The present run if the server is `ready`: what calls may be sent to."""
+        return self.life if self._lifecycle.state is State.READY else None
+
+    def status(self) -> ServerStatus:
+        """Show the server as anyone outside may see it."""
+        life = self.life
+        return self._record.status(self._plan, self._lifecycle, life.facts() if life is not None else Facts())
+
+    def history(self, limit: int | None = None) -> list[HistoryEntry]:
+        """Give the last `limit` transitions (None: the last 500), oldest first."""
+        return self._record.history(limit)
+
+    # What anyone may post, at any time. After `shutdown` it has no effect.
+
+    def post(self, event: Event) -> None:
+        """Have an event handled, after those posted before it."""
+        if not self._closing:
+            self._append(partial(self._take, event))
+
+    def want(self, wanted: Wanted, *, reason: str = "", forgive: bool = False) -> None:
+        """Have the server run or rest; with `forgive` its failures so far no longer count.
+
+        A waiting server that is wanted to run is started now.
+        """
+        self.post(Want(wanted, reason or REASONS[wanted], forgive))
+
+    def restart(self, reason: str = "restart_requested") -> None:
+        """Have the server run anew, its failures forgiven, even if it was stopped; not if it is disabled or invalid."""
+        self.post(Restart(reason))
+
+    def reconfigure(self, plan: ServerPlan) -> None:
+        """Go on by another plan for the same name; the server is started anew only if its launch has changed."""
+        if not self._closing:
+            self._append(partial(self._reconfigure, plan))
+
+    def shutdown(self, *, fast: bool = False) -> None:
+        """Stop the server for good; `run` returns when nothing of it is left. `fast` kills. May be called again."""
+        self.post(Want(Wanted.STOPPED, "shutdown"))
+        self._closing = True
+        if fast:
+            self._append(partial(self._take, Hurry()))
+
+    # What anyone may wait for. The caller bounds the wait.
+
+    async def wait_handled(self) -> None:
+        """Wait until everything posted so far is in `status`. May last as long as `run` has not been called."""
+        done = anyio.Event()
+        self._append(done.set)
+        if not self._finished:
+            await done.wait()
+
+    async def wait_state(self, *states: State) -> State:
+        """Wait until the server is in one of the states, and give it; another one once the actor is shut down."""
+        while self._lifecycle.state not in states and not self._finished:
+            if self._moved is None:
+                self._moved = anyio.Event()
+            await self._moved.wait()
+        return self._lifecycle.state
+
+    # The actor's own task.
+
+    async def run(self) -> None:
+        """Supervise until shut down and nothing is left. Cancelling it cancels the run, which leaves nothing either."""
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                while self._mail or self._start is not None or not self._closing:
+                    await self._wait_due()
+                    if self._mail:
+                        self._mail.popleft()()
+                    else:
+                        self._take(Deadline())
+        finally:
+            self._finished = True
+            self._announce()
+            while self._mail:  # left only when cancelled; `_take` ignores it, but someone may be in `wait_handled`
+                self._mail.popleft()()
+
+    async def _wait_due(self) -> None:
+        """Wait until there is mail or the deadline has passed; without a deadline it waits for a person."""
+        if not self._mail:
+            self._wake = anyio.Event()
+            deadline = self._lifecycle.deadline
+            with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
+                await self._wake.wait()
+
+    def _append(self, mail: Callable[[], None]) -> None:
+        self._mail.append(mail)
+        if self._wake is not None:
+            self._wake.set()
+
+    def _take(self, event: Event) -> None:
+        """Take one step: the only place where the state changes."""
+        if self._finished:
+            return
+        before = self._lifecycle
+        outcome = step(before, event, Moment(anyio.current_time(), self._roll(), self._policy))
+        self._lifecycle = outcome.life
+        if outcome.life.state is not before.state:
+            if self._start is not None and outcome.life.state not in (State.STARTING, State.INITIALIZING):
+                self._start.release_slot()
+            self._on_transition(self._record.moved(before, outcome))
+            self._announce()
+        if outcome.effect is not None:
+            self._perform(outcome.effect)
+
+    def _announce(self) -> None:
+        """Wake whoever waits for a state."""
+        if self._moved is not None:
+            self._moved.set()
+            self._moved = None
+
+    def _perform(self, effect: Effect) -> None:
+        start = self._start
+        if effect is Effect.BEGIN:
+            assert start is None, "a run begins only when nothing of the last one is left"
+            assert self._tasks is not None
+            self._start = start = _Start()
+            self._tasks.start_soon(self._live, start, name=f"server {self._plan.name}")
+            return
+        assert start is not None, "there is something to stop, kill or probe"
+        match effect:
+            case Effect.STOP:
+                start.stop()
+            case Effect.KILL:
+                start.kill()
+            case Effect.PROBE:
+                start.probe()
+
+    def _reconfigure(self, plan: ServerPlan) -> None:
+        before, self._plan = self._plan, plan
+        self._policy = _policy(plan.limits)
+        wanted = _wanted(plan)
+        if wanted is not _wanted(before):
+            self._take(Want(wanted, "config_changed", forgive=True))
+        elif plan.launch_key != before.launch_key:
+            if self._lifecycle.wanted is Wanted.RUN:
+                self._take(Restart("config_changed"))
+        else:
+            if self.life is not None:
+                self.life.reconfigure(plan)
+            self._take(Retuned())
+
+    # The run's own task.
+
+    async def _live(self, start: _Start[L]) -> None:
+        """Live one run: wait for a start slot, be, and tell how it ended."""
+        failure: Failure | None = None
+        try:
+            with start.queue:
+                start.slot = await self._slots.acquire()
+            if start.slot is not None and not start.queue.cancel_called:
+                start.life = self._begin_life(self._plan, LifeEvents(partial(self._told, start)))
+                self._told(start, Admitted(), None)
+                failure = _failure(await start.life.run())
+        except Exception as error:  # a fault of this program ends one run of one server, not the daemon
+            failure = Failure(FailureKind.INTERNAL, f"{type(error).__name__}: {error}")
+        finally:
+            start.release_slot()
+        self._append(partial(self._gone, start, failure))
+
+    def _told(self, start: _Start[L], event: Event, latency_secs: float | None) -> None:
+        self._append(partial(self._hear, start, event, latency_secs))
+
+    def _hear(self, start: _Start[L], event: Event, latency_secs: float | None) -> None:
+        """Take what a run tells, if it is the present one."""
+        if start is self._start:
+            if latency_secs is not None:
+                self._record.heard(latency_secs)
+            self._take(event)
+
+    def _gone(self, start: _Start[L], failure: Failure | None) -> None:
+        assert start is self._start
+        self._start = None
+        self._take(Ended(failure))
+
+
+def _wanted(plan: ServerPlan) -> Wanted:
+    """Say what moltis.toml wants of a server."""
+    if plan.problem is not None:
+        return Wanted.INVALID
+    return Wanted.RUN if plan.enabled else Wanted.DISABLED
+
+
+def _policy(limits: Limits) -> Policy:
+    return Policy(**{field.name: getattr(limits, field.name) for field in fields(Policy)})
+
+
+def _failure(ended: transport.Ended) -> Failure:
+    """Translate; a word that the lifecycle does not know is a fault of this program, and still a failure."""
+    known = ended.kind in FailureKind._value2member_map_
+    kind = FailureKind(ended.kind) if known else FailureKind.INTERNAL
+    return Failure(kind, ended.message, ended.exit_code, ended.stderr_tail)

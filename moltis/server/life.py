@@ -1,0 +1,70 @@
+"""One run of a server, as its actor sees it: what it must be able to do, and what it tells.
+
+The actor owns this seam; whoever reaches servers fits it, and neither knows more of the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from moltis import transport
+from moltis.config.plan import ServerPlan
+from moltis.server.lifecycle import Alive, AuthRequired, Event, Initialized, Opened
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a run knows of its server and the lifecycle does not."""
+
+    tool_count: int = 0
+    resource_count: int = 0
+    prompt_count: int = 0
+    server_info: dict[str, Any] | None = None
+    protocol_version: str | None = None
+
+
+class Life(Protocol):
+    """One run of a server, from its first process to nothing being left of it. All calls come on the event loop."""
+
+    async def run(self) -> transport.Ended:
+        """Live; return when nothing is left, however it came. Cancelling it leaves nothing either."""
+
+    def probe(self) -> None:
+        """Send a heartbeat; an answer is told by `LifeEvents.alive`, silence by nothing."""
+
+    def stop(self) -> None:
+        """Begin a graceful end. Idempotent, and allowed from the very beginning."""
+
+    def kill(self) -> None:
+        """End at once. Idempotent."""
+
+    def reconfigure(self, plan: ServerPlan) -> None:
+        """Go on with new limits and filters; the plan's `launch_key` is unchanged."""
+
+    def facts(self) -> Facts:
+        """Say what is known of the server now."""
+
+
+class LifeEvents:
+    """How a run tells its actor what happens to it. What a past run tells is not heard."""
+
+    def __init__(self, tell: Callable[[Event, float | None], None]) -> None:
+        self._tell = tell
+
+    def opened(self, pid: int | None = None) -> None:
+        """There is a process or a connection; the handshake begins."""
+        self._tell(Opened(pid), None)
+
+    def initialized(self) -> None:
+        """Handshake and listing are done."""
+        self._tell(Initialized(), None)
+
+    def alive(self, latency_secs: float) -> None:
+        """A heartbeat was answered."""
+        self._tell(Alive(), latency_secs)
+
+    def auth_required(self) -> None:
+        """Nothing goes on until a person has logged in."""
+        self._tell(AuthRequired(), None)

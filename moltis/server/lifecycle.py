@@ -1,0 +1,276 @@
+"""The life of one supervised server, in values: its states, what can happen to it, and what is remembered.
+
+Knows no process, no connection and no clock; what follows from what is said in `transitions`, and only there.
+
+*State* is what is the case, *wanted* is what people and moltis.toml ask for: a command changes what is wanted, and the
+state follows. In the states of `ACTIVE` exactly one run of the server exists, in all others none, and a run is over
+only when nothing of it is left (`Ended`). There is one deadline, an instant of the monotonic clock; its passing is an
+event like any other, so that a state with a deadline cannot get stuck.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+class State(enum.StrEnum):
+    """What a server is doing. The very words that status, log and README use."""
+
+    INVALID = "invalid"
+    DISABLED = "disabled"
+    STOPPED = "stopped"
+    STARTING = "starting"
+    INITIALIZING = "initializing"
+    READY = "ready"
+    AWAITING_AUTH = "awaiting_auth"
+    BACKOFF = "backoff"
+    COOLDOWN = "cooldown"
+    STOPPING = "stopping"
+
+
+class Wanted(enum.StrEnum):
+    """What is asked of a server, whatever it is doing now."""
+
+    RUN = "run"
+    STOPPED = "stopped"
+    DISABLED = "disabled"
+    INVALID = "invalid"
+
+
+STATUS: Mapping[State, str] = {
+    State.INVALID: "error",
+    State.DISABLED: "disconnected",
+    State.STOPPED: "disconnected",
+    State.STARTING: "disconnected",
+    State.INITIALIZING: "disconnected",
+    State.READY: "connected",
+    State.AWAITING_AUTH: "error",
+    State.BACKOFF: "error",
+    State.COOLDOWN: "error",
+    State.STOPPING: "disconnected",
+}
+"""The three coarse words, for who does not care how."""
+
+RESTING: Mapping[Wanted, State] = {
+    Wanted.STOPPED: State.STOPPED,
+    Wanted.DISABLED: State.DISABLED,
+    Wanted.INVALID: State.INVALID,
+}
+"""Where a server comes to rest when it is not to run."""
+
+ACTIVE = frozenset({State.STARTING, State.INITIALIZING, State.READY, State.STOPPING})
+"""The states in which something of a run may exist."""
+
+TIMED = ACTIVE | {State.BACKOFF, State.COOLDOWN}
+"""The states that have a deadline. The others wait for a person, for ever if need be."""
+
+
+class FailureKind(enum.StrEnum):
+    """Why a run ended, or was ended. All but `AUTH_REQUIRED` count."""
+
+    EXITED = "exited"
+    SPAWN_FAILED = "spawn_failed"
+    CONNECT_FAILED = "connect_failed"
+    HANDSHAKE_FAILED = "handshake_failed"
+    STARTUP_TIMEOUT = "startup_timeout"
+    UNRESPONSIVE = "unresponsive"
+    DISCONNECTED = "disconnected"
+    WRITE_STALLED = "write_stalled"
+    WARDEN_LOST = "warden_lost"
+    INTERNAL = "internal"
+    AUTH_REQUIRED = "auth_required"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One reason, with what is known of it. A negative `exit_code` is a signal."""
+
+    kind: FailureKind
+    message: str
+    exit_code: int | None = None
+    stderr_tail: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The limits that rule a lifecycle; seconds unless the name says otherwise."""
+
+    startup_timeout_secs: float = 60.0
+    heartbeat_interval_secs: float = 30.0
+    heartbeat_timeout_secs: float = 5.0
+    heartbeat_max_missed: int = 3
+    max_restart_attempts: int = 5
+    restart_backoff_secs: float = 1.0
+    restart_backoff_max_secs: float = 60.0
+    restart_cooldown_secs: float = 300.0
+    restart_cooldown_max_secs: float = 3600.0
+    stable_after_secs: float = 300.0
+    stop_eof_secs: float = 2.0
+    stop_term_secs: float = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a step is taken: monotonic seconds, a number drawn from [0, 1), and the limits in force."""
+
+    now: float
+    roll: float
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is known of the present run; as created here, of none.
+
+    admitted: it has got its start slot, and its startup timeout counts.
+    probed_at: when the last probe was sent; the beginning of `ready` counts as one.
+    unanswered: that probe has neither been answered nor given up.
+    missed: probes given up since the last sign of life.
+    """
+
+    pid: int | None = None
+    admitted: bool = False
+    probed_at: float = 0.0
+    unanswered: bool = False
+    missed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """Everything that is remembered of one server.
+
+    since: when this state was entered, monotonic seconds.
+    deadline: when it must be looked at again; None exactly in the states that are not `TIMED`.
+    starts: runs begun since the daemon began.
+    attempts: failures in a row.
+    cooldowns: cooldowns among them.
+    delay_secs: how long this `backoff` or `cooldown` lasts, drawn once.
+    cause: in `stopping`, the failure that it is stopped for; None if it is stopped by request.
+    failure: the last failure that counted.
+    """
+
+    state: State = State.STOPPED
+    since: float = 0.0
+    deadline: float | None = None
+    wanted: Wanted = Wanted.STOPPED
+    starts: int = 0
+    attempts: int = 0
+    cooldowns: int = 0
+    delay_secs: float | None = None
+    run: Run = Run()
+    cause: Failure | None = None
+    failure: Failure | None = None
+
+
+# What can happen: asked by people or by moltis.toml, ...
+
+
+@dataclass(frozen=True, slots=True)
+class Want:
+    """It shall run, or rest. With `forgive` the failures so far no longer count."""
+
+    wanted: Wanted
+    reason: str
+    forgive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """It shall run, anew if it is running, and the failures so far no longer count."""
+
+    reason: str = "restart_requested"
+
+
+@dataclass(frozen=True, slots=True)
+class Retuned:
+    """The limits have changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hurry:
+    """If it is being stopped, it shall be killed now."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthDone:
+    """A person has logged in."""
+
+
+# ... reported by the run, ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """The run has its start slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """There is a process (then `pid` is its id) or a connection."""
+
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Initialized:
+    """Handshake and listing are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """The server has answered something."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuthRequired:
+    """A person must log in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Nothing of the run is left; `failure` says how it ended, None that it never began."""
+
+    failure: Failure | None = None
+
+
+# ... and told by the clock.
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """The deadline has passed."""
+
+
+Event = (
+    Want | Restart | Retuned | Hurry | AuthDone
+    | Admitted | Opened | Initialized | Alive | AuthRequired | Ended
+    | Deadline
+)  # fmt: skip
+
+
+class Effect(enum.Enum):
+    """What is to be done. `BEGIN` and `STOP` belong to a state and are done whenever it is entered."""
+
+    BEGIN = "begin a run"
+    STOP = "end the run gracefully"
+    KILL = "end the run now"
+    PROBE = "send a heartbeat"
+
+
+ON_ENTRY: Mapping[State, Effect] = {State.STARTING: Effect.BEGIN, State.STOPPING: Effect.STOP}
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """The outcome of a step.
+
+    reason: why the state changed, snake_case; a `FailureKind` where a failure was counted. Empty when it did not.
+    ended: how the run ended, where this step ended one.
+    """
+
+    life: Lifecycle
+    reason: str = ""
+    effect: Effect | None = None
+    ended: Failure | None = None

@@ -1,0 +1,141 @@
+"""All servers of one daemon: an actor each, started, changed and dropped as the plan says.
+
+Decides nothing about a server: its actor does. The one rule here is that a name has at most one actor that is not
+gone, so that a server which is removed and added again never has two processes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import partial
+from typing import Generic, TypeVar
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from moltis.config.plan import Plan, PlanDiff, ServerPlan, diff
+from moltis.errors import UnknownServer
+from moltis.server.actor import Actor
+from moltis.server.life import Life, LifeEvents
+from moltis.server.slots import StartSlots
+from moltis.server.status import HistoryEntry
+
+L = TypeVar("L", bound=Life)
+
+
+class Supervisor(Generic[L]):
+    """Runs the actors.
+
+    begin: makes one run of a server; called once per start.
+    wall, roll: wall time, aware; a number in [0, 1).
+    on_transition: told each change of state of each server, at once. It must neither block nor raise.
+    """
+
+    def __init__(
+        self,
+        begin: Callable[[ServerPlan, LifeEvents], L],
+        *,
+        max_concurrent_starts: int,
+        wall: Callable[[], datetime],
+        roll: Callable[[], float],
+        on_transition: Callable[[str, HistoryEntry], None],
+    ) -> None:
+        self._begin = begin
+        self._slots = StartSlots(max_concurrent_starts)
+        self._wall = wall
+        self._roll = roll
+        self._on_transition = on_transition
+        self._plan = Plan()
+        self._actors: dict[str, Actor[L]] = {}
+        self._gone: dict[str, anyio.Event] = {}
+        self._leaving: set[Actor[L]] = set()
+        self._tasks: TaskGroup | None = None
+        self._over = anyio.Event()
+
+    @property
+    def plan(self) -> Plan:
+        """What is to run, as it was last applied."""
+        return self._plan
+
+    def __iter__(self) -> Iterator[Actor[L]]:
+        return iter(self._actors.values())
+
+    def names(self) -> list[str]:
+        """Give the names of all servers, in file order."""
+        return list(self._actors)
+
+    def actor(self, name: str) -> Actor[L]:
+        """Give one server's actor.
+
+        Raises:
+            UnknownServer: there is none of that name.
+        """
+        try:
+            return self._actors[name]
+        except KeyError:
+            raise UnknownServer(name, self._actors) from None
+
+    def counts(self) -> dict[str, int]:
+        """Count the servers by state; states that no server is in are left out."""
+        return dict(Counter(str(actor.state) for actor in self))
+
+    def apply(self, plan: Plan) -> PlanDiff:
+        """Make the servers those of `plan`; what is unchanged is not touched."""
+        change = diff(self._plan, plan)
+        self._plan = plan
+        self._slots.resize(plan.daemon.max_concurrent_starts)
+        for name in change.removed:
+            self._drop(name)
+        before, self._actors = self._actors, {}
+        for server in plan.servers:
+            known = before.get(server.name)
+            self._actors[server.name] = known if known is not None else self._add(server)
+            if known is not None and server.name in change.changed:
+                known.reconfigure(server)
+        return change
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Host the actors until `shutdown` and nothing is left of any server."""
+        async with anyio.create_task_group() as self._tasks:
+            task_status.started()
+            await self._over.wait()
+            self.shutdown()
+
+    def shutdown(self, *, fast: bool = False) -> None:
+        """Stop all servers at once, for good; `run` then returns. With `fast` they are killed. May be called again."""
+        self._over.set()
+        for actor in (*self, *self._leaving):
+            actor.shutdown(fast=fast)
+
+    def _add(self, server: ServerPlan) -> Actor[L]:
+        assert self._tasks is not None, "run() comes before apply()"
+        actor = Actor(
+            server,
+            self._begin,
+            self._slots,
+            wall=self._wall,
+            roll=self._roll,
+            on_transition=partial(self._on_transition, server.name),
+        )
+        predecessor = self._gone.get(server.name)
+        gone = self._gone[server.name] = anyio.Event()
+        self._tasks.start_soon(self._host, server.name, actor, predecessor, gone, name=f"actor {server.name}")
+        return actor
+
+    def _drop(self, name: str) -> None:
+        actor = self._actors.pop(name)
+        self._leaving.add(actor)
+        actor.shutdown()
+
+    async def _host(self, name: str, actor: Actor[L], predecessor: anyio.Event | None, gone: anyio.Event) -> None:
+        try:
+            if predecessor is not None:
+                await predecessor.wait()
+            await actor.run()
+        finally:
+            gone.set()
+            self._leaving.discard(actor)
+            if self._gone.get(name) is gone:
+                del self._gone[name]

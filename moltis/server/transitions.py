@@ -1,0 +1,362 @@
+"""What follows from what: the state machine of a supervised server, pure and total.
+
+One rule: everything that decides when a server starts, stops, is probed or is left alone lives here. `step` is told
+what happened and at what moment, and answers with the next `Lifecycle` and at most one thing to do. `TABLE`, at the
+end, has a cell for every state and event; ignoring is explicit there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from moltis.server.lifecycle import (
+    ON_ENTRY,
+    RESTING,
+    Admitted,
+    Alive,
+    AuthDone,
+    AuthRequired,
+    Deadline,
+    Effect,
+    Ended,
+    Event,
+    Failure,
+    FailureKind,
+    Hurry,
+    Initialized,
+    Lifecycle,
+    Moment,
+    Opened,
+    Policy,
+    Restart,
+    Retuned,
+    Run,
+    State,
+    Transition,
+    Want,
+    Wanted,
+)
+
+STOP_SLACK_SECS = 0.5
+"""How long after the last step of a graceful stop a run is killed from here, should its transport be stuck: half of the
+second that the promise `stop_eof + stop_term + 1` leaves."""
+
+KILL_AGAIN_SECS = 1.0
+"""SIGKILL may take a while on a busy disk; it is repeated, for nothing else could end the run."""
+
+OVERSLEPT_SECS = 1.0
+"""A deadline noticed later than this says that this daemon did not run (SIGSTOP, a suspended laptop, swapping), so
+that silence proves nothing. A loaded machine is late by milliseconds."""
+
+
+def step(life: Lifecycle, event: Event, moment: Moment) -> Transition:
+    """Give what becomes of `life` when `event` happens at `moment`. Total: it answers for every state and event."""
+    outcome = TABLE[life.state, type(event)](life, event, moment)
+    if outcome.life.state is life.state:
+        return outcome
+    return replace(outcome, effect=ON_ENTRY.get(outcome.life.state))
+
+
+def backoff_ceiling(attempts: int, policy: Policy) -> float:
+    """Give c_n = min(max, base * 2**(n-1)) for the n-th failure in a row; the delay is drawn from [c_n/2, c_n].
+
+    Half of the delay is fixed, for processes need a floor; half is drawn, so that servers that lost one upstream
+    together do not come back together.
+    """
+    return _doubled(policy.restart_backoff_secs, attempts, policy.restart_backoff_max_secs)
+
+
+def cooldown_secs(cooldowns: int, policy: Policy) -> float:
+    """Give how long the n-th cooldown in a row lasts, n >= 1: min(max, base * 2**(n-1)), not jittered."""
+    return _doubled(policy.restart_cooldown_secs, cooldowns, policy.restart_cooldown_max_secs)
+
+
+def _doubled(base: float, n: int, most: float) -> float:
+    return min(most, base * 2.0 ** min(n - 1, 1000))  # 2.0**1024 would raise; a product too large is just inf
+
+
+# Where a step can lead. Each of these builds the Lifecycle of one state, whole.
+
+
+def _begin(life: Lifecycle, moment: Moment, reason: str, ended: Failure | None = None) -> Transition:
+    begun = replace(
+        life,
+        state=State.STARTING,
+        since=moment.now,
+        deadline=moment.now + moment.policy.startup_timeout_secs,
+        starts=life.starts + 1,
+        delay_secs=None,
+        run=Run(),
+        cause=None,
+    )
+    return Transition(begun, reason, ended=ended)
+
+
+def _stop(life: Lifecycle, moment: Moment, reason: str, cause: Failure | None = None) -> Transition:
+    policy = moment.policy
+    grace = policy.stop_eof_secs + policy.stop_term_secs + STOP_SLACK_SECS
+    stopping = replace(life, state=State.STOPPING, since=moment.now, deadline=moment.now + grace, cause=cause)
+    return Transition(stopping, reason)
+
+
+def _wait_without_run(life: Lifecycle, state: State, moment: Moment) -> Lifecycle:
+    """Give `life` in a state that waits for a person: no run, no deadline."""
+    return replace(life, state=state, since=moment.now, deadline=None, delay_secs=None, run=Run(), cause=None)
+
+
+def _rest(life: Lifecycle, moment: Moment, reason: str, ended: Failure | None = None) -> Transition:
+    return Transition(_wait_without_run(life, RESTING[life.wanted], moment), reason, ended=ended)
+
+
+def _await_auth(life: Lifecycle, moment: Moment, ended: Failure | None = None) -> Transition:
+    return Transition(_wait_without_run(life, State.AWAITING_AUTH, moment), FailureKind.AUTH_REQUIRED, ended=ended)
+
+
+def _fail(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
+    """Count a failure; wait a while, or longer when there have been too many in a row."""
+    policy = moment.policy
+    attempts, cooldowns = life.attempts + 1, life.cooldowns
+    if attempts > policy.max_restart_attempts:
+        cooldowns += 1
+        state, delay = State.COOLDOWN, cooldown_secs(cooldowns, policy)
+    else:
+        half = backoff_ceiling(attempts, policy) / 2
+        state, delay = State.BACKOFF, half + moment.roll * half
+    waiting = replace(
+        _wait_without_run(life, state, moment),
+        deadline=moment.now + delay,
+        delay_secs=delay,
+        attempts=attempts,
+        cooldowns=cooldowns,
+        failure=failure,
+    )
+    return Transition(waiting, failure.kind, ended=failure)
+
+
+def _watch(life: Lifecycle, moment: Moment, effect: Effect | None = None) -> Transition:
+    """Stay `ready`: forgive what is old enough, and set the deadline to whatever is due first."""
+    policy, run = moment.policy, life.run
+    forgiven_at = life.since + policy.stable_after_secs
+    due = _probe_lost_at(run, policy) if run.unanswered else _next_probe_at(run, policy)
+    if moment.now >= forgiven_at:
+        life = _forgive(life)
+    elif life.attempts:
+        due = min(due, forgiven_at)
+    return Transition(replace(life, deadline=due), effect=effect)
+
+
+def _next_probe_at(run: Run, policy: Policy) -> float:
+    """Probes keep their distance even when one is lost: a server that is busy for a minute is not a dead one."""
+    return run.probed_at + max(policy.heartbeat_interval_secs, policy.heartbeat_timeout_secs)
+
+
+def _probe_lost_at(run: Run, policy: Policy) -> float:
+    return run.probed_at + policy.heartbeat_timeout_secs
+
+
+def _forgive(life: Lifecycle) -> Lifecycle:
+    return replace(life, attempts=0, cooldowns=0)
+
+
+def _forgive_if_stable(life: Lifecycle, moment: Moment) -> Lifecycle:
+    """Forgive on the way out of `ready` too: the run may end in the very moment that forgives."""
+    stable = life.state is State.READY and moment.now >= life.since + moment.policy.stable_after_secs
+    return _forgive(life) if stable else life
+
+
+def _overslept(life: Lifecycle, moment: Moment) -> bool:
+    return life.deadline is not None and moment.now - life.deadline > OVERSLEPT_SECS
+
+
+def _asked(life: Lifecycle, event: Want) -> Lifecycle:
+    """Note what is wanted. A request to stop does not make a disabled or invalid server merely stopped."""
+    keeps = event.wanted is Wanted.STOPPED and life.wanted in (Wanted.DISABLED, Wanted.INVALID)
+    life = _forgive(life) if event.forgive else life
+    return life if keeps else replace(life, wanted=event.wanted)
+
+
+# The cells of the table. Named after what they do, and used in every state where it is that.
+
+
+def ignore(life: Lifecycle, event: Event, moment: Moment) -> Transition:
+    """Nothing follows from this event in this state."""
+    return Transition(life)
+
+
+def rouse(life: Lifecycle, event: Want, moment: Moment) -> Transition:
+    """No run exists: begin one now, or come to rest where it is wanted."""
+    life = _asked(life, event)
+    if life.wanted is Wanted.RUN:
+        return _begin(life, moment, event.reason)
+    return Transition(life) if life.state is RESTING[life.wanted] else _rest(life, moment, event.reason)
+
+
+def keep(life: Lifecycle, event: Want, moment: Moment) -> Transition:
+    """A run exists: keep it, or stop it."""
+    life = _asked(_forgive_if_stable(life, moment), event)
+    return Transition(life) if life.wanted is Wanted.RUN else _stop(life, moment, event.reason)
+
+
+def note(life: Lifecycle, event: Want, moment: Moment) -> Transition:
+    """The run is ending: what is wanted decides what comes after it."""
+    return Transition(_asked(life, event))
+
+
+def anew(life: Lifecycle, event: Restart, moment: Moment) -> Transition:
+    """Begin afresh from a state without a run."""
+    return _begin(_forgive(replace(life, wanted=Wanted.RUN)), moment, event.reason)
+
+
+def renew(life: Lifecycle, event: Restart, moment: Moment) -> Transition:
+    """End the run for the sake of another one."""
+    return _stop(_forgive(life), moment, event.reason)
+
+
+def after(life: Lifecycle, event: Restart, moment: Moment) -> Transition:
+    """Begin afresh as soon as the run has ended, unless moltis.toml says that it must not run."""
+    if life.wanted in (Wanted.DISABLED, Wanted.INVALID):
+        return Transition(life)
+    return Transition(_forgive(replace(life, wanted=Wanted.RUN, cause=None)))
+
+
+def admit(life: Lifecycle, event: Admitted, moment: Moment) -> Transition:
+    """The startup timeout counts from here, not from when the server began to wait for its turn."""
+    deadline = moment.now + moment.policy.startup_timeout_secs
+    return Transition(replace(life, deadline=deadline, run=replace(life.run, admitted=True)))
+
+
+def greet(life: Lifecycle, event: Opened, moment: Moment) -> Transition:
+    """It is there; the handshake shares the startup timeout, so the deadline stays."""
+    run = replace(life.run, pid=event.pid)
+    return Transition(replace(life, state=State.INITIALIZING, since=moment.now, run=run), "opened")
+
+
+def arrive(life: Lifecycle, event: Initialized, moment: Moment) -> Transition:
+    """It is ready; nothing is forgiven yet."""
+    ready = replace(life, state=State.READY, since=moment.now, run=replace(life.run, probed_at=moment.now))
+    return replace(_watch(ready, moment), reason="initialized")
+
+
+def heard(life: Lifecycle, event: Alive, moment: Moment) -> Transition:
+    """Any answer is life, however late."""
+    return _watch(replace(life, run=replace(life.run, unanswered=False, missed=0)), moment)
+
+
+def retune(life: Lifecycle, event: Retuned, moment: Moment) -> Transition:
+    """Watch with the new limits. Elsewhere new limits count from the next state on: a published delay is kept."""
+    return _watch(life, moment)
+
+
+def hasten(life: Lifecycle, event: Hurry | Deadline, moment: Moment) -> Transition:
+    """Kill, and look again soon."""
+    return Transition(replace(life, deadline=moment.now + KILL_AGAIN_SECS), effect=Effect.KILL)
+
+
+def late(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
+    """Startup has taken too long, unless it has not even had its turn, or we were asleep and have not listened."""
+    policy = moment.policy
+    if not life.run.admitted:
+        return Transition(replace(life, deadline=moment.now + policy.startup_timeout_secs))
+    if _overslept(life, moment):
+        return Transition(replace(life, deadline=moment.now + OVERSLEPT_SECS))
+    missing = "it could not be opened" if life.state is State.STARTING else "its MCP handshake was not done"
+    message = f"{missing} within startup_timeout_secs ({policy.startup_timeout_secs:g} s)"
+    return _stop(life, moment, FailureKind.STARTUP_TIMEOUT, Failure(FailureKind.STARTUP_TIMEOUT, message))
+
+
+def beat(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
+    """Give up a probe, send one, or both. However late we are, one fresh probe comes before any verdict."""
+    policy, run = moment.policy, life.run
+    overslept = _overslept(life, moment)
+    if run.unanswered and not overslept and moment.now >= _probe_lost_at(run, policy):
+        run = replace(run, unanswered=False, missed=run.missed + 1)
+        if run.missed >= policy.heartbeat_max_missed:
+            message = f"{run.missed} heartbeats in a row were not answered within {policy.heartbeat_timeout_secs:g} s"
+            cause = Failure(FailureKind.UNRESPONSIVE, message)
+            return _stop(_forgive_if_stable(life, moment), moment, FailureKind.UNRESPONSIVE, cause)
+    if overslept or (not run.unanswered and moment.now >= _next_probe_at(run, policy)):
+        run = replace(run, probed_at=moment.now, unanswered=True)
+        return _watch(replace(life, run=run), moment, Effect.PROBE)
+    return _watch(replace(life, run=run), moment)
+
+
+def retry(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
+    """The delay is over. After a cooldown this start is the one probe: the count stands, so any failure trips again."""
+    return _begin(life, moment, "probe" if life.state is State.COOLDOWN else "retry")
+
+
+def lost(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
+    """The run ended though it was to go on: a failure, even with exit code 0; but a login that is needed is none."""
+    failure = event.failure or Failure(FailureKind.INTERNAL, "it ended before it began")
+    if failure.kind is FailureKind.AUTH_REQUIRED:
+        return _await_auth(life, moment, failure)
+    return _fail(_forgive_if_stable(life, moment), failure, moment)
+
+
+def over(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
+    """The run ended as it should: rest if that is wanted, count what it was stopped for, or begin the next."""
+    ended, cause = event.failure, life.cause
+    if life.wanted is not Wanted.RUN:
+        return _rest(life, moment, "ended", ended)
+    if cause is None:
+        return _begin(life, moment, "restart", ended)
+    if cause.kind is FailureKind.AUTH_REQUIRED:
+        return _await_auth(life, moment, ended)
+    if ended is not None:
+        cause = replace(cause, exit_code=ended.exit_code, stderr_tail=ended.stderr_tail)
+    return _fail(life, cause, moment)
+
+
+def leave(life: Lifecycle, event: AuthRequired, moment: Moment) -> Transition:
+    """End the run, for it can do nothing until a person has logged in."""
+    cause = Failure(FailureKind.AUTH_REQUIRED, "a person must log in")
+    return _stop(_forgive_if_stable(life, moment), moment, FailureKind.AUTH_REQUIRED, cause)
+
+
+def ask(life: Lifecycle, event: AuthRequired, moment: Moment) -> Transition:
+    """Wait for the person instead of the clock."""
+    return _await_auth(life, moment)
+
+
+def login(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
+    """Begin with the login; the count is what it was."""
+    return _begin(life, moment, "auth_done")
+
+
+def ahead(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
+    """The login was quicker than the end of the run that asked for it."""
+    asked = life.cause is not None and life.cause.kind is FailureKind.AUTH_REQUIRED
+    return Transition(replace(life, cause=None) if asked else life)
+
+
+Cell = Callable[[Lifecycle, Any, Moment], Transition]  # Any: the event's type is the cell's key
+
+_EVENTS: tuple[type[Event], ...] = (
+    Want, Restart, Retuned, Hurry, AuthDone,
+    Admitted, Opened, Initialized, Alive, AuthRequired, Ended, Deadline,
+)  # fmt: skip
+____ = ignore
+
+# fmt: off
+_ROWS: Mapping[State, tuple[Cell, ...]] = {
+    #                     Want          Retuned         AuthDone      Opened         Alive         Ended
+    #                            Restart        Hurry          Admitted      Initialized    AuthRequired Deadline
+    State.INVALID:       (rouse, ____,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____, ____),
+    State.DISABLED:      (rouse, ____,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____, ____),
+    State.STOPPED:       (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____, ____),
+    State.STARTING:      (keep,  renew, ____,   ____,   ____,  admit, greet, ____,   ____,  leave, lost, late),
+    State.INITIALIZING:  (keep,  renew, ____,   ____,   ____,  ____,  ____,  arrive, ____,  leave, lost, late),
+    State.READY:         (keep,  renew, retune, ____,   ____,  ____,  ____,  ____,   heard, leave, lost, beat),
+    State.AWAITING_AUTH: (rouse, anew,  ____,   ____,   login, ____,  ____,  ____,   ____,  ____,  ____, ____),
+    State.BACKOFF:       (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ask,   ____, retry),
+    State.COOLDOWN:      (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ask,   ____, retry),
+    State.STOPPING:      (note,  after, ____,   hasten, ahead, ____,  ____,  ____,   ____,  ____,  over, hasten),
+}
+# fmt: on
+
+TABLE: Mapping[tuple[State, type[Event]], Cell] = {
+    (state, event): cell for state, row in _ROWS.items() for event, cell in zip(_EVENTS, row, strict=True)
+}
+"""Every state, every event: what follows."""

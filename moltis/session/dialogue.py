@@ -1,0 +1,376 @@
+"""Requests and replies over one connection: ids, deadlines, and what the server says unasked.
+
+No task per request: a reply is handed to its callback as it arrives, and one task (`watch_deadlines`) serves the
+deadlines of all. Nothing a server sends can raise out of `receive`, and nothing it sends is kept without a limit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import anyio
+
+from moltis.errors import MoltisError, RequestTimeout, RpcCode, ServerNotReady
+from moltis.session import envelope
+from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply, Result
+from moltis.transport import ConnectionClosed
+
+MAX_IN_FLIGHT = 1024
+"""Calls per server. A person's hosts have a few; a server with this many unanswered is not coming back."""
+
+MAX_ANSWERS_PER_SEC = 200
+"""To the server's own requests. One that asks more often gets no answer to the rest."""
+
+MAX_SAMPLES_PER_SEC = 5
+SAMPLE_CHARS = 200
+SCRUBBED_BYTES = 4096
+"""More than a sample, so that the cut never lets half a secret through."""
+
+UNCANCELLABLE = frozenset({"initialize", "server/discover"})
+"""MCP, Cancellation: `initialize` MUST NOT be cancelled; the reference client spares `server/discover` too."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was ignored, dropped or cut, since the connection was opened. A healthy server leaves all at 0."""
+
+    garbage: int = 0
+    mended: int = 0
+    late_replies: int = 0
+    refused_requests: int = 0
+    unanswered_requests: int = 0
+    callback_faults: int = 0
+    truncated_lists: int = 0
+    failed_lists: int = 0
+    nameless_items: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the owner wants to hear of. All are called on the event loop and must not block.
+
+    on_call: server, tool, duration in ms, outcome (`ok error timeout cancelled lost`) of each `tools/call`.
+    on_garbage: a reason of ours, and at most 200 scrubbed characters of what the server sent; for the debug log only.
+    on_fault: a callback raised; a fault of this program.
+    scrub: takes known secrets out of a text.
+    """
+
+    on_call: Callable[[str, str, float, str], None] | None = None
+    on_garbage: Callable[[str, str], None] | None = None
+    on_fault: Callable[[Exception], None] | None = None
+    scrub: Callable[[str], str] = str
+
+
+class RateLimit:
+    """At most `per_sec` in any second that begins with the first of them."""
+
+    def __init__(self, per_sec: int) -> None:
+        self._per_sec = per_sec
+        self._since = -math.inf
+        self._count = 0
+
+    def admits(self, now: float) -> bool:
+        """Count one more and say whether it is within the limit. `now`: monotonic seconds."""
+        if now - self._since >= 1.0:
+            self._since, self._count = now, 0
+        self._count += 1
+        return self._count <= self._per_sec
+
+
+class CallHandle:
+    """One request in flight, for whoever sent it."""
+
+    __slots__ = ("_call", "_dialogue")
+
+    def __init__(self, dialogue: Dialogue, call: Call) -> None:
+        self._dialogue = dialogue
+        self._call = call
+
+    @property
+    def id(self) -> int:
+        """The request's id on the connection, and its progress token."""
+        return self._call.id
+
+    def cancel(self, reason: str = "the caller went away") -> None:
+        """Tell the server to stop. The callback is not called any more. No effect once there was a reply."""
+        self._dialogue.cancel(self._call, reason)
+
+    def forget(self) -> None:
+        """Wait no longer, and tell nobody."""
+        self._dialogue.forget(self._call)
+
+
+class Dialogue:
+    """One side of one connection. `open` it once it can send, `close` it when it is over.
+
+    on_notification: method and params of what is not dealt with here.
+    on_reply_seen: a reply of any kind arrived, even one that nobody waits for.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        hooks: Hooks,
+        on_notification: Callable[[str, bytes], None],
+        on_reply_seen: Callable[[], None],
+    ) -> None:
+        self.counters = Counters()
+        self.meta = b""
+        """The members of `_meta` that every request of the agreed era carries."""
+        self._server = server
+        self._hooks = hooks
+        self._on_notification = on_notification
+        self._on_reply_seen = on_reply_seen
+        self._send: Callable[[bytes], None] | None = None
+        self._early: list[bytes] = []
+        self._closed: Callable[[], MoltisError] | None = None
+        self._calls = Calls()
+        self._last_id = 0
+        self._wake = anyio.Event()
+        self._wake_at = math.inf
+        self._answers = RateLimit(MAX_ANSWERS_PER_SEC)
+        self._samples = RateLimit(MAX_SAMPLES_PER_SEC)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for a reply."""
+        return len(self._calls)
+
+    def open(self, send: Callable[[bytes], None]) -> None:
+        """Begin to send: first what had to wait because the server spoke before the connection was ours."""
+        self._send = send
+        for message in self._early:
+            self._write(message)
+        self._early.clear()
+
+    def close(self, why: Callable[[], MoltisError]) -> None:
+        """Fail every request in flight, and every later one, with an error of its own made by `why`."""
+        self._closed = why
+        for call in self._calls.take_all():
+            self._finish(call, Failed(why()), "lost")
+
+    # --- asking
+
+    def new_id(self) -> int:
+        """Give the id of the next request: 1, 2, 3, ..."""
+        self._last_id += 1
+        return self._last_id
+
+    def ask(
+        self,
+        id: int,
+        method: str,
+        params: bytes,
+        on_reply: OnReply,
+        *,
+        idle_secs: float = math.inf,
+        max_secs: float = math.inf,
+        tool: str | None = None,
+        limited: bool = False,
+    ) -> CallHandle:
+        """Send a request; `on_reply` is called once, unless it is cancelled.
+
+        id: from `new_id`.
+        idle_secs: how long without reply or progress; max_secs: how long at most.
+        tool: what is called, for `Hooks.on_call`.
+        limited: refuse when the server already has `MAX_IN_FLIGHT`.
+
+        Raises:
+            MoltisError: nothing was sent, and `on_reply` will not be called.
+        """
+        if self._closed is not None:
+            raise self._closed()
+        if limited and len(self._calls) >= MAX_IN_FLIGHT:
+            raise ServerNotReady(
+                f"server {self._server!r} already has {MAX_IN_FLIGHT} requests without a reply",
+                server=self._server,
+                state="ready",
+                hint=f"wait for some of them, or moltis mcp restart {self._server}",
+            )
+        call = Call(
+            id,
+            method,
+            on_reply,
+            now=anyio.current_time(),
+            idle_secs=idle_secs,
+            max_secs=max_secs,
+            tool=tool,
+            cancellable=method not in UNCANCELLABLE,
+        )
+        self._calls.add(call)
+        if not self._write(envelope.request(id, method, params)):
+            self._calls.take(id)
+            raise self._unsendable()
+        if call.due < self._wake_at:
+            self._wake_at = call.due
+            self._wake.set()
+        return CallHandle(self, call)
+
+    async def request(self, method: str, params: bytes, *, idle_secs: float, max_secs: float, token: bool) -> Reply:
+        """Send a request and wait for its outcome. Being cancelled cancels it upstream too.
+
+        params: a JSON object; `meta` is added to it, and with `token` a progress token, which the server may use to say
+            that it is still at work.
+
+        Raises:
+            MoltisError: nothing was sent.
+        """
+        done = anyio.Event()
+        outcome: list[Reply] = []
+
+        def arrived(reply: Reply) -> None:
+            outcome.append(reply)
+            done.set()
+
+        id = self.new_id()
+        params = envelope.with_meta(params, envelope.meta_members(self.meta, id if token else None))
+        handle = self.ask(id, method, params, arrived, idle_secs=idle_secs, max_secs=max_secs)
+        try:
+            await done.wait()
+        finally:
+            handle.cancel()
+        return outcome[0]
+
+    def tell(self, method: str, params: bytes = b"") -> None:
+        """Send a notification, if there is still someone to send it to."""
+        self._write(envelope.notification(method, params))
+
+    def cancel(self, call: Call, reason: str) -> None:
+        """Give up a request and tell the server. No effect once there was a reply."""
+        if self.forget(call):
+            self._tell_cancelled(call, reason)
+            self._report(call, "cancelled")
+
+    def forget(self, call: Call) -> bool:
+        """Wait no longer for a request, and say whether it was still waited for."""
+        return self._calls.take(call.id) is call
+
+    # --- deadlines
+
+    async def watch_deadlines(self) -> None:
+        """Fail the requests whose time is up, for as long as this runs.
+
+        It sleeps to the earliest instant known when it fell asleep. Requests that are done by then only cost one look,
+        so that sending and answering one touches no timer.
+        """
+        while True:
+            now = anyio.current_time()
+            for call in self._calls.take_due(now):
+                self._expire(call, now)
+            self._wake = anyio.Event()
+            self._wake_at = self._calls.next_due()
+            with anyio.CancelScope(deadline=self._wake_at):
+                await self._wake.wait()
+
+    def _expire(self, call: Call, now: float) -> None:
+        if now >= call.last:
+            told = f"was not done after {now - call.sent_at:g} s, however much progress it made"
+            hint = "request_timeout_max_secs is the cap"
+        else:
+            told = f"gave neither a reply nor progress for {call.idle_secs:g} s"
+            hint = "request_timeout_secs, or timeout_secs of the call, says how long"
+        what = f"tool {call.tool!r}" if call.tool is not None else call.method
+        self._tell_cancelled(call, f"no reply within {now - call.sent_at:g} s")
+        error = RequestTimeout(f"{what} of server {self._server!r} {told}", server=self._server, hint=hint)
+        self._finish(call, Failed(error), "timeout")
+
+    def _tell_cancelled(self, call: Call, reason: str) -> None:
+        if call.cancellable:
+            params = b'{"requestId":%d,"reason":%b}' % (call.id, envelope.json_string(reason))
+            self.tell("notifications/cancelled", params)
+
+    # --- hearing
+
+    def receive(self, message: bytes) -> None:
+        """Take one message from the server."""
+        incoming = envelope.parse(message)
+        if type(incoming) is envelope.Batch:
+            for one in incoming.messages:
+                self._take(one, message)
+        else:
+            self._take(incoming, message)  # type: ignore[arg-type]  # not a batch: see above
+
+    def _take(self, incoming: envelope.Message, message: bytes) -> None:
+        match incoming:
+            case envelope.Response():
+                self._replied(incoming)
+            case envelope.Notification(method, params):
+                self._notified(method, params)
+            case envelope.Request(id, method):
+                self._asked(id, method)
+            case envelope.Junk(reason):
+                self.counters.garbage += 1
+                self._sample(reason, message)
+
+    def _replied(self, response: envelope.Response) -> None:
+        if response.mended:
+            self.counters.mended += 1
+        self._on_reply_seen()
+        call = self._calls.take(response.id)
+        if call is None:
+            self.counters.late_replies += 1
+        elif response.result is not None:
+            self._finish(call, Result(response.result), "ok")
+        else:
+            self._finish(call, ErrorReply(response.error or b"{}"), "error")
+
+    def _notified(self, method: str, params: bytes) -> None:
+        if method == "notifications/progress":
+            self._calls.progress(envelope.progress_token(params), anyio.current_time())
+        else:
+            self._guard(partial(self._on_notification, method, params))
+
+    def _asked(self, id: bytes, method: str) -> None:
+        if not self._answers.admits(anyio.current_time()):
+            self.counters.unanswered_requests += 1
+        elif method == "ping":
+            self._write(envelope.result(id, b"{}"))
+        else:
+            self.counters.refused_requests += 1
+            self._write(envelope.error(id, RpcCode.METHOD_NOT_FOUND, "Method not found"))
+
+    # --- ends
+
+    def _finish(self, call: Call, reply: Reply, outcome: str) -> None:
+        self._report(call, outcome)
+        self._guard(partial(call.on_reply, reply))
+
+    def _report(self, call: Call, outcome: str) -> None:
+        on_call = self._hooks.on_call
+        if call.tool is not None and on_call is not None:
+            millis = (anyio.current_time() - call.sent_at) * 1000
+            self._guard(partial(on_call, self._server, call.tool, millis, outcome))
+
+    def _guard(self, callback: Callable[[], None]) -> None:
+        """Call back. A fault of the one called must not cost the connection, nor the others who wait on it."""
+        try:
+            callback()
+        except Exception as fault:
+            self.counters.callback_faults += 1
+            if self._hooks.on_fault is not None:
+                self._hooks.on_fault(fault)
+
+    def _sample(self, reason: str, message: bytes) -> None:
+        on_garbage = self._hooks.on_garbage
+        if on_garbage is not None and self._samples.admits(anyio.current_time()):
+            shown = self._hooks.scrub(message[:SCRUBBED_BYTES].decode("utf-8", "backslashreplace"))[:SAMPLE_CHARS]
+            self._guard(partial(on_garbage, reason, shown))
+
+    def _write(self, message: bytes) -> bool:
+        if self._send is None:
+            if len(self._early) < MAX_ANSWERS_PER_SEC:
+                self._early.append(message)
+            return True
+        try:
+            self._send(message)
+        except ConnectionClosed:
+            return False
+        return True
+
+    def _unsendable(self) -> MoltisError:
+        return ServerNotReady(
+            f"server {self._server!r} is going away; nothing was sent", server=self._server, state="stopping"
+        )

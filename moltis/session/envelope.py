@@ -1,0 +1,309 @@
+"""The envelope of one JSON-RPC 2.0 message: who it is for and what kind it is, without reading what is inside.
+
+Payloads (`params`, `result`, `error`) stay the bytes the peer sent. They are checked to be well-formed all the same,
+in one pass that builds nothing: a payload is later written into messages to other clients, and a server whose
+"result" could end early would be answering in the name of its neighbours. (Finding `"id":N,"result":` by its head
+alone would save 28 us on 100 kB and is not worth that.)
+
+`parse` never raises. What is not JSON-RPC 2.0 is `Junk`.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+MAX_BATCH = 1000
+"""Messages taken from one array. Batches existed only in MCP 2025-03-26, and none was ever seen this long."""
+
+MAX_ID_BYTES = 1024
+"""The longest request id of a server that is echoed back to it."""
+
+MAX_MENDED_BYTES = 1024 * 1024
+"""The longest message worth mending: mending is an order slower than parsing."""
+
+RAW_NOTHING = msgspec.Raw()
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
+    """A reply to one of our requests: exactly one of `result` and `error` is not None.
+
+    id: None when it is not one that this program could have sent.
+    mended: the payload held bytes or escapes that are not Unicode; each is now U+FFFD.
+    """
+
+    id: int | None
+    result: bytes | None = None
+    error: bytes | None = None
+    mended: bool = False
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """A request from the peer. `id` is JSON, to be echoed as it is."""
+
+    id: bytes
+    method: str
+
+
+class Notification(msgspec.Struct, frozen=True, gc=False):
+    """A notification from the peer. `params` is JSON, or empty when it sent none."""
+
+    method: str
+    params: bytes = b""
+
+
+class Junk(msgspec.Struct, frozen=True, gc=False):
+    """Not a JSON-RPC 2.0 message; `reason` is ours and holds nothing of what was sent."""
+
+    reason: str
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """An array of messages, none of them a batch."""
+
+    messages: tuple[Message, ...]
+
+
+Message = Response | Request | Notification | Junk
+Incoming = Message | Batch
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    jsonrpc: str = ""
+    id: int | float | str | None | msgspec.UnsetType = msgspec.UNSET
+    method: str | None = None
+    params: msgspec.Raw = RAW_NOTHING
+    result: msgspec.Raw = RAW_NOTHING
+    error: msgspec.Raw = RAW_NOTHING
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
+
+
+def parse(message: bytes) -> Incoming:
+    """Classify one message. Never raises."""
+    try:
+        envelope = _ENVELOPE.decode(message)
+        if not message.isascii():
+            str(message, "utf-8")  # strings that are skipped over are not checked to be UTF-8
+    except _MALFORMED:
+        return _second_look(message)
+    return _classify(envelope, mended=False)
+
+
+def _classify(envelope: _Envelope, *, mended: bool) -> Message:
+    if envelope.jsonrpc != "2.0":
+        return Junk("JSON that is not JSON-RPC 2.0")
+    if envelope.method is None:
+        error = bytes(envelope.error)
+        if error and error != b"null":
+            return Response(_our_id(envelope.id), None, error, mended)
+        result = bytes(envelope.result)
+        if not result or envelope.id is msgspec.UNSET:
+            return Junk("JSON-RPC without method, result or error")
+        return Response(_our_id(envelope.id), result, None, mended)
+    if envelope.id is msgspec.UNSET:
+        return Notification(envelope.method, bytes(envelope.params))
+    if envelope.id is None:
+        return Junk("a request whose id is null")
+    echo = msgspec.json.encode(envelope.id)
+    if len(echo) > MAX_ID_BYTES:
+        return Junk("a request whose id is too long")
+    return Request(echo, envelope.method)
+
+
+def _our_id(given: object) -> int | None:
+    """Give the id as the int that was sent: some servers echo 7 as "7" or 7.0."""
+    if type(given) is int:
+        return given
+    if isinstance(given, str) and given.isascii() and given.isdecimal() and len(given) < 20:
+        return int(given)
+    if isinstance(given, float) and given.is_integer():
+        return int(given)
+    return None
+
+
+def _second_look(message: bytes) -> Incoming:
+    if message.lstrip(b" \t\r\n")[:1] == b"[":
+        return _batch(message)
+    mended = mend(message)
+    if mended is None:
+        return Junk("not JSON")
+    try:
+        return _classify(_ENVELOPE.decode(mended), mended=True)
+    except _MALFORMED:
+        return Junk("not JSON")
+
+
+def _batch(message: bytes) -> Incoming:
+    try:
+        items = _ARRAY.decode(message)
+    except _MALFORMED:
+        return Junk("not JSON")
+    found: list[Message] = []
+    for item in items[:MAX_BATCH]:
+        one = parse(bytes(item))
+        found.append(Junk("a batch inside a batch") if isinstance(one, Batch) else one)
+    if len(items) > MAX_BATCH:
+        found.append(Junk("a batch that is too long"))
+    return Batch(tuple(found)) if found else Junk("an empty batch")
+
+
+_SURROGATE = re.compile(
+    rb"(?<!\\)((?:\\\\)*)"  # an even run of backslashes escapes itself, not the u
+    rb"\\u(?:([dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+
+
+def mend(message: bytes) -> bytes | None:
+    r"""Replace what is not Unicode by U+FFFD, or give None if there is nothing to replace or too much to look at.
+
+    Two kinds are met: bytes of another encoding, and half a surrogate pair, which JavaScript writes as "\ud83d" when
+    it cuts a string in the middle of an emoji. Both are inside strings, so the shape of the message stays as it was.
+    """
+    if len(message) > MAX_MENDED_BYTES:
+        return None
+    mended = message.decode("utf-8", "replace").encode()
+    if b"\\u" in mended:
+        mended = _SURROGATE.sub(lambda m: m[0] if m[2] else m[1] + rb"\ufffd", mended)
+    return None if mended == message else mended
+
+
+# --- what we send
+
+
+def json_string(text: str) -> bytes:
+    """Give `text` as a JSON string."""
+    return msgspec.json.encode(text)
+
+
+def request(id: int, method: str, params: bytes = b"{}") -> bytes:
+    """Build a request. `params` is a JSON object on one line."""
+    return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}' % (id, json_string(method), params)
+
+
+def notification(method: str, params: bytes = b"") -> bytes:
+    """Build a notification; without `params` when they are empty."""
+    if not params:
+        return b'{"jsonrpc":"2.0","method":%b}' % json_string(method)
+    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (json_string(method), params)
+
+
+def result(id: bytes, result: bytes) -> bytes:
+    """Answer a peer's request. `id` is the JSON it sent."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, result)
+
+
+def error(id: bytes, code: int, message: str) -> bytes:
+    """Refuse a peer's request. `id` is the JSON it sent."""
+    return b'{"jsonrpc":"2.0","id":%b,"error":{"code":%d,"message":%b}}' % (id, code, json_string(message))
+
+
+def one_line(json: bytes) -> bytes:
+    """Give well-formed JSON without line breaks: on stdio a newline ends the message (MCP, Transports).
+
+    Inside a JSON string a line break is always escaped, so those found are white space.
+    """
+    if b"\n" in json or b"\r" in json:
+        return json.replace(b"\r", b" ").replace(b"\n", b" ")
+    return json
+
+
+def modern_meta(version: str, client: bytes) -> bytes:
+    """Give the members of `_meta` that every request of MCP 2026-07-28 carries. `client` is `clientInfo` as JSON."""
+    return (
+        b'"io.modelcontextprotocol/protocolVersion":%b,"io.modelcontextprotocol/clientInfo":%b,'
+        b'"io.modelcontextprotocol/clientCapabilities":{}' % (json_string(version), client)
+    )
+
+
+def meta_members(era: bytes, token: int | None) -> bytes:
+    """Join the era's members of `_meta` (empty before 2026-07-28) and a progress token."""
+    if token is None:
+        return era
+    return b'%b,"progressToken":%d' % (era, token) if era else b'"progressToken":%d' % token
+
+
+def call_params(name: str, arguments: bytes | None, meta: bytes) -> bytes:
+    """Build the params of `tools/call` and `prompts/get`.
+
+    arguments: a well-formed JSON object, sent as it is (line breaks become spaces); None sends none.
+    meta: members of `_meta`, from `meta_members`.
+    """
+    middle = b"" if arguments is None else b',"arguments":%b' % one_line(arguments)
+    return b'{"name":%b%b,"_meta":{%b}}' % (json_string(name), middle, meta)
+
+
+def with_meta(params: bytes, meta: bytes) -> bytes:
+    """Add members to `_meta` of `params`, a well-formed JSON object; where both have one, ours stays.
+
+    Raises:
+        ValueError: `params` or its `_meta` is not an object.
+    """
+    params = one_line(params).strip()
+    if not meta:
+        return params
+    if b"_meta" not in params and b"\\" not in params:
+        rest = params[1:].lstrip()
+        return b'{"_meta":{%b}%b%b' % (meta, b"" if rest[:1] == b"}" else b",", rest)
+    try:
+        members = _MEMBERS.decode(params)
+        theirs = _MEMBERS.decode(members.pop("_meta", b"{}"))
+    except msgspec.MsgspecError as fault:
+        raise ValueError("params and their _meta must be objects") from fault
+    ours = _MEMBERS.decode(b"{%b}" % meta)
+    members["_meta"] = msgspec.Raw(msgspec.json.encode({**theirs, **ours}))
+    return msgspec.json.encode(members)
+
+
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class _Progress(msgspec.Struct):
+    progressToken: int | float | str | None = None  # noqa: N815 - the wire's spelling
+
+
+class _Cancelled(msgspec.Struct):
+    requestId: int | float | str | None = None  # noqa: N815 - the wire's spelling
+
+
+_PROGRESS = msgspec.json.Decoder(_Progress)
+_CANCELLED = msgspec.json.Decoder(_Cancelled)
+
+
+def progress_token(params: bytes) -> int | None:
+    """Read the token of `notifications/progress`, if it is one of ours."""
+    try:
+        return _our_id(_PROGRESS.decode(params).progressToken)
+    except _MALFORMED:
+        return None
+
+
+def cancelled_id(params: bytes) -> int | None:
+    """Read the request id of `notifications/cancelled`, if it is one of ours."""
+    try:
+        return _our_id(_CANCELLED.decode(params).requestId)
+    except _MALFORMED:
+        return None
+
+
+class ErrorObject(msgspec.Struct, frozen=True):
+    """What is read of a JSON-RPC error. `data` stays JSON."""
+
+    code: int | float | None = None
+    message: str = ""
+    data: msgspec.Raw = RAW_NOTHING
+
+
+_ERROR = msgspec.json.Decoder(ErrorObject)
+
+
+def read_error(error: bytes) -> ErrorObject:
+    """Read a JSON-RPC error; one without code and message if it is not even that."""
+    try:
+        return _ERROR.decode(error)
+    except _MALFORMED:
+        return ErrorObject()

@@ -1,0 +1,174 @@
+"""What a server offers: pages of a list read into items, each kept byte for byte, within limits.
+
+A list is somebody else's text: it may be huge, endless, repeat itself, or hold items without a name.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import msgspec
+
+from moltis.session import envelope
+
+MAX_PAGES = 100
+MAX_ITEMS = 10_000
+MAX_BYTES = 16 * 1024 * 1024
+"""Per list. The largest public server known lists below 1000 tools in 1 MB."""
+
+
+class ListError(Exception):
+    """A page is not what the method promises."""
+
+
+class Kind(enum.Enum):
+    """The four lists of MCP: what each is asked with, and where its items are."""
+
+    TOOLS = ("tools/list", "tools", "tools", "notifications/tools/list_changed")
+    RESOURCES = ("resources/list", "resources", "resources", "notifications/resources/list_changed")
+    TEMPLATES = ("resources/templates/list", "resourceTemplates", "resources", "notifications/resources/list_changed")
+    PROMPTS = ("prompts/list", "prompts", "prompts", "notifications/prompts/list_changed")
+
+    def __init__(self, method: str, member: str, capability: str, changed: str) -> None:
+        self.method = method
+        self.member = member
+        self.capability = capability
+        self.changed = changed
+
+
+CHANGED: dict[str, tuple[Kind, ...]] = {k.changed: tuple(o for o in Kind if o.changed == k.changed) for k in Kind}
+"""Which lists a notification makes stale."""
+
+
+class Item(msgspec.Struct, frozen=True, gc=False):
+    """One tool, resource, template or prompt.
+
+    name: what it is addressed by; for a resource its URI, for a template its URI template.
+    raw: the item as the server sent it.
+    claims_server: it has a member `server` of its own, which must not pass for ours.
+    """
+
+    name: str
+    raw: bytes
+    claims_server: bool = False
+
+
+class _Named(msgspec.Struct):
+    name: str
+    server: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Located(msgspec.Struct):
+    name: str = msgspec.field(name="uri")
+    server: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Templated(msgspec.Struct):
+    name: str = msgspec.field(name="uriTemplate")
+    server: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_HEADS = {
+    Kind.TOOLS: msgspec.json.Decoder(_Named),
+    Kind.PROMPTS: msgspec.json.Decoder(_Named),
+    Kind.RESOURCES: msgspec.json.Decoder(_Located),
+    Kind.TEMPLATES: msgspec.json.Decoder(_Templated),
+}
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
+
+
+@dataclass(slots=True)
+class Pages:
+    """One list being read, page after page."""
+
+    kind: Kind
+    items: list[Item] = field(default_factory=list)
+    nameless: int = 0
+    truncated: str | None = None
+    """Why the rest was not read, in words; None if nothing is missing."""
+    _pages: int = 0
+    _bytes: int = 0
+    _cursors: set[str] = field(default_factory=set)
+
+    def add(self, result: bytes) -> str | None:
+        """Take the result of one page and give the cursor of the next, or None when this was the last to be read.
+
+        Raises:
+            ListError: it is not a page of this list.
+        """
+        try:
+            page = _MEMBERS.decode(result)
+            found = _ARRAY.decode(page[self.kind.member])
+            cursor = msgspec.json.decode(page.get("nextCursor", b"null"), type=str | None)
+        except (*_UNREADABLE, KeyError) as fault:
+            raise ListError(f"the answer to {self.kind.method} is not a list of {self.kind.member}") from fault
+        self._pages += 1
+        for raw in found:
+            if not self._take(bytes(raw)):
+                return None
+        return self._turn(cursor)
+
+    def _take(self, raw: bytes) -> bool:
+        if len(self.items) >= MAX_ITEMS:
+            self.truncated = f"it has more than {MAX_ITEMS} items"
+            return False
+        if self._bytes + len(raw) > MAX_BYTES:
+            self.truncated = f"it has more than {MAX_BYTES} bytes"
+            return False
+        try:
+            head = _HEADS[self.kind].decode(raw)
+        except _UNREADABLE:
+            self.nameless += 1
+            return True
+        self._bytes += len(raw)
+        self.items.append(Item(head.name, raw, head.server is not msgspec.UNSET))
+        return True
+
+    def _turn(self, cursor: str | None) -> str | None:
+        if not cursor:
+            return None
+        if cursor in self._cursors:
+            self.truncated = "its pages go in a circle"
+        elif self._pages >= MAX_PAGES:
+            self.truncated = f"it has more than {MAX_PAGES} pages"
+        elif len(cursor) > 64 * 1024:
+            self.truncated = "a cursor is too long"
+        else:
+            self._cursors.add(cursor)
+            return cursor
+        return None
+
+
+def page_params(cursor: str | None) -> bytes:
+    """Build the params that ask for the page at `cursor`; None asks for the first."""
+    return b"{}" if cursor is None else b'{"cursor":%b}' % envelope.json_string(cursor)
+
+
+def with_server(item: Item, server: bytes) -> bytes:
+    """Give the item with `"server": server` as its first member. `server` is a JSON string.
+
+    A `server` of the item's own goes: most parsers take the last of two, and it would name somebody else.
+    """
+    if item.claims_server:
+        members = _MEMBERS.decode(item.raw)
+        del members["server"]
+        return b'{"server":%b,%b' % (server, msgspec.json.encode(members)[1:])
+    return b'{"server":%b,%b' % (server, item.raw[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class ToolFilter:
+    """`include_tools` and `exclude_tools` of one server: glob patterns, whose case counts. Exclusion wins."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def allows(self, tool: str) -> bool:
+        """Whether the tool may be listed and called. An empty `include` includes all."""
+        if any(fnmatchcase(tool, pattern) for pattern in self.exclude):
+            return False
+        return not self.include or any(fnmatchcase(tool, pattern) for pattern in self.include)

@@ -1,0 +1,320 @@
+"""One life of one server: from opening its connection to the end of it, and everything said in between.
+
+A session is used once. What it promises: a call gets exactly one outcome; results are the bytes the server sent; when
+the connection ends, every call in flight fails at once and is never sent again; nothing the server does raises out of
+here, it only ever becomes an `Ended`.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import anyio
+import msgspec
+
+from moltis import __version__
+from moltis.config.plan import ServerPlan
+from moltis.errors import MoltisError, ServerNotReady, UsageError
+from moltis.session import envelope
+from moltis.session.calls import Failed, OnReply, Reply
+from moltis.session.dialogue import CallHandle, Counters, Dialogue, Hooks
+from moltis.session.handshake import Agreed, Done, EraMemory, Handshake, Send, Step
+from moltis.session.handshake import Failed as NotAgreed
+from moltis.session.listen import Listener, wanted_params
+from moltis.session.listing import Item, Kind, ListError, ToolFilter, with_server
+from moltis.session.lists import Lists
+from moltis.transport import Connection, Ended, OpenFailed, Transport
+
+CLIENT_INFO = b'{"name":"moltis","version":%b}' % envelope.json_string(__version__)
+
+MAX_PROBES_IN_FLIGHT = 16
+"""A server that answers none is ended by its heartbeat long before."""
+
+SHOWN_STDERR_LINES = 3
+SHOWN_STDERR_CHARS = 200
+
+
+class Events(Protocol):
+    """What the owner hears of a session's life."""
+
+    def opened(self, pid: int | None) -> None:
+        """There is a process, or a connection."""
+
+    def initialized(self) -> None:
+        """Handshake and first listing are done: calls are taken."""
+
+    def alive(self, latency_secs: float) -> None:
+        """Something was answered. `latency_secs`: since the probe that it answers or follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the server now. Counts are of what `include_tools` and `exclude_tools` leave."""
+
+    pid: int | None = None
+    agreed: Agreed | None = None
+    tool_count: int = 0
+    resource_count: int = 0
+    prompt_count: int = 0
+    in_flight: int = 0
+    counters: Counters = Counters()
+
+
+class HandshakeFailed(Exception):
+    """The server is there, and no use."""
+
+
+class Session:
+    """One life of one server. `run` lives it; everything else is called while it runs, on the same event loop.
+
+    memory: what earlier lives taught about the server's era; shared with the next.
+    on_lists_changed: lists whose content is new since the first reading.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        plan: ServerPlan,
+        transport: Transport,
+        events: Events,
+        *,
+        memory: EraMemory | None = None,
+        hooks: Hooks | None = None,
+        on_lists_changed: Callable[[frozenset[Kind]], None] | None = None,
+    ) -> None:
+        self.name = name
+        self._transport = transport
+        self._events = events
+        self._memory = memory if memory is not None else EraMemory()
+        self._on_lists_changed = on_lists_changed
+        self._dialogue = Dialogue(name, hooks or Hooks(), self._notified, self._reply_seen)
+        self._lists = Lists(self._ask, self._lists_changed, self._dialogue.counters)
+        self._listener = Listener(self._open_stream, self._stream_confirmed)
+        self._connection: Connection | None = None
+        self._opening = anyio.CancelScope()
+        self._agreed: Agreed | None = None
+        self._state = "starting"
+        self._trouble: Ended | None = None
+        self._probes: deque[CallHandle] = deque()
+        self._probed_at: float | None = None
+        self.reconfigure(plan)
+
+    # --- life
+
+    async def run(self) -> Ended:
+        """Live: open, agree, list, serve. Returns only when nothing is left of it. Cancelling it kills the server."""
+        try:
+            with self._opening:
+                self._connection = await self._transport.open(self._dialogue.receive)
+        except OpenFailed as failure:
+            return self._over(failure.ended)
+        except Exception as fault:
+            return self._over(Ended("internal", f"the connection could not be opened: {_words(fault)}"))
+        if self._connection is None:
+            return self._over(Ended("disconnected", "it was stopped before it was opened"))
+        ended = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._dialogue.watch_deadlines)
+                tasks.start_soon(self._serve, self._connection)
+                ended = await self._connection.wait_closed()
+                self._over(ended)
+                tasks.cancel_scope.cancel()
+        finally:
+            if ended is None:
+                self._connection.kill()
+                with anyio.CancelScope(shield=True):  # bounded: a killed connection is gone in a moment
+                    self._over(await self._connection.wait_closed())
+        if self._trouble is not None:
+            return replace(self._trouble, stderr_tail=self._trouble.stderr_tail or ended.stderr_tail)
+        return ended
+
+    def stop(self) -> None:
+        """Begin a graceful end. Calls in flight may still be answered; new ones are refused. Idempotent."""
+        self._state = "stopping"
+        self._opening.cancel()
+        if self._connection is not None:
+            self._connection.stop()
+
+    def kill(self) -> None:
+        """End it now. Idempotent."""
+        self._state = "stopping"
+        self._opening.cancel()
+        if self._connection is not None:
+            self._connection.kill()
+
+    def probe(self) -> None:
+        """Send a heartbeat (`ping`, or `server/discover` from 2026-07-28 on). Any reply at all is `Events.alive`."""
+        if self._agreed is None:
+            return
+        self._probed_at = now = anyio.current_time()
+        while len(self._probes) >= MAX_PROBES_IN_FLIGHT:
+            self._probes.popleft().forget()
+        method = "ping" if self._agreed.era == "legacy" else "server/discover"
+        params = envelope.with_meta(b"{}", self._dialogue.meta)
+        try:
+            self._probes.append(self._dialogue.ask(self._dialogue.new_id(), method, params, _unheard))
+        except MoltisError:
+            self._probed_at = None if self._probed_at == now else self._probed_at
+
+    def facts(self) -> Facts:
+        """Give what is known now."""
+        return Facts(
+            pid=self._connection.pid if self._connection is not None else None,
+            agreed=self._agreed,
+            tool_count=len(self.items(Kind.TOOLS)),
+            resource_count=len(self.items(Kind.RESOURCES)),
+            prompt_count=len(self.items(Kind.PROMPTS)),
+            in_flight=self._dialogue.in_flight,
+            counters=replace(self._dialogue.counters),
+        )
+
+    def reconfigure(self, plan: ServerPlan) -> None:
+        """Take new limits and filters; they hold for what comes next."""
+        self._limits = plan.limits
+        self._protocol = plan.protocol
+        self._filter = ToolFilter(plan.include_tools, plan.exclude_tools)
+        self._shown_tools: tuple[tuple[Item, ...], tuple[Item, ...]] | None = None
+
+    # --- what is offered
+
+    def items(self, kind: Kind) -> tuple[Item, ...]:
+        """Give a list as the server sent it, less the tools that are filtered out."""
+        items = self._lists.items(kind)
+        if kind is not Kind.TOOLS:
+            return items
+        if self._shown_tools is None or self._shown_tools[0] is not items:
+            self._shown_tools = (items, tuple(item for item in items if self._filter.allows(item.name)))
+        return self._shown_tools[1]
+
+    def listed(self, kind: Kind, server: str) -> list[bytes]:
+        """Give a list as JSON objects, each with `"server": server` as its first member."""
+        name = envelope.json_string(server)
+        return [with_server(item, name) for item in self.items(kind)]
+
+    def tools_json(self, server: str) -> list[bytes]:
+        """Give the tools as `mcp.tools` shows them."""
+        return self.listed(Kind.TOOLS, server)
+
+    # --- requests
+
+    def call_tool(
+        self, tool: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply
+    ) -> CallHandle:
+        """Call a tool. `on_reply` gets the outcome, once, unless the call is cancelled.
+
+        arguments: a well-formed JSON object, sent byte for byte.
+        timeout_secs: without reply or progress; None for the configured `request_timeout_secs`.
+
+        Raises:
+            ServerNotReady: nothing was sent.
+            UsageError: the tool is filtered out.
+        """
+        self._check_ready()
+        if not self._filter.allows(tool):
+            raise UsageError(
+                f"tool {tool!r} of server {self.name!r} is switched off",
+                server=self.name,
+                hint="see include_tools and exclude_tools in moltis.toml",
+            )
+        id = self._dialogue.new_id()
+        params = envelope.call_params(tool, arguments, envelope.meta_members(self._dialogue.meta, id))
+        return self._send(id, "tools/call", params, timeout_secs, on_reply, tool)
+
+    def get_prompt(
+        self, name: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply
+    ) -> CallHandle:
+        """Get a prompt. Arguments, outcome and errors as for `call_tool`."""
+        self._check_ready()
+        id = self._dialogue.new_id()
+        params = envelope.call_params(name, arguments, envelope.meta_members(self._dialogue.meta, id))
+        return self._send(id, "prompts/get", params, timeout_secs, on_reply)
+
+    def read_resource(self, uri: str, timeout_secs: float | None, on_reply: OnReply) -> CallHandle:
+        """Read a resource. Outcome and errors as for `call_tool`."""
+        return self.call_raw("resources/read", b'{"uri":%b}' % envelope.json_string(uri), timeout_secs, on_reply)
+
+    def call_raw(self, method: str, params: bytes, timeout_secs: float | None, on_reply: OnReply) -> CallHandle:
+        """Send any request. `params`: a well-formed JSON object. Outcome and errors as for `call_tool`."""
+        self._check_ready()
+        id = self._dialogue.new_id()
+        params = envelope.with_meta(params, envelope.meta_members(self._dialogue.meta, id))
+        return self._send(id, method, params, timeout_secs, on_reply)
+
+    async def request(self, method: str, params: bytes = b"{}", timeout_secs: float | None = None) -> Reply:
+        """Send any request and wait for its outcome; being cancelled cancels it upstream. Errors as for `call_tool`."""
+        self._check_ready()
+        idle, most = self._times(timeout_secs)
+        return await self._dialogue.request(method, params, idle_secs=idle, max_secs=most, token=True)
+
+    def _send(
+        self, id: int, method: str, params: bytes, timeout_secs: float | None, on_reply: OnReply, tool: str | None = None
+    ) -> CallHandle:
+        idle, most = self._times(timeout_secs)
+        return self._dialogue.ask(
+            id, method, params, on_reply, idle_secs=idle, max_secs=most, tool=tool, limited=True
+        )
+
+    def _times(self, timeout_secs: float | None) -> tuple[float, float]:
+        """Give idle and total seconds. Who asks for more than the cap has said how long it may take."""
+        idle = self._limits.request_timeout_secs if timeout_secs is None else timeout_secs
+        return idle, max(idle, self._limits.request_timeout_max_secs)
+
+    def _check_ready(self) -> None:
+        if self._state != "ready":
+            raise ServerNotReady(
+                f"server {self.name!r} is {self._state}", server=self.name, state=self._state, hint=f"moltis why {self.name}"
+            )
+
+    # --- between open and closed
+
+    async def _serve(self, connection: Connection) -> None:
+        """Agree, list, say so, and keep the lists fresh. Whatever goes wrong ends this connection and nothing else."""
+        try:
+            self._dialogue.open(connection.send)
+            if self._state == "starting":
+                self._state = "initializing"
+            self._events.opened(connection.pid)
+            agreed = await self._negotiate()
+            await self._lists.read_first(agreed.capabilities)
+            if self._state == "initializing":
+                self._state = "ready"
+                self._events.initialized()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._lists.follow)
+                wanted = wanted_params(agreed.capabilities) if agreed.era == "modern" else None
+                if wanted is not None:
+                    tasks.start_soon(self._listener.keep, wanted)
+        except HandshakeFailed as failure:
+            self._give_up(connection, "handshake_failed", f"the handshake failed: {failure}")
+        except ListError as failure:
+            self._give_up(connection, "handshake_failed", f"its tools could not be listed: {failure}")
+        except Exception as fault:
+            self._give_up(connection, "internal", f"a fault of moltis: {_words(fault)}")
+
+    def _give_up(self, connection: Connection, kind: str, message: str) -> None:
+        if self._dialogue.closed or self._state == "stopping":
+            return  # it ended first, and that is the reason
+        self._trouble = Ended(kind, message, None, connection.stderr_tail())
+        connection.kill()
+
+    async def _negotiate(self) -> Agreed:
+        handshake = Handshake(CLIENT_INFO, self._protocol, legacy_first=self._memory.legacy_first)
+        self._handshake: Handshake | None = handshake
+        try:
+            agreed = await _Negotiation(self._dialogue).run(handshake)
+        except HandshakeFailed:
+            self._memory.failed(died_of_probe=False)
+            self._handshake = None
+            raise
+        self._memory.agreed(agreed.era)
+        self._handshake = None
+        if agreed.era == "modern":
+            self._dialogue.meta = envelope.modern_meta(agreed.protocol_version, CLIENT_INFO)
+        self._agreed = agreed
+        return agreed

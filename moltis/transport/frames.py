@@ -1,0 +1,216 @@
+"""Bytes into lines, twice: messages from a server's stdout, and what it says on stderr.
+
+Pure: no clock, no I/O. The one rule is that hostile input costs linear time and bounded memory, however it is chunked.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+BOM: Final = b"\xef\xbb\xbf"
+
+
+class Framer:
+    """Splits a stream into newline-delimited messages (MCP, stdio transport).
+
+    Tolerated without a word: CRLF, a UTF-8 byte order mark at the start of the stream, blank lines. A line of more
+    than `max_bytes` (its newline not counted) is discarded up to its end and counted in `oversized`.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._discarding = False
+        self._at_start = True
+        self.oversized = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """How much of an unfinished line is held."""
+        return self._size
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take the next bytes and give the lines they complete, each without its line end."""
+        *ends, rest = data.split(b"\n")
+        lines: list[bytes] = []
+        for end in ends:
+            line = self._complete(end)
+            if line and not line.isspace():
+                lines.append(line)
+        self._hold(rest)
+        return lines
+
+    def _hold(self, part: bytes) -> None:
+        if not part or self._discarding:
+            return
+        self._size += len(part)
+        if self._size > self._max_bytes:
+            self._discard()
+        else:
+            self._chunks.append(part)
+
+    def _discard(self) -> None:
+        self._discarding = True
+        self.oversized += 1
+        self._chunks.clear()
+        self._size = 0
+
+    def _complete(self, end: bytes) -> bytes:
+        if self._chunks:
+            self._hold(end)
+            line = b"".join(self._chunks)
+        elif len(end) > self._max_bytes and not self._discarding:
+            self._discard()
+            line = b""
+        else:
+            line = end
+        if self._discarding:
+            line = b""
+        at_start, self._at_start = self._at_start, False
+        self._chunks.clear()
+        self._size = 0
+        self._discarding = False
+        if at_start:
+            line = line.removeprefix(BOM)
+        return line.removesuffix(b"\r")
+
+
+class StderrLines:
+    """Splits stderr into lines worth logging, as few of them as a token bucket allows, and keeps the last ones.
+
+    `clean` turns the raw bytes of one line into text with no secret in it. A line is cut after `LINE_BYTES`; `clean`
+    then sees `MARGIN_BYTES` more, which are dropped afterwards, so that a secret lying across the cut is not shown by
+    its first half. While the bucket is empty a chunk costs one count of its newlines: a flood of 1 GiB is a second's
+    work. All instants are monotonic seconds.
+    """
+
+    LINE_BYTES: Final = 8 * 1024
+    MARGIN_BYTES: Final = 4 * 1024
+    TAIL_LINES: Final = 20
+    TAIL_BYTES: Final = 16 * 1024
+    TAIL_LINE_CHARS: Final = 1024
+    RECORD_BYTES: Final = 128
+    """What a line costs besides its own length: the frame of its log record."""
+
+    def __init__(self, clean: Callable[[bytes], str], *, rate: float = 128 * 1024, burst: float = 512 * 1024) -> None:
+        """`rate` is in bytes per second, `burst` in bytes."""
+        self._clean = clean
+        self._rate = rate
+        self._burst = burst
+        self._tokens = burst
+        self._refilled_at: float | None = None
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._skipping = False
+        self._skip_is_loss = False
+        self._recent: deque[bytes] = deque()
+        self._recent_size = 0
+        self._recent_is_cut = False
+        self._finished = False
+        self.dropped_lines = 0
+        self.dropped_bytes = 0
+
+    def feed(self, data: bytes, now: float) -> list[str]:
+        """Take the next bytes and give the lines to be logged, cleaned."""
+        self._remember(data)
+        self._refill(now)
+        if self._tokens <= 0:
+            self._drop(data)
+            return []
+        lines: list[str] = []
+        *ends, rest = data.split(b"\n")
+        for end in ends:
+            self._hold(end, lines)
+            self._end_line(lines)
+        self._hold(rest, lines)
+        return lines
+
+    def finish(self) -> list[str]:
+        """Take note of the end of the stream and give its last line, if that had no newline."""
+        lines: list[str] = []
+        self._finished = True
+        if self._chunks:
+            self._end_line(lines)
+        return lines
+
+    def tail(self) -> tuple[str, ...]:
+        """Give the last lines, logged or not, cleaned and shortened. A line still being written is left out."""
+        window = b"".join(self._recent)
+        cut = self._recent_is_cut or len(window) > self.TAIL_BYTES
+        window = window[-self.TAIL_BYTES :]
+        *lines, rest = window.split(b"\n")
+        if self._finished:
+            lines.append(rest)
+        texts = [self._clean(line.removesuffix(b"\r")) for line in lines[-self.TAIL_LINES - 1 :]]
+        if cut and texts and len(lines) <= self.TAIL_LINES + 1:
+            texts[0] = texts[0][self.MARGIN_BYTES :]  # its beginning is lost, and with it what `clean` goes by
+        shown = [text[: self.TAIL_LINE_CHARS] for text in texts if text.strip()]
+        return tuple(shown[-self.TAIL_LINES :])
+
+    def _remember(self, data: bytes) -> None:
+        part = data[-self.TAIL_BYTES :]
+        if len(part) < len(data):
+            self._recent_is_cut = True
+        self._recent.append(part)
+        self._recent_size += len(part)
+        while self._recent_size - len(self._recent[0]) >= self.TAIL_BYTES:
+            self._recent_size -= len(self._recent.popleft())
+            self._recent_is_cut = True
+        if len(self._recent) > 256:  # many tiny writes: keep the window one object
+            self._recent = deque([b"".join(self._recent)])
+
+    def _refill(self, now: float) -> None:
+        if self._refilled_at is not None:
+            self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate)
+        self._refilled_at = now
+
+    def _drop(self, data: bytes) -> None:
+        newlines = data.count(b"\n")
+        self.dropped_bytes += len(data)
+        self.dropped_lines += newlines
+        if self._skipping and not self._skip_is_loss and newlines:
+            self.dropped_lines -= 1  # the first newline ends a line that was logged, though cut
+        self._chunks.clear()
+        self._size = 0
+        self._skip_is_loss = self._skip_is_loss or newlines > 0 or not self._skipping
+        self._skipping = True
+
+    def _hold(self, part: bytes, lines: list[str]) -> None:
+        if self._skipping:
+            self.dropped_bytes += len(part)
+            return
+        room = self.LINE_BYTES + self.MARGIN_BYTES - self._size
+        if len(part) > room:
+            self._chunks.append(part[:room])
+            self._size += room
+            self.dropped_bytes += len(part) - room
+            self._emit(lines, cut=True)
+            self._skipping, self._skip_is_loss = True, False
+        elif part:
+            self._chunks.append(part)
+            self._size += len(part)
+
+    def _end_line(self, lines: list[str]) -> None:
+        if self._skipping:
+            self.dropped_lines += self._skip_is_loss
+            self._skipping = self._skip_is_loss = False
+        else:
+            self._emit(lines, cut=False)
+
+    def _emit(self, lines: list[str], *, cut: bool) -> None:
+        raw = b"".join(self._chunks).removesuffix(b"\r")
+        size, self._size = self._size, 0
+        self._chunks.clear()
+        if self._tokens <= 0:
+            self.dropped_lines += 1
+            self.dropped_bytes += size
+            return
+        text = self._clean(raw)
+        if cut:
+            text = text[: -self.MARGIN_BYTES] + " [cut]"
+        if text.strip():
+            self._tokens -= size + self.RECORD_BYTES
+            lines.append(text)

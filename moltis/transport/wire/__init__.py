@@ -1,0 +1,33 @@
+"""Callback input and output on pipes, unix sockets and processes: the one package that talks to the event loop itself.
+
+anyio has no form for this: its streams cost a task switch a message where a gateway's whole budget is some tens of
+microseconds, and its listener ends for good the first time accept(2) says EMFILE. It works on uvloop and on asyncio's
+own loop, and never blocks it. It knows nothing of lines, messages or servers.
+
+The one rule: a callback handed in here is called by the loop, never from inside a method its owner is calling, so
+owners need not be re-entrant.
+"""
+
+from __future__ import annotations
+
+from moltis.transport.wire.link import Link
+from moltis.transport.wire.loop import Cancellable, call_later, now, watch_pidfd
+from moltis.transport.wire.pipes import PipeReader, PipeWriter, open_pipe_reader, open_pipe_writer
+from moltis.transport.wire.unix import Handler, PeerConn, UnixListener, peer_credentials, serve_unix
+
+__all__ = [
+    "Cancellable",
+    "Handler",
+    "Link",
+    "PeerConn",
+    "PipeReader",
+    "PipeWriter",
+    "UnixListener",
+    "call_later",
+    "now",
+    "open_pipe_reader",
+    "open_pipe_writer",
+    "peer_credentials",
+    "serve_unix",
+    "watch_pidfd",
+]

@@ -1,0 +1,59 @@
+"""Timers and process descriptors on the running loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from typing import Protocol
+
+
+class Cancellable(Protocol):
+    """Something under way on the loop that can be called off; calling it off twice is harmless."""
+
+    def cancel(self) -> None: ...
+
+
+def call_later(secs: float, callback: Callable[[], None]) -> Cancellable:
+    """Call back once, `secs` seconds from now (0: as soon as the loop is free), unless cancelled before."""
+    return asyncio.get_running_loop().call_later(max(0.0, secs), callback)
+
+
+def now() -> float:
+    """Give the loop's monotonic clock, in seconds; the same clock as `anyio.current_time()`."""
+    return asyncio.get_running_loop().time()
+
+
+class PidWatch:
+    """Watches one process; see `watch_pidfd`."""
+
+    def __init__(self, pidfd: int, callback: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._fd = pidfd
+        self._callback = callback
+        self._loop.add_reader(pidfd, self._ready)
+
+    def cancel(self) -> None:
+        """Stop watching. Idempotent; no callback follows."""
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+
+    def _ready(self) -> None:
+        if self._fd >= 0:
+            self.cancel()
+            self._callback()
+
+
+def watch_pidfd(pid: int, callback: Callable[[], None]) -> Cancellable | None:
+    """Call back once when process `pid` has exited, child of ours or not (pidfd_open(2)).
+
+    None where the system has no pidfds or that process is gone already.
+    """
+    if not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return PidWatch(os.pidfd_open(pid), callback)
+    except OSError:
+        return None

@@ -1,0 +1,227 @@
+"""Serving a unix socket: an accept loop that nothing ends, and the connections it makes."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import struct
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from moltis.transport.wire.loop import Cancellable
+from moltis.transport.wire.outbox import Outbox
+
+READ_BYTES: Final = 64 * 1024
+ACCEPT_PAUSE_SECS: Final = 0.05
+ACCEPTS_PER_WAKEUP: Final = 32
+LINGER_SECS: Final = 2.0
+"""How long `PeerConn.close` lets a peer take to read what is still queued."""
+
+_ACCEPT_LATER: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EPROTO, errno.EPERM}
+)
+"""accept(2): the process or the machine is short of something, or that one client is gone. The listener lives on."""
+
+
+class Handler(Protocol):
+    """What a unix socket's connection is answered by. The methods must not raise."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take what arrived; at most 64 KiB a call."""
+
+    def eof_received(self) -> None:
+        """Take note that the peer sends no more. It may still read: answer, then `conn.close()`."""
+
+    def closed(self, exc: BaseException | None) -> None:
+        """Take note that the connection is over: called exactly once, last; `exc` is None after our own close."""
+
+
+class PeerConn:
+    """One accepted connection.
+
+    `buffered` and `stuck_secs` tell a slow reader: drop it with `abort()`. `on_drain`, when set, is called each time
+    everything queued has been handed to the kernel after some of it had to wait.
+    """
+
+    def __init__(self, sock: socket.socket, peer_uid: int, peer_pid: int | None) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._handler: Handler | None = None
+        self._reading = False
+        self._eof = False
+        self._linger: Cancellable | None = None
+        self._over = False
+        self._outbox = Outbox(sock.fileno(), self._finish, self._emptied)
+        self.peer_uid = peer_uid
+        self.peer_pid = peer_pid
+        self.on_drain: Callable[[], None] | None = None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes written by the owner and not yet taken by the kernel."""
+        return self._outbox.buffered
+
+    @property
+    def stuck_secs(self) -> float:
+        """Seconds since the kernel last took a byte of those waiting; 0 when none waits."""
+        return self._outbox.stuck_secs
+
+    @property
+    def is_closing(self) -> bool:
+        return self._over or self._linger is not None
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes for the peer; dropped after `close` or `abort`. Look at `buffered` to bound it."""
+        if not self.is_closing:
+            self._outbox.write(data)
+
+    def pause_reading(self) -> None:
+        """Take no more from the peer until `resume_reading`. Idempotent."""
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._sock.fileno())
+
+    def resume_reading(self) -> None:
+        if not (self._reading or self._eof or self.is_closing):
+            self._reading = True
+            self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def close(self) -> None:
+        """Stop reading, let the peer have what is queued (at most 2 s), then close. Idempotent."""
+        if self.is_closing:
+            return
+        self.pause_reading()
+        if self.buffered:
+            self._linger = self._loop.call_later(LINGER_SECS, self.abort)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close now and drop what is queued. Idempotent."""
+        if not self._over:
+            self._release()
+            self._loop.call_soon(self._tell, None)
+
+    def _attach(self, handler: Handler) -> None:
+        self._handler = handler
+        self.resume_reading()
+
+    def _readable(self) -> None:
+        assert self._handler is not None
+        if not self._reading:
+            return
+        try:
+            data = self._sock.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._finish(error)
+            return
+        if data:
+            self._handler.data_received(data)
+        else:
+            self._eof = True
+            self.pause_reading()
+            self._handler.eof_received()
+
+    def _emptied(self) -> None:
+        if self._linger is not None:
+            self.abort()
+        elif self.on_drain is not None:
+            self.on_drain()
+
+    def _release(self) -> None:
+        self._over = True
+        if self._linger is not None:
+            self._linger.cancel()
+        self.pause_reading()
+        self._outbox.abandon()
+        self._sock.close()
+
+    def _finish(self, error: BaseException | None) -> None:
+        if not self._over:
+            self._release()
+            self._tell(error)
+
+    def _tell(self, error: BaseException | None) -> None:
+        if self._handler is not None:
+            self._handler.closed(error)
+
+
+class UnixListener:
+    """Accepts on a listening socket until closed; see `serve_unix`."""
+
+    def __init__(self, sock: socket.socket, on_connect: Callable[[PeerConn], Handler | None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._on_connect = on_connect
+        self._pause: Cancellable | None = None
+        self._closed = False
+        sock.setblocking(False)
+        self._listen()
+
+    def close(self) -> None:
+        """Accept no more. The socket stays the caller's, and connections already made go on. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pause is not None:
+            self._pause.cancel()
+        else:
+            self._loop.remove_reader(self._sock.fileno())
+
+    def _listen(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._sock.fileno(), self._acceptable)
+
+    def _acceptable(self) -> None:
+        for _ in range(ACCEPTS_PER_WAKEUP):
+            if self._closed:
+                return
+            try:
+                sock, _address = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                if error.errno not in _ACCEPT_LATER:
+                    raise
+                self._loop.remove_reader(self._sock.fileno())
+                self._pause = self._loop.call_later(ACCEPT_PAUSE_SECS, self._listen)
+                return
+            self._admit(sock)
+
+    def _admit(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        try:
+            uid, pid = peer_credentials(sock)
+        except OSError:  # gone already
+            sock.close()
+            return
+        conn = PeerConn(sock, uid, pid)
+        handler = self._on_connect(conn)
+        if handler is None:
+            conn.abort()
+        else:
+            conn._attach(handler)
+
+
+def serve_unix(sock: socket.socket, on_connect: Callable[[PeerConn], Handler | None]) -> UnixListener:
+    """Accept connections on a bound, listening unix socket.
+
+    `on_connect(conn)` gives the handler of the connection, or None to refuse it; it may write to `conn` or close it
+    already. Running out of descriptors or memory only pauses accepting for 50 ms; waiting clients stay in the backlog.
+    """
+    return UnixListener(sock, on_connect)
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int | None]:
+    """Give the user id of a unix socket's other end, and its process id where the system tells.
+
+    unix(7) SO_PEERCRED on Linux; LOCAL_PEERCRED (`struct xucred`) on macOS and the BSDs.
+    """
+    if hasattr(socket, "SO_PEERCRED"):
+        pid, uid, _gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        return uid, pid
+    xucred = sock.getsockopt(0, 1, 76)
+    return struct.unpack_from("II", xucred)[1], None

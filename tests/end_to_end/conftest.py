@@ -1,0 +1,92 @@
+"""Real processes. Nothing here is skipped: a missing part is a failure that says what to install."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from harness import SERVERS, Daemon
+
+NODE_PACKAGES = ("sdk", "server-everything", "server-filesystem", "server-memory")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give time for `npm install` to the tests that may be the first to need it."""
+    for item in items:
+        if "node" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(600))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder with a short name: a Unix socket's path has 103 bytes."""
+    with tempfile.TemporaryDirectory(prefix="moltis-", ignore_cleanup_errors=True) as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def new_daemon(folder: Path) -> Iterator[Callable[[], Daemon]]:
+    """Make daemons, each in a folder of its own; all are ended, with whatever they left, at the end of the test."""
+    made: list[Daemon] = []
+
+    def make() -> Daemon:
+        place = folder / f"d{len(made)}"
+        place.mkdir(mode=0o700)
+        made.append(Daemon(place))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        daemon.end_everything()
+
+
+@pytest.fixture
+def daemon(new_daemon: Callable[[], Daemon]) -> Daemon:
+    return new_daemon()
+
+
+@pytest.fixture(scope="session")
+def node() -> Path:
+    """The folder in which the npm servers are installed, so that `npx -y` finds them there without a network.
+
+    MOLTIS_TEST_NODE names one that has them; otherwise they are installed beside the tests, once.
+    """
+    for program in ("node", "npm", "npx"):
+        if shutil.which(program) is None:
+            pytest.fail(
+                f"these tests start real servers with npx: install Node.js 18 or newer ({program} is not on PATH)"
+            )
+    named = os.environ.get("MOLTIS_TEST_NODE")
+    prefix = Path(named) if named else SERVERS / "node"
+    missing = [p for p in NODE_PACKAGES if not (prefix / "node_modules" / "@modelcontextprotocol" / p).is_dir()]
+    if missing:
+        if named:
+            pytest.fail(f"MOLTIS_TEST_NODE={named} lacks {', '.join(missing)}")
+        command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
+        done = subprocess.run(
+            command, cwd=prefix, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.fail(f"npm install in {prefix} failed:\n{done.stderr}")
+    return prefix
+
+
+@pytest.fixture
+def manual_server(node: Path, folder: Path) -> Path:
+    """A folder as the manual leaves it after "Simple Node.js Server": server.js beside its node_modules."""
+    place = folder / "my-server"
+    place.mkdir()
+    for name in ("server.js", "as-written.js", "package.json"):
+        shutil.copy(SERVERS / "node" / name, place)
+    (place / "node_modules").symlink_to(node / "node_modules")
+    return place

@@ -1,0 +1,142 @@
+"""The layering is a rule, not a habit: imports point down the floors, and pure modules stay pure."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "moltis"
+
+FLOORS = {
+    "moltis": 0,
+    "moltis.errors": 0,
+    "moltis.names": 0,
+    "moltis.paths": 0,
+    "moltis.redaction": 0,
+    "moltis.logtail": 0,
+    "moltis.config": 1,
+    "moltis.server.lifecycle": 1,
+    "moltis.server.status": 1,
+    "moltis.server.story": 1,
+    "moltis.server.diagram": 1,
+    "moltis.session.envelope": 1,
+    "moltis.session.handshake": 1,
+    "moltis.transport.frames": 1,
+    "moltis.control.jsonrpc": 1,
+    "moltis.control.client": 1,
+    "moltis.logs": 2,
+    "moltis.service": 2,
+    "moltis.transport": 2,
+    "moltis.session": 3,
+    "moltis.server": 3,
+    "moltis.control": 4,
+    "moltis.doctor": 5,
+    "moltis.daemon": 5,
+    "moltis.cli": 5,
+    "moltis.__main__": 5,
+}
+"""The longest matching prefix counts. A module imports from its own package and from lower floors only."""
+
+PURE = {
+    "moltis.names",
+    "moltis.errors",
+    "moltis.redaction",
+    "moltis.config.plan",
+    "moltis.config.scan",
+    "moltis.server.lifecycle",
+    "moltis.server.status",
+    "moltis.server.story",
+    "moltis.server.diagram",
+    "moltis.session.envelope",
+    "moltis.session.handshake",
+    "moltis.transport.frames",
+    "moltis.control.jsonrpc",
+}
+IMPURE = {
+    "anyio", "asyncio", "httpx", "httpx2", "mcp", "os", "random", "secrets", "select", "signal", "socket",
+    "structlog", "subprocess", "threading", "time", "trio", "uvloop",
+}  # fmt: skip
+
+ONLY_IN = {
+    "asyncio": {"moltis.transport.wire": "callbacks on pipes and sockets have no anyio form"},
+    "pydantic": {"moltis.config": "moltis.toml is checked with it; wire types are msgspec"},
+    "tomlkit": {"moltis.config.edit": "edits the person's file, comments kept"},
+    "tomli_w": {"moltis.config.overrides": "writes the one TOML file that is ours alone"},
+    "structlog": {"moltis.logs": "the one sink"},
+    "click": {"moltis.cli": "the command line"},
+    "rich": {"moltis.cli": "tables for people"},
+    "random": {"moltis.daemon": "chance enters where the world is put together"},
+}
+"""Who may import what, and why."""
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def floor(module: str) -> int:
+    best = max((p for p in FLOORS if module == p or module.startswith(p + ".")), key=len)
+    return FLOORS[best]
+
+
+ALL = list(modules())
+KNOWN = {name for name, _ in ALL}
+
+
+@pytest.mark.parametrize(("name", "path"), ALL, ids=[n for n, _ in ALL])
+def test_imports_point_down_the_floors(name: str, path: Path) -> None:
+    own_package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for target in set(imports(path)) & KNOWN:
+        same_package = own_package != "moltis" and (target == own_package or target.startswith(own_package + "."))
+        assert same_package or target == "moltis" or floor(target) < floor(name), f"{name} imports {target}"
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_modules_import_nothing_that_waits_or_touches_the_world(name: str) -> None:
+    path = dict(ALL)[name]
+    roots = {target.partition(".")[0] for target in imports(path)}
+    assert not roots & IMPURE
+
+
+@pytest.mark.parametrize("library", sorted(ONLY_IN))
+def test_a_library_is_imported_only_where_it_has_its_reason(library: str) -> None:
+    allowed = ONLY_IN[library]
+    for name, path in ALL:
+        if library in {target.partition(".")[0] for target in imports(path)}:
+            assert any(name == a or name.startswith(a + ".") for a in allowed), f"{name} imports {library}"
+
+
+def test_the_warden_needs_nothing_but_the_standard_library() -> None:
+    roots = {target.partition(".")[0] for target in imports(PACKAGE / "transport" / "warden.py")}
+    assert roots - {"__future__"} <= set(sys.stdlib_module_names)
+
+
+def test_the_daemon_never_imports_the_sdk_on_its_resident_path() -> None:
+    """Importing it costs more memory than all the rest of the daemon; benchmarks/README.md has the figures."""
+    for name, path in ALL:
+        assert "mcp" not in {target.partition(".")[0] for target in imports(path, top_level_only=True)}, name
+
+
+def test_only_the_places_that_hand_secrets_on_reveal_them() -> None:
+    allowed = {"moltis.redaction"}
+    for name, path in ALL:
+        if ".reveal()" in path.read_text(encoding="utf-8"):
+            assert name in allowed or name.startswith(("moltis.config", "moltis.transport")), name
