@@ -64,10 +64,10 @@ class Secret:
 
 
 class Malformed(ValueError):
-    """A `${` begins no placeholder; the message says what would."""
+    """A `${` begins no placeholder."""
 
     def __init__(self) -> None:
-        super().__init__("'${' must begin ${NAME}, ${NAME:-default} or ${env:NAME}, never nested; '$$' is a literal '$'")
+        super().__init__("a '${' without a name or its '}', or one inside another; for a literal '$' write '$$'")
 
 
 class Unresolved(LookupError):
@@ -199,7 +199,7 @@ class Scrubber:
         self._heads = frozenset(form[:SHORTEST_SECRET] for form in self._forms)
 
     def text(self, text: str) -> str:
-        """Give the text without any character of any occurrence of any secret; the very same object when none is in it."""
+        """Give the text without any character of any occurrence of a secret; the very same object when none is in it."""
         forms = self._forms
         if len(forms) > len(text):
             # Many secrets and a short text: one look at each window of the text is cheaper than one at each secret.
@@ -209,7 +209,8 @@ class Scrubber:
         found = [form for form in forms if form in text]
         if not found:
             return text
-        pieces, done = [], 0
+        pieces: list[str] = []
+        done = 0
         for start, end in _merged(sorted(span for form in found for span in _spans(text, form))):
             pieces += (text[done:start], REDACTED)
             done = end
@@ -249,9 +250,12 @@ def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
 
 
 def _forms(secret: str) -> Iterator[str]:
-    for ascii_only in (True, False):
-        yield json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
     yield secret
+    yield repr(secret)[1:-1]
+    for ascii_only in (True, False):
+        escaped = json.dumps(secret, ensure_ascii=ascii_only)[1:-1]
+        yield escaped
+        yield escaped.replace("/", "\\/")
     raw = secret.encode("utf-8", "surrogatepass")
     for encoded in (quote(raw, safe=""), quote(raw), quote_plus(raw)):
         yield encoded
@@ -266,7 +270,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _base64_forms(raw: bytes) -> Iterator[str]:
-    """Give what base64 makes of these bytes at each of the three places they can have in a group, as in `user:secret`."""
+    """Give what base64 makes of these bytes at each of the three places in a group, as in `user:secret`."""
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + raw).decode("ascii")
         first = (offset * 8 + 5) // 6

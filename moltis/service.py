@@ -1,7 +1,7 @@
 """Tells a service manager how the daemon is: sd_notify(3), without libsystemd.
 
-A datagram of `NAME=value` lines goes to the socket that NOTIFY_SOCKET names. Where there is no service manager every call
-does nothing, so callers need not ask. Its one rule: telling never waits and never fails.
+A datagram of `NAME=value` lines goes to the socket that NOTIFY_SOCKET names. Where there is no service manager every
+call does nothing, so callers need not ask. Its one rule: telling never waits and never fails.
 """
 
 from __future__ import annotations
@@ -96,14 +96,14 @@ class Notifier:
 
 
 def _address(name: str) -> str | bytes | None:
-    """Turn NOTIFY_SOCKET into an address: a path, or `@` and a name of Linux's abstract namespace; nothing else is Unix."""
+    """Turn NOTIFY_SOCKET into an address: a path, or `@` and a name in Linux's abstract namespace."""
     if name.startswith("@"):
         return b"\0" + os.fsencode(name[1:])
     return name if name.startswith("/") else None
 
 
 def _watchdog_secs(usec: str, pid: str) -> float | None:
-    """Read the interval of sd_watchdog_enabled(3): it counts only for the process that WATCHDOG_PID names, if it does."""
+    """Read the interval as sd_watchdog_enabled(3) does: it counts for the process of WATCHDOG_PID, if that is given."""
     if not usec.isdecimal() or int(usec) == 0 or pid not in ("", str(os.getpid())):
         return None
     return int(usec) / 1_000_000

@@ -16,6 +16,7 @@ import anyio
 import pytest
 import trio.testing
 
+from moltis.config.plan import Limits
 from moltis.errors import ExitCode
 from moltis.service import Notifier
 
@@ -157,8 +158,6 @@ def test_the_unit_reloads_on_every_systemd_and_stops_the_daemon_alone_first() ->
 
 
 def test_the_unit_gives_servers_the_time_they_are_promised() -> None:
-    from moltis.config.plan import Limits
-
     limits = Limits()
     assert float(unit()["Service"]["TimeoutStopSec"]) > limits.stop_eof_secs + limits.stop_term_secs + 1
 

@@ -72,8 +72,8 @@ def run(args: Sequence[str]) -> int:
     screen.prepare()
     try:
         code = _run(args)
-        sys.stdout.flush()
-    except BrokenPipeError:
+        screen.flush()
+    except screen.ReaderLeft:
         # The reader has all it wants. Without this the interpreter complains again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
@@ -93,7 +93,7 @@ def _run(args: Sequence[str]) -> int:
         return complain(error.format_message(), _usage_hint(error), error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
+    except screen.ReaderLeft:
         raise
     except PermissionError as error:
         _traceback_if_asked()

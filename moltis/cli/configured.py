@@ -1,4 +1,4 @@
-"""The servers that moltis.toml names, read with the TOML parser alone.
+"""The servers that moltis.toml names, without the checks that cost time.
 
 For answers that must be quick and may be rough while no daemon runs; whether an entry is right is `config check`'s
 business.
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-MAX_BYTES = 1 << 20
-"""A configuration is a few kilobytes; more is a mistake, or a trap for the parser."""
+from moltis.config import document
+from moltis.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +34,15 @@ class Configured:
 
 def read_servers(path: Path) -> Configured:
     """Read the names; never raises."""
-    import tomli
-
     try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            return Configured(problem=f"{path}: larger than {MAX_BYTES} bytes", hint="moltis config check")
-        document = tomli.loads(raw.decode("utf-8"))
-    except FileNotFoundError:
-        return Configured(problem=f"{path}: no such file", hint="moltis init")
-    except OSError as error:
-        return Configured(problem=f"{path}: {error.strerror}", hint="moltis config check")
-    except (ValueError, RecursionError):
-        return Configured(problem=f"{path}: not valid TOML", hint="moltis config check")
-    return Configured(servers=tuple(_servers(document)))
+        tables = document.parse(document.read_file(path).text, str(path)).tables
+    except ConfigError as error:
+        return Configured(problem=error.message, hint=error.hint or "moltis config check")
+    return Configured(servers=tuple(_servers(tables)))
 
 
-def _servers(document: dict[str, Any]) -> list[ConfiguredServer]:
-    mcp = document.get("mcp")
+def _servers(tables: dict[str, Any]) -> list[ConfiguredServer]:
+    mcp = tables.get("mcp")
     entries = mcp.get("servers") if isinstance(mcp, dict) else None
     if not isinstance(entries, dict):
         return []

@@ -1,4 +1,4 @@
-"""`moltis init`: a first moltis.toml, which says what it can hold."""
+"""`moltis init`: a first moltis.toml, with every key commented out."""
 
 from __future__ import annotations
 
@@ -11,44 +11,15 @@ from moltis.cli import link, screen
 from moltis.cli.commands import command
 from moltis.errors import ConfigError
 
-TEMPLATE = """\
-# moltis.toml: the MCP servers that moltis keeps running.
-# moltis config check   says what is wrong here, with the line
-# moltis config schema  prints the JSON Schema, which lists every key
-# moltis reload         applies a change; saving the file does so too
-
-# Values for placeholders ($NAME) are best kept out of this file: moltis env set NAME
-
-# [daemon]
-# log_level = "info"               # debug, info, warn, error
-
-[mcp]
-# request_timeout_secs = 30        # without a reply or progress
-# startup_timeout_secs = 60        # spawn or connect, until ready
-# max_restart_attempts = 5         # failures in a row before the long pause
-# restart_backoff_secs = 1         # first pause; doubled each time
-
-# A local server: a command that speaks MCP on its stdin and stdout.
-# [mcp.servers.files]
-# command = "npx"
-# args = ["-y", "@modelcontextprotocol/server-filesystem", "/srv"]
-# env = { LOG_LEVEL = "warn" }     # nothing else of your environment but HOME, PATH and the like
-# cwd = "~/src"
-
-# A remote server.
-# [mcp.servers.issues]
-# url = "https://mcp.example.com/mcp"
-# transport = "streamable-http"
-# headers = { Authorization = "Bearer $ISSUES_TOKEN" }
-"""
-
 
 @command("init")
 @click.pass_context
 def init(ctx: click.Context) -> None:
-    """Write a commented moltis.toml (mode 0600); one that is there stays as it is."""
+    """Write a moltis.toml with every key commented out (mode 0600); one that is there stays as it is."""
+    from moltis.config.keys import example_toml
+
     path = link.paths(ctx).config
-    write_new(path, TEMPLATE)
+    write_new(path, example_toml())
     screen.talk(f"moltis: wrote {path}")
     screen.talk("hint: moltis mcp add NAME -- COMMAND ARGS..., then moltis run")
 

@@ -29,8 +29,9 @@ def rpc(
         return
     if method is None:
         raise UsageError("no method given", hint="moltis rpc --list")
+    given = _params(params)
     with link.connect(ctx) as daemon:
-        screen.data_bytes(daemon.call_raw(method, _params(params), timeout_secs))
+        screen.data_bytes(daemon.call_raw(method, given, timeout_secs))
 
 
 def _params(text: str | None) -> dict[str, Any]:

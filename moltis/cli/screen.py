@@ -15,6 +15,10 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0
 """C0 and C1 control characters, made visible: a server's text must not move the cursor or set the title."""
 
 
+class ReaderLeft(Exception):
+    """Whoever read the output has closed it. Not an OSError, which click would end the process for by itself."""
+
+
 def prepare() -> None:
     """Make both streams unable to fail on a character that the locale cannot write."""
     for stream in (sys.stdout, sys.stderr):
@@ -25,14 +29,28 @@ def prepare() -> None:
 
 def data(text: str = "") -> None:
     """Write one line, or several, to stdout."""
-    sys.stdout.write(text + "\n")
+    try:
+        sys.stdout.write(text + "\n")
+    except BrokenPipeError:
+        raise ReaderLeft from None
+
+
+def flush() -> None:
+    """Hand on what stdout still holds."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise ReaderLeft from None
 
 
 def data_bytes(raw: bytes) -> None:
     """Write bytes and a newline to stdout exactly as they are."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(raw + b"\n")
-    sys.stdout.buffer.flush()
+    flush()
+    try:
+        sys.stdout.buffer.write(raw + b"\n")
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise ReaderLeft from None
 
 
 def data_json(value: Any) -> None:
@@ -43,9 +61,12 @@ def data_json(value: Any) -> None:
 
 def talk(text: str) -> None:
     """Write one line to stderr, after what stdout already holds."""
-    sys.stdout.flush()
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    flush()
+    try:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        raise ReaderLeft from None
 
 
 def printable(text: str) -> str:

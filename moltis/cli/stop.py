@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -10,7 +11,7 @@ import click
 
 from moltis.cli import link, screen
 from moltis.cli.commands import command
-from moltis.errors import RequestTimeout
+from moltis.errors import DaemonNotRunning, RequestTimeout
 
 POLL_SECS = 0.05
 """Where there is no pidfd (macOS), the process is looked for this often."""
@@ -33,7 +34,9 @@ def stop(ctx: click.Context, timeout_secs: float) -> None:
         pid = int(daemon.call("daemon.status")["pid"])
         # Opened before the daemon is told: its number cannot become another process's meanwhile (pidfd_open(2)).
         pidfd = _open_pidfd(pid)
-        daemon.call("daemon.shutdown")
+        # That it hangs up instead of answering is an answer too: it is on its way out.
+        with contextlib.suppress(DaemonNotRunning):
+            daemon.call("daemon.shutdown")
     try:
         gone = _wait_gone(pid, pidfd, timeout_secs)
     finally:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,11 +14,14 @@ from moltis.names import SERVER_NAME
 
 MIN_SECS = 0.05
 MAX_SECS = 365 * 24 * 3600.0
-LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_LEVELS = ("debug", "info", "warn", "error", "warning")
 TRANSPORTS = ("stdio", "sse", "streamable-http")
 TRANSPORT_ALIASES = {"streamable_http": "streamable-http", "http": "streamable-http"}
 PROTOCOLS = ("auto", "legacy")
 GRANTS = ("authorization_code", "client_credentials")
+
+ALIASES = {*TRANSPORT_ALIASES, "warning"}
+"""Words that are accepted beside the one that is documented."""
 
 SectionName = Literal["daemon", "mcp", "server", "oauth"]
 Kind = Literal["seconds", "count", "text", "flag", "list", "table", "choice"]
@@ -115,7 +118,7 @@ KEYS: tuple[Key, ...] = (
     Key("server", "enabled", "flag", "false: known, never started", True),
     Key("server", "display_name", "text", "what people see", example='"Files"'),
     Key(
-        "server", "transport", "choice", "stdio with command; sse with url: Streamable HTTP, else HTTP+SSE",
+        "server", "transport", "choice", "stdio with command; with url sse, which is Streamable HTTP, else HTTP+SSE",
         words=(*TRANSPORTS, *TRANSPORT_ALIASES), example='"stdio"',
     ),
     Key(
@@ -178,8 +181,82 @@ def keys_markdown() -> str:
         kind = " ".join(f"`{w}`" for w in key.words) if key.words else _KINDS[key.kind]
         default = "" if key.default is None else f"`{toml_value(key.default)}`"
         rows.append(f"| `{PATHS[key.section]}.{key.name}` | {kind} | {default} | {key.doc} |")
-    rows.append(f"| `env.NAME` | text | | value of the placeholder `$NAME`; never shown |")
+    rows.append("| `env.NAME` | text | | value of the placeholder `$NAME`; never shown |")
     return "\n".join(rows) + "\n\nEach server may override every key of `mcp` but `max_concurrent_starts`.\n"
+
+
+_HEAD = """\
+# moltis.toml: the MCP servers that moltis keeps running, and how. This file shows every key.
+# A line that begins with '#' and a key is the default, or an example; remove the '#' and change it.
+#
+# moltis config check    says what is wrong, with its line
+# moltis reload          applies a change (so does saving the file, while the daemon runs)
+#
+# Durations are in seconds, from 0.05 on. Placeholders work in url, headers, env, args, cwd and oauth:
+#   $NAME  ${NAME}         the value of NAME in [env], or of `moltis env set NAME`
+#   ${NAME:-default}       the default when NAME has no value
+#   ${env:NAME}            the variable NAME of the daemon's own environment
+#   $$                     a '$'
+"""
+
+_EXAMPLES = """
+# Local servers: a program that speaks MCP on its stdin and stdout.
+
+#[mcp.servers.filesystem]
+#command = "npx"
+#args = ["-y", "@modelcontextprotocol/server-filesystem", "/srv"]
+
+#[mcp.servers.github]
+#command = "npx"
+#args = ["-y", "@modelcontextprotocol/server-github"]
+#env = { GITHUB_TOKEN = "$GITHUB_TOKEN" }
+#request_timeout_secs = 90
+
+# Remote servers.
+
+#[mcp.servers.remote_api]
+#transport = "sse"
+#url = "https://mcp.example.com/mcp?api_key=$REMOTE_MCP_KEY"
+#headers = { Authorization = "Bearer ${REMOTE_MCP_TOKEN}" }
+"""
+
+_NAME_RULE = "NAME: A-Z a-z 0-9 _ -, at most 64, no '__', and no two that differ only by case."
+_REMOTE_ONLY = ("url", "headers")
+_LOCAL_ONLY = ("command", "args", "env", "cwd")
+
+
+def example_toml() -> str:
+    """Give moltis.example.toml: every key with its default or an example, commented out."""
+    server = [k for k in KEYS if k.section == "server"]
+    local = [k for k in server if k.name not in _REMOTE_ONLY]
+    remote = [k for k in server if k.name in ("transport", *_REMOTE_ONLY)]
+    parts = [
+        _HEAD,
+        "[env]                                     # values for placeholders; never shown",
+        '#GITHUB_TOKEN = "..."\n#REMOTE_MCP_KEY = "..."\n#REMOTE_MCP_TOKEN = "..."\n#SECRET = "..."\n',
+        "[daemon]",
+        *_commented(k for k in KEYS if k.section == "daemon"),
+        "\n[mcp]                                     # each server may override these, but the last",
+        *_commented(k for k in KEYS if k.section == "mcp"),
+        _EXAMPLES,
+        f"# Every key of a local server. {_NAME_RULE}\n\n#[mcp.servers.NAME]",
+        *_commented(local),
+        "\n# Every key of a remote server that a local one has not.\n\n#[mcp.servers.OTHER]",
+        *_commented(remote, {"transport": '"sse"'}),
+        "\n# For servers that do not support discovery or registration; every key is optional.\n",
+        "#[mcp.servers.OTHER.oauth]",
+        *_commented(k for k in KEYS if k.section == "oauth"),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def _commented(keys: Iterable[Key], values: Mapping[str, str] | None = None) -> Iterator[str]:
+    for key in keys:
+        value = (values or {}).get(key.name) or key.example or toml_value(key.default)
+        words = f"; {' | '.join(w for w in key.words if w not in ALIASES)}" if key.words else ""
+        setting, doc = f"#{key.name} = {value}", f"# {key.doc}{words}"
+        # The doc stands beside a short setting and above a long one.
+        yield f"{setting:<41} {doc}" if len(setting) <= 41 and len(doc) <= 78 else f"{doc}\n{setting}"
 
 
 def schema() -> dict[str, Any]:

@@ -46,26 +46,31 @@ def finish(record: Record, scrubber: Scrubber | None) -> bytes:
 
 def encode(record: Record) -> bytes:
     """Give one line of at most `MAX_LINE_BYTES`, newline included; never raises for a record of `make_record`."""
-    line = _line(record)
-    if len(line) < MAX_LINE_BYTES:
-        return line
-    line = _line(_cut(record))
-    if len(line) < MAX_LINE_BYTES:
-        return line
-    fields = {key: record["fields"][key] for key in ("server",) if key in record["fields"]}
-    return _line(_cut({**record, "fields": {**fields, "cut_bytes": len(line)}}))
-
-
-def _line(record: Record) -> bytes:
-    try:
-        line = _encoder.encode(record)
-    except UnicodeEncodeError:
-        line = _encoder.encode(_whole_characters(record))
-    if line.isascii() and b"\x7f" not in line:
+    line = _json(record)
+    if len(line) >= MAX_LINE_BYTES:
+        line = _json(_cut(record))
+    if len(line := _ascii(line)) < MAX_LINE_BYTES:
         return line + b"\n"
-    # Outside of strings JSON is ASCII, so escaping every other character is always right. U+2028, C1 controls and
-    # bidi overrides are harmless to a JSON parser, and not to `tail -f` or to whoever splits lines by Unicode's rules.
-    return _NOT_ASCII.sub(_escape, line.decode()).encode() + b"\n"
+    kept = {key: record["fields"][key] for key in ("server",) if key in record["fields"]}
+    return _ascii(_json(_cut({**record, "fields": {**kept, "cut_bytes": len(line)}}))) + b"\n"
+
+
+def _json(record: Record) -> bytes:
+    try:
+        return _encoder.encode(record)
+    except UnicodeEncodeError:
+        return _encoder.encode(_whole_characters(record))
+
+
+def _ascii(line: bytes) -> bytes:
+    """Escape every character that is not printable ASCII.
+
+    Outside of strings JSON is ASCII, so this is always right. U+2028, C1 controls and bidi overrides are harmless to a
+    JSON parser, and not to `tail -f`, nor to whoever splits lines by Unicode's rules.
+    """
+    if line.isascii() and b"\x7f" not in line:
+        return line
+    return _NOT_ASCII.sub(_escape, line.decode()).encode()
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 
 from moltis import transport
 from moltis.config.plan import Limits, ServerPlan
-from moltis.server.life import Facts, Life, LifeEvents
+from moltis.server.life import Life, LifeEvents, NoFacts
 from moltis.server.lifecycle import (
     RESTING,
     Admitted,
@@ -115,14 +115,14 @@ class Actor(Generic[L]):
         wanted = _wanted(plan)
         self._lifecycle = Lifecycle(state=RESTING.get(wanted, State.STOPPED), wanted=wanted)
         self._mail: deque[Callable[[], None]] = deque()
-        if wanted is Wanted.RUN:
-            self.want(Wanted.RUN, reason="configured")
         self._start: _Start[L] | None = None
         self._closing = False
         self._finished = False
         self._tasks: TaskGroup | None = None
         self._wake: anyio.Event | None = None
         self._moved: anyio.Event | None = None
+        if wanted is Wanted.RUN:
+            self.want(Wanted.RUN, reason="configured")
 
     # What anyone may ask, at any time.
 
@@ -152,7 +152,7 @@ class Actor(Generic[L]):
     def status(self) -> ServerStatus:
         """Show the server as anyone outside may see it."""
         life = self.life
-        return self._record.status(self._plan, self._lifecycle, life.facts() if life is not None else Facts())
+        return self._record.status(self._plan, self._lifecycle, life.facts() if life is not None else NoFacts())
 
     def history(self, limit: int | None = None) -> list[HistoryEntry]:
         """Give the last `limit` transitions (None: the last 500), oldest first."""
@@ -334,7 +334,4 @@ def _policy(limits: Limits) -> Policy:
 
 
 def _failure(ended: transport.Ended) -> Failure:
-    """Translate; a word that the lifecycle does not know is a fault of this program, and still a failure."""
-    known = ended.kind in FailureKind._value2member_map_
-    kind = FailureKind(ended.kind) if known else FailureKind.INTERNAL
-    return Failure(kind, ended.message, ended.exit_code, ended.stderr_tail)
+    return Failure(FailureKind.of(ended.kind), ended.message, ended.exit_code, ended.stderr_tail)

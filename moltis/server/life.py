@@ -14,9 +14,24 @@ from moltis.config.plan import ServerPlan
 from moltis.server.lifecycle import Alive, AuthRequired, Event, Initialized, Opened
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(Protocol):
     """What a run knows of its server and the lifecycle does not."""
+
+    @property
+    def tool_count(self) -> int: ...
+    @property
+    def resource_count(self) -> int: ...
+    @property
+    def prompt_count(self) -> int: ...
+    @property
+    def server_info(self) -> dict[str, Any] | None: ...
+    @property
+    def protocol_version(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoFacts:
+    """What is known when there is no run: nothing."""
 
     tool_count: int = 0
     resource_count: int = 0

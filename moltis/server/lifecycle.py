@@ -82,6 +82,11 @@ class FailureKind(enum.StrEnum):
     INTERNAL = "internal"
     AUTH_REQUIRED = "auth_required"
 
+    @classmethod
+    def of(cls, word: str) -> FailureKind:
+        """Give the kind of that name; a word that is none is a fault of this program, and still a failure."""
+        return next((kind for kind in cls if kind.value == word), cls.INTERNAL)
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import anyio
@@ -16,6 +15,7 @@ import anyio
 from moltis.errors import MoltisError, RequestTimeout, RpcCode, ServerNotReady
 from moltis.session import envelope
 from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply, Result
+from moltis.session.hooks import Counters, Hooks, RateLimit
 from moltis.transport import ConnectionClosed
 
 MAX_IN_FLIGHT = 1024
@@ -31,53 +31,6 @@ SCRUBBED_BYTES = 4096
 
 UNCANCELLABLE = frozenset({"initialize", "server/discover"})
 """MCP, Cancellation: `initialize` MUST NOT be cancelled; the reference client spares `server/discover` too."""
-
-
-@dataclass(slots=True)
-class Counters:
-    """What was ignored, dropped or cut, since the connection was opened. A healthy server leaves all at 0."""
-
-    garbage: int = 0
-    mended: int = 0
-    late_replies: int = 0
-    refused_requests: int = 0
-    unanswered_requests: int = 0
-    callback_faults: int = 0
-    truncated_lists: int = 0
-    failed_lists: int = 0
-    nameless_items: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What the owner wants to hear of. All are called on the event loop and must not block.
-
-    on_call: server, tool, duration in ms, outcome (`ok error timeout cancelled lost`) of each `tools/call`.
-    on_garbage: a reason of ours, and at most 200 scrubbed characters of what the server sent; for the debug log only.
-    on_fault: a callback raised; a fault of this program.
-    scrub: takes known secrets out of a text.
-    """
-
-    on_call: Callable[[str, str, float, str], None] | None = None
-    on_garbage: Callable[[str, str], None] | None = None
-    on_fault: Callable[[Exception], None] | None = None
-    scrub: Callable[[str], str] = str
-
-
-class RateLimit:
-    """At most `per_sec` in any second that begins with the first of them."""
-
-    def __init__(self, per_sec: int) -> None:
-        self._per_sec = per_sec
-        self._since = -math.inf
-        self._count = 0
-
-    def admits(self, now: float) -> bool:
-        """Count one more and say whether it is within the limit. `now`: monotonic seconds."""
-        if now - self._since >= 1.0:
-            self._since, self._count = now, 0
-        self._count += 1
-        return self._count <= self._per_sec
 
 
 class CallHandle:
@@ -107,7 +60,7 @@ class Dialogue:
     """One side of one connection. `open` it once it can send, `close` it when it is over.
 
     on_notification: method and params of what is not dealt with here.
-    on_reply_seen: a reply of any kind arrived, even one that nobody waits for.
+    on_reply_seen: a reply of any kind arrived, even one that nobody waits for; called after its own callback.
     """
 
     def __init__(
@@ -127,12 +80,18 @@ class Dialogue:
         self._send: Callable[[bytes], None] | None = None
         self._early: list[bytes] = []
         self._closed: Callable[[], MoltisError] | None = None
+        self._broken = False
         self._calls = Calls()
         self._last_id = 0
         self._wake = anyio.Event()
         self._wake_at = math.inf
         self._answers = RateLimit(MAX_ANSWERS_PER_SEC)
         self._samples = RateLimit(MAX_SAMPLES_PER_SEC)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection has refused a message: it is over, or about to be."""
+        return self._broken
 
     @property
     def in_flight(self) -> int:
@@ -308,7 +267,6 @@ class Dialogue:
     def _replied(self, response: envelope.Response) -> None:
         if response.mended:
             self.counters.mended += 1
-        self._on_reply_seen()
         call = self._calls.take(response.id)
         if call is None:
             self.counters.late_replies += 1
@@ -316,6 +274,7 @@ class Dialogue:
             self._finish(call, Result(response.result), "ok")
         else:
             self._finish(call, ErrorReply(response.error or b"{}"), "error")
+        self._on_reply_seen()
 
     def _notified(self, method: str, params: bytes) -> None:
         if method == "notifications/progress":
@@ -367,6 +326,7 @@ class Dialogue:
         try:
             self._send(message)
         except ConnectionClosed:
+            self._broken = True
             return False
         return True
 

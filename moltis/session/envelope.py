@@ -71,7 +71,7 @@ Incoming = Message | Batch
 
 class _Envelope(msgspec.Struct, gc=False):
     jsonrpc: str = ""
-    id: int | float | str | None | msgspec.UnsetType = msgspec.UNSET
+    id: int | float | str | msgspec.UnsetType | None = msgspec.UNSET
     method: str | None = None
     params: msgspec.Raw = RAW_NOTHING
     result: msgspec.Raw = RAW_NOTHING

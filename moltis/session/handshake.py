@@ -136,7 +136,6 @@ class EraMemory:
     def failed(self, *, died_of_probe: bool) -> None:
         """Note a start without agreement. A suspicion holds for one start, so that a wrong one cannot last."""
         self.suspected_legacy = died_of_probe
-        self.proven_legacy = False
 
 
 @dataclass(slots=True)
@@ -239,7 +238,9 @@ class Handshake:
 
     def _initialized(self, result: bytes) -> Step:
         if len(result) > MAX_ANSWER_BYTES:
-            return self._failed(f"the answer to initialize has {len(result)} bytes; at most {MAX_ANSWER_BYTES} are read")
+            return self._failed(
+                f"the answer to initialize has {len(result)} bytes; at most {MAX_ANSWER_BYTES} are read"
+            )
         try:
             found = msgspec.json.decode(result, type=_Initialize)
         except (msgspec.MsgspecError, RecursionError, ValueError):

@@ -70,7 +70,7 @@ class _Templated(msgspec.Struct):
     server: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_HEADS = {
+_HEADS: dict[Kind, msgspec.json.Decoder[_Named] | msgspec.json.Decoder[_Located] | msgspec.json.Decoder[_Templated]] = {
     Kind.TOOLS: msgspec.json.Decoder(_Named),
     Kind.PROMPTS: msgspec.json.Decoder(_Named),
     Kind.RESOURCES: msgspec.json.Decoder(_Located),

@@ -13,7 +13,7 @@ import anyio
 from moltis.errors import MoltisError, RpcCode
 from moltis.session import envelope
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
-from moltis.session.dialogue import Counters
+from moltis.session.hooks import Counters
 from moltis.session.listing import CHANGED, Item, Kind, ListError, Pages, page_params
 
 RELIST_GAP_SECS = 0.5

@@ -7,66 +7,33 @@ here, it only ever becomes an `Ended`.
 
 from __future__ import annotations
 
-import math
-import signal
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from dataclasses import replace
+from functools import partial
+from typing import Literal
 
 import anyio
-import msgspec
 
 from moltis import __version__
 from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError, ServerNotReady, UsageError
 from moltis.session import envelope
 from moltis.session.calls import Failed, OnReply, Reply
-from moltis.session.dialogue import CallHandle, Counters, Dialogue, Hooks
-from moltis.session.handshake import Agreed, Done, EraMemory, Handshake, Send, Step
-from moltis.session.handshake import Failed as NotAgreed
+from moltis.session.dialogue import CallHandle, Dialogue
+from moltis.session.facts import Events, Facts, lost
+from moltis.session.handshake import Agreed, EraMemory, Handshake
+from moltis.session.hooks import Hooks
 from moltis.session.listen import Listener, wanted_params
 from moltis.session.listing import Item, Kind, ListError, ToolFilter, with_server
 from moltis.session.lists import Lists
+from moltis.session.negotiation import HandshakeFailed, negotiate
 from moltis.transport import Connection, Ended, OpenFailed, Transport
 
 CLIENT_INFO = b'{"name":"moltis","version":%b}' % envelope.json_string(__version__)
 
 MAX_PROBES_IN_FLIGHT = 16
 """A server that answers none is ended by its heartbeat long before."""
-
-SHOWN_STDERR_LINES = 3
-SHOWN_STDERR_CHARS = 200
-
-
-class Events(Protocol):
-    """What the owner hears of a session's life."""
-
-    def opened(self, pid: int | None) -> None:
-        """There is a process, or a connection."""
-
-    def initialized(self) -> None:
-        """Handshake and first listing are done: calls are taken."""
-
-    def alive(self, latency_secs: float) -> None:
-        """Something was answered. `latency_secs`: since the probe that it answers or follows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of the server now. Counts are of what `include_tools` and `exclude_tools` leave."""
-
-    pid: int | None = None
-    agreed: Agreed | None = None
-    tool_count: int = 0
-    resource_count: int = 0
-    prompt_count: int = 0
-    in_flight: int = 0
-    counters: Counters = Counters()
-
-
-class HandshakeFailed(Exception):
-    """The server is there, and no use."""
 
 
 class Session:
@@ -94,11 +61,13 @@ class Session:
         self._on_lists_changed = on_lists_changed
         self._dialogue = Dialogue(name, hooks or Hooks(), self._notified, self._reply_seen)
         self._lists = Lists(self._ask, self._lists_changed, self._dialogue.counters)
-        self._listener = Listener(self._open_stream, self._stream_confirmed)
+        self._listener = Listener(self._ask_patiently, self._stream_confirmed)
         self._connection: Connection | None = None
         self._opening = anyio.CancelScope()
         self._agreed: Agreed | None = None
-        self._state = "starting"
+        self._state: Literal["starting", "initializing", "ready", "stopping", "over"] = "starting"
+        self._handshake: Handshake | None = None
+        self._ending: Literal["stop", "kill"] | None = None
         self._trouble: Ended | None = None
         self._probes: deque[CallHandle] = deque()
         self._probed_at: float | None = None
@@ -114,39 +83,48 @@ class Session:
         except OpenFailed as failure:
             return self._over(failure.ended)
         except Exception as fault:
-            return self._over(Ended("internal", f"the connection could not be opened: {_words(fault)}"))
+            return self._over(Ended("internal", f"it could not be opened: {_words(fault)}"))
         if self._connection is None:
             return self._over(Ended("disconnected", "it was stopped before it was opened"))
-        ended = None
+        return await self._live(self._connection)
+
+    async def _live(self, connection: Connection) -> Ended:
+        if self._ending is not None:
+            self._end(self._ending)  # it was asked for when there was nothing to end yet
+        ended: Ended | None = None
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._dialogue.watch_deadlines)
-                tasks.start_soon(self._serve, self._connection)
-                ended = await self._connection.wait_closed()
-                self._over(ended)
+                tasks.start_soon(self._serve, connection)
+                ended = self._over(await connection.wait_closed())
                 tasks.cancel_scope.cancel()
+        except Exception as fault:
+            self._trouble = Ended("internal", f"a fault of moltis: {_words(fault)}")
         finally:
             if ended is None:
-                self._connection.kill()
+                connection.kill()
                 with anyio.CancelScope(shield=True):  # bounded: a killed connection is gone in a moment
-                    self._over(await self._connection.wait_closed())
-        if self._trouble is not None:
-            return replace(self._trouble, stderr_tail=self._trouble.stderr_tail or ended.stderr_tail)
+                    ended = self._over(await connection.wait_closed())
+        assert ended is not None
         return ended
 
     def stop(self) -> None:
         """Begin a graceful end. Calls in flight may still be answered; new ones are refused. Idempotent."""
-        self._state = "stopping"
-        self._opening.cancel()
-        if self._connection is not None:
-            self._connection.stop()
+        self._end("stop")
 
     def kill(self) -> None:
         """End it now. Idempotent."""
-        self._state = "stopping"
+        self._end("kill")
+
+    def _end(self, how: Literal["stop", "kill"]) -> None:
+        if self._ending != "kill":
+            self._ending = how
+        if self._state != "over":
+            self._state = "stopping"
         self._opening.cancel()
         if self._connection is not None:
-            self._connection.kill()
+            end = self._connection.stop if how == "stop" else self._connection.kill
+            end()
 
     def probe(self) -> None:
         """Send a heartbeat (`ping`, or `server/discover` from 2026-07-28 on). Any reply at all is `Events.alive`."""
@@ -156,17 +134,19 @@ class Session:
         while len(self._probes) >= MAX_PROBES_IN_FLIGHT:
             self._probes.popleft().forget()
         method = "ping" if self._agreed.era == "legacy" else "server/discover"
-        params = envelope.with_meta(b"{}", self._dialogue.meta)
         try:
-            self._probes.append(self._dialogue.ask(self._dialogue.new_id(), method, params, _unheard))
+            self._probes.append(self._ask_patiently(method, b"{}", partial(self._probe_answered, now)))
         except MoltisError:
-            self._probed_at = None if self._probed_at == now else self._probed_at
+            self._probed_at = None  # it is over; its end is told by `run`
 
     def facts(self) -> Facts:
         """Give what is known now."""
+        agreed = self._agreed
         return Facts(
+            server_info=agreed.server_info if agreed is not None else None,
+            protocol_version=agreed.protocol_version if agreed is not None else None,
             pid=self._connection.pid if self._connection is not None else None,
-            agreed=self._agreed,
+            agreed=agreed,
             tool_count=len(self.items(Kind.TOOLS)),
             resource_count=len(self.items(Kind.RESOURCES)),
             prompt_count=len(self.items(Kind.PROMPTS)),
@@ -253,12 +233,16 @@ class Session:
         return await self._dialogue.request(method, params, idle_secs=idle, max_secs=most, token=True)
 
     def _send(
-        self, id: int, method: str, params: bytes, timeout_secs: float | None, on_reply: OnReply, tool: str | None = None
+        self,
+        id: int,
+        method: str,
+        params: bytes,
+        timeout_secs: float | None,
+        on_reply: OnReply,
+        tool: str | None = None,
     ) -> CallHandle:
         idle, most = self._times(timeout_secs)
-        return self._dialogue.ask(
-            id, method, params, on_reply, idle_secs=idle, max_secs=most, tool=tool, limited=True
-        )
+        return self._dialogue.ask(id, method, params, on_reply, idle_secs=idle, max_secs=most, tool=tool, limited=True)
 
     def _times(self, timeout_secs: float | None) -> tuple[float, float]:
         """Give idle and total seconds. Who asks for more than the cap has said how long it may take."""
@@ -267,8 +251,12 @@ class Session:
 
     def _check_ready(self) -> None:
         if self._state != "ready":
+            told = "is not running" if self._state == "over" else f"is {self._state}"
             raise ServerNotReady(
-                f"server {self.name!r} is {self._state}", server=self.name, state=self._state, hint=f"moltis why {self.name}"
+                f"server {self.name!r} {told}",
+                server=self.name,
+                state="stopped" if self._state == "over" else self._state,
+                hint=f"moltis why {self.name}",
             )
 
     # --- between open and closed
@@ -280,7 +268,7 @@ class Session:
             if self._state == "starting":
                 self._state = "initializing"
             self._events.opened(connection.pid)
-            agreed = await self._negotiate()
+            agreed = await self._agree()
             await self._lists.read_first(agreed.capabilities)
             if self._state == "initializing":
                 self._state = "ready"
@@ -297,24 +285,66 @@ class Session:
         except Exception as fault:
             self._give_up(connection, "internal", f"a fault of moltis: {_words(fault)}")
 
-    def _give_up(self, connection: Connection, kind: str, message: str) -> None:
-        if self._dialogue.closed or self._state == "stopping":
-            return  # it ended first, and that is the reason
-        self._trouble = Ended(kind, message, None, connection.stderr_tail())
-        connection.kill()
-
-    async def _negotiate(self) -> Agreed:
-        handshake = Handshake(CLIENT_INFO, self._protocol, legacy_first=self._memory.legacy_first)
-        self._handshake: Handshake | None = handshake
-        try:
-            agreed = await _Negotiation(self._dialogue).run(handshake)
-        except HandshakeFailed:
-            self._memory.failed(died_of_probe=False)
-            self._handshake = None
-            raise
+    async def _agree(self) -> Agreed:
+        self._handshake = Handshake(CLIENT_INFO, self._protocol, legacy_first=self._memory.legacy_first)
+        agreed = await negotiate(self._dialogue, self._handshake)
         self._memory.agreed(agreed.era)
         self._handshake = None
         if agreed.era == "modern":
             self._dialogue.meta = envelope.modern_meta(agreed.protocol_version, CLIENT_INFO)
         self._agreed = agreed
         return agreed
+
+    def _give_up(self, connection: Connection, kind: str, message: str) -> None:
+        if self._dialogue.broken or self._ending is not None:
+            return  # it is ending already, and why is told by the connection
+        self._trouble = Ended(kind, message, None, connection.stderr_tail())
+        connection.kill()
+
+    def _over(self, ended: Ended) -> Ended:
+        """Fail what is in flight, learn from how it went, and say how it ended: by us if it was by us."""
+        if self._trouble is not None:
+            ended = replace(self._trouble, stderr_tail=ended.stderr_tail or self._trouble.stderr_tail)
+        self._state = "over"
+        if self._handshake is not None:
+            # Being ended by its owner is no sign, unless it had its time to answer the probe and did not.
+            unforced = self._ending is None or self._handshake.probe_timed_out
+            self._memory.failed(died_of_probe=self._handshake.probe_unanswered and unforced)
+        self._dialogue.close(partial(lost, self.name, ended, asked_for=self._ending is not None))
+        return ended
+
+    # --- what the dialogue, the lists and the stream call
+
+    async def _ask(self, method: str, params: bytes) -> Reply:
+        idle, most = self._times(None)
+        return await self._dialogue.request(method, params, idle_secs=idle, max_secs=most, token=False)
+
+    def _ask_patiently(self, method: str, params: bytes, on_reply: OnReply) -> CallHandle:
+        params = envelope.with_meta(params, self._dialogue.meta)
+        return self._dialogue.ask(self._dialogue.new_id(), method, params, on_reply)
+
+    def _stream_confirmed(self) -> None:
+        self._lists.mark_stale(Kind)
+
+    def _lists_changed(self, kinds: frozenset[Kind]) -> None:
+        if self._on_lists_changed is not None:
+            self._on_lists_changed(kinds)
+
+    def _notified(self, method: str, params: bytes) -> None:
+        if not self._lists.notified(method):
+            self._listener.notified(method, params)
+
+    def _reply_seen(self) -> None:
+        """A reply to anything is life too: a server may answer calls and leave a probe for later."""
+        if self._probed_at is not None:
+            probed_at, self._probed_at = self._probed_at, None
+            self._events.alive(anyio.current_time() - probed_at)
+
+    def _probe_answered(self, probed_at: float, reply: Reply) -> None:
+        if not isinstance(reply, Failed):
+            self._probed_at = None
+            self._events.alive(anyio.current_time() - probed_at)
+
+
+def _words(fault: Exception) -> str:
+    return f"{type(fault).__name__}: {fault}"[:300]

@@ -64,6 +64,6 @@ class FakeDaemon:
             if isinstance(result, RpcError):
                 raise result
         except RpcError as error:
-            return json.dumps({"jsonrpc": "2.0", "error": error.wire, "id": request["id"]}).encode()
+            return json.dumps({"jsonrpc": "2.0", "id": request["id"], "error": error.wire}).encode()
         raw = result if isinstance(result, bytes) else json.dumps(result).encode()
-        return b'{"jsonrpc":"2.0","result":' + raw + b',"id":' + json.dumps(request["id"]).encode() + b"}"
+        return b'{"jsonrpc":"2.0","id":%d,"result":' % request["id"] + raw + b"}"

@@ -75,7 +75,9 @@ def mixed() -> list[dict[str, Any]]:
         server("filesystem", "ready", tool_count=14, ready_since=ago(8100.5), pid=4712),
         server("linear", "awaiting_auth", transport="streamable-http"),
         server("flaky", "backoff", attempts=3, restarts=3, next_retry_at=ago(-32.9), last_error=failure()),
-        server("typo", "invalid", last_error=failure(kind="config", message="no value for $GITHUB_TOKEN", exit_code=None)),
+        server(
+            "typo", "invalid", last_error=failure(kind="config", message="no value for $GITHUB_TOKEN", exit_code=None)
+        ),
         server("old", "disabled"),
     ]
 

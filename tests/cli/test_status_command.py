@@ -48,7 +48,9 @@ def test_a_narrow_screen_cuts_the_status_and_never_the_command(shell: Shell, dae
 
 
 def test_all_servers_well_is_exit_0_and_stopped_ones_are_well(shell: Shell, daemon: Start) -> None:
-    daemon({"daemon.status": DAEMON, "mcp.list": [server("a", "ready"), server("b", "stopped"), server("c", "disabled")]})
+    daemon(
+        {"daemon.status": DAEMON, "mcp.list": [server("a", "ready"), server("b", "stopped"), server("c", "disabled")]}
+    )
     assert shell.moltis("status").returncode == 0
 
 
@@ -82,7 +84,8 @@ def test_one_server_is_shown_in_full(shell: Shell, daemon: Start) -> None:
 
 def test_with_the_daemon_down_the_configured_servers_are_shown(shell: Shell) -> None:
     shell.config.write_text(
-        '[mcp.servers.files]\ncommand = "npx"\n[mcp.servers.far]\nurl = "https://x"\ntransport = "http"\nenabled = false\n'
+        '[mcp.servers.files]\ncommand = "npx"\n'
+        '[mcp.servers.far]\nurl = "https://x"\ntransport = "http"\nenabled = false\n'
     )
     done = shell.moltis("status")
     assert done.returncode == 3
@@ -109,9 +112,9 @@ def test_with_the_daemon_down_the_configured_servers_are_shown(shell: Shell) -> 
 @pytest.mark.parametrize(
     ("text", "said", "hint"),
     [
-        (None, "no such file", "moltis init"),
-        ("[mcp", "not valid TOML", "moltis config check"),
-        ("\udcff", "not valid TOML", "moltis config check"),
+        (None, "no configuration", "moltis init"),
+        ("[mcp", "moltis.toml:1", "moltis config check"),
+        ("\udcff", "not UTF-8", "moltis config check"),
         ("mcp = 3", "", "moltis run"),
         ("[mcp]\nservers = []", "", "moltis run"),
         ("[mcp.servers]\nx = 5", "", "moltis run"),

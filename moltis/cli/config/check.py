@@ -13,7 +13,10 @@ from moltis.errors import ConfigError, ExitCode
 @json_option
 @click.pass_context
 def check(ctx: click.Context, as_json: bool) -> int:
-    """Check moltis.toml without starting anything: FILE:LINE: KEY: MESSAGE for each problem, exit 6 on an error."""
+    """Check moltis.toml without starting anything.
+
+    Prints FILE:LINE: KEY: MESSAGE for each problem, and exits 6 if any must be mended.
+    """
     from moltis.cli import offline
 
     paths = link.paths(ctx)
@@ -25,7 +28,7 @@ def check(ctx: click.Context, as_json: bool) -> int:
         only = {"severity": "error", "file": str(paths.config), "line": None, "key": "", "message": error.message}
         screen.data_json({"ok": False, "problems": [only]})
         return ExitCode.BAD_CONFIG
-    wrong = sum(problem.severity == "error" for problem in loaded.problems)
+    wrong = sum(problem.fails_check for problem in loaded.problems)
     if as_json:
         keys = ("severity", "file", "line", "key", "message")
         problems = [
@@ -35,9 +38,9 @@ def check(ctx: click.Context, as_json: bool) -> int:
         screen.data_json({"ok": not wrong, "problems": problems})
     else:
         for problem in loaded.problems:
-            kind = "" if problem.severity == "error" else " (warning)"
+            kind = "" if problem.fails_check else " (warning)"
             screen.data(screen.one_line(f"{problem}{kind}"))
         count = len(loaded.plan.servers)
-        verdict = f"{wrong} error{'s' if wrong != 1 else ''}" if wrong else "ok"
+        verdict = f"{wrong} to mend" if wrong else "ok"
         screen.talk(f"moltis: {paths.config}: {verdict}, {count} server{'s' if count != 1 else ''}")
     return ExitCode.BAD_CONFIG if wrong else ExitCode.OK

@@ -42,13 +42,12 @@ def call(
     if words and document is not None:
         raise UsageError("arguments are given either as KEY=VALUE or as --json, not both", hint=EXAMPLE)
     given = [parse(word) for word in words]
+    params: dict[str, Any] = {"server": server, "tool": tool, "arguments": _from_json(document)}
+    if timeout_secs is not None:
+        params["timeout_secs"] = timeout_secs
     with link.connect(ctx) as daemon:
-        arguments = (
-            _from_json(document) if document is not None else assemble(given, _schema(daemon, server, tool, given))
-        )
-        params: dict[str, Any] = {"server": server, "tool": tool, "arguments": arguments}
-        if timeout_secs is not None:
-            params["timeout_secs"] = timeout_secs
+        if given:
+            params["arguments"] = assemble(given, _schema(daemon, server, tool, given))
         # Without --timeout this waits for as long as the daemon does: it ends every request at its own cap.
         raw = daemon.call_raw("mcp.call", params, None if timeout_secs is None else timeout_secs + link.GRACE_SECS)
     result = json.loads(raw)
@@ -65,7 +64,9 @@ def _complete(ctx: click.Context, word: str) -> list[str]:
     return tool_names(ctx, word)
 
 
-def _from_json(document: str) -> dict[str, Any]:
+def _from_json(document: str | None) -> dict[str, Any]:
+    if document is None:
+        return {}
     try:
         value = json.loads(sys.stdin.read() if document == "-" else document)
     except ValueError as error:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import select
 import socket
 from array import array
 from collections import deque
@@ -10,6 +13,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 READ_BYTES: Final = 64 * 1024
+
+_SEND_LATER: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
+"""sendmsg(2): the system is short of something, or too many descriptors of this user are in flight."""
 
 
 class Link:
@@ -25,55 +31,84 @@ class Link:
         sock.setblocking(False)
         self._loop.add_reader(sock.fileno(), self._readable)
 
+    @property
+    def is_severed(self) -> bool:
+        """Whether the other end is gone, though what it said last may still be unread."""
+        if self._sock.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(self._sock.fileno(), 0)  # POLLHUP needs no asking for
+        return bool(poll.poll(0))
+
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
-        """Queue a message and, with its first byte, `fds`; they must stay open until the other end has answered."""
+        """Queue a message and, with its first byte, `fds`, which stay the caller's to close.
+
+        Raises:
+            OSError: no descriptor is left to keep copies of `fds` until they can be sent.
+        """
         if self._sock.fileno() < 0:
             return
-        self._queue.append((memoryview(data), fds))
-        if not self._waiting:
-            self._flush()
+        rest = memoryview(data)
+        if not self._queue:
+            sent = self._send(rest, fds)
+            if sent:
+                rest, fds = rest[sent:], ()
+        if rest:
+            self._queue.append((rest, _copies(fds)))
+            self._wait(True)
 
     def finish(self) -> None:
         """Give the other end its end of file; what it still says is read."""
-        if self._sock.fileno() >= 0:
-            self._stop_waiting()
-            self._queue.clear()
-            try:
-                self._sock.shutdown(socket.SHUT_WR)
-            except OSError:
-                pass  # it is gone already, and the reader is about to find out
+        self._drop_queue()
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it is gone already, and the reader is about to find out
 
     def close(self) -> None:
         """Close now; no callback follows. Idempotent."""
+        self._drop_queue()
         if self._sock.fileno() >= 0:
-            self._stop_waiting()
             self._loop.remove_reader(self._sock.fileno())
             self._sock.close()
 
-    def _stop_waiting(self) -> None:
-        if self._waiting:
-            self._waiting = False
-            self._loop.remove_writer(self._sock.fileno())
+    def _send(self, data: memoryview, fds: Sequence[int]) -> int:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        try:
+            return self._sock.sendmsg([data], rights)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            if error.errno in _SEND_LATER:
+                return 0
+            return len(data)  # the other end is gone, which the reader tells; nothing is owed to it
 
     def _flush(self) -> None:
         while self._queue:
             data, fds = self._queue[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
-            try:
-                sent = self._sock.sendmsg([data], rights)
-            except (BlockingIOError, InterruptedError):
-                if not self._waiting:
-                    self._waiting = True
-                    self._loop.add_writer(self._sock.fileno(), self._flush)
+            sent = self._send(data, fds)
+            if not sent:
                 return
-            except OSError:
-                self._queue.clear()  # the other end is gone: the reader tells
-                break
+            _close(fds)
             if sent == len(data):
                 self._queue.popleft()
             else:
                 self._queue[0] = (data[sent:], ())
-        self._stop_waiting()
+        self._wait(False)
+
+    def _wait(self, waiting: bool) -> None:
+        if waiting != self._waiting:
+            self._waiting = waiting
+            if waiting:
+                self._loop.add_writer(self._sock.fileno(), self._flush)
+            else:
+                self._loop.remove_writer(self._sock.fileno())
+
+    def _drop_queue(self) -> None:
+        if self._sock.fileno() >= 0:
+            self._wait(False)
+        while self._queue:
+            _close(self._queue.popleft()[1])
 
     def _readable(self) -> None:
         if self._sock.fileno() < 0:
@@ -89,3 +124,19 @@ class Link:
         else:
             self.close()
             self._on_eof()
+
+
+def _copies(fds: Sequence[int]) -> list[int]:
+    copies: list[int] = []
+    try:
+        for fd in fds:
+            copies.append(os.dup(fd))
+    except OSError:
+        _close(copies)
+        raise
+    return copies
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

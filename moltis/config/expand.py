@@ -1,0 +1,345 @@
+"""One server's entry, as written, to a `ServerPlan`, as run: placeholders, defaults, and the rules between keys.
+
+Pure but for `~user`, which asks the password database. A wrong entry is a plan with `problem`; it hurts no other.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from ipaddress import ip_address
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from moltis.config.model import OAuthSection, ServerSection
+from moltis.config.plan import Launch, Limits, Protocol, RemoteLaunch, ServerPlan, Shown, StdioLaunch, TransportName
+from moltis.config.problem import Report, dotted
+from moltis.config.scan import Path
+from moltis.config.sensitive import is_public_name, launch_secrets
+from moltis.redaction import Malformed, Template, Unresolved, is_env_name, shown_url
+
+_CAPS = (
+    ("request_timeout_secs", "request_timeout_max_secs"),
+    ("restart_backoff_secs", "restart_backoff_max_secs"),
+    ("restart_cooldown_secs", "restart_cooldown_max_secs"),
+)
+_LOCAL_KEYS = ("command", "args", "env", "cwd")
+_REMOTE_KEYS = ("url", "headers", "oauth")
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
+"""A token of RFC 9110 section 5.6.2."""
+_RESERVED_HEADERS = re.compile(r"accept|content-type|mcp-.*|content-length|transfer-encoding|connection", re.IGNORECASE)
+"""What the MCP transport sets itself, and what would break the framing of HTTP."""
+_NOT_IN_HEADER = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+_NOT_IN_URL = re.compile(r"[^\x21-\x7e]|\\")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Base:
+    """What entries are planned on: the values for placeholders, the limits of `[mcp]`, and where the file is."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    folder: str | None = None
+
+    def lookup(self, name: str) -> str | None:
+        """Give the value of `NAME` or `env:NAME`; a blank value is none, as for the shell's `:-`."""
+        if name.startswith("env:"):
+            return self.environ.get(name.removeprefix("env:"))
+        value = self.env.get(name)
+        return value if value and value.strip() else self.overrides.get(name)
+
+
+@dataclass(slots=True)
+class _Expansion:
+    """Expands the values of one launch and keeps what is wrong with them, by key path within the entry."""
+
+    base: Base
+    used: set[str] = field(default_factory=set)
+    wrong: list[tuple[Path, str]] = field(default_factory=list)
+    unresolved: bool = False
+
+    def text(self, template: Template | None, *key: str | int, check: Callable[[str], str | None] | None = None) -> str:
+        """Give the text as run, empty where it cannot be expanded; `check` says what is wrong with it."""
+        if template is None:
+            return ""
+        try:
+            expanded = template.expand(self._lookup)
+        except Unresolved as error:
+            self.unresolved = True
+            self.wrong += [(key, _nothing(name)) for name in error.names]
+            return ""
+        problem = "the value of a placeholder has a NUL" if "\0" in expanded else check and check(expanded)
+        if problem:
+            self.wrong.append((key, problem))
+        return expanded
+
+    def _lookup(self, name: str) -> str | None:
+        value = self.base.lookup(name)
+        if value and not (name.startswith("env:") and is_public_name(name.removeprefix("env:"))):
+            self.used.add(value)
+        return value
+
+
+def _nothing(name: str) -> str:
+    if name.startswith("env:"):
+        return f"${{{name}}} resolves to nothing: the daemon's environment has no {name.removeprefix('env:')}"
+    return f"${name} resolves to nothing: set it in [env], or with `moltis env set {name}`"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Planned:
+    """A server's plan, with the values in it that must never be shown.
+
+    `only_unresolved`: the entry is right as written, but a placeholder in it has no value.
+    """
+
+    server: ServerPlan
+    secrets: frozenset[str]
+    only_unresolved: bool = False
+
+
+def plan_server(name: str, entry: ServerSection, path: Path, base: Base, report: Report, *, wrong: int = 0) -> Planned:
+    """Plan one server; its problems go to `report`, where those from index `wrong` on are already about it."""
+    local, remote = _Expansion(base), _Expansion(base)
+    launches: dict[bool, Launch] = {True: _local(entry, local), False: _remote(entry, remote)}
+    found_before = _errors(report, wrong)
+    transport, problem = _transport(entry)
+    if problem and not found_before:
+        report.error(path, problem)
+    used = local if transport == "stdio" else remote
+    for key, message in used.wrong:
+        report.error((*path, *key), message)
+    _warn(entry, transport, path, report)
+    limits = _limits(entry, base, path, report)
+    errors = _errors(report, wrong)
+    server = ServerPlan(
+        name=name,
+        transport=transport,
+        launch=None if errors else launches[transport == "stdio"],
+        limits=limits,
+        shown=_shown(entry, transport),
+        display_name=entry.display_name,
+        enabled=entry.enabled,
+        protocol=cast(Protocol, entry.protocol),
+        include_tools=tuple(entry.include_tools),
+        exclude_tools=tuple(entry.exclude_tools),
+        problem="; ".join(_within(error, dotted(path)) for error in errors[:3]) or None,
+    )
+    secrets = {*local.used, *remote.used, *launch_secrets(launches[True]), *launch_secrets(launches[False])}
+    only_unresolved = used.unresolved and len(errors) == sum("resolves to nothing" in m for _, m in used.wrong)
+    return Planned(server, frozenset(secrets), only_unresolved)
+
+
+def _errors(report: Report, start: int) -> list[tuple[str, str]]:
+    return [(p.key, p.message) for p in report.problems[start:] if p.severity == "error"]
+
+
+def _within(error: tuple[str, str], entry: str) -> str:
+    """Give `KEY: MESSAGE` with the key as it is called inside of the entry."""
+    key, message = error
+    inner = key.removeprefix(entry).removeprefix(".")
+    return f"{inner}: {message}" if inner else message
+
+
+# Rules between keys --------------------------------------------------------------------------------------------------
+
+
+def _transport(entry: ServerSection) -> tuple[TransportName, str | None]:
+    """Give the transport and what is wrong with it.
+
+    Differs from Rust Moltis, where a url without transport is an error: here it is `sse`, any remote server.
+    A remote transport with a command is allowed, since the manual's own example has both.
+    """
+    has_command, has_url = entry.command is not None, entry.url is not None
+    match entry.transport:
+        case None if has_command and has_url:
+            return "stdio", "has both command and url: remove one, or set transport"
+        case None if has_url:
+            return "sse", None
+        case None if has_command:
+            return "stdio", None
+        case None:
+            return "stdio", "needs a command (a local server) or a url (a remote one)"
+        case "stdio" if not has_command:
+            return "stdio", "transport stdio needs a command"
+        case "stdio" if has_url:
+            return "stdio", "has both command and url: remove the url, or set transport to sse"
+        case "stdio":
+            return "stdio", None
+        case remote:
+            missing = None if has_url else f"transport {remote} needs a url"
+            return cast(TransportName, remote), missing
+
+
+def _warn(entry: ServerSection, transport: TransportName, path: Path, report: Report) -> None:
+    kind, unused = ("local", _REMOTE_KEYS) if transport == "stdio" else ("remote", _LOCAL_KEYS)
+    for key in unused:
+        if key in entry.model_fields_set:
+            report.warning((*path, key), f"is not used by a {kind} server (transport {transport})")
+    if transport != "stdio":
+        return
+    for n, template in enumerate(entry.args):
+        if template.names:
+            value = f"the value of ${template.names[0]}"
+            report.warning((*path, "args", n), f"{value} can be read by every user of this machine; use env instead")
+    if _has_placeholder(entry.command or ""):
+        report.warning((*path, "command"), "placeholders are not expanded in command; use args, env or cwd")
+
+
+def _has_placeholder(text: str) -> bool:
+    try:
+        return bool(Template(text).names)
+    except Malformed:
+        return True
+
+
+def _limits(entry: ServerSection, base: Base, path: Path, report: Report) -> Limits:
+    limits, capped = merged_limits(base.limits, entry.limits())
+    for key, cap in capped:
+        report.warning((*path, key), f"is above {cap}, which caps it")
+    return limits
+
+
+def merged_limits(*layers: Mapping[str, Any]) -> tuple[Limits, list[tuple[str, str]]]:
+    """Lay limits over the defaults, the most specific last; give also the pairs where a value is above its own cap.
+
+    A cap that is not written where its value is rises with it: `request_timeout_secs = 900` alone means 900 seconds.
+    """
+    values = {f.name: getattr(Limits(), f.name) for f in fields(Limits)}
+    capped: list[tuple[str, str]] = []
+    for layer in layers:
+        values |= layer
+        for key, cap in _CAPS:
+            if values[key] > values[cap] and cap not in layer:
+                values[cap] = values[key]
+        own = [(key, cap) for key, cap in _CAPS if key in layer or cap in layer]
+        capped = [(key, cap) for key, cap in own if values[key] > values[cap]]
+    return Limits(**values), capped
+
+
+# Local servers -------------------------------------------------------------------------------------------------------
+
+
+def _local(entry: ServerSection, expansion: _Expansion) -> StdioLaunch:
+    for name in entry.env:
+        if not name or "=" in name or "\0" in name:
+            expansion.wrong.append((("env", name), "a variable's name must not be empty or contain '='"))
+    cwd = expansion.text(entry.cwd, "cwd", check=lambda text: None if text.strip() else "must not be empty")
+    return StdioLaunch(
+        command=_home(entry.command or "", expansion.base),
+        args=tuple(expansion.text(arg, "args", n) for n, arg in enumerate(entry.args)),
+        env=tuple((name, expansion.text(value, "env", name)) for name, value in entry.env.items()),
+        cwd=_folder(cwd, expansion.base) if entry.cwd is not None else None,
+    )
+
+
+def _home(path: str, base: Base) -> str:
+    if path == "~" or path.startswith("~/"):
+        home = base.environ.get("HOME")
+        return (home.rstrip("/") + path[1:] or "/") if home else os.path.expanduser(path)
+    return os.path.expanduser(path) if path.startswith("~") else path
+
+
+def _folder(path: str, base: Base) -> str:
+    path = _home(path, base)
+    return os.path.normpath(os.path.join(base.folder, path)) if base.folder and not os.path.isabs(path) else path
+
+
+# Remote servers ------------------------------------------------------------------------------------------------------
+
+
+def _remote(entry: ServerSection, expansion: _Expansion) -> RemoteLaunch:
+    headers: list[tuple[str, str]] = []
+    seen: dict[str, str] = {}
+    for name, value in entry.headers.items():
+        if problem := _header_name_problem(name, seen):
+            expansion.wrong.append((("headers", name), problem))
+        seen[name.lower()] = name
+        headers.append((name, expansion.text(value, "headers", name, check=_header_value_problem).strip(" \t")))
+    return RemoteLaunch(
+        url=expansion.text(entry.url, "url", check=url_problem),
+        headers=tuple(headers),
+        oauth=tuple(_oauth(entry.oauth, expansion)) if entry.oauth else (),
+    )
+
+
+def _header_name_problem(name: str, seen: Mapping[str, str]) -> str | None:
+    if not _HEADER_NAME.fullmatch(name):
+        return "is not a header's name: letters, digits and '-' are safe"
+    if _RESERVED_HEADERS.fullmatch(name):
+        return "is reserved: the transport sets this header itself"
+    if name.lower() in seen:
+        return f"is the same header as {seen[name.lower()]}: names of headers have no case"
+    return None
+
+
+def _header_value_problem(value: str) -> str | None:
+    if _NOT_IN_HEADER.search(value):
+        return "has a line break, a NUL, or another character that a header cannot carry"
+    return None
+
+
+def url_problem(url: str) -> str | None:
+    """Say what is wrong with an expanded URL, without a word of it; None when it can be connected to."""
+    if _NOT_IN_URL.search(url):
+        return "has a space, a line break, a NUL, a backslash or a non-ASCII character; percent-encode it"
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme not in ("http", "https"):
+        return "must begin with https:// or http://"
+    if not parts.hostname or port == 0:
+        return "has no host, or port 0"
+    return None
+
+
+def _login_url_problem(url: str) -> str | None:
+    """RFC 8252 and RFC 9700: authorization endpoints are https, and http on this machine only."""
+    parts = urlsplit(url) if (problem := url_problem(url)) is None else None
+    if parts is None:
+        return problem
+    if parts.scheme == "https" or _is_loopback(parts.hostname or ""):
+        return None
+    return "must begin with https://; http:// is for this machine only"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _oauth(oauth: OAuthSection, expansion: _Expansion) -> Iterator[tuple[str, object]]:
+    for key in OAuthSection.model_fields:
+        value = getattr(oauth, key)
+        if key not in oauth.model_fields_set or value is None:
+            continue
+        if key == "scopes":
+            yield key, tuple(expansion.text(scope, "oauth", key, n) for n, scope in enumerate(value))
+        elif isinstance(value, Template):
+            check = _login_url_problem if key.endswith("_url") else None
+            yield key, expansion.text(value, "oauth", key, check=check)
+        else:
+            yield key, value
+
+
+# What is shown -------------------------------------------------------------------------------------------------------
+
+
+def _shown(entry: ServerSection, transport: TransportName) -> Shown:
+    if transport == "stdio":
+        return Shown(command=entry.command, arg_count=len(entry.args), env_names=tuple(entry.env))
+    return Shown(url=shown_url(entry.url.text) if entry.url else None, header_names=tuple(entry.headers))
+
+
+def env_name_problem(name: str) -> str | None:
+    """Say why a name in `[env]` could never be asked for, or None."""
+    return None if is_env_name(name) else "cannot be asked for by a placeholder: A-Z a-z 0-9 _, not a digit first"

@@ -1,0 +1,186 @@
+"""moltis.toml -> `Plan`: what is to run, and every problem on the way with its line.
+
+A file that is not TOML raises; anything wrong inside of it is a `Problem`: a wrong server is an invalid plan beside the
+others, and a wrong key of `[daemon]` or `[mcp]` leaves the default in force.
+The same text, overrides and environment always give an equal plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from moltis.config.document import Document, parse, read_file
+from moltis.config.expand import Base, Planned, env_name_problem, merged_limits, plan_server
+from moltis.config.model import DaemonSection, McpSection, ServerSection, read_section
+from moltis.config.plan import DaemonPlan, Plan, ServerPlan
+from moltis.config.problem import Problem, Report
+from moltis.config.sensitive import literal_secret, worth_hiding
+from moltis.errors import ConfigError
+from moltis.names import name_problem
+
+SERVERS = ("mcp", "servers")
+_READ_BY_OTHERS = 0o044
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Loaded:
+    """A plan, what is wrong with the file it came from, and what further entries can be planned on."""
+
+    plan: Plan
+    problems: tuple[Problem, ...] = ()
+    base: Base = field(default_factory=Base)
+
+
+def load(path: Path, env_overrides: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
+    """Read moltis.toml.
+
+    Args:
+        path: the file; a relative `cwd` in it is relative to its folder.
+        env_overrides: the values of `moltis env set`.
+        environ: the process environment, for `${env:NAME}` and `~`.
+
+    Raises:
+        ConfigError: when it is missing, unreadable, not TOML, or would cost too much to parse.
+    """
+    file = read_file(path)
+    return loads(file.text, env_overrides, environ, path=path, mode=file.mode)
+
+
+def loads(
+    text: str,
+    env_overrides: Mapping[str, str] | None = None,
+    environ: Mapping[str, str] | None = None,
+    *,
+    path: Path | None = None,
+    mode: int = 0o600,
+) -> Loaded:
+    """Read the text of a moltis.toml; without a `path`, a relative `cwd` stays as it is.
+
+    Raises:
+        ConfigError: when it is not TOML, or would cost too much to parse.
+    """
+    source = str(path) if path else "moltis.toml"
+    document = parse(text, source)
+    report = Report(source, document.scan)
+    env = _env(document.tables.get("env", {}), report)
+    daemon = read_section(DaemonSection, document.tables.get("daemon", {}), ("daemon",), report)
+    mcp, entries = _mcp(document, report)
+    folder = str(path.absolute().parent) if path else None
+    base = Base(env, dict(env_overrides or {}), dict(environ or {}), mcp.limits(), folder)
+    planned, sections = _servers(entries, base, report)
+    defaults, capped = merged_limits(base.limits)
+    for key, cap in capped:
+        report.warning(("mcp", key), f"is above {cap}, which caps it")
+    if mode & _READ_BY_OTHERS:
+        _warn_of_exposure(env, sections, report)
+    plan = Plan(
+        daemon=_daemon_plan(daemon, mcp),
+        defaults=defaults,
+        servers=tuple(p.server for p in planned),
+        secrets=_secrets(base, planned),
+        path=path,
+    )
+    return Loaded(plan, tuple(sorted(report.problems, key=lambda p: p.line or 0)), base)
+
+
+def server_from_entry(name: str, entry: Mapping[str, Any], base: Base) -> ServerPlan:
+    """Plan a server that is not in the file: an entry of `mcp.add` or `mcp.test`.
+
+    Keys whose value is None are left out. A placeholder without a value gives a plan with `problem`, since the value may be set later.
+
+    Raises:
+        ConfigError: when the name or a key is wrong or unknown; the message names the key.
+    """
+    if problem := name_problem(name[:80]):
+        raise ConfigError(problem, server=None)
+    report = Report(name)
+    section = read_section(ServerSection, {k: v for k, v in entry.items() if v is not None}, (), report)
+    planned = plan_server(name, section, (), base, report)
+    wrong = [p for p in report.problems if p.fails_check]
+    if wrong and not planned.only_unresolved:
+        text = "; ".join(f"{p.key}: {p.message}" if p.key else p.message for p in wrong[:3])
+        raise ConfigError(text, server=name, hint="moltis config schema lists every key")
+    return planned.server
+
+
+def same_but_for_case(name: str, names: Iterable[str]) -> str | None:
+    """Give the name among `names` that differs from `name` by case at most, or None."""
+    return next((other for other in names if other.lower() == name.lower()), None)
+
+
+def _env(raw: object, report: Report) -> dict[str, str]:
+    if not isinstance(raw, dict):
+        report.error(("env",), "must be a table: write it as a [section]")
+        return {}
+    values: dict[str, str] = {}
+    for name, value in raw.items():
+        if not isinstance(value, str):
+            report.error(("env", name), "must be text in quotes")
+        elif problem := env_name_problem(name):
+            report.error(("env", name), problem)
+        else:
+            values[name] = value
+    return values
+
+
+def _mcp(document: Document, report: Report) -> tuple[McpSection, dict[str, Any]]:
+    raw = document.tables.get("mcp", {})
+    if not isinstance(raw, dict):
+        return read_section(McpSection, raw, ("mcp",), report), {}
+    section = read_section(McpSection, {k: v for k, v in raw.items() if k != "servers"}, ("mcp",), report)
+    entries = raw.get("servers", {})
+    if not isinstance(entries, dict):
+        report.error(SERVERS, "must be a table: write each server as [mcp.servers.NAME]")
+        return section, {}
+    return section, entries
+
+
+def _servers(
+    entries: Mapping[str, Any], base: Base, report: Report
+) -> tuple[list[Planned], list[tuple[str, ServerSection]]]:
+    planned: dict[str, Planned] = {}
+    sections: list[tuple[str, ServerSection]] = []
+    for name, raw in entries.items():
+        path, start = (*SERVERS, name), len(report.problems)
+        if problem := name_problem(name[:80]) or _clash(name, planned):
+            report.error(path, problem)
+        section = read_section(ServerSection, raw, path, report)
+        sections.append((name, section))
+        shown = _presentable(name)
+        plan = plan_server(shown, section, path, base, report, wrong=start)
+        planned.setdefault(shown, plan)
+    return list(planned.values()), sections
+
+
+def _clash(name: str, taken: Iterable[str]) -> str | None:
+    other = same_but_for_case(name, taken)
+    return f"differs from the server {other!r} only by case" if other else None
+
+
+def _presentable(name: str) -> str:
+    """Give what a server of a forbidden name is called in the status, where it must do no harm."""
+    return "".join(c if c.isprintable() else "?" for c in name[:64]) or '""'
+
+
+def _daemon_plan(daemon: DaemonSection, mcp: McpSection) -> DaemonPlan:
+    values = daemon.written()
+    if mcp.max_concurrent_starts is not None:
+        values["max_concurrent_starts"] = mcp.max_concurrent_starts
+    return DaemonPlan(**values)
+
+
+def _secrets(base: Base, planned: Iterable[Planned]) -> frozenset[str]:
+    plans = list(planned)
+    values = {*base.env.values(), *base.overrides.values()}.union(*(p.secrets for p in plans))
+    return worth_hiding(values, (p.server.name for p in plans))
+
+
+def _warn_of_exposure(env: Mapping[str, str], sections: Iterable[tuple[str, ServerSection]], report: Report) -> None:
+    where = next((("env", name) for name, value in env.items() if value.strip()), None) or next(
+        ((*SERVERS, name, *key) for name, section in sections if (key := literal_secret(section))), None
+    )
+    if where:
+        report.warning(where, f"other users of this machine can read this secret: chmod 600 {report.file}")

@@ -1,0 +1,220 @@
+"""The sections of moltis.toml as written: types and bounds, key by key. `None` means not written.
+
+Rules between keys, placeholders and defaults are not known here (`expand.py`). No value ever gets into a message: it
+may be a secret. A wrong key is reported and left out, so that the rest of its section is still understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic_core import ErrorDetails
+
+from moltis.config.keys import (
+    GRANTS,
+    LOG_LEVELS,
+    MAX_SECS,
+    MIN_SECS,
+    PROTOCOLS,
+    TRANSPORT_ALIASES,
+    TRANSPORTS,
+)
+from moltis.config.problem import Report
+from moltis.config.scan import Path
+from moltis.names import did_you_mean
+from moltis.redaction import Template
+
+
+def _one_of(words: Iterable[str], aliases: Mapping[str, str] | None = None) -> AfterValidator:
+    """Check a word; the message names the known words and the nearest of them, never the wrong one."""
+    known = tuple(words)
+
+    def check(word: str) -> str:
+        word = (aliases or {}).get(word, word)
+        if word not in known:
+            raise ValueError(f"must be one of {', '.join(known)}{did_you_mean(word, known)}")
+        return word
+
+    return AfterValidator(check)
+
+
+def _template(value: object) -> Template:
+    if not isinstance(value, str):
+        raise ValueError("must be text in quotes")
+    if "\0" in value:
+        raise ValueError("must not contain a NUL")
+    return Template(value)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, str) and ("\0" in value or not value.strip()):
+        raise ValueError("must not be empty or contain a NUL")
+    return value
+
+
+Secs = Annotated[float, Field(ge=MIN_SECS, le=MAX_SECS, allow_inf_nan=False)]
+Text = Annotated[str, BeforeValidator(_plain)]
+Expandable = Annotated[Template, PlainValidator(_template)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    def written(self) -> dict[str, Any]:
+        """Give the keys that stand in the file, with their values."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class DaemonSection(_Section):
+    """`[daemon]`."""
+
+    log_level: Annotated[str, _one_of(LOG_LEVELS)] | None = None
+    log_max_bytes: Annotated[int, Field(ge=1024, le=2**40)] | None = None
+    log_backups: Annotated[int, Field(ge=0, le=1000)] | None = None
+    browser_command: tuple[Text, ...] | None = Field(None, strict=False)
+
+
+class LimitsSection(_Section):
+    """What `[mcp]` sets for all servers and each server may override."""
+
+    request_timeout_secs: Secs | None = None
+    request_timeout_max_secs: Secs | None = None
+    startup_timeout_secs: Secs | None = None
+    heartbeat_interval_secs: Secs | None = None
+    heartbeat_timeout_secs: Secs | None = None
+    heartbeat_max_missed: Annotated[int, Field(ge=1, le=1000)] | None = None
+    max_restart_attempts: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    restart_backoff_secs: Secs | None = None
+    restart_backoff_max_secs: Secs | None = None
+    restart_cooldown_secs: Secs | None = None
+    restart_cooldown_max_secs: Secs | None = None
+    stable_after_secs: Secs | None = None
+    stop_eof_secs: Secs | None = None
+    stop_term_secs: Secs | None = None
+    max_message_bytes: Annotated[int, Field(ge=1024, le=2**30)] | None = None
+
+    def limits(self) -> dict[str, Any]:
+        """Give the limits that stand in the file."""
+        return {k: v for k, v in self.written().items() if k in LimitsSection.model_fields}
+
+
+class McpSection(LimitsSection):
+    """`[mcp]`, without its servers."""
+
+    max_concurrent_starts: Annotated[int, Field(ge=1, le=10_000)] | None = None
+
+
+class OAuthSection(_Section):
+    """`[mcp.servers.NAME.oauth]`."""
+
+    client_id: Expandable | None = None
+    client_secret: Expandable | None = None
+    auth_url: Expandable | None = None
+    token_url: Expandable | None = None
+    scopes: list[Expandable] | None = None
+    client_metadata_url: Expandable | None = None
+    grant: Annotated[str, _one_of(GRANTS)] | None = None
+    callback_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+
+
+class ServerSection(LimitsSection):
+    """`[mcp.servers.NAME]`."""
+
+    command: Text | None = None
+    args: list[Expandable] = []
+    env: dict[str, Expandable] = {}
+    cwd: Expandable | None = None
+    enabled: bool = True
+    display_name: Text | None = None
+    transport: Annotated[str, _one_of(TRANSPORTS, TRANSPORT_ALIASES)] | None = None
+    url: Expandable | None = None
+    headers: dict[str, Expandable] = {}
+    include_tools: list[Text] = []
+    exclude_tools: list[Text] = []
+    protocol: Annotated[str, _one_of(PROTOCOLS)] = "auto"
+    oauth: OAuthSection | None = None
+
+
+ACCEPTED: dict[type[_Section], frozenset[str]] = {McpSection: frozenset({"max_servers_per_project"})}
+"""Keys that belong to sections which are accepted and not looked into."""
+
+SectionT = TypeVar("SectionT", bound=_Section)
+
+
+def read_section(model: type[SectionT], raw: object, path: Path, report: Report) -> SectionT:
+    """Check one section; every wrong key is an error in `report` and left out, every unknown one a warning."""
+    if not isinstance(raw, dict):
+        report.error(path, "must be a table: write it as a [section]")
+        return model()
+    kept = _known_only(model, _copy(raw), path, report)
+    while True:
+        try:
+            return model.model_validate(kept)
+        except ValidationError as errors:
+            # Each round drops at least one key, so this ends.
+            for detail in errors.errors(include_url=False, include_context=False, include_input=False):
+                report.error((*path, *_within(kept, detail["loc"])), _message(detail))
+                _drop(kept, detail["loc"])
+
+
+def _known_only(model: type[_Section], raw: dict[str, Any], path: Path, report: Report) -> dict[str, Any]:
+    known: dict[str, Any] = {}
+    for name, value in raw.items():
+        if name in model.model_fields:
+            known[name] = value
+        elif name not in ACCEPTED.get(model, ()):
+            report.unknown_key((*path, name), model.model_fields)
+    if isinstance(known.get("oauth"), dict):
+        known["oauth"] = _known_only(OAuthSection, known["oauth"], (*path, "oauth"), report)
+    return known
+
+
+def _copy(value: Any) -> Any:
+    return {k: _copy(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def _within(raw: Any, location: tuple[str | int, ...]) -> Path:
+    """Give the part of an error's location that is a path in the file; the rest names the checker's own steps."""
+    path: Path = ()
+    for part in location:
+        match raw, part:
+            case dict(), str() if part in raw:
+                raw = raw[part]
+            case list(), int() if part < len(raw):
+                raw = raw[part]
+            case _:
+                break
+        path += (part,)
+    return path
+
+
+def _drop(raw: dict[str, Any], location: tuple[str | int, ...]) -> None:
+    """Take out the innermost table's key that the location passes."""
+    at: Any = raw
+    owner, last = raw, str(location[0])
+    for part in _within(raw, location):
+        if not isinstance(at, dict):
+            break
+        owner, last = at, str(part)
+        at = at[last]
+    owner.pop(last, None)
+
+
+_MESSAGES = {
+    "string_type": "must be text in quotes",
+    "float_type": "must be a number of seconds",
+    "int_type": "must be a whole number",
+    "bool_type": "must be true or false",
+    "list_type": 'must be a list, as in ["a", "b"]',
+    "tuple_type": 'must be a list, as in ["a", "b"]',
+    "dict_type": 'must be a table, as in { NAME = "value" }',
+    "model_type": "must be a table: write it as a [section]",
+    "finite_number": "must be a finite number",
+}
+
+
+def _message(detail: ErrorDetails) -> str:
+    text = detail["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return _MESSAGES.get(detail["type"], text)

@@ -1,0 +1,101 @@
+"""Which values of a configuration are secrets: what the scrubber looks for, and what a file open to others exposes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Iterator
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from moltis.config.model import ServerSection
+from moltis.config.plan import Launch, RemoteLaunch, StdioLaunch
+from moltis.config.scan import Path
+from moltis.redaction import Template
+
+_SECRET_NAME = re.compile(r"token|secret|passw|credential|cookie|^auth|api[-_]?key|(^|[-_])key$", re.IGNORECASE)
+_PUBLIC_NAME = re.compile(r"HOME|LOGNAME|PATH|SHELL|TERM|USER|LANG|LC_.*|TMPDIR|TZ|NODE_ENV|.*LOG_LEVEL")
+"""Variables whose values are everyone's: hiding them would only make logs unreadable."""
+_PUBLIC_WORDS = frozenset(
+    {"invalid", "disabled", "enabled", "stopped", "starting", "initializing", "awaiting_auth", "backoff", "cooldown"}
+    | {"stopping", "streamable-http", "legacy", "warning", "critical", "production", "development", "localhost"}
+    | {"127.0.0.1", "http://localhost", "https://"}
+)
+"""Values that cannot be secret, and whose removal would damage what the program itself says."""
+
+
+def is_public_name(name: str) -> bool:
+    """Say whether a variable of this name is no secret, such as HOME."""
+    return _PUBLIC_NAME.fullmatch(name) is not None
+
+
+def worth_hiding(values: Iterable[str], names: Iterable[str]) -> frozenset[str]:
+    """Give the secrets to look for: not blank ones, nor the names of servers, nor words that everyone uses."""
+    return frozenset(v for v in values if v.strip()) - frozenset(names) - _PUBLIC_WORDS
+
+
+def launch_secrets(launch: Launch | None) -> Iterator[str]:
+    """Give every value in what a server is started from that must never be shown."""
+    match launch:
+        case StdioLaunch(env=env):
+            yield from (value for name, value in env if not is_public_name(name))
+        case RemoteLaunch(url=url, headers=headers, oauth=oauth):
+            yield from _url_secrets(url)
+            for _, value in headers:
+                yield from _header_secrets(value)
+            for name, setting in oauth:
+                if name == "client_secret":
+                    yield str(setting)
+                elif name.endswith("_url"):
+                    yield from _url_secrets(str(setting))
+        case None:
+            return
+
+
+def _url_secrets(url: str) -> Iterator[str]:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return
+    userinfo = parts.netloc.rpartition("@")[0]
+    for text in (*userinfo.split(":", 1), parts.fragment):
+        yield from (text, unquote(text))
+    for pair in parts.query.split("&"):
+        yield pair.partition("=")[2] if "=" in pair else pair
+    yield from (value for _, value in parse_qsl(parts.query, keep_blank_values=True))
+
+
+def _header_secrets(value: str) -> Iterator[str]:
+    """Give a header's value, and the credential inside of it: after the scheme (RFC 9110), in a cookie, in Basic."""
+    yield value
+    scheme, _, credential = value.partition(" ")
+    if credential:
+        yield credential.strip()
+    if scheme.lower() == "basic":
+        try:
+            yield from base64.b64decode(credential, validate=True).decode().split(":", 1)
+        except (binascii.Error, UnicodeDecodeError):
+            return
+    for cookie in value.split(";") if ";" in value else ():
+        yield cookie.partition("=")[2].strip()
+
+
+def literal_secret(section: ServerSection) -> Path | None:
+    """Give the first key of a server's entry that holds a secret written out, or None when none does."""
+    for table, values in (("env", section.env), ("headers", section.headers)):
+        for name, value in values.items():
+            if _SECRET_NAME.search(name) and _is_literal(value):
+                return (table, name)
+    if section.oauth and _is_literal(section.oauth.client_secret):
+        return ("oauth", "client_secret")
+    if section.url and any(_is_literal_text(value) for value in _url_secrets(section.url.text)):
+        return ("url",)
+    return None
+
+
+def _is_literal(value: Template | None) -> bool:
+    return value is not None and bool(value.text.strip()) and not value.names
+
+
+def _is_literal_text(text: str) -> bool:
+    return bool(text) and "$" not in text

@@ -1,0 +1,185 @@
+"""What the control methods ask of the daemon, and the shapes of what they answer.
+
+Methods know these protocols and nothing behind them. The one rule: everything here is called on the event loop, and
+what is not `async` answers from memory at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from moltis.control.events import Hub
+from moltis.server.status import HistoryEntry, ServerStatus
+from moltis.session.calls import OnReply
+from moltis.session.listing import Item, Kind
+
+
+class CallHandle(Protocol):
+    """A request on its way to a server."""
+
+    def cancel(self) -> None:
+        """Tell the server to give it up; its outcome is not delivered. Idempotent, harmless once it is answered."""
+
+
+class SessionApi(Protocol):
+    """A ready server, as `moltis.session.session.Session` is one.
+
+    A call answers once, through `on_reply`; when it raises MoltisError nothing was sent, and `on_reply` is not called.
+    """
+
+    def items(self, kind: Kind) -> tuple[Item, ...]:
+        """Give what is listed, less the tools that are filtered out."""
+
+    def listed(self, kind: Kind, server: str) -> list[bytes]:
+        """Give a list as JSON objects, as the server sent them and with `server` added."""
+
+    def call_tool(
+        self, tool: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply
+    ) -> CallHandle: ...
+
+    def get_prompt(
+        self, name: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply
+    ) -> CallHandle: ...
+
+    def read_resource(self, uri: str, timeout_secs: float | None, on_reply: OnReply) -> CallHandle: ...
+
+
+class ServerApi(Protocol):
+    """One supervised server."""
+
+    def status(self) -> ServerStatus:
+        """Show it as anyone outside may see it."""
+
+    def history(self, limit: int | None = None) -> list[HistoryEntry]:
+        """Give its last `limit` transitions, oldest first; None gives all that are kept."""
+
+    def session(self) -> SessionApi | None:
+        """Give what calls may be sent to; None unless it is `ready`."""
+
+    async def wait_settled(self) -> None:
+        """Wait while it is `starting` or `initializing`. The caller bounds the wait."""
+
+    async def start(self) -> None:
+        """Have it run; returns when that is visible in its status. Nothing happens if it is running."""
+
+    async def stop(self) -> None:
+        """Have it stopped; returns when nothing of it is left."""
+
+    async def restart(self) -> None:
+        """Have it run anew with its failures forgiven; returns when that is visible in its status."""
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The daemon itself."""
+
+    name: str
+    version: str
+    pid: int
+    started_at: str
+    uptime_secs: float
+    config_path: str
+    data_dir: str
+    socket_path: str
+    gateway_url: str | None
+    servers: dict[str, int]
+    """`total`, and a count by state."""
+
+
+class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload did, as names of servers."""
+
+    added: list[str] = []
+    changed: list[str] = []
+    removed: list[str] = []
+    unchanged: list[str] = []
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """One try of a server. `latency_ms` is from its start until its tools were listed; `error` says why it failed."""
+
+    ok: bool
+    protocol_version: str | None = None
+    server_info: dict[str, Any] | None = None
+    tool_count: int = 0
+    latency_ms: float | None = None
+    error: str | None = None
+
+
+class DaemonApi(Protocol):
+    """The running daemon. Every method that writes a file returns when that is written and in force."""
+
+    @property
+    def events(self) -> Hub:
+        """What happens here, for subscribers."""
+
+    def status(self) -> DaemonStatus: ...
+
+    async def reload(self) -> Reloaded:
+        """Read moltis.toml again; only servers whose entries changed are touched.
+
+        Raises:
+            ConfigError: it cannot be read; everything stays as it is.
+        """
+
+    def shutdown(self) -> None:
+        """Begin to end, once the reply to whoever asked is on its way."""
+
+    def servers(self) -> Sequence[ServerApi]:
+        """Give all servers, in file order."""
+
+    def server(self, name: str) -> ServerApi:
+        """Give one server.
+
+        Raises:
+            UnknownServer: there is none of that name.
+        """
+
+    async def add_server(self, name: str, entry: Mapping[str, Any]) -> None:
+        """Write a new server into moltis.toml and run it. `entry`: keys of section `[mcp.servers.NAME]`.
+
+        Raises:
+            ConfigError: the entry is wrong, the name is taken, or the file cannot be written.
+        """
+
+    async def update_server(self, name: str, changes: Mapping[str, Any]) -> None:
+        """Change keys of a server in moltis.toml; None clears one. Raises as `add_server`, and UnknownServer."""
+
+    async def remove_server(self, name: str) -> None:
+        """Take a server out of moltis.toml and stop it. Raises ConfigError and UnknownServer."""
+
+    async def set_enabled(self, name: str, enabled: bool) -> None:
+        """Write `enabled` into moltis.toml; enabling forgives failures. Raises ConfigError and UnknownServer."""
+
+    async def try_server(self, name: str, entry: Mapping[str, Any] | None) -> Tried:
+        """Start a server once beside whatever runs, list its tools, and end it; cancelling it ends it too.
+
+        entry: keys of a server that is in no file, then `name` is just how it is called; None tries the configured one.
+
+        Raises:
+            UnknownServer: no entry, and there is none of that name.
+            ConfigError: the entry is wrong.
+        """
+
+    def request_timeout_secs(self) -> float:
+        """Give `[mcp] request_timeout_secs`."""
+
+    async def set_request_timeout_secs(self, secs: float) -> None:
+        """Write `[mcp] request_timeout_secs` into moltis.toml. Raises ConfigError."""
+
+    def env_names(self) -> list[str]:
+        """Give the names that `moltis env` keeps values for, never the values."""
+
+    async def set_env(self, name: str, value: str) -> None:
+        """Keep a value for a placeholder. Raises ConfigError."""
+
+    async def unset_env(self, name: str) -> bool:
+        """Forget a value; False when there was none."""
+
+    async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
+        """Give the last records of logs.jsonl that match, oldest first, as they stand there.
+
+        level: the lowest to give.
+        """

@@ -1,0 +1,327 @@
+"""One client's connection: lines in, replies and events out, and how much of the daemon it may take.
+
+Knows nothing of other clients. The one rule: every request is answered once, a batch in one line (JSON-RPC 2.0 section
+6), and what a client asked for ends when the client does.
+"""
+
+from __future__ import annotations
+
+import select
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from moltis import logs
+from moltis.control import jsonrpc
+from moltis.control.api import CallHandle, DaemonApi
+from moltis.control.events import Subscription
+from moltis.control.registry import Registry
+from moltis.transport.frames import Framer
+from moltis.transport.wire import PeerConn, call_later
+
+log = logs.get("moltis.control")
+
+LINES_PER_TURN: Final = 16
+"""Lines answered before other clients have their turn: a few milliseconds' work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may take.
+
+    in_flight: requests being worked on; later ones wait their turn.
+    output_bytes_paused: replies waiting to be read; beyond it no further request is looked at.
+    output_bytes: beyond it the client is dropped when that lasts `stuck_secs`; at eight times this, at once.
+    stuck_secs: without any byte taken by the client while replies wait, it is dropped.
+    partial_line_secs: from a sweep that sees part of a line until it must be whole.
+    """
+
+    line_bytes: int = 1024 * 1024
+    in_flight: int = 128
+    queued_bytes: int = 1024 * 1024
+    output_bytes_paused: int = 1024 * 1024
+    output_bytes: int = 8 * 1024 * 1024
+    event_bytes: int = 64 * 1024
+    stuck_secs: float = 5.0
+    partial_line_secs: float = 10.0
+    partial_bytes_unwatched: int = 64 * 1024
+
+
+class Conversation:
+    """A `wire.Handler`, and the sink of its own subscriptions.
+
+    start: does work in a task of its own.
+    active, over: tell the listener that this client did something, and that it is gone.
+    """
+
+    def __init__(
+        self,
+        conn: PeerConn,
+        registry: Registry,
+        daemon: DaemonApi,
+        limits: Limits,
+        *,
+        start: Callable[[Callable[[], Awaitable[None]]], CallHandle],
+        active: Callable[[Conversation], None],
+        over: Callable[[Conversation], None],
+    ) -> None:
+        self.last_turn = 0
+        self.subscriptions: dict[str, Subscription] = {}
+        self.start = start
+        self._conn = conn
+        self._registry = registry
+        self._daemon = daemon
+        self._limits = limits
+        self._tell_active = active
+        self._tell_over = over
+        self._framer = Framer(limits.line_bytes)
+        self._lines: deque[bytes] = deque()
+        self._queued_bytes = 0
+        self._lines_seen = 0
+        self._open: set[Exchange] = set()
+        self._in_flight = 0
+        self._pump_is_due = False
+        self._half_closed = False
+        self._partial: tuple[int, float] | None = None
+        self._flooded_since: float | None = None
+        conn.on_drain = self._drained
+
+    # --- what the listener asks
+
+    @property
+    def peer_pid(self) -> int | None:
+        return self._conn.peer_pid
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it waits for an answer."""
+        return bool(self._in_flight or self._lines)
+
+    @property
+    def rank(self) -> int:
+        """How much is lost by closing it: 0 half-open, 1 idle, 2 subscribed."""
+        if self.subscriptions:
+            return 2
+        return 0 if not self._lines_seen or self.partial_bytes else 1
+
+    @property
+    def partial_bytes(self) -> int:
+        """What is held of a line that is not whole."""
+        return self._framer.pending_bytes
+
+    def sweep(self, now: float) -> None:
+        """Drop the client if it has stopped reading, stopped in the middle of a line, or gone."""
+        if self._conn.stuck_secs > self._limits.stuck_secs or self._is_flooded(now):
+            log.warning("control_client_dropped", pid=self.peer_pid, reason="slow_reader", buffered=self._conn.buffered)
+            self.abort()
+        elif self._is_stuck_in_a_line(now):
+            self.refuse(f"a line was not finished within {self._limits.partial_line_secs:g} s")
+        elif self._half_closed and _has_hung_up(self._conn):
+            self.abort()
+
+    def refuse(self, why: str) -> None:
+        """Say what is wrong with the client and close the connection."""
+        self._conn.write(jsonrpc.invalid_request(why) + b"\n")
+        self._give_up()
+        self._conn.close()
+
+    def abort(self) -> None:
+        """Close now; what is in flight is cancelled. Idempotent."""
+        self._give_up()
+        self._conn.abort()
+
+    # --- what the wire tells
+
+    def data_received(self, data: bytes) -> None:
+        for line in self._framer.feed(data):
+            self._lines.append(line)
+            self._queued_bytes += len(line)
+            self._lines_seen += 1
+        self._tell_active(self)
+        if self._framer.oversized:
+            self.refuse(f"a line has at most {self._limits.line_bytes} bytes")
+        elif self._lines and not self._pump_is_due:
+            self._pump()
+
+    def eof_received(self) -> None:
+        if _has_hung_up(self._conn):
+            self.abort()
+            return
+        self._half_closed = True
+        self.data_received(b"\n")  # what `printf '{...}' | nc -N` leaves without its newline is a line too
+        self._close_when_done()
+
+    def closed(self, exc: BaseException | None) -> None:
+        self._give_up()
+        self._tell_over(self)
+
+    # --- events.Sink
+
+    def has_room(self) -> bool:
+        return self._conn.buffered < self._limits.event_bytes
+
+    def send(self, line: bytes) -> None:
+        self._conn.write(line + b"\n")
+
+    # --- lines
+
+    def _pump(self) -> None:
+        """Answer lines while the client may have more answers, and other clients their turn in between."""
+        for _ in range(LINES_PER_TURN):
+            if not self._lines or self._is_full():
+                break
+            line = self._lines.popleft()
+            self._queued_bytes -= len(line)
+            Exchange(self).begin(jsonrpc.parse(line), self._registry, self._daemon)
+        else:
+            self._pump_later()
+        if self._queued_bytes > self._limits.queued_bytes or self._conn.buffered > self._limits.output_bytes_paused:
+            self._conn.pause_reading()
+        else:
+            self._conn.resume_reading()
+        self._close_when_done()
+
+    def _pump_later(self) -> None:
+        if not self._pump_is_due:
+            self._pump_is_due = True
+            call_later(0, self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._pump_is_due = False
+        if not self._conn.is_closing:
+            self._pump()
+
+    def _is_full(self) -> bool:
+        return self._in_flight >= self._limits.in_flight or self._conn.buffered > self._limits.output_bytes_paused
+
+    def _drained(self) -> None:
+        for subscription in tuple(self.subscriptions.values()):
+            subscription.flush()
+        self._pump_later()
+
+    # --- exchanges
+
+    def _began(self, exchange: Exchange, requests: int) -> None:
+        self._open.add(exchange)
+        self._in_flight += requests
+
+    def _answered(self, exchange: Exchange, requests: int, reply: bytes | None) -> None:
+        self._open.discard(exchange)
+        self._in_flight -= requests
+        if reply is not None:
+            if self._conn.buffered > 8 * self._limits.output_bytes:
+                log.warning("control_client_dropped", pid=self.peer_pid, reason="slow_reader")
+                self.abort()
+                return
+            self._conn.write(reply + b"\n")
+        self._pump_later()
+
+    def _close_when_done(self) -> None:
+        if self._half_closed and not self.is_busy and not self.subscriptions:
+            self._conn.close()
+
+    def _give_up(self) -> None:
+        """Cancel what is in flight and end all subscriptions. Idempotent."""
+        self._lines.clear()
+        self._queued_bytes = 0
+        for subscription in self.subscriptions.values():
+            subscription.close()
+        self.subscriptions.clear()
+        exchanges, self._open = self._open, set()
+        self._in_flight = 0
+        for exchange in exchanges:
+            exchange.cancel()
+
+    # --- slow clients
+
+    def _is_flooded(self, now: float) -> bool:
+        if self._conn.buffered <= self._limits.output_bytes:
+            self._flooded_since = None
+            return False
+        if self._flooded_since is None:
+            self._flooded_since = now
+        return now - self._flooded_since > self._limits.stuck_secs
+
+    def _is_stuck_in_a_line(self, now: float) -> bool:
+        if not self.partial_bytes:
+            self._partial = None
+            return False
+        if self._partial is None or self._partial[0] != self._lines_seen:
+            self._partial = (self._lines_seen, now)
+        return now - self._partial[1] >= self._limits.partial_line_secs
+
+
+class Exchange:
+    """One line and its answer: the `registry.Caller` of each request in it."""
+
+    __slots__ = ("_after", "_conversation", "_handles", "_is_batch", "_is_over", "_left", "_replies", "_size")
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._handles: list[CallHandle] = []
+        self._replies: list[bytes] = []
+        self._after: list[Callable[[], None]] = []
+        self._is_batch = False
+        self._is_over = False
+        self._left = 0
+        self._size = 0
+
+    @property
+    def sink(self) -> Conversation:
+        return self._conversation
+
+    @property
+    def subscriptions(self) -> dict[str, Subscription]:
+        return self._conversation.subscriptions
+
+    def after_reply(self, callback: Callable[[], None]) -> None:
+        self._after.append(callback)
+
+    def start(self, work: Callable[[], Awaitable[None]]) -> CallHandle:
+        return self._conversation.start(work)
+
+    def begin(self, message: jsonrpc.Message, registry: Registry, daemon: DaemonApi) -> None:
+        """Answer a message, now or later."""
+        self._is_batch = isinstance(message, jsonrpc.Batch)
+        members = message.members if isinstance(message, jsonrpc.Batch) else (message,)
+        self._left = self._size = len(members)
+        self._conversation._began(self, self._size)
+        for member in members:
+            if isinstance(member, jsonrpc.Refused):
+                self._done(member.reply)
+                continue
+            handle = registry.dispatch(member, daemon, self, self._done if member.id is not None else self._noted)
+            if handle is not None:
+                self._handles.append(handle)
+
+    def cancel(self) -> None:
+        """Cancel what is not answered; no reply follows."""
+        self._is_over = True
+        for handle in self._handles:
+            handle.cancel()
+
+    def _noted(self, _reply: bytes) -> None:
+        """A notification is not answered, not even with an error (section 4.1)."""
+        self._finish_one()
+
+    def _done(self, reply: bytes) -> None:
+        self._replies.append(reply)
+        self._finish_one()
+
+    def _finish_one(self) -> None:
+        self._left -= 1
+        if self._left or self._is_over:
+            return
+        self._is_over = True
+        whole = jsonrpc.batch(self._replies) if self._is_batch else (self._replies or [None])[0]
+        self._conversation._answered(self, self._size, whole)
+        for callback in self._after:
+            callback()
+
+
+def _has_hung_up(conn: PeerConn) -> bool:
+    """Tell a client that is gone from one that has only said all it had to say (shutdown(2), as `nc -N` does)."""
+    poll = select.poll()
+    poll.register(conn._sock.fileno(), 0)
+    return any(event & select.POLLHUP for _fd, event in poll.poll(0))

@@ -1,0 +1,202 @@
+"""The listening end of the control socket: who is let in, how many at once, and for how long.
+
+Knows no methods. The one rule: a new client is always answered. Descriptors, memory and time that one client can take
+are bounded, and when there are too many clients, the one that has gone longest without asking for anything makes room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from moltis import logs
+from moltis.control import jsonrpc
+from moltis.control.api import DaemonApi
+from moltis.control.conversation import Conversation, Limits
+from moltis.control.endpoint import DataDirLock, Endpoint
+from moltis.control.registry import Registry
+from moltis.errors import MoltisError, RpcCode
+from moltis.transport.wire import PeerConn, UnixListener, serve_unix
+
+log = logs.get("moltis.control")
+
+MAX_CONNECTIONS: Final = 256
+"""A person's agents, shells and dashboards are some tens."""
+
+MAX_PARTIAL_BYTES: Final = 32 * 1024 * 1024
+"""Unfinished lines of all clients together; beyond it the one that holds most is closed."""
+
+REFUSALS_FORGOTTEN_SECS: Final = 60.0
+"""A stranger who keeps knocking is one log record a minute."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How often the listener looks after itself, in seconds."""
+
+    sweep_secs: float = 1.0
+    endpoint_check_secs: float = 5.0
+
+
+class Listener:
+    """Serves the control socket. `run` is its life; it may run once.
+
+    max_connections: what the process's descriptors allow; never more than `MAX_CONNECTIONS`.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        lock: DataDirLock,
+        registry: Registry,
+        daemon: DaemonApi,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+    ) -> None:
+        self._endpoint = endpoint
+        self._lock = lock
+        self._registry = registry
+        self._daemon = daemon
+        self._max = max(1, min(MAX_CONNECTIONS, max_connections))
+        self._limits = limits or Limits()
+        self._timing = timing or Timing()
+        self._open: dict[Conversation, None] = {}
+        self._turn = 0
+        self._refused: dict[int, float] = {}
+        self._busy: anyio.Event | None = None
+        self._tasks: TaskGroup | None = None
+        self._trouble = ""
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._open)
+
+    async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled; then every connection is closed and the socket's file removed.
+
+        Raises:
+            MoltisError: the socket cannot be bound; see `Endpoint.bind`.
+        """
+        with contextlib.ExitStack() as bound:
+            self._listen(bound)
+            try:
+                async with anyio.create_task_group() as self._tasks:
+                    task_status.started()
+                    await self._look_after(bound)
+            finally:
+                for conversation in tuple(self._open):
+                    conversation.abort()
+                self._endpoint.remove()
+
+    def _listen(self, bound: contextlib.ExitStack) -> None:
+        sock = bound.enter_context(self._endpoint.bind())
+        listener: UnixListener = serve_unix(sock, self._connected)
+        bound.callback(listener.close)
+
+    # --- clients
+
+    def _connected(self, conn: PeerConn) -> Conversation | None:
+        if conn.peer_uid not in (os.geteuid(), 0):
+            self._refuse(conn)
+            return None
+        if len(self._open) >= self._max and not self._make_room():
+            data = {"kind": "busy", "server": None, "hint": "try again when some of its requests are done"}
+            message = f"all {self._max} connections are busy"
+            conn.write(jsonrpc.error(None, RpcCode.INTERNAL_ERROR, message, data) + b"\n")
+            return None
+        conversation = Conversation(
+            conn, self._registry, self._daemon, self._limits, start=self._start, active=self._active, over=self._over
+        )
+        self._open[conversation] = None
+        self._active(conversation)
+        if self._busy is not None:
+            self._busy.set()
+        return conversation
+
+    def _refuse(self, conn: PeerConn) -> None:
+        if conn.peer_uid not in self._refused:
+            self._refused[conn.peer_uid] = anyio.current_time()
+            log.warning("control_peer_refused", uid=conn.peer_uid, pid=conn.peer_pid)
+
+    def _make_room(self) -> bool:
+        """Close the least deserving idle client: half-open, then idle, then subscribed; of those the idlest."""
+        idle = [c for c in self._open if not c.is_busy]
+        if not idle:
+            return False
+        victim = min(idle, key=lambda c: (c.rank, c.last_turn))
+        log.debug("control_client_evicted", pid=victim.peer_pid, rank=victim.rank)
+        victim.abort()
+        self._over(victim)
+        return True
+
+    def _active(self, conversation: Conversation) -> None:
+        """Note that a client did something; the order of turns is the order of idleness, and needs no clock."""
+        self._turn += 1
+        conversation.last_turn = self._turn
+        if conversation.partial_bytes > self._limits.partial_bytes_unwatched:
+            holders = sorted(self._open, key=lambda c: c.partial_bytes)
+            if sum(c.partial_bytes for c in holders) > MAX_PARTIAL_BYTES:
+                holders[-1].refuse("too many unfinished lines are held for all clients together")
+
+    def _over(self, conversation: Conversation) -> None:
+        self._open.pop(conversation, None)
+
+    def _start(self, work: Callable[[], Awaitable[None]]) -> anyio.CancelScope:
+        scope = anyio.CancelScope()
+
+        async def scoped() -> None:
+            with scope:
+                await work()
+
+        assert self._tasks is not None
+        self._tasks.start_soon(scoped)
+        return scope
+
+    # --- housekeeping
+
+    async def _look_after(self, bound: contextlib.ExitStack) -> None:
+        """Sweep clients while there are any, and see that the socket's file is in place. Lasts until cancelled."""
+        check_at = anyio.current_time() + self._timing.endpoint_check_secs
+        while True:
+            if self._open:
+                await anyio.sleep(self._timing.sweep_secs)
+            else:
+                self._busy = anyio.Event()
+                with anyio.move_on_at(check_at):
+                    await self._busy.wait()
+                self._busy = None
+            now = anyio.current_time()
+            for conversation in tuple(self._open):
+                conversation.sweep(now)
+            self._refused = {u: at for u, at in self._refused.items() if now - at < REFUSALS_FORGOTTEN_SECS}
+            if now >= check_at:
+                check_at = now + self._timing.endpoint_check_secs
+                self._mend(bound)
+
+    def _mend(self, bound: contextlib.ExitStack) -> None:
+        """Bind the socket again, and take the lock's file again, when somebody removed or replaced them."""
+        try:
+            self._lock.keep()
+            if not self._endpoint.is_in_place():
+                old = bound.pop_all()
+                try:
+                    self._listen(bound)
+                except BaseException:
+                    bound.push(old)
+                    raise
+                old.close()
+                log.warning("control_socket_bound_again", path=str(self._endpoint.path))
+            self._trouble = ""
+        except (MoltisError, OSError) as failure:
+            if str(failure) != self._trouble:
+                self._trouble = str(failure)
+                log.error("control_socket_lost", path=str(self._endpoint.path), reason=self._trouble)

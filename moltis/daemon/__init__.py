@@ -1,0 +1,150 @@
+"""`moltis run`: from paths to an exit code.
+
+    start: refuse early (lock, config), then log, warden, supervisor, control socket, READY=1
+    end:   STOPPING=1, all servers at once, control socket, warden, log
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from moltis import __version__, logs
+from moltis.config.load import load
+from moltis.config.overrides import EnvOverrides
+from moltis.control.endpoint import DataDirLock
+from moltis.control.listener import ControlSocket
+from moltis.control.methods import registry
+from moltis.daemon.watch import watch
+from moltis.daemon.world import Daemon
+from moltis.errors import ExitCode, NotPermitted
+from moltis.paths import Paths
+from moltis.redaction import Scrubber
+
+log = logs.get("moltis.daemon")
+
+END_MARGIN_SECS = 0.3
+"""Past the servers' own stop deadlines before all are killed: a second past them everything is promised to be gone, and
+killing and sweeping take the rest of it."""
+
+
+def main(paths: Paths) -> int:
+    """Run the daemon until it is told to end; give the exit code.
+
+    Raises:
+        AlreadyRunning: another daemon holds the data dir.
+        ConfigError: moltis.toml cannot be read.
+        NotPermitted: the data dir is another user's.
+    """
+    _make_private(paths.data_dir)
+    with DataDirLock(paths):
+        overrides = EnvOverrides(paths.env_overrides)
+        loaded = load(paths.config, overrides.values(), os.environ)
+        scrubber = Scrubber(loaded.plan.secrets)
+        plan = loaded.plan.daemon
+        logs.configure(paths.log, plan.log_level, plan.log_max_bytes, plan.log_backups, scrubber)
+        _say(f"moltis {__version__}: {len(loaded.plan.servers)} servers of {paths.config}, log {paths.log}")
+        try:
+            anyio.run(
+                _run,
+                lambda: Daemon(paths, loaded, overrides, scrubber),
+                paths,
+                backend="asyncio",
+                backend_options={"use_uvloop": _has_uvloop()},
+            )
+        finally:
+            logs.close()
+    return ExitCode.OK
+
+
+async def _run(make: Callable[[], Daemon], paths: Paths) -> None:
+    daemon = make()
+    daemon.warden.start()
+    try:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(_obey_signals, daemon)
+            supervised = anyio.Event()
+            await tasks.start(_supervise, daemon, supervised)
+            daemon.start()
+            async with ControlSocket(paths, registry, daemon):
+                _keep_house(tasks, daemon, paths)
+                daemon.notifier.ready(daemon.summary())
+                await daemon.ending.wait()
+                await _end(daemon, supervised)
+            tasks.cancel_scope.cancel()
+    finally:
+        await daemon.warden.aclose()
+    log.info("daemon_stopped")
+
+
+def _keep_house(tasks: TaskGroup, daemon: Daemon, paths: Paths) -> None:
+    async def edited() -> None:
+        await daemon.reload_quietly("the file changed")
+
+    tasks.start_soon(watch, paths.config, edited)
+    tasks.start_soon(daemon.notifier.run_watchdog)
+
+
+async def _supervise(
+    daemon: Daemon, over: anyio.Event, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    await daemon.supervisor.run(task_status=task_status)
+    over.set()
+
+
+async def _obey_signals(daemon: Daemon, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        task_status.started()
+        async for number in received:
+            log.info("signal_received", signal=signal.Signals(number).name)
+            if number == signal.SIGHUP:
+                await daemon.reload_quietly("SIGHUP")
+            elif daemon.ending.is_set():
+                daemon.supervisor.shutdown(fast=True)
+            else:
+                daemon.shutdown()
+
+
+async def _end(daemon: Daemon, supervised: anyio.Event) -> None:
+    """Stop all servers at once, within the longest of their stop deadlines and a second, whatever their number."""
+    daemon.notifier.stopping("stopping")
+    log.info("daemon_stopping", servers=daemon.summary())
+    daemon.supervisor.shutdown()
+    with anyio.move_on_after(daemon.stop_secs() + END_MARGIN_SECS):
+        await supervised.wait()
+        return
+    log.warning("servers_killed", servers=[actor.plan.name for actor in daemon.supervisor if actor.life is not None])
+    daemon.supervisor.shutdown(fast=True)
+    with anyio.move_on_after(END_MARGIN_SECS):
+        await supervised.wait()
+
+
+def _make_private(folder: Path) -> None:
+    """Make the data dir, or see that it is ours and nobody else's to write."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.geteuid():
+        raise NotPermitted(f"{folder} belongs to another user", hint="name another folder with --data-dir")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        folder.chmod(0o700)
+
+
+def _has_uvloop() -> bool:
+    """Where there is no wheel of it, asyncio's own loop does the same, slower."""
+    try:
+        import uvloop  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None and sys.stderr.isatty():
+        print(text, file=sys.stderr)

@@ -1,0 +1,112 @@
+"""One server as the control methods see it, and one try of a server that nothing is kept of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+from moltis.config.plan import ServerPlan
+from moltis.control.api import Tried
+from moltis.server.actor import Actor
+from moltis.server.lifecycle import State, Wanted
+from moltis.server.status import HistoryEntry, ServerStatus
+from moltis.session.session import Session
+from moltis.transport import Ended
+
+SETTLED = tuple(s for s in State if s not in (State.STARTING, State.INITIALIZING))
+AT_REST = (State.STOPPED, State.DISABLED, State.INVALID)
+STOP_MARGIN_SECS = 3.0
+"""Past the server's own stop deadlines: by then it has been killed, and swept after."""
+
+
+class Server:
+    """A supervised server; fits `control.api.ServerApi`."""
+
+    def __init__(self, actor: Actor[Session]) -> None:
+        self._actor = actor
+
+    def status(self) -> ServerStatus:
+        return self._actor.status()
+
+    def history(self, limit: int | None = None) -> list[HistoryEntry]:
+        return self._actor.history(limit)
+
+    def session(self) -> Session | None:
+        return self._actor.ready_life
+
+    async def wait_settled(self) -> None:
+        await self._actor.wait_state(*SETTLED)
+
+    async def start(self) -> None:
+        self._actor.want(Wanted.RUN)
+        await self._actor.wait_handled()
+
+    async def stop(self) -> None:
+        limits = self._actor.plan.limits
+        self._actor.want(Wanted.STOPPED)
+        with anyio.move_on_after(limits.stop_eof_secs + limits.stop_term_secs + STOP_MARGIN_SECS):
+            await self._actor.wait_handled()
+            await self._actor.wait_state(*AT_REST)
+
+    async def restart(self) -> None:
+        self._actor.restart()
+        await self._actor.wait_handled()
+
+
+class _FirstNews:
+    """Hears of a session's life only whether it became ready."""
+
+    def __init__(self) -> None:
+        self.ready = anyio.Event()
+
+    def opened(self, pid: int | None = None) -> None:
+        """Of no interest to a try."""
+
+    def initialized(self) -> None:
+        self.ready.set()
+
+    def alive(self, latency_secs: float) -> None:
+        """Of no interest to a try."""
+
+
+async def try_once(plan: ServerPlan, make_session: Callable[[ServerPlan, _FirstNews], Session]) -> Tried:
+    """Start a server, list its tools, and end it again; bounded by its startup timeout and its stop deadlines."""
+    if plan.problem is not None:
+        return Tried(ok=False, error=plan.problem)
+    news = _FirstNews()
+    session = make_session(plan, news)
+    tried: Tried | None = None
+    ended: list[Ended] = []
+    started = anyio.current_time()
+
+    async def live() -> None:
+        ended.append(await session.run())
+        news.ready.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(live)
+        with anyio.move_on_after(plan.limits.startup_timeout_secs):
+            await news.ready.wait()
+            if not ended:
+                facts = session.facts()
+                tried = Tried(
+                    ok=True,
+                    protocol_version=facts.protocol_version,
+                    server_info=facts.server_info,
+                    tool_count=facts.tool_count,
+                    latency_ms=round((anyio.current_time() - started) * 1000, 1),
+                )
+        session.stop()
+    if tried is not None:
+        return tried
+    if news.ready.is_set():
+        return Tried(ok=False, error=_in_words(ended[0]))
+    return Tried(ok=False, error=f"not ready within {plan.limits.startup_timeout_secs:g} s")
+
+
+def _in_words(ended: Ended) -> str:
+    tail = " | ".join(ended.stderr_tail[-3:])
+    return f"{ended.message}; its last words: {tail}" if tail else ended.message
+
+

@@ -1,0 +1,299 @@
+"""The daemon: every part of it, put together, and what the control methods may ask of it.
+
+    moltis.toml -> Plan -> Supervisor -> Actor -> Session -> StdioTransport -> Warden -> the server
+
+Only this package constructs things. Time and chance enter here.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+
+from moltis import __version__, logs, logtail
+from moltis.config.load import Loaded, load, server_from_entry
+from moltis.config.overrides import EnvOverrides
+from moltis.config.plan import Plan, RemoteLaunch, ServerPlan, StdioLaunch
+from moltis.config.problem import Problem
+from moltis.control.api import DaemonStatus, Reloaded, Tried
+from moltis.control.events import Hub
+from moltis.daemon.servers import Server, try_once
+from moltis.errors import ConfigError
+from moltis.paths import Paths
+from moltis.redaction import Scrubber
+from moltis.server.life import LifeEvents
+from moltis.server.lifecycle import State
+from moltis.server.status import HistoryEntry
+from moltis.server.supervisor import Supervisor
+from moltis.service import Notifier
+from moltis.session.facts import Events
+from moltis.session.handshake import EraMemory
+from moltis.session.hooks import Hooks
+from moltis.session.session import Session
+from moltis.transport.containment import Warden
+from moltis.transport.stdio import StdioTransport
+
+log = logs.get("moltis.daemon")
+lifecycle_log = logs.get("moltis.mcp.lifecycle")
+stderr_log = logs.get("moltis.mcp.stderr")
+call_log = logs.get("moltis.mcp.call")
+garbage_log = logs.get("moltis.mcp.garbage")
+config_log = logs.get("moltis.config")
+
+NO_REMOTE = "remote servers (url) are not run by this version, only stdio servers (command)"
+
+
+@dataclass(slots=True)
+class _Taught:
+    """What earlier starts of a server taught about its era, and by what launch it was started then."""
+
+    launch_key: object
+    memory: EraMemory
+
+
+class Daemon:
+    """The running daemon; fits `control.api.DaemonApi`. All methods are called on the event loop."""
+
+    def __init__(self, paths: Paths, loaded: Loaded, overrides: EnvOverrides, scrubber: Scrubber) -> None:
+        self.events = Hub()
+        self.ending = anyio.Event()
+        self.warden = Warden()
+        self.notifier = Notifier()
+        self._paths = paths
+        self._loaded = loaded
+        self._overrides = overrides
+        self._scrubber = scrubber
+        self._taught: dict[str, _Taught] = {}
+        self._reloading = anyio.Lock()
+        self._started_at = datetime.now(UTC)
+        self._started = anyio.current_time()
+        self.supervisor: Supervisor[Session] = Supervisor(
+            self._begin,
+            max_concurrent_starts=loaded.plan.daemon.max_concurrent_starts,
+            wall=partial(datetime.now, UTC),
+            roll=random.random,
+            on_transition=self._moved,
+        )
+
+    # --- life
+
+    def start(self) -> None:
+        """Begin to supervise; the supervisor and the warden run already."""
+        self._report(self._loaded.problems)
+        self.supervisor.apply(_runnable(self._loaded.plan))
+        log.info("daemon_started", version=__version__, pid=os.getpid(), servers=len(self.supervisor.names()))
+
+    def shutdown(self) -> None:
+        self.ending.set()
+
+    def summary(self) -> str:
+        """Say in one line how the servers are."""
+        counts = self.supervisor.counts()
+        disabled = counts.get(State.DISABLED, 0)
+        total = sum(counts.values()) - disabled
+        return f"{counts.get(State.READY, 0)} of {total} servers ready"
+
+    def stop_secs(self) -> float:
+        """Give the longest that a graceful end of all servers may take."""
+        limits = [actor.plan.limits for actor in self.supervisor] or [self._loaded.plan.defaults]
+        return max(each.stop_eof_secs + each.stop_term_secs for each in limits)
+
+    # --- what the control methods ask
+
+    def status(self) -> DaemonStatus:
+        counts = self.supervisor.counts()
+        return DaemonStatus(
+            name="moltis",
+            version=__version__,
+            pid=os.getpid(),
+            started_at=self._started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            uptime_secs=round(anyio.current_time() - self._started, 3),
+            config_path=str(self._paths.config),
+            data_dir=str(self._paths.data_dir),
+            socket_path=str(self._paths.socket),
+            gateway_url=None,
+            servers={"total": sum(counts.values()), **counts},
+        )
+
+    def servers(self) -> Sequence[Server]:
+        return [Server(actor) for actor in self.supervisor]
+
+    def server(self, name: str) -> Server:
+        return Server(self.supervisor.actor(name))
+
+    async def reload(self) -> Reloaded:
+        async with self._reloading:
+            return await self._reload()
+
+    async def add_server(self, name: str, entry: Mapping[str, Any]) -> None:
+        await self._edit("add_server", name, dict(entry))
+
+    async def update_server(self, name: str, changes: Mapping[str, Any]) -> None:
+        self.supervisor.actor(name)
+        await self._edit("update_server", name, dict(changes))
+
+    async def remove_server(self, name: str) -> None:
+        self.supervisor.actor(name)
+        await self._edit("remove_server", name)
+
+    async def set_enabled(self, name: str, enabled: bool) -> None:
+        actor = self.supervisor.actor(name)
+        await self._edit("set_enabled", name, enabled)
+        if enabled:
+            actor.restart("enabled")
+        await actor.wait_handled()
+
+    async def set_request_timeout_secs(self, secs: float) -> None:
+        await self._edit("set_mcp", "request_timeout_secs", secs)
+
+    def request_timeout_secs(self) -> float:
+        return self._loaded.plan.defaults.request_timeout_secs
+
+    async def try_server(self, name: str, entry: Mapping[str, Any] | None) -> Tried:
+        if entry is None:
+            plan = self.supervisor.actor(name).plan
+        else:
+            plan = server_from_entry(name, dict(entry), **self._entry_context())
+        return await try_once(_runnable_server(plan), lambda p, events: self._session(p, events, EraMemory()))
+
+    def env_names(self) -> list[str]:
+        return sorted(self._overrides.names())
+
+    async def set_env(self, name: str, value: str) -> None:
+        async with self._reloading:
+            await anyio.to_thread.run_sync(self._overrides.set, name, value)
+            await self._reload()
+
+    async def unset_env(self, name: str) -> bool:
+        async with self._reloading:
+            known = await anyio.to_thread.run_sync(self._overrides.unset, name)
+            await self._reload()
+            return known
+
+    async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
+        read = partial(logtail.tail, self._paths.log, limit, server=server, level=level)
+        return [msgspec.Raw(msgspec.json.encode(record)) for record in await anyio.to_thread.run_sync(read)]
+
+    # --- configuration
+
+    async def reload_quietly(self, why: str) -> None:
+        """Reload for no caller: what is wrong goes to the log, and the old configuration stays."""
+        self.notifier.reloading()
+        try:
+            await self.reload()
+        except ConfigError as error:
+            config_log.error("reload_failed", why=why, error=error.message, hint=error.hint)
+        self.notifier.ready(self.summary())
+
+    async def _reload(self) -> Reloaded:
+        loaded = await anyio.to_thread.run_sync(self._read)
+        known = set(self._loaded.problems)
+        self._report([problem for problem in loaded.problems if problem not in known])
+        self._loaded = loaded
+        # What was a secret stays one: a server that is being stopped may still print it.
+        self._scrubber.update(self.supervisor.plan.secrets | loaded.plan.secrets)
+        plan = _runnable(loaded.plan)
+        change = self.supervisor.apply(replace(plan, secrets=self.supervisor.plan.secrets | plan.secrets))
+        daemon = plan.daemon
+        logs.reconfigure(level=daemon.log_level, max_bytes=daemon.log_max_bytes, backups=daemon.log_backups)
+        for name in change.removed:
+            self._taught.pop(name, None)
+        done = Reloaded(**{key: list(names) for key, names in asdict(change).items()})
+        if done.added or done.changed or done.removed:
+            log.info("config_reloaded", added=done.added, changed=done.changed, removed=done.removed)
+            self.events.publish("servers", None, added=done.added, changed=done.changed, removed=done.removed)
+        return done
+
+    def _read(self) -> Loaded:
+        return load(self._paths.config, self._overrides.values(), os.environ)
+
+    async def _edit(self, function: str, *arguments: Any) -> None:
+        # Imported here: tomlkit is for the one who edits, not for a daemon that runs for months.
+        from moltis.config import edit
+
+        async with self._reloading:
+            await anyio.to_thread.run_sync(partial(getattr(edit, function), self._paths.config, *arguments))
+            await self._reload()
+
+    def _entry_context(self) -> dict[str, Any]:
+        return {"path": self._paths.config, "env_overrides": self._overrides.values(), "environ": os.environ}
+
+    def _report(self, problems: Sequence[Problem]) -> None:
+        for problem in problems:
+            tell = config_log.error if problem.severity == "error" else config_log.warning
+            tell("config_problem", file=str(problem.file), line=problem.line, key=problem.key, problem=problem.message)
+
+    # --- servers
+
+    def _begin(self, plan: ServerPlan, events: LifeEvents) -> Session:
+        taught = self._taught.get(plan.name)
+        if taught is None or taught.launch_key != plan.launch_key:
+            taught = self._taught[plan.name] = _Taught(plan.launch_key, EraMemory())
+        return self._session(plan, events, taught.memory)
+
+    def _session(self, plan: ServerPlan, events: Events, memory: EraMemory) -> Session:
+        assert isinstance(plan.launch, StdioLaunch), "_runnable lets nothing else through"
+        name = plan.name
+        transport = StdioTransport(
+            name,
+            plan.launch,
+            plan.limits,
+            self.warden,
+            scrub=self._scrubber.text,
+            on_stderr_line=lambda line: stderr_log.info("stderr", server=name, line=line),
+            on_stderr_dropped=lambda count: stderr_log.warning("stderr_lines_dropped", server=name, count=count),
+        )
+        hooks = Hooks(
+            on_call=_log_call,
+            on_garbage=lambda reason, sample: garbage_log.debug(
+                "message_ignored", server=name, reason=reason, sample=sample
+            ),
+            on_fault=lambda fault: log.error("callback_failed", server=name, exc_info=fault),
+            scrub=self._scrubber.text,
+        )
+        return Session(
+            name,
+            plan,
+            transport,
+            events,
+            memory=memory,
+            hooks=hooks,
+            on_lists_changed=lambda kinds: self.events.publish("lists", name, lists=sorted(kinds)),
+        )
+
+    def _moved(self, name: str, entry: HistoryEntry) -> None:
+        fields: dict[str, Any] = msgspec.to_builtins(entry)
+        fields.pop("at")
+        tell = lifecycle_log.warning if entry.to in _UNWELL else lifecycle_log.info
+        tell("server_state_changed", server=name, **fields)
+        if self.events.wants("state"):
+            self.events.publish("state", name, **msgspec.to_builtins(entry))
+        self.notifier.status(self.summary())
+
+
+_UNWELL = frozenset({State.BACKOFF, State.COOLDOWN, State.INVALID})
+
+
+def _log_call(server: str, tool: str, duration_ms: float, outcome: str) -> None:
+    call_log.info("tool_called", server=server, tool=tool, duration_ms=duration_ms, outcome=outcome)
+
+
+def _runnable(plan: Plan) -> Plan:
+    return replace(plan, servers=tuple(_runnable_server(server) for server in plan.servers))
+
+
+def _runnable_server(plan: ServerPlan) -> ServerPlan:
+    if isinstance(plan.launch, RemoteLaunch) and plan.problem is None:
+        return replace(plan, problem=NO_REMOTE, launch=None)
+    return plan
+
+

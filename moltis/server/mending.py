@@ -1,0 +1,133 @@
+"""What a person can do for a server that is not well: commands first, most telling first.
+
+Guesses from the failure, its message and the server's last lines. A guess is worth a line only if it names something
+to look at or to type.
+"""
+
+from __future__ import annotations
+
+import re
+
+from moltis.server.lifecycle import FailureKind, State
+from moltis.server.status import LastError, ServerStatus
+
+TELLING = (
+    (
+        r"EADDRINUSE|[Aa]ddress already in use",
+        "another process holds the port it wants; end that one or change the port",
+    ),
+    (
+        r"E404|is not in this registry|No matching distribution|not found in the package registry",
+        "the package in `args` seems to have another name; correct it in moltis.toml",
+    ),
+    (
+        r"Cannot find module|ModuleNotFoundError|No module named|ERR_MODULE_NOT_FOUND",
+        "a package that it needs is not installed; install it for the interpreter that `command` starts",
+    ),
+    (
+        r"EAI_AGAIN|ENOTFOUND|getaddrinfo|name resolution|ECONNREFUSED|ENETUNREACH",
+        "it needs the network, and does not get there",
+    ),
+    (r"EACCES|EPERM|[Pp]ermission denied", "it may not use a file or folder; look at the permissions for your user"),
+    (r"ENOSPC|No space left", "the disk is full: df -h"),
+    (r"EBADENGINE|Unsupported engine|requires Python|SyntaxError", "its interpreter may be too old or too new for it"),
+    (r"[Uu]nrecognized (argument|option)|unknown option|invalid choice|[Uu]sage:", "it does not accept its `args`"),
+)
+"""What is often found in the last lines of a server, and what it means."""
+
+VARIABLE = re.compile(r"\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b")
+PLACEHOLDER = re.compile(r"\$\{?(?:env:)?([A-Za-z_][A-Za-z0-9_]*)")
+MISSING = re.compile(r"required|missing|not set|must be set|undefined|not defined|not found|please set|provide", re.I)
+
+
+def commands(status: ServerStatus) -> list[str]:
+    """Give what mends a server, or [] when nothing is to be done."""
+    name = status.name
+    match State(status.state):
+        case State.INVALID:
+            return [
+                *_for_placeholder(status.last_error),
+                f"moltis config check    (says what is wrong in [mcp.servers.{name}])",
+            ]
+        case State.DISABLED:
+            return [f"moltis mcp enable {name}"]
+        case State.STOPPED:
+            return [f"moltis mcp start {name}"]
+        case State.AWAITING_AUTH:
+            return [f"moltis mcp reauth {name}"]
+        case State.BACKOFF | State.COOLDOWN:
+            guesses = _guesses(status, status.last_error) if status.last_error is not None else []
+            return [
+                *guesses,
+                f"moltis logs {name}",
+                f"moltis mcp restart {name}    (once it is mended)",
+            ]
+        case State.STARTING | State.INITIALIZING | State.READY | State.STOPPING:
+            return []
+
+
+def _guesses(status: ServerStatus, error: LastError) -> list[str]:
+    match FailureKind.of(error.kind):
+        case FailureKind.EXITED:
+            return _for_exit(error)
+        case FailureKind.SPAWN_FAILED:
+            return _for_spawn(status, error)
+        case FailureKind.STARTUP_TIMEOUT:
+            return [
+                *_from_output(error),
+                f"raise startup_timeout_secs in [mcp.servers.{status.name}] if its first start downloads packages",
+                f"run `{status.command}` with its args by hand: a server waits silently for input on stdin"
+                if status.command
+                else "look whether its `url` answers",
+            ]
+        case FailureKind.HANDSHAKE_FAILED:
+            return [*_from_output(error), 'try protocol = "legacy" in its entry, if it is an MCP server at all']
+        case FailureKind.UNRESPONSIVE:
+            return ["raise heartbeat_timeout_secs or heartbeat_max_missed if it is busy rather than hung"]
+        case FailureKind.CONNECT_FAILED:
+            return ["look whether its `url` is right and answers"]
+        case FailureKind.INTERNAL:
+            return ["moltis logs    (this is a fault of moltis; please report it with these lines)"]
+        case FailureKind.DISCONNECTED | FailureKind.WRITE_STALLED | FailureKind.WARDEN_LOST | FailureKind.AUTH_REQUIRED:
+            return _from_output(error)
+
+
+def _for_placeholder(error: LastError | None) -> list[str]:
+    found = PLACEHOLDER.search(error.message) if error is not None else None
+    return [f"moltis env set {found.group(1)}"] if found is not None else []
+
+
+def _for_exit(error: LastError) -> list[str]:
+    guesses = _from_output(error)
+    if guesses:
+        return guesses
+    match error.exit_code:
+        case 0:
+            return ["it ended by itself, without complaint: is it a server, and does it need a flag such as --stdio?"]
+        case 126:
+            return ["it starts a program that is not executable"]
+        case 127:
+            return ["it starts a program that is not installed, or not on the daemon's PATH: moltis doctor"]
+        case -9:
+            return ["it was killed from outside, perhaps for want of memory: dmesg | grep -i -e oom -e killed"]
+        case _:
+            return []
+
+
+def _for_spawn(status: ServerStatus, error: LastError) -> list[str]:
+    command = status.command or "COMMAND"
+    if re.search(r"cwd|folder|directory .*does not exist|chdir", error.message):
+        return [f"correct `cwd` in [mcp.servers.{status.name}], or make that folder"]
+    if re.search(r"EACCES|[Pp]ermission denied|not executable", error.message):
+        return [f'chmod +x "$(command -v {command})"    (it is there, but may not be run)']
+    return [f"which {command}    (it must be installed, and on the daemon's PATH)", "moltis doctor"]
+
+
+def _from_output(error: LastError) -> list[str]:
+    """Read the server's last lines, and the message, for what they often say."""
+    lines = [*error.stderr_tail, error.message]
+    missing = next((v for line in lines if MISSING.search(line) for v in VARIABLE.findall(line)), None)
+    if missing is not None:
+        return [f'moltis env set {missing}    (and env = {{ {missing} = "${missing}" }} in its entry)']
+    text = "\n".join(lines)
+    return [advice for pattern, advice in TELLING if re.search(pattern, text)][:1]

@@ -1,0 +1,306 @@
+"""The story of one server in plain words: how it is, what happened, what comes next, and what mends it.
+
+Reads only what anyone may see, status and history, so it cannot say more than they hold. One rule: what happened over
+and over is said once, with how often.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import groupby
+
+from moltis.server.lifecycle import FailureKind, State
+from moltis.server.mending import commands
+from moltis.server.status import HistoryEntry, ServerStatus
+
+STDERR_LINES = 5
+"""How much of a server's last output is cited; `moltis logs` has the rest."""
+
+SIGNALS = {1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV",
+           13: "SIGPIPE", 15: "SIGTERM"}  # fmt: skip
+"""Those that a server is likely to die of, by their number on Linux."""
+
+AT_ONCE_SECS = 1.0
+
+DID = {
+    FailureKind.EXITED: "exited",
+    FailureKind.SPAWN_FAILED: "could not be started",
+    FailureKind.CONNECT_FAILED: "could not be reached",
+    FailureKind.HANDSHAKE_FAILED: "did not complete the MCP handshake",
+    FailureKind.STARTUP_TIMEOUT: "was not ready in time, and was ended",
+    FailureKind.UNRESPONSIVE: "stopped answering, and was ended",
+    FailureKind.DISCONNECTED: "closed the connection",
+    FailureKind.WRITE_STALLED: "stopped reading what it was sent, and was ended",
+    FailureKind.WARDEN_LOST: "was lost together with the process that watches over all servers",
+    FailureKind.INTERNAL: "was hit by a fault of moltis itself",
+    FailureKind.AUTH_REQUIRED: "asked for a login",
+}
+"""What a server did: continues "It"."""
+
+BECAUSE = {
+    "stop_requested": "It was stopped by request.",
+    "restart_requested": "It was restarted by request.",
+    "config_changed": "It was ended because moltis.toml had changed.",
+    "disabled": "It was disabled.",
+    "invalid": "Its entry in moltis.toml became invalid.",
+    "shutdown": "It was stopped because the daemon ended.",
+    "auth_required": "It asked for a login.",
+}
+"""Why a run that did not fail came to its end."""
+
+
+@dataclass
+class _Run:
+    """One start and what came of it, as the history tells it."""
+
+    begun: HistoryEntry
+    ready: HistoryEntry | None = None
+    stopping: HistoryEntry | None = None
+    end: HistoryEntry | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.end is not None and self.end.to in (State.BACKOFF, State.COOLDOWN)
+
+    @property
+    def kind(self) -> tuple[bool, str, bool, bool]:
+        """What makes two runs the same story."""
+        reason = self.end.reason if self.end is not None and self.failed else ""
+        return (self.failed, reason, self.ready is not None, self.begun.reason == "probe")
+
+    @property
+    def lasted_secs(self) -> float:
+        """How long it was ready, or else how long it took to fail; in seconds."""
+        over = self.stopping or self.end
+        return _secs_between((self.ready or self.begun).at, over.at) if over is not None else 0.0
+
+
+def tell(status: ServerStatus, history: Sequence[HistoryEntry], now: datetime) -> list[str]:
+    """Tell the story, one line each, for a person to read top to bottom.
+
+    now: an aware instant; times are told in its zone.
+    """
+    clock = _Clock(now)
+    lines = [_headline(status, clock)]
+    happened = list(_happened(history, clock))
+    if happened:
+        lines += ["", "What happened:", *(f"  {line}" for line in happened)]
+    cited = _cited(status)
+    if cited:
+        lines += ["", "Its last words:", *(f"  | {line}" for line in cited)]
+    upcoming = _upcoming(status, clock)
+    if upcoming:
+        lines += ["", "What comes next:", f"  {upcoming}"]
+    mending = commands(status)
+    if mending:
+        lines += ["", "What to do:", *(f"  {line}" for line in mending)]
+    return lines
+
+
+class _Clock:
+    """Says instants and durations as a person at `now` would."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now = now
+
+    def at(self, instant: str) -> str:
+        when = datetime.fromisoformat(instant).astimezone(self._now.tzinfo)
+        same_day = when.date() == self._now.date()
+        return when.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S")
+
+    def since(self, instant: str) -> str:
+        return duration((self._now - datetime.fromisoformat(instant)).total_seconds())
+
+    def until(self, instant: str) -> str:
+        secs = (datetime.fromisoformat(instant) - self._now).total_seconds()
+        return f"in {duration(secs)}" if secs >= 1 else "now"
+
+
+def duration(secs: float) -> str:
+    """Say a number of seconds in its largest unit, rounded, and in two for what would round too far."""
+    whole = max(0, round(secs))
+    if whole < 1:
+        return "less than a second"
+    if whole < 120:
+        return _count(whole, "second")
+    if whole < 7200:
+        return _count(round(whole / 60), "minute")
+    if whole < 172_800:
+        hours, minutes = divmod(round(whole / 60), 60)
+        return _count(hours, "hour") + (f" {_count(minutes, 'minute')}" if minutes else "")
+    return _count(round(whole / 86_400), "day")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _times(number: int) -> str:
+    return {1: "once", 2: "twice"}.get(number, f"{number} times")
+
+
+def _secs_between(earlier: str, later: str) -> float:
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+
+
+def _headline(status: ServerStatus, clock: _Clock) -> str:
+    name, failed = status.name, f"it has failed {_times(status.attempts)} in a row"
+    match State(status.state):
+        case State.INVALID:
+            return f"{name} cannot run: {_said(status)}."
+        case State.DISABLED:
+            return f"{name} is disabled: its entry in moltis.toml says enabled = false."
+        case State.STOPPED:
+            return f"{name} is stopped, and stays so until someone starts it."
+        case State.STARTING:
+            return f"{name} is being started{', though ' + failed if status.attempts else ''}."
+        case State.INITIALIZING:
+            return f"{name} is there{_pid(status.pid)} and is doing the MCP handshake."
+        case State.READY:
+            since = f", for {clock.since(status.ready_since)} now" if status.ready_since else ""
+            return f"{name} is ready{since}, with {_count(status.tool_count, 'tool')}."
+        case State.AWAITING_AUTH:
+            return f"{name} waits for a person to log in."
+        case State.BACKOFF:
+            return f"{name} is not running: {failed}."
+        case State.COOLDOWN:
+            allowed = _count(status.max_restart_attempts, "restart")
+            return f"{name} is left alone for a while: {failed}, and {allowed} in a row are allowed."
+        case State.STOPPING:
+            return f"{name} is being stopped{_pid(status.pid)}."
+
+
+def _said(status: ServerStatus) -> str:
+    return status.last_error.message.rstrip(".") if status.last_error is not None else "its entry is wrong"
+
+
+def _pid(pid: int | None) -> str:
+    return f" (pid {pid})" if pid is not None else ""
+
+
+def _happened(history: Sequence[HistoryEntry], clock: _Clock) -> Iterator[str]:
+    for _, same in groupby(_runs(history), key=lambda run: run.kind):
+        runs = list(same)
+        if runs[0].failed:
+            yield _span(runs, clock) + _failures(runs)
+        else:
+            for run in runs:
+                yield from _peaceful(run, clock)
+
+
+def _runs(history: Sequence[HistoryEntry]) -> Iterator[_Run]:
+    """Cut the history into runs. What came before the first start that is still known is not told."""
+    run: _Run | None = None
+    for entry in history:
+        if run is not None:
+            if entry.to == State.READY:
+                run.ready = entry
+            elif entry.to == State.STOPPING:
+                run.stopping = entry
+            elif entry.to != State.INITIALIZING:
+                run.end = entry
+                yield run
+                run = None
+        if entry.to == State.STARTING:
+            run = _Run(entry)
+    if run is not None:
+        yield run
+
+
+def _span(runs: list[_Run], clock: _Clock) -> str:
+    """Say when; for several runs from the first start to the last end."""
+    first, end = runs[0].begun.at, runs[-1].end
+    if len(runs) == 1 or end is None:
+        return f"{clock.at(first)}  "
+    return f"{clock.at(first)} to {clock.at(end.at)}  "
+
+
+def _failures(runs: list[_Run]) -> str:
+    """Say what some runs that failed alike did, in one or two sentences."""
+    last = runs[-1]
+    assert last.end is not None
+    did = DID[FailureKind.of(last.end.reason)]
+    if last.end.reason == FailureKind.EXITED and last.ready is None:
+        did += " at once" if last.lasted_secs < AT_ONCE_SECS else " before it was ready"
+    subject = "It became ready and then" if last.ready is not None else "It"
+    if last.begun.reason == "probe":
+        subject = f"Tried once more after a cooldown, {subject[0].lower()}{subject[1:]}"
+    often = f" {_times(len(runs))} in a row" if len(runs) > 1 else ""
+    return f"{subject} {did}{often}{_details(last, len(runs))}.{_cause(last)}{_consequence(last.end)}"
+
+
+def _details(last: _Run, number: int) -> str:
+    assert last.end is not None
+    details = []
+    if last.ready is not None:
+        details.append(f"after {duration(last.lasted_secs)}")
+    if last.end.exit_code is not None and last.end.reason == FailureKind.EXITED:
+        details.append(exit_in_words(last.end.exit_code))
+    if not details:
+        return ""
+    return (", the last time " if number > 1 else " ") + " and ".join(details)
+
+
+def exit_in_words(exit_code: int) -> str:
+    """Say an exit status; negative is a signal, as Python's subprocess has it."""
+    if exit_code >= 0:
+        return f"with exit code {exit_code}"
+    return f"killed by {SIGNALS.get(-exit_code, f'signal {-exit_code}')}"
+
+
+def _cause(last: _Run) -> str:
+    """Give the failure's own message where it says more than the sentence does."""
+    assert last.end is not None
+    if last.end.reason == FailureKind.EXITED or not last.end.message:
+        return ""
+    return f" ({last.end.message.rstrip('.')}.)"
+
+
+def _consequence(end: HistoryEntry) -> str:
+    if end.to != State.COOLDOWN or end.delay_secs is None:
+        return ""
+    return f" After that it was left alone for {duration(end.delay_secs)}."
+
+
+def _peaceful(run: _Run, clock: _Clock) -> Iterator[str]:
+    """Tell a run that has not failed: it goes on, or it was ended."""
+    if run.ready is not None:
+        yield f"{clock.at(run.ready.at)}  It became ready{_pid(run.ready.pid)}."
+    else:
+        yield f"{clock.at(run.begun.at)}  It was started{_start_reason(run.begun)}."
+    over = run.stopping or run.end
+    if over is not None:
+        yield f"{clock.at(over.at)}  {BECAUSE.get(over.reason, 'It was ended.')}"
+
+
+def _start_reason(begun: HistoryEntry) -> str:
+    reasons = {"start_requested": " by request", "probe": " once more after a cooldown", "retry": " again"}
+    return reasons.get(begun.reason, "")
+
+
+def _cited(status: ServerStatus) -> list[str]:
+    troubled = status.state in (State.BACKOFF, State.COOLDOWN, State.STARTING, State.INITIALIZING) and status.attempts
+    if not troubled or status.last_error is None:
+        return []
+    return status.last_error.stderr_tail[-STDERR_LINES:]
+
+
+def _upcoming(status: ServerStatus, clock: _Clock) -> str:
+    match State(status.state):
+        case State.BACKOFF if status.next_retry_at is not None:
+            left = status.max_restart_attempts - status.attempts
+            when = f"At {clock.at(status.next_retry_at)}, {clock.until(status.next_retry_at)}, it is started again."
+            more = f" {_count(left, 'more failure')} will be borne" if left else " No more failure will be borne"
+            return f"{when}{more} before it is left alone for a cooldown."
+        case State.COOLDOWN if status.next_retry_at is not None:
+            when = f"At {clock.at(status.next_retry_at)}, {clock.until(status.next_retry_at)}, it is tried once."
+            return f"{when} If that fails too, the next cooldown is twice as long, up to its limit."
+        case State.READY if status.attempts:
+            failures = _count(status.attempts, "earlier failure")
+            return f"Its {failures} in a row will be forgiven once it has been ready for long enough."
+        case State.AWAITING_AUTH:
+            return "Nothing, until a person has logged in; that uses up no attempt."
+        case _:
+            return ""

@@ -1,0 +1,68 @@
+"""What a session tells its owner: what happens to it, what is known of the server, and how it was lost."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from moltis.errors import ServerNotReady
+from moltis.session.handshake import Agreed
+from moltis.session.hooks import Counters
+from moltis.transport import Ended
+
+SHOWN_STDERR_LINES = 3
+SHOWN_STDERR_CHARS = 200
+
+
+class Events(Protocol):
+    """What the owner hears of a session's life."""
+
+    def opened(self, pid: int | None) -> None:
+        """There is a process, or a connection."""
+
+    def initialized(self) -> None:
+        """Handshake and first listing are done: calls are taken."""
+
+    def alive(self, latency_secs: float) -> None:
+        """Something was answered. `latency_secs`: since the probe that it answers or follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of the server now. Counts are of what `include_tools` and `exclude_tools` leave."""
+
+    tool_count: int = 0
+    resource_count: int = 0
+    prompt_count: int = 0
+    server_info: dict[str, Any] | None = None
+    protocol_version: str | None = None
+    pid: int | None = None
+    agreed: Agreed | None = None
+    in_flight: int = 0
+    counters: Counters = field(default_factory=Counters)
+
+
+def lost(server: str, ended: Ended, *, asked_for: bool) -> ServerNotReady:
+    """Make the error of a call whose server went away under it. `asked_for`: it was stopped on purpose."""
+    tail = " | ".join(line[:SHOWN_STDERR_CHARS] for line in ended.stderr_tail[-SHOWN_STDERR_LINES:])
+    return ServerNotReady(
+        f"server {server!r} {end_in_words(ended)} while the call was running; it is not sent again"
+        + (f". Its last words: {tail}" if tail else ""),
+        server=server,
+        state="stopping" if asked_for else "backoff",
+        hint=f"moltis why {server}",
+    )
+
+
+def end_in_words(ended: Ended) -> str:
+    """Say how a connection ended, as what follows the server's name."""
+    code = ended.exit_code
+    if code is None:
+        return f"ended ({ended.message})"
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

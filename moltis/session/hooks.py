@@ -1,0 +1,54 @@
+"""What is seen of a session from outside: what it counts, and whom it calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Counters:
+    """What was ignored, dropped or cut, since the connection was opened. A healthy server leaves all at 0."""
+
+    garbage: int = 0
+    mended: int = 0
+    late_replies: int = 0
+    refused_requests: int = 0
+    unanswered_requests: int = 0
+    callback_faults: int = 0
+    truncated_lists: int = 0
+    failed_lists: int = 0
+    nameless_items: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the owner wants to hear of. All are called on the event loop and must not block.
+
+    on_call: server, tool, duration in ms, outcome (`ok error timeout cancelled lost`) of each `tools/call`.
+    on_garbage: a reason of ours, and at most 200 scrubbed characters of what the server sent; for the debug log only.
+    on_fault: a callback raised; a fault of this program.
+    scrub: takes known secrets out of a text.
+    """
+
+    on_call: Callable[[str, str, float, str], None] | None = None
+    on_garbage: Callable[[str, str], None] | None = None
+    on_fault: Callable[[Exception], None] | None = None
+    scrub: Callable[[str], str] = str
+
+
+class RateLimit:
+    """At most `per_sec` in any second that begins with the first of them."""
+
+    def __init__(self, per_sec: int) -> None:
+        self._per_sec = per_sec
+        self._since = -math.inf
+        self._count = 0
+
+    def admits(self, now: float) -> bool:
+        """Count one more and say whether it is within the limit. `now`: monotonic seconds."""
+        if now - self._since >= 1.0:
+            self._since, self._count = now, 0
+        self._count += 1
+        return self._count <= self._per_sec

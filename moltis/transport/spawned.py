@@ -1,0 +1,131 @@
+"""One process as the daemon sees it, and why one did not start."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+import anyio
+
+from moltis.transport.wire import Cancellable, call_later
+
+
+class SpawnError(OSError):
+    """A process could not be started; `strerror` says why, in words, and what about."""
+
+
+def explain(error: int, stage: str, path: str, detail: str, search_path: str) -> str:
+    """Say why a program did not start.
+
+    `stage` is `fork`, `setup`, `chdir` or `exec`; `detail` is empty, or `interpreter` and its name.
+    """
+    reason = os.strerror(error)
+    if stage == "chdir":
+        return f"cannot enter the folder {path}: {reason}"
+    if stage != "exec":
+        return f"cannot start a process: {reason}"
+    if detail:
+        _word, _, interpreter = detail.partition(" ")
+        return f"cannot run {path}: its interpreter {interpreter or '(or loader)'} cannot be run: {reason}"
+    if error == errno.ENOENT and "/" not in path:
+        return f"command not found: {path} (looked in PATH {search_path})"
+    if error == errno.ENOENT:
+        return f"no such program: {path}"
+    if error == errno.ENOEXEC:
+        return f"cannot run {path}: not a program, and no script with a #! line"
+    if error == errno.EACCES:
+        return f"not permitted to run {path}: it is not executable, or a folder on the way is closed"
+    return f"cannot run {path}: {reason}"
+
+
+def launch_fields(argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> list[bytes]:
+    """Give the fields of a spawn message.
+
+    Raises:
+        SpawnError: something that no program can be started with.
+    """
+    words = [cwd or "", str(len(argv)), *argv, *(f"{name}={value}" for name, value in env.items())]
+    if not argv or not argv[0] or any("\0" in word for word in words) or any("=" in name or not name for name in env):
+        raise SpawnError(
+            errno.EINVAL, "cannot start a process: no command, a NUL in a word, or an '=' in a variable's name"
+        )
+    return [os.fsencode(word) for word in words]
+
+
+class SpawnedProcess:
+    """The leader of one server, and whatever descends from it. The `note_` methods are the warden's."""
+
+    def __init__(self, command: Callable[[bytes], None], on_exit: Callable[[], None] | None) -> None:
+        self._command = command
+        self._on_exit = on_exit
+        self._started = anyio.Event()
+        self._exited = anyio.Event()
+        self._gone = anyio.Event()
+        self._watch: Cancellable | None = None
+        self._failure: SpawnError | None = None
+        self.pid = 0
+        self.exit_code: int | None = None
+        """Negative for a signal; None while it runs, and when the code was lost with the warden."""
+        self.left_behind = 0
+        """Processes that not even SIGKILL ended within 5 s: stuck in a device, or another user's."""
+
+    @property
+    def is_started(self) -> bool:
+        return self.pid != 0
+
+    @property
+    def is_running(self) -> bool:
+        return not self._exited.is_set()
+
+    def term(self) -> None:
+        """Send SIGTERM to the leader and all its descendants."""
+        self._command(b"T")
+
+    def kill(self) -> None:
+        """Send SIGKILL to the leader and all its descendants, and to what they leave."""
+        self._command(b"K")
+
+    async def wait_started(self) -> None:
+        """Wait until the program runs.
+
+        Raises:
+            SpawnError: it never will.
+        """
+        await self._started.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    async def wait(self) -> int | None:
+        """Wait until the leader has ended and give its exit code."""
+        await self._exited.wait()
+        return self.exit_code
+
+    async def wait_gone(self) -> None:
+        """Wait until nothing of it is left; some 6 s after a kill at most."""
+        await self._gone.wait()
+
+    def note_spawned(self, pid: int, watch: Cancellable | None) -> None:
+        self.pid = pid
+        self._watch = watch
+        self._started.set()
+
+    def note_failed(self, failure: SpawnError) -> None:
+        self._failure = failure
+        for event in (self._started, self._exited, self._gone):
+            event.set()
+
+    def note_ended(self, code: int | None) -> None:
+        if self._exited.is_set():
+            return
+        self.exit_code = code
+        if self._watch is not None:
+            self._watch.cancel()
+        self._exited.set()
+        if self._on_exit is not None:
+            call_later(0, self._on_exit)
+
+    def note_gone(self, left: int) -> None:
+        self.note_ended(None)
+        self.left_behind = left
+        self._gone.set()

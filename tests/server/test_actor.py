@@ -1,0 +1,336 @@
+"""The actor: one server, supervised in virtual time with runs that do as they are told."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import anyio
+import pytest
+from scripted_life import CRASHES, HEALTHY, MUTE, PLAN, Script, World, limits
+
+from moltis.config.plan import Limits, Shown, StdioLaunch
+from moltis.server.lifecycle import AuthDone, State, Wanted
+from moltis.server.slots import StartSlots
+from moltis.transport import Ended
+
+
+async def test_a_server_becomes_ready_and_its_transitions_are_published_once_each() -> None:
+    world = World()
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        assert [(e.from_, e.to, e.reason) for e in world.told] == [
+            ("stopped", "starting", "configured"),
+            ("starting", "initializing", "opened"),
+            ("initializing", "ready", "initialized"),
+        ]
+        assert actor.history() == world.told
+        assert actor.ready_life is world.alive
+    assert [(e.to, e.reason) for e in world.told[3:]] == [("stopping", "shutdown"), ("stopped", "ended")]
+
+
+async def test_a_crash_loop_starts_at_the_exact_times_and_cooldowns_double() -> None:
+    world = World([CRASHES])
+    async with world.running():
+        await anyio.sleep(0.5 + 1 + 2 + 4 + 8 + 300 + 600 + 1200 + 0.1)
+    expected, now = [0.0], 0.0
+    for delay in (0.5, 1, 2, 4, 8, 300, 600, 1200):
+        expected.append(now := now + delay)
+    assert world.starts == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("roll", [0.0, 0.25, 0.999])
+async def test_every_delay_is_published_as_it_is_then_waited(roll: float) -> None:
+    world = World([CRASHES], roll=roll)
+    async with world.running():
+        await anyio.sleep(30)
+    waits = [e.delay_secs for e in world.told if e.to == "backoff"]
+    assert waits == pytest.approx([c / 2 + roll * c / 2 for c in (1, 2, 4, 8, 16)])
+    gaps = [b - a for a, b in zip(world.starts, world.starts[1:], strict=False)]
+    assert gaps == pytest.approx(waits[: len(gaps)])
+
+
+async def test_a_server_that_dies_soon_after_ready_does_not_get_its_count_back() -> None:
+    world = World([Script(ends_after=0.3)])
+    async with world.running() as actor:
+        await actor.wait_state(State.COOLDOWN)
+        assert world.begun == 6
+        assert actor.status().attempts == 6
+
+
+async def test_a_server_that_appears_only_later_is_ready_after_one_probe() -> None:
+    world = World([CRASHES] * 6 + [HEALTHY])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        assert world.begun == 7
+        assert actor.status().attempts == 6
+        await anyio.sleep(301)
+        assert actor.status().attempts == 0
+
+
+async def test_a_mute_server_is_stopped_at_its_startup_timeout() -> None:
+    world = World([MUTE])
+    async with world.running() as actor:
+        await actor.wait_state(State.BACKOFF)
+        assert anyio.current_time() == pytest.approx(60)
+        error = actor.status().last_error
+        assert error is not None
+        assert error.kind == "startup_timeout"
+
+
+async def test_a_server_that_stops_answering_is_ended_and_started_again() -> None:
+    world = World([Script(answers=False), HEALTHY])
+    async with world.running() as actor:
+        await actor.wait_state(State.BACKOFF)
+        assert world.probes == pytest.approx([30, 60, 90])
+        assert await actor.wait_state(State.READY)
+        assert actor.status().attempts == 1
+
+
+async def test_answers_to_heartbeats_are_in_the_status() -> None:
+    world = World()
+    async with world.running() as actor:
+        await anyio.sleep(61)
+        status = actor.status()
+        assert (status.heartbeat_latency_ms, status.last_heartbeat_at) == (2.0, "2026-11-20T12:01:00.000Z")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+async def test_shutdown_ends_within_the_promised_bound_whatever_the_server_does(fast: bool) -> None:
+    world = World([Script(stop_takes=math.inf)])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        begun = anyio.current_time()
+        actor.shutdown(fast=fast)
+        assert await actor.wait_state(State.STOPPED) is State.STOPPED
+        assert anyio.current_time() - begun == pytest.approx(0.0 if fast else 5.5)
+
+
+async def test_a_second_impatient_shutdown_kills() -> None:
+    world = World([Script(stop_takes=math.inf)])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        actor.shutdown()
+        await anyio.sleep(1)
+        actor.shutdown(fast=True)
+        await actor.wait_state(State.STOPPED)
+        assert anyio.current_time() == pytest.approx(1.0)
+
+
+async def test_nothing_posted_after_shutdown_has_an_effect() -> None:
+    world = World([Script(stop_takes=1)])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        actor.shutdown()
+        actor.restart()
+        actor.want(Wanted.RUN)
+        actor.reconfigure(replace(PLAN, launch=StdioLaunch("other")))
+    assert world.begun == 1
+
+
+async def test_start_and_stop_back_to_back_leave_no_run() -> None:
+    world = World(plan=replace(PLAN, enabled=False))
+    async with world.running() as actor:
+        for _ in range(5):
+            actor.want(Wanted.RUN)
+            actor.want(Wanted.STOPPED)
+        await actor.wait_handled()
+        await actor.wait_state(State.STOPPED)
+        assert world.alive is None
+
+
+async def test_what_is_posted_is_in_the_status_once_it_is_handled() -> None:
+    world = World([Script(stop_takes=1)])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        actor.want(Wanted.STOPPED)
+        await actor.wait_handled()
+        assert actor.status().state == "stopping"
+
+
+async def test_a_stop_while_waiting_for_a_start_slot_needs_no_run() -> None:
+    slots = StartSlots(1)
+    taken = await slots.acquire()
+    world = World(slots=slots)
+    async with world.running() as actor:
+        await actor.wait_state(State.STARTING)
+        actor.want(Wanted.STOPPED)
+        await actor.wait_state(State.STOPPED)
+    assert world.begun == 0
+    taken.release()
+
+
+async def test_waiting_for_a_start_slot_is_no_startup_timeout() -> None:
+    slots = StartSlots(1, hold_secs=500)
+    await slots.acquire()
+    world = World([MUTE, HEALTHY], slots=slots)
+    async with world.running() as actor:
+        await actor.wait_state(State.BACKOFF)
+        assert anyio.current_time() == pytest.approx(560)
+
+
+async def test_a_server_hanging_in_its_start_holds_up_the_next_for_five_seconds_only() -> None:
+    slots = StartSlots(1)
+    hanging, other = World([MUTE], slots=slots), World(slots=slots)
+    async with hanging.running() as first:
+        await first.wait_state(State.INITIALIZING)
+        async with other.running() as second:
+            await second.wait_state(State.READY)
+            assert anyio.current_time() == pytest.approx(5)
+
+
+async def test_a_ready_server_gives_its_start_slot_back_at_once() -> None:
+    slots = StartSlots(1)
+    worlds = [World([Script(opens_after=1, ready_after=1)], slots=slots) for _ in range(3)]
+    async with worlds[0].running() as a, worlds[1].running() as b, worlds[2].running() as c:
+        for actor in (a, b, c):
+            await actor.wait_state(State.READY)
+        assert anyio.current_time() == pytest.approx(6)
+
+
+async def test_a_restart_ends_one_run_before_it_begins_the_next() -> None:
+    world = World([Script(stop_takes=1.5), HEALTHY])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        actor.restart()
+        await actor.wait_state(State.STOPPING)
+        await actor.wait_state(State.READY)
+        assert world.starts == pytest.approx([0, 1.5])
+        assert (actor.status().restarts, actor.status().attempts) == (1, 0)
+
+
+async def test_a_new_launch_restarts_and_new_limits_or_filters_do_not() -> None:
+    world = World()
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        gentle = replace(PLAN, limits=Limits(heartbeat_interval_secs=7), include_tools=("a*",), display_name="F")
+        actor.reconfigure(gentle)
+        await actor.wait_handled()
+        assert world.alive is not None
+        assert world.alive.plan is gentle
+        assert (actor.state, actor.status().display_name) == (State.READY, "F")
+        await anyio.sleep(8)
+        assert world.probes == pytest.approx([7])
+        actor.reconfigure(replace(gentle, launch=StdioLaunch("uvx")))
+        await actor.wait_state(State.STOPPING)
+        await actor.wait_state(State.READY)
+        assert world.alive.plan.launch == StdioLaunch("uvx")
+    assert ("stopping", "config_changed") in [(e.to, e.reason) for e in world.told]
+
+
+async def test_a_new_launch_ends_a_cooldown_but_not_a_stop_by_request() -> None:
+    world = World([CRASHES] * 6 + [HEALTHY])
+    async with world.running() as actor:
+        await actor.wait_state(State.COOLDOWN)
+        actor.reconfigure(replace(PLAN, launch=StdioLaunch("uvx")))
+        await actor.wait_state(State.READY)
+        actor.want(Wanted.STOPPED)
+        await actor.wait_state(State.STOPPED)
+        actor.reconfigure(replace(PLAN, launch=StdioLaunch("deno")))
+        await anyio.sleep(1)
+        assert actor.state is State.STOPPED
+
+
+async def test_enabling_disabling_and_breaking_an_entry_are_followed() -> None:
+    world = World(plan=replace(PLAN, problem="$TOKEN resolves to nothing", launch=None))
+    async with world.running() as actor:
+        await actor.wait_handled()
+        status = actor.status()
+        assert (status.state, status.status, world.told) == ("invalid", "error", [])
+        assert status.last_error is not None
+        assert status.last_error.message == "$TOKEN resolves to nothing"
+        actor.reconfigure(PLAN)
+        await actor.wait_state(State.READY)
+        actor.reconfigure(replace(PLAN, enabled=False))
+        await actor.wait_state(State.DISABLED)
+        actor.want(Wanted.STOPPED)
+        actor.restart()
+        await actor.wait_handled()
+        assert actor.state is State.DISABLED
+
+
+async def test_a_login_is_awaited_without_a_run_and_without_an_attempt() -> None:
+    world = World([Script(needs_login=True), HEALTHY])
+    async with world.running() as actor:
+        await actor.wait_state(State.AWAITING_AUTH)
+        await anyio.sleep(80_000)
+        assert (world.alive, actor.status().attempts, actor.status().auth_state) == (None, 0, "awaiting_browser")
+        actor.post(AuthDone())
+        await actor.wait_state(State.READY)
+
+
+@pytest.mark.parametrize("script", [Script(begin_raises=True), Script(run_raises=True)])
+async def test_a_fault_of_our_own_is_a_failure_of_that_one_run(script: Script) -> None:
+    world = World([script, HEALTHY])
+    async with world.running() as actor:
+        await actor.wait_state(State.BACKOFF)
+        error = actor.status().last_error
+        assert error is not None
+        assert (error.kind, "is broken" in error.message) == ("internal", True)
+        await actor.wait_state(State.READY)
+
+
+async def test_an_unknown_way_to_end_is_still_a_failure() -> None:
+    world = World([Script(ends_after=1, ended=Ended("vanished", "gone"))])
+    async with world.running() as actor:
+        await actor.wait_state(State.BACKOFF)
+        assert [(e.kind, e.message) for e in actor.status().recent_errors] == [("internal", "gone")]
+
+
+async def test_what_a_past_run_tells_is_not_heard() -> None:
+    world = World([Script(ends_after=1), MUTE])
+    async with world.running() as actor:
+        await actor.wait_state(State.BACKOFF)
+        await actor.wait_state(State.INITIALIZING)
+        world.lives[0].events.initialized()
+        world.lives[0].events.auth_required()
+        await actor.wait_handled()
+        assert actor.state is State.INITIALIZING
+
+
+async def test_cancelling_the_actor_cancels_its_run() -> None:
+    world = World()
+    with anyio.move_on_after(10):
+        await world.actor.run()
+    assert world.begun == 1
+    assert world.alive is None
+    with anyio.fail_after(1):
+        await world.actor.wait_handled()
+        await world.actor.wait_state(State.COOLDOWN)
+
+
+async def test_a_sleeping_daemon_probes_once_on_waking_and_kills_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(plan=limits(heartbeat_interval_secs=10, heartbeat_timeout_secs=1, heartbeat_max_missed=1))
+    skipped = 0.0
+    real = anyio.current_time
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        await anyio.sleep(5)
+        monkeypatch.setattr(anyio, "current_time", lambda: real() + skipped)
+        skipped = 1000.0
+        world.lives[0].script = replace(HEALTHY, answers=False)
+        await anyio.sleep(5.5)
+        assert (actor.state, len(world.probes)) == (State.READY, 1)
+        monkeypatch.undo()
+
+
+async def test_the_status_shows_all_that_is_known_and_instants_in_utc() -> None:
+    shown = Shown(command="npx", arg_count=1, env_names=("TOKEN",))
+    world = World([Script(ends_after=2, ended=Ended("exited", "exited with code 3", 3, ("a", "b")))] * 2)
+    world.actor.reconfigure(replace(PLAN, shown=shown))
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        ready = actor.status()
+        assert (ready.pid, ready.tool_count, ready.protocol_version) == (100, 3, "2025-11-25")
+        assert ready.started_at == ready.ready_since == "2026-11-20T12:00:00.000Z"
+        assert (ready.command, ready.arg_count, ready.env_names) == ("npx", 1, ["TOKEN"])
+        await actor.wait_state(State.BACKOFF)
+        status = actor.status()
+        assert (status.pid, status.started_at, status.ready_since, status.tool_count) == (None, None, None, 0)
+        assert status.next_retry_at == "2026-11-20T12:00:02.500Z"
+        assert status.last_error is not None
+        assert (status.last_error.exit_code, status.last_error.stderr_tail) == (3, ["a", "b"])
+        entry = actor.history(1)[0]
+        assert (entry.pid, entry.exit_code, entry.delay_secs, entry.attempt) == (100, 3, 0.5, 1)
+        await anyio.sleep(10)
+        assert len(actor.history()) == len(world.told)

@@ -1,0 +1,410 @@
+"""The state machine, by examples: every promise about starting, failing, waiting, probing and stopping."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+
+from moltis.config.plan import Limits
+from moltis.server.lifecycle import (
+    ACTIVE,
+    RESTING,
+    STATUS,
+    TIMED,
+    Admitted,
+    Alive,
+    AuthDone,
+    AuthRequired,
+    Deadline,
+    Effect,
+    Ended,
+    Event,
+    Failure,
+    FailureKind,
+    Hurry,
+    Initialized,
+    Lifecycle,
+    Moment,
+    Opened,
+    Policy,
+    Restart,
+    Retuned,
+    State,
+    Transition,
+    Want,
+    Wanted,
+)
+from moltis.server.transitions import (
+    OVERSLEPT_SECS,
+    STOP_SLACK_SECS,
+    TABLE,
+    backoff_ceiling,
+    cooldown_secs,
+    step,
+)
+
+POLICY = Policy()
+RUN = Want(Wanted.RUN, "start_requested")
+STOP = Want(Wanted.STOPPED, "stop_requested")
+CRASH = Ended(Failure(FailureKind.EXITED, "exited with code 1", exit_code=1))
+STATES = {"invalid", "disabled", "stopped", "starting", "initializing", "ready"} | {
+    "awaiting_auth", "backoff", "cooldown", "stopping",
+}  # fmt: skip
+
+
+class Server:
+    """A lifecycle and its clock, to be walked by hand."""
+
+    def __init__(self, policy: Policy = POLICY, roll: float = 0.0) -> None:
+        self.policy, self.roll, self.now = policy, roll, 1000.0
+        self.life = Lifecycle()
+        self.last = Transition(self.life)
+
+    def on(self, *events: Event) -> Server:
+        for event in events:
+            self.last = step(self.life, event, Moment(self.now, self.roll, self.policy))
+            self.life = self.last.life
+        return self
+
+    def wait(self, late: float = 0.0) -> Server:
+        """Let the deadline pass."""
+        assert self.life.deadline is not None
+        self.now = max(self.now, self.life.deadline + late)
+        return self.on(Deadline())
+
+    def ready(self) -> Server:
+        return self.on(RUN, Admitted(), Opened(7), Initialized())
+
+    @property
+    def state(self) -> State:
+        return self.life.state
+
+
+def test_the_table_has_a_cell_for_every_state_and_event() -> None:
+    assert set(TABLE) == set(itertools.product(State, get_args(Event)))
+
+
+def test_the_states_are_the_ten_words_and_each_has_a_status() -> None:
+    assert {s.value for s in State} == STATES
+    assert set(STATUS) == set(State)
+    assert set(STATUS.values()) == {"connected", "disconnected", "error"}
+
+
+def test_the_limits_that_rule_a_lifecycle_have_the_defaults_of_the_configuration() -> None:
+    limits = Limits()
+    for name in Policy.__dataclass_fields__:
+        assert getattr(POLICY, name) == getattr(limits, name), name
+
+
+def test_a_start_goes_through_starting_and_initializing_to_ready() -> None:
+    server = Server().on(RUN)
+    assert (server.state, server.last.effect, server.life.starts) == (State.STARTING, Effect.BEGIN, 1)
+    assert server.on(Admitted(), Opened(7)).state is State.INITIALIZING
+    assert server.life.run.pid == 7
+    assert server.on(Initialized()).state is State.READY
+    assert server.life.attempts == 0
+
+
+def test_waiting_for_a_start_slot_does_not_use_up_the_startup_timeout() -> None:
+    server = Server().on(RUN)
+    for _ in range(5):
+        assert server.wait().state is State.STARTING
+    assert server.on(Admitted()).life.deadline == server.now + POLICY.startup_timeout_secs
+
+
+def test_opening_and_handshake_share_one_startup_timeout() -> None:
+    server = Server().on(RUN, Admitted())
+    begun = server.now
+    server.now += 50
+    server.on(Opened(7))
+    assert server.life.deadline == begun + POLICY.startup_timeout_secs
+    server.wait()
+    assert (server.state, server.last.effect) == (State.STOPPING, Effect.STOP)
+    server.on(Ended(Failure(FailureKind.EXITED, "killed", exit_code=-9, stderr_tail=("bye",))))
+    assert server.state is State.BACKOFF
+    assert server.life.failure is not None
+    assert server.life.failure.kind is FailureKind.STARTUP_TIMEOUT
+    assert (server.life.failure.exit_code, server.life.failure.stderr_tail) == (-9, ("bye",))
+    assert "60 s" in server.life.failure.message
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, -11])
+@pytest.mark.parametrize("events", [(), (Admitted(),), (Opened(1),), (Opened(1), Initialized())])
+def test_an_exit_in_any_state_but_stopping_is_a_failure_even_with_code_0(
+    exit_code: int, events: tuple[Event, ...]
+) -> None:
+    server = Server().on(RUN, *events, Ended(Failure(FailureKind.EXITED, "exited", exit_code)))
+    assert (server.state, server.life.attempts, server.last.reason) == (State.BACKOFF, 1, "exited")
+
+
+def crash_until_cooldown(server: Server) -> list[float]:
+    """Crash at once, again and again; give the delays."""
+    delays = []
+    server.on(RUN)
+    while server.on(CRASH).state is State.BACKOFF:
+        delays.append(server.life.delay_secs or math.nan)
+        server.wait()
+    return delays
+
+
+@pytest.mark.parametrize(("roll", "expected"), [(0.0, [0.5, 1, 2, 4, 8]), (0.5, [0.75, 1.5, 3, 6, 12])])
+def test_delays_double_and_are_drawn_between_half_and_all_of_it(roll: float, expected: list[float]) -> None:
+    server = Server(roll=roll)
+    assert crash_until_cooldown(server) == expected
+    assert server.life.starts == POLICY.max_restart_attempts + 1
+
+
+def test_a_cooldown_is_not_jittered_ends_in_one_start_and_doubles_up_to_its_limit() -> None:
+    server = Server(roll=0.7)
+    crash_until_cooldown(server)
+    lengths = []
+    for _ in range(6):
+        starts = server.life.starts
+        lengths.append(server.life.delay_secs)
+        assert server.wait().last.reason == "probe"
+        assert server.life.starts == starts + 1
+        assert server.on(CRASH).state is State.COOLDOWN
+    assert lengths == [300, 600, 1200, 2400, 3600, 3600]
+
+
+def test_a_probe_start_that_becomes_ready_and_fails_soon_cools_down_again() -> None:
+    server = Server()
+    crash_until_cooldown(server)
+    server.wait().on(Admitted(), Opened(1), Initialized())
+    server.now += POLICY.stable_after_secs - 1
+    assert server.on(CRASH).state is State.COOLDOWN
+    assert server.life.delay_secs == 600
+
+
+def test_no_restart_attempts_means_a_cooldown_after_the_first_failure() -> None:
+    server = Server(replace(POLICY, max_restart_attempts=0)).on(RUN, CRASH)
+    assert (server.state, server.life.delay_secs) == (State.COOLDOWN, 300)
+
+
+def test_an_absurd_number_of_failures_neither_overflows_nor_exceeds_the_limit() -> None:
+    assert backoff_ceiling(10**9, POLICY) == POLICY.restart_backoff_max_secs
+    assert cooldown_secs(10**9, replace(POLICY, restart_cooldown_secs=1e300)) == POLICY.restart_cooldown_max_secs
+
+
+def test_being_ready_forgives_nothing_before_it_is_stable() -> None:
+    server = Server().on(RUN, CRASH).wait().on(Admitted(), Opened(1), Initialized())
+    assert server.life.attempts == 1
+    server.now += POLICY.stable_after_secs - 0.01
+    assert server.on(CRASH).life.attempts == 2
+
+
+def test_a_stable_time_forgives_everything_at_its_deadline() -> None:
+    server = Server()
+    crash_until_cooldown(server)
+    server.wait().on(Admitted(), Opened(1), Initialized())
+    ready_at = server.now
+    while server.life.attempts:
+        server.wait().on(Alive())
+    assert server.now == ready_at + POLICY.stable_after_secs
+    assert server.on(CRASH).life.delay_secs == 0.5
+
+
+def test_a_run_that_ends_in_the_moment_that_forgives_is_forgiven() -> None:
+    server = Server().on(RUN, CRASH).wait().on(Admitted(), Opened(1), Initialized())
+    server.now += POLICY.stable_after_secs
+    assert server.on(CRASH).life.attempts == 1
+
+
+def test_heartbeats_are_sent_at_their_interval_and_answers_start_the_count_anew() -> None:
+    server = Server().ready()
+    for n in (1, 2, 3):
+        assert server.wait().last.effect is Effect.PROBE
+        assert server.now == 1000 + 30 * n
+        server.on(Alive())
+    assert server.life.run.missed == 0
+
+
+def unanswered(server: Server, times: int) -> list[float]:
+    """Let heartbeats be sent and lost; give when they were sent."""
+    sent = []
+    while server.life.run.missed < times and server.state is State.READY:
+        if server.wait().last.effect is Effect.PROBE:
+            sent.append(server.now)
+        if len(sent) > times:
+            break
+    return sent
+
+
+def test_three_heartbeats_in_a_row_unanswered_end_the_run() -> None:
+    server = Server().ready()
+    assert unanswered(server, 3) == [1030, 1060, 1090]
+    assert (server.state, server.last.reason, server.now) == (State.STOPPING, "unresponsive", 1095)
+    server.on(Ended(Failure(FailureKind.EXITED, "killed", exit_code=-9)))
+    assert server.state is State.BACKOFF
+    assert server.life.failure is not None
+    assert server.life.failure.kind is FailureKind.UNRESPONSIVE
+
+
+def test_two_missed_heartbeats_and_a_late_answer_are_life() -> None:
+    server = Server().ready()
+    unanswered(server, 2)
+    server.on(Alive())
+    assert (server.state, server.life.run.missed) == (State.READY, 0)
+
+
+def test_heartbeats_further_apart_in_timeout_than_in_interval_never_overlap() -> None:
+    policy = replace(POLICY, heartbeat_interval_secs=1.0, heartbeat_timeout_secs=4.0)
+    assert unanswered(Server(policy).ready(), 3) == [1004, 1008, 1012]
+
+
+@pytest.mark.parametrize("max_missed", [1, 3])
+@pytest.mark.parametrize("outstanding", [False, True])
+def test_a_daemon_that_slept_sends_one_fresh_probe_before_any_verdict(max_missed: int, outstanding: bool) -> None:
+    server = Server(replace(POLICY, heartbeat_max_missed=max_missed)).ready()
+    if outstanding:
+        server.wait()
+    server.wait(late=3000)
+    assert (server.state, server.last.effect, server.life.run.missed) == (State.READY, Effect.PROBE, 0)
+    assert server.on(Alive()).life.deadline == server.now + POLICY.heartbeat_interval_secs
+
+
+def test_a_server_that_is_dead_after_the_daemon_slept_is_still_found_out() -> None:
+    server = Server().ready().wait(late=3000)
+    while server.state is State.READY:
+        server.wait()
+    assert server.last.reason == "unresponsive"
+
+
+def test_a_daemon_that_slept_during_a_start_listens_before_it_gives_up() -> None:
+    server = Server().on(RUN, Admitted(), Opened(1)).wait(late=500)
+    assert server.state is State.INITIALIZING
+    assert server.life.deadline == server.now + OVERSLEPT_SECS
+    assert server.wait().state is State.STOPPING
+
+
+def test_new_limits_are_watched_at_once_in_ready() -> None:
+    server = Server().ready()
+    server.policy = replace(POLICY, heartbeat_interval_secs=6.0)
+    server.on(Retuned())
+    assert server.life.deadline == 1006
+
+
+def test_a_published_delay_is_kept_when_limits_change() -> None:
+    server = Server().on(RUN, CRASH)
+    before = server.life
+    server.policy = replace(POLICY, restart_backoff_secs=50.0)
+    assert server.on(Retuned()).life == before
+
+
+@pytest.mark.parametrize("want", [w for w in Wanted if w is not Wanted.RUN])
+@pytest.mark.parametrize("events", [(), (Opened(1),), (Opened(1), Initialized()), (CRASH,), (AuthRequired(),)])
+def test_a_request_to_rest_wins_from_anywhere(want: Wanted, events: tuple[Event, ...]) -> None:
+    server = Server().on(RUN, Admitted(), *events, Want(want, "asked"))
+    if server.state in ACTIVE:
+        assert server.state is State.STOPPING
+        server.on(CRASH)
+    assert server.state is RESTING[want]
+    assert server.life.deadline is None
+
+
+def test_a_stop_is_no_failure_whatever_the_exit_code() -> None:
+    server = Server().ready().on(STOP, CRASH)
+    assert (server.state, server.life.attempts, server.last.reason) == (State.STOPPED, 0, "ended")
+
+
+def test_a_run_that_will_not_end_is_killed_within_the_promised_bound_and_again() -> None:
+    server = Server().ready().on(STOP).wait()
+    assert server.now == 1000 + POLICY.stop_eof_secs + POLICY.stop_term_secs + STOP_SLACK_SECS
+    assert (server.state, server.last.effect) == (State.STOPPING, Effect.KILL)
+    assert server.wait().last.effect is Effect.KILL
+
+
+def test_hurry_kills_what_is_being_stopped_and_nothing_else() -> None:
+    assert Server().ready().on(Hurry()).last.effect is None
+    assert Server().ready().on(STOP, Hurry()).last.effect is Effect.KILL
+
+
+def test_stop_then_start_starts_again_once_nothing_is_left() -> None:
+    server = Server().ready().on(STOP, RUN)
+    assert server.state is State.STOPPING
+    server.on(Ended())
+    assert (server.state, server.last.effect, server.life.attempts) == (State.STARTING, Effect.BEGIN, 0)
+
+
+def test_a_restart_forgives_and_begins_only_after_the_old_run_has_ended() -> None:
+    server = Server().on(RUN, CRASH).wait().on(Admitted(), Opened(1), Initialized(), Restart())
+    assert (server.state, server.life.attempts) == (State.STOPPING, 0)
+    assert server.on(CRASH).state is State.STARTING
+
+
+def test_a_restart_ends_a_cooldown_and_begins_with_a_clean_count() -> None:
+    server = Server()
+    crash_until_cooldown(server)
+    assert server.on(Restart()).state is State.STARTING
+    assert (server.life.attempts, server.life.cooldowns) == (0, 0)
+    assert server.on(CRASH).life.delay_secs == 0.5
+
+
+def test_a_restart_during_the_end_of_an_unresponsive_run_makes_it_no_failure() -> None:
+    server = Server().ready()
+    unanswered(server, 3)
+    assert server.on(Restart(), CRASH).state is State.STARTING
+    assert server.life.attempts == 0
+
+
+@pytest.mark.parametrize("want", [Wanted.DISABLED, Wanted.INVALID])
+def test_a_restart_starts_a_stopped_server_but_not_one_that_must_not_run(want: Wanted) -> None:
+    assert Server().on(Restart()).state is State.STARTING
+    assert Server().on(Want(want, "asked"), Restart()).state is RESTING[want]
+    assert Server().ready().on(Want(want, "asked"), Restart(), CRASH).state is RESTING[want]
+
+
+def test_a_request_to_stop_leaves_a_disabled_server_disabled() -> None:
+    assert Server().on(Want(Wanted.DISABLED, "disabled"), STOP).state is State.DISABLED
+    assert Server().ready().on(Want(Wanted.DISABLED, "disabled"), STOP, CRASH).state is State.DISABLED
+
+
+def test_starting_by_hand_during_a_wait_starts_now_and_forgives_nothing() -> None:
+    server = Server()
+    crash_until_cooldown(server)
+    assert server.on(RUN).state is State.STARTING
+    assert server.on(CRASH).life.delay_secs == 600
+
+
+def test_enabling_forgives_without_disturbing_a_ready_server() -> None:
+    server = Server().on(RUN, CRASH).wait().on(Admitted(), Opened(1), Initialized())
+    server.on(Want(Wanted.RUN, "enabled", forgive=True))
+    assert (server.state, server.life.attempts) == (State.READY, 0)
+
+
+@pytest.mark.parametrize("told", [(AuthRequired(), CRASH), (Ended(Failure(FailureKind.AUTH_REQUIRED, "401")),)])
+def test_a_login_that_is_needed_uses_up_no_attempt_and_waits_for_ever(told: tuple[Event, ...]) -> None:
+    server = Server().on(RUN, Admitted(), Opened(), *told)
+    assert (server.state, server.life.attempts, server.life.deadline) == (State.AWAITING_AUTH, 0, None)
+    assert server.on(AuthDone()).state is State.STARTING
+
+
+def test_a_login_quicker_than_the_end_of_the_run_starts_the_next_one() -> None:
+    assert Server().ready().on(AuthRequired(), AuthDone(), CRASH).state is State.STARTING
+
+
+def test_ready_is_never_reached_without_an_open_connection_of_this_run() -> None:
+    assert Server().on(RUN, Admitted(), Initialized()).state is State.STARTING
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_state_has_a_deadline_exactly_if_it_is_timed(state: State) -> None:
+    walks: dict[State, tuple[Event, ...]] = {
+        State.INVALID: (Want(Wanted.INVALID, "invalid"),),
+        State.DISABLED: (Want(Wanted.DISABLED, "disabled"),),
+        State.STOPPED: (),
+        State.STARTING: (RUN,),
+        State.INITIALIZING: (RUN, Opened(1)),
+        State.READY: (RUN, Opened(1), Initialized()),
+        State.AWAITING_AUTH: (RUN, AuthRequired(), Ended()),
+        State.BACKOFF: (RUN, CRASH),
+        State.COOLDOWN: (RUN, *[CRASH, RUN] * 5, CRASH),
+        State.STOPPING: (RUN, STOP),
+    }
+    server = Server().on(*walks[state])
+    assert server.state is state
+    assert (server.life.deadline is not None) == (state in TIMED)

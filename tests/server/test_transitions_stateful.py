@@ -1,0 +1,188 @@
+"""The state machine against everything that can happen to it, in any order, at any time."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from moltis.server.lifecycle import (
+    ACTIVE,
+    RESTING,
+    TIMED,
+    Admitted,
+    Alive,
+    AuthDone,
+    AuthRequired,
+    Deadline,
+    Effect,
+    Ended,
+    Event,
+    Failure,
+    FailureKind,
+    Hurry,
+    Initialized,
+    Lifecycle,
+    Moment,
+    Opened,
+    Policy,
+    Restart,
+    Retuned,
+    State,
+    Want,
+    Wanted,
+)
+from moltis.server.transitions import backoff_ceiling, cooldown_secs, step
+
+SECS = st.floats(0.05, 1e6)
+POLICIES = st.builds(
+    Policy,
+    startup_timeout_secs=SECS,
+    heartbeat_interval_secs=SECS,
+    heartbeat_timeout_secs=SECS,
+    heartbeat_max_missed=st.integers(1, 4),
+    max_restart_attempts=st.integers(0, 4),
+    restart_backoff_secs=SECS,
+    restart_backoff_max_secs=SECS,
+    restart_cooldown_secs=SECS,
+    restart_cooldown_max_secs=SECS,
+    stable_after_secs=SECS,
+    stop_eof_secs=SECS,
+    stop_term_secs=SECS,
+)
+
+
+class World(RuleBasedStateMachine):
+    """A server whose run, people and clock do what they like."""
+
+    @initialize(policy=POLICIES)
+    def begin(self, policy: Policy) -> None:
+        self.policy, self.now, self.life = policy, 0.0, Lifecycle()
+        self.exists = False  # a run, by the effects alone
+        self.initialized = False  # by this very run
+        self.starts_since_pardon = 0  # by the machine's own decision
+
+    def take(self, event: Event, roll: float = 0.5) -> None:
+        before, now = self.life, self.now
+        outcome = step(before, event, Moment(now, roll, self.policy))
+        self.life = after = outcome.life
+        changed = after.state is not before.state
+        assert bool(outcome.reason) == changed
+        if isinstance(event, Ended) and self.exists:
+            self.exists = self.initialized = False
+        if outcome.effect is Effect.BEGIN:
+            assert not self.exists, "at most one run"
+            assert after.starts == before.starts + 1
+            self.exists = True
+            self.starts_since_pardon += isinstance(event, Deadline)
+        elif outcome.effect is not None:
+            assert self.exists, "there is something to stop, kill or probe"
+        if changed and after.state is State.READY:
+            assert self.initialized, "ready without a handshake of this run"
+        self.check_counts(before, event)
+
+    def check_counts(self, before: Lifecycle, event: Event) -> None:
+        after = self.life
+        if after.attempts == 0 or after.state is State.COOLDOWN:
+            self.starts_since_pardon = 0
+        assert self.starts_since_pardon <= self.policy.max_restart_attempts + 1
+        if after.attempts > before.attempts:
+            assert after.failure is not None
+            assert after.failure.kind is not FailureKind.AUTH_REQUIRED
+            assert after.state in (State.BACKOFF, State.COOLDOWN)
+        if after.attempts < before.attempts:
+            forgiven = isinstance(event, Restart) or (isinstance(event, Want) and event.forgive)
+            stable = before.state is State.READY and self.now >= before.since + self.policy.stable_after_secs
+            assert forgiven or stable
+
+    @rule(wanted=st.sampled_from(Wanted), forgive=st.booleans())
+    def want(self, wanted: Wanted, forgive: bool) -> None:
+        self.take(Want(wanted, "asked", forgive))
+
+    @rule()
+    def start(self) -> None:
+        self.take(Want(Wanted.RUN, "asked"))
+
+    @rule(event=st.sampled_from([Restart(), Retuned(), Hurry(), AuthDone()]))
+    def ask(self, event: Event) -> None:
+        self.take(event)
+
+    @precondition(lambda self: self.exists)
+    @rule(event=st.sampled_from([Admitted(), Opened(1), Alive(), AuthRequired()]))
+    def tell(self, event: Event) -> None:
+        self.take(event)
+
+    @precondition(lambda self: self.life.state is State.INITIALIZING)
+    @rule()
+    def become_ready(self) -> None:
+        self.initialized = True
+        self.take(Initialized())
+
+    @precondition(lambda self: self.exists)
+    @rule(kind=st.sampled_from(FailureKind), roll=st.floats(0, 1, exclude_max=True))
+    def end(self, kind: FailureKind, roll: float) -> None:
+        self.take(Ended(Failure(kind, "ended", exit_code=1)), roll)
+
+    @precondition(lambda self: self.life.state in (State.STARTING, State.STOPPING))
+    @rule()
+    def end_before_it_began(self) -> None:
+        self.take(Ended(None))
+
+    @precondition(lambda self: self.life.deadline is not None)
+    @rule(late=st.sampled_from([0.0, 0.0, 0.0, 0.01, 2.0, 1e7]))
+    def pass_deadline(self, late: float) -> None:
+        assert self.life.deadline is not None
+        self.now = max(self.now, self.life.deadline + late)
+        before = self.life.run
+        self.take(Deadline())
+        assert self.life.run.missed <= before.missed + 1
+        if late > 1:
+            assert self.life.run.missed <= before.missed, "a late deadline proves nothing"
+
+    @rule(secs=SECS)
+    def wait(self, secs: float) -> None:
+        """Time passes, but no deadline is passed unnoticed."""
+        self.now = min(self.now + secs, self.life.deadline or self.now + secs)
+
+    @rule(kind=st.sampled_from(FailureKind))
+    def stop_for_good(self, kind: FailureKind) -> None:
+        wanted = Wanted.DISABLED
+        self.take(Want(wanted, "asked"))
+        if self.exists:
+            assert self.life.state is State.STOPPING
+            self.take(Ended(Failure(kind, "ended")))
+        assert self.life.state is RESTING[wanted]
+
+    @invariant()
+    def a_run_exists_exactly_in_the_active_states(self) -> None:
+        assert self.exists == (self.life.state in ACTIVE)
+
+    @invariant()
+    def every_state_that_waits_for_the_clock_has_a_deadline_and_no_other_has(self) -> None:
+        assert (self.life.deadline is not None) == (self.life.state in TIMED)
+        assert self.life.deadline is None or self.life.deadline >= self.now
+
+    @invariant()
+    def what_runs_is_wanted_to_and_what_rests_is_not(self) -> None:
+        if self.life.state in RESTING.values():
+            assert self.life.state is RESTING[self.life.wanted]
+        elif self.life.state is not State.STOPPING:
+            assert self.life.wanted is Wanted.RUN
+
+    @invariant()
+    def a_delay_is_within_its_bounds_and_is_there_only_while_waiting(self) -> None:
+        life = self.life
+        if life.state is State.BACKOFF:
+            ceiling = backoff_ceiling(life.attempts, self.policy)
+            assert life.delay_secs is not None
+            assert ceiling / 2 <= life.delay_secs <= ceiling <= self.policy.restart_backoff_max_secs
+            assert life.attempts <= self.policy.max_restart_attempts
+        elif life.state is State.COOLDOWN:
+            assert life.delay_secs == cooldown_secs(life.cooldowns, self.policy)
+            assert life.attempts > self.policy.max_restart_attempts
+        else:
+            assert life.delay_secs is None
+
+
+TestWorld = World.TestCase
+TestWorld.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)

@@ -1,0 +1,230 @@
+"""A server that is a function from what it is sent to what it sends, behind the transport's seam."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import anyio
+import trio
+from anyio.abc import TaskGroup
+
+from moltis.config.plan import Limits, ServerPlan
+from moltis.session.calls import Reply
+from moltis.session.session import Session
+from moltis.transport import ConnectionClosed, Ended, OpenFailed, Receiver
+
+Message = dict[str, Any]
+Out = Message | bytes | tuple[float, Message]
+"""A message, raw bytes, or a message after that many seconds."""
+
+Script = Callable[[Message], Iterable[Out]]
+
+
+def result(request: Message, value: Any) -> Message:
+    return {"jsonrpc": "2.0", "id": request["id"], "result": value}
+
+
+def error(request: Message, code: int, message: str = "no", data: Any = None) -> Message:
+    return {
+        "jsonrpc": "2.0",
+        "id": request["id"],
+        "error": {"code": code, "message": message, **({} if data is None else {"data": data})},
+    }
+
+
+INITIALIZED = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {"tools": {"listChanged": True}},
+    "serverInfo": {"name": "old", "version": "1"},
+}
+DISCOVERED = {
+    "supportedVersions": ["2026-07-28"],
+    "capabilities": {"tools": {"listChanged": True}},
+    "ttlMs": 0,
+    "cacheScope": "private",
+    "resultType": "complete",
+    "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "new", "version": "2"}},
+}
+
+
+def tool(name: str) -> Message:
+    return {"name": name, "inputSchema": {"type": "object"}}
+
+
+def legacy(*tools: str, **more: Script) -> Script:
+    """A server of 2025-11-25. `more` overrides methods: `tools_call=lambda request: [...]`; the rest gets -32601."""
+    return _server({"initialize": lambda r: [result(r, INITIALIZED)]}, tools, more)
+
+
+def modern(*tools: str, **more: Script) -> Script:
+    """A server of 2026-07-28."""
+    return _server({"server/discover": lambda r: [result(r, DISCOVERED)]}, tools, more)
+
+
+def _server(base: dict[str, Script], tools: Iterable[str], more: dict[str, Script]) -> Script:
+    methods: dict[str, Script] = {
+        "ping": lambda r: [result(r, {})],
+        "tools/list": lambda r: [result(r, {"tools": [tool(t) for t in tools]})],
+        **base,
+        **{name.replace("__", "/"): script for name, script in more.items()},
+    }
+
+    def script(message: Message) -> Iterable[Out]:
+        if "method" not in message:
+            return []
+        if message["method"] in methods:
+            return methods[message["method"]](message)
+        return [error(message, -32601)] if "id" in message else []
+
+    return script
+
+
+class ScriptedConnection:
+    def __init__(self, server: ScriptedServer, receive: Receiver) -> None:
+        self._server = server
+        self._receive = receive
+        self._token = trio.lowlevel.current_trio_token()
+        self._closed = anyio.Event()
+        self._ended: Ended | None = None
+        self.stopped = 0
+        self.killed = 0
+
+    @property
+    def pid(self) -> int | None:
+        return 42
+
+    def send(self, message: bytes) -> None:
+        if self._ended is not None:
+            raise ConnectionClosed
+        assert b"\n" not in message
+        self._server.raw.append(message)
+        parsed = json.loads(message)
+        self._server.sent.append(parsed)
+        for out in self._server.script(parsed):
+            self.say(out)
+
+    def say(self, *outs: Out) -> None:
+        for out in outs:
+            if isinstance(out, tuple):
+                self._server.tasks.start_soon(self._say_later, *out)
+            else:
+                raw = out if isinstance(out, bytes) else json.dumps(out).encode()
+                self._token.run_sync_soon(self._deliver, raw)
+
+    async def _say_later(self, delay: float, message: Message) -> None:
+        await anyio.sleep(delay)
+        self._deliver(json.dumps(message).encode())
+
+    def _deliver(self, raw: bytes) -> None:
+        if self._ended is None:
+            self._receive(raw)
+
+    def stderr_tail(self) -> tuple[str, ...]:
+        return ("warming up", "boom")
+
+    def end(self, ended: Ended) -> None:
+        if self._ended is None:
+            self._ended = ended
+            self._closed.set()
+
+    def stop(self) -> None:
+        self.stopped += 1
+        self.end(Ended("exited", "exited with code 0", 0))
+
+    def kill(self) -> None:
+        self.killed += 1
+        self.end(Ended("exited", "was killed", -9, self.stderr_tail()))
+
+    async def wait_closed(self) -> Ended:
+        await self._closed.wait()
+        assert self._ended is not None
+        return self._ended
+
+
+class ScriptedServer:
+    """A `Transport` to a script; what was sent to it is in `sent` (parsed) and `raw`."""
+
+    def __init__(self, tasks: TaskGroup, script: Script) -> None:
+        self.tasks = tasks
+        self.script = script
+        self.sent: list[Message] = []
+        self.raw: list[bytes] = []
+        self.open_secs = 0.0
+        self.refuses: Ended | None = None
+        self.connections: list[ScriptedConnection] = []
+
+    async def open(self, receive: Receiver) -> ScriptedConnection:
+        await anyio.sleep(self.open_secs)
+        if self.refuses is not None:
+            raise OpenFailed(self.refuses)
+        self.connections.append(ScriptedConnection(self, receive))
+        return self.connections[-1]
+
+    @property
+    def connection(self) -> ScriptedConnection:
+        return self.connections[-1]
+
+    def methods(self) -> list[str]:
+        return [m["method"] for m in self.sent if "method" in m]
+
+    def asked(self, method: str) -> list[Message]:
+        return [m for m in self.sent if m.get("method") == method]
+
+
+class Heard:
+    """Session events, kept."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self.ready = anyio.Event()
+
+    def opened(self, pid: int | None) -> None:
+        self.events.append(("opened", pid))
+
+    def initialized(self) -> None:
+        self.events.append(("initialized",))
+        self.ready.set()
+
+    def alive(self, latency_secs: float) -> None:
+        self.events.append(("alive", latency_secs))
+
+
+class Running:
+    """A session that runs in `tasks` against a script."""
+
+    def __init__(self, tasks: TaskGroup, script: Script, plan: ServerPlan | None = None, **more: Any) -> None:
+        self.server = ScriptedServer(tasks, script)
+        self.heard = Heard()
+        self.session = Session("x", plan or a_plan(), self.server, self.heard, **more)
+        self.ended: Ended | None = None
+        self.over = anyio.Event()
+        self.replies: list[Reply] = []
+
+    async def run(self) -> None:
+        self.ended = await self.session.run()
+        self.over.set()
+
+    async def until_ready(self) -> Running:
+        self.server.tasks.start_soon(self.run)
+        with anyio.fail_after(60):
+            await self.heard.ready.wait()
+        return self
+
+    async def until_over(self) -> Ended:
+        with anyio.fail_after(60):
+            await self.over.wait()
+        assert self.ended is not None
+        return self.ended
+
+    async def until_reply(self, count: int = 1) -> list[Reply]:
+        with anyio.fail_after(5000):
+            while len(self.replies) < count:
+                await anyio.sleep(0.01)
+        return self.replies
+
+
+def a_plan(**more: Any) -> ServerPlan:
+    limits = more.pop("limits", Limits())
+    return ServerPlan(name="x", limits=limits, **more)
