@@ -7,6 +7,7 @@ are made, and launches are named by their command alone.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import stat
@@ -230,19 +231,28 @@ def _check_absence(paths: Paths, answer: Answer) -> Iterator[Finding]:
     if paths.socket.exists():
         yield Finding("daemon", Verdict.OK, f"{paths.socket}: left behind; the next daemon takes it over")
     if paths.lock.exists():
-        yield Finding("daemon", Verdict.OK, f"{paths.lock}: stale; the next daemon takes it over")
+        yield Finding("daemon", Verdict.OK, f"{paths.lock}: held by no one")
 
 
-def _lock_holder(lock: Path) -> int | None:
-    """Give the pid written in the lock file if such a process runs."""
+def _lock_holder(lock: Path) -> str | None:
+    """Give the pid in the lock file while a daemon holds it, as it stands there; None when none does.
+
+    The pid alone says nothing: the file stays when a daemon ends, and its number may be another process's by now. A
+    shared lock is tried and given back at once: a daemon that starts in those microseconds would be refused.
+    """
     try:
-        pid = int(lock.read_text(encoding="ascii").split()[0])
-        os.kill(pid, 0)
-    except PermissionError:
-        return pid
-    except (OSError, ValueError, IndexError, OverflowError):
+        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
         return None
-    return pid if pid > 0 else None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return None
 
 
 def daemon_search_path(pid: int) -> str | None:

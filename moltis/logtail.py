@@ -1,7 +1,8 @@
 """Reads logs.jsonl back: its last records, and new ones as they come.
 
-Standard library only, and no writing. Files are read backwards from the end, so asking for the last ten records costs
-the same whatever the size of the log. Lines that are not whole JSON objects are passed over.
+Also says what the log looks like from outside: its levels and the names of its files. Standard library only, and no
+writing, so that `moltis logs` need not load what the daemon writes with. Files are read backwards from the end: the
+last ten records cost the same whatever the size of the log. Lines that are not whole JSON objects are passed over.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from moltis.logformat import LEVELS, backup_path, level_number
-
 Record = dict[str, Any]
+
+LEVELS = {"debug": 10, "info": 20, "warn": 30, "error": 40}
+"""The levels of a record, lowest first, with the numbers of the standard library's logging."""
 
 POLL_SECS = 0.25
 """Between two looks of `follow`: a person does not notice the delay."""
@@ -26,6 +28,28 @@ HEAD_BYTES = 256
 
 _BLOCK_BYTES = 64 * 1024
 _TRIES = 3
+
+
+def level_number(name: str) -> int:
+    """Give the number of a level, by its name in any case; `warning` and `critical` are understood.
+
+    Raises:
+        ValueError: There is no such level.
+    """
+    word = {"warning": "warn", "critical": "error"}.get(name.lower(), name.lower())
+    if word not in LEVELS:
+        raise ValueError(f"log level {name!r} is none of {', '.join(LEVELS)}")
+    return LEVELS[word]
+
+
+def level_name(number: int) -> str:
+    """Give the name of the highest level not above `number`."""
+    return max((name for name in LEVELS if LEVELS[name] <= number), key=LEVELS.__getitem__, default="debug")
+
+
+def backup_path(path: Path, number: int) -> Path:
+    """Name the n-th backup of the log, 1 being the youngest: logs.jsonl.1."""
+    return path.with_name(f"{path.name}.{number}")
 
 
 def tail(path: Path, limit: int, *, server: str | None = None, level: str | None = None) -> list[Record]:
@@ -64,7 +88,7 @@ def follow(
     """Yield the last `limit` records, then each new one, for ever; no record twice, and none left out.
 
     Survives that the log is truncated (what was not yet read is read from the backup), deleted, replaced, or does not
-    exist yet.
+    exist yet. What a log that was empty at one look is filled with and rotated away before the next is left out.
 
     Raises:
         OSError: It exists and cannot be read.

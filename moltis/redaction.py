@@ -199,7 +199,7 @@ class Scrubber:
         self._heads = frozenset(form[:SHORTEST_SECRET] for form in self._forms)
 
     def text(self, text: str) -> str:
-        """Give the text without any character of any occurrence of a secret; the very same object when none is in it."""
+        """Give the text without any character of any occurrence of a secret; the same object when none is in it."""
         forms = self._forms
         if len(forms) > len(text):
             # Many secrets and a short text: one look at each window of the text is cheaper than one at each secret.

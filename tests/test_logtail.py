@@ -238,7 +238,7 @@ def test_following_gives_each_record_once(tmp_path_factory: pytest.TempPathFacto
             write(path, line(next(count)))
             if deed == "rotate":
                 rotate(path, backups=40)
-                # A log that fills up from empty twice between two looks is the one case that is not covered.
+                # Never left empty: a log filled and rotated away between two looks is the known gap.
                 write(path, line(next(count)))
         script_ended.append(True)
         if len(script_ended) > 1:

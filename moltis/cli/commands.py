@@ -43,8 +43,8 @@ def _global_options(hidden: bool) -> list[click.Parameter]:
 class Command(click.Command):
     """A command that takes the global options too, unseen in its help."""
 
-    def __init__(self, *args: Any, params: Sequence[click.Parameter] | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, params=[*(params or ()), *_global_options(hidden=True)], **kwargs)
+    def __init__(self, name: str | None, *, params: Sequence[click.Parameter] | None = None, **attrs: Any) -> None:
+        super().__init__(name, params=[*(params or ()), *_global_options(hidden=True)], **attrs)
 
 
 class LazyGroup(click.Group):

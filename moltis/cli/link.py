@@ -15,16 +15,21 @@ REPLY_SECS = 10.0
 """The daemon answers from memory within milliseconds; after this it is stuck, and waiting longer is no use."""
 
 CHANGE_SECS = 60.0
-"""For what first stops a server: its stop may take `stop_eof_secs + stop_term_secs`."""
-
-TEST_SECS = 300.0
-"""For a try of a server: npx may be downloading it; the daemon ends it after `startup_timeout_secs`."""
+"""For what first stops a server (`stop_eof_secs + stop_term_secs`), or waits for one that is starting."""
 
 COMPLETION_SECS = 0.5
 """A person is waiting at a half-typed word."""
 
 GRACE_SECS = 5.0
 """The daemon times a call itself, and names the reason; this much later it is taken for stuck."""
+
+
+def call_limit(timeout_secs: float | None) -> float | None:
+    """Give how long to wait for a tool call: twice its time, for the server may have to become ready first.
+
+    None for None: the daemon ends every request at its own cap, which may be of any length.
+    """
+    return None if timeout_secs is None else 2 * timeout_secs + GRACE_SECS
 
 
 def paths(ctx: click.Context) -> Paths:
@@ -37,8 +42,8 @@ def paths(ctx: click.Context) -> Paths:
     )
 
 
-def connect(ctx: click.Context, timeout_secs: float = REPLY_SECS) -> Daemon:
-    """Open a connection, which is a context manager; `timeout_secs` bounds each reply.
+def connect(ctx: click.Context, timeout_secs: float | None = REPLY_SECS) -> Daemon:
+    """Open a connection, which is a context manager; `timeout_secs` bounds each reply (None: no bound).
 
     Raises:
         DaemonNotRunning: nothing listens.

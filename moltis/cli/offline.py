@@ -9,7 +9,8 @@ from moltis.config import edit
 from moltis.config.load import Loaded
 from moltis.config.load import load as load_config
 from moltis.config.overrides import EnvOverrides
-from moltis.errors import UnknownServer
+from moltis.errors import UnknownServer, UsageError
+from moltis.names import did_you_mean
 from moltis.paths import Paths
 
 
@@ -53,5 +54,12 @@ def set_env(paths: Paths, name: str, value: str) -> None:
 
 
 def unset_env(paths: Paths, name: str) -> None:
-    """Forget a value."""
-    EnvOverrides(paths.env_overrides).unset(name)
+    """Forget a value.
+
+    Raises:
+        UsageError: none is kept under that name.
+    """
+    overrides = EnvOverrides(paths.env_overrides)
+    if not overrides.unset(name):
+        near = did_you_mean(name, overrides.names())
+        raise UsageError(f"no value is kept for {name!r}{near}", hint="moltis env list")

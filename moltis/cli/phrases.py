@@ -1,6 +1,6 @@
 """What is said of a server and of the daemon: status as received, in the words and colours of a table.
 
-Pure but for nothing: the moment is an argument. The state words are those of the status itself.
+Pure: the moment is an argument. The state words are those of the status itself.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ STYLE = {
     "disabled": "dim",
 }
 
-_UNRESOLVED = re.compile(r"\$\{?(?:env:)?([A-Za-z_][A-Za-z0-9_]*)")
+_UNRESOLVED = r"\$\{?([A-Za-z_][A-Za-z0-9_]*)(?![A-Za-z0-9_:])"
+"""A placeholder that a value may be kept for; `${env:NAME}` asks the daemon's environment, which no command sets."""
 
 
 def duration(seconds: float) -> str:
@@ -145,7 +146,7 @@ def action(server: Mapping[str, Any]) -> str:
 
 def _mend_entry(server: Mapping[str, Any]) -> str:
     message = str((server.get("last_error") or {}).get("message") or "")
-    missing = _UNRESOLVED.search(message)
+    missing = re.search(_UNRESOLVED, message)
     return f"moltis env set {missing.group(1)}" if missing else "moltis config check"
 
 

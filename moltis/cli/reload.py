@@ -15,7 +15,7 @@ KINDS = ("added", "changed", "removed", "unchanged")
 @click.pass_context
 def reload(ctx: click.Context, as_json: bool) -> None:
     """Read moltis.toml again and print what became of each server; only what changed restarts."""
-    with link.connect(ctx) as daemon:
+    with link.connect(ctx, link.CHANGE_SECS) as daemon:
         result = daemon.call("daemon.reload")
     if as_json:
         screen.data_json(result)

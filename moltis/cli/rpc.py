@@ -30,6 +30,7 @@ def rpc(
     if method is None:
         raise UsageError("no method given", hint="moltis rpc --list")
     given = _params(params)
+    # Without --timeout there is no bound: how long a method may take is the daemon's to know.
     with link.connect(ctx) as daemon:
         screen.data_bytes(daemon.call_raw(method, given, timeout_secs))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import click
 
 from moltis.cli import link, screen
@@ -10,14 +12,14 @@ from moltis.cli.commands import command, json_option, server_argument
 
 @command("why")
 @server_argument()
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Transitions to tell.")
+@click.option("-n", "--limit", type=click.IntRange(1, 10_000), help="Tell only so many transitions, the last ones.")
 @json_option
 @click.pass_context
-def why(ctx: click.Context, name: str, limit: int, as_json: bool) -> None:
+def why(ctx: click.Context, name: str, limit: int | None, as_json: bool) -> None:
     """Tell what happened to a server, oldest first, and what comes next."""
     with link.connect(ctx) as daemon:
         status = daemon.call("mcp.status", {"name": name})
-        history = daemon.call("mcp.history", {"name": name, "limit": limit})
+        history = daemon.call("mcp.history", {"name": name} if limit is None else {"name": name, "limit": limit})
     if as_json:
         screen.data_json({"status": status, "history": history})
         return
@@ -26,4 +28,6 @@ def why(ctx: click.Context, name: str, limit: int, as_json: bool) -> None:
     from moltis.server.status import HistoryEntry, ServerStatus
     from moltis.server.story import tell
 
-    screen.data(tell(msgspec.convert(status, ServerStatus), msgspec.convert(history, list[HistoryEntry])))
+    entries = msgspec.convert(history, list[HistoryEntry])
+    for line in tell(msgspec.convert(status, ServerStatus), entries, datetime.now().astimezone()):
+        screen.data(screen.printable(line))

@@ -41,6 +41,10 @@ _MEANINGS = {
 """What the parser's words mean to a person, and what to do; the first that fits. They never quote the file."""
 
 
+class NoFile(ConfigError):
+    """There is no such file."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Document:
     """A TOML text that was understood."""
@@ -63,13 +67,14 @@ def read_file(path: Path) -> FileText:
     """Read a configuration file.
 
     Raises:
-        ConfigError: when it is missing, no regular file, unreadable, too large, or not UTF-8.
+        NoFile: when it is missing.
+        ConfigError: when it is no regular file, unreadable, too large, or not UTF-8.
     """
     try:
         # Without O_NONBLOCK, a FIFO in the file's place would hang the daemon.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        raise ConfigError(f"no configuration at {path}; create one with `moltis init`", hint="moltis init") from None
+        raise NoFile(f"no configuration at {path}; create one with `moltis init`", hint="moltis init") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
     with open(descriptor, "rb") as file:

@@ -89,7 +89,8 @@ def loads(
 def server_from_entry(name: str, entry: Mapping[str, Any], base: Base) -> ServerPlan:
     """Plan a server that is not in the file: an entry of `mcp.add` or `mcp.test`.
 
-    Keys whose value is None are left out. A placeholder without a value gives a plan with `problem`, since the value may be set later.
+    Keys whose value is None are left out. A placeholder without a value gives a plan with `problem`, since the value
+    may be set later.
 
     Raises:
         ConfigError: when the name or a key is wrong or unknown; the message names the key.

@@ -32,7 +32,8 @@ class Limits:
 
     in_flight: requests being worked on; later ones wait their turn.
     output_bytes_paused: replies waiting to be read; beyond it no further request is looked at.
-    output_bytes: beyond it the client is dropped when that lasts `stuck_secs`; at eight times this, at once.
+    output_bytes: beyond it the client is dropped when that lasts `stuck_secs`.
+    output_bytes_at_most: beyond it the client is dropped at once, however fast it reads.
     stuck_secs: without any byte taken by the client while replies wait, it is dropped.
     partial_line_secs: from a sweep that sees part of a line until it must be whole.
     """
@@ -42,6 +43,7 @@ class Limits:
     queued_bytes: int = 1024 * 1024
     output_bytes_paused: int = 1024 * 1024
     output_bytes: int = 8 * 1024 * 1024
+    output_bytes_at_most: int = 64 * 1024 * 1024
     event_bytes: int = 64 * 1024
     stuck_secs: float = 5.0
     partial_line_secs: float = 10.0
@@ -210,12 +212,13 @@ class Conversation:
         self._open.discard(exchange)
         self._in_flight -= requests
         if reply is not None:
-            if self._conn.buffered > 8 * self._limits.output_bytes:
+            if self._conn.buffered > self._limits.output_bytes_at_most:
                 log.warning("control_client_dropped", pid=self.peer_pid, reason="slow_reader")
                 self.abort()
                 return
             self._conn.write(reply + b"\n")
-        self._pump_later()
+        if self._lines or self._half_closed:
+            self._pump_later()
 
     def _close_when_done(self) -> None:
         if self._half_closed and not self.is_busy and not self.subscriptions:
@@ -255,7 +258,7 @@ class Conversation:
 class Exchange:
     """One line and its answer: the `registry.Caller` of each request in it."""
 
-    __slots__ = ("_after", "_conversation", "_handles", "_is_batch", "_is_over", "_left", "_replies", "_size")
+    __slots__ = ("_after", "_conversation", "_handles", "_is_batch", "_is_cancelled", "_left", "_replies", "_size")
 
     def __init__(self, conversation: Conversation) -> None:
         self._conversation = conversation
@@ -263,7 +266,7 @@ class Exchange:
         self._replies: list[bytes] = []
         self._after: list[Callable[[], None]] = []
         self._is_batch = False
-        self._is_over = False
+        self._is_cancelled = False
         self._left = 0
         self._size = 0
 
@@ -292,12 +295,15 @@ class Exchange:
                 self._done(member.reply)
                 continue
             handle = registry.dispatch(member, daemon, self, self._done if member.id is not None else self._noted)
-            if handle is not None:
+            if handle is not None and self._left:
                 self._handles.append(handle)
+            if self._is_cancelled:
+                self.cancel()
+                return
 
     def cancel(self) -> None:
         """Cancel what is not answered; no reply follows."""
-        self._is_over = True
+        self._is_cancelled = True
         for handle in self._handles:
             handle.cancel()
 
@@ -311,11 +317,10 @@ class Exchange:
 
     def _finish_one(self) -> None:
         self._left -= 1
-        if self._left or self._is_over:
+        if self._left or self._is_cancelled:
             return
-        self._is_over = True
-        whole = jsonrpc.batch(self._replies) if self._is_batch else (self._replies or [None])[0]
-        self._conversation._answered(self, self._size, whole)
+        reply = self._replies[0] if self._replies else None
+        self._conversation._answered(self, self._size, jsonrpc.batch(self._replies) if self._is_batch else reply)
         for callback in self._after:
             callback()
 

@@ -53,12 +53,14 @@ class Subscription:
         self._head = b'{"subscription_id":%b,"seq":' % msgspec.json.encode(id)
         self._sink = sink
         self._seq = 0
+        self._closed = False
         self._queue: deque[tuple[int, bytes]] = deque()
 
     def open(self, snapshot: Callable[[], Iterable[Any]]) -> None:
         """Begin, with the present status of all servers. Called once the subscriber knows its subscription's id."""
-        self.offer(encode_event("snapshot", None, {"servers": list(snapshot())}))
-        self._hub.add(self)
+        if not self._closed:
+            self.offer(encode_event("snapshot", None, {"servers": list(snapshot())}))
+            self._hub.add(self)
 
     def offer(self, event: bytes) -> None:
         """Queue an event made by `encode_event`, and send what can be sent."""
@@ -77,7 +79,8 @@ class Subscription:
             self._sink.send(jsonrpc.notification("mcp.event", params))
 
     def close(self) -> None:
-        """End it. Idempotent."""
+        """End it; one that was not open yet never opens. Idempotent."""
+        self._closed = True
         self._queue.clear()
         self._hub.discard(self)
 

@@ -22,7 +22,7 @@ from moltis.control.conversation import Conversation, Limits
 from moltis.control.endpoint import DataDirLock, Endpoint
 from moltis.control.registry import Registry
 from moltis.errors import MoltisError, RpcCode
-from moltis.transport.wire import PeerConn, UnixListener, serve_unix
+from moltis.transport.wire import PeerConn, UnixListener, now, serve_unix
 
 log = logs.get("moltis.control")
 
@@ -124,7 +124,7 @@ class Listener:
 
     def _refuse(self, conn: PeerConn) -> None:
         if conn.peer_uid not in self._refused:
-            self._refused[conn.peer_uid] = anyio.current_time()
+            self._refused[conn.peer_uid] = now()
             log.warning("control_peer_refused", uid=conn.peer_uid, pid=conn.peer_pid)
 
     def _make_room(self) -> bool:
@@ -174,12 +174,12 @@ class Listener:
                 with anyio.move_on_at(check_at):
                     await self._busy.wait()
                 self._busy = None
-            now = anyio.current_time()
+            moment = anyio.current_time()
             for conversation in tuple(self._open):
-                conversation.sweep(now)
-            self._refused = {u: at for u, at in self._refused.items() if now - at < REFUSALS_FORGOTTEN_SECS}
-            if now >= check_at:
-                check_at = now + self._timing.endpoint_check_secs
+                conversation.sweep(moment)
+            self._refused = {u: at for u, at in self._refused.items() if moment - at < REFUSALS_FORGOTTEN_SECS}
+            if moment >= check_at:
+                check_at = moment + self._timing.endpoint_check_secs
                 self._mend(bound)
 
     def _mend(self, bound: contextlib.ExitStack) -> None:

@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
-import stat
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import anyio
 from anyio.abc import TaskGroup, TaskStatus
@@ -19,12 +18,12 @@ from anyio.abc import TaskGroup, TaskStatus
 from moltis import __version__, logs
 from moltis.config.load import load
 from moltis.config.overrides import EnvOverrides
-from moltis.control.endpoint import DataDirLock
-from moltis.control.listener import ControlSocket
-from moltis.control.methods import registry
+from moltis.control.endpoint import DataDirLock, Endpoint, take_data_dir
+from moltis.control.listener import Listener
+from moltis.control.methods import METHODS
 from moltis.daemon.watch import watch
 from moltis.daemon.world import Daemon
-from moltis.errors import ExitCode, NotPermitted
+from moltis.errors import ExitCode
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 
@@ -33,6 +32,11 @@ log = logs.get("moltis.daemon")
 END_MARGIN_SECS = 0.3
 """Past the servers' own stop deadlines before all are killed: a second past them everything is promised to be gone, and
 killing and sweeping take the rest of it."""
+
+RESERVED_DESCRIPTORS = 40
+"""Log, socket, event loop, warden, a start in flight, a configuration being read or written."""
+DESCRIPTORS_PER_SERVER = 8
+MIN_CONNECTIONS = 8
 
 
 def main(paths: Paths) -> int:
@@ -43,8 +47,8 @@ def main(paths: Paths) -> int:
         ConfigError: moltis.toml cannot be read.
         NotPermitted: the data dir is another user's.
     """
-    _make_private(paths.data_dir)
-    with DataDirLock(paths):
+    lock = take_data_dir(paths)
+    try:
         overrides = EnvOverrides(paths.env_overrides)
         loaded = load(paths.config, overrides.values(), os.environ)
         scrubber = Scrubber(loaded.plan.secrets)
@@ -56,15 +60,18 @@ def main(paths: Paths) -> int:
                 _run,
                 lambda: Daemon(paths, loaded, overrides, scrubber),
                 paths,
+                lock,
                 backend="asyncio",
                 backend_options={"use_uvloop": _has_uvloop()},
             )
         finally:
             logs.close()
+    finally:
+        lock.release()
     return ExitCode.OK
 
 
-async def _run(make: Callable[[], Daemon], paths: Paths) -> None:
+async def _run(make: Callable[[], Daemon], paths: Paths, lock: DataDirLock) -> None:
     daemon = make()
     daemon.warden.start()
     try:
@@ -73,15 +80,22 @@ async def _run(make: Callable[[], Daemon], paths: Paths) -> None:
             supervised = anyio.Event()
             await tasks.start(_supervise, daemon, supervised)
             daemon.start()
-            async with ControlSocket(paths, registry, daemon):
-                _keep_house(tasks, daemon, paths)
-                daemon.notifier.ready(daemon.summary())
-                await daemon.ending.wait()
-                await _end(daemon, supervised)
+            listener = Listener(Endpoint(paths), lock, METHODS, daemon, max_connections=_connections_allowed(daemon))
+            await tasks.start(listener.run)
+            _keep_house(tasks, daemon, paths)
+            daemon.notifier.ready(daemon.summary())
+            await daemon.ending.wait()
+            await _end(daemon, supervised)
             tasks.cancel_scope.cancel()
     finally:
         await daemon.warden.aclose()
     log.info("daemon_stopped")
+
+
+def _connections_allowed(daemon: Daemon) -> int:
+    """Leave descriptors for the servers: three pipes and a pidfd each, twice while they are being started."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(MIN_CONNECTIONS, soft - RESERVED_DESCRIPTORS - DESCRIPTORS_PER_SERVER * len(daemon.supervisor.names()))
 
 
 def _keep_house(tasks: TaskGroup, daemon: Daemon, paths: Paths) -> None:
@@ -124,16 +138,6 @@ async def _end(daemon: Daemon, supervised: anyio.Event) -> None:
     daemon.supervisor.shutdown(fast=True)
     with anyio.move_on_after(END_MARGIN_SECS):
         await supervised.wait()
-
-
-def _make_private(folder: Path) -> None:
-    """Make the data dir, or see that it is ours and nobody else's to write."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.stat()
-    if found.st_uid != os.geteuid():
-        raise NotPermitted(f"{folder} belongs to another user", hint="name another folder with --data-dir")
-    if stat.S_IMODE(found.st_mode) & 0o077:
-        folder.chmod(0o700)
 
 
 def _has_uvloop() -> bool:

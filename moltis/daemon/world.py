@@ -162,7 +162,7 @@ class Daemon:
         if entry is None:
             plan = self.supervisor.actor(name).plan
         else:
-            plan = server_from_entry(name, dict(entry), **self._entry_context())
+            plan = server_from_entry(name, entry, self._loaded.base)
         return await try_once(_runnable_server(plan), lambda p, events: self._session(p, events, EraMemory()))
 
     def env_names(self) -> list[str]:
@@ -223,9 +223,6 @@ class Daemon:
         async with self._reloading:
             await anyio.to_thread.run_sync(partial(getattr(edit, function), self._paths.config, *arguments))
             await self._reload()
-
-    def _entry_context(self) -> dict[str, Any]:
-        return {"path": self._paths.config, "env_overrides": self._overrides.values(), "environ": os.environ}
 
     def _report(self, problems: Sequence[Problem]) -> None:
         for problem in problems:

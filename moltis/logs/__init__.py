@@ -17,9 +17,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moltis.logformat import LEVELS, level_name
 from moltis.logs.record import Record, Scrubber, make_record
 from moltis.logs.sink import LogSink
+from moltis.logtail import LEVELS, level_name
 
 # structlog imports rich for its console renderer, which is not used here: 40 ms and 5 MB of a daemon that stays.
 _hide_rich = "rich" not in sys.modules

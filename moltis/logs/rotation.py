@@ -12,7 +12,7 @@ import os
 import time
 from pathlib import Path
 
-from moltis.logformat import backup_path
+from moltis.logtail import backup_path
 
 READER_SECS = 0.02
 """Pause before and after the truncation, on the log's own thread: whoever follows the file reads its end, then sees it

@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from moltis.logformat import level_number
 from moltis.logs.file import RETRY_SECS, LogFile
 from moltis.logs.record import Record, Scrubber, encode, finish, make_record
+from moltis.logtail import level_number
 
 MAX_PENDING_BYTES = 4 * 1024 * 1024
 """Lines waiting for the disk: minutes of an ordinary daemon, a second of the worst flood."""

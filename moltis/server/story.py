@@ -146,7 +146,8 @@ def _secs_between(earlier: str, later: str) -> float:
 
 
 def _headline(status: ServerStatus, clock: _Clock) -> str:
-    name, failed = status.name, f"it has failed {_times(status.attempts)} in a row"
+    in_a_row = " in a row" if status.attempts > 1 else ""
+    name, failed = status.name, f"it has failed {_times(status.attempts)}{in_a_row}"
     match State(status.state):
         case State.INVALID:
             return f"{name} cannot run: {_said(status)}."
@@ -155,9 +156,10 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
         case State.STOPPED:
             return f"{name} is stopped, and stays so until someone starts it."
         case State.STARTING:
-            return f"{name} is being started{', though ' + failed if status.attempts else ''}."
+            return f"{name} is being started{'; ' + failed if status.attempts else ''}."
         case State.INITIALIZING:
-            return f"{name} is there{_pid(status.pid)} and is doing the MCP handshake."
+            there = f"{name} is there{_pid(status.pid)} and is doing the MCP handshake"
+            return f"{there}{'; ' + failed if status.attempts else ''}."
         case State.READY:
             since = f", for {clock.since(status.ready_since)} now" if status.ready_since else ""
             return f"{name} is ready{since}, with {_count(status.tool_count, 'tool')}."
@@ -219,28 +221,34 @@ def _span(runs: list[_Run], clock: _Clock) -> str:
 
 def _failures(runs: list[_Run]) -> str:
     """Say what some runs that failed alike did, in one or two sentences."""
-    last = runs[-1]
+    last, number = runs[-1], len(runs)
     assert last.end is not None
+    subject, often = "It", f" {_times(number)} in a row" if number > 1 else ""
+    if last.ready is not None:
+        subject = "It became ready and then"
+    if last.begun.reason == "probe":
+        when = "once more after a cooldown" if number == 1 else f"once after each of {number} cooldowns"
+        subject, often = f"Tried {when}, {subject[0].lower()}{subject[1:]}", ""
     did = DID[FailureKind.of(last.end.reason)]
     if last.end.reason == FailureKind.EXITED and last.ready is None:
         did += " at once" if last.lasted_secs < AT_ONCE_SECS else " before it was ready"
-    subject = "It became ready and then" if last.ready is not None else "It"
-    if last.begun.reason == "probe":
-        subject = f"Tried once more after a cooldown, {subject[0].lower()}{subject[1:]}"
-    often = f" {_times(len(runs))} in a row" if len(runs) > 1 else ""
-    return f"{subject} {did}{often}{_details(last, len(runs))}.{_cause(last)}{_consequence(last.end)}"
+    return f"{subject} {did}{often}{_details(last, number)}.{_consequence(last.end)}"
 
 
 def _details(last: _Run, number: int) -> str:
+    """Say how the last of `number` runs ended: after how long, and how, or in the failure's own words."""
     assert last.end is not None
-    details = []
+    end, details = last.end, ""
     if last.ready is not None:
-        details.append(f"after {duration(last.lasted_secs)}")
-    if last.end.exit_code is not None and last.end.reason == FailureKind.EXITED:
-        details.append(exit_in_words(last.end.exit_code))
-    if not details:
-        return ""
-    return (", the last time " if number > 1 else " ") + " and ".join(details)
+        details += f" after {duration(last.lasted_secs)}"
+    if end.reason == FailureKind.EXITED and end.exit_code is not None:
+        details += (" and" if details and end.exit_code >= 0 else "," if details else "") + " "
+        details += exit_in_words(end.exit_code)
+    if number > 1 and details:
+        details = f", the last time{details}"
+    if end.reason != FailureKind.EXITED and end.message:
+        details += f": {end.message.rstrip('.')}"
+    return details
 
 
 def exit_in_words(exit_code: int) -> str:
@@ -248,14 +256,6 @@ def exit_in_words(exit_code: int) -> str:
     if exit_code >= 0:
         return f"with exit code {exit_code}"
     return f"killed by {SIGNALS.get(-exit_code, f'signal {-exit_code}')}"
-
-
-def _cause(last: _Run) -> str:
-    """Give the failure's own message where it says more than the sentence does."""
-    assert last.end is not None
-    if last.end.reason == FailureKind.EXITED or not last.end.message:
-        return ""
-    return f" ({last.end.message.rstrip('.')}.)"
 
 
 def _consequence(end: HistoryEntry) -> str:
@@ -298,8 +298,8 @@ def _upcoming(status: ServerStatus, clock: _Clock) -> str:
             when = f"At {clock.at(status.next_retry_at)}, {clock.until(status.next_retry_at)}, it is tried once."
             return f"{when} If that fails too, the next cooldown is twice as long, up to its limit."
         case State.READY if status.attempts:
-            failures = _count(status.attempts, "earlier failure")
-            return f"Its {failures} in a row will be forgiven once it has been ready for long enough."
+            failures = "earlier failure" if status.attempts == 1 else f"{status.attempts} earlier failures"
+            return f"Its {failures} will be forgiven once it has been ready for long enough."
         case State.AWAITING_AUTH:
             return "Nothing, until a person has logged in; that uses up no attempt."
         case _:

@@ -41,12 +41,13 @@ OnReply = Callable[[Reply], None]
 class Call:
     """One request in flight. Instants are monotonic seconds; `tool` is set for `tools/call` only.
 
+    began: by the clock that durations are measured with, which need not be that of the deadlines.
     idle_secs: how long it may go without reply or progress.
     due: when that time is up, at most `last`, which no progress moves.
     cancellable: MCP forbids to cancel `initialize` and `server/discover`.
     """
 
-    __slots__ = ("cancellable", "due", "id", "idle_secs", "last", "method", "on_reply", "sent_at", "tool")
+    __slots__ = ("began", "cancellable", "due", "id", "idle_secs", "last", "method", "on_reply", "sent_at", "tool")
 
     def __init__(
         self,
@@ -55,6 +56,7 @@ class Call:
         on_reply: OnReply,
         *,
         now: float,
+        began: float = 0.0,
         idle_secs: float = math.inf,
         max_secs: float = math.inf,
         tool: str | None = None,
@@ -64,6 +66,7 @@ class Call:
         self.method = method
         self.on_reply = on_reply
         self.sent_at = now
+        self.began = began
         self.idle_secs = idle_secs
         self.last = now + max_secs
         self.due = min(now + idle_secs, self.last)

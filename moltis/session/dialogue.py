@@ -154,6 +154,7 @@ class Dialogue:
             method,
             on_reply,
             now=anyio.current_time(),
+            began=self._hooks.clock(),
             idle_secs=idle_secs,
             max_secs=max_secs,
             tool=tool,
@@ -274,7 +275,7 @@ class Dialogue:
             self._finish(call, Result(response.result), "ok")
         else:
             self._finish(call, ErrorReply(response.error or b"{}"), "error")
-        self._on_reply_seen()
+        self._guard(self._on_reply_seen)
 
     def _notified(self, method: str, params: bytes) -> None:
         if method == "notifications/progress":
@@ -300,7 +301,7 @@ class Dialogue:
     def _report(self, call: Call, outcome: str) -> None:
         on_call = self._hooks.on_call
         if call.tool is not None and on_call is not None:
-            millis = (anyio.current_time() - call.sent_at) * 1000
+            millis = (self._hooks.clock() - call.began) * 1000
             self._guard(partial(on_call, self._server, call.tool, millis, outcome))
 
     def _guard(self, callback: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,12 +31,14 @@ class Hooks:
     on_garbage: a reason of ours, and at most 200 scrubbed characters of what the server sent; for the debug log only.
     on_fault: a callback raised; a fault of this program.
     scrub: takes known secrets out of a text.
+    clock: measures durations, in seconds. Deadlines go by the event loop's clock, which counts in whole milliseconds.
     """
 
     on_call: Callable[[str, str, float, str], None] | None = None
     on_garbage: Callable[[str, str], None] | None = None
     on_fault: Callable[[Exception], None] | None = None
     scrub: Callable[[str], str] = str
+    clock: Callable[[], float] = time.perf_counter
 
 
 class RateLimit:

@@ -36,13 +36,15 @@ Open = Callable[[str, bytes, OnReply], CallHandle]
 
 def wanted_params(capabilities: dict[str, Any]) -> bytes | None:
     """Build the params that ask for every `list_changed` the server declares, or None if it declares none."""
-    names = [name for name in ("tools", "prompts", "resources") if _declares(capabilities.get(name))]
+    names = [name for name in ("tools", "prompts", "resources") if declares_changes(capabilities, name)]
     if not names:
         return None
     return b'{"notifications":{%b}}' % b",".join(b'"%bListChanged":true' % name.encode() for name in names)
 
 
-def _declares(capability: object) -> bool:
+def declares_changes(capabilities: dict[str, Any], name: str) -> bool:
+    """Whether the server promises to say when what it offers under that name has changed."""
+    capability = capabilities.get(name)
     return isinstance(capability, dict) and capability.get("listChanged") is True
 
 

@@ -24,7 +24,7 @@ from moltis.session.dialogue import CallHandle, Dialogue
 from moltis.session.facts import Events, Facts, lost
 from moltis.session.handshake import Agreed, EraMemory, Handshake
 from moltis.session.hooks import Hooks
-from moltis.session.listen import Listener, wanted_params
+from moltis.session.listen import Listener, declares_changes, wanted_params
 from moltis.session.listing import Item, Kind, ListError, ToolFilter, with_server
 from moltis.session.lists import Lists
 from moltis.session.negotiation import HandshakeFailed, negotiate
@@ -59,7 +59,9 @@ class Session:
         self._events = events
         self._memory = memory if memory is not None else EraMemory()
         self._on_lists_changed = on_lists_changed
-        self._dialogue = Dialogue(name, hooks or Hooks(), self._notified, self._reply_seen)
+        hooks = hooks or Hooks()
+        self._clock = hooks.clock
+        self._dialogue = Dialogue(name, hooks, self._notified, self._reply_seen)
         self._lists = Lists(self._ask, self._lists_changed, self._dialogue.counters)
         self._listener = Listener(self._ask_patiently, self._stream_confirmed)
         self._connection: Connection | None = None
@@ -130,7 +132,7 @@ class Session:
         """Send a heartbeat (`ping`, or `server/discover` from 2026-07-28 on). Any reply at all is `Events.alive`."""
         if self._agreed is None:
             return
-        self._probed_at = now = anyio.current_time()
+        self._probed_at = now = self._clock()
         while len(self._probes) >= MAX_PROBES_IN_FLIGHT:
             self._probes.popleft().forget()
         method = "ping" if self._agreed.era == "legacy" else "server/discover"
@@ -324,7 +326,8 @@ class Session:
         return self._dialogue.ask(self._dialogue.new_id(), method, params, on_reply)
 
     def _stream_confirmed(self) -> None:
-        self._lists.mark_stale(Kind)
+        offered = self._agreed.capabilities if self._agreed is not None else {}
+        self._lists.mark_stale(kind for kind in Kind if declares_changes(offered, kind.capability))
 
     def _lists_changed(self, kinds: frozenset[Kind]) -> None:
         if self._on_lists_changed is not None:
@@ -338,12 +341,12 @@ class Session:
         """A reply to anything is life too: a server may answer calls and leave a probe for later."""
         if self._probed_at is not None:
             probed_at, self._probed_at = self._probed_at, None
-            self._events.alive(anyio.current_time() - probed_at)
+            self._events.alive(self._clock() - probed_at)
 
     def _probe_answered(self, probed_at: float, reply: Reply) -> None:
         if not isinstance(reply, Failed):
             self._probed_at = None
-            self._events.alive(anyio.current_time() - probed_at)
+            self._events.alive(self._clock() - probed_at)
 
 
 def _words(fault: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 from collections.abc import Iterable
@@ -183,16 +184,18 @@ def test_a_daemon_of_another_version_or_another_file_is_a_warning(paths: Paths) 
 def test_what_a_dead_daemon_left_behind_is_harmless(paths: Paths) -> None:
     paths.socket.parent.mkdir(parents=True)
     paths.socket.touch()
-    paths.lock.write_text("999999999\n")
+    paths.lock.write_text(f"{os.getpid()}\n")  # a number that is in use again says nothing: nobody holds the lock
     assert [v for v, _ in told(check_daemon(paths, Answer(trouble="no"), "0.1.0"))] == ["warn", "ok", "ok"]
 
 
 def test_a_daemon_that_lives_and_does_not_answer_is_a_failure(paths: Paths) -> None:
     paths.lock.parent.mkdir(parents=True)
-    paths.lock.write_text(f"{os.getpid()}\n")
-    (finding,) = check_daemon(paths, Answer(trouble="no reply"), "0.1.0")
+    paths.lock.write_text("4711\n")
+    with paths.lock.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        (finding,) = check_daemon(paths, Answer(trouble="no reply"), "0.1.0")
     assert finding.verdict is Verdict.FAIL
-    assert finding.hint == f"kill {os.getpid()}"
+    assert finding.hint == "kill 4711"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux has /proc/PID/environ")

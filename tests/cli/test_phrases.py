@@ -41,7 +41,8 @@ def server(state: str, **more: Any) -> dict[str, Any]:
 
 EXITED = {"kind": "exited", "message": "it ended", "exit_code": 1}
 LATE = {"kind": "startup_timeout", "message": "not ready in 60 s", "exit_code": None}
-UNRESOLVED = {"kind": "config", "message": "env.TOKEN: nothing is known of $GITHUB_TOKEN", "exit_code": None}
+UNRESOLVED = {"kind": "config", "message": "env.T: $GITHUB_TOKEN resolves to nothing", "exit_code": None}
+FOREIGN = {"kind": "config", "message": "env.T: ${env:TOKEN} resolves to nothing", "exit_code": None}
 WRONG = {"kind": "config", "message": "timeout: unknown key", "exit_code": None}
 
 
@@ -72,8 +73,13 @@ WRONG = {"kind": "config", "message": "timeout: unknown key", "exit_code": None}
         ),
         (
             server("invalid", last_error=UNRESOLVED),
-            "invalid, env.TOKEN: nothing is known of $GITHUB_TOKEN",
+            "invalid, env.T: $GITHUB_TOKEN resolves to nothing",
             "moltis env set GITHUB_TOKEN",
+        ),
+        (
+            server("invalid", last_error=FOREIGN),
+            "invalid, env.T: ${env:TOKEN} resolves to nothing",
+            "moltis config check",
         ),
         (server("invalid", last_error=WRONG), "invalid, timeout: unknown key", "moltis config check"),
         (server("invalid"), "invalid", "moltis config check"),

@@ -125,7 +125,7 @@ def test_an_unanswered_handshake_is_a_failure_after_startup_timeout(daemon: Daem
     daemon.write({"s": daemon.evil("hang-init", events="ev", startup_timeout_secs=0.8, protocol="legacy")})
     daemon.start().wait_for("s", "backoff")
     first = daemon.history("s")
-    assert any("timeout" in e["reason"] or "timed_out" in e["reason"] for e in first), first
+    assert any(e["reason"] == "startup_timeout" for e in first), first
     assert "ready" not in {e["to"] for e in first}
     daemon.wait_for("s", "cooldown", within=30)
     assert len(daemon.starts("ev")) == MAX + 1
@@ -140,7 +140,7 @@ def test_a_server_that_stops_answering_is_replaced_after_the_missed_heartbeats(d
     failed = wait_until("a failure", lambda: [e for e in daemon.history("s") if e["to"] == "backoff"], 10)[0]
     took = instant(failed["at"]) - instant(ready["at"])
     assert 0.9 <= took <= 3 * 0.6 + 1.0, took
-    assert "heartbeat" in failed["reason"]
+    assert failed["reason"] == "unresponsive"
 
 
 @pytest.mark.parametrize("mode", ["close-stdout", "no-stdin-read"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -12,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from moltis.config.plan import Limits, ServerPlan
 from moltis.session.calls import Reply
+from moltis.session.hooks import Hooks
 from moltis.session.session import Session
 from moltis.transport import ConnectionClosed, Ended, OpenFailed, Receiver
 
@@ -191,16 +193,33 @@ class Heard:
         self.events.append(("alive", latency_secs))
 
 
+class Replies(list[Reply]):
+    """Replies, kept; `append` is the callback."""
+
+    def __init__(self) -> None:
+        self._grown = anyio.Event()
+
+    def append(self, reply: Reply) -> None:
+        super().append(reply)
+        self._grown.set()
+        self._grown = anyio.Event()
+
+    async def until(self, count: int) -> None:
+        while len(self) < count:
+            await self._grown.wait()
+
+
 class Running:
     """A session that runs in `tasks` against a script."""
 
     def __init__(self, tasks: TaskGroup, script: Script, plan: ServerPlan | None = None, **more: Any) -> None:
         self.server = ScriptedServer(tasks, script)
         self.heard = Heard()
-        self.session = Session("x", plan or a_plan(), self.server, self.heard, **more)
+        hooks = replace(more.pop("hooks", Hooks()), clock=anyio.current_time)
+        self.session = Session("x", plan or a_plan(), self.server, self.heard, hooks=hooks, **more)
         self.ended: Ended | None = None
         self.over = anyio.Event()
-        self.replies: list[Reply] = []
+        self.replies = Replies()
 
     async def run(self) -> None:
         self.ended = await self.session.run()
@@ -220,9 +239,20 @@ class Running:
 
     async def until_reply(self, count: int = 1) -> list[Reply]:
         with anyio.fail_after(5000):
-            while len(self.replies) < count:
-                await anyio.sleep(0.01)
+            await self.replies.until(count)
         return self.replies
+
+    async def until_ready_or_over(self) -> bool:
+        """Run until the session is ready, or has ended before it was; say which."""
+
+        async def run() -> None:
+            await self.run()
+            self.heard.ready.set()
+
+        self.server.tasks.start_soon(run)
+        with anyio.fail_after(300):
+            await self.heard.ready.wait()
+        return ("initialized",) in self.heard.events
 
 
 def a_plan(**more: Any) -> ServerPlan:

@@ -14,6 +14,8 @@ from mcp.shared.message import SessionMessage
 from mcp_types import jsonrpc_message_adapter
 from scripted_server import DISCOVERED, INITIALIZED, Message, Out, Running, Script, error, result
 
+from moltis.session.handshake import HANDSHAKE_VERSIONS, SERVER_INFO
+
 UNSUPPORTED = -32022
 
 
@@ -57,7 +59,7 @@ def at_revision(version: str) -> Message:
 SERVERS: dict[str, Any] = {
     "modern": lambda: server(DISCOVERED, -32601),
     "modern without a name": lambda: server({**DISCOVERED, "_meta": {}}, -32601),
-    "modern with a broken name": lambda: server({**DISCOVERED, "_meta": {"io.modelcontextprotocol/serverInfo": 5}}, -32601),
+    "modern with a broken name": lambda: server({**DISCOVERED, "_meta": {SERVER_INFO: 5}}, -32601),
     "modern and old": lambda: server({**DISCOVERED, "supportedVersions": ["2025-11-25", "2026-07-28"]}, INITIALIZED),
     "modern and later": lambda: server({**DISCOVERED, "supportedVersions": ["2026-07-28", "2099-01-01"]}, -32601),
     "discover names old only": lambda: server({**DISCOVERED, "supportedVersions": ["2025-11-25"]}, INITIALIZED),
@@ -85,7 +87,7 @@ SERVERS: dict[str, Any] = {
     "initialize answers nonsense": lambda: server(-32601, {"hello": 1}),
     "initialize at a later revision": lambda: server(-32601, at_revision("2099-01-01")),
     "initialize at the modern revision": lambda: server(-32601, at_revision("2026-07-28")),
-    **{f"initialize at {v}": (lambda v=v: server(-32601, at_revision(v))) for v in ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")},
+    **{f"initialize at {v}": (lambda v=v: server(-32601, at_revision(v))) for v in HANDSHAKE_VERSIONS},
 }  # fmt: skip
 
 
@@ -139,13 +141,10 @@ async def reference_verdict(script: Script) -> str:
 async def our_verdict(script: Script) -> str:
     async with anyio.create_task_group() as tasks:
         running = Running(tasks, script)
-        tasks.start_soon(running.run)
-        with anyio.fail_after(300):
-            while not running.heard.ready.is_set() and not running.over.is_set():
-                await anyio.sleep(0.1)
-        verdict = str(running.session.facts().protocol_version) if running.heard.ready.is_set() else "failed"
+        ready = await running.until_ready_or_over()
+        version = running.session.facts().protocol_version
         tasks.cancel_scope.cancel()
-    return verdict
+    return str(version) if ready else "failed"
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -8,7 +8,7 @@ import click
 
 from moltis.cli import link, screen
 from moltis.cli.commands import command, json_option
-from moltis.errors import DaemonNotRunning, ExitCode, UsageError
+from moltis.errors import DaemonNotRunning, UsageError
 
 
 @command("list")
@@ -56,8 +56,8 @@ def set_(ctx: click.Context, name: str, value: str | None) -> None:
 @command("unset")
 @click.argument("names", metavar="NAME", nargs=-1, required=True)
 @click.pass_context
-def unset(ctx: click.Context, names: tuple[str, ...]) -> int:
-    """Forget values; exits 1 when a name had none."""
+def unset(ctx: click.Context, names: tuple[str, ...]) -> None:
+    """Forget values."""
     try:
         with link.connect(ctx, link.CHANGE_SECS) as daemon:
             for name in names:
@@ -69,7 +69,6 @@ def unset(ctx: click.Context, names: tuple[str, ...]) -> int:
         for name in names:
             offline.unset_env(link.paths(ctx), name)
             screen.talk(f"moltis: {name} is unset")
-    return ExitCode.OK
 
 
 def _read_value(name: str) -> str:

@@ -31,7 +31,7 @@ _LOOKS_SECRET = re.compile(r"token|secret|passw|key|auth|credential", re.IGNOREC
 @click.option("--disabled", is_flag=True, help="Add it without starting it.")
 @json_option
 @click.pass_context
-def add(ctx: click.Context, name: str, as_json: bool, **given: Any) -> None:
+def add(ctx: click.Context, /, name: str, as_json: bool, **given: Any) -> None:
     """Add a server to moltis.toml, comments kept, and start it when the daemon runs.
 
     Values may hold placeholders such as '$TOKEN' (quoted, for the shell): `moltis env set TOKEN` keeps the value.

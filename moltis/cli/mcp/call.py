@@ -45,11 +45,10 @@ def call(
     params: dict[str, Any] = {"server": server, "tool": tool, "arguments": _from_json(document)}
     if timeout_secs is not None:
         params["timeout_secs"] = timeout_secs
-    with link.connect(ctx) as daemon:
+    with link.connect(ctx, link.call_limit(timeout_secs)) as daemon:
         if given:
             params["arguments"] = assemble(given, _schema(daemon, server, tool, given))
-        # Without --timeout this waits for as long as the daemon does: it ends every request at its own cap.
-        raw = daemon.call_raw("mcp.call", params, None if timeout_secs is None else timeout_secs + link.GRACE_SECS)
+        raw = daemon.call_raw("mcp.call", params)
     result = json.loads(raw)
     if text:
         _print_text(result)

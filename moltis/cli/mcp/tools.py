@@ -20,7 +20,7 @@ DESCRIPTION_COLUMN = 2
 @click.pass_context
 def tools(ctx: click.Context, name: str | None, as_json: bool) -> None:
     """List the tools of all servers, or of one; `--json` gives them as the servers sent them."""
-    with link.connect(ctx) as daemon:
+    with link.connect(ctx, link.CHANGE_SECS) as daemon:
         listed = daemon.call("mcp.tools", {"name": name} if name else {})
     if as_json:
         screen.data_json(listed)
@@ -29,11 +29,10 @@ def tools(ctx: click.Context, name: str | None, as_json: bool) -> None:
         screen.talk("moltis: no tools")
         screen.talk("hint: moltis status")
         return
-    rows = [[Cell(f"{t['server']}.{t['name']}", "bold"), signature(t), _summary(t)] for t in listed]
-    cells = [[Cell(screen.one_line(c.text), c.style) if isinstance(c, Cell) else c for c in row] for row in rows]
+    rows = [[Cell(_name(t), "bold"), _signature(t), _summary(t)] for t in listed]
     lines = render(
         ("TOOL", "ARGUMENTS", "DESCRIPTION"),
-        cells,
+        rows,
         width=screen.width(),
         shrink=DESCRIPTION_COLUMN,
         colour=screen.coloured(),
@@ -41,13 +40,16 @@ def tools(ctx: click.Context, name: str | None, as_json: bool) -> None:
     screen.data("\n".join(lines))
 
 
-def signature(tool: Mapping[str, Any]) -> str:
+def _name(tool: Mapping[str, Any]) -> str:
+    return screen.one_line(f"{tool['server']}.{tool['name']}")
+
+
+def _signature(tool: Mapping[str, Any]) -> str:
     """Give the arguments' names: required ones first as they are, optional ones in brackets."""
     schema = tool.get("inputSchema")
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if not isinstance(properties, dict):
+    if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict):
         return ""
-    required = schema.get("required")
+    properties, required = schema["properties"], schema.get("required")
     wanted = [n for n in properties if isinstance(required, list) and n in required]
     words = wanted + [f"[{n}]" for n in properties if n not in wanted]
     return screen.one_line(" ".join(words))

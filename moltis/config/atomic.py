@@ -1,0 +1,92 @@
+"""Files that are replaced whole or not at all, by one writer at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from moltis.errors import ConfigError
+
+LOCK_SECS = 5.0
+"""How long to wait for another writer; an edit takes milliseconds."""
+
+
+@contextmanager
+def one_writer(path: Path) -> Iterator[Path]:
+    """Hold the lock of a file's folder and give the file itself, links resolved; makes the folder (0700) when missing.
+
+    The lock is on the folder because the file is replaced. Editors do not ask for it: compare before writing.
+
+    Raises:
+        ConfigError: when the folder cannot be made or opened, or another writer holds it for 5 s.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    try:
+        _lock(folder, path)
+        yield target
+    finally:
+        os.close(folder)
+
+
+def _lock(folder: int, path: Path) -> None:
+    deadline = time.monotonic() + LOCK_SECS
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ConfigError(f"another program is writing {path}", hint="try again") from None
+            time.sleep(0.01)
+
+
+def replace(target: Path, data: bytes, mode: int = 0o600) -> None:
+    """Write a file so that a reader, or a crash at any moment, finds the old one or the new one, never a part.
+
+    The owner of a file that is replaced stays, when that is permitted.
+
+    Raises:
+        ConfigError: when it cannot be written; the old file is then as it was.
+    """
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        _write(temporary, data, mode, target)
+        try:
+            os.rename(temporary, target)
+        except OSError:
+            temporary.unlink()
+            raise
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ConfigError(f"cannot write {target}: {error.strerror}") from error
+
+
+def _write(temporary: Path, data: bytes, mode: int, target: Path) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(temporary, flags, 0o600), "wb") as file:
+        try:
+            with suppress(FileNotFoundError, PermissionError):
+                owner = os.stat(target)
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            # After the change of owner, which takes some bits away.
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except OSError:
+            temporary.unlink()
+            raise

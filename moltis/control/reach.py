@@ -1,0 +1,132 @@
+"""Reaching a server that may not be ready, or saying why it cannot be reached and what mends that.
+
+The one rule: a call goes to a ready server at once and without a task; only one that is about to be ready is waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+import anyio
+from msgspec import UNSET, Raw, UnsetType
+
+from moltis.control.api import CallHandle, DaemonApi, ServerApi, SessionApi
+from moltis.errors import LoginNeeded, MoltisError, ServerNotReady, UsageError
+from moltis.names import did_you_mean
+from moltis.server.status import ServerStatus
+from moltis.session.listing import Kind
+
+STARTING: Final = ("starting", "initializing")
+"""States that soon end, so that a call may wait for the next."""
+
+Relayed = CallHandle | Coroutine[Any, Any, CallHandle]
+"""A call that was sent, or one that will be when its server is ready."""
+
+
+def relay(
+    name: str, daemon: DaemonApi, send: Callable[[SessionApi], CallHandle], timeout_secs: float | None = None
+) -> Relayed:
+    """Send at once to a server that is ready; one that is starting is waited for, within the request's time.
+
+    Raises:
+        UnknownServer: there is none of that name.
+        ServerNotReady, LoginNeeded: it cannot be called now.
+    """
+    server = daemon.server(name)
+    session = server.session()
+    if session is not None:
+        return send(session)
+    status = server.status()
+    if status.state not in STARTING:
+        raise not_ready(status)
+
+    async def send_when_ready() -> CallHandle:
+        return send(await ready_session(server, timeout_secs))
+
+    return send_when_ready()
+
+
+async def ready_session(server: ServerApi, timeout_secs: float | None = None) -> SessionApi:
+    """Give the session of a server, waiting while it starts, at most `timeout_secs` (None: its request timeout).
+
+    Raises:
+        ServerNotReady, LoginNeeded: it cannot be called now.
+    """
+    status = server.status()
+    if status.state in STARTING:
+        with anyio.move_on_after(status.request_timeout_secs if timeout_secs is None else timeout_secs):
+            await server.wait_settled()
+    session = server.session()
+    if session is None:
+        raise not_ready(server.status())
+    return session
+
+
+async def listed(kind: Kind, name: str | None, daemon: DaemonApi) -> Raw:
+    """Give a list of one server, as `ready_session` finds it, or of all that are ready, as a JSON array."""
+    items: list[bytes] = []
+    if name is not None:
+        items = (await ready_session(daemon.server(name))).listed(kind, name)
+    else:
+        for server in daemon.servers():
+            session = server.session()
+            if session is not None:
+                items += session.listed(kind, server.status().name)
+    return Raw(b"[%b]" % b",".join(items))
+
+
+def runnable(name: str, daemon: DaemonApi) -> ServerApi:
+    """Give a server that may be started: neither disabled nor invalid.
+
+    Raises:
+        UnknownServer: there is none of that name.
+        ServerNotReady: it is disabled or invalid.
+    """
+    server = daemon.server(name)
+    status = server.status()
+    if status.state in ("disabled", "invalid"):
+        raise not_ready(status)
+    return server
+
+
+def arguments_object(arguments: Raw | UnsetType) -> bytes | None:
+    """Give arguments as they came; None for null or none.
+
+    Raises:
+        UsageError: they are not an object.
+    """
+    raw = b"null" if arguments is UNSET else bytes(arguments)
+    if raw[:1] != b"{" and raw != b"null":
+        raise UsageError("Invalid params: arguments: expected an object")
+    return None if raw == b"null" else raw
+
+
+_HINTS: Final = {
+    "invalid": "moltis config check",
+    "disabled": "moltis mcp enable {}",
+    "stopped": "moltis mcp start {}",
+    "awaiting_auth": "moltis mcp reauth {}",
+}
+
+
+def not_ready(status: ServerStatus) -> MoltisError:
+    """Say why a server cannot be called now, when that changes, and what mends it."""
+    name = status.name
+    hint = _HINTS.get(status.state, "moltis why {}").format(name)
+    if status.state == "awaiting_auth":
+        return LoginNeeded(f"server {name!r} waits for a person to log in", server=name, hint=hint)
+    message = f"server {name!r} is {'in ' if status.state in ('backoff', 'cooldown') else ''}{status.state}"
+    if status.next_retry_at is not None:
+        message += f" until {status.next_retry_at}"
+    if status.last_error is not None and status.state not in ("disabled", "stopped"):
+        message += f": {status.last_error.message}"
+    return ServerNotReady(message, server=name, state=status.state, next_retry_at=status.next_retry_at, hint=hint)
+
+
+def no_such_tool(server: str, tool: str, session: SessionApi) -> UsageError:
+    """Say that a tool is not listed, and which ones are alike."""
+    near = did_you_mean(tool[:80], (item.name for item in session.items(Kind.TOOLS)))
+    return UsageError(
+        f"server {server!r} offers no tool {tool[:80]!r}{near}", server=server, hint=f"moltis mcp tools {server}"
+    )

@@ -1,0 +1,183 @@
+"""The lifecycle as a picture and a table for the README, found by walking the state machine.
+
+Nothing here lists an arrow: `step` is asked what follows from every event in every state that can be reached, so the
+picture cannot differ from the program. Arrows that all states of a group share are drawn once, from or to the group.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping
+
+from moltis.server.lifecycle import (
+    RESTING,
+    STATUS,
+    TIMED,
+    Admitted,
+    AuthDone,
+    AuthRequired,
+    Deadline,
+    Ended,
+    Event,
+    Failure,
+    FailureKind,
+    Initialized,
+    Lifecycle,
+    Moment,
+    Opened,
+    Policy,
+    Restart,
+    State,
+    Want,
+    Wanted,
+)
+from moltis.server.transitions import step
+
+GROUPS: Mapping[str, tuple[State, ...]] = {
+    "resting": tuple(RESTING.values()),
+    "running": (State.STARTING, State.INITIALIZING, State.READY),
+    "waiting": (State.BACKOFF, State.COOLDOWN, State.AWAITING_AUTH),
+}
+
+MEANING: Mapping[State, str] = {
+    State.INVALID: "its entry is wrong or a placeholder is unresolved",
+    State.DISABLED: "`enabled = false`",
+    State.STOPPED: "stopped by request",
+    State.STARTING: "process being spawned, or connection being opened",
+    State.INITIALIZING: "MCP handshake and listing",
+    State.READY: "handshake done by this very process or session, and tools listed",
+    State.AWAITING_AUTH: "a person must log in; uses up no attempts",
+    State.BACKOFF: "failed; starts again at `next_retry_at`",
+    State.COOLDOWN: "more than `max_restart_attempts` failures in a row; at `next_retry_at` exactly one probe start; "
+    "if that fails, cooldown again, twice as long",
+    State.STOPPING: "being shut down",
+}
+
+UNTIL: Mapping[State, str] = {
+    State.STARTING: "`startup_timeout_secs`",
+    State.INITIALIZING: "`startup_timeout_secs`, since `starting`",
+    State.READY: "the next heartbeat, or its timeout",
+    State.BACKOFF: "`next_retry_at`",
+    State.COOLDOWN: "`next_retry_at`",
+    State.STOPPING: "`stop_eof_secs` + `stop_term_secs`, then it is killed",
+}
+"""What the one deadline of a state is. A state without one waits for a person."""
+
+_IMPATIENT = Policy(max_restart_attempts=1, heartbeat_max_missed=1)
+"""Limits under which every arrow is a few steps away."""
+
+_HAPPENINGS: tuple[tuple[str, Event], ...] = (
+    ("start", Want(Wanted.RUN, "start")),
+    *(("rest", Want(wanted, "rest")) for wanted in RESTING),
+    ("restart", Restart()),
+    ("logged in", AuthDone()),
+    ("slot", Admitted()),
+    ("opened", Opened()),
+    ("handshake done", Initialized()),
+    ("login needed", AuthRequired()),
+    ("login needed", Ended(Failure(FailureKind.AUTH_REQUIRED, ""))),
+    ("failure", Ended(Failure(FailureKind.EXITED, ""))),
+    ("time", Deadline()),
+)
+
+_TIME = {
+    State.STARTING: "startup timeout",
+    State.INITIALIZING: "startup timeout",
+    State.READY: "heartbeats missed",
+    State.BACKOFF: "delay over",
+    State.COOLDOWN: "cooldown over, one probe",
+}
+
+Arrows = dict[tuple[str, str], set[str]]
+"""From and to, each a state or a group, and for what."""
+
+
+def arrows() -> Arrows:
+    """Give every change of state that there is, and what brings it about."""
+    found: Arrows = defaultdict(set)
+    seen: set[object] = set()
+    waiting = deque([Lifecycle()])
+    while waiting:
+        life = waiting.popleft()
+        for word, event in _HAPPENINGS:
+            now = life.deadline if isinstance(event, Deadline) and life.deadline is not None else life.since
+            after = step(life, event, Moment(now, 0.0, _IMPATIENT)).life
+            if after.state is not life.state:
+                found[life.state.value, after.state.value].add(_word(word, life.state, after.state))
+            if (key := _likeness(after)) not in seen:
+                seen.add(key)
+                waiting.append(after)
+    return dict(found)
+
+
+def _likeness(life: Lifecycle) -> object:
+    """Give what two lifecycles must share for the same arrows to leave them."""
+    cause = life.cause.kind if life.cause is not None else None
+    return (life.state, life.wanted, min(life.attempts, 2), cause, life.run.admitted, life.run.unanswered)
+
+
+def _word(word: str, state: State, to: State) -> str:
+    if state is State.STOPPING:
+        return "ended" if to is State.STARTING or to in GROUPS["resting"] else "ended, after " + _after(to)
+    if word == "failure":
+        return _after(to)
+    return _TIME[state] if word == "time" else word
+
+
+def _after(to: State) -> str:
+    return {State.COOLDOWN: "too many failures", State.AWAITING_AUTH: "login needed"}.get(to, "failure")
+
+
+def grouped(found: Arrows) -> Arrows:
+    """Draw arrows that all states of a group share once. What happens between resting states is left out."""
+    rest = set(GROUPS["resting"])
+    merged: Arrows = {ends: set(words) for ends, words in found.items() if not rest.issuperset(ends)}
+    for name, states in GROUPS.items():
+        members = [state.value for state in states]
+        _merge(merged, name, [[(member, end) for member in members] for end in _ends(merged, members)], source=True)
+        _merge(merged, name, [[(end, member) for member in members] for end in _ends(merged, members)], source=False)
+    return {ends: words for ends, words in merged.items() if words}
+
+
+def _ends(found: Arrows, members: list[str]) -> list[str]:
+    return sorted({end for ends in found for end in ends} - set(members))
+
+
+def _merge(found: Arrows, name: str, alike: list[list[tuple[str, str]]], *, source: bool) -> None:
+    """Replace the words that all arrows of a set share by one arrow from, or to, the group."""
+    for arrows_alike in alike:
+        shared = set.intersection(*(found.get(ends, set()) for ends in arrows_alike))
+        if shared:
+            for ends in arrows_alike:
+                found[ends] = found[ends] - shared
+            first, last = arrows_alike[0]
+            found[(name, last) if source else (first, name)] = shared
+
+
+def mermaid() -> str:
+    """Give the picture in Mermaid's language, without the fence.
+
+    A flowchart, for Mermaid's state diagrams allow no arrow between the insides of two groups.
+    """
+    return "\n".join(_mermaid_lines()) + "\n"
+
+
+def _mermaid_lines() -> Iterator[str]:
+    yield "flowchart LR"
+    for name, states in GROUPS.items():
+        yield f"    subgraph {name}"
+        yield from (f"        {state}" for state in states)
+        yield "    end"
+    order = [*GROUPS, *(state.value for state in State)]
+    drawn = sorted(grouped(arrows()).items(), key=lambda item: [order.index(end) for end in item[0]])
+    for (source, target), words in drawn:
+        yield f'    {source} -->|"{" / ".join(sorted(words))}"| {target}'
+
+
+def states_table() -> str:
+    """Give the ten states as a Markdown table."""
+    lines = ["| `state` | meaning | `status` | at the latest until |", "|---|---|---|---|"]
+    for state in State:
+        until = UNTIL[state] if state in TIMED else ""
+        lines.append(f"| `{state}` | {MEANING[state]} | {STATUS[state]} | {until} |")
+    return "\n".join(lines) + "\n"

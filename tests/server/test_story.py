@@ -1,0 +1,192 @@
+"""`moltis why`: what a person is told, from status and history alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import anyio
+import pytest
+from scripted_life import EPOCH, HEALTHY, MUTE, PLAN, Script, ScriptedLife, World
+
+from moltis.config.plan import ServerPlan, Shown
+from moltis.server.actor import Actor
+from moltis.server.lifecycle import FailureKind, State, Wanted
+from moltis.server.mending import commands
+from moltis.server.status import LastError, ServerStatus
+from moltis.server.story import DID, duration, exit_in_words, tell
+from moltis.transport import Ended
+
+NPX = replace(PLAN, shown=Shown(command="npx", arg_count=2))
+
+
+def fails(ended: Ended, **script: float) -> Script:
+    return Script(**{"opens_after": math.inf, "ends_after": 0.0, **script}, ended=ended)  # type: ignore[arg-type]
+
+
+async def story(
+    scripts: list[Script],
+    after_secs: float,
+    plan: ServerPlan = NPX,
+    ask: Callable[[Actor[ScriptedLife]], None] = lambda actor: None,
+) -> str:
+    world = World(scripts, plan)
+    async with world.running() as actor:
+        await anyio.sleep(after_secs)
+        ask(actor)
+        await actor.wait_handled()
+        now = EPOCH + timedelta(seconds=anyio.current_time())
+        return "\n".join(tell(actor.status(), actor.history(), now))
+    raise AssertionError
+
+
+async def test_a_crash_loop_is_told_in_one_line_with_its_last_words_and_what_mends_it() -> None:
+    dying = fails(Ended("exited", "exited with code 1", 1, ("Error: GITHUB_TOKEN is required", "    at main.js:3")))
+    assert await story([dying], 100) == "\n".join([
+        "files is left alone for a while: it has failed 6 times in a row, and 5 restarts in a row are allowed.",
+        "",
+        "What happened:",
+        "  12:00:00 to 12:00:15  It exited at once 6 times in a row, the last time with exit code 1. "
+        "After that it was left alone for 5 minutes.",
+        "",
+        "Its last words:",
+        "  | Error: GITHUB_TOKEN is required",
+        "  |     at main.js:3",
+        "",
+        "What comes next:",
+        "  At 12:05:15, in 4 minutes, it is tried once. If that fails too, the next cooldown is twice as long, up to "
+        "its limit.",
+        "",
+        "What to do:",
+        '  moltis env set GITHUB_TOKEN    (and env = { GITHUB_TOKEN = "$GITHUB_TOKEN" } in its entry)',
+        "  moltis logs files",
+        "  moltis mcp restart files    (once it is mended)",
+    ])  # fmt: skip
+
+
+async def test_probes_after_cooldowns_are_told_apart_from_the_loop_before() -> None:
+    told = await story([fails(Ended("exited", "", 1))], 2500)
+    assert "Tried once after each of 3 cooldowns, it exited at once, the last time with exit code 1." in told
+    assert "left alone for 40 minutes" in told
+
+
+async def test_a_server_that_came_back_is_told_as_ready_and_not_yet_forgiven() -> None:
+    told = await story([fails(Ended("exited", "killed", -9), opens_after=0.0, ends_after=3.0), HEALTHY], 60)
+    assert told.startswith("files is ready, for 56 seconds now, with 3 tools.")
+    assert "It became ready and then exited after 3 seconds, killed by SIGKILL." in told
+    assert "Its earlier failure will be forgiven" in told
+    assert "What to do" not in told
+
+
+async def test_a_program_that_is_not_there_is_told_with_the_command_to_look_for_it() -> None:
+    told = await story([fails(Ended("spawn_failed", "cannot run npx: No such file or directory"))], 0.1)
+    assert "It could not be started: cannot run npx: No such file or directory." in told
+    assert "which npx" in told
+    assert "4 more failures will be borne" in told
+
+
+@pytest.mark.parametrize(
+    ("script", "after_secs", "said"),
+    [
+        (MUTE, 60.1, "It was not ready in time, and was ended: its MCP handshake was not done"),
+        (Script(answers=False), 95.1, "stopped answering, and was ended after 95 seconds: 3 heartbeats in a row"),
+        (Script(ends_after=2.0, ended=Ended("disconnected", "stdout was closed")), 2.1, "closed the connection after"),
+        (Script(needs_login=True), 1.0, "It asked for a login."),
+    ],
+)
+async def test_each_way_to_fail_is_said_in_words(script: Script, after_secs: float, said: str) -> None:
+    assert said in await story([script], after_secs)
+
+
+async def test_what_people_did_is_told_as_such() -> None:
+    assert "It was stopped by request." in await story([HEALTHY], 9, ask=lambda a: a.want(Wanted.STOPPED))
+
+
+async def test_a_restart_is_told_and_not_called_a_failure() -> None:
+    told = await story([HEALTHY], 9, ask=lambda actor: actor.restart())
+    assert "It was restarted by request." in told
+    assert "failed" not in told
+
+
+async def test_an_unresolved_placeholder_is_told_with_the_command_that_sets_it() -> None:
+    told = await story([], 1, plan=replace(PLAN, problem="env.KEY: ${API_KEY} resolves to nothing", launch=None))
+    assert told.startswith("files cannot run: env.KEY: ${API_KEY} resolves to nothing.")
+    assert "moltis env set API_KEY" in told
+
+
+async def test_a_history_that_begins_in_the_middle_of_a_run_is_told_from_the_next_start() -> None:
+    world = World([fails(Ended("exited", "", 1)), HEALTHY])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        told = tell(actor.status(), actor.history()[1:], EPOCH + timedelta(days=3))
+    assert [line for line in told if "became ready" in line] == ["  2026-11-20 12:00:00  It became ready (pid 101)."]
+    assert not any("exited" in line for line in told)
+
+
+def status(state: State, error: LastError | None = None) -> ServerStatus:
+    return ServerStatus(
+        name="x", display_name=None, transport="stdio", enabled=True, state=state, status="error", attempts=1,
+        command="npx", last_error=error,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_state_that_needs_a_person_names_a_command_and_no_other_state_does(state: State) -> None:
+    fine = {State.STARTING, State.INITIALIZING, State.READY, State.STOPPING}
+    found = commands(status(state))
+    assert (found == []) == (state in fine)
+    assert all("moltis " in line for line in found)
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_every_kind_of_failure_has_words_and_can_be_mended(kind: FailureKind) -> None:
+    assert DID[kind]
+    error = LastError(kind=kind, message="it failed", at="2026-11-20T12:00:00.000Z")
+    assert commands(status(State.BACKOFF, error))[-1].startswith("moltis mcp restart x")
+
+
+@pytest.mark.parametrize(
+    ("kind", "exit_code", "line", "advice"),
+    [
+        ("exited", 1, "Error: listen EADDRINUSE: address already in use :::3000", "port"),
+        ("exited", 1, "npm error 404 '@x/y@*' is not in this registry.", "another name"),
+        ("exited", 1, "ModuleNotFoundError: No module named 'mcp'", "not installed"),
+        ("exited", 1, "Missing environment variable: BRAVE_API_KEY", "moltis env set BRAVE_API_KEY"),
+        ("exited", 1, "getaddrinfo ENOTFOUND registry.npmjs.org", "network"),
+        ("exited", 0, "", "--stdio"),
+        ("exited", 127, "", "moltis doctor"),
+        ("exited", -9, "", "memory"),
+        ("spawn_failed", None, "Permission denied", "chmod +x"),
+        ("spawn_failed", None, "cannot enter the folder ~/src: chdir", "cwd"),
+        ("startup_timeout", None, "", "startup_timeout_secs"),
+        ("handshake_failed", None, "", "legacy"),
+        ("unresponsive", None, "", "heartbeat_timeout_secs"),
+    ],
+)
+def test_what_is_often_the_matter_is_guessed(kind: str, exit_code: int | None, line: str, advice: str) -> None:
+    error = LastError(kind=kind, message=line, at="", exit_code=exit_code, stderr_tail=[line])
+    assert any(advice in found for found in commands(status(State.BACKOFF, error)))
+
+
+@pytest.mark.parametrize(
+    ("secs", "words"),
+    [
+        (0.2, "less than a second"),
+        (1, "1 second"),
+        (119, "119 seconds"),
+        (300, "5 minutes"),
+        (7200, "2 hours"),
+        (9000, "2 hours 30 minutes"),
+        (10 * 86_400, "10 days"),
+    ],
+)
+def test_a_duration_is_said_as_a_person_would(secs: float, words: str) -> None:
+    assert duration(secs) == words
+
+
+def test_an_exit_code_is_said_as_code_or_signal() -> None:
+    assert [exit_in_words(code) for code in (0, 3, -11, -40)] == [
+        "with exit code 0", "with exit code 3", "killed by SIGSEGV", "killed by signal 40",
+    ]  # fmt: skip

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import anyio
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moltis.errors import MoltisError
+from moltis.session.calls import Reply
+from moltis.session.dialogue import Dialogue
+from moltis.session.hooks import Hooks
+
+MEMBERS = st.fixed_dictionaries(
+    {"jsonrpc": st.just("2.0")},
+    optional={
+        "id": st.integers(0, 5) | st.none() | st.text(max_size=3) | st.floats(allow_nan=False),
+        "method": st.sampled_from(["ping", "notifications/progress", "notifications/cancelled", "x"]),
+        "params": st.sampled_from([{}, [], None, {"progressToken": 1}, {"requestId": 1}, {"progressToken": [1]}]),
+        "result": st.none() | st.integers() | st.just({}),
+        "error": st.none() | st.just({"code": 1, "message": "m"}) | st.text(max_size=3),
+    },
+)
+MESSAGES = st.lists(MEMBERS | st.lists(MEMBERS, max_size=3), max_size=20)
+
+
+@settings(deadline=None, max_examples=100)
+@given(MESSAGES, st.lists(st.binary(max_size=40), max_size=5))
+def test_whatever_a_server_says_each_call_has_exactly_one_outcome(messages: list[Any], noise: list[bytes]) -> None:
+    outcomes: dict[int, list[Reply]] = {}
+
+    async def talk() -> None:
+        sent: list[bytes] = []
+        dialogue = Dialogue("x", Hooks(), lambda method, params: None, lambda: None)
+        dialogue.open(sent.append)
+        for _ in range(3):
+            id = dialogue.new_id()
+            outcomes[id] = []
+            dialogue.ask(id, "tools/call", b"{}", outcomes[id].append, idle_secs=1)
+        for message in [*(json.dumps(m).encode() for m in messages), *noise]:
+            dialogue.receive(message)
+        assert dialogue.counters.callback_faults == 0
+        assert dialogue.in_flight == sum(not got for got in outcomes.values())
+        dialogue.close(lambda: MoltisError("over"))
+        assert all(b"\n" not in message and json.loads(message) for message in sent)
+
+    anyio.run(talk)
+    assert all(len(got) == 1 for got in outcomes.values())

@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import anyio
+import pytest
+from scripted_server import DISCOVERED, Message, Out, Running, a_plan, error, legacy, modern, result
+
+from moltis.config.plan import Limits
+from moltis.errors import RequestTimeout, ServerNotReady, UsageError
+from moltis.session.calls import ErrorReply, Failed, Reply, Result
+from moltis.session.dialogue import MAX_IN_FLIGHT
+from moltis.session.hooks import Hooks
+from moltis.transport import Ended
+
+
+def silent(message: Message) -> Iterable[Out]:
+    return []
+
+
+def failure(reply: Reply) -> Any:
+    assert isinstance(reply, Failed)
+    return reply.error
+
+
+async def test_a_result_is_handed_on_byte_for_byte() -> None:
+    raw = b'{ "content" : [ {"type":"text","text":"\\u00e9 1.0"} ],"isError":false, "content2": 1e2 }'
+    async with anyio.create_task_group() as tasks:
+        script = legacy(tools__call=lambda r: [b'{"result":%b,"jsonrpc":"2.0","id":%d}' % (raw, r["id"])])
+        running = await Running(tasks, script).until_ready()
+        running.session.call_tool("t", b'{"a": 1.0}', None, running.replies.append)
+        assert await running.until_reply() == [Result(raw)]
+        sent = running.server.raw[-1]
+        assert b'"arguments":{"a": 1.0},' in sent
+        running.session.stop()
+
+
+async def test_an_error_is_handed_on_byte_for_byte() -> None:
+    async with anyio.create_task_group() as tasks:
+        raw = b'{"code":-32602, "message":"no such tool","data":[1]}'
+        script = legacy(tools__call=lambda r: [b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (r["id"], raw)])
+        running = await Running(tasks, script).until_ready()
+        running.session.call_tool("t", None, None, running.replies.append)
+        assert await running.until_reply() == [ErrorReply(raw)]
+        running.session.stop()
+
+
+async def test_replies_find_their_calls_in_any_order() -> None:
+    async with anyio.create_task_group() as tasks:
+        held: list[Message] = []
+        running = await Running(tasks, legacy(tools__call=lambda r: held.append(r) or [])).until_ready()  # type: ignore[func-returns-value]
+        got: dict[int, Reply] = {}
+        for n in range(5):
+            running.session.call_tool("t", b'{"n":%d}' % n, None, lambda reply, n=n: got.__setitem__(n, reply))
+        running.server.connection.say(*(result(r, r["params"]["arguments"]["n"]) for r in reversed(held)))
+        await anyio.sleep(1)
+        assert got == {n: Result(b"%d" % n) for n in range(5)}
+        running.session.stop()
+
+
+async def test_every_modern_request_says_who_it_is_from() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, modern("t", tools__call=lambda r: [result(r, {})])).until_ready()
+        running.session.call_tool("t", b"{}", None, running.replies.append)
+        running.session.probe()
+        running.session.read_resource("a:b", None, running.replies.append)
+        running.session.get_prompt("p", None, None, running.replies.append)
+        await running.until_reply(3)
+        for message in running.server.sent:
+            if "id" in message:
+                assert message["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] == "2026-07-28", message
+        running.session.stop()
+
+
+async def test_a_call_without_reply_times_out_and_is_cancelled_upstream() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=silent)).until_ready()
+        began = anyio.current_time()
+        handle = running.session.call_tool("t", None, None, running.replies.append)
+        (reply,) = await running.until_reply()
+        assert anyio.current_time() - began == pytest.approx(30, abs=0.1)
+        assert isinstance(failure(reply), RequestTimeout)
+        assert "neither a reply nor progress for 30 s" in str(failure(reply))
+        (cancelled,) = running.server.asked("notifications/cancelled")
+        assert cancelled["params"]["requestId"] == handle.id
+        running.session.stop()
+
+
+async def test_a_reply_that_comes_too_late_is_dropped_and_counted() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=lambda r: [(31, result(r, {}))])).until_ready()
+        running.session.call_tool("t", None, None, running.replies.append)
+        await running.until_reply()
+        await anyio.sleep(10)
+        assert len(running.replies) == 1
+        assert running.session.facts().counters.late_replies == 1
+        running.session.stop()
+
+
+def progressing(every: float, times: int, done_after: float | None = None) -> Any:
+    def script(request: Message) -> Iterable[Out]:
+        token = request["params"]["_meta"]["progressToken"]
+        params = {"progressToken": token, "progress": 1}
+        for n in range(1, times + 1):
+            yield (n * every, {"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
+        if done_after is not None:
+            yield (done_after, result(request, {}))
+
+    return script
+
+
+@pytest.mark.parametrize("era", [legacy, modern])
+async def test_progress_keeps_a_call_alive(era: Any) -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, era(tools__call=progressing(20, 10, 210))).until_ready()
+        running.session.call_tool("t", None, None, running.replies.append)
+        assert await running.until_reply() == [Result(b"{}")]
+        running.session.stop()
+
+
+async def test_a_call_is_given_up_once_progress_stops() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=progressing(20, 3))).until_ready()
+        began = anyio.current_time()
+        running.session.call_tool("t", None, None, running.replies.append)
+        await running.until_reply()
+        assert anyio.current_time() - began == pytest.approx(90, abs=0.1)
+        running.session.stop()
+
+
+async def test_no_progress_moves_the_cap() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=progressing(20, 100))).until_ready()
+        began = anyio.current_time()
+        running.session.call_tool("t", None, None, running.replies.append)
+        (reply,) = await running.until_reply()
+        assert anyio.current_time() - began == pytest.approx(600, abs=0.1)
+        assert "not done after 600 s" in str(failure(reply))
+        running.session.stop()
+
+
+async def test_a_call_may_bring_its_own_timeout() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=silent)).until_ready()
+        began = anyio.current_time()
+        ends: dict[float, float] = {}
+        for secs in (900.0, 2.0, 50.0):
+            running.session.call_tool(
+                "t", None, secs, lambda _, secs=secs: ends.__setitem__(secs, anyio.current_time() - began)
+            )
+        await anyio.sleep(1000)
+        assert ends == {2.0: pytest.approx(2), 50.0: pytest.approx(50), 900.0: pytest.approx(900)}
+        running.session.stop()
+
+
+async def test_new_limits_and_filters_hold_from_the_next_call_on() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy("get_a", "set_a", tools__call=silent)).until_ready()
+        assert running.session.facts().tool_count == 2
+        running.session.reconfigure(a_plan(limits=Limits(request_timeout_secs=3), include_tools=("get_*",)))
+        assert running.session.facts().tool_count == 1
+        began = anyio.current_time()
+        running.session.call_tool("get_a", None, None, running.replies.append)
+        await running.until_reply()
+        assert anyio.current_time() - began == pytest.approx(3, abs=0.1)
+        with pytest.raises(UsageError, match="'set_a' of server 'x' is switched off"):
+            running.session.call_tool("set_a", None, None, running.replies.append)
+        running.session.stop()
+
+
+async def test_a_cancelled_call_is_cancelled_upstream_and_its_callback_left_alone() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=lambda r: [(5, result(r, {}))])).until_ready()
+        handle = running.session.call_tool("t", None, None, running.replies.append)
+        handle.cancel("changed my mind")
+        handle.cancel()
+        await anyio.sleep(10)
+        assert running.replies == []
+        assert [m["params"] for m in running.server.asked("notifications/cancelled")] == [
+            {"requestId": handle.id, "reason": "changed my mind"}
+        ]
+        running.session.stop()
+
+
+async def test_an_awaited_request_that_is_cancelled_is_cancelled_upstream() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=silent)).until_ready()
+        with anyio.move_on_after(1):
+            await running.session.request("tools/call", b'{"name":"t"}')
+        assert len(running.server.asked("notifications/cancelled")) == 1
+        assert running.session.facts().in_flight == 0
+        assert await running.session.request("ping") == Result(b"{}")
+        running.session.stop()
+
+
+async def test_calls_in_flight_fail_at_once_with_how_the_server_ended() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=silent)).until_ready()
+        for _ in range(3):
+            running.session.call_tool("t", None, None, running.replies.append)
+        began = anyio.current_time()
+        running.server.connection.end(Ended("exited", "exited with code 3", 3, ("noise", "panic: no disk")))
+        ended = await running.until_over()
+        assert anyio.current_time() == began
+        assert ended.exit_code == 3
+        assert len(running.replies) == 3
+        fault = failure(running.replies[0])
+        assert isinstance(fault, ServerNotReady)
+        assert "server 'x' exited with code 3 while the call was running; it is not sent again" in str(fault)
+        assert "noise | panic: no disk" in str(fault)
+        with pytest.raises(ServerNotReady):
+            running.session.call_tool("t", None, None, running.replies.append)
+
+
+@pytest.mark.parametrize(
+    ("ended", "words"),
+    [
+        (Ended("exited", "", -9), "was killed by SIGKILL"),
+        (Ended("exited", "", -77), "was killed by signal 77"),
+        (Ended("disconnected", "it closed its output"), "ended (it closed its output)"),
+    ],
+)
+async def test_the_end_is_told_in_words(ended: Ended, words: str) -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=silent)).until_ready()
+        running.session.call_tool("t", None, None, running.replies.append)
+        running.server.connection.end(ended)
+        await running.until_over()
+        assert words in str(failure(running.replies[0]))
+
+
+async def test_a_server_is_not_given_more_calls_than_it_may_have_in_flight() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=silent)).until_ready()
+        for _ in range(MAX_IN_FLIGHT):
+            running.session.call_tool("t", None, None, running.replies.append)
+        with pytest.raises(ServerNotReady, match="already has 1024 requests without a reply"):
+            running.session.call_tool("t", None, None, running.replies.append)
+        running.session.probe()
+        await anyio.sleep(1)
+        assert running.heard.events[-1][0] == "alive"
+        running.session.stop()
+        await running.until_over()
+        assert len(running.replies) == MAX_IN_FLIGHT
+
+
+async def test_each_tool_call_is_reported_with_its_outcome() -> None:
+    calls: list[tuple[str, str, float, str]] = []
+
+    def answer(request: Message) -> Iterable[Out]:
+        how = request["params"]["name"]
+        if how == "ok":
+            return [(2, result(request, {}))]
+        return [error(request, 1)] if how == "error" else []
+
+    async with anyio.create_task_group() as tasks:
+        hooks = Hooks(on_call=lambda *call: calls.append(call))
+        running = await Running(tasks, legacy(tools__call=answer), hooks=hooks).until_ready()
+        for tool in ("ok", "error", "timeout"):
+            running.session.call_tool(tool, None, None, running.replies.append)
+        running.session.call_tool("cancelled", None, None, running.replies.append).cancel()
+        await running.until_reply(3)
+        running.session.call_tool("lost", None, None, running.replies.append)
+        running.session.kill()
+        await running.until_over()
+    told = {tool: (server, millis, outcome) for server, tool, millis, outcome in calls}
+    assert {tool: outcome for tool, (_, _, outcome) in told.items()} == {
+        t: t for t in ("ok", "error", "timeout", "cancelled", "lost")
+    }
+    assert told["ok"][:2] == ("x", pytest.approx(2000))
+
+
+async def test_a_callback_that_raises_harms_nobody_else() -> None:
+    faults: list[Exception] = []
+
+    def broken(reply: Reply) -> None:
+        raise RuntimeError("mine")
+
+    async with anyio.create_task_group() as tasks:
+        script = legacy(tools__call=lambda r: [result(r, {})])
+        running = await Running(tasks, script, hooks=Hooks(on_fault=faults.append)).until_ready()
+        running.session.call_tool("t", None, None, broken)
+        running.session.call_tool("t", None, None, running.replies.append)
+        await running.until_reply()
+        assert [str(f) for f in faults] == ["mine"]
+        running.session.stop()
+
+
+async def test_a_server_that_asks_gets_an_answer() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy()).until_ready()
+        running.server.connection.say(
+            {"jsonrpc": "2.0", "id": "a", "method": "ping"},
+            {"jsonrpc": "2.0", "id": 1, "method": "sampling/createMessage", "params": {}},
+            {"jsonrpc": "2.0", "id": 2, "method": "roots/list"},
+        )
+        await anyio.sleep(1)
+        assert running.server.sent[-3:] == [
+            {"jsonrpc": "2.0", "id": "a", "result": {}},
+            {"jsonrpc": "2.0", "id": 1, "error": {"code": -32601, "message": "Method not found"}},
+            {"jsonrpc": "2.0", "id": 2, "error": {"code": -32601, "message": "Method not found"}},
+        ]
+        running.session.stop()
+
+
+async def test_a_server_that_asks_without_end_is_answered_within_limits() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy()).until_ready()
+        before = len(running.server.sent)
+        running.server.connection.say(*({"jsonrpc": "2.0", "id": n, "method": "ping"} for n in range(1000)))
+        await anyio.sleep(1)
+        assert len(running.server.sent) - before == 200
+        assert running.session.facts().counters.unanswered_requests == 800
+        running.session.stop()
+
+
+async def test_garbage_is_counted_and_shown_to_the_debug_log_only_in_part() -> None:
+    seen: list[tuple[str, str]] = []
+    hooks = Hooks(on_garbage=lambda *g: seen.append(g), scrub=lambda s: s.replace("hunter2", "[REDACTED]"))
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=lambda r: [result(r, {})]), hooks=hooks).until_ready()
+        running.server.connection.say(
+            b"hello, my password is hunter2" + b"!" * 1000,
+            *[b"\xff\xfe"] * 50,
+            b"[" * 100_000,
+            {"jsonrpc": "2.0", "id": 9999, "result": {}},
+            {"jsonrpc": "2.0", "id": "who", "result": {}},
+            {"jsonrpc": "2.0", "method": "notifications/progress"},
+            {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 99}},
+            {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": []},
+            {"jsonrpc": "2.0", "method": "notifications/unheard_of"},
+        )
+        running.session.call_tool("t", None, None, running.replies.append)
+        assert await running.until_reply() == [Result(b"{}")]
+        counters = running.session.facts().counters
+        assert (counters.garbage, counters.late_replies) == (52, 2)
+        assert len(seen) == 5
+        assert seen[0][1].startswith("hello, my password is [REDACTED]!")
+        assert all(len(sample) <= 200 for _, sample in seen)
+        running.session.stop()
+
+
+async def test_a_heartbeat_tells_how_long_its_answer_took() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(ping=lambda r: [(0.25, result(r, {}))])).until_ready()
+        running.session.probe()
+        await anyio.sleep(1)
+        assert running.heard.events[2:] == [("alive", pytest.approx(0.25))]
+        running.session.stop()
+
+
+async def test_the_modern_heartbeat_is_discover_and_an_error_is_life_too() -> None:
+    asked: list[Message] = []
+
+    def discover(request: Message) -> Iterable[Out]:
+        asked.append(request)
+        return [result(request, DISCOVERED)] if len(asked) == 1 else [error(request, -32000)]
+
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, modern(server__discover=discover)).until_ready()
+        await anyio.sleep(1)
+        running.session.probe()
+        await anyio.sleep(1)
+        assert len(asked) == 2
+        assert running.heard.events[2:] == [("alive", pytest.approx(0))]
+        running.session.stop()
+
+
+async def test_any_reply_after_a_probe_is_life() -> None:
+    """A server busy with a call may leave the probe for later."""
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(ping=silent, tools__call=lambda r: [(3, result(r, {}))])).until_ready()
+        running.session.call_tool("t", None, None, running.replies.append)
+        running.session.probe()
+        await anyio.sleep(10)
+        assert running.heard.events[2:] == [("alive", pytest.approx(3))]
+        running.session.stop()
+
+
+async def test_unanswered_heartbeats_do_not_pile_up() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(ping=silent)).until_ready()
+        for _ in range(100):
+            running.session.probe()
+        assert running.session.facts().in_flight == 16
+        assert running.server.asked("notifications/cancelled") == []
+        running.session.stop()

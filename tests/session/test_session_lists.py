@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from itertools import pairwise
+from typing import Any
+
+import anyio
+import pytest
+from scripted_server import DISCOVERED, INITIALIZED, Message, Out, Running, a_plan, error, legacy, modern, result, tool
+
+from moltis.session.listing import MAX_ITEMS, MAX_PAGES, Kind, ListError, Pages, ToolFilter
+from moltis.transport import Ended
+
+
+def silent(message: Message) -> Iterable[Out]:
+    return []
+
+
+def declaring(**capabilities: Any) -> Any:
+    return lambda r: [result(r, {**INITIALIZED, "capabilities": capabilities})]
+
+
+def changed(what: str) -> Message:
+    return {"jsonrpc": "2.0", "method": f"notifications/{what}/list_changed"}
+
+
+def names(running: Running, kind: Kind = Kind.TOOLS) -> list[str]:
+    return [item.name for item in running.session.items(kind)]
+
+
+async def test_all_declared_lists_are_read_and_kept_byte_for_byte() -> None:
+    raw = b'{"inputSchema": {"type":"object", "x": 1.0},"name":"t\\u00e9"}'
+    async with anyio.create_task_group() as tasks:
+        script = legacy(
+            initialize=declaring(tools={}, resources={}, prompts={}),
+            tools__list=lambda r: [b'{"jsonrpc":"2.0","id":%d,"result":{"tools":[ %b ]}}' % (r["id"], raw)],
+            resources__list=lambda r: [result(r, {"resources": [{"uri": "a:1", "name": "n"}]})],
+            resources__templates__list=lambda r: [
+                result(r, {"resourceTemplates": [{"uriTemplate": "a:{x}", "name": "n"}]})
+            ],
+            prompts__list=lambda r: [result(r, {"prompts": [{"name": "p"}]})],
+        )
+        running = await Running(tasks, script).until_ready()
+        assert [item.raw for item in running.session.items(Kind.TOOLS)] == [raw]
+        assert running.session.tools_json("my server") == [b'{"server":"my server",' + raw[1:]]
+        assert [names(running, kind) for kind in Kind] == [["t\u00e9"], ["a:1"], ["a:{x}"], ["p"]]
+        facts = running.session.facts()
+        assert (facts.tool_count, facts.resource_count, facts.prompt_count) == (1, 1, 1)
+        running.session.stop()
+
+
+async def test_undeclared_lists_are_not_asked_for() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(initialize=declaring(logging={}))).until_ready()
+        assert not [m for m in running.server.methods() if m.endswith("/list")]
+        running.session.stop()
+
+
+@pytest.mark.parametrize("answer", [lambda r: [error(r, -32601)], lambda r: [error(r, -32603)], silent])
+async def test_a_server_that_declares_nothing_may_have_no_tools(answer: Any) -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(initialize=declaring(), tools__list=answer)).until_ready()
+        assert running.server.asked("tools/list")
+        running.session.stop()
+
+
+async def test_a_server_that_declares_nothing_may_have_tools() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy("a", initialize=declaring())).until_ready()
+        assert names(running) == ["a"]
+        running.session.stop()
+
+
+async def test_a_method_that_is_not_known_is_an_empty_list() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=lambda r: [error(r, -32601)])).until_ready()
+        assert names(running) == []
+        running.session.stop()
+
+
+async def test_lists_other_than_tools_delay_a_start_only_for_a_moment() -> None:
+    async with anyio.create_task_group() as tasks:
+        script = legacy(
+            "a",
+            initialize=declaring(tools={}, resources={}, prompts={}),
+            resources__list=lambda r: [(8, result(r, {"resources": [{"uri": "a:1"}]}))],
+            prompts__list=lambda r: [error(r, -32603)],
+        )
+        running = Running(tasks, script)
+        began = anyio.current_time()
+        await running.until_ready()
+        assert anyio.current_time() - began == pytest.approx(5, abs=0.1)
+        assert names(running, Kind.RESOURCES) == []
+        await anyio.sleep(20)
+        assert names(running, Kind.RESOURCES) == ["a:1"]
+        assert running.session.facts().counters.failed_lists == 1
+        running.session.stop()
+
+
+async def test_pages_are_read_to_the_last() -> None:
+    def page(request: Message) -> Iterable[Out]:
+        n = int(request["params"].get("cursor", 0))
+        more = {"nextCursor": str(n + 1)} if n < 3 else {}
+        return [result(request, {"tools": [tool(f"t{n}")], **more})]
+
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=page)).until_ready()
+        assert names(running) == ["t0", "t1", "t2", "t3"]
+        running.session.stop()
+
+
+@pytest.mark.parametrize("circle", [False, True])
+async def test_endless_pages_end(circle: bool) -> None:
+    def page(request: Message) -> Iterable[Out]:
+        n = int(request["params"].get("cursor", 0))
+        return [result(request, {"tools": [tool(f"t{n}")], "nextCursor": "7" if circle else str(n + 1)})]
+
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=page)).until_ready()
+        assert len(running.server.asked("tools/list")) == (2 if circle else MAX_PAGES)
+        assert running.session.facts().counters.truncated_lists == 1
+        running.session.stop()
+
+
+def test_a_list_of_too_many_items_or_bytes_is_cut() -> None:
+    many = Pages(Kind.TOOLS)
+    assert many.add(json.dumps({"tools": [{"name": "t"}] * (MAX_ITEMS + 5)}).encode()) is None
+    assert len(many.items) == MAX_ITEMS
+    assert many.truncated == "it has more than 10000 items"
+    large = Pages(Kind.TOOLS)
+    page = json.dumps({"tools": [{"name": "t", "x": "y" * 5_000_000}], "nextCursor": "c"}).encode()
+    cursors = iter(range(9))
+    while large.add(page.replace(b'"c"', b'"%d"' % next(cursors))) is not None:
+        pass
+    assert len(large.items) == 3
+    assert large.truncated is not None
+
+
+@pytest.mark.parametrize("page", [b"{}", b"[]", b'{"tools":5}', b'{"tools":[],"nextCursor":5}', b"5"])
+def test_what_is_no_page_is_an_error(page: bytes) -> None:
+    with pytest.raises(ListError, match="the answer to tools/list is not a list of tools"):
+        Pages(Kind.TOOLS).add(page)
+
+
+def test_items_without_a_name_are_left_out_and_counted() -> None:
+    pages = Pages(Kind.TOOLS)
+    pages.add(b'{"tools":[5,null,{},{"name":1},{"name":"a"},"x"]}')
+    assert ([item.name for item in pages.items], pages.nameless) == (["a"], 5)
+
+
+async def test_an_item_cannot_pass_for_another_servers() -> None:
+    item = b'{"name":"t","\\u0073erver":"bank","z": 1.0,"server":"other"}'
+    async with anyio.create_task_group() as tasks:
+        script = legacy(tools__list=lambda r: [b'{"jsonrpc":"2.0","id":%d,"result":{"tools":[%b]}}' % (r["id"], item)])
+        running = await Running(tasks, script).until_ready()
+        assert running.session.tools_json("x") == [b'{"server":"x","name":"t","z":1.0}']
+        running.session.stop()
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "allowed"),
+    [
+        ((), (), ["get_a", "get_b", "set_a"]),
+        (("get_*",), (), ["get_a", "get_b"]),
+        ((), ("*_a",), ["get_b"]),
+        (("get_*",), ("get_a",), ["get_b"]),
+        (("GET_*",), (), []),
+        (("[gs]et_a",), (), ["get_a", "set_a"]),
+    ],
+)
+def test_exclusion_wins_over_inclusion(include: tuple[str, ...], exclude: tuple[str, ...], allowed: list[str]) -> None:
+    tools = ToolFilter(include, exclude)
+    assert [t for t in ("get_a", "get_b", "set_a") if tools.allows(t)] == allowed
+
+
+async def test_filtered_tools_are_not_listed() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy("a", "b"), a_plan(exclude_tools=("b",))).until_ready()
+        assert names(running) == ["a"]
+        running.session.stop()
+
+
+class Growing:
+    """A list that has one more tool each time it is read."""
+
+    def __init__(self) -> None:
+        self.reads: list[float] = []
+
+    def __call__(self, request: Message) -> Iterable[Out]:
+        self.reads.append(anyio.current_time())
+        return [result(request, {"tools": [tool(f"t{n}") for n in range(len(self.reads))]})]
+
+
+async def test_a_changed_list_is_read_again_and_told() -> None:
+    told: list[frozenset[Kind]] = []
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=Growing()), on_lists_changed=told.append).until_ready()
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(1)
+        assert names(running) == ["t0", "t1"]
+        assert told == [frozenset({Kind.TOOLS})]
+        running.session.stop()
+
+
+async def test_a_list_that_only_claims_to_have_changed_is_not_told() -> None:
+    told: list[frozenset[Kind]] = []
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy("a"), on_lists_changed=told.append).until_ready()
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(1)
+        assert len(running.server.asked("tools/list")) == 2
+        assert told == []
+        running.session.stop()
+
+
+async def test_a_flood_of_changes_costs_two_readings_a_second() -> None:
+    growing = Growing()
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=growing)).until_ready()
+        began = anyio.current_time()
+        for _ in range(300):
+            running.server.connection.say(*[changed("tools")] * 100)
+            await anyio.sleep(0.01)
+        await anyio.sleep(3)
+        gaps = [b - a for a, b in pairwise(growing.reads[1:])]
+        assert min(gaps) >= 0.5
+        assert 6 <= len([t for t in growing.reads if t >= began]) <= 9
+        assert len(running.session.items(Kind.TOOLS)) == len(growing.reads), "the last change is not missed"
+        running.session.stop()
+
+
+async def test_a_reading_that_fails_keeps_the_old_list() -> None:
+    answers = iter([{"tools": [tool("a")]}, "nonsense"])
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=lambda r: [result(r, next(answers))])).until_ready()
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(1)
+        assert names(running) == ["a"]
+        assert running.session.facts().counters.failed_lists == 1
+        running.session.stop()
+
+
+def acknowledging(then: Any = silent) -> Any:
+    def listen(request: Message) -> Iterable[Out]:
+        params = {
+            "notifications": request["params"]["notifications"],
+            "_meta": {"io.modelcontextprotocol/subscriptionId": request["id"]},
+        }
+        yield {"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": params}
+        yield from then(request)
+
+    return listen
+
+
+async def test_a_modern_server_is_listened_to() -> None:
+    growing = Growing()
+    async with anyio.create_task_group() as tasks:
+        script = modern(tools__list=growing, subscriptions__listen=acknowledging())
+        running = await Running(tasks, script).until_ready()
+        await anyio.sleep(10)
+        (listen,) = running.server.asked("subscriptions/listen")
+        assert listen["params"]["notifications"] == {"toolsListChanged": True}
+        assert listen["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"] == "2026-07-28"
+        assert len(growing.reads) == 2, "what happened between listing and listening is not missed"
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(10)
+        assert len(names(running)) == 3
+        await anyio.sleep(10_000)
+        assert len(running.server.asked("subscriptions/listen")) == 1, "the request may stay open for ever"
+        running.session.stop()
+
+
+@pytest.mark.parametrize("capabilities", [{"tools": {}}, {"tools": {"listChanged": False}}, {"tools": 5}])
+async def test_a_modern_server_that_declares_no_changes_is_not_listened_to(capabilities: Any) -> None:
+    async with anyio.create_task_group() as tasks:
+        script = modern("a", server__discover=lambda r: [result(r, {**DISCOVERED, "capabilities": capabilities})])
+        running = await Running(tasks, script).until_ready()
+        await anyio.sleep(100)
+        assert not running.server.asked("subscriptions/listen")
+        running.session.stop()
+
+
+@pytest.mark.parametrize("code", [-32601, -32602, -32600])
+async def test_a_server_that_cannot_be_listened_to_is_left_alone(code: int) -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, modern("a", subscriptions__listen=lambda r: [error(r, code)])).until_ready()
+        await anyio.sleep(1000)
+        assert len(running.server.asked("subscriptions/listen")) == 1
+        assert not running.over.is_set()
+        running.session.stop()
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda r: [result(r, {})],
+        lambda r: [error(r, -32000)],
+        lambda r: [{"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": r["id"]}}],
+    ],
+    ids=["graceful", "error", "cancelled"],
+)
+async def test_a_stream_that_keeps_ending_is_opened_ever_more_slowly_and_then_no_more(end: Any) -> None:
+    times: list[float] = []
+
+    def listen(request: Message) -> Iterable[Out]:
+        times.append(anyio.current_time())
+        yield from acknowledging(end)(request)
+
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, modern("a", subscriptions__listen=listen)).until_ready()
+        await anyio.sleep(10_000)
+        assert [round(b - a) for a, b in pairwise(times)] == [1, 2, 4, 8, 16, 32, 60]
+        assert running.server.asked("notifications/cancelled") == []
+        running.session.stop()
+
+
+async def test_a_stream_that_lasted_is_opened_again_for_ever() -> None:
+    async with anyio.create_task_group() as tasks:
+        script = modern("a", subscriptions__listen=acknowledging(lambda r: [(100, result(r, {}))]))
+        running = await Running(tasks, script).until_ready()
+        await anyio.sleep(100 * 101 - 5)
+        assert len(running.server.asked("subscriptions/listen")) == 100
+        running.session.stop()
+
+
+async def test_a_server_that_dies_while_its_lists_are_read_is_told_by_its_own_end() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = Running(tasks, legacy(tools__list=silent))
+        tasks.start_soon(running.run)
+        await anyio.sleep(1)
+        running.server.connection.end(Ended("exited", "exited with code 4", 4))
+        assert (await running.until_over()).exit_code == 4
