@@ -162,6 +162,15 @@ def _edit(path: Path, change: Callable[[Tables], None], *, may_create: bool = Fa
         replace(target, (_BOM if file.raw.startswith(_BOM) else b"") + new.encode(), file.mode)
 
 
+def _compact(tables: Tables) -> Tables:
+    """Leave out `[mcp]` and `[mcp.servers]` where they are empty: written out or not, they mean the same."""
+    mcp = tables.get("mcp")
+    if not isinstance(mcp, dict):
+        return tables
+    mcp = {k: v for k, v in mcp.items() if (k, v) != ("servers", {})}
+    return {k: mcp if k == "mcp" else v for k, v in tables.items() if k != "mcp" or mcp}
+
+
 def _checked(text: str, tables: Tables, meant: Tables, path: Path) -> str:
     """Give the new text.
 
@@ -170,7 +179,7 @@ def _checked(text: str, tables: Tables, meant: Tables, path: Path) -> str:
     """
     try:
         new = changed(text, tables, meant)
-        if same(parse(new, str(path)).tables, meant):
+        if same(_compact(parse(new, str(path)).tables), _compact(meant)):
             return new
     except Unwritable as error:
         raise ConfigError(f"{path}: cannot write {error}") from None

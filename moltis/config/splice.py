@@ -237,11 +237,12 @@ def _without_inline(text: str, found: Scan, entry: Entry) -> str:
         return text[: entry.start] + text[end:]
     previous = [e for e in found.entries if e.inline and e.value_end < entry.start <= entry.value_end]
     siblings = [e for e in previous if e.after > e.value_end and not text[e.after : entry.start].strip("{ \t\r\n")]
-    text = text[: entry.start] + text[entry.value_end :]
+    before, after = text[: entry.start], text[entry.value_end :]
     if siblings:
         last = siblings[-1]
-        text = text[: last.value_end] + text[last.after :]
-    return text
+        return before[: last.value_end] + before[last.after :] + after
+    is_only = before.rstrip(" \t").endswith("{") and after.lstrip(" \t").startswith("}")
+    return before.rstrip(" \t") + after.lstrip(" \t") if is_only else before + after
 
 
 # Places --------------------------------------------------------------------------------------------------------------

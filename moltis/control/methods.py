@@ -134,7 +134,7 @@ def call_tool(params: CallTool, daemon: DaemonApi, on_reply: OnReply) -> Relayed
 @METHODS.relayed("mcp.read_resource", exposes="the MCP result, verbatim")
 def read_resource(params: ReadResource, daemon: DaemonApi, on_reply: OnReply) -> Relayed:
     """Read a resource, and give the result exactly as the server sent it."""
-    return reach.relay(params.server, daemon, lambda session: session.read_resource(params.uri, None, on_reply))
+    return reach.relay(params.server, daemon, lambda s: s.read_resource(params.uri, None, on_reply))
 
 
 @METHODS.relayed("mcp.get_prompt", exposes="the MCP result, verbatim")

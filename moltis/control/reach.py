@@ -1,6 +1,7 @@
 """Reaching a server that may not be ready, or saying why it cannot be reached and what mends that.
 
-The one rule: a call goes to a ready server at once and without a task; only one that is about to be ready is waited for.
+The one rule: a call goes to a ready server at once and without a task; only one that is about to be ready is waited
+for.
 """
 
 from __future__ import annotations

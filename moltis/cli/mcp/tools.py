@@ -9,8 +9,9 @@ import click
 
 from moltis.cli import link, screen
 from moltis.cli.commands import command, json_option, server_argument
-from moltis.cli.table import Cell, render
+from moltis.cli.table import Cell, cut, render
 
+HEADER = ("TOOL", "ARGUMENTS", "DESCRIPTION")
 DESCRIPTION_COLUMN = 2
 
 
@@ -29,15 +30,13 @@ def tools(ctx: click.Context, name: str | None, as_json: bool) -> None:
         screen.talk("moltis: no tools")
         screen.talk("hint: moltis status")
         return
-    rows = [[Cell(_name(t), "bold"), _signature(t), _summary(t)] for t in listed]
-    lines = render(
-        ("TOOL", "ARGUMENTS", "DESCRIPTION"),
-        rows,
-        width=screen.width(),
-        shrink=DESCRIPTION_COLUMN,
-        colour=screen.coloured(),
-    )
-    screen.data("\n".join(lines))
+    width, colour = screen.width(), screen.coloured()
+    room = None if width is None else width // 3
+    rows: list[list[str | Cell]] = [
+        [Cell(_name(t), "bold"), _signature(t) if room is None else cut(_signature(t), room), _summary(t)]
+        for t in listed
+    ]
+    screen.data("\n".join(render(HEADER, rows, width=width, shrink=DESCRIPTION_COLUMN, colour=colour)))
 
 
 def _name(tool: Mapping[str, Any]) -> str:

@@ -1,0 +1,238 @@
+"""A daemon with servers that do as the test says, and a raw client."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+import msgspec
+
+from moltis.control.api import DaemonStatus, Reloaded, Tried
+from moltis.control.events import Hub
+from moltis.errors import UnknownServer
+from moltis.server.status import HistoryEntry, LastError, ServerStatus
+from moltis.session.calls import OnReply, Result
+from moltis.session.listing import Item, Kind
+
+
+class FakeCall:
+    """A request that reached a server."""
+
+    def __init__(self, what: tuple[Any, ...], on_reply: OnReply) -> None:
+        self.what = what
+        self.on_reply = on_reply
+        self.cancelled = anyio.Event()
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+class FakeSession:
+    """Answers each call with `result` in the next turn of the loop, or never when that is None."""
+
+    def __init__(self, tools: Sequence[str] = ("echo", "add")) -> None:
+        self.tools = tuple(Item(t, b'{"name":"%b" , "inputSchema":{}}' % t.encode()) for t in tools)
+        self.result: bytes | None = b'{"content": [ ],"n":1.50}'
+        self.calls: list[FakeCall] = []
+
+    def items(self, kind: Kind) -> tuple[Item, ...]:
+        return self.tools if kind is Kind.TOOLS else ()
+
+    def listed(self, kind: Kind, server: str) -> list[bytes]:
+        return [b'{"server":"%b",%b' % (server.encode(), item.raw[1:]) for item in self.items(kind)]
+
+    def call_tool(self, tool: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply) -> FakeCall:
+        return self._ask(("call", tool, arguments, timeout_secs), on_reply)
+
+    def get_prompt(self, name: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply) -> FakeCall:
+        return self._ask(("prompt", name, arguments), on_reply)
+
+    def read_resource(self, uri: str, timeout_secs: float | None, on_reply: OnReply) -> FakeCall:
+        return self._ask(("read", uri), on_reply)
+
+    def _ask(self, what: tuple[Any, ...], on_reply: OnReply) -> FakeCall:
+        call = FakeCall(what, on_reply)
+        self.calls.append(call)
+        if self.result is not None:
+            on_reply(Result(self.result))
+        return call
+
+
+class FakeServer:
+    """One server, whose state the test sets."""
+
+    def __init__(self, name: str, state: str = "ready", transport: str = "stdio") -> None:
+        self.name = name
+        self.state = state
+        self.transport = transport
+        self.last_error: LastError | None = None
+        self.next_retry_at: str | None = None
+        self.the_session = FakeSession()
+        self.settled = anyio.Event()
+        self.asked: list[str] = []
+
+    def status(self) -> ServerStatus:
+        return ServerStatus(
+            name=self.name,
+            display_name=None,
+            transport=self.transport,
+            enabled=self.state != "disabled",
+            state=self.state,
+            status="connected" if self.state == "ready" else "error",
+            last_error=self.last_error,
+            next_retry_at=self.next_retry_at,
+        )
+
+    def history(self, limit: int | None = None) -> list[HistoryEntry]:
+        return [HistoryEntry(at="2026-01-01T00:00:00Z", from_="stopped", to="starting", reason="configured")]
+
+    def session(self) -> FakeSession | None:
+        return self.the_session if self.state == "ready" else None
+
+    async def wait_settled(self) -> None:
+        await self.settled.wait()
+
+    async def start(self) -> None:
+        self.asked.append("start")
+
+    async def stop(self) -> None:
+        self.asked.append("stop")
+
+    async def restart(self) -> None:
+        self.asked.append("restart")
+
+
+class FakeDaemon:
+    """Servers `alpha` and `beta`, both ready. What is asked of it is in `asked`."""
+
+    def __init__(self) -> None:
+        self.all = {name: FakeServer(name) for name in ("alpha", "beta")}
+        self.events = Hub()
+        self.asked: list[tuple[Any, ...]] = []
+        self.timeout_secs = 30.0
+        self.env = ["KEY"]
+        self.trying = anyio.Event()
+        self.try_ended = anyio.Event()
+
+    def status(self) -> DaemonStatus:
+        return DaemonStatus(
+            name="moltis",
+            version="1",
+            pid=1,
+            started_at="2026-01-01T00:00:00Z",
+            uptime_secs=1.0,
+            config_path="c",
+            data_dir="d",
+            socket_path="s",
+            gateway_url=None,
+            servers={"total": len(self.all)},
+        )
+
+    async def reload(self) -> Reloaded:
+        return Reloaded(unchanged=list(self.all))
+
+    def shutdown(self) -> None:
+        self.asked.append(("shutdown",))
+
+    def servers(self) -> list[FakeServer]:
+        return list(self.all.values())
+
+    def server(self, name: str) -> FakeServer:
+        if name not in self.all:
+            raise UnknownServer(name, self.all)
+        return self.all[name]
+
+    async def add_server(self, name: str, entry: Mapping[str, Any]) -> None:
+        self.asked.append(("add", name, dict(entry)))
+
+    async def update_server(self, name: str, changes: Mapping[str, Any]) -> None:
+        self.asked.append(("update", name, dict(changes)))
+
+    async def remove_server(self, name: str) -> None:
+        self.asked.append(("remove", name))
+
+    async def set_enabled(self, name: str, enabled: bool) -> None:
+        self.asked.append(("enabled", name, enabled))
+
+    async def try_server(self, name: str, entry: Mapping[str, Any] | None) -> Tried:
+        self.asked.append(("try", name, entry))
+        if name == "slow":
+            self.trying.set()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.try_ended.set()
+        if name == "broken":
+            raise RuntimeError("s3cret")
+        return Tried(ok=True, tool_count=2)
+
+    def request_timeout_secs(self) -> float:
+        return self.timeout_secs
+
+    async def set_request_timeout_secs(self, secs: float) -> None:
+        self.timeout_secs = secs
+
+    def env_names(self) -> list[str]:
+        return self.env
+
+    async def set_env(self, name: str, value: str) -> None:
+        self.asked.append(("set", name, value))
+
+    async def unset_env(self, name: str) -> bool:
+        return name in self.env
+
+    async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
+        return [msgspec.Raw(b'{"ts": 1}')] * min(limit, 2)
+
+
+class Wire:
+    """One raw connection, line by line."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._buffer = b""
+        self._last_id = 0
+
+    async def send(self, data: bytes) -> None:
+        while data:
+            try:
+                data = data[self.sock.send(data) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self.sock)
+
+    async def line(self) -> bytes:
+        """Give the next line without its newline, or an empty one at the end."""
+        while b"\n" not in self._buffer:
+            await anyio.wait_readable(self.sock)
+            data = self.sock.recv(1 << 16)
+            if not data:
+                return b""
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    async def json(self) -> Any:
+        return json.loads(await self.line())
+
+    async def ask(self, method: str, **params: Any) -> None:
+        self._last_id += 1
+        request = {"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params}
+        await self.send(json.dumps(request).encode() + b"\n")
+
+    async def call(self, method: str, **params: Any) -> Any:
+        """Give the result, or the error."""
+        await self.ask(method, **params)
+        answer = await self.json()
+        return answer.get("result", answer.get("error"))
+
+    async def ended(self) -> bool:
+        """Wait until the daemon has closed the connection."""
+        try:
+            while await self.line():
+                pass
+        except ConnectionError:
+            pass
+        return True
