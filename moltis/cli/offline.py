@@ -9,7 +9,7 @@ from moltis.config import edit
 from moltis.config.load import Loaded
 from moltis.config.load import load as load_config
 from moltis.config.overrides import EnvOverrides
-from moltis.errors import UnknownServer, UsageError
+from moltis.errors import UsageError
 from moltis.names import did_you_mean
 from moltis.paths import Paths
 
@@ -34,9 +34,6 @@ def change_server(paths: Paths, verb: str, name: str) -> None:
     Raises:
         UnknownServer: the file has no such server.
     """
-    known = [server.name for server in load(paths).plan.servers]
-    if name not in known:
-        raise UnknownServer(name, known)
     if verb == "remove":
         edit.remove_server(paths.config, name)
     else:
@@ -45,7 +42,7 @@ def change_server(paths: Paths, verb: str, name: str) -> None:
 
 def env_names(paths: Paths) -> list[str]:
     """Give the names that have a value."""
-    return sorted(EnvOverrides(paths.env_overrides).names())
+    return EnvOverrides(paths.env_overrides).names()
 
 
 def set_env(paths: Paths, name: str, value: str) -> None:
