@@ -70,7 +70,6 @@ ONLY_IN = {
     "tomli_w": {"moltis.config.overrides": "writes the one TOML file that is ours alone"},
     "structlog": {"moltis.logs": "the one sink"},
     "click": {"moltis.cli": "the command line"},
-    "rich": {"moltis.cli": "tables for people"},
     "random": {"moltis.daemon": "chance enters where the world is put together"},
 }
 """Who may import what, and why."""

@@ -17,6 +17,9 @@ def main() -> NoReturn:
 
         sys.stdout.write(f"moltis {__version__}\n")
         sys.exit(0)
-    from moltis.cli.app import run
+    try:
+        from moltis.cli.app import run
 
-    sys.exit(run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:  # while still importing
+        sys.exit(130)

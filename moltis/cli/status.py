@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,31 +23,57 @@ STATUS_COLUMN = 3
 WATCH_SECS = 1.0
 """How often `--watch` looks again: once a second is as fast as its countdowns change."""
 
+WAIT_SECS = 60.0
+"""How long `--wait` waits: as long as a server may take to start, unless moltis.toml says otherwise."""
+WAIT_LOOK_SECS = 0.1
+
 
 @command("status")
 @server_argument(required=False)
 @json_option
 @click.option("-w", "--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
+@click.option("--wait", is_flag=True, help="Wait for the daemon, and until no server is starting.")
 @click.pass_context
-def status(ctx: click.Context, name: str | None, as_json: bool, watch: bool) -> int:
+def status(ctx: click.Context, name: str | None, as_json: bool, watch: bool, wait: bool) -> int:
     """Show the daemon and its servers, or everything about one server.
 
     Exits 1 when an enabled server is unhealthy, 3 when the daemon is not running (the configured servers are shown
     then).
     """
+    if wait:
+        _wait_settled(ctx, name)
     if watch:
         return _watch(ctx, name, as_json)
     return _show(ctx, name, as_json)
+
+
+def _wait_settled(ctx: click.Context, name: str | None) -> None:
+    """Wait, at most `WAIT_SECS`, until the daemon answers and the servers have got somewhere, for better or worse."""
+    import time
+
+    gives_up_at = time.monotonic() + WAIT_SECS
+    while time.monotonic() < gives_up_at and not _is_settled(ctx, name):
+        time.sleep(WAIT_LOOK_SECS)
+
+
+def _is_settled(ctx: click.Context, name: str | None) -> bool:
+    try:
+        with link.connect(ctx) as daemon:
+            servers = [daemon.call("mcp.status", {"name": name})] if name else daemon.call("mcp.list")
+    except DaemonNotRunning:
+        return False
+    return all(server["state"] not in ("starting", "initializing") for server in servers)
 
 
 def _watch(ctx: click.Context, name: str | None, as_json: bool) -> int:
     import time
 
     while True:
-        if screen.coloured() and not as_json:
-            # ECMA-48 ED and CUP: clear the screen, go to its top left corner.
-            click.echo("\x1b[2J\x1b[H", nl=False)
+        if sys.stdout.isatty() and not as_json:
+            # ECMA-48 CUP and ED: go to the top left corner, clear the screen.
+            screen.data("\x1b[H\x1b[2J")
         _show(ctx, name, as_json)
+        screen.flush()
         time.sleep(WATCH_SECS)
 
 

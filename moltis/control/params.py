@@ -198,7 +198,11 @@ _OAUTH = msgspec.defstruct(
 def _entry(struct: str, doc: str, name: tuple[Any, ...]) -> type[msgspec.Struct]:
     """Make params of a name and all keys of `[mcp.servers.NAME]`; those left out are UNSET."""
     keys = [_field(k) for k in (*(k for k in KEYS if k.section == "server"), *LIMITS)]
-    oauth = ("oauth", _OAUTH | None | UnsetType, UNSET)
+    oauth = (
+        "oauth",
+        _OAUTH | None | UnsetType,
+        UNSET,
+    )
     return msgspec.defstruct(
         struct, [name, *keys, oauth], bases=(Params,), namespace={"__doc__": doc}, frozen=True, kw_only=True
     )

@@ -281,7 +281,7 @@ _UNWELL = frozenset({State.BACKOFF, State.COOLDOWN, State.INVALID})
 
 
 def _log_call(server: str, tool: str, duration_ms: float, outcome: str) -> None:
-    call_log.info("tool_called", server=server, tool=tool, duration_ms=duration_ms, outcome=outcome)
+    call_log.info("tool_called", server=server, tool=tool, duration_ms=round(duration_ms, 3), outcome=outcome)
 
 
 def _runnable(plan: Plan) -> Plan:

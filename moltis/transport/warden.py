@@ -386,6 +386,7 @@ class Warden:
         self._poll.unregister(server.pipe)
         del self._spawning[server.pipe]
         os.close(server.pipe)
+        server.pipe = -1
         if server.report:
             self._tell(b"f", server.number, *server.report.split(b"\0"))
         else:
@@ -413,7 +414,7 @@ class Warden:
             self._find_strays()
 
     def _leader_ended(self, server: Server, code: int) -> None:
-        while server.pipe in self._spawning:
+        while server.pipe >= 0:
             self._settle(server)
         if not server.spawned:
             return

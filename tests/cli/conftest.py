@@ -3,52 +3,14 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cli_shell import REPOSITORY, Shell
 from fake_daemon import FakeDaemon
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-@dataclass
-class Shell:
-    """Runs `moltis` as a process, in a home of its own."""
-
-    home: Path
-    environ: dict[str, str]
-
-    @property
-    def config(self) -> Path:
-        return self.home / "moltis.toml"
-
-    @property
-    def data_dir(self) -> Path:
-        return self.home / "data"
-
-    @property
-    def socket(self) -> Path:
-        return self.data_dir / "run" / "moltis.sock"
-
-    def command(self, *args: str) -> list[str]:
-        return [sys.executable, "-m", "moltis", *args]
-
-    def moltis(self, *args: str, stdin: str = "", **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*args),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={**self.environ, **environ},
-            cwd=self.home,
-        )
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Shell
+from cli_shell import Shell
 from fake_daemon import FakeDaemon
 from samples import DAEMON, TOOLS, ago, failure, mixed, server
 

@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from conftest import Shell
+from cli_shell import Shell
 
 from moltis.cli.log_lines import sentence
 

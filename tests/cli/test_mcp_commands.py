@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Shell
+from cli_shell import Shell
 from fake_daemon import FakeDaemon, RpcError
 from samples import TOOLS, mixed, server
 

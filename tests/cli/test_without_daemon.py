@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Shell
+from cli_shell import Shell
 from fake_daemon import FakeDaemon
 from samples import DAEMON, server
 
@@ -74,10 +74,9 @@ def test_values_come_from_stdin_and_never_go_out(shell: Shell) -> None:
     assert 'TOKEN = "CANARY-123"' in (shell.data_dir / "env.toml").read_text()
     shell.config.write_text('[mcp.servers.x]\ncommand = "sh"\nenv = { T = "$TOKEN" }\nargs = ["$OTHER"]\n')
     said = []
-    for words in (("env", "list"), ("env", "list", "--json"), ("config", "show"), ("config", "show", "--json"),
-                  ("config", "check"), ("doctor",), ("doctor", "--json"), ("status",), ("status", "--json")):  # fmt: skip
-        done = shell.moltis(*words)
-        said.append(done.stdout + done.stderr)
+    for words in ("env list", "config show", "config check", "doctor", "status"):
+        for done in (shell.moltis(*words.split()), shell.moltis(*words.split(), "--json")):
+            said.append(done.stdout + done.stderr)
     assert said[0] == "OTHER\nTOKEN\n"
     assert json.loads(said[1]) == ["OTHER", "TOKEN"]
     assert "CANARY" not in "".join(said)

@@ -128,10 +128,10 @@ def test_the_examples_of_the_specification_are_answered_as_it_says(line: str, ex
     "line",
     [
         b"", b"nonsense", b"{", b'"', b"\xff\xfe", b"\xef\xbb\xbf{}", b'{"a":1}x', b"tru",
-        '{"jsonrpc":"2.0","id":1,"method":"m"}'.encode("utf-16"), '{"jsonrpc":"2.0","id":1,"method":"m"}'.encode("utf-16-le"),
+        '{"jsonrpc":"2.0","id":1,"method":"m"}'.encode("utf-16"), '{"jsonrpc":"2.0","method":"m"}'.encode("utf-16-le"),
         b'{"jsonrpc":"2.0","id":NaN,"method":"m"}', b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":-Infinity}}',
         b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":"\xff"}}', b'{"jsonrpc":"2.0","id":"\xc3","method":"m"}',
-        b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":"\\ud800"}}', b'{"jsonrpc":"2.0","id":"\\udc00","method":"m"}',
+        b'{"jsonrpc":"2.0","method":"m","params":{"a":"\\ud800"}}', b'{"jsonrpc":"2.0","id":"\\udc00","method":"m"}',
         b'{"jsonrpc":"2.0","id":01,"method":"m"}', b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":"\x01"}}',
         b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":1,}}', b"{'jsonrpc':'2.0'}", b"[" * 100_000,
         b'{"a":' * 100_000 + b"1" + b"}" * 100_000, b"[" * 65 + b"]" * 65, b"[[{" * 40, b"]" * 100_000,
