@@ -51,7 +51,9 @@ def test_placeholders_are_expanded_in_one_pass(text: str, expanded: str) -> None
     assert expand(text) == expanded
 
 
-@pytest.mark.parametrize("text", ["${", "a${A", "${}", "${A:b}", "${A:-${A}}", "${A:-$A}", "${1A}", "${env:}", "${ A }", "${é}"])
+@pytest.mark.parametrize(
+    "text", ["${", "a${A", "${}", "${A:b}", "${A:-${A}}", "${A:-$A}", "${1A}", "${env:}", "${ A }", "${é}"]
+)
 def test_a_brace_that_begins_no_placeholder_is_malformed(text: str) -> None:
     with pytest.raises(Malformed) as raised:
         Template(text)

@@ -129,10 +129,8 @@ def _env(raw: object, report: Report) -> dict[str, str]:
 
 def _mcp(document: Document, report: Report) -> tuple[McpSection, dict[str, Any]]:
     raw = document.tables.get("mcp", {})
-    if not isinstance(raw, dict):
-        return read_section(McpSection, raw, ("mcp",), report), {}
-    section = read_section(McpSection, {k: v for k, v in raw.items() if k != "servers"}, ("mcp",), report)
-    entries = raw.get("servers", {})
+    section = read_section(McpSection, raw, ("mcp",), report)
+    entries = raw.get("servers", {}) if isinstance(raw, dict) else {}
     if not isinstance(entries, dict):
         report.error(SERVERS, "must be a table: write each server as [mcp.servers.NAME]")
         return section, {}

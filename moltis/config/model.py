@@ -137,8 +137,8 @@ class ServerSection(LimitsSection):
     oauth: OAuthSection | None = None
 
 
-ACCEPTED: dict[type[_Section], frozenset[str]] = {McpSection: frozenset({"max_servers_per_project"})}
-"""Keys that belong to sections which are accepted and not looked into."""
+ACCEPTED: dict[type[_Section], frozenset[str]] = {McpSection: frozenset({"servers", "max_servers_per_project"})}
+"""Keys of a section that are not its own to check: the servers, and what belongs to sections not looked into."""
 
 SectionT = TypeVar("SectionT", bound=_Section)
 
@@ -161,11 +161,12 @@ def read_section(model: type[SectionT], raw: object, path: Path, report: Report)
 
 def _known_only(model: type[_Section], raw: dict[str, Any], path: Path, report: Report) -> dict[str, Any]:
     known: dict[str, Any] = {}
+    accepted = ACCEPTED.get(model, frozenset())
     for name, value in raw.items():
         if name in model.model_fields:
             known[name] = value
-        elif name not in ACCEPTED.get(model, ()):
-            report.unknown_key((*path, name), model.model_fields)
+        elif name not in accepted:
+            report.unknown_key((*path, name), (*model.model_fields, *accepted))
     if isinstance(known.get("oauth"), dict):
         known["oauth"] = _known_only(OAuthSection, known["oauth"], (*path, "oauth"), report)
     return known

@@ -43,7 +43,7 @@ def changed(text: str, old: Mapping[str, Any], new: Mapping[str, Any], path: Pat
         elif isinstance(value, dict) and isinstance(old[key], dict):
             text = changed(text, old[key], value, here)
         elif not same(old[key], value):
-            text = _put(_drop(text, here) if isinstance(old[key], dict) else text, here, value)
+            text = _put(text if _entry(scan(text), here) else _drop(text, here), here, value)
     return text
 
 
@@ -124,11 +124,11 @@ def _put(text: str, path: Path, value: Any) -> str:
     parent = path[:-1]
     if around := _entry(found, parent):
         return _put_inline(text, found, around, f"{_key(path[-1])} = {rendered(value)}")
-    index = next((i for i, header in enumerate(found.headers) if header.path == parent), None)
+    index = next((i for i, header in enumerate(found.headers) if header.path == parent), None if parent else -1)
     is_section = isinstance(value, dict) and _wants_section(parent, str(path[-1]), value)
     if index is not None and not is_section:
-        last = max((e.value_end for e in _statements(found, index)), default=found.headers[index].end)
-        return _insert_line(text, last, _setting(path[-1:], value))
+        last = _last_setting(found, index)
+        return _insert_line(text, last, _setting(path[-1:], value)) if last else _put_first(text, found, path, value)
     if index is None and (sibling := _dotted_sibling(found, parent)):
         base = _base(found, sibling)
         return _insert_line(text, sibling.value_end, _setting(path[len(base) :], value))
@@ -143,6 +143,13 @@ def _nested(path: Path, value: Any) -> Any:
     for part in reversed(path):
         value = {part: value}
     return value
+
+
+def _put_first(text: str, found: Scan, path: Path, value: Any) -> str:
+    """Put the first key that stands before all sections."""
+    at = _above(text, found.headers[0].start) if found.headers else len(text)
+    gap = _newline(text) if at and not text[:at].endswith("\n") else ""
+    return f"{text[:at]}{gap}{_setting(path, value)}{_newline(text)}{text[at:]}"
 
 
 def _insert_line(text: str, after: int, line: str) -> str:
@@ -256,8 +263,10 @@ def _entry(found: Scan, path: Path) -> Entry | None:
     return next((e for e in found.entries if e.path == path), None)
 
 
-def _statements(found: Scan, header: int) -> list[Entry]:
-    return [e for e in found.entries if not e.inline and e.header == header]
+def _last_setting(found: Scan, header: int) -> int:
+    """Give where the last value of a section ends, or its header; 0 for no value before the first section."""
+    ends = [e.value_end for e in found.entries if not e.inline and e.header == header]
+    return max(ends, default=found.headers[header].end if header >= 0 else 0)
 
 
 def _base(found: Scan, entry: Entry) -> Path:
@@ -281,8 +290,7 @@ def _children(found: Scan, around: Entry) -> Iterator[Entry]:
 
 def _section_end(text: str, found: Scan, index: int) -> int:
     """Give the end of a section: below its last key and the comments that touch that, but not the next header."""
-    last = max((e.value_end for e in _statements(found, index)), default=found.headers[index].end)
-    end = after = _line_end(text, last)
+    end = after = _line_end(text, _last_setting(found, index))
     while comment := _COMMENT_LINE.match(text, after):
         after = comment.end()
     return after if after == len(text) or _BLANK_LINE.match(text, after) else end

@@ -35,6 +35,7 @@ DEFAULT_TIMEOUT_SECS = 10.0
 """The daemon answers what it knows in milliseconds; methods that wait for a server are given their own."""
 
 RECV_BYTES = 1 << 18
+FULL_BACKLOG_PAUSE_SECS = 0.01
 
 _CLASSES: dict[int, type[MoltisError]] = {
     RpcCode.INVALID_PARAMS: UsageError,
@@ -60,7 +61,7 @@ def connect(path: Path, timeout_secs: float | None = DEFAULT_TIMEOUT_SECS) -> Cl
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout_secs)
     try:
-        sock.connect(str(path))
+        _connect(sock, str(path), timeout_secs)
     except PermissionError:
         sock.close()
         raise NotPermitted(f"no permission to use {path}", hint="only the daemon's own user and root may") from None
@@ -69,6 +70,19 @@ def connect(path: Path, timeout_secs: float | None = DEFAULT_TIMEOUT_SECS) -> Cl
         why = failure.strerror or str(failure)
         raise DaemonNotRunning(f"no daemon answers at {path} ({why})", hint="start it: moltis run") from None
     return Client(sock, path, timeout_secs)
+
+
+def _connect(sock: socket.socket, path: str, timeout_secs: float | None) -> None:
+    """Connect, waiting while more clients want to than the backlog holds: connect(2) does not, with a timeout."""
+    deadline = None if timeout_secs is None else time.monotonic() + timeout_secs
+    while True:
+        try:
+            sock.connect(path)
+            return
+        except BlockingIOError:
+            if deadline is not None and time.monotonic() > deadline:
+                raise
+            time.sleep(FULL_BACKLOG_PAUSE_SECS)
 
 
 class Client:

@@ -85,6 +85,7 @@ class Conversation:
         self._in_flight = 0
         self._pump_is_due = False
         self._half_closed = False
+        self._was_swept = False
         self._partial: tuple[int, float] | None = None
         self._flooded_since: float | None = None
         conn.on_drain = self._drained
@@ -102,10 +103,10 @@ class Conversation:
 
     @property
     def rank(self) -> int:
-        """How much is lost by closing it: 0 half-open, 1 idle, 2 subscribed."""
+        """How much is lost by closing it: 0 half-open, 1 idle or only just connected, 2 subscribed."""
         if self.subscriptions:
             return 2
-        return 0 if not self._lines_seen or self.partial_bytes else 1
+        return 0 if self.partial_bytes or (self._was_swept and not self._lines_seen) else 1
 
     @property
     def partial_bytes(self) -> int:
@@ -114,6 +115,7 @@ class Conversation:
 
     def sweep(self, now: float) -> None:
         """Drop the client if it has stopped reading, stopped in the middle of a line, or gone."""
+        self._was_swept = True
         if self._conn.stuck_secs > self._limits.stuck_secs or self._is_flooded(now):
             log.warning("control_client_dropped", pid=self.peer_pid, reason="slow_reader", buffered=self._conn.buffered)
             self.abort()

@@ -65,6 +65,10 @@ class DataDirLock:
         if fd >= 0:
             os.close(fd)
 
+    def fileno(self) -> int:
+        """Give its descriptor, -1 when it is not held."""
+        return self._fd
+
     def keep(self) -> None:
         """Take it again if somebody removed its file. Raises as `take`."""
         if not self._is_at_path():
@@ -167,7 +171,7 @@ class Endpoint:
                 return
             except FileNotFoundError:
                 return
-            except TimeoutError:
+            except (BlockingIOError, TimeoutError):  # so busy that its backlog is full
                 pid = None
         raise AlreadyRunning(
             f"another daemon (pid {pid or 'unknown'}) answers at {self.path}",

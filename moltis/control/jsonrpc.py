@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
@@ -71,7 +72,8 @@ _BatchArray: Any = msgspec.defstruct(
 _decode_batch: Final = msgspec.json.Decoder(_BatchArray).decode
 
 _STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_ONE_KIND_OF_BRACKET: Final = bytes.maketrans(b"{}", b"[]")
+_STEPS: Final = bytes.maketrans(b"{}[]", b"\x01\xff\x01\xff")
+"""A bracket as the signed byte that it adds to the depth."""
 _NOT_BRACKETS: Final = bytes(b for b in range(256) if b not in b"{}[]")
 
 
@@ -93,7 +95,12 @@ def error(request_id: bytes | None, code: int, message: str, data: Any = None) -
     body: dict[str, Any] = {"code": int(code), "message": message}
     if data is not None:
         body["data"] = data
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (request_id or NULL_ID, msgspec.json.encode(body))
+    try:
+        encoded = msgspec.json.encode(body, enc_hook=str)
+    except UnicodeEncodeError:  # somebody's bytes got into the words; the answer must not fail for that
+        words = message.encode("utf-8", "backslashreplace").decode()
+        encoded = msgspec.json.encode({"code": int(code), "message": words})
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (request_id or NULL_ID, encoded)
 
 
 def notification(method: str, encoded_params: bytes) -> bytes:
@@ -133,16 +140,9 @@ def _unreadable(line: bytes) -> str | None:
 
 
 def _is_deeper_than(line: bytes, levels: int) -> bool:
-    """Tell whether brackets outside strings nest deeper; each pass takes the innermost level away.
-
-    Brackets that do not match are left over too, and then the line is no JSON anyway.
-    """
-    brackets = _STRINGS.sub(b"", line).translate(_ONE_KIND_OF_BRACKET, _NOT_BRACKETS)
-    for _ in range(levels):
-        if not brackets:
-            return False
-        brackets = brackets.replace(b"[]", b"")
-    return bool(brackets)
+    """Tell whether brackets outside strings nest deeper; those that do not match make it no JSON anyway."""
+    steps = _STRINGS.sub(b"", line).translate(_STEPS, _NOT_BRACKETS)
+    return max(accumulate(memoryview(steps).cast("b")), default=0) > levels
 
 
 def _parse_one(text: bytes | msgspec.Raw) -> Request | Refused:

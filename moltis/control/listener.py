@@ -7,6 +7,7 @@ are bounded, and when there are too many clients, the one that has gone longest 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -31,6 +32,9 @@ MAX_CONNECTIONS: Final = 256
 
 MAX_PARTIAL_BYTES: Final = 32 * 1024 * 1024
 """Unfinished lines of all clients together; beyond it the one that holds most is closed."""
+
+SPARE_DESCRIPTORS: Final = 16
+"""Left for spawning a server and opening a file, however many clients there are."""
 
 REFUSALS_FORGOTTEN_SECS: Final = 60.0
 """A stranger who keeps knocking is one log record a minute."""
@@ -65,7 +69,7 @@ class Listener:
         self._lock = lock
         self._registry = registry
         self._daemon = daemon
-        self._max = max(1, min(MAX_CONNECTIONS, max_connections))
+        self._allowed = self._max = max(1, min(MAX_CONNECTIONS, max_connections))
         self._limits = limits or Limits()
         self._timing = timing or Timing()
         self._open: dict[Conversation, None] = {}
@@ -177,10 +181,28 @@ class Listener:
             moment = anyio.current_time()
             for conversation in tuple(self._open):
                 conversation.sweep(moment)
+            self._leave_descriptors()
             self._refused = {u: at for u, at in self._refused.items() if moment - at < REFUSALS_FORGOTTEN_SECS}
             if moment >= check_at:
                 check_at = moment + self._timing.endpoint_check_secs
                 self._mend(bound)
+
+    def _leave_descriptors(self) -> None:
+        """Hold fewer clients while the process is short of descriptors: the rest of it needs some too."""
+        spare: list[int] = []
+        try:
+            while len(spare) < min(SPARE_DESCRIPTORS, len(self._open)):
+                spare.append(os.dup(self._lock.fileno()))
+            self._max = min(self._allowed, self._max + 1)
+        except OSError as failure:
+            if failure.errno in (errno.EMFILE, errno.ENFILE):
+                self._max = max(1, len(self._open) + len(spare) - SPARE_DESCRIPTORS)
+                log.warning("control_connections_reduced", max_connections=self._max)
+        finally:
+            for fd in spare:
+                os.close(fd)
+        while len(self._open) > self._max and self._make_room():
+            pass
 
     def _mend(self, bound: contextlib.ExitStack) -> None:
         """Bind the socket again, and take the lock's file again, when somebody removed or replaced them."""

@@ -12,7 +12,15 @@ from moltis.transport.wire import Cancellable, call_later
 
 
 class SpawnError(OSError):
-    """A process could not be started; `strerror` says why, in words, and what about."""
+    """A process could not be started; `message` says why, in words, and what about."""
+
+    @property
+    def message(self) -> str:
+        return self.strerror or ""
+
+
+class WardenLost(SpawnError):
+    """It may or may not have started, and is gone: the warden process died meanwhile."""
 
 
 def explain(error: int, stage: str, path: str, detail: str, search_path: str) -> str:
@@ -67,6 +75,8 @@ class SpawnedProcess:
         self.pid = 0
         self.exit_code: int | None = None
         """Negative for a signal; None while it runs, and when the code was lost with the warden."""
+        self.is_lost = False
+        """It ended because the warden process died."""
         self.left_behind = 0
         """Processes that not even SIGKILL ended within 5 s: stuck in a device, or another user's."""
 
@@ -124,6 +134,9 @@ class SpawnedProcess:
         self._exited.set()
         if self._on_exit is not None:
             call_later(0, self._on_exit)
+
+    def note_lost(self) -> None:
+        self.is_lost = self.is_running
 
     def note_gone(self, left: int) -> None:
         self.note_ended(None)

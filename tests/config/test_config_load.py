@@ -32,7 +32,9 @@ def test_an_empty_file_is_a_plan_of_nothing() -> None:
 
 def test_sections_of_other_programs_are_ignored() -> None:
     text = '[server]\nport = "x"\n[agents.presets.a.mcp]\nallow_servers = 5\n[tools]\n[[hooks]]\na = 1\n'
-    later = "[gateway]\nenabled = true\n[projects.a]\npath = '~'\n[projects.a.servers.db]\ncommand = 5\n[catalog]\nx = 1\n"
+    later = (
+        "[gateway]\nenabled = true\n[projects.a]\npath = '~'\n[projects.a.servers.db]\ncommand = 5\n[catalog]\nx = 1\n"
+    )
     assert read(text + later).problems == ()
     assert read("[mcp]\nmax_servers_per_project = 5\n").problems == ()
 
@@ -48,7 +50,9 @@ def test_daemon_and_mcp_are_read() -> None:
 
 
 def test_the_same_text_gives_an_equal_plan_and_a_changed_server_is_the_difference() -> None:
-    text = '[env]\nK = "value-of-k"\n[mcp.servers.a]\ncommand = "x"\nenv = { K = "$K" }\n[mcp.servers.b]\ncommand = "y"\n'
+    text = (
+        '[env]\nK = "value-of-k"\n[mcp.servers.a]\ncommand = "x"\nenv = { K = "$K" }\n[mcp.servers.b]\ncommand = "y"\n'
+    )
     assert read(text).plan == read(text).plan
     change = diff(read(text).plan, read(text.replace("value-of-k", "another-value")).plan)
     assert (change.changed, change.unchanged) == (("a",), ("b",))
@@ -62,7 +66,20 @@ def test_a_problem_above_an_invalid_server_does_not_change_its_plan() -> None:
 # Values that are wrong -----------------------------------------------------------------------------------------------
 
 WRONG_LIMITS = {
-    "request_timeout_secs": ["0", "-1", "0.04", "nan", "inf", "-inf", '"30"', "true", "[30]", "1e12", "{}", "1979-05-27"],
+    "request_timeout_secs": [
+        "0",
+        "-1",
+        "0.04",
+        "nan",
+        "inf",
+        "-inf",
+        '"30"',
+        "true",
+        "[30]",
+        "1e12",
+        "{}",
+        "1979-05-27",
+    ],
     "restart_backoff_secs": ["0", "'1'"],
     "heartbeat_max_missed": ["0", "-1", "1.5", "true", '"3"', "1001"],
     "max_restart_attempts": ["-1", "2.0", "nan"],
@@ -88,12 +105,16 @@ WRONG_SERVER = {
 }
 WRONG_REMOTE = {
     "url": ["5", '""', '"mcp.example.com"', '"ftp://h/"', '"https://"', '"https://h:99999/"', '"https://h/a b"'],
-    "headers": ['"A: b"', "{ A = 1 }", '{ Accept = "x" }', '{ content-TYPE = "x" }', '{ Mcp-Session-Id = "x" }']
-    + ['{ "a b" = "x" }', '{ "" = "x" }', '{ "ä" = "x" }', '{ A = "1", a = "2" }', '{ A = "日本" }', '{ A = "\\n" }'],
-    "oauth": ['"x"', "{ scopes = 'a' }", "{ callback_port = 65536 }", "{ callback_port = '0' }", "{ grant = 'x' }"]
-    + ["{ auth_url = 'http://auth.example.com/' }", "{ token_url = 'x' }", "{ client_id = 1 }"]
-    + ["{ client_metadata_url = 'javascript:alert(1)' }"],
-}
+    "headers": [
+        '"A: b"', "{ A = 1 }", '{ Accept = "x" }', '{ content-TYPE = "x" }', '{ Mcp-Session-Id = "x" }',
+        '{ "a b" = "x" }', '{ "" = "x" }', '{ "ä" = "x" }', '{ A = "1", a = "2" }', '{ A = "日本" }', '{ A = "\\n" }',
+    ],
+    "oauth": [
+        '"x"', "{ scopes = 'a' }", "{ callback_port = 65536 }", "{ callback_port = '0' }", "{ grant = 'x' }",
+        "{ auth_url = 'http://auth.example.com/' }", "{ token_url = 'x' }", "{ client_id = 1 }",
+        "{ client_metadata_url = 'javascript:alert(1)' }",
+    ],
+}  # fmt: skip
 
 
 def cases(table: Mapping[str, list[str]]) -> list[Any]:
@@ -182,7 +203,9 @@ def test_a_section_of_a_wrong_shape_is_an_error(text: str, key: str, line: int) 
         ("[mcp.server.x]\ncommand='a'", "mcp.server", "servers"),
     ],
 )
-def test_an_unknown_key_is_a_warning_that_fails_the_check_and_names_the_nearest(text: str, key: str, nearest: str) -> None:
+def test_an_unknown_key_is_a_warning_that_fails_the_check_and_names_the_nearest(
+    text: str, key: str, nearest: str
+) -> None:
     loaded = read(text)
     (problem,) = loaded.problems
     assert (problem.severity, problem.key, problem.fails_check) == ("warning", key, True)
@@ -312,9 +335,7 @@ def test_placeholders_resolve_in_every_place_that_allows_them(
     oauth = f"[mcp.servers.b.oauth]\nclient_secret='{written}'\nscopes=['{written}']\n"
     a, b = read(section + local + remote + oauth, overrides).plan.servers
     assert a.launch == StdioLaunch("x", (run,), (("K", run),), f"/d/{run}")
-    assert b.launch == RemoteLaunch(
-        f"https://h/{run}", (("H", run),), (("client_secret", run), ("scopes", (run,)))
-    )
+    assert b.launch == RemoteLaunch(f"https://h/{run}", (("H", run),), (("client_secret", run), ("scopes", (run,))))
 
 
 @pytest.mark.parametrize(
@@ -538,14 +559,9 @@ def test_an_entry_with_an_unresolved_placeholder_is_a_plan_with_a_problem() -> N
         ("a", {"command": "x", "url": "https://h/"}, "both command and url"),
         ("a", {"command": "x", "request_timeout_secs": 0}, "request_timeout_secs: must be"),
         ("a", {"url": "https://h/", "headers": {"Accept": "x"}}, "headers.Accept: is reserved"),
-        ("a", {"url": "https://h/ $LATER"}, "unknown"),
         ("a", {"url": "x", "headers": {"A": "$LATER"}}, "url: must begin with"),
     ],
 )
 def test_a_wrong_entry_of_a_request_names_its_key(name: str, entry: dict[str, Any], words: str) -> None:
-    if words == "unknown":
-        # What is wrong with the expanded text cannot be known before the placeholder has a value.
-        assert "$LATER" in str(server_from_entry(name, entry, read("").base).problem)
-        return
     with pytest.raises(ConfigError, match=words):
         server_from_entry(name, entry, read("").base)

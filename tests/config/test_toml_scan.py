@@ -43,7 +43,7 @@ def test_the_span_of_every_statement_is_its_value(text: str) -> None:
         assert tomli.loads(f"value = {value}").keys() == {"value"}
 
 
-@given(st.text('ab.="[]{},#\n\r \\\'1', max_size=60))
+@given(st.text("ab.=\"[]{},#\n\r \\'1", max_size=60))
 def test_the_scan_takes_any_text_and_understands_whatever_the_parser_does(text: str) -> None:
     found = scan(text)
     try:
@@ -187,7 +187,14 @@ def test_what_only_looks_like_a_bomb_is_read(name: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['a="""\n' * 60_000, 'x=["\\"""' * 60_000, "a = '" * 100_000, "a=[" + "#\n" * 200_000, '"' * 300_000, "\\" * 300_000],
+    [
+        'a="""\n' * 60_000,
+        'x=["\\"""' * 60_000,
+        "a = '" * 100_000,
+        "a=[" + "#\n" * 200_000,
+        '"' * 300_000,
+        "\\" * 300_000,
+    ],
     ids=["open strings", "escapes", "quotes", "comments", "only quotes", "only backslashes"],
 )
 def test_hostile_nonsense_is_refused_in_linear_time(text: str) -> None:
@@ -197,7 +204,7 @@ def test_hostile_nonsense_is_refused_in_linear_time(text: str) -> None:
 
 
 def test_the_parser_never_sees_what_the_scan_did_not_understand() -> None:
-    with pytest.raises(ConfigError, match="moltis.toml:1:"):
+    with pytest.raises(ConfigError, match=r"moltis\.toml:1:"):
         parse("a = = 1\n" + "b" + ".b" * 20_000 + " = 1", "moltis.toml")
 
 
@@ -233,11 +240,10 @@ def test_a_syntax_error_has_its_place_and_a_remedy(text: str, place: str, words:
     assert words in raised.value.message
 
 
-@given(st.text('ab.="[]{},#\n \\\'1', max_size=40))
+@given(st.text("ab.=\"[]{},#\n \\'1", max_size=40))
 def test_a_syntax_error_never_quotes_the_file_nor_holds_it(text: str) -> None:
     secret = "hunter22hunter22"
-    try:
-        parse(f'KEY = "{secret}"\n{text}"{secret}"', "m")
-    except ConfigError as error:
-        assert secret not in str(error)
-        assert error.__cause__ is None
+    with pytest.raises(ConfigError) as raised:
+        parse(f'KEY = "{secret}"\n{text}"{secret}"\n= nothing', "m")
+    assert secret not in str(raised.value)
+    assert raised.value.__cause__ is None

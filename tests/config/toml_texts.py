@@ -39,11 +39,11 @@ def string_text(draw: st.DrawFn, text: str) -> str:
     forms = [basic(text), '"""' + basic(text)[1:-1] + '"""']
     if "\r" not in text:
         quotes = text.replace("\\", "\\\\").replace('"""', '""\\"')
-        if all(c in "\n\t" or ord(c) >= 32 and c != "\x7f" for c in quotes) and not quotes.endswith('"'):
+        if all(c in "\n\t" or (ord(c) >= 32 and c != "\x7f") for c in quotes) and not quotes.endswith('"'):
             forms.append(f'"""\n{quotes}"""')
-        if all(c == "\t" or ord(c) >= 32 and c not in "\x7f'" for c in text):
+        if all(c == "\t" or (ord(c) >= 32 and c not in "\x7f'") for c in text):
             forms.append(f"'{text}'")
-        if all(c in "\n\t" or ord(c) >= 32 and c != "\x7f" for c in text) and "'''" not in text and text[-1:] != "'":
+        if all(c in "\n\t" or (ord(c) >= 32 and c != "\x7f") for c in text) and "'''" not in text and text[-1:] != "'":
             forms.append(f"'''\n{text}'''")
     return draw(st.sampled_from(forms))
 
@@ -72,7 +72,9 @@ def value_text(draw: st.DrawFn, value: Any) -> str:
 
 
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)), max_leaves=6
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
+    max_leaves=6,
 )
 TABLES = st.dictionaries(KEYS, st.one_of(VALUES, st.dictionaries(KEYS, VALUES, max_size=3)), max_size=5)
 

@@ -170,6 +170,18 @@ async def test_an_idle_client_makes_room_for_a_new_one(serve: Serve, dial: Dial,
         assert (await busy.json())["id"] == 1
 
 
+async def test_many_who_connect_at_once_are_all_answered_by_a_full_listener(serve: Serve, dial: Dial) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(serve(max_connections=20))
+        for _ in range(20):
+            idle = await stack.enter_async_context(dial())
+            await idle.call("daemon.status")
+        fresh = [await stack.enter_async_context(dial()) for _ in range(15)]
+        await idle.call("daemon.status")
+        for wire in fresh:
+            assert (await wire.call("daemon.status"))["name"] == "moltis"
+
+
 async def test_hundreds_of_clients_that_hold_big_unfinished_lines_are_bounded_together(
     serve: Serve, dial: Dial
 ) -> None:

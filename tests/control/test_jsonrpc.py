@@ -182,6 +182,11 @@ def test_brackets_in_strings_are_no_depth_and_64_levels_are_allowed() -> None:
     assert isinstance(jsonrpc.parse(wide), Request)
 
 
+def test_an_error_whose_words_are_no_unicode_is_told_all_the_same() -> None:
+    reply = json.loads(jsonrpc.error(b"1", -32005, "it said \udcff", {"hint": "\udcff"}))
+    assert reply["error"] == {"code": -32005, "message": "it said \\udcff"}
+
+
 def test_a_name_given_twice_counts_as_its_last() -> None:
     message = jsonrpc.parse(b'{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}')
     assert isinstance(message, Request)

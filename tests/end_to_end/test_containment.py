@@ -75,8 +75,8 @@ def test_kill_9_of_the_warden_leaves_nothing_of_its_servers_and_all_run_again(da
     old = set(before.values()) | set(grandchildren.values())
     wait_until("the old trees are gone", lambda: not any(map(alive, old)), GONE_WITHIN)
     for name, pid in before.items():
-        status = daemon.wait_for(name, "ready")
-        assert status["pid"] != pid
+        wait_until(f"{name} is another process", lambda n=name, p=pid: daemon.status(n)["pid"] not in (None, p))
+    daemon.wait_all("ready")
     assert daemon.process is not None
     assert daemon.process.poll() is None
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from harness import QUICK, Connection, Daemon, wait_until
-from processes import marked
 
 BOUND = float(QUICK["stop_eof_secs"]) + float(QUICK["stop_term_secs"]) + 1.0
 STUBBORN = ("eof-ignoring", "ignterm")
@@ -164,8 +163,8 @@ def test_a_stale_socket_is_taken_over(daemon: Daemon) -> None:
     daemon.signal(signal.SIGKILL)
     daemon.wait_exit(1)
     assert daemon.socket.exists()
-    daemon.start().wait_for("s", "ready")
-    assert len(marked(daemon.mark)) == 1
+    status = daemon.start().wait_for("s", "ready")
+    daemon.assert_nothing_left(but=[status["pid"]])
 
 
 def test_a_deleted_socket_is_bound_again(daemon: Daemon) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import anyio
 import pytest
-from scripted_life import CRASHES, HEALTHY, MUTE, PLAN, Script, World, limits
+from scripted_life import CRASHES, HEALTHY, MUTE, PLAN, Script, ScriptedLife, World, limits
 
 from moltis.config.plan import Limits, Shown, StdioLaunch
+from moltis.server.actor import Actor
 from moltis.server.lifecycle import AuthDone, State, Wanted
 from moltis.server.slots import StartSlots
 from moltis.transport import Ended
@@ -93,6 +95,9 @@ async def test_answers_to_heartbeats_are_in_the_status() -> None:
         await anyio.sleep(61)
         status = actor.status()
         assert (status.heartbeat_latency_ms, status.last_heartbeat_at) == (2.0, "2026-11-20T12:01:00.000Z")
+        actor.restart()
+        await actor.wait_state(State.STARTING)
+        assert actor.status().last_heartbeat_at is None
 
 
 @pytest.mark.parametrize("fast", [False, True])
@@ -117,15 +122,30 @@ async def test_a_second_impatient_shutdown_kills() -> None:
         assert anyio.current_time() == pytest.approx(1.0)
 
 
-async def test_nothing_posted_after_shutdown_has_an_effect() -> None:
+def toggle(actor: Actor[ScriptedLife]) -> None:
+    actor.reconfigure(replace(PLAN, enabled=False))
+    actor.reconfigure(PLAN)
+
+
+@pytest.mark.parametrize("ask", [Actor.restart, lambda actor: actor.want(Wanted.RUN), toggle])
+async def test_nothing_asked_after_shutdown_has_an_effect(ask: Callable[[Actor[ScriptedLife]], None]) -> None:
     world = World([Script(stop_takes=1)])
     async with world.running() as actor:
         await actor.wait_state(State.READY)
         actor.shutdown()
-        actor.restart()
-        actor.want(Wanted.RUN)
-        actor.reconfigure(replace(PLAN, launch=StdioLaunch("other")))
+        ask(actor)
+        with anyio.fail_after(3):
+            assert await actor.wait_state(State.STOPPED)
+            await actor.wait_handled()
+        assert actor.state is State.STOPPED
     assert world.begun == 1
+
+
+async def test_what_was_asked_just_before_shutdown_does_not_outlive_it() -> None:
+    world = World([CRASHES])
+    async with world.running() as actor:
+        await actor.wait_state(State.COOLDOWN)
+        actor.post(AuthDone())
 
 
 async def test_start_and_stop_back_to_back_leave_no_run() -> None:
@@ -158,6 +178,31 @@ async def test_a_stop_while_waiting_for_a_start_slot_needs_no_run() -> None:
         await actor.wait_state(State.STOPPED)
     assert world.begun == 0
     taken.release()
+
+
+async def test_a_slot_that_comes_together_with_a_stop_begins_no_run() -> None:
+    for _ in range(30):  # which of the two tasks goes first is chance
+        slots = StartSlots(1, hold_secs=1000)
+        taken = await slots.acquire()
+        world = World(slots=slots)
+        async with world.running() as actor:
+            await actor.wait_state(State.STARTING)
+            await anyio.sleep(1)
+            taken.release()
+            actor.want(Wanted.STOPPED)
+            await actor.wait_state(State.STOPPED)
+            assert world.begun == 0 or world.path[-2:] == ["stopping", "stopped"]
+            with anyio.fail_after(1):
+                (await slots.acquire()).release()
+
+
+async def test_a_server_that_fails_gives_its_start_slot_back_at_once() -> None:
+    slots = StartSlots(1, hold_secs=1000)
+    crashing, other = World([CRASHES], slots=slots), World(slots=slots)
+    async with crashing.running() as first, other.running() as second:
+        await first.wait_state(State.BACKOFF)
+        await second.wait_state(State.READY)
+        assert anyio.current_time() == 0
 
 
 async def test_waiting_for_a_start_slot_is_no_startup_timeout() -> None:

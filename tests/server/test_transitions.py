@@ -198,13 +198,13 @@ def test_being_ready_forgives_nothing_before_it_is_stable() -> None:
 
 
 def test_a_stable_time_forgives_everything_at_its_deadline() -> None:
-    server = Server()
+    server = Server(replace(POLICY, stable_after_secs=100.0))
     crash_until_cooldown(server)
     server.wait().on(Admitted(), Opened(1), Initialized())
     ready_at = server.now
     while server.life.attempts:
         server.wait().on(Alive())
-    assert server.now == ready_at + POLICY.stable_after_secs
+    assert server.now == ready_at + 100
     assert server.on(CRASH).life.delay_secs == 0.5
 
 
@@ -212,6 +212,13 @@ def test_a_run_that_ends_in_the_moment_that_forgives_is_forgiven() -> None:
     server = Server().on(RUN, CRASH).wait().on(Admitted(), Opened(1), Initialized())
     server.now += POLICY.stable_after_secs
     assert server.on(CRASH).life.attempts == 1
+
+
+@pytest.mark.parametrize("leaves", [(STOP, CRASH, RUN), (AuthRequired(), CRASH, AuthDone())])
+def test_whatever_ends_a_stable_run_the_count_is_forgiven(leaves: tuple[Event, ...]) -> None:
+    server = Server().on(RUN, CRASH).wait().on(Admitted(), Opened(1), Initialized())
+    server.now += POLICY.stable_after_secs
+    assert server.on(*leaves).life.attempts == 0
 
 
 def test_heartbeats_are_sent_at_their_interval_and_answers_start_the_count_anew() -> None:

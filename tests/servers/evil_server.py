@@ -247,10 +247,17 @@ class Server:
                 heapq.heappop(self.timers)[2]()
 
 
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
 def own_circumstances() -> dict[str, Any]:
-    listing = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
-    fds = sorted(int(n) for n in os.listdir(listing) if int(n) != listing)
-    os.close(listing)
+    listed = os.listdir("/proc/self/fd")  # the descriptor it was read through is among them, and closed by now
+    fds = sorted(int(n) for n in listed if is_open(int(n)))
     with open("/proc/self/status") as status:
         signals = dict(line.rstrip("\n").split(":\t", 1) for line in status if line.startswith("Sig"))
     return {

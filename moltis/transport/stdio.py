@@ -1,0 +1,355 @@
+"""A local server over its standard streams (MCP 2025-11-25, Transports, stdio).
+
+It knows lines, not JSON: whether a line is a message is the session's business. The one rule: whatever the server
+does, its stdout and stderr are read, the loop never waits for it, and it is over within bounds that have names.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+
+from moltis.config.plan import Limits, StdioLaunch
+from moltis.transport import ConnectionClosed, Ended, OpenFailed, Receiver
+from moltis.transport.containment import Warden
+from moltis.transport.frames import Framer, StderrLines
+from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost
+from moltis.transport.wire import (
+    Cancellable,
+    PipeReader,
+    PipeWriter,
+    call_later,
+    now,
+    open_pipe_reader,
+    open_pipe_writer,
+)
+
+BASE_ENV: Final = frozenset({"HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER"})
+"""What a server gets of the daemon's environment, with every LC_*; the rest may hold what is none of its business."""
+
+STDOUT_PIPE_BYTES: Final = 256 * 1024
+F_SETPIPE_SZ: Final = 1031
+"""fcntl(2), Linux: a 1 MB answer is then handed over in four pieces instead of sixteen."""
+
+HALF_CLOSED_SECS: Final = 0.5
+"""A server closes its streams a moment before it exits; one that lives on after this long is of no use any more."""
+MIN_STALL_SECS: Final = 1.0
+MAX_BUFFERED_BYTES: Final = 64 * 1024 * 1024
+JOIN_BYTES: Final = 64 * 1024
+"""Up to here it is cheaper to copy a message for its newline's sake than to write twice."""
+DRAIN_BYTES: Final = 1024 * 1024
+"""What is still read after the exit: all that a pipe can hold, while a grandchild may be writing for ever."""
+DROPPED_REPORT_SECS: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Reports:
+    scrub: Callable[[str], str]
+    on_stderr_line: Callable[[str], None]
+    on_stderr_dropped: Callable[[int], None]
+    on_oversized: Callable[[int], None]
+
+
+class StdioTransport:
+    """Starts one local server through the warden and speaks to it; implements `transport.Transport`."""
+
+    def __init__(
+        self,
+        name: str,
+        launch: StdioLaunch,
+        limits: Limits,
+        warden: Warden,
+        *,
+        scrub: Callable[[str], str],
+        on_stderr_line: Callable[[str], None],
+        on_stderr_dropped: Callable[[int], None],
+        on_oversized: Callable[[int], None] = lambda count: None,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
+        """`scrub` takes the secrets out of a text. The reports are called on the loop: each stderr line, scrubbed;
+        how many lines of stderr were not reported, at most once a second; how many messages were over
+        `max_message_bytes` and ignored. `environ` is the daemon's own environment.
+        """
+        self._name = name
+        self._launch = launch
+        self._limits = limits
+        self._warden = warden
+        self._reports = _Reports(scrub, on_stderr_line, on_stderr_dropped, on_oversized)
+        self._environ = environ
+
+    def __repr__(self) -> str:
+        return f"StdioTransport({self._name!r}, {self._launch!r})"
+
+    async def open(self, receive: Receiver) -> StdioConnection:
+        """Start the server. It has been executed when this returns; cancelling leaves nothing behind.
+
+        Raises:
+            OpenFailed: it could not be started (`spawn_failed`, or `warden_lost`).
+        """
+        connection = StdioConnection(self._limits, receive, self._reports)
+        pipes: list[int] = []
+        try:
+            for _ in range(3):
+                pipes += os.pipe()
+            stdin_fd, stdin, stdout, stdout_fd, stderr, stderr_fd = pipes
+            _widen(stdout)
+            process = await self._warden.spawn(
+                [self._launch.command, *self._launch.args],
+                child_environment(self._environ, self._launch.env),
+                self._launch.cwd or _own_folder(),
+                stdin_fd,
+                stdout_fd,
+                stderr_fd,
+                connection.exited,
+            )
+            for fd in (stdin, stdout, stderr):
+                pipes.remove(fd)
+        except WardenLost as error:
+            raise OpenFailed(Ended("warden_lost", error.message)) from error
+        except SpawnError as error:
+            raise OpenFailed(Ended("spawn_failed", self._reports.scrub(error.message))) from error
+        except OSError as error:
+            raise OpenFailed(Ended("spawn_failed", f"cannot open pipes: {error.strerror}")) from error
+        finally:
+            for fd in pipes:
+                os.close(fd)
+        connection.begin(process, stdin, stdout, stderr)
+        return connection
+
+
+class StdioConnection:
+    """One running server; implements `transport.Connection`."""
+
+    def __init__(self, limits: Limits, receive: Receiver, reports: _Reports) -> None:
+        self._limits = limits
+        self._receive = receive
+        self._reports = reports
+        self._framer = Framer(limits.max_message_bytes)
+        self._stderr_lines = StderrLines(self._clean)
+        self._process: SpawnedProcess | None = None
+        self._stdin: PipeWriter | None = None
+        self._stdout: PipeReader | None = None
+        self._stderr: PipeReader | None = None
+        self._timers: dict[str, Cancellable] = {}
+        self._trouble: tuple[str, str] | None = None
+        self._dropped_told = 0
+        self._oversized_told = 0
+        self._ending = False
+        self._exited = False
+        self._drained = anyio.Event()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    @property
+    def buffered(self) -> int:
+        """Bytes queued for a server that is not reading them."""
+        return self._stdin.buffered if self._stdin is not None else 0
+
+    def send(self, message: bytes) -> None:
+        """Queue one message (no newline inside, none at the end).
+
+        Raises:
+            ConnectionClosed: it is over or ending, or 64 MiB are waiting to be read by the server already.
+        """
+        if self._ending or self._exited or self._stdin is None:
+            raise ConnectionClosed
+        if self._stdin.buffered + len(message) > MAX_BUFFERED_BYTES:
+            self._fail("write_stalled", f"stopped reading: {self._stdin.buffered} bytes wait in its stdin")
+            raise ConnectionClosed
+        if len(message) <= JOIN_BYTES:
+            self._stdin.write(message + b"\n")
+        else:
+            self._stdin.write(message)
+            self._stdin.write(b"\n")
+        if self._stdin.buffered and "stall" not in self._timers:
+            self._later("stall", self._stall_secs, self._check_stall)
+
+    def stderr_tail(self) -> tuple[str, ...]:
+        """Give the last lines of stderr, at most 20, scrubbed; also those that were too many to be reported."""
+        return self._stderr_lines.tail()
+
+    def stop(self) -> None:
+        """Close stdin; after `stop_eof_secs` SIGTERM, after another `stop_term_secs` SIGKILL, to the whole tree."""
+        if self._ending or self._exited:
+            return
+        self._ending = True
+        self._cancel_timers()
+        if self._stdin is not None:
+            self._stdin.close()
+        self._later("term", self._limits.stop_eof_secs, self._term)
+
+    def kill(self) -> None:
+        """End the whole tree with SIGKILL now."""
+        self._ending = True
+        if not self._exited:
+            self._cancel_timers()
+        if self._stdin is not None:
+            self._stdin.abort()
+        if self._process is not None:
+            self._process.kill()
+
+    async def wait_closed(self) -> Ended:
+        """Wait until no process of it is left, and say how it ended. May be waited for by many, and again."""
+        await self._drained.wait()
+        assert self._process is not None
+        await self._process.wait_gone()
+        return self._ended(self._process)
+
+    # What the transport tells
+
+    def begin(self, process: SpawnedProcess, stdin: int, stdout: int, stderr: int) -> None:
+        """Take over a running process and our ends of its pipes."""
+        self._process = process
+        self._stdin = open_pipe_writer(stdin, self._stdin_broken)
+        self._stdout = open_pipe_reader(stdout, self._heard, self._stdout_ended)
+        self._stderr = open_pipe_reader(stderr, self._complained, self._stderr_ended)
+        if self._exited:
+            self.exited()
+
+    def exited(self) -> None:
+        """Take note that the leader has ended: what its pipes still hold is read, and they are closed.
+
+        Whatever else holds them (a grandchild) is being ended by the warden, and is not waited for here.
+        """
+        self._exited = True
+        if self._stdin is None or self._stdout is None or self._stderr is None:
+            return  # it was faster than `begin`, which comes here again
+        self._cancel_timers()
+        self._stdin.abort()
+        if self._stdout.is_open:
+            self._heard(self._stdout.drain(DRAIN_BYTES))
+        self._stdout.close()
+        if self._stderr.is_open:
+            self._complained(self._stderr.drain(DRAIN_BYTES))
+            self._stderr.close()
+            self._stderr_ended()
+        self._cancel_timers()
+        self._tell_dropped()
+        self._drained.set()
+
+    # What its pipes say
+
+    def _heard(self, data: bytes) -> None:
+        for message in self._framer.feed(data):
+            self._receive(message)
+        if self._framer.oversized > self._oversized_told:
+            new = self._framer.oversized - self._oversized_told
+            self._oversized_told = self._framer.oversized
+            self._reports.on_oversized(new)
+
+    def _stdout_ended(self) -> None:
+        if not self._ending:
+            self._later("half", HALF_CLOSED_SECS, lambda: self._fail("disconnected", "closed its stdout and ran on"))
+
+    def _stdin_broken(self, error: OSError) -> None:
+        if not self._ending and "half" not in self._timers:
+            self._later("half", HALF_CLOSED_SECS, lambda: self._fail("disconnected", "closed its stdin and ran on"))
+
+    def _complained(self, data: bytes) -> None:
+        for line in self._stderr_lines.feed(data, now()):
+            self._reports.on_stderr_line(line)
+        if self._stderr_lines.dropped_lines > self._dropped_told and "dropped" not in self._timers:
+            self._later("dropped", DROPPED_REPORT_SECS, self._tell_dropped)
+
+    def _stderr_ended(self) -> None:
+        for line in self._stderr_lines.finish():
+            self._reports.on_stderr_line(line)
+
+    def _tell_dropped(self) -> None:
+        new = self._stderr_lines.dropped_lines - self._dropped_told
+        self._dropped_told += new
+        if new:
+            self._reports.on_stderr_dropped(new)
+
+    def _clean(self, line: bytes) -> str:
+        return self._reports.scrub(line.decode("utf-8", errors="replace"))
+
+    # How it ends
+
+    @property
+    def _stall_secs(self) -> float:
+        return max(MIN_STALL_SECS, self._limits.request_timeout_secs)
+
+    def _check_stall(self) -> None:
+        assert self._stdin is not None
+        if not self._stdin.buffered:
+            return
+        left = self._stall_secs - self._stdin.stuck_secs
+        if left > 0:
+            self._later("stall", left, self._check_stall)
+        else:
+            waited = f"{self._stall_secs:g} s"
+            self._fail(
+                "write_stalled", f"read nothing for {waited} while {self._stdin.buffered} bytes wait in its stdin"
+            )
+
+    def _fail(self, kind: str, message: str) -> None:
+        if self._trouble is None:
+            self._trouble = (kind, message)
+        self.kill()
+
+    def _term(self) -> None:
+        assert self._process is not None
+        self._process.term()
+        self._later("kill", self._limits.stop_term_secs, self.kill)
+
+    def _later(self, what: str, secs: float, callback: Callable[[], None]) -> None:
+        def fire() -> None:
+            self._timers.pop(what, None)
+            callback()
+
+        self._timers[what] = call_later(secs, fire)
+
+    def _cancel_timers(self) -> None:
+        while self._timers:
+            self._timers.popitem()[1].cancel()
+
+    def _ended(self, process: SpawnedProcess) -> Ended:
+        kind, message = "exited", exit_words(process.exit_code)
+        if process.is_lost:
+            kind, message = "warden_lost", "was ended with the warden process, which died"
+        elif self._trouble is not None:
+            kind, message = self._trouble
+        if process.left_behind:
+            message += f"; {process.left_behind} of its processes could not be ended"
+        return Ended(kind, message, process.exit_code, self.stderr_tail())
+
+
+def child_environment(environ: Mapping[str, str], own: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """Give the whole environment of a server: a few names of the daemon's, then the server's own."""
+    base = {name: value for name, value in environ.items() if name in BASE_ENV or name.startswith("LC_")}
+    return base | dict(own)
+
+
+def exit_words(code: int | None) -> str:
+    """Say how a process ended; `code` is negative for a signal, None when it is not known."""
+    if code is None:
+        return "ended, and its exit code is not known"
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"
+
+
+def _own_folder() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed under us
+        return "/"
+
+
+def _widen(fd: int) -> None:
+    try:
+        fcntl.fcntl(fd, F_SETPIPE_SZ, STDOUT_PIPE_BYTES)
+    except OSError:
+        pass  # not Linux, or this user's pipes have had their share: it works with less

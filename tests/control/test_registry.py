@@ -1,0 +1,102 @@
+"""Dispatch: whatever is asked, there is exactly one answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import pytest
+from control_fakes import FakeDaemon
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moltis.control import jsonrpc
+from moltis.control.events import Subscription
+from moltis.control.methods import METHODS
+from moltis.control.registry import Nothing, Registry
+
+
+class FakeTask:
+    def cancel(self) -> None: ...
+
+
+class FakeCaller:
+    """Counts tasks instead of running them."""
+
+    def __init__(self) -> None:
+        self.subscriptions: dict[str, Subscription] = {}
+        self.tasks: list[Callable[[], Awaitable[None]]] = []
+
+    @property
+    def sink(self) -> FakeCaller:
+        return self
+
+    def has_room(self) -> bool:
+        return True
+
+    def send(self, line: bytes) -> None:
+        raise AssertionError("nothing is sent before the reply")
+
+    def after_reply(self, callback: Callable[[], None]) -> None: ...
+
+    def start(self, work: Callable[[], Awaitable[None]]) -> FakeTask:
+        self.tasks.append(work)
+        return FakeTask()
+
+
+def dispatch(method: str, params: Any, registry: Registry = METHODS) -> tuple[list[dict[str, Any]], FakeCaller]:
+    caller, replies = FakeCaller(), list[bytes]()
+    raw = None if params is None else msgspec.Raw(json.dumps(params).encode())
+    registry.dispatch(jsonrpc.Request(b"1", method, raw), FakeDaemon(), caller, replies.append)
+    return [json.loads(r) for r in replies], caller
+
+
+PARAMS = sorted({f.encode_name for m in METHODS.methods.values() for f in msgspec.structs.fields(m.params)})
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.sampled_from(["alpha"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    st.sampled_from(sorted(METHODS.methods)) | st.text(),
+    st.none() | st.lists(values) | st.dictionaries(st.sampled_from(PARAMS) | st.text(), values, max_size=4),
+)
+def test_every_request_gets_one_answer_or_one_task(method: str, params: Any) -> None:
+    replies, caller = dispatch(method, params)
+    assert len(replies) + len(caller.tasks) == 1
+    for reply in replies:
+        assert reply["id"] == 1
+        if "error" in reply:
+            assert reply["error"]["code"] != -32603, reply
+            assert set(reply["error"]["data"]) >= {"kind", "server", "hint"}
+
+
+def test_a_result_that_is_no_json_is_our_fault() -> None:
+    registry = Registry()
+
+    @registry.method("odd")
+    def odd(params: Nothing, daemon: Any) -> object:
+        """Give what cannot be encoded."""
+        return object()
+
+    replies, _ = dispatch("odd", None, registry)
+    assert replies[0]["error"]["code"] == -32603
+
+
+def test_a_method_without_a_docstring_is_not_registered() -> None:
+    registry = Registry()
+
+    def mute(params: Nothing, daemon: Any) -> None:
+        pass
+
+    with pytest.raises(AssertionError, match="no docstring"):
+        registry.method("mute")(mute)
+
+
+def test_a_caller_that_goes_away_ends_only_what_is_of_use_to_nobody_else() -> None:
+    ends = {m.name for m in METHODS.methods.values() if m.lasts == "while connected"}
+    assert ends == {"mcp.call", "mcp.read_resource", "mcp.get_prompt", "mcp.test"}
