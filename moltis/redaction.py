@@ -21,6 +21,9 @@ INVALID_URL = "[invalid URL]"
 SHORTEST_SECRET = 6
 """Characters a value must have to be searched for: shorter ones ("true", "8080") occur everywhere by chance."""
 
+_FEW_FORMS = 40
+"""Up to so many, searching for each is cheaper than looking at each place of the text: 2 us against 90 us a kB."""
+
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _PLACEHOLDER = re.compile(
     rf"""\$(?:
@@ -189,24 +192,21 @@ class Scrubber:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._forms: tuple[str, ...] = ()
-        self._heads: frozenset[str] = frozenset()
+        self._by_head: dict[str, list[str]] = {}
         self.update(secrets)
 
     def update(self, secrets: Iterable[str]) -> None:
         """Forget the old secrets and know these; holders of this object see them from the next text on."""
         forms = {form for secret in set(secrets) if len(secret) >= SHORTEST_SECRET for form in _forms(secret)}
         self._forms = tuple(sorted(form for form in forms if len(form) >= SHORTEST_SECRET))
-        self._heads = frozenset(form[:SHORTEST_SECRET] for form in self._forms)
+        by_head: dict[str, list[str]] = {}
+        for form in self._forms:
+            by_head.setdefault(form[:SHORTEST_SECRET], []).append(form)
+        self._by_head = by_head
 
     def text(self, text: str) -> str:
         """Give the text without any character of any occurrence of a secret; the same object when none is in it."""
-        forms = self._forms
-        if len(forms) > len(text):
-            # Many secrets and a short text: one look at each window of the text is cheaper than one at each secret.
-            windows = {text[i : i + SHORTEST_SECRET] for i in range(len(text) - SHORTEST_SECRET + 1)}
-            if windows.isdisjoint(self._heads):
-                return text
-        found = [form for form in forms if form in text]
+        found = [form for form in self._candidates(text) if form in text]
         if not found:
             return text
         pieces: list[str] = []
@@ -215,6 +215,12 @@ class Scrubber:
             pieces += (text[done:start], REDACTED)
             done = end
         return "".join((*pieces, text[done:]))
+
+    def _candidates(self, text: str) -> Iterable[str]:
+        if len(self._forms) <= _FEW_FORMS:
+            return self._forms
+        windows = {text[i : i + SHORTEST_SECRET] for i in range(len(text) - SHORTEST_SECRET + 1)}
+        return [form for head in windows & self._by_head.keys() for form in self._by_head[head]]
 
     def value(self, value: Any) -> Any:
         """Give a JSON value with every string in it scrubbed, keys included."""

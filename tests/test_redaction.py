@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from urllib.parse import quote, quote_plus
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from moltis.redaction import INVALID_URL, REDACTED, Malformed, Scrubber, Secret, Template, Unresolved, shown_url
@@ -79,6 +79,7 @@ def test_a_template_knows_its_names_and_hides_its_text() -> None:
     assert Secret("a") == Secret("a") != Secret("b")
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_doubling_every_dollar_makes_any_text_literal(text: str) -> None:
     template = Template(text.replace("$", "$$"))
@@ -86,6 +87,7 @@ def test_doubling_every_dollar_makes_any_text_literal(text: str) -> None:
     assert template.expand(lambda _: pytest.fail("nothing to look up")) == text
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[A-Z_][A-Z0-9_]{0,5}", fullmatch=True), st.text(min_size=1).filter(str.strip)))
 def test_what_a_lookup_gives_is_never_looked_into(values: dict[str, str]) -> None:
     text = "|".join(f"${{{name}}}" for name in values)
@@ -137,6 +139,7 @@ SECRETS = st.text(st.characters(codec="utf-8"), min_size=6, max_size=30)
 URL_TEXT = st.text("abcXYZ019$_{}:-&=;", max_size=12)
 
 
+@settings(deadline=None)
 @given(URL_TEXT, URL_TEXT, st.text("abcdefghij", min_size=8, max_size=12).map(lambda s: "Q" + s))
 def test_a_literal_in_userinfo_query_or_fragment_is_never_shown(before: str, after: str, secret: str) -> None:
     for url in (
@@ -147,6 +150,7 @@ def test_a_literal_in_userinfo_query_or_fragment_is_never_shown(before: str, aft
         assert secret not in shown_url(url)
 
 
+@settings(deadline=None)
 @given(st.lists(SECRETS, min_size=1, max_size=5), st.lists(st.text(max_size=10), min_size=1, max_size=6), st.data())
 def test_no_form_of_a_secret_survives(secrets: list[str], around: list[str], data: st.DataObject) -> None:
     assume(not any(s in REDACTED or REDACTED in s for s in secrets))
@@ -168,6 +172,7 @@ def test_no_form_of_a_secret_survives(secrets: list[str], around: list[str], dat
         assert all(form(secret) not in scrubbed for form in forms)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=5), SECRETS)
 def test_a_secret_inside_of_base64_is_found_at_any_offset(before: bytes, secret: str) -> None:
     encoded = base64.b64encode(before + b":" + secret.encode()).decode()

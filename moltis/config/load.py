@@ -141,10 +141,12 @@ def _servers(
     entries: Mapping[str, Any], base: Base, report: Report
 ) -> tuple[list[Planned], list[tuple[str, ServerSection]]]:
     planned: dict[str, Planned] = {}
+    taken: dict[str, str] = {}
     sections: list[tuple[str, ServerSection]] = []
     for name, raw in entries.items():
         path, start = (*SERVERS, name), len(report.problems)
-        if problem := name_problem(name[:80]) or _clash(name, planned):
+        other = taken.setdefault(name.lower(), name)
+        if problem := name_problem(name[:80]) or _clash(name, other):
             report.error(path, problem)
         section = read_section(ServerSection, raw, path, report)
         sections.append((name, section))
@@ -154,9 +156,8 @@ def _servers(
     return list(planned.values()), sections
 
 
-def _clash(name: str, taken: Iterable[str]) -> str | None:
-    other = same_but_for_case(name, taken)
-    return f"differs from the server {other!r} only by case" if other else None
+def _clash(name: str, other: str) -> str | None:
+    return None if name == other else f"differs from the server {other!r} only by case"
 
 
 def _presentable(name: str) -> str:

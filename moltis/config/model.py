@@ -54,6 +54,12 @@ def _plain(value: object) -> object:
     return value
 
 
+def _one_line(value: str) -> str:
+    if not value.isprintable() or len(value) > 200:
+        raise ValueError("must be one line of at most 200 characters")
+    return value
+
+
 Secs = Annotated[float, Field(ge=MIN_SECS, le=MAX_SECS, allow_inf_nan=False)]
 Text = Annotated[str, BeforeValidator(_plain)]
 Expandable = Annotated[Template, PlainValidator(_template)]
@@ -127,7 +133,7 @@ class ServerSection(LimitsSection):
     env: dict[str, Expandable] = {}
     cwd: Expandable | None = None
     enabled: bool = True
-    display_name: Text | None = None
+    display_name: Annotated[Text, AfterValidator(_one_line)] | None = None
     transport: Annotated[str, _one_of(TRANSPORTS, TRANSPORT_ALIASES)] | None = None
     url: Expandable | None = None
     headers: dict[str, Expandable] = {}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import tomli
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from toml_texts import KEYS, SCALARS, TABLES, documents
 
@@ -25,6 +25,7 @@ from moltis.errors import ConfigError, UnknownServer
 # The text ------------------------------------------------------------------------------------------------------------
 
 
+@settings(deadline=None)
 @given(st.recursive(SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(KEYS, v, max_size=3), max_leaves=8))
 def test_a_value_is_written_as_toml_that_means_it(value: Any) -> None:
     text = f"value = {rendered(value)}"
@@ -65,18 +66,21 @@ def without_empty(value: Any) -> Any:
     return {k: v for k, v in inner.items() if v != {}}
 
 
+@settings(deadline=None)
 @given(edits())
 def test_an_edited_text_means_what_was_meant(edit: tuple[str, dict[str, Any], dict[str, Any]]) -> None:
     text, old, new = edit
     assert same(without_empty(tomli.loads(changed(text, old, new))), without_empty(new))
 
 
+@settings(deadline=None)
 @given(documents())
 def test_an_edit_that_changes_nothing_changes_no_byte(text: str) -> None:
     tables = tomli.loads(text)
     assert changed(text, tables, copy.deepcopy(tables)) == text
 
 
+@settings(deadline=None)
 @given(documents(), st.data())
 def test_one_changed_value_leaves_every_other_byte_alone(text: str, data: st.DataObject) -> None:
     tables = tomli.loads(text)

@@ -97,7 +97,7 @@ WRONG_SERVER = {
     "env": ['"A=b"', "{ A = 1 }", "{ A = true }", '{ "A=B" = "x" }', '{ "" = "x" }', '{ A = "${" }', "[]"],
     "cwd": ["5", '""', '"${A:-${B}}"'],
     "enabled": ['"yes"', "1", "0"],
-    "display_name": ["5", '""'],
+    "display_name": ["5", '""', '"a\\nb"', '"\\u001b[2J"', f'"{"x" * 201}"'],
     "transport": ['"stdoi"', "5", '""', '"rest"'],
     "include_tools": ['"*"', "[1]", '[""]'],
     "exclude_tools": ["5"],

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moltis.config.overrides import EnvOverrides
@@ -43,6 +43,7 @@ def test_the_file_is_private_even_when_somebody_opened_it(tmp_path: Path) -> Non
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec="utf-8"), min_size=1).filter(lambda s: s.strip() and "\0" not in s))
 def test_any_text_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory, value: str) -> None:
     store = EnvOverrides(tmp_path_factory.mktemp("env") / "env.toml")

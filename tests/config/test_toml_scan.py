@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tomli
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from toml_texts import documents
 
@@ -28,6 +28,7 @@ def key_paths(value: Any, path: Path = ()) -> set[Path]:
     return found.union(*(key_paths(inner, (*path, key)) for key, inner in items))
 
 
+@settings(deadline=None)
 @given(documents())
 def test_the_scan_finds_exactly_the_keys_that_the_parser_finds(text: str) -> None:
     tables = tomli.loads(text)
@@ -36,6 +37,7 @@ def test_the_scan_finds_exactly_the_keys_that_the_parser_finds(text: str) -> Non
     assert set(found.lines) == key_paths(tables)
 
 
+@settings(deadline=None)
 @given(documents())
 def test_the_span_of_every_statement_is_its_value(text: str) -> None:
     for entry in scan(text).entries:
@@ -43,6 +45,7 @@ def test_the_span_of_every_statement_is_its_value(text: str) -> None:
         assert tomli.loads(f"value = {value}").keys() == {"value"}
 
 
+@settings(deadline=None)
 @given(st.text("ab.=\"[]{},#\n\r \\'1", max_size=60))
 def test_the_scan_takes_any_text_and_understands_whatever_the_parser_does(text: str) -> None:
     found = scan(text)
@@ -240,6 +243,7 @@ def test_a_syntax_error_has_its_place_and_a_remedy(text: str, place: str, words:
     assert words in raised.value.message
 
 
+@settings(deadline=None)
 @given(st.text("ab.=\"[]{},#\n \\'1", max_size=40))
 def test_a_syntax_error_never_quotes_the_file_nor_holds_it(text: str) -> None:
     secret = "hunter22hunter22"

@@ -55,9 +55,8 @@ def test_every_line_is_an_object_with_the_promised_members(daemon: Daemon) -> No
 def test_a_deleted_log_is_made_again(daemon: Daemon) -> None:
     started(daemon).log.unlink()
     stays_quick(daemon)
-    wait_until("a new file", daemon.log.exists, 12)
-    daemon.rpc("mcp.restart", name="s")
-    wait_until("it is written to", lambda: daemon.log.stat().st_size > 0)
+    wait_until("a new file is written to", lambda: daemon.text("s", "say", text="more") and daemon.log.exists(), 5)
+    wait_until("its lines are whole", lambda: daemon.records("moltis.mcp.stderr"))
 
 
 @pytest.mark.parametrize("when", ["before the start", "while it runs"])
