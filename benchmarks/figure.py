@@ -66,7 +66,7 @@ def row(figure: Figure) -> str:
     sign = "≥" if figure.at_least else "≤"
     limit = f"{sign} {number(figure.limit)}" if figure.limit is not None else ""
     aim = f"aim {number(figure.aim)}" if figure.aim is not None else ""
-    return f"{figure.name:<46} {number(figure.value):>12}  {limit:<12} {aim:<12} {figure.verdict:<17} {figure.detail}"
+    return f"{figure.name:<54} {number(figure.value):>10}  {limit:<12} {aim:<12} {figure.verdict:<17} {figure.detail}"
 
 
 def save(figures: list[Figure], path: Path) -> None:

@@ -66,7 +66,6 @@ IMPURE = {
 ONLY_IN = {
     "asyncio": {"moltis.transport.wire": "callbacks on pipes and sockets have no anyio form"},
     "pydantic": {"moltis.config": "moltis.toml is checked with it; wire types are msgspec"},
-    "tomlkit": {"moltis.config.edit": "edits the person's file, comments kept"},
     "tomli_w": {"moltis.config.overrides": "writes the one TOML file that is ours alone"},
     "structlog": {"moltis.logs": "the one sink"},
     "click": {"moltis.cli": "the command line"},

@@ -78,7 +78,7 @@ def _load(paths: Paths) -> tuple[Plan | None, list[Problem]]:
         loaded = offline.load(paths)
     except MoltisError as error:
         return None, [Problem(error.message, is_error=True)]
-    return loaded.plan, [Problem(str(p), p.severity == "error") for p in loaded.problems]
+    return loaded.plan, [Problem(str(p), p.fails_check) for p in loaded.problems]
 
 
 def _print(findings: list[Finding]) -> None:

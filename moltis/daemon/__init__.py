@@ -53,12 +53,12 @@ def main(paths: Paths) -> int:
         loaded = load(paths.config, overrides.values(), os.environ)
         scrubber = Scrubber(loaded.plan.secrets)
         plan = loaded.plan.daemon
-        logs.configure(paths.log, plan.log_level, plan.log_max_bytes, plan.log_backups, scrubber)
+        sink = logs.configure(paths.log, plan.log_level, plan.log_max_bytes, plan.log_backups, scrubber)
         _say(f"moltis {__version__}: {len(loaded.plan.servers)} servers of {paths.config}, log {paths.log}")
         try:
             anyio.run(
                 _run,
-                lambda: Daemon(paths, loaded, overrides, scrubber),
+                lambda: Daemon(paths, loaded, overrides, scrubber, sink),
                 paths,
                 lock,
                 backend="asyncio",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -63,7 +64,9 @@ class _Taught:
 class Daemon:
     """The running daemon; fits `control.api.DaemonApi`. All methods are called on the event loop."""
 
-    def __init__(self, paths: Paths, loaded: Loaded, overrides: EnvOverrides, scrubber: Scrubber) -> None:
+    def __init__(
+        self, paths: Paths, loaded: Loaded, overrides: EnvOverrides, scrubber: Scrubber, sink: logs.LogSink
+    ) -> None:
         self.events = Hub()
         self.ending = anyio.Event()
         self.warden = Warden()
@@ -72,6 +75,8 @@ class Daemon:
         self._loaded = loaded
         self._overrides = overrides
         self._scrubber = scrubber
+        self._thread = threading.get_ident()
+        sink.listener = self._logged
         self._taught: dict[str, _Taught] = {}
         self._reloading = anyio.Lock()
         self._started_at = datetime.now(UTC)
@@ -217,7 +222,7 @@ class Daemon:
         return load(self._paths.config, self._overrides.values(), os.environ)
 
     async def _edit(self, function: str, *arguments: Any) -> None:
-        # Imported here: tomlkit is for the one who edits, not for a daemon that runs for months.
+        # Imported here: most daemons never edit, and it is kept in memory for months.
         from moltis.config import edit
 
         async with self._reloading:
@@ -266,6 +271,11 @@ class Daemon:
             hooks=hooks,
             on_lists_changed=lambda kinds: self.events.publish("lists", name, lists=sorted(kinds)),
         )
+
+    def _logged(self, line: bytes) -> None:
+        # Records of other threads (there are few: a file read, a library's warning) are in the file only.
+        if self.events.wants("log") and threading.get_ident() == self._thread:
+            self.events.publish("log", None, record=msgspec.Raw(line.rstrip()))
 
     def _moved(self, name: str, entry: HistoryEntry) -> None:
         fields: dict[str, Any] = msgspec.to_builtins(entry)

@@ -57,6 +57,8 @@ class LogSink:
         self.level = level_number(level)
         self._scrubber = scrubber
         self._complain = complain or note_on_stderr
+        self.listener: Callable[[bytes], None] | None = None
+        """Told each line, scrubbed, on the thread that logged it; it must neither block, nor raise, nor log."""
         self._file = LogFile(path, max_bytes=max_bytes, backups=backups, complain=self._complain, lost=_lost_record)
         # A finalizer that the garbage collector runs inside `put` may log: the lock must let its own thread in.
         self._changed = threading.Condition(threading.RLock())
@@ -77,7 +79,10 @@ class LogSink:
 
     def accept(self, record: Record) -> None:
         """Scrub a record of `make_record` and put its line."""
-        self.put(finish(record, self._scrubber))
+        line = finish(record, self._scrubber)
+        self.put(line)
+        if self.listener is not None:
+            self.listener(line)
 
     def put(self, line: bytes) -> None:
         """Queue a whole line, or count it as dropped. Neither waits nor raises."""

@@ -41,7 +41,10 @@ class NoFacts:
 
 
 class Life(Protocol):
-    """One run of a server, from its first process to nothing being left of it. All calls come on the event loop."""
+    """One run of a server, from its first process to nothing being left of it.
+
+    All calls come on the event loop. None but `run` may raise.
+    """
 
     async def run(self) -> transport.Ended:
         """Live; return when nothing is left, however it came. Cancelling it leaves nothing either."""

@@ -149,7 +149,7 @@ def _watch(life: Lifecycle, moment: Moment, effect: Effect | None = None) -> Tra
 
 def _next_probe_at(run: Run, policy: Policy) -> float:
     """Probes keep their distance even when one is lost: a server that is busy for a minute is not a dead one."""
-    return run.probed_at + max(policy.heartbeat_interval_secs, policy.heartbeat_timeout_secs)
+    return run.probed_at + policy.heartbeat_interval_secs
 
 
 def _probe_lost_at(run: Run, policy: Policy) -> float:

@@ -98,8 +98,9 @@ class Session:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._dialogue.watch_deadlines)
                 tasks.start_soon(self._serve, connection)
-                ended = self._over(await connection.wait_closed())
+                self._over(await connection.wait_lost())  # whoever waits for an answer need not wait for the sweep
                 tasks.cancel_scope.cancel()
+            ended = self._over(await connection.wait_closed())
         except Exception as fault:
             self._trouble = Ended("internal", f"a fault of moltis: {_words(fault)}")
         finally:
@@ -298,7 +299,7 @@ class Session:
         return agreed
 
     def _give_up(self, connection: Connection, kind: str, message: str) -> None:
-        if self._dialogue.broken or self._ending is not None:
+        if self._dialogue.broken or self._state == "over" or self._ending is not None:
             return  # it is ending already, and why is told by the connection
         self._trouble = Ended(kind, message, None, connection.stderr_tail())
         connection.kill()

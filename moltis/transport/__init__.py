@@ -60,6 +60,9 @@ class Connection(Protocol):
     def kill(self) -> None:
         """End it now. Idempotent."""
 
+    async def wait_lost(self) -> Ended:
+        """Wait until no answer can come any more, and say how that happened; something of it may be left yet."""
+
     async def wait_closed(self) -> Ended:
         """Wait until nothing of it is left, no process and no descriptor, and say how it ended."""
 

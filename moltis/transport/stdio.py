@@ -196,6 +196,12 @@ class StdioConnection:
         if self._process is not None:
             self._process.kill()
 
+    async def wait_lost(self) -> Ended:
+        """Wait until the leader has ended and its pipes are read empty."""
+        await self._drained.wait()
+        assert self._process is not None
+        return self._ended(self._process)
+
     async def wait_closed(self) -> Ended:
         """Wait until no process of it is left, and say how it ended. May be waited for by many, and again."""
         await self._drained.wait()

@@ -258,9 +258,13 @@ def test_two_missed_heartbeats_and_a_late_answer_are_life() -> None:
     assert (server.state, server.life.run.missed) == (State.READY, 0)
 
 
-def test_heartbeats_further_apart_in_timeout_than_in_interval_never_overlap() -> None:
+def test_a_timeout_longer_than_the_interval_delays_only_probes_after_one_that_is_not_answered() -> None:
     policy = replace(POLICY, heartbeat_interval_secs=1.0, heartbeat_timeout_secs=4.0)
-    assert unanswered(Server(policy).ready(), 3) == [1004, 1008, 1012]
+    server = Server(policy).ready()
+    server.wait().on(Alive()).wait().on(Alive())
+    assert server.now == 1002
+    assert unanswered(server, 3) == [1003, 1007, 1011]
+    assert (server.state, server.now) == (State.STOPPING, 1015)
 
 
 @pytest.mark.parametrize("max_missed", [1, 3])

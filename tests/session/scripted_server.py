@@ -92,6 +92,7 @@ class ScriptedConnection:
         self._ended: Ended | None = None
         self.stopped = 0
         self.killed = 0
+        self.lingers_secs = 0.0
 
     @property
     def pid(self) -> int | None:
@@ -140,6 +141,11 @@ class ScriptedConnection:
         self.end(Ended("exited", "was killed", -9, self.stderr_tail()))
 
     async def wait_closed(self) -> Ended:
+        ended = await self.wait_lost()
+        await anyio.sleep(self.lingers_secs)
+        return ended
+
+    async def wait_lost(self) -> Ended:
         await self._closed.wait()
         assert self._ended is not None
         return self._ended

@@ -194,6 +194,17 @@ async def test_an_awaited_request_that_is_cancelled_is_cancelled_upstream() -> N
         running.session.stop()
 
 
+async def test_a_call_in_flight_does_not_wait_until_what_its_server_left_behind_is_gone() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=silent)).until_ready()
+        running.session.call_tool("t", None, None, running.replies.append)
+        running.server.connection.lingers_secs = 2.0
+        dies_at = anyio.current_time()
+        running.server.connection.end(Ended("exited", "exited with code 3", 3))
+        await running.until_reply()
+        assert anyio.current_time() == dies_at
+
+
 async def test_calls_in_flight_fail_at_once_with_how_the_server_ended() -> None:
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, legacy(tools__call=silent)).until_ready()
