@@ -1,7 +1,7 @@
 """`moltis run`: from paths to an exit code.
 
-    start: refuse early (lock, config), then log, warden, supervisor, control socket, READY=1
-    end:   STOPPING=1, all servers at once, control socket, warden, log
+start: refuse early (lock, config), then log, warden, supervisor, control socket, READY=1
+end:   STOPPING=1, all servers at once, control socket, warden, log
 """
 
 from __future__ import annotations
@@ -153,4 +153,4 @@ def _has_uvloop() -> bool:
 
 def _say(text: str) -> None:
     if sys.stderr is not None and sys.stderr.isatty():
-        print(text, file=sys.stderr)
+        sys.stderr.write(f"{text}\n")

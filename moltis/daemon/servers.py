@@ -108,5 +108,3 @@ async def try_once(plan: ServerPlan, make_session: Callable[[ServerPlan, _FirstN
 def _in_words(ended: Ended) -> str:
     tail = " | ".join(ended.stderr_tail[-3:])
     return f"{ended.message}; its last words: {tail}" if tail else ended.message
-
-

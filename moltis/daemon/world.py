@@ -164,10 +164,8 @@ class Daemon:
         return self._loaded.plan.defaults.request_timeout_secs
 
     async def try_server(self, name: str, entry: Mapping[str, Any] | None) -> Tried:
-        if entry is None:
-            plan = self.supervisor.actor(name).plan
-        else:
-            plan = server_from_entry(name, entry, self._loaded.base)
+        known = self.supervisor.actor(name).plan if entry is None else None
+        plan = known or server_from_entry(name, entry or {}, self._loaded.base)
         return await try_once(_runnable_server(plan), lambda p, events: self._session(p, events, EraMemory()))
 
     def env_names(self) -> list[str]:
@@ -302,5 +300,3 @@ def _runnable_server(plan: ServerPlan) -> ServerPlan:
     if isinstance(plan.launch, RemoteLaunch) and plan.problem is None:
         return replace(plan, problem=NO_REMOTE, launch=None)
     return plan
-
-

@@ -198,7 +198,10 @@ class Actor(Generic[L]):
             await done.wait()
 
     async def wait_state(self, *states: State) -> State:
-        """Wait until the server is in one of the states, and give it; another one once the actor is shut down."""
+        """Wait until the server is in one of the states, and give it; another one once the actor is shut down.
+
+        A state that is left again before this task runs is not seen; `history` has it.
+        """
         while self._lifecycle.state not in states and not self._finished:
             if self._moved is None:
                 self._moved = anyio.Event()

@@ -189,11 +189,8 @@ class StdioConnection:
     def kill(self) -> None:
         """End the whole tree with SIGKILL now."""
         self._ending = True
-        if not self._exited:
+        if self._process is not None and not self._exited:
             self._cancel_timers()
-        if self._stdin is not None:
-            self._stdin.abort()
-        if self._process is not None:
             self._process.kill()
 
     async def wait_lost(self) -> Ended:

@@ -1,4 +1,4 @@
-"""Whoever dies, and however, no process that a server started survives (Linux). One tree of each sort meets each death."""
+"""Whoever dies, and however, no process that a server started survives (Linux). Each death meets every sort of tree."""
 
 from __future__ import annotations
 
@@ -87,6 +87,8 @@ def check(death: str, loop: str = "uvloop", uid: int = 0) -> None:
         assert process.stdout is not None
         assert process.stdin is not None
         pids = grown(process, mark)
+        process.stdin.write("go\n")
+        process.stdin.flush()
         ends = {(kind, code) for kind, code, _message in json.loads(process.stdout.readline())}
         assert ends == DEATHS[death]
         assert process.stdout.readline() == "again\n"

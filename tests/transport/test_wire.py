@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import resource
-import signal
 import socket
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
 import pytest
 
 from moltis.transport import wire
+
+
+async def until(claim: Callable[[], bool]) -> None:
+    with anyio.fail_after(5):
+        while not claim():  # noqa: ASYNC110 - a callback has no event to wait for
+            await anyio.sleep(0.001)
 
 
 class Log:
@@ -36,9 +37,7 @@ class Log:
         self.ends.append(exc)
 
     async def until(self, claim: str) -> None:
-        with anyio.fail_after(5):
-            while not eval(claim, {}, {"self": self}):
-                await anyio.sleep(0.001)
+        await until(lambda: bool(eval(claim, {}, {"self": self})))
 
 
 class Echo(Log):
@@ -138,9 +137,7 @@ async def test_a_client_is_served_and_its_user_known(listening: socket.socket) -
         client.setblocking(False)
         client.send(b"hello")
         client.shutdown(socket.SHUT_WR)
-        with anyio.fail_after(5):
-            while not conns or not conns[0].ends:
-                await anyio.sleep(0.001)
+        await until(lambda: bool(conns and conns[0].ends))
         assert client.recv(10) == b"hello"
         assert client.recv(10) == b""
     assert (conns[0].conn.peer_uid, conns[0].ends, conns[0].eofs) == (os.getuid(), [None], 1)

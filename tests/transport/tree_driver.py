@@ -1,7 +1,7 @@
 """A daemon in small: grows one tree of each sort, lets them meet the death named, and says how each one ended.
 
 `tree_driver.py DEATH`, with MARK in the environment for the trees to carry, and UID for the user to become. It prints
-"up" and the pids as JSON, then, unless it is itself to be killed, the ends as JSON, and leaves when stdin is closed.
+"up" and the pids as JSON, and after a line on stdin the ends as JSON; it leaves when stdin is closed.
 """
 
 from __future__ import annotations
@@ -85,8 +85,7 @@ async def main(death: str) -> None:
             tasks.start_soon(tree.grow)
     pids = [pid for tree in trees if tree.connection for pid in (tree.connection.pid, tree.grandchild)]
     print("up", json.dumps([*pids, warden.pid]), flush=True)
-    if death == "daemon":
-        await anyio.sleep_forever()
+    await anyio.to_thread.run_sync(sys.stdin.readline)
     async with anyio.create_task_group() as tasks:
         for tree in trees:
             tasks.start_soon(tree.watch)
