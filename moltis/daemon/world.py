@@ -32,7 +32,7 @@ from moltis.errors import ConfigError
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
-from moltis.server.lifecycle import State
+from moltis.server.lifecycle import State, Wanted
 from moltis.server.status import HistoryEntry
 from moltis.server.supervisor import Supervisor
 from moltis.service import Notifier
@@ -154,7 +154,7 @@ class Daemon:
         actor = self.supervisor.actor(name)
         await self._edit("set_enabled", name, enabled)
         if enabled:
-            actor.restart("enabled")
+            actor.want(Wanted.RUN, reason="enabled", forgive=True)
         await actor.wait_handled()
 
     async def set_request_timeout_secs(self, secs: float) -> None:

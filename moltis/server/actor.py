@@ -327,9 +327,9 @@ class Actor(Generic[L]):
 
 def _wanted(plan: ServerPlan) -> Wanted:
     """Say what moltis.toml wants of a server."""
-    if plan.problem is not None:
-        return Wanted.INVALID
-    return Wanted.RUN if plan.enabled else Wanted.DISABLED
+    if not plan.enabled:
+        return Wanted.DISABLED
+    return Wanted.RUN if plan.problem is None else Wanted.INVALID
 
 
 def _policy(limits: Limits) -> Policy:

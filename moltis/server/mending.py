@@ -36,7 +36,7 @@ TELLING = (
 """What is often found in the last lines of a server, and what it means."""
 
 VARIABLE = re.compile(r"\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b")
-PLACEHOLDER = re.compile(r"\$\{?(?:env:)?([A-Za-z_][A-Za-z0-9_]*)")
+PLACEHOLDER = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\}|\{env:([A-Za-z_]\w*)\})", re.ASCII)
 MISSING = re.compile(r"required|missing|not set|must be set|undefined|not defined|not found|please set|provide", re.I)
 
 
@@ -94,7 +94,12 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
 
 def _for_placeholder(error: LastError | None) -> list[str]:
     found = PLACEHOLDER.search(error.message) if error is not None else None
-    return [f"moltis env set {found.group(1)}"] if found is not None else []
+    if found is None:
+        return []
+    bare, braced, of_environment = found.groups()
+    if of_environment:
+        return [f"set {of_environment} in the environment that the daemon is started with, and start it again"]
+    return [f"moltis env set {bare or braced}"]
 
 
 def _for_exit(error: LastError) -> list[str]:

@@ -32,6 +32,9 @@ HEARTBEAT_SECS: Final = 10.0
 CLOSE_SECS: Final = 2.0
 """What the warden takes to end everything by itself is 1 s."""
 CANCEL_SECS: Final = 1.0
+LOADER_ENV: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
+"""Without these an interpreter that lies in an odd place may not start; the rest is none of its business."""
+
 SWEEP_SECS: Final = 0.02
 SWEEP_LIMIT_SECS: Final = 5.0
 
@@ -82,7 +85,7 @@ class Warden:
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env={},
+                env={name: os.environ[name] for name in LOADER_ENV if name in os.environ},
                 cwd="/",
             )
         except BaseException:

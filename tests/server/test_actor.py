@@ -60,6 +60,14 @@ async def test_a_server_that_dies_soon_after_ready_does_not_get_its_count_back()
         assert actor.status().attempts == 6
 
 
+async def test_a_disabled_server_is_disabled_even_if_its_entry_is_wrong() -> None:
+    world = World(plan=replace(PLAN, enabled=False, problem="$TOKEN resolves to nothing", launch=None))
+    async with world.running() as actor:
+        await anyio.sleep(1)
+        assert actor.state is State.DISABLED
+        assert actor.status().status == "disconnected"
+
+
 async def test_a_server_that_appears_only_later_is_ready_after_one_probe() -> None:
     world = World([CRASHES] * 6 + [HEALTHY])
     async with world.running() as actor:

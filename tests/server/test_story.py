@@ -116,6 +116,12 @@ async def test_an_unresolved_placeholder_is_told_with_the_command_that_sets_it()
     assert "moltis env set API_KEY" in told
 
 
+async def test_a_variable_of_the_environment_is_not_something_that_moltis_can_set() -> None:
+    told = await story([], 1, plan=replace(PLAN, problem="env.KEY: ${env:API_KEY} resolves to nothing", launch=None))
+    assert "moltis env set" not in told
+    assert "set API_KEY in the environment" in told
+
+
 async def test_a_history_that_begins_in_the_middle_of_a_run_is_told_from_the_next_start() -> None:
     world = World([fails(Ended("exited", "", 1)), HEALTHY])
     async with world.running() as actor:
