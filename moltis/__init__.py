@@ -1,3 +1,22 @@
-"""moltis keeps a person's MCP servers alive."""
+"""moltis keeps a person's MCP servers alive.
+
+    moltis.toml -> Plan -> Supervisor -> Actor -> Session -> Transport -> Warden -> the server
+                   (what is to run)     (one server)  (MCP)     (bytes)    (processes)
+
+Reading order, from what decides to what does:
+
+    config      moltis.toml: read, checked, turned into a plan, edited
+    redaction   what a secret is, and how it is kept out of everything that is shown
+    server      one server's states and their table; the actor that lives them; all actors
+    session     one MCP connection: handshake of both protocol eras, calls, lists, heartbeat
+    transport   messages to and from a process; the warden that starts and ends processes; the event loop's callbacks
+    control     the local JSON-RPC socket: methods, subscriptions, and the client of the command line
+    logs        logs.jsonl, written on a thread of its own; logtail reads it back
+    service     sd_notify
+    daemon      all of it put together
+    cli         the `moltis` command, which reaches the daemon only through the socket
+
+Modules import from their own package and from those above them in tests/test_architecture.py's table, never upwards.
+"""
 
 __version__ = "0.1.0"

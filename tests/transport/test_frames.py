@@ -1,0 +1,183 @@
+"""Lines out of any chunks, at linear cost, and stderr that cannot flood anything."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moltis.transport.frames import BOM, Framer, StderrLines
+
+MAX = 16
+
+streams = st.lists(
+    st.sampled_from([b"\n", b"\r\n", b"\r", b"a", b"bc", b" ", b"\xff", BOM, b"x" * MAX, b"y" * (MAX + 1)]), max_size=40
+).map(b"".join)
+
+
+def chunks(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[a:b] for a, b in itertools.pairwise(places)]
+
+
+@given(streams, st.lists(st.integers(0, 10_000), max_size=30))
+def test_any_chunking_gives_the_same_lines(data: bytes, cuts: list[int]) -> None:
+    whole, pieces = Framer(MAX), Framer(MAX)
+    expected = whole.feed(data)
+    found = [line for chunk in chunks(data, cuts) for line in pieces.feed(chunk)]
+    assert found == expected
+    assert pieces.oversized == whole.oversized
+    assert pieces.pending_bytes == whole.pending_bytes <= MAX
+
+
+@given(streams)
+def test_the_lines_are_those_a_plain_split_would_give(data: bytes) -> None:
+    *lines, rest = data.split(b"\n")
+    fitting = [(n, line) for n, line in enumerate(lines) if len(line) <= MAX]
+    stripped = [line.removeprefix(BOM if n == 0 else b"").removesuffix(b"\r") for n, line in fitting]
+    framer = Framer(MAX)
+    assert framer.feed(data) == [line for line in stripped if line and not line.isspace()]
+    assert framer.oversized == len(lines) - len(fitting) + (len(rest) > MAX)
+
+
+@pytest.mark.parametrize(
+    ("data", "lines"),
+    [
+        (b'{"a":1}\n', [b'{"a":1}']),
+        (b"one\r\ntwo\n", [b"one", b"two"]),
+        (BOM + b"one\n" + BOM + b"two\n", [b"one", BOM + b"two"]),
+        (b"\n\n \t\n\r\none\n", [b"one"]),
+        (b"unfinished", []),
+        (b"x" * MAX + b"\n", [b"x" * MAX]),
+        (b"x" * (MAX + 1) + b"\nnext\n", [b"next"]),
+    ],
+    ids=["plain", "crlf", "bom only at the start", "blank lines", "no newline yet", "exactly the limit", "over it"],
+)
+def test_what_is_tolerated(data: bytes, lines: list[bytes]) -> None:
+    assert Framer(MAX).feed(data) == lines
+
+
+def steps(feed: object, total: int, chunk: bytes) -> int:
+    """Count what `feed` executes, line by line: a measure that no other load on the machine disturbs."""
+    count = 0
+
+    def tracer(*_: object) -> object:
+        nonlocal count
+        count += 1
+        return tracer
+
+    sys.settrace(tracer)  # type: ignore[arg-type]
+    try:
+        for _ in range(total // len(chunk)):
+            feed(chunk)  # type: ignore[operator]
+    finally:
+        sys.settrace(None)
+    return count
+
+
+def test_an_endless_line_costs_linear_time_and_little_memory() -> None:
+    """64 MiB without a newline; the SDK's client needs 12 s and all that memory for it."""
+    chunk = b"x" * 65536
+    framer = Framer(max_bytes=16 * 1024 * 1024)
+    early, late = steps(framer.feed, 8 << 20, chunk), steps(framer.feed, 8 << 20, chunk)
+    assert late <= early
+    tracemalloc.start()
+    try:
+        for _ in range((48 << 20) // len(chunk)):
+            assert framer.feed(chunk) == []
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    assert (framer.oversized, framer.pending_bytes) == (1, 0)
+    assert framer.feed(b"x\nnext\n") == [b"next"]
+
+
+def clean(line: bytes) -> str:
+    return line.decode(errors="replace").replace("hunter22", "[REDACTED]")
+
+
+def test_stderr_lines_are_given_as_they_come_and_the_unfinished_one_at_the_end() -> None:
+    lines = StderrLines(clean)
+    assert lines.feed(b"one\ntw", 0) == ["one"]
+    assert lines.feed(b"o\r\n\nhunter22 \xff", 0) == ["two"]
+    assert lines.tail() == ("one", "two")
+    assert lines.finish() == ["[REDACTED] �"]
+    assert lines.tail() == ("one", "two", "[REDACTED] �")
+    assert lines.dropped_lines == 0
+
+
+def test_a_long_stderr_line_is_cut_and_marked() -> None:
+    lines = StderrLines(clean)
+    (line,) = lines.feed(b"x" * 1_000_000, 0)
+    assert line == "x" * StderrLines.LINE_BYTES + " [cut]"
+    assert lines.feed(b"still\nnext\n", 0) == ["next"]
+    assert lines.dropped_lines == 0
+
+
+@pytest.mark.parametrize("before", range(StderrLines.LINE_BYTES - 10, StderrLines.LINE_BYTES + 2))
+def test_a_secret_across_the_cut_is_not_shown_in_part(before: int) -> None:
+    lines = StderrLines(clean)
+    (line,) = lines.feed(b"x" * before + b"hunter22" + b"x" * 100_000, 0)
+    assert "hunter" not in line
+    assert "hu" not in line
+
+
+def test_a_flood_of_lines_is_dropped_and_counted_and_the_end_of_it_kept() -> None:
+    lines = StderrLines(clean, rate=1000, burst=2000)
+    chunk = b"".join(b"line %04d\n" % n for n in range(1000))
+    given = lines.feed(chunk, 0)
+    assert 10 < len(given) < 20
+    assert lines.feed(chunk, 0) == []
+    assert lines.dropped_lines == 2000 - len(given)
+    assert lines.tail() == tuple(f"line {n:04d}" for n in range(980, 1000))
+    assert lines.feed(b"later\n", 10.0) == ["later"], "the line after a newline is whole"
+    assert lines.dropped_lines == 2000 - len(given)
+
+
+def test_a_line_of_which_the_start_was_dropped_is_dropped_whole() -> None:
+    lines = StderrLines(clean, rate=1000, burst=200)
+    lines.feed(b"x" * 300 + b"\n", 0)
+    assert lines.feed(b"begin", 0) == []
+    assert lines.feed(b" end\nwhole\n", 10) == ["whole"]
+    assert lines.dropped_lines == 1
+
+
+@given(streams, st.lists(st.integers(0, 10_000), max_size=30), st.integers(0, 400))
+def test_every_stderr_line_is_given_or_counted(data: bytes, cuts: list[int], burst: int) -> None:
+    lines = StderrLines(clean, rate=1, burst=burst)
+    given_lines: list[str] = []
+    for chunk in chunks(data, cuts):
+        given_lines += lines.feed(chunk, 0)
+    given_lines += lines.finish()
+    worth = [line for line in data.split(b"\n") if clean(line.removesuffix(b"\r")).strip()]
+    assert len(given_lines) <= len(worth)
+    assert len(given_lines) + lines.dropped_lines >= len(worth) - 1
+    assert all(line in [clean(w.removesuffix(b"\r")) for w in worth] for line in given_lines)
+
+
+def test_a_flood_costs_next_to_nothing() -> None:
+    lines = StderrLines(clean, rate=1000, burst=2000)
+    chunk = b"flood, flood, flood\n" * 13_000
+    lines.feed(chunk, 0)
+    assert steps(lambda data: lines.feed(data, 0), 100 * len(chunk), chunk) < 100 * 40
+    tracemalloc.start()
+    try:
+        for _ in range(100):
+            lines.feed(chunk, 0)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@given(st.integers(1, 40), st.integers(1, 3000), st.booleans())
+def test_the_tail_never_shows_a_part_of_a_secret(count: int, size: int, newline: bool) -> None:
+    lines = StderrLines(clean, rate=1, burst=1)
+    for _ in range(count):
+        lines.feed(b"hunter22" * size + (b"\n" if newline else b""), 0)
+    lines.finish()
+    shown = " ".join(lines.tail()).replace("REDACTED", "")
+    assert not any(part in shown for part in ("hun", "unt", "nte", "ter", "er2", "r22"))
