@@ -15,8 +15,9 @@ from moltis.server.lifecycle import FailureKind, State
 from moltis.server.mending import commands
 from moltis.server.status import HistoryEntry, ServerStatus
 
-STDERR_LINES = 5
-"""How much of a server's last output is cited; `moltis logs` has the rest."""
+STDERR_LINES = 12
+"""How much of a server's last output is cited: the message that stands above Node's stack trace is still among them.
+`moltis logs` has the rest."""
 
 SIGNALS = {1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV",
            13: "SIGPIPE", 15: "SIGTERM"}  # fmt: skip

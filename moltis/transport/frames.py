@@ -175,8 +175,9 @@ class StderrLines:
             self.dropped_lines -= 1  # the first newline ends a line that was logged, though cut
         self._chunks.clear()
         self._size = 0
-        self._skip_is_loss = self._skip_is_loss or newlines > 0 or not self._skipping
-        self._skipping = True
+        is_loss = self._skip_is_loss or newlines > 0 or not self._skipping
+        self._skipping = not data.endswith(b"\n")
+        self._skip_is_loss = self._skipping and is_loss
 
     def _hold(self, part: bytes, lines: list[str]) -> None:
         if self._skipping:

@@ -90,7 +90,8 @@ async def test_a_signal_is_the_exit_code_below_zero(run: Run, number: signal.Sig
 
 async def test_a_child_gets_three_descriptors_its_environment_and_default_signals(warden: Warden) -> None:
     code = (
-        "import os, json; s = dict(l.split(':\\t') for l in open('/proc/self/status').read().splitlines() if ':\\t' in l);"
+        "import os, json;"
+        "s = dict(l.split(':\\t') for l in open('/proc/self/status').read().splitlines() if ':\\t' in l);"
         "print(json.dumps([sorted(map(int, os.listdir('/proc/self/fd')))[:-1], dict(os.environ), os.getcwd(),"
         "os.getsid(0) == os.getpid(), int(s['SigBlk'], 16), int(s['SigIgn'], 16)]))"
     )
@@ -108,31 +109,43 @@ async def test_a_child_gets_three_descriptors_its_environment_and_default_signal
     assert ignored & ~python_ignores == 0
 
 
-async def test_what_cannot_be_started_is_told_in_words(run: Run, tmp_path: Path) -> None:
-    def file(name: str, text: str, mode: int = 0o755) -> str:
+CLOSED = "it is not executable, or a folder on the way is closed"
+UNFIT = "no command, a NUL in a word, or an '=' in a variable's name"
+REFUSALS = {
+    "not in PATH": (["no-such"], "", errno.ENOENT, f"command not found: no-such (looked in PATH {PATH})"),
+    "no such file": (["HERE/nothing"], "", errno.ENOENT, "no such program: HERE/nothing"),
+    "below a file": (["HERE/plain/x"], "", errno.ENOTDIR, "cannot run HERE/plain/x: Not a directory"),
+    "a folder": (["HERE"], "", errno.EACCES, f"not permitted to run HERE: {CLOSED}"),
+    "not executable": (["HERE/plain"], "", errno.EACCES, f"not permitted to run HERE/plain: {CLOSED}"),
+    "bad shebang": (
+        ["HERE/lost"],
+        "",
+        errno.ENOENT,
+        "cannot run HERE/lost: its interpreter /no/such cannot be run: No such file or directory",
+    ),
+    "no shebang": (
+        ["HERE/prose"],
+        "",
+        errno.ENOEXEC,
+        "cannot run HERE/prose: not a program, and no script with a #! line",
+    ),
+    "no folder": (["sh"], "HERE/gone", errno.ENOENT, "cannot enter the folder HERE/gone: No such file or directory"),
+    "folder is a file": (["sh"], "HERE/plain", errno.ENOTDIR, "cannot enter the folder HERE/plain: Not a directory"),
+    "no command": ([""], "", errno.EINVAL, f"cannot start a process: {UNFIT}"),
+    "NUL": (["sh", "a\0b"], "", errno.EINVAL, f"cannot start a process: {UNFIT}"),
+}
+
+
+@pytest.mark.parametrize(("argv", "cwd", "number", "words"), REFUSALS.values(), ids=REFUSALS)
+async def test_what_cannot_be_started_is_told_in_words(
+    run: Run, tmp_path: Path, argv: list[str], cwd: str, number: int, words: str
+) -> None:
+    for name, text, mode in (("plain", "", 0o644), ("lost", "#!/no/such -x\n", 0o755), ("prose", "Hello.\n", 0o755)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(mode)
-        return str(tmp_path / name)
-
     here = str(tmp_path)
-    plain = file("plain", "#!/bin/sh\n", 0o644)
-    lost = file("lost", "#!/no/such/interpreter -x\n")
-    prose = file("prose", "not a program\n")
-    table = [
-        ((await refusal(run, "no-such-command")), errno.ENOENT, f"command not found: no-such-command (looked in PATH {PATH})"),
-        ((await refusal(run, f"{here}/nothing")), errno.ENOENT, f"no such program: {here}/nothing"),
-        ((await refusal(run, f"{plain}/x")), errno.ENOTDIR, f"cannot run {plain}/x: Not a directory"),
-        ((await refusal(run, here)), errno.EACCES, f"not permitted to run {here}: it is not executable, or a folder on the way is closed"),
-        ((await refusal(run, plain)), errno.EACCES, f"not permitted to run {plain}: it is not executable, or a folder on the way is closed"),
-        ((await refusal(run, lost)), errno.ENOENT, f"cannot run {lost}: its interpreter /no/such/interpreter cannot be run: No such file or directory"),
-        ((await refusal(run, prose)), errno.ENOEXEC, f"cannot run {prose}: not a program, and no script with a #! line"),
-        ((await refusal(run, "sh", cwd=f"{here}/gone")), errno.ENOENT, f"cannot enter the folder {here}/gone: No such file or directory"),
-        ((await refusal(run, "sh", cwd=plain)), errno.ENOTDIR, f"cannot enter the folder {plain}: Not a directory"),
-        ((await refusal(run, "")), errno.EINVAL, "cannot start a process: no command, a NUL in a word, or an '=' in a variable's name"),
-        ((await refusal(run, "sh", "a\0b")), errno.EINVAL, "cannot start a process: no command, a NUL in a word, or an '=' in a variable's name"),
-    ]  # fmt: skip
-    for error, number, words in table:
-        assert (error.errno, error.message) == (number, words)
+    error = await refusal(run, *(word.replace("HERE", here) for word in argv), cwd=cwd.replace("HERE", here))
+    assert (error.errno, error.message.replace(here, "HERE")) == (number, words)
 
 
 async def test_a_command_is_looked_up_in_the_childs_path_from_its_folder(run: Run, tmp_path: Path) -> None:
@@ -207,7 +220,7 @@ async def test_a_sweep_spares_what_is_not_a_servers(warden: Warden, run: Run) ->
     with warden.own_spawn() as mine:
         own = subprocess.Popen(["sleep", "50"])
         mine(own.pid)
-    launcher = subprocess.Popen(["sh", "-c", "setsid sleep 50 & echo $!"], stdout=subprocess.PIPE, text=True)
+    launcher = subprocess.Popen(["sh", "-c", "setsid sleep 50 >&- & echo $!"], stdout=subprocess.PIPE, text=True)
     warden.register_own(launcher.pid)
     browser = int(launcher.communicate()[0])
     warden.unregister_own(launcher.pid)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +19,12 @@ async def until(claim: Callable[[], bool]) -> None:
     with anyio.fail_after(5):
         while not claim():  # noqa: ASYNC110 - a callback has no event to wait for
             await anyio.sleep(0.001)
+
+
+def lowest_free() -> int:
+    fd = os.dup(0)
+    os.close(fd)
+    return fd
 
 
 class Log:
@@ -142,3 +150,166 @@ async def test_a_client_is_served_and_its_user_known(listening: socket.socket) -
         assert client.recv(10) == b""
     assert (conns[0].conn.peer_uid, conns[0].ends, conns[0].eofs) == (os.getuid(), [None], 1)
     listener.close()
+
+
+async def test_a_listener_outlives_running_out_of_descriptors(
+    listening: socket.socket,
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    conns: list[Echo] = []
+
+    def connected(conn: wire.PeerConn) -> Echo:
+        conns.append(Echo(conn))
+        return conns[-1]
+
+    listener = wire.serve_unix(listening, connected)
+    clients = [dial(listening) for _ in range(8)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free() + 2, hard))
+    try:
+        await anyio.sleep(0.12)
+        assert len(conns) < len(clients)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    await until(lambda: len(conns) == len(clients))
+    for client in clients:
+        client.close()
+    await until(lambda: all(echo.ends for echo in conns))
+    listener.close()
+    listener.close()
+
+
+async def test_a_listener_closed_while_it_pauses_stays_closed(listening: socket.socket) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    listener = wire.serve_unix(listening, lambda conn: None)
+    with dial(listening) as client:
+        client.setblocking(False)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), hard))
+        try:
+            await anyio.sleep(0.02)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        listener.close()
+        await anyio.sleep(0.1)
+        with pytest.raises(BlockingIOError):
+            client.recv(1)
+
+
+async def test_a_client_that_is_refused_sees_the_end_at_once(listening: socket.socket) -> None:
+    listener = wire.serve_unix(listening, lambda conn: None)
+    with dial(listening) as client:
+        client.setblocking(False)
+        await until(lambda: is_over(client))
+    listener.close()
+
+
+def is_over(client: socket.socket) -> bool:
+    try:
+        return client.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+async def test_a_reader_that_does_not_read_can_be_told_and_dropped(listening: socket.socket) -> None:
+    conns: list[Echo] = []
+    drained: list[int] = []
+
+    def connected(conn: wire.PeerConn) -> Echo:
+        conns.append(Echo(conn))
+        conn.write(b"x" * 3_000_000)
+        conn.on_drain = lambda: drained.append(conn.buffered)
+        return conns[-1]
+
+    listener = wire.serve_unix(listening, connected)
+    with dial(listening) as slow, dial(listening) as late:
+        await until(lambda: len(conns) == 2)
+        await anyio.sleep(0.02)
+        assert all(echo.conn.buffered > 0 for echo in conns)
+        assert all(echo.conn.stuck_secs > 0.01 for echo in conns)
+        conns[0].conn.abort()
+        assert conns[0].ends == [], "never called from inside a method"
+        await until(lambda: conns[0].ends == [None])
+        late.settimeout(5)
+        read = 0
+        while read < 3_000_000:
+            read += len(await anyio.to_thread.run_sync(late.recv, 65536))
+        await until(lambda: drained == [0])
+        assert slow.fileno() >= 0
+    await until(lambda: bool(conns[1].ends))
+    listener.close()
+
+
+async def test_closing_lets_the_peer_have_what_is_queued(listening: socket.socket) -> None:
+    conns: list[Echo] = []
+
+    def connected(conn: wire.PeerConn) -> Echo:
+        conns.append(Echo(conn))
+        conn.write(b"x" * 1_000_000)
+        conn.close()
+        conn.write(b"dropped")
+        return conns[-1]
+
+    listener = wire.serve_unix(listening, connected)
+    with dial(listening) as client:
+        client.settimeout(5)
+        read = 0
+        while data := await anyio.to_thread.run_sync(client.recv, 65536):
+            read += len(data)
+        assert read == 1_000_000
+    await until(lambda: conns[0].ends == [None])
+    listener.close()
+
+
+async def test_closing_does_not_wait_for_ever(listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moltis.transport.wire.unix.LINGER_SECS", 0.05)
+    conns: list[Echo] = []
+
+    def connected(conn: wire.PeerConn) -> Echo:
+        conns.append(Echo(conn))
+        conn.write(b"x" * 3_000_000)
+        conn.close()
+        return conns[-1]
+
+    listener = wire.serve_unix(listening, connected)
+    with dial(listening):
+        await until(lambda: bool(conns) and conns[0].ends == [None])
+    listener.close()
+
+
+async def test_an_exit_is_called_back_once_and_never_after_cancelling() -> None:
+    calls: list[str] = []
+    with subprocess.Popen(["sleep", "50"]) as process:
+        wire.watch_pidfd(process.pid, lambda: calls.append("a"))
+        watch = wire.watch_pidfd(process.pid, lambda: calls.append("b"))
+        if watch is None:
+            process.kill()
+            pytest.skip("this system has no pidfds")
+        watch.cancel()
+        watch.cancel()
+        process.kill()
+        await until(lambda: calls == ["a"])
+    assert wire.watch_pidfd(process.pid, lambda: None) is None
+
+
+async def test_a_link_carries_descriptors_even_when_it_is_full() -> None:
+    ours, theirs = socket.socketpair()
+    log = Log()
+    link = wire.Link(ours, log.data_received, log.eof_received)
+    read_fd, write_fd = os.pipe()
+    link.send(b"x" * 1_000_000)
+    link.send(b"with", [write_fd])
+    os.close(write_fd)
+    theirs.settimeout(5)
+    received, fds = b"", []
+    while len(received) < 1_000_004:
+        data, new, _flags, _address = await anyio.to_thread.run_sync(socket.recv_fds, theirs, 65536, 1)
+        received += data
+        fds += new
+    assert received.endswith(b"with")
+    os.write(fds[0], b"through")
+    assert os.read(read_fd, 10) == b"through"
+    assert not link.is_severed
+    theirs.close()
+    assert link.is_severed
+    await log.until("self.eofs == 1")
+    for fd in (read_fd, *fds):
+        os.close(fd)

@@ -1,0 +1,289 @@
+"""A local server over its standard streams, well-behaved and otherwise. Real processes, real pipes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from moltis.config.plan import Limits, StdioLaunch
+from moltis.transport import ConnectionClosed, Ended, OpenFailed
+from moltis.transport.containment import Warden
+from moltis.transport.stdio import StdioConnection, StdioTransport, child_environment, exit_words
+from moltis.transport.warden import ProcTree
+
+LIMITS = Limits(stop_eof_secs=0.3, stop_term_secs=0.3, request_timeout_secs=0.5, max_message_bytes=2_000_000)
+
+
+class Seen:
+    """What a transport reported."""
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.stderr: list[str] = []
+        self.dropped = 0
+        self.oversized = 0
+
+    def count_dropped(self, lines: int) -> None:
+        self.dropped += lines
+
+    def count_oversized(self, messages: int) -> None:
+        self.oversized += messages
+
+    async def until(self, messages: int) -> None:
+        with anyio.fail_after(10):
+            while len(self.messages) < messages:  # noqa: ASYNC110 - a callback has no event to wait for
+                await anyio.sleep(0.002)
+
+
+@pytest.fixture
+async def warden() -> AsyncIterator[Warden]:
+    warden = Warden()
+    yield warden
+    with anyio.fail_after(10):
+        await warden.aclose()
+
+
+@pytest.fixture
+def seen() -> Seen:
+    return Seen()
+
+
+Start = Callable[..., Awaitable[StdioConnection]]
+
+
+@pytest.fixture
+def start(warden: Warden, seen: Seen) -> Start:
+    async def start(*argv: str, cwd: str | None = None, **limits: float) -> StdioConnection:
+        transport = StdioTransport(
+            "s",
+            StdioLaunch(argv[0], argv[1:], (("OWN", "yes"),), cwd),
+            Limits(**{name: limits.get(name, getattr(LIMITS, name)) for name in Limits.__slots__}),  # type: ignore[arg-type]
+            warden,
+            scrub=lambda text: text.replace("hunter22", "[REDACTED]"),
+            on_stderr_line=seen.stderr.append,
+            on_stderr_dropped=seen.count_dropped,
+            on_oversized=seen.count_oversized,
+        )
+        return await transport.open(seen.messages.append)
+
+    return start
+
+
+async def end(connection: StdioConnection, within: float = 10) -> Ended:
+    with anyio.fail_after(within):
+        return await connection.wait_closed()
+
+
+async def test_messages_go_both_ways_whole_and_in_order(start: Start, seen: Seen) -> None:
+    connection = await start("cat")
+    sent = [b"%d " % n + b"x" * size for n, size in enumerate((0, 1, 1000, 70_000, 1_000_000, 3))]
+    for message in sent:
+        connection.send(message)
+    await seen.until(len(sent))
+    assert seen.messages == sent
+    connection.stop()
+    assert await end(connection) == Ended("exited", "exited with code 0", 0, ())
+    assert await end(connection) == Ended("exited", "exited with code 0", 0, ())
+
+
+async def test_what_programs_print_around_messages_is_tolerated(start: Start, seen: Seen) -> None:
+    script = r"""printf '\357\273\277{"a":1}\r\n\n  \n{"b":2}\n\377\000\nlast without newline'"""
+    connection = await start("sh", "-c", script)
+    await end(connection)
+    assert seen.messages == [b'{"a":1}', b'{"b":2}', b"\xff\0"]
+
+
+async def test_a_message_over_the_limit_is_counted_and_the_next_one_read(start: Start, seen: Seen) -> None:
+    connection = await start("sh", "-c", "head -c 3000000 /dev/zero; echo; echo next")
+    await end(connection)
+    assert (seen.messages, seen.oversized) == ([b"next"], 1)
+
+
+async def test_the_last_words_before_an_exit_are_read(start: Start, seen: Seen) -> None:
+    script = "import os; os.write(1, b'm\\n' * 30_000); os.write(2, b'why hunter22\\nbecause'); os._exit(3)"
+    connection = await start(sys.executable, "-I", "-S", "-c", script)
+    ended = await end(connection)
+    assert ended == Ended("exited", "exited with code 3", 3, ("why [REDACTED]", "because"))
+    assert len(seen.messages) == 30_000
+    assert seen.stderr == ["why [REDACTED]", "because"]
+
+
+async def test_a_grandchild_that_holds_the_pipes_delays_nothing(start: Start) -> None:
+    connection = await start("sh", "-c", "(setsid sleep 50 &) ; echo oh >&2; exit 4")
+    assert await end(connection, within=2) == Ended("exited", "exited with code 4", 4, ("oh",))
+
+
+async def test_a_flood_on_stderr_is_drained_counted_and_its_end_kept(start: Start, seen: Seen) -> None:
+    connection = await start("sh", "-c", "yes 'flood, flood, flood' | head -c 100000000 >&2; echo over >&2")
+    ended = await end(connection, within=60)
+    assert ended.stderr_tail[-2:] == ("flood, flood, flood", "over")
+    assert sum(map(len, seen.stderr)) < 4_000_000
+    assert seen.dropped + len(seen.stderr) >= 100_000_000 // 20
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "message"),
+    [
+        ("cat", 0, "exited with code 0"),
+        ("trap 'exit 5' TERM; while :; do sleep 0.01; done", 5, "exited with code 5"),
+        ("sleep 50", -signal.SIGTERM, "was killed by SIGTERM"),
+        ("trap '' TERM; while :; do sleep 0.01; done", -signal.SIGKILL, "was killed by SIGKILL"),
+    ],
+    ids=["eof", "SIGTERM minded", "SIGTERM not minded", "SIGKILL"],
+)
+async def test_stopping_is_as_gentle_as_the_server_lets_it(start: Start, script: str, code: int, message: str) -> None:
+    connection = await start("sh", "-c", f"echo up; {script}")
+    await anyio.sleep(0.05)
+    connection.stop()
+    connection.stop()
+    with pytest.raises(ConnectionClosed):
+        connection.send(b"{}")
+    ended = await end(connection)
+    assert (ended.kind, ended.message, ended.exit_code) == ("exited", message, code)
+    connection.kill()
+
+
+async def test_a_kill_overtakes_a_stop(start: Start) -> None:
+    connection = await start("sh", "-c", "trap '' TERM; while :; do sleep 0.01; done", stop_eof_secs=60.0)
+    connection.stop()
+    connection.kill()
+    assert (await end(connection, within=2)).exit_code == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("fd", [0, 1], ids=["stdin", "stdout"])
+async def test_a_server_that_closes_a_stream_and_lives_on_is_ended(start: Start, fd: int) -> None:
+    connection = await start(sys.executable, "-I", "-S", "-c", f"import os, time; os.close({fd}); time.sleep(50)")
+    ended = await end(connection, within=3)
+    assert (ended.kind, ended.exit_code) == ("disconnected", -signal.SIGKILL)
+    assert ended.message == f"closed its {'stdout' if fd else 'stdin'} and ran on"
+
+
+async def test_a_server_that_stops_reading_is_ended_and_blocks_nobody(start: Start) -> None:
+    connection = await start("sleep", "50")
+    for _ in range(3):
+        connection.send(b"x" * 1_000_000)
+    assert connection.buffered > 2_900_000
+    ended = await end(connection, within=5)
+    assert ended.kind == "write_stalled"
+    assert ended.message.startswith("read nothing for 1 s while ")
+    with pytest.raises(ConnectionClosed):
+        connection.send(b"{}")
+
+
+async def test_a_slow_reader_is_borne(start: Start, seen: Seen) -> None:
+    script = "import os, sys, time\nfor line in sys.stdin.buffer: time.sleep(0.3); os.write(1, b'ok\\n')"
+    connection = await start(sys.executable, "-I", "-S", "-c", script)
+    for _ in range(6):
+        connection.send(b"x" * 200_000)
+    await seen.until(6)
+    connection.stop()
+    assert (await end(connection)).kind == "exited"
+
+
+async def test_what_waits_for_a_server_is_bounded(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moltis.transport.stdio.MAX_BUFFERED_BYTES", 1_000_000)
+    connection = await start("sleep", "50", request_timeout_secs=60.0)
+    connection.send(b"x" * 900_000)
+    with pytest.raises(ConnectionClosed):
+        connection.send(b"x" * 900_000)
+    assert (await end(connection, within=2)).kind == "write_stalled"
+
+
+@pytest.mark.parametrize("cwd", [None, "/usr"])
+async def test_it_runs_in_its_folder_or_else_in_ours(start: Start, seen: Seen, cwd: str | None) -> None:
+    await end(await start("pwd", "-P", cwd=cwd))
+    assert seen.messages == [os.fsencode(os.path.realpath(cwd or os.getcwd()))]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/dev/fd"))
+
+
+async def test_a_failed_start_is_told_and_keeps_no_descriptor(start: Start) -> None:
+    await end(await start("true"))
+    before = descriptors()
+    for argv, cwd in ((["no-such-hunter22"], None), (["true"], "/no/such/folder")):
+        with pytest.raises(OpenFailed) as failed:
+            await start(*argv, cwd=cwd)
+        assert failed.value.ended.kind == "spawn_failed"
+        assert "hunter22" not in failed.value.ended.message
+    assert failed.value.ended.message == "cannot enter the folder /no/such/folder: No such file or directory"
+    assert descriptors() == before
+
+
+async def test_a_cancelled_start_keeps_no_descriptor_and_no_process(start: Start, warden: Warden) -> None:
+    await end(await start("true"))
+    before = descriptors()
+    assert warden.pid is not None
+    os.kill(warden.pid, signal.SIGSTOP)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(start, "sleep", "50")
+        await anyio.sleep(0.02)
+        tasks.cancel_scope.cancel()
+        os.kill(warden.pid, signal.SIGCONT)
+    assert descriptors() == before
+    assert ProcTree().children(warden.pid) == []
+
+
+async def test_a_server_keeps_no_descriptor_after_its_end(start: Start) -> None:
+    await end(await start("true"))
+    before = descriptors()
+    for script in ("exit 0", "exit 1", "exec 1>&-; sleep 50", "(sleep 50 &); exit 2"):
+        await end(await start("sh", "-c", script))
+    assert descriptors() == before
+
+
+async def test_the_death_of_the_warden_is_told_as_such(start: Start, warden: Warden) -> None:
+    connection = await start("sleep", "50")
+    assert warden.pid is not None
+    os.kill(warden.pid, signal.SIGKILL)
+    ended = await end(connection, within=5)
+    assert (ended.kind, ended.exit_code) == ("warden_lost", -signal.SIGKILL)
+
+
+async def test_a_server_that_kills_its_parent_and_group_hurts_nobody(start: Start, seen: Seen, tmp_path: Path) -> None:
+    """`kill 0` is its own group; its parent is the warden, after whose death the next start has a new one."""
+    assert (await end(await start("sh", "-c", "kill -9 0"))).exit_code == -signal.SIGKILL
+    ended = await end(await start("sh", "-c", "kill -9 $PPID; sleep 50"))
+    assert ended.kind == "warden_lost"
+    assert (await end(await start("sh", "-c", "echo here; exit 6"))).exit_code == 6
+    assert seen.messages == [b"here"]
+
+
+def test_a_server_gets_a_few_names_of_our_environment_and_its_own() -> None:
+    ours = {
+        "PATH": "/bin",
+        "HOME": "/home/x",
+        "LC_TIME": "C",
+        "LANG": "C",
+        "AWS_SECRET": "s",
+        "LCX": "x",
+        "TMPDIR": "/t",
+    }
+    assert child_environment(ours, (("PATH", "/opt"), ("OWN", "1"))) == {
+        "PATH": "/opt",
+        "HOME": "/home/x",
+        "LC_TIME": "C",
+        "LANG": "C",
+        "TMPDIR": "/t",
+        "OWN": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (0, "exited with code 0"),
+        (-11, "was killed by SIGSEGV"),
+        (-40, "was killed by signal 40"),
+        (None, "ended, and its exit code is not known"),
+    ],
+)
+def test_an_exit_is_told_in_words(code: int | None, words: str) -> None:
+    assert exit_words(code) == words
