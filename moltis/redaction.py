@@ -45,27 +45,6 @@ def is_env_name(name: str) -> bool:
     return _ENV_NAME.fullmatch(name) is not None
 
 
-class Secret:
-    """A string that prints as `***`; `reveal` is the only way out."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "***"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self._value == other._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
-
-
 class Malformed(ValueError):
     """A `${` begins no placeholder."""
 

@@ -250,7 +250,7 @@ async def test_the_death_of_the_warden_is_told_as_such(start: Start, warden: War
 async def test_a_server_that_kills_its_parent_and_group_hurts_nobody(start: Start, seen: Seen, tmp_path: Path) -> None:
     """`kill 0` is its own group; its parent is the warden, after whose death the next start has a new one."""
     assert (await end(await start("sh", "-c", "kill -9 0"))).exit_code == -signal.SIGKILL
-    ended = await end(await start("sh", "-c", "kill -9 $PPID; sleep 50"))
+    ended = await end(await start("sh", "-c", "sleep 0.1; kill -9 $PPID; sleep 50"))
     assert ended.kind == "warden_lost"
     assert (await end(await start("sh", "-c", "echo here; exit 6"))).exit_code == 6
     assert seen.messages == [b"here"]
