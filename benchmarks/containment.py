@@ -1,4 +1,4 @@
-"""What keeping every process accounted for costs, and whether it works: `python benchmarks/containment.py [--servers N]`.
+"""What keeping every process accounted for costs, and whether it works: `python benchmarks/containment.py`.
 
 Prints, as ratios to a plain `subprocess.Popen`, the time to start N servers at once through the warden and through the
 honest alternative, one shim process per server (the same interpreter and flags, a lifeline, a subreaper, a sweep); the

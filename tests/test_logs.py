@@ -664,8 +664,3 @@ def test_a_note_does_not_wait_for_a_stderr_nobody_reads() -> None:
             log_sink.note_on_stderr("nobody hears this")
         finally:
             sys.__stderr__ = before  # type: ignore[misc]
-
-
-def test_the_log_leaves_rich_to_those_who_use_it() -> None:
-    code = "import sys, moltis.logs; assert 'rich' not in sys.modules; import rich.table"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -10,26 +10,17 @@ for their logger when they are imported, and only daemon.py knows where the log 
 from __future__ import annotations
 
 import logging
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from moltis.logs.record import Record, Scrubber, make_record
 from moltis.logs.sink import LogSink
 from moltis.logtail import LEVELS, level_name
-
-# structlog imports rich for its console renderer, which is not used here: 40 ms and 5 MB of a daemon that stays.
-_hide_rich = "rich" not in sys.modules
-if _hide_rich:
-    sys.modules["rich"] = None  # type: ignore[assignment]  # how Python marks "there is none"
-try:
-    import structlog
-finally:
-    if _hide_rich:
-        del sys.modules["rich"]
 
 __all__ = ["LogSink", "Logger", "close", "configure", "get", "reconfigure"]
 

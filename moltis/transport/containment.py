@@ -87,6 +87,7 @@ class Warden:
                 stdout=subprocess.DEVNULL,
                 env={name: os.environ[name] for name in LOADER_ENV if name in os.environ},
                 cwd="/",
+                start_new_session=True,  # a Ctrl-C in the terminal is for the daemon alone
             )
         except BaseException:
             ours.close()

@@ -101,6 +101,7 @@ class StderrLines:
         self._rate = rate
         self._burst = burst
         self._tokens = burst
+        self._dry = burst <= 0
         self._refilled_at: float | None = None
         self._chunks: list[bytes] = []
         self._size = 0
@@ -117,15 +118,17 @@ class StderrLines:
         """Take the next bytes and give the lines to be logged, cleaned."""
         self._remember(data)
         self._refill(now)
-        if self._tokens <= 0:
-            self._drop(data)
-            return []
         lines: list[str] = []
-        *ends, rest = data.split(b"\n")
-        for end in ends:
-            self._hold(end, lines)
+        start = 0
+        while not self._dry:
+            end = data.find(b"\n", start)
+            if end < 0:
+                self._hold(data[start:], lines)
+                return lines
+            self._hold(data[start:end], lines)
             self._end_line(lines)
-        self._hold(rest, lines)
+            start = end + 1
+        self._drop(data[start:])
         return lines
 
     def finish(self) -> list[str]:
@@ -166,8 +169,13 @@ class StderrLines:
         if self._refilled_at is not None:
             self._tokens = min(self._burst, self._tokens + (now - self._refilled_at) * self._rate)
         self._refilled_at = now
+        # Not at the first token: in a flood each chunk would bring one, and be taken apart for the sake of a line.
+        if self._tokens > 0 and self._tokens >= self._burst / 4:
+            self._dry = False
 
     def _drop(self, data: bytes) -> None:
+        if not data:
+            return
         newlines = data.count(b"\n")
         self.dropped_bytes += len(data)
         self.dropped_lines += newlines
@@ -202,16 +210,12 @@ class StderrLines:
             self._emit(lines, cut=False)
 
     def _emit(self, lines: list[str], *, cut: bool) -> None:
-        raw = b"".join(self._chunks).removesuffix(b"\r")
+        text = self._clean(b"".join(self._chunks).removesuffix(b"\r"))
         size, self._size = self._size, 0
         self._chunks.clear()
-        if self._tokens <= 0:
-            self.dropped_lines += 1
-            self.dropped_bytes += size
-            return
-        text = self._clean(raw)
         if cut:
             text = text[: -self.MARGIN_BYTES] + " [cut]"
         if text.strip():
             self._tokens -= size + self.RECORD_BYTES
+            self._dry = self._tokens <= 0
             lines.append(text)
