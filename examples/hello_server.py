@@ -155,9 +155,9 @@ class Call:
             response["result"] = method(self.request.get("params") or {}, self)
         except RpcError as error:
             response["error"] = {"code": error.code, "message": str(error)}
-        running.pop(self.request["id"], None)
         if not self.cancelled.is_set():
             send(response)
+        running.pop(self.request["id"], None)
 
     def report_progress(self, progress: float, total: float) -> None:
         token = ((self.request.get("params") or {}).get("_meta") or {}).get("progressToken")
