@@ -126,7 +126,7 @@ class Daemon:
             data_dir=str(self._paths.data_dir),
             socket_path=str(self._paths.socket),
             gateway_url=None,
-            servers={"total": sum(counts.values()), **counts},
+            servers={"total": sum(counts.values())} | {str(state): counts.get(state, 0) for state in State},
         )
 
     def servers(self) -> Sequence[Server]:

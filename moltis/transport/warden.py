@@ -2,16 +2,18 @@
 
 Why one warden below the daemon. A process can only be ended reliably by an ancestor that its orphans are handed to
 (PR_SET_CHILD_SUBREAPER, prctl(2)) and that is alive: process groups lose whatever calls setsid, and a daemon that was
-killed with -9 ends nothing. A shim in front of each server does that too, but costs an interpreter each: 8 MB of
-resident memory and a start of its own for every server. A warden above the daemon would have to pass on its signals,
-its exit code and its readiness, and a supervisor's `kill -9` would hit the warden, not the daemon. Below it, one
-process of some 9 MB serves any number of servers; when the daemon dies, end of file on the socket between them tells
-the warden, and when the warden dies, the kernel kills the servers (PR_SET_PDEATHSIG) and hands their orphans to the
-daemon, which is a subreaper too. Each of the two finishes the other's work. What they cannot do: survive both being
-killed in the same instant, and, on systems without subreapers, find a process that left its server's group.
+killed with -9 ends nothing. A shim in front of each server does that too, but costs an interpreter each: 10 MB of
+resident memory, 4 of them shared with nobody, and seven times the warden's time to start a server. A warden above the
+daemon would have to pass on its signals, its exit code and its readiness, and a supervisor's `kill -9` would hit the
+warden, not the daemon. Below it, one process of some 9 MB serves any number of servers; when the daemon dies, end of
+file on the socket between them tells the warden, and when the warden dies, the kernel kills the servers
+(PR_SET_PDEATHSIG) and hands their orphans to the daemon, which is a subreaper too. Each of the two finishes the
+other's work. What they cannot do: survive both being killed in the same instant, and, on systems without subreapers,
+find a process that left its server's group.
 
 Run by path, `python -I -S warden.py FD`, with the standard library only, and of that only C modules where there is
-one: `signal` and `socket` would each add half a megabyte for names this file does not use.
+one: `signal` and `socket` would add more than a megabyte for names this file does not use. One file, because it is run
+without a package around it.
 
 Messages both ways: a length (4 bytes, little endian, of all that follows), one letter, a server's number (8 bytes),
 and fields divided by NUL. To the warden, spawn `S` (folder, argument count, arguments, environment; three descriptors
