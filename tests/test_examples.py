@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -23,7 +21,7 @@ from moltis.config.load import load
 from moltis.config.plan import StdioLaunch
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-NODE_MODULES = Path(os.environ.get("MOLTIS_TEST_NODE") or Path(__file__).parent / "servers" / "node") / "node_modules"
+
 
 ENVELOPE = {
     "_meta": {
@@ -280,19 +278,3 @@ async def _list_tools_for_ever(client: Client) -> None:
     while True:
         assert (await client.list_tools()).tools == []
         await anyio.sleep(0.05)
-
-
-# node/server.js
-
-
-@pytest.mark.skipif(
-    shutil.which("node") is None or not (NODE_MODULES / "@modelcontextprotocol" / "sdk").is_dir(),
-    reason="needs node, and @modelcontextprotocol/sdk under tests/servers/node or MOLTIS_TEST_NODE",
-)
-async def test_the_manuals_node_server_says_hello(tmp_path: Path) -> None:
-    for name in ("server.js", "package.json"):
-        shutil.copy(EXAMPLES / "node" / name, tmp_path)
-    (tmp_path / "node_modules").symlink_to(NODE_MODULES)
-    async with sdk_client(str(tmp_path / "server.js"), program="node") as client:
-        assert [tool.name for tool in (await client.list_tools()).tools] == ["hello"]
-        assert text_of(await client.call_tool("hello", {"name": "World"})) == "Hello, World!"

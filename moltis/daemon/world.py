@@ -251,6 +251,7 @@ class Daemon:
             scrub=self._scrubber.text,
             on_stderr_line=lambda line: stderr_log.info("stderr", server=name, line=line),
             on_stderr_dropped=lambda count: stderr_log.warning("stderr_lines_dropped", server=name, count=count),
+            on_oversized=lambda count: garbage_log.warning("messages_over_max_message_bytes", server=name, count=count),
         )
         hooks = Hooks(
             on_call=_log_call,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import SERVERS, Daemon
+from harness import ROOT, SERVERS, Daemon
 
 NODE_PACKAGES = ("sdk", "server-everything", "server-filesystem", "server-memory")
 
@@ -86,7 +86,8 @@ def manual_server(node: Path, folder: Path) -> Path:
     """A folder as the manual leaves it after "Simple Node.js Server": server.js beside its node_modules."""
     place = folder / "my-server"
     place.mkdir()
-    for name in ("server.js", "as-written.js", "package.json"):
-        shutil.copy(SERVERS / "node" / name, place)
+    beside = SERVERS / "node"
+    for source in (ROOT / "examples" / "node" / "server.js", beside / "as-written.js", beside / "package.json"):
+        shutil.copy(source, place)
     (place / "node_modules").symlink_to(node / "node_modules")
     return place

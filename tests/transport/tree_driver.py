@@ -1,7 +1,7 @@
 """A daemon in small: grows one tree of each sort, lets them meet the death named, and says how each one ended.
 
-`tree_driver.py DEATH`, with MARK in the environment for the trees to carry, and UID for the user to become. It prints
-"up" and the pids as JSON, and after a line on stdin the ends as JSON; it leaves when stdin is closed.
+`tree_driver.py DEATH`, with MARK in the environment for the trees to carry. It prints "up" and the pids as JSON, and
+after a line on stdin the ends as JSON; it leaves when stdin is closed.
 """
 
 from __future__ import annotations
@@ -101,8 +101,4 @@ async def main(death: str) -> None:
 
 
 if __name__ == "__main__":
-    if uid := int(os.environ.get("UID_TO_BE", "0")):
-        os.setgroups([])
-        os.setgid(uid)
-        os.setuid(uid)
     anyio.run(main, sys.argv[1], backend_options={"use_uvloop": os.environ.get("LOOP") == "uvloop"})
