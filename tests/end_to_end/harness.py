@@ -329,6 +329,11 @@ class Daemon:
     def event_pids(self, name: str, word: str) -> list[int]:
         return [pid for _, pid, words in self.events(name) if words[0] == word]
 
+    def wait_event_pid(self, name: str, word: str) -> int:
+        """Give the pid of the first process that has written `word`, once one has: it need not be the leader."""
+        pids: list[int] = wait_until(f"{word} in {name}", lambda: self.event_pids(name, word), GONE_WITHIN)
+        return pids[0]
+
     def starts(self, name: str) -> list[float]:
         return [at for at, _, words in self.events(name) if words[0] == "start"]
 

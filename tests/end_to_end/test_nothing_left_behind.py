@@ -29,14 +29,14 @@ def grown(daemon: Daemon) -> dict[str, int]:
     """Start the forest and give each server's grandchild, by name."""
     daemon.write(forest(daemon))
     daemon.start().wait_all("ready")
-    return {name: daemon.event_pids(f"{name}.ev", "grandchild")[0] for name in EVERY_TREE}
+    return {name: daemon.wait_event_pid(f"{name}.ev", "grandchild") for name in EVERY_TREE}
 
 
 @pytest.mark.parametrize("tree", TREES)
 def test_killing_a_leader_ends_its_grandchild_and_starts_the_server_again(daemon: Daemon, tree: str) -> None:
     daemon.write({"s": daemon.evil(tree, events="ev")})
     first = daemon.start().wait_for("s", "ready")["pid"]
-    (grandchild,) = daemon.event_pids("ev", "grandchild")
+    grandchild = daemon.wait_event_pid("ev", "grandchild")
     os.kill(first, signal.SIGKILL)
     wait_until("the grandchild is gone", lambda: not alive(grandchild), GONE_WITHIN)
     wait_until("the server has a new pid", lambda: daemon.status("s")["pid"] not in (None, first))
@@ -51,7 +51,7 @@ def test_killing_a_leader_ends_its_grandchild_and_starts_the_server_again(daemon
 def test_killing_a_grandchild_is_its_servers_own_affair(daemon: Daemon, tree: str) -> None:
     daemon.write({"s": daemon.evil(tree, events="ev")})
     before = daemon.start().wait_for("s", "ready")
-    (grandchild,) = daemon.event_pids("ev", "grandchild")
+    grandchild = daemon.wait_event_pid("ev", "grandchild")
     os.kill(grandchild, signal.SIGKILL)
     wait_until("the grandchild is gone", lambda: not alive(grandchild), GONE_WITHIN)
     time.sleep(0.3)
