@@ -6,8 +6,13 @@ may be a secret. A wrong key is reported and left out, so that the rest of its s
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
+
+# Whatever plugin of pydantic happens to be installed would be shown every value, secrets too; looking for them also
+# takes 20 ms of a start.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails

@@ -6,6 +6,7 @@ end:   STOPPING=1, all servers at once, control socket, warden, log
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -13,15 +14,14 @@ import sys
 from collections.abc import Callable
 
 import anyio
-from anyio.abc import TaskGroup, TaskStatus
+import anyio.lowlevel
+from anyio.abc import TaskStatus
 
 from moltis import __version__, logs
 from moltis.config.load import load
 from moltis.config.overrides import EnvOverrides
 from moltis.control.endpoint import DataDirLock, Endpoint, take_data_dir
-from moltis.control.listener import Listener
-from moltis.control.methods import METHODS
-from moltis.daemon.watch import watch
+from moltis.daemon.watch import Watch
 from moltis.daemon.world import Daemon
 from moltis.errors import ExitCode
 from moltis.paths import Paths
@@ -55,6 +55,7 @@ def main(paths: Paths) -> int:
         plan = loaded.plan.daemon
         sink = logs.configure(paths.log, plan.log_level, plan.log_max_bytes, plan.log_backups, scrubber)
         _say(f"moltis {__version__}: {len(loaded.plan.servers)} servers of {paths.config}, log {paths.log}")
+        gc.freeze()  # what was imported stays: no collection need look at it again
         try:
             anyio.run(
                 _run,
@@ -80,11 +81,17 @@ async def _run(make: Callable[[], Daemon], paths: Paths, lock: DataDirLock) -> N
             supervised = anyio.Event()
             await tasks.start(_supervise, daemon, supervised)
             daemon.start()
+            await anyio.lowlevel.checkpoint()  # the first servers are being started: while they boot, import the rest
+            from moltis.control.listener import Listener
+            from moltis.control.methods import METHODS
+
             listener = Listener(Endpoint(paths), lock, METHODS, daemon, max_connections=_connections_allowed(daemon))
             await tasks.start(listener.run)
-            _keep_house(tasks, daemon, paths)
+            tasks.start_soon(daemon.notifier.run_watchdog)
+            watch = Watch(paths.config, lambda: tasks.start_soon(daemon.reload_quietly, "the file changed"))
             daemon.notifier.ready(daemon.summary())
             await daemon.ending.wait()
+            watch.cancel()
             await _end(daemon, supervised)
             tasks.cancel_scope.cancel()
     finally:
@@ -96,14 +103,6 @@ def _connections_allowed(daemon: Daemon) -> int:
     """Leave descriptors for the servers: three pipes and a pidfd each, twice while they are being started."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(MIN_CONNECTIONS, soft - RESERVED_DESCRIPTORS - DESCRIPTORS_PER_SERVER * len(daemon.supervisor.names()))
-
-
-def _keep_house(tasks: TaskGroup, daemon: Daemon, paths: Paths) -> None:
-    async def edited() -> None:
-        await daemon.reload_quietly("the file changed")
-
-    tasks.start_soon(watch, paths.config, edited)
-    tasks.start_soon(daemon.notifier.run_watchdog)
 
 
 async def _supervise(

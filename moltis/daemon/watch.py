@@ -1,29 +1,39 @@
 """Notices that moltis.toml was edited.
 
 Looks once a second: a library that watches folders costs 2.5 MB, wakes as often, and does not see that a symlinked file
-changed where the link points (dotfile managers).
+changed where the link points (dotfile managers). It is a bare timer, not a task: an idle daemon does little else, and a
+task's wake-up costs several times as much.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
-import anyio
+from moltis.transport.wire import Cancellable, call_later
 
 LOOK_SECS = 1.0
 
 
-async def watch(path: Path, changed: Callable[[], Awaitable[None]]) -> None:
-    """Await `changed` each time the file has become another one; for ever. A file that is gone is no change."""
-    seen = _identity(path)
-    while True:
-        await anyio.sleep(LOOK_SECS)
-        now = _identity(path)
-        if now is not None and now != seen:
-            seen = now
-            await changed()
+class Watch:
+    """Calls back each time the file has become another one, until cancelled. A file that is gone is no change."""
+
+    def __init__(self, path: Path, changed: Callable[[], object]) -> None:
+        self._path = path
+        self._changed = changed
+        self._seen = _identity(path)
+        self._timer: Cancellable = call_later(LOOK_SECS, self._look)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = call_later(LOOK_SECS, self._look)
+        now = _identity(self._path)
+        if now is not None and now != self._seen:
+            self._seen = now
+            self._changed()
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
