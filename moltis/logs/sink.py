@@ -23,9 +23,9 @@ from moltis.logtail import level_number
 MAX_PENDING_BYTES = 4 * 1024 * 1024
 """Lines waiting for the disk: minutes of an ordinary daemon, a second of the worst flood."""
 
-LINGER_SECS = 0.02
-"""Lines that come this soon after each other are written at once. Waking the thread for each of four thousand calls a
-second would cost the calls more than the writing; a person who follows the log does not see a fiftieth of a second."""
+LINGER_SECS = 0.005
+"""Lines that come this soon after each other are written at once. Waking the thread for each of five thousand calls a
+second would cost the calls more than the writing does; whoever follows the log does not notice."""
 
 CLOSE_SECS = 1.0
 """The longest that ending the daemon waits for the log."""

@@ -38,7 +38,8 @@ def test_every_line_is_an_object_with_the_promised_members(daemon: Daemon) -> No
     )
     daemon.text("s", "say", text=nasty)
     daemon.text("s", "echo", message="the-argument")
-    wait_until("the call is logged", lambda: daemon.records("moltis.mcp.call"))
+    wait_until("the calls are logged", lambda: len(daemon.records("moltis.mcp.call")) == 2)
+    wait_until("stderr is logged", lambda: "forged" in str(daemon.records("moltis.mcp.stderr")))
     for line in daemon.log.read_bytes().splitlines():
         record = json.loads(line)
         assert set(record) == {"ts", "level", "target", "message", "fields"}
