@@ -26,7 +26,7 @@ from moltis.names import nearest
 
 
 class ExitCode(enum.IntEnum):
-    """What the command line ends with (contract, section 5)."""
+    """What the command line ends with."""
 
     OK = 0
     FAILURE = 1
@@ -40,7 +40,7 @@ class ExitCode(enum.IntEnum):
 
 
 class RpcCode(enum.IntEnum):
-    """JSON-RPC 2.0 section 5.1, and ours from -32004 down (contract, section 4)."""
+    """JSON-RPC 2.0 section 5.1, and ours from -32004 down."""
 
     PARSE_ERROR = -32700
     INVALID_REQUEST = -32600
@@ -69,7 +69,7 @@ class MoltisError(Exception):
         self.server = server
 
     def data(self) -> dict[str, Any]:
-        """Give the `data` member of the JSON-RPC error; contract section 4 names its keys."""
+        """Give the `data` member of the JSON-RPC error: `kind`, `server`, `hint`, and what some errors add."""
         return {"kind": self.kind, "server": self.server, "hint": self.hint}
 
 

@@ -1,4 +1,4 @@
-"""Where things are (contract, section 1).
+"""Where things are.
 
 Standard library only: the command line asks here before it may import anything slow.
 """

@@ -16,7 +16,7 @@ Protocol = Literal["auto", "legacy"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The numbers of contract section 2, for one server; all in seconds unless the name says otherwise."""
+    """The numbers that `[mcp]` and each server may set; in seconds where the name says so."""
 
     request_timeout_secs: float = 30.0
     request_timeout_max_secs: float = 600.0

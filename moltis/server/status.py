@@ -1,4 +1,4 @@
-"""What anyone outside may see of a server (contract, section 4, "Server status").
+"""What anyone outside may see of a server.
 
 Nothing here can hold a secret: names and numbers, text as written, and messages that passed the scrubber.
 """

@@ -186,7 +186,7 @@ def test_a_subscriber_sees_a_snapshot_then_every_change_in_order(besieged: Daemo
     assert {e["server"] for e in events[1:]} == {"a"}
 
 
-def test_discovery_names_every_method_of_the_contract(besieged: Daemon) -> None:
+def test_discovery_names_every_method_that_was_promised(besieged: Daemon) -> None:
     document = besieged.rpc("rpc.discover")
     assert document["openrpc"].startswith("1.")
     names = {m["name"] for m in document["methods"]}
