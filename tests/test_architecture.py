@@ -132,7 +132,7 @@ def test_the_warden_needs_nothing_but_the_standard_library() -> None:
 
 
 def test_the_daemon_never_imports_the_sdk_on_its_resident_path() -> None:
-    """Importing it costs more memory than all the rest of the daemon; benchmarks/README.md has the figures."""
+    """Importing it adds half to the daemon's memory; benchmarks/README.md has the figures."""
     for name, path in ALL:
         assert "mcp" not in {target.partition(".")[0] for target in imports(path, top_level_only=True)}, name
 
