@@ -6,7 +6,6 @@ Knows nothing of other clients. The one rule: every request is answered once, a 
 
 from __future__ import annotations
 
-import select
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -121,7 +120,7 @@ class Conversation:
             self.abort()
         elif self._is_stuck_in_a_line(now):
             self.refuse(f"a line was not finished within {self._limits.partial_line_secs:g} s")
-        elif self._half_closed and _has_hung_up(self._conn):
+        elif self._half_closed and self._conn.has_hung_up:
             self.abort()
 
     def refuse(self, why: str) -> None:
@@ -149,7 +148,7 @@ class Conversation:
             self._pump()
 
     def eof_received(self) -> None:
-        if _has_hung_up(self._conn):
+        if self._conn.has_hung_up:
             self.abort()
             return
         self._half_closed = True
@@ -325,10 +324,3 @@ class Exchange:
         self._conversation._answered(self, self._size, jsonrpc.batch(self._replies) if self._is_batch else reply)
         for callback in self._after:
             callback()
-
-
-def _has_hung_up(conn: PeerConn) -> bool:
-    """Tell a client that is gone from one that has only said all it had to say (shutdown(2), as `nc -N` does)."""
-    poll = select.poll()
-    poll.register(conn._sock.fileno(), 0)
-    return any(event & select.POLLHUP for _fd, event in poll.poll(0))

@@ -203,9 +203,10 @@ class Daemon:
         self._report([problem for problem in loaded.problems if problem not in known])
         self._loaded = loaded
         # What was a secret stays one: a server that is being stopped may still print it.
-        self._scrubber.update(self.supervisor.plan.secrets | loaded.plan.secrets)
-        plan = _runnable(loaded.plan)
-        change = self.supervisor.apply(replace(plan, secrets=self.supervisor.plan.secrets | plan.secrets))
+        secrets = self.supervisor.plan.secrets | loaded.plan.secrets
+        self._scrubber.update(secrets)
+        plan = replace(_runnable(loaded.plan), secrets=secrets)
+        change = self.supervisor.apply(plan)
         daemon = plan.daemon
         logs.reconfigure(level=daemon.log_level, max_bytes=daemon.log_max_bytes, backups=daemon.log_backups)
         for name in change.removed:
@@ -283,7 +284,8 @@ class Daemon:
         tell("server_state_changed", server=name, **fields)
         if self.events.wants("state"):
             self.events.publish("state", name, **msgspec.to_builtins(entry))
-        self.notifier.status(self.summary())
+        if self.notifier.enabled:
+            self.notifier.status(self.summary())
 
 
 _UNWELL = frozenset({State.BACKOFF, State.COOLDOWN, State.INVALID})

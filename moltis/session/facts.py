@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from moltis.errors import ServerNotReady
 from moltis.session.handshake import Agreed
 from moltis.session.hooks import Counters
-from moltis.transport import Ended
+from moltis.transport import Ended, exit_words
 
 SHOWN_STDERR_LINES = 3
 SHOWN_STDERR_CHARS = 200
@@ -57,12 +56,4 @@ def lost(server: str, ended: Ended, *, asked_for: bool) -> ServerNotReady:
 
 def end_in_words(ended: Ended) -> str:
     """Say how a connection ended, as what follows the server's name."""
-    code = ended.exit_code
-    if code is None:
-        return f"ended ({ended.message})"
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
+    return f"ended ({ended.message})" if ended.exit_code is None else exit_words(ended.exit_code)

@@ -6,11 +6,21 @@ Stdio is one module behind this seam; a remote transport is another. Nothing abo
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["Connection", "ConnectionClosed", "Ended", "Receiver", "StderrTail", "Transport"]
+__all__ = [
+    "Connection",
+    "ConnectionClosed",
+    "Ended",
+    "OpenFailed",
+    "Receiver",
+    "StderrTail",
+    "Transport",
+    "exit_words",
+]
 
 
 class ConnectionClosed(Exception):
@@ -86,3 +96,15 @@ class OpenFailed(Exception):
     def __init__(self, ended: Ended) -> None:
         super().__init__(ended.message)
         self.ended = ended
+
+
+def exit_words(code: int | None) -> str:
+    """Say how a process ended; `code` is negative for a signal, None when it is not known."""
+    if code is None:
+        return "ended, and its exit code is not known"
+    if code >= 0:
+        return f"exited with code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was killed by signal {-code}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +15,7 @@ from typing import Final
 import anyio
 
 from moltis.config.plan import Limits, StdioLaunch
-from moltis.transport import ConnectionClosed, Ended, OpenFailed, Receiver
+from moltis.transport import ConnectionClosed, Ended, OpenFailed, Receiver, exit_words
 from moltis.transport.containment import Warden
 from moltis.transport.frames import Framer, StderrLines
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost
@@ -330,18 +329,6 @@ def child_environment(environ: Mapping[str, str], own: tuple[tuple[str, str], ..
     """Give the whole environment of a server: a few names of the daemon's, then the server's own."""
     base = {name: value for name, value in environ.items() if name in BASE_ENV or name.startswith("LC_")}
     return base | dict(own)
-
-
-def exit_words(code: int | None) -> str:
-    """Say how a process ended; `code` is negative for a signal, None when it is not known."""
-    if code is None:
-        return "ended, and its exit code is not known"
-    if code >= 0:
-        return f"exited with code {code}"
-    try:
-        return f"was killed by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was killed by signal {-code}"
 
 
 def _own_folder() -> str:

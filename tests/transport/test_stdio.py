@@ -12,9 +12,9 @@ import anyio
 import pytest
 
 from moltis.config.plan import Limits, StdioLaunch
-from moltis.transport import ConnectionClosed, Ended, OpenFailed
+from moltis.transport import ConnectionClosed, Ended, OpenFailed, exit_words
 from moltis.transport.containment import Warden
-from moltis.transport.stdio import StdioConnection, StdioTransport, child_environment, exit_words
+from moltis.transport.stdio import StdioConnection, StdioTransport, child_environment
 from moltis.transport.warden import ProcTree
 
 LIMITS = Limits(stop_eof_secs=0.3, stop_term_secs=0.3, request_timeout_secs=0.5, max_message_bytes=2_000_000)

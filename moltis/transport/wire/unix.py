@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import select
 import socket
 import struct
 from collections.abc import Callable
@@ -66,6 +67,13 @@ class PeerConn:
     def stuck_secs(self) -> float:
         """Seconds since the kernel last took a byte of those waiting; 0 when none waits."""
         return self._outbox.stuck_secs
+
+    @property
+    def has_hung_up(self) -> bool:
+        """Whether the peer is gone, and has not only said all it had to say (shutdown(2), as `nc -N` does)."""
+        poll = select.poll()
+        poll.register(self._sock.fileno(), 0)
+        return any(event & select.POLLHUP for _fd, event in poll.poll(0))
 
     @property
     def is_closing(self) -> bool:
