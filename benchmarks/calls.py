@@ -31,10 +31,10 @@ class Client:
         assert self.process.stdout is not None
         return json.loads(self.process.stdout.readline())
 
-    def run(self, callers: int, calls: int) -> tuple[list[float], float]:
-        """Give the seconds of each call, and of all together."""
+    def run(self, callers: int, calls: int, big: int | None = None) -> tuple[list[float], float]:
+        """Give the seconds of each call, and of all together. `big`: bytes of each result."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"callers": callers, "calls": calls}) + "\n")
+        self.process.stdin.write(json.dumps({"callers": callers, "calls": calls, "big": big}) + "\n")
         self.process.stdin.flush()
         answer = self._read()
         return answer["seconds"], answer["wall"]

@@ -66,4 +66,5 @@ def main():
             write_all(1, "".join(map(answer, lines)).encode())
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
-"""A lean client of the control socket, taking orders on stdin: {callers, calls} -> {seconds, wall}.
+"""A lean client of the control socket, taking orders on stdin: {callers, calls, big?} -> {seconds, wall}.
 
-One connection per caller and one call in flight on each. Every answer is checked for the text that was sent, by bytes.
+One connection per caller and one call in flight on each. Every answer is checked for the text that was sent, by bytes;
+with `big` each call asks for a result of that many bytes, and the length is checked.
 """
 
 from __future__ import annotations
@@ -32,6 +33,25 @@ def receive(s: socket.socket) -> None:
         answer += more
     if EXPECTED not in answer:
         raise RuntimeError(answer)
+
+
+def one_big_caller(calls: int, size: int) -> list[float]:
+    params = {"server": "s", "tool": "big", "arguments": {"bytes": size}}
+    request = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "mcp.call", "params": params}).encode() + b"\n"
+    s = connect()
+    seconds = []
+    for _ in range(calls):
+        began = time.perf_counter()
+        s.sendall(request)
+        pieces = [s.recv(1 << 20)]
+        while pieces[-1][-1:] != b"\n":
+            pieces.append(s.recv(1 << 20))
+        answer = b"".join(pieces)
+        seconds.append(time.perf_counter() - began)
+        if len(answer) < size:
+            raise RuntimeError(answer)
+    s.close()
+    return seconds
 
 
 def one_caller(calls: int) -> list[float]:
@@ -76,7 +96,10 @@ def main() -> None:
         order = json.loads(line)
         began = time.perf_counter()
         callers = order["callers"]
-        seconds = one_caller(order["calls"]) if callers == 1 else many_callers(callers, order["calls"])
+        if order.get("big"):
+            seconds = one_big_caller(order["calls"], order["big"])
+        else:
+            seconds = one_caller(order["calls"]) if callers == 1 else many_callers(callers, order["calls"])
         print(json.dumps({"seconds": seconds, "wall": time.perf_counter() - began}), flush=True)
 
 

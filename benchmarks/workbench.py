@@ -114,14 +114,18 @@ class Line:
 
 
 class Daemon:
-    """`moltis run` over some servers, in its default configuration unless `mcp` says otherwise."""
+    """`moltis run` over some servers (argv, or a URL), in its default configuration unless `mcp` says otherwise."""
 
-    def __init__(self, servers: Mapping[str, Argv], mcp: Mapping[str, float] | None = None) -> None:
+    def __init__(self, servers: Mapping[str, Argv | str], mcp: Mapping[str, float] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="moltis-bench-"))
         self.socket = self.folder / "data" / "run" / "moltis.sock"
         lines = ["[mcp]", *(f"{key} = {value}" for key, value in (mcp or {}).items())]
-        for name, argv in servers.items():
-            lines += [f"[mcp.servers.{name}]", f"command = {json.dumps(argv[0])}", f"args = {json.dumps(argv[1:])}"]
+        for name, how in servers.items():
+            lines.append(f"[mcp.servers.{name}]")
+            if isinstance(how, str):
+                lines.append(f"url = {json.dumps(how)}")
+            else:
+                lines += [f"command = {json.dumps(how[0])}", f"args = {json.dumps(how[1:])}"]
         self.config = self.folder / "moltis.toml"
         self.config.write_text("\n".join(lines) + "\n")
         self.environ = {k: v for k, v in os.environ.items() if not k.startswith("MOLTIS")}
@@ -179,7 +183,7 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def running(servers: Mapping[str, Argv], mcp: Mapping[str, float] | None = None) -> Iterator[Daemon]:
+def running(servers: Mapping[str, Argv | str], mcp: Mapping[str, float] | None = None) -> Iterator[Daemon]:
     """Give a daemon all of whose servers are ready."""
     daemon = Daemon(servers, mcp)
     try:

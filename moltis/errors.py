@@ -154,11 +154,21 @@ class RequestTimeout(MoltisError):
 
 
 class LoginNeeded(MoltisError):
-    """A person must log in first."""
+    """A person must log in first, at `auth_url` where it is known."""
 
     kind = "login_needed"
     exit_code = ExitCode.LOGIN_NEEDED
     rpc_code = RpcCode.LOGIN_NEEDED
+
+    def __init__(
+        self, message: str, *, server: str, state: str = "awaiting_auth", auth_url: str | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(message, server=server, hint=hint or f"moltis mcp reauth {server}")
+        self.state = state
+        self.auth_url = auth_url
+
+    def data(self) -> dict[str, Any]:
+        return {**super().data(), "state": self.state, "auth_url": self.auth_url}
 
 
 class ServerError(MoltisError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,9 +30,23 @@ FLOORS = {
     "moltis.session.envelope": 2,
     "moltis.session.handshake": 2,
     "moltis.transport.frames": 2,
+    "moltis.transport.remote.events": 2,
+    "moltis.transport.remote.headers": 2,
+    "moltis.http": 2,
+    "moltis.oauth.model": 2,
+    "moltis.oauth.challenge": 3,
+    "moltis.oauth.resource": 3,
+    "moltis.oauth.authserver": 3,
+    "moltis.oauth.registration": 3,
+    "moltis.oauth.authorize": 3,
+    "moltis.oauth.callback": 3,
+    "moltis.oauth.grants": 3,
+    "moltis.session.elicitation": 2,
+    "moltis.session.mirrored": 3,
     "moltis.control.jsonrpc": 2,
     "moltis.control.client": 2,
     "moltis.logs": 3,
+    "moltis.oauth": 3,
     "moltis.service": 3,
     "moltis.transport": 3,
     "moltis.session": 4,
@@ -59,6 +74,21 @@ PURE = {
     "moltis.session.envelope",
     "moltis.session.handshake",
     "moltis.transport.frames",
+    "moltis.transport.remote.events",
+    "moltis.transport.remote.headers",
+    "moltis.http.addresses",
+    "moltis.http.origins",
+    "moltis.http.retry_after",
+    "moltis.oauth.model",
+    "moltis.oauth.challenge",
+    "moltis.oauth.resource",
+    "moltis.oauth.authserver",
+    "moltis.oauth.registration",
+    "moltis.oauth.authorize",
+    "moltis.oauth.callback",
+    "moltis.oauth.grants",
+    "moltis.session.elicitation",
+    "moltis.session.mirrored",
     "moltis.control.jsonrpc",
 }
 IMPURE = {
@@ -72,6 +102,13 @@ ONLY_IN = {
     "tomli_w": {"moltis.config.overrides": "writes the one TOML file that is ours alone"},
     "structlog": {"moltis.logs": "the one sink"},
     "click": {"moltis.cli": "the command line"},
+    "httpx2": {"moltis.http": "the one HTTP stack", "moltis.transport.remote": "its connections are made of it"},
+    "httpcore2": {"moltis.http": "where addresses are checked and pinned"},
+    "authlib": {"moltis.oauth": "the token endpoint"},
+    "joserfc": {"moltis.oauth": "keys of client authentication"},
+    "h11": {"moltis.oauth": "the page that a login comes back to"},
+    "keyring": {"moltis.oauth": "where the key of the token store is"},
+    "cryptography": {"moltis.oauth": "encrypts the token store"},
     "random": {"moltis.daemon": "chance enters where the world is put together"},
 }
 """Who may import what, and why."""
@@ -137,9 +174,15 @@ def test_the_daemon_never_imports_the_sdk_on_its_resident_path() -> None:
         assert "mcp" not in {target.partition(".")[0] for target in imports(path, top_level_only=True)}, name
 
 
+def test_a_daemon_without_remote_servers_imports_neither_http_nor_oauth() -> None:
+    script = "import sys, moltis.daemon.world; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"httpx2", "httpcore2", "authlib", "h11", "cryptography", "moltis.daemon.logins"} & set(loaded)
+
+
 def test_only_those_who_start_and_reach_servers_look_into_a_launch() -> None:
     """`StdioLaunch` and `RemoteLaunch` hold expanded values; what is shown comes from `Shown`, the text as written."""
-    allowed = ("moltis.config", "moltis.transport", "moltis.doctor")
+    allowed = ("moltis.config", "moltis.transport", "moltis.doctor", "moltis.daemon.logins")
     fields = {"env", "args", "url", "headers", "oauth"}
     for name, path in ALL:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

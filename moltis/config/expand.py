@@ -14,7 +14,17 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from moltis.config.model import OAuthSection, ServerSection
-from moltis.config.plan import Launch, Limits, Protocol, RemoteLaunch, ServerPlan, Shown, StdioLaunch, TransportName
+from moltis.config.plan import (
+    Elicitation,
+    Launch,
+    Limits,
+    Protocol,
+    RemoteLaunch,
+    ServerPlan,
+    Shown,
+    StdioLaunch,
+    TransportName,
+)
 from moltis.config.problem import Report, dotted
 from moltis.config.scan import Path
 from moltis.config.sensitive import is_public_name, launch_secrets
@@ -26,7 +36,7 @@ _CAPS = (
     ("restart_cooldown_secs", "restart_cooldown_max_secs"),
 )
 _LOCAL_KEYS = ("command", "args", "env", "cwd")
-_REMOTE_KEYS = ("url", "headers", "oauth")
+_REMOTE_KEYS = ("url", "headers", "oauth", "ca_file")
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 """A token of RFC 9110 section 5.6.2."""
@@ -126,6 +136,7 @@ def plan_server(name: str, entry: ServerSection, path: Path, base: Base, report:
         display_name=entry.display_name,
         enabled=entry.enabled,
         protocol=cast(Protocol, entry.protocol),
+        elicitation=cast(Elicitation, entry.elicitation),
         include_tools=tuple(entry.include_tools),
         exclude_tools=tuple(entry.exclude_tools),
         problem="; ".join(_within(error, dotted(path)) for error in errors[:3]) or None,
@@ -265,6 +276,7 @@ def _remote(entry: ServerSection, expansion: _Expansion) -> RemoteLaunch:
         url=expansion.text(entry.url, "url", check=url_problem),
         headers=tuple(headers),
         oauth=tuple(_oauth(entry.oauth, expansion)) if entry.oauth else (),
+        ca_file=_folder(entry.ca_file, expansion.base) if entry.ca_file else None,
     )
 
 

@@ -18,6 +18,7 @@ LOG_LEVELS = ("debug", "info", "warn", "error", "warning")
 TRANSPORTS = ("stdio", "sse", "streamable-http")
 TRANSPORT_ALIASES = {"streamable_http": "streamable-http", "http": "streamable-http"}
 PROTOCOLS = ("auto", "legacy")
+ELICITATIONS = ("off", "defaults")
 GRANTS = ("authorization_code", "client_credentials")
 
 ALIASES = {*TRANSPORT_ALIASES, "warning"}
@@ -97,6 +98,10 @@ KEYS: tuple[Key, ...] = (
         "daemon", "browser_command", "list", "argv; a login's URL is appended; [] opens nothing",
         _DAEMON.browser_command,
     ),
+    Key(
+        "daemon", "encrypt_tokens", "flag", "with a key of the system's keyring; needs moltis[keyring]",
+        _DAEMON.encrypt_tokens,
+    ),
     *LIMITS,
     Key(
         "mcp", "max_concurrent_starts", "count", "servers starting at the same time",
@@ -132,8 +137,20 @@ KEYS: tuple[Key, ...] = (
     Key("server", "include_tools", "list", "glob patterns; none: all", (), example='["search_*"]'),
     Key("server", "exclude_tools", "list", "glob patterns; wins over include_tools", ()),
     Key("server", "protocol", "choice", "legacy: only the initialize handshake", "auto", words=PROTOCOLS),
+    Key(
+        "server", "elicitation", "choice", "defaults: a server's questions are answered from their own defaults",
+        "off", words=ELICITATIONS,
+    ),
+    Key(
+        "server", "ca_file", "text", "certificates (PEM) to trust for it, besides the system's",
+        example='"~/ca.pem"',
+    ),
     Key("oauth", "client_id", "text", "when the server registers no clients", placeholders=True, example='"..."'),
     Key("oauth", "client_secret", "text", "of that client", placeholders=True, example='"$SECRET"'),
+    Key(
+        "oauth", "private_key", "text", "of that client (PEM), instead of a secret: private_key_jwt",
+        placeholders=True, example='"$CLIENT_KEY"',
+    ),
     Key(
         "oauth", "auth_url", "text", "auth_url and token_url together skip discovery", placeholders=True,
         example='"https://auth.example.com/authorize"',
@@ -221,7 +238,7 @@ _EXAMPLES = """
 """
 
 _NAME_RULE = "NAME: A-Z a-z 0-9 _ -, at most 64, no '__', and no two that differ only by case."
-_REMOTE_ONLY = ("url", "headers")
+_REMOTE_ONLY = ("url", "headers", "ca_file")
 _LOCAL_ONLY = ("command", "args", "env", "cwd")
 
 
@@ -233,7 +250,7 @@ def example_toml() -> str:
     parts = [
         _HEAD,
         "[env]                                     # values for placeholders; never shown",
-        '#GITHUB_TOKEN = "..."\n#REMOTE_MCP_KEY = "..."\n#REMOTE_MCP_TOKEN = "..."\n#SECRET = "..."\n',
+        '#GITHUB_TOKEN = "..."\n#REMOTE_MCP_KEY = "..."\n#REMOTE_MCP_TOKEN = "..."\n#SECRET = "..."\n#CLIENT_KEY = "..."\n',
         "[daemon]",
         *_commented(k for k in KEYS if k.section == "daemon"),
         "\n[mcp]                                     # each server may override these, but the last",

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from moltis.config.keys import (
+    ELICITATIONS,
     GRANTS,
     LOG_LEVELS,
     MAX_SECS,
@@ -85,6 +86,7 @@ class DaemonSection(_Section):
     log_max_bytes: Annotated[int, Field(ge=1024, le=2**40)] | None = None
     log_backups: Annotated[int, Field(ge=0, le=1000)] | None = None
     browser_command: tuple[Text, ...] | None = Field(None, strict=False)
+    encrypt_tokens: bool | None = None
 
 
 class LimitsSection(_Section):
@@ -122,6 +124,7 @@ class OAuthSection(_Section):
 
     client_id: Expandable | None = None
     client_secret: Expandable | None = None
+    private_key: Expandable | None = None
     auth_url: Expandable | None = None
     token_url: Expandable | None = None
     scopes: list[Expandable] | None = None
@@ -145,6 +148,8 @@ class ServerSection(LimitsSection):
     include_tools: list[Text] = []
     exclude_tools: list[Text] = []
     protocol: Annotated[str, _one_of(PROTOCOLS)] = "auto"
+    elicitation: Annotated[str, _one_of(ELICITATIONS)] = "off"
+    ca_file: Text | None = None
     oauth: OAuthSection | None = None
 
 

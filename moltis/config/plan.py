@@ -12,6 +12,7 @@ from typing import Literal
 
 TransportName = Literal["stdio", "sse", "streamable-http"]
 Protocol = Literal["auto", "legacy"]
+Elicitation = Literal["off", "defaults"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +62,12 @@ class StdioLaunch:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RemoteLaunch:
-    """How to reach a remote server, expanded."""
+    """How to reach a remote server, expanded. `ca_file`: certificates to trust beside the system's."""
 
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     oauth: tuple[tuple[str, object], ...] = ()
+    ca_file: str | None = None
 
     def __repr__(self) -> str:
         return f"RemoteLaunch({len(self.headers)} headers)"
@@ -86,6 +88,7 @@ class ServerPlan:
     display_name: str | None = None
     enabled: bool = True
     protocol: Protocol = "auto"
+    elicitation: Elicitation = "off"
     include_tools: tuple[str, ...] = ()
     exclude_tools: tuple[str, ...] = ()
     problem: str | None = None
@@ -93,7 +96,7 @@ class ServerPlan:
     @property
     def launch_key(self) -> object:
         """What a running process was started from: when this is unchanged, a reload need not restart it."""
-        return (self.transport, self.launch, self.protocol, self.limits.max_message_bytes)
+        return (self.transport, self.launch, self.protocol, self.elicitation, self.limits.max_message_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class DaemonPlan:
     log_max_bytes: int = 10 * 1024 * 1024
     log_backups: int = 5
     browser_command: tuple[str, ...] = ("xdg-open",)
+    encrypt_tokens: bool = False
     max_concurrent_starts: int = 8
 
 

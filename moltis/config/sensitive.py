@@ -23,6 +23,9 @@ _PUBLIC_WORDS = frozenset(
 )
 """Values that cannot be secret, and whose removal would damage what the program itself says."""
 
+CLIENT_SECRETS = ("client_secret", "private_key")
+"""The keys of `oauth` whose values prove who we are."""
+
 
 def is_public_name(name: str) -> bool:
     """Say whether a variable of this name is no secret, such as HOME."""
@@ -44,7 +47,7 @@ def launch_secrets(launch: Launch | None) -> Iterator[str]:
             for _, value in headers:
                 yield from _header_secrets(value)
             for name, setting in oauth:
-                if name == "client_secret":
+                if name in CLIENT_SECRETS:
                     yield str(setting)
                 elif name.endswith("_url"):
                     yield from _url_secrets(str(setting))
@@ -86,8 +89,9 @@ def literal_secret(section: ServerSection) -> Path | None:
         for name, value in values.items():
             if _SECRET_NAME.search(name) and _is_literal(value):
                 return (table, name)
-    if section.oauth and _is_literal(section.oauth.client_secret):
-        return ("oauth", "client_secret")
+    for name in CLIENT_SECRETS:
+        if section.oauth and _is_literal(getattr(section.oauth, name)):
+            return ("oauth", name)
     if section.url and any(_is_literal_text(value) for value in _url_secrets(section.url.text)):
         return ("url",)
     return None

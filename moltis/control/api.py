@@ -169,6 +169,24 @@ class DaemonApi(Protocol):
     async def set_request_timeout_secs(self, secs: float) -> None:
         """Write `[mcp] request_timeout_secs` into moltis.toml. Raises ConfigError."""
 
+    async def begin_login(self, name: str) -> str | None:
+        """Have a person log in to a remote server, and give the address for the browser; a login under way is shared.
+
+        None: it logs in without a person, and has done so.
+
+        Raises:
+            MoltisError: it cannot be done; the message says why.
+        """
+
+    async def complete_login(
+        self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None
+    ) -> str:
+        """Go on with the login that this answers, and give the server's name.
+
+        Raises:
+            MoltisError: no login waits for it, or it is refused.
+        """
+
     def env_names(self) -> list[str]:
         """Give the names that `moltis env` keeps values for, never the values."""
 

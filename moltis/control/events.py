@@ -19,10 +19,11 @@ from moltis.control import jsonrpc
 from moltis.errors import UsageError
 from moltis.names import did_you_mean
 
-TYPES: Final = ("state", "lists", "servers", "log")
-"""A transition; lists whose content is new; servers added, changed or removed by a reload; a log record."""
+TYPES: Final = ("state", "auth", "lists", "servers", "log")
+"""A transition; a login's state; lists whose content is new; servers added, changed or removed by a reload; a log
+record."""
 
-DEFAULT_TYPES: Final = ("state", "lists", "servers")
+DEFAULT_TYPES: Final = ("state", "auth", "lists", "servers")
 """All but `log`, which is only for who asks: it is the whole log."""
 
 QUEUE_EVENTS: Final = 256

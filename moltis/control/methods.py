@@ -38,9 +38,9 @@ from moltis.control.params import (
     UpdateServer,
     entry_of,
 )
-from moltis.control.reach import Relayed
+from moltis.control.reach import Relayed, runnable
 from moltis.control.registry import Caller, Nothing, Registry
-from moltis.errors import ServerNotReady, UsageError
+from moltis.errors import UsageError
 from moltis.names import did_you_mean, name_problem
 from moltis.server.status import HistoryEntry, ServerStatus
 from moltis.session.calls import OnReply
@@ -152,7 +152,7 @@ def get_prompt(params: GetPrompt, daemon: DaemonApi, on_reply: OnReply) -> Relay
 @METHODS.method("mcp.start")
 async def start(params: OneServer, daemon: DaemonApi) -> Ok:
     """Start a server that was stopped, or one that waits for its next try."""
-    await reach.runnable(params.name, daemon).start()
+    await runnable(params.name, daemon).start()
     return Ok()
 
 
@@ -166,7 +166,7 @@ async def stop(params: OneServer, daemon: DaemonApi) -> Ok:
 @METHODS.method("mcp.restart")
 async def restart(params: OneServer, daemon: DaemonApi) -> Ok:
     """Restart a server and forgive its failures."""
-    await reach.runnable(params.name, daemon).restart()
+    await runnable(params.name, daemon).restart()
     return Ok()
 
 
@@ -267,16 +267,25 @@ async def unset_env(params: OneName, daemon: DaemonApi) -> Ok:
 @METHODS.method("mcp.reauth", aliases=("mcp.oauth.start",))
 async def reauth(params: OneServer, daemon: DaemonApi) -> LoginStarted:
     """Have a person log in to a remote server; whoever asks meanwhile shares the same login."""
-    server = daemon.server(params.name).status()
+    server = runnable(params.name, daemon).status()
     if server.transport == "stdio":
         raise UsageError(f"server {server.name!r} is a local program and needs no login", server=server.name)
-    raise ServerNotReady("remote servers are not supported by this version yet", server=server.name, state=server.state)
+    auth_url = await daemon.begin_login(server.name)
+    return LoginStarted(oauth_pending=auth_url is not None, auth_url=auth_url)
 
 
 @METHODS.method("mcp.oauth.complete")
 async def complete_login(params: CompleteLogin, daemon: DaemonApi) -> OkName:
-    """Go on with a login by what the browser was sent back with."""
-    raise UsageError("no login is waiting for this", hint="remote servers are not supported by this version yet")
+    """Go on with a login by what the browser was sent back with: the whole address, or its state and code."""
+    if params.callback_url is None and params.state is None:
+        raise UsageError(
+            "Invalid params: callback_url, or state and code, is missing",
+            hint="paste the address that the browser ended at",
+        )
+    name = await daemon.complete_login(
+        params.callback_url, state=params.state, code=params.code, iss=params.iss, error=params.error
+    )
+    return OkName(name=name)
 
 
 # --- what happens

@@ -92,6 +92,7 @@ class CompleteLogin(Params, frozen=True):
     state: Annotated[str | None, Meta(description="or its parts: state")] = None
     code: Annotated[str | None, Meta(description="code")] = None
     iss: Annotated[str | None, Meta(description="iss, RFC 9207")] = None
+    error: Annotated[str | None, Meta(description="error, instead of code")] = None
 
 
 class OneValue(Params, frozen=True):
@@ -121,7 +122,7 @@ class Subscribe(Params, frozen=True):
     """Which events."""
 
     events: Annotated[
-        list[str] | None, Meta(description="types: state, lists, servers, log; all but log when left out")
+        list[str] | None, Meta(description="types: state, auth, lists, servers, log; all but log when left out")
     ] = None
 
 

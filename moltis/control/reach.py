@@ -116,7 +116,9 @@ def not_ready(status: ServerStatus) -> MoltisError:
     name = status.name
     hint = _HINTS.get(status.state, "moltis why {}").format(name)
     if status.state == "awaiting_auth":
-        return LoginNeeded(f"server {name!r} waits for a person to log in", server=name, hint=hint)
+        return LoginNeeded(
+            f"server {name!r} waits for a person to log in", server=name, auth_url=status.auth_url, hint=hint
+        )
     message = f"server {name!r} is {'in ' if status.state in ('backoff', 'cooldown') else ''}{status.state}"
     if status.next_retry_at is not None:
         message += f" until {status.next_retry_at}"

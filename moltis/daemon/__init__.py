@@ -80,7 +80,7 @@ async def _run(make: Callable[[], Daemon], paths: Paths, lock: DataDirLock) -> N
             await tasks.start(_obey_signals, daemon)
             supervised = anyio.Event()
             await tasks.start(_supervise, daemon, supervised)
-            daemon.start()
+            daemon.start(tasks)
             await anyio.lowlevel.checkpoint()  # the first servers are being started: while they boot, import the rest
             from moltis.control.listener import Listener
             from moltis.control.methods import METHODS

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import anyio
+import msgspec
 
 from moltis.config.plan import ServerPlan
 from moltis.control.api import Tried
+from moltis.daemon.remotes import NO_AUTH, Auth
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import State, Wanted
-from moltis.server.status import HistoryEntry, ServerStatus
+from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.session.session import Session
 from moltis.transport import Ended
 
@@ -23,11 +25,16 @@ STOP_MARGIN_SECS = 3.0
 class Server:
     """A supervised server; fits `control.api.ServerApi`."""
 
-    def __init__(self, actor: Actor[Session]) -> None:
+    def __init__(self, actor: Actor[Session], auth: Auth) -> None:
         self._actor = actor
+        self._auth = auth
 
     def status(self) -> ServerStatus:
-        return self._actor.status()
+        status, auth = self._actor.status(), self._auth
+        if auth is NO_AUTH:
+            return status
+        told = LastError(kind="login_failed", message=auth.message, at=auth.at) if auth.message else status.last_error
+        return msgspec.structs.replace(status, auth_state=auth.state, auth_url=auth.url, last_error=told)
 
     def history(self, limit: int | None = None) -> list[HistoryEntry]:
         return self._actor.history(limit)

@@ -1,6 +1,7 @@
 """The daemon: every part of it, put together, and what the control methods may ask of it.
 
     moltis.toml -> Plan -> Supervisor -> Actor -> Session -> StdioTransport -> Warden -> the server
+                                                          -> Remotes: RemoteTransport, Login -> the server
 
 Only this package constructs things. Time and chance enter here.
 """
@@ -10,7 +11,9 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -19,20 +22,22 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import msgspec
+from anyio.abc import TaskGroup
 
 from moltis import __version__, logs, logtail
 from moltis.config.load import Loaded, load, server_from_entry
 from moltis.config.overrides import EnvOverrides
-from moltis.config.plan import Plan, RemoteLaunch, ServerPlan, StdioLaunch
+from moltis.config.plan import RemoteLaunch, ServerPlan, StdioLaunch
 from moltis.config.problem import Problem
 from moltis.control.api import DaemonStatus, Reloaded, Tried
 from moltis.control.events import Hub
+from moltis.daemon.remotes import Auth, Remotes, Surroundings
 from moltis.daemon.servers import Server, try_once
-from moltis.errors import ConfigError
+from moltis.errors import ConfigError, UnknownServer
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
-from moltis.server.lifecycle import State, Wanted
+from moltis.server.lifecycle import AuthDone, State, Wanted
 from moltis.server.status import HistoryEntry
 from moltis.server.supervisor import Supervisor
 from moltis.service import Notifier
@@ -40,6 +45,7 @@ from moltis.session.facts import Events
 from moltis.session.handshake import EraMemory
 from moltis.session.hooks import Hooks
 from moltis.session.session import Session
+from moltis.transport import Transport
 from moltis.transport.containment import Warden
 from moltis.transport.stdio import StdioTransport
 
@@ -49,8 +55,10 @@ stderr_log = logs.get("moltis.mcp.stderr")
 call_log = logs.get("moltis.mcp.call")
 garbage_log = logs.get("moltis.mcp.garbage")
 config_log = logs.get("moltis.config")
+oauth_log = logs.get("moltis.oauth")
 
-NO_REMOTE = "remote servers (url) are not run by this version, only stdio servers (command)"
+MAX_LEARNT_SECRETS = 256
+"""Tokens that came up since the start and are kept out of what servers print; the oldest go first."""
 
 
 @dataclass(slots=True)
@@ -78,7 +86,11 @@ class Daemon:
         self._thread = threading.get_ident()
         sink.listener = self._logged
         self._taught: dict[str, _Taught] = {}
+        self._learnt: deque[str] = deque(maxlen=MAX_LEARNT_SECRETS)
         self._reloading = anyio.Lock()
+        self._remotes = Remotes(
+            Surroundings(paths, self.warden, scrubber.text, self._learn, self._login_moved, self._logged_in)
+        )
         self._started_at = datetime.now(UTC)
         self._started = anyio.current_time()
         self.supervisor: Supervisor[Session] = Supervisor(
@@ -91,10 +103,11 @@ class Daemon:
 
     # --- life
 
-    def start(self) -> None:
-        """Begin to supervise; the supervisor and the warden run already."""
+    def start(self, tasks: TaskGroup) -> None:
+        """Begin to supervise; the supervisor and the warden run already. `tasks` hosts what belongs to no server."""
         self._report(self._loaded.problems)
-        self.supervisor.apply(_runnable(self._loaded.plan))
+        self._remotes.start(tasks, self._loaded.plan)
+        self.supervisor.apply(self._loaded.plan)
         log.info("daemon_started", version=__version__, pid=os.getpid(), servers=len(self.supervisor.names()))
 
     def shutdown(self) -> None:
@@ -130,10 +143,10 @@ class Daemon:
         )
 
     def servers(self) -> Sequence[Server]:
-        return [Server(actor) for actor in self.supervisor]
+        return [Server(actor, self._remotes.auth(actor.plan.name)) for actor in self.supervisor]
 
     def server(self, name: str) -> Server:
-        return Server(self.supervisor.actor(name))
+        return Server(self.supervisor.actor(name), self._remotes.auth(name))
 
     async def reload(self) -> Reloaded:
         async with self._reloading:
@@ -147,8 +160,9 @@ class Daemon:
         await self._edit("update_server", name, dict(changes))
 
     async def remove_server(self, name: str) -> None:
-        self.supervisor.actor(name)
+        plan = self.supervisor.actor(name).plan
         await self._edit("remove_server", name)
+        await self._remotes.forget(plan, self.supervisor.plan)
 
     async def set_enabled(self, name: str, enabled: bool) -> None:
         actor = self.supervisor.actor(name)
@@ -166,7 +180,15 @@ class Daemon:
     async def try_server(self, name: str, entry: Mapping[str, Any] | None) -> Tried:
         known = self.supervisor.actor(name).plan if entry is None else None
         plan = known or server_from_entry(name, entry or {}, self._loaded.base)
-        return await try_once(_runnable_server(plan), lambda p, events: self._session(p, events, EraMemory()))
+        return await try_once(plan, lambda p, events: self._session(p, events, EraMemory(), trial=True))
+
+    async def begin_login(self, name: str) -> str | None:
+        return await self._remotes.begin(self.supervisor.actor(name).plan)
+
+    async def complete_login(
+        self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None
+    ) -> str:
+        return await self._remotes.complete(callback_url, state=state, code=code, iss=iss, error=error)
 
     def env_names(self) -> list[str]:
         return sorted(self._overrides.names())
@@ -203,9 +225,9 @@ class Daemon:
         self._report([problem for problem in loaded.problems if problem not in known])
         self._loaded = loaded
         # What was a secret stays one: a server that is being stopped may still print it.
-        secrets = self.supervisor.plan.secrets | loaded.plan.secrets
-        self._scrubber.update(secrets)
-        plan = replace(_runnable(loaded.plan), secrets=secrets)
+        plan = replace(loaded.plan, secrets=self.supervisor.plan.secrets | loaded.plan.secrets)
+        self._scrubber.update(plan.secrets.union(self._learnt))
+        self._remotes.apply(plan)
         change = self.supervisor.apply(plan)
         daemon = plan.daemon
         logs.reconfigure(level=daemon.log_level, max_bytes=daemon.log_max_bytes, backups=daemon.log_backups)
@@ -241,19 +263,31 @@ class Daemon:
             taught = self._taught[plan.name] = _Taught(plan.launch_key, EraMemory())
         return self._session(plan, events, taught.memory)
 
-    def _session(self, plan: ServerPlan, events: Events, memory: EraMemory) -> Session:
-        assert isinstance(plan.launch, StdioLaunch), "_runnable lets nothing else through"
+    def _transport(self, plan: ServerPlan, *, trial: bool) -> Transport:
         name = plan.name
-        transport = StdioTransport(
-            name,
-            plan.launch,
-            plan.limits,
-            self.warden,
-            scrub=self._scrubber.text,
-            on_stderr_line=lambda line: stderr_log.info("stderr", server=name, line=line),
-            on_stderr_dropped=lambda count: stderr_log.warning("stderr_lines_dropped", server=name, count=count),
-            on_oversized=lambda count: garbage_log.warning("messages_over_max_message_bytes", server=name, count=count),
-        )
+
+        def on_oversized(count: int) -> None:
+            garbage_log.warning("messages_over_max_message_bytes", server=name, count=count)
+
+        match plan.launch:
+            case RemoteLaunch():
+                return self._remotes.transport(plan, on_oversized, trial=trial)
+            case StdioLaunch() as launch:
+                return StdioTransport(
+                    name,
+                    launch,
+                    plan.limits,
+                    self.warden,
+                    scrub=self._scrubber.text,
+                    on_stderr_line=lambda line: stderr_log.info("stderr", server=name, line=line),
+                    on_stderr_dropped=lambda n: stderr_log.warning("stderr_lines_dropped", server=name, count=n),
+                    on_oversized=on_oversized,
+                )
+            case None:
+                raise AssertionError("a server whose entry is wrong is never begun")
+
+    def _session(self, plan: ServerPlan, events: Events, memory: EraMemory, *, trial: bool = False) -> Session:
+        name = plan.name
         hooks = Hooks(
             on_call=_log_call,
             on_garbage=lambda reason, sample: garbage_log.debug(
@@ -265,12 +299,31 @@ class Daemon:
         return Session(
             name,
             plan,
-            transport,
+            self._transport(plan, trial=trial),
             events,
             memory=memory,
             hooks=hooks,
             on_lists_changed=lambda kinds: self.events.publish("lists", name, lists=sorted(kinds)),
         )
+
+    # --- logins
+
+    def _learn(self, secrets: Iterable[str]) -> None:
+        self._learnt.extend(secret for secret in secrets if secret not in self._learnt)
+        self._scrubber.update(self.supervisor.plan.secrets.union(self._learnt))
+
+    def _login_moved(self, name: str, auth: Auth) -> None:
+        if auth.state == "failed":
+            oauth_log.warning("login_failed", server=name, problem=auth.message)
+        else:
+            oauth_log.info("login_state_changed", server=name, auth_state=auth.state)
+        if self.events.wants("auth"):
+            self.events.publish("auth", name, auth_state=auth.state, auth_url=auth.url, message=auth.message)
+
+    def _logged_in(self, name: str) -> None:
+        """Have a server that waits for its login begin; one that is ready goes on, with its new token."""
+        with suppress(UnknownServer):
+            self.supervisor.actor(name).post(AuthDone())
 
     def _logged(self, line: bytes) -> None:
         # Records of other threads (there are few: a file read, a library's warning) are in the file only.
@@ -286,6 +339,8 @@ class Daemon:
             self.events.publish("state", name, **msgspec.to_builtins(entry))
         if self.notifier.enabled:
             self.notifier.status(self.summary())
+        if entry.to == State.AWAITING_AUTH and self._remotes.auth(name).state == "authenticated":
+            self._logged_in(name)  # the login was quicker than the end of the run that asked for it
 
 
 _UNWELL = frozenset({State.BACKOFF, State.COOLDOWN, State.INVALID})
@@ -293,13 +348,3 @@ _UNWELL = frozenset({State.BACKOFF, State.COOLDOWN, State.INVALID})
 
 def _log_call(server: str, tool: str, duration_ms: float, outcome: str) -> None:
     call_log.info("tool_called", server=server, tool=tool, duration_ms=round(duration_ms, 3), outcome=outcome)
-
-
-def _runnable(plan: Plan) -> Plan:
-    return replace(plan, servers=tuple(_runnable_server(server) for server in plan.servers))
-
-
-def _runnable_server(plan: ServerPlan) -> ServerPlan:
-    if isinstance(plan.launch, RemoteLaunch) and plan.problem is None:
-        return replace(plan, problem=NO_REMOTE, launch=None)
-    return plan

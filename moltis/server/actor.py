@@ -337,4 +337,5 @@ def _policy(limits: Limits) -> Policy:
 
 
 def _failure(ended: transport.Ended) -> Failure:
-    return Failure(FailureKind.of(ended.kind), ended.message, ended.exit_code, ended.stderr_tail)
+    kind = FailureKind.of(ended.kind)
+    return Failure(kind, ended.message, ended.exit_code, ended.stderr_tail, ended.retry_after_secs)

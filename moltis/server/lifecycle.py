@@ -90,12 +90,16 @@ class FailureKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One reason, with what is known of it. A negative `exit_code` is a signal."""
+    """One reason, with what is known of it. A negative `exit_code` is a signal.
+
+    retry_after_secs: how long the server asks to be left alone; None if it does not.
+    """
 
     kind: FailureKind
     message: str
     exit_code: int | None = None
     stderr_tail: tuple[str, ...] = ()
+    retry_after_secs: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

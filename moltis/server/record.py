@@ -45,6 +45,7 @@ class Record:
         self._started_at: str | None = None
         self._next_retry_at: str | None = None
         self._heartbeat: tuple[datetime, float] | None = None
+        self._refusal: LastError | None = None
 
     def moved(self, before: Lifecycle, outcome: Transition) -> HistoryEntry:
         """Note a change of state, and give it as it is published."""
@@ -60,6 +61,8 @@ class Record:
         counted = after.failure if after.failure is not before.failure else None
         if counted is not None:
             self._errors.append(_last_error(counted, self._moved_at))
+        if after.state is State.AWAITING_AUTH:
+            self._refusal = _last_error(ended, self._moved_at) if ended is not None else None
         told = counted or ended or (after.cause if after.state is State.STOPPING else None)
         entry = HistoryEntry(
             at=self._moved_at,
@@ -124,6 +127,8 @@ class Record:
     def _last_error(self, plan: ServerPlan, life: Lifecycle) -> LastError | None:
         if life.state is State.INVALID:
             return LastError(kind="config", message=plan.problem or "its entry is wrong", at=self._moved_at)
+        if life.state is State.AWAITING_AUTH and self._refusal is not None:
+            return self._refusal
         return self._errors[-1] if self._errors else None
 
 

@@ -124,6 +124,8 @@ def _fail(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
     else:
         half = backoff_ceiling(attempts, policy) / 2
         state, delay = State.BACKOFF, half + moment.roll * half
+    # Retry-After (RFC 9110 section 10.2.3) may ask for more patience than we have anyway, never for less.
+    delay = max(delay, min(failure.retry_after_secs or 0.0, policy.restart_cooldown_max_secs))
     waiting = replace(
         _wait_without_run(life, state, moment),
         deadline=moment.now + delay,

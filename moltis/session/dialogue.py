@@ -16,7 +16,7 @@ from moltis.errors import MoltisError, RequestTimeout, RpcCode, ServerNotReady
 from moltis.session import envelope
 from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply, Result
 from moltis.session.hooks import Counters, Hooks, RateLimit
-from moltis.transport import ConnectionClosed
+from moltis.transport import ConnectionClosed, Outgoing
 
 MAX_IN_FLIGHT = 1024
 """Calls per server. A person's hosts have a few; a server with this many unanswered is not coming back."""
@@ -31,6 +31,17 @@ SCRUBBED_BYTES = 4096
 
 UNCANCELLABLE = frozenset({"initialize", "server/discover"})
 """MCP, Cancellation: `initialize` MUST NOT be cancelled; the reference client spares `server/discover` too."""
+
+LASTING = frozenset({"subscriptions/listen"})
+"""What is asked once and never answered while all is well."""
+
+Send = Callable[[bytes, Outgoing], None]
+"""Sends one message, or raises ConnectionClosed."""
+
+
+def refuse_all(method: str, params: bytes) -> bytes | None:
+    """Answer no request of a server."""
+    return None
 
 
 class CallHandle:
@@ -61,6 +72,7 @@ class Dialogue:
 
     on_notification: method and params of what is not dealt with here.
     on_reply_seen: a reply of any kind arrived, even one that nobody waits for; called after its own callback.
+    on_request: gives the result of a request of the server, JSON, or None for one that is not answered here.
     """
 
     def __init__(
@@ -69,16 +81,20 @@ class Dialogue:
         hooks: Hooks,
         on_notification: Callable[[str, bytes], None],
         on_reply_seen: Callable[[], None],
+        on_request: Callable[[str, bytes], bytes | None] = refuse_all,
     ) -> None:
         self.counters = Counters()
         self.meta = b""
         """The members of `_meta` that every request of the agreed era carries."""
+        self.version: str | None = None
+        """The protocol revision that was agreed on, or that is being tried."""
         self._server = server
         self._hooks = hooks
         self._on_notification = on_notification
         self._on_reply_seen = on_reply_seen
-        self._send: Callable[[bytes], None] | None = None
-        self._early: list[bytes] = []
+        self._on_request = on_request
+        self._send: Send | None = None
+        self._early: list[tuple[bytes, Outgoing]] = []
         self._closed: Callable[[], MoltisError] | None = None
         self._broken = False
         self._calls = Calls()
@@ -98,11 +114,11 @@ class Dialogue:
         """How many requests wait for a reply."""
         return len(self._calls)
 
-    def open(self, send: Callable[[bytes], None]) -> None:
+    def open(self, send: Send) -> None:
         """Begin to send: first what had to wait because the server spoke before the connection was ours."""
         self._send = send
-        for message in self._early:
-            self._write(message)
+        for message, about in self._early:
+            self._write(message, about)
         self._early.clear()
 
     def close(self, why: Callable[[], MoltisError]) -> None:
@@ -129,6 +145,8 @@ class Dialogue:
         max_secs: float = math.inf,
         tool: str | None = None,
         limited: bool = False,
+        name: str | None = None,
+        mirrored: tuple[tuple[str, str], ...] = (),
     ) -> CallHandle:
         """Send a request; `on_reply` is called once, unless it is cancelled.
 
@@ -136,6 +154,7 @@ class Dialogue:
         idle_secs: how long without reply or progress; max_secs: how long at most.
         tool: what is called, for `Hooks.on_call`.
         limited: refuse when the server already has `MAX_IN_FLIGHT`.
+        name, mirrored: as in `transport.Outgoing`.
 
         Raises:
             MoltisError: nothing was sent, and `on_reply` will not be called.
@@ -161,7 +180,8 @@ class Dialogue:
             cancellable=method not in UNCANCELLABLE,
         )
         self._calls.add(call)
-        if not self._write(envelope.request(id, method, params)):
+        about = Outgoing(id, method, name, self.version, mirrored, may_last=method in LASTING)
+        if not self._write(envelope.request(id, method, params), about):
             self._calls.take(id)
             raise self._unsendable()
         if call.due < self._wake_at:
@@ -194,9 +214,10 @@ class Dialogue:
             handle.cancel()
         return outcome[0]
 
-    def tell(self, method: str, params: bytes = b"") -> None:
-        """Send a notification, if there is still someone to send it to."""
-        self._write(envelope.notification(method, params))
+    def tell(self, method: str, params: bytes = b"", *, cancels: int | None = None) -> None:
+        """Send a notification, if there is still someone to send it to. `cancels`: the request that it gives up."""
+        about = Outgoing(None, method, version=self.version, cancels=cancels)
+        self._write(envelope.notification(method, params), about)
 
     def cancel(self, call: Call, reason: str) -> None:
         """Give up a request and tell the server. No effect once there was a reply."""
@@ -240,7 +261,7 @@ class Dialogue:
     def _tell_cancelled(self, call: Call, reason: str) -> None:
         if call.cancellable:
             params = b'{"requestId":%d,"reason":%b}' % (call.id, envelope.json_string(reason))
-            self.tell("notifications/cancelled", params)
+            self.tell("notifications/cancelled", params, cancels=call.id)
 
     # --- hearing
 
@@ -259,11 +280,17 @@ class Dialogue:
                 self._replied(incoming)
             case envelope.Notification(method, params):
                 self._notified(method, params)
-            case envelope.Request(id, method):
-                self._asked(id, method)
+            case envelope.Request(id, method, params):
+                self._asked(id, method, params)
             case envelope.Junk(reason):
                 self.counters.garbage += 1
                 self._sample(reason, message)
+
+    def fail(self, id: int, error: MoltisError) -> None:
+        """Fail one request that will have no reply; the connection goes on. No effect once it is answered."""
+        call = self._calls.take(id)
+        if call is not None:
+            self._finish(call, Failed(error), "lost")
 
     def _replied(self, response: envelope.Response) -> None:
         if response.mended:
@@ -283,14 +310,24 @@ class Dialogue:
         else:
             self._guard(partial(self._on_notification, method, params))
 
-    def _asked(self, id: bytes, method: str) -> None:
+    def _asked(self, id: bytes, method: str, params: bytes) -> None:
         if not self._answers.admits(anyio.current_time()):
             self.counters.unanswered_requests += 1
-        elif method == "ping":
-            self._write(envelope.result(id, b"{}"))
+            return
+        answer = b"{}" if method == "ping" else self._answer(method, params)
+        if answer is not None:
+            message = envelope.result(id, answer)
         else:
             self.counters.refused_requests += 1
-            self._write(envelope.error(id, RpcCode.METHOD_NOT_FOUND, "Method not found"))
+            message = envelope.error(id, RpcCode.METHOD_NOT_FOUND, "Method not found")
+        self._write(message, Outgoing(version=self.version))
+
+    def _answer(self, method: str, params: bytes) -> bytes | None:
+        try:
+            return self._on_request(method, params)
+        except Exception as fault:
+            self._faulted(fault)
+            return None
 
     # --- ends
 
@@ -309,9 +346,12 @@ class Dialogue:
         try:
             callback()
         except Exception as fault:
-            self.counters.callback_faults += 1
-            if self._hooks.on_fault is not None:
-                self._hooks.on_fault(fault)
+            self._faulted(fault)
+
+    def _faulted(self, fault: Exception) -> None:
+        self.counters.callback_faults += 1
+        if self._hooks.on_fault is not None:
+            self._hooks.on_fault(fault)
 
     def _sample(self, reason: str, message: bytes) -> None:
         on_garbage = self._hooks.on_garbage
@@ -319,13 +359,13 @@ class Dialogue:
             shown = self._hooks.scrub(message[:SCRUBBED_BYTES].decode("utf-8", "backslashreplace"))[:SAMPLE_CHARS]
             self._guard(partial(on_garbage, reason, shown))
 
-    def _write(self, message: bytes) -> bool:
+    def _write(self, message: bytes, about: Outgoing) -> bool:
         if self._send is None:
             if len(self._early) < MAX_ANSWERS_PER_SEC:
-                self._early.append(message)
+                self._early.append((message, about))
             return True
         try:
-            self._send(message)
+            self._send(message, about)
         except ConnectionClosed:
             self._broken = True
             return False

@@ -40,10 +40,11 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
-    """A request from the peer. `id` is JSON, to be echoed as it is."""
+    """A request from the peer. `id` is JSON, to be echoed as it is; `params` is JSON, or empty when it sent none."""
 
     id: bytes
     method: str
+    params: bytes = b""
 
 
 class Notification(msgspec.Struct, frozen=True, gc=False):
@@ -112,7 +113,7 @@ def _classify(envelope: _Envelope, *, mended: bool) -> Message:
     echo = msgspec.json.encode(envelope.id)
     if len(echo) > MAX_ID_BYTES:
         return Junk("a request whose id is too long")
-    return Request(echo, envelope.method)
+    return Request(echo, envelope.method, bytes(envelope.params))
 
 
 def _our_id(given: object) -> int | None:
@@ -212,11 +213,14 @@ def one_line(json: bytes) -> bytes:
     return json
 
 
-def modern_meta(version: str, client: bytes) -> bytes:
-    """Give the members of `_meta` that every request of MCP 2026-07-28 carries. `client` is `clientInfo` as JSON."""
+def modern_meta(version: str, client: bytes, capabilities: bytes = b"{}") -> bytes:
+    """Give the members of `_meta` that every request of MCP 2026-07-28 carries.
+
+    client, capabilities: `clientInfo` and `clientCapabilities` as JSON.
+    """
     return (
         b'"io.modelcontextprotocol/protocolVersion":%b,"io.modelcontextprotocol/clientInfo":%b,'
-        b'"io.modelcontextprotocol/clientCapabilities":{}' % (json_string(version), client)
+        b'"io.modelcontextprotocol/clientCapabilities":%b' % (json_string(version), client, capabilities)
     )
 
 
@@ -227,14 +231,20 @@ def meta_members(era: bytes, token: int | None) -> bytes:
     return b'%b,"progressToken":%d' % (era, token) if era else b'"progressToken":%d' % token
 
 
-def call_params(name: str, arguments: bytes | None, meta: bytes) -> bytes:
+def call_params(name: str, arguments: bytes | None, meta: bytes, more: bytes = b"") -> bytes:
     """Build the params of `tools/call` and `prompts/get`.
 
     arguments: a well-formed JSON object, sent as it is (line breaks become spaces); None sends none.
     meta: members of `_meta`, from `meta_members`.
+    more: further members, on one line.
     """
     middle = b"" if arguments is None else b',"arguments":%b' % one_line(arguments)
-    return b'{"name":%b%b,"_meta":{%b}}' % (json_string(name), middle, meta)
+    return b'{"name":%b%b%b%b,"_meta":{%b}}' % (json_string(name), middle, more and b",", more, meta)
+
+
+def read_params(uri: str, meta: bytes, more: bytes = b"") -> bytes:
+    """Build the params of `resources/read`; `meta` and `more` as for `call_params`."""
+    return b'{"uri":%b%b%b,"_meta":{%b}}' % (json_string(uri), more and b",", more, meta)
 
 
 def with_meta(params: bytes, meta: bytes) -> bytes:

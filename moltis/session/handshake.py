@@ -42,11 +42,12 @@ SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request to send. `patience_secs` None: as long as the connection lives."""
+    """A request to send. `patience_secs` None: as long as the connection lives. `version`: what it is sent under."""
 
     method: str
     params: bytes
     patience_secs: float | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,11 +144,13 @@ class Handshake:
     """One negotiation. `legacy_first` (from `EraMemory`) spares `auto` the probe; the server can still correct it.
 
     client: `clientInfo` as JSON.
+    capabilities: what we do for the server, as a JSON object.
     """
 
     client: bytes
     mode: Literal["auto", "legacy"] = "auto"
     legacy_first: bool = False
+    capabilities: bytes = b"{}"
     probe_unanswered: bool = field(default=False, init=False)
     """A probe was sent and has had no reply of any kind: whatever ends the connection now may be its doing."""
     probe_timed_out: bool = field(default=False, init=False)
@@ -186,13 +189,13 @@ class Handshake:
         self._probes += 1
         self.probe_unanswered = True
         self.probe_timed_out = False
-        meta = envelope.modern_meta(version, self.client)
-        return Send((Ask(DISCOVER, b'{"_meta":{%b}}' % meta, PROBE_PATIENCE_SECS),))
+        meta = envelope.modern_meta(version, self.client, self.capabilities)
+        return Send((Ask(DISCOVER, b'{"_meta":{%b}}' % meta, PROBE_PATIENCE_SECS, version),))
 
     def _initialize(self) -> Step:
         self._phase = _Phase.INITIALIZING
         version = envelope.json_string(HANDSHAKE_VERSIONS[-1])
-        params = b'{"protocolVersion":%b,"capabilities":{},"clientInfo":%b}' % (version, self.client)
+        params = b'{"protocolVersion":%b,"capabilities":%b,"clientInfo":%b}' % (version, self.capabilities, self.client)
         return Send((Ask(INITIALIZE, params),))
 
     def _done(self, agreed: Agreed, notifications: tuple[str, ...] = ()) -> Step:

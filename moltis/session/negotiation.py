@@ -23,7 +23,7 @@ async def negotiate(dialogue: Dialogue, handshake: Handshake) -> Agreed:
 
     Raises:
         HandshakeFailed: there will be no agreement.
-        MoltisError: the connection is over.
+        MoltisError: the connection is over, or the server cannot be reached by it.
     """
     replies: deque[tuple[str, Reply]] = deque()
     heard = anyio.Event()
@@ -37,6 +37,7 @@ async def negotiate(dialogue: Dialogue, handshake: Handshake) -> Agreed:
     while True:
         match step:
             case Done(agreed, notifications):
+                dialogue.version = agreed.protocol_version
                 for method in notifications:
                     dialogue.tell(method)
                 return agreed
@@ -44,6 +45,7 @@ async def negotiate(dialogue: Dialogue, handshake: Handshake) -> Agreed:
                 raise HandshakeFailed(reason)
             case Send(asks):
                 for ask in asks:
+                    dialogue.version = ask.version
                     dialogue.ask(dialogue.new_id(), ask.method, ask.params, partial(arrived, ask.method))
                     patience = math.inf if ask.patience_secs is None else anyio.current_time() + ask.patience_secs
         if not replies:

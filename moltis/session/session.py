@@ -18,7 +18,7 @@ import anyio
 from moltis import __version__
 from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError, ServerNotReady, UsageError
-from moltis.session import envelope
+from moltis.session import elicitation, envelope
 from moltis.session.calls import Failed, OnReply, Reply
 from moltis.session.dialogue import CallHandle, Dialogue
 from moltis.session.facts import Events, Facts, lost
@@ -28,9 +28,14 @@ from moltis.session.listen import Listener, declares_changes, wanted_params
 from moltis.session.listing import Item, Kind, ListError, ToolFilter, with_server
 from moltis.session.lists import Lists
 from moltis.session.negotiation import HandshakeFailed, negotiate
+from moltis.session.offer import Headers, Offer
+from moltis.session.rounds import Ask, Rounds
 from moltis.transport import Connection, Ended, OpenFailed, Transport
 
 CLIENT_INFO = b'{"name":"moltis","version":%b}' % envelope.json_string(__version__)
+
+ELICITS = b'{"elicitation":{"form":{}}}'
+"""What we say when a server's questions are answered from their defaults (MCP, Elicitation)."""
 
 MAX_PROBES_IN_FLIGHT = 16
 """A server that answers none is ended by its heartbeat long before."""
@@ -61,9 +66,9 @@ class Session:
         self._on_lists_changed = on_lists_changed
         hooks = hooks or Hooks()
         self._clock = hooks.clock
-        self._dialogue = Dialogue(name, hooks, self._notified, self._reply_seen)
+        self._dialogue = Dialogue(name, hooks, self._notified, self._reply_seen, self._requested)
         self._lists = Lists(self._ask, self._lists_changed, self._dialogue.counters)
-        self._listener = Listener(self._ask_patiently, self._stream_confirmed)
+        self._listener = Listener(self._ask_patiently, self.missed)
         self._connection: Connection | None = None
         self._opening = anyio.CancelScope()
         self._agreed: Agreed | None = None
@@ -81,7 +86,7 @@ class Session:
         """Live: open, agree, list, serve. Returns only when nothing is left of it. Cancelling it kills the server."""
         try:
             with self._opening:
-                self._connection = await self._transport.open(self._dialogue.receive)
+                self._connection = await self._transport.open(self._dialogue.receive, self)
         except OpenFailed as failure:
             return self._over(failure.ended)
         except Exception as fault:
@@ -161,19 +166,16 @@ class Session:
         """Take new limits and filters; they hold for what comes next."""
         self._limits = plan.limits
         self._protocol = plan.protocol
+        self._elicits = plan.elicitation == "defaults"
+        self._remote = plan.transport != "stdio"
         self._filter = ToolFilter(plan.include_tools, plan.exclude_tools)
-        self._shown_tools: tuple[tuple[Item, ...], tuple[Item, ...]] | None = None
+        self._offer: Offer | None = None
 
     # --- what is offered
 
     def items(self, kind: Kind) -> tuple[Item, ...]:
         """Give a list as the server sent it, less the tools that are filtered out."""
-        items = self._lists.items(kind)
-        if kind is not Kind.TOOLS:
-            return items
-        if self._shown_tools is None or self._shown_tools[0] is not items:
-            self._shown_tools = (items, tuple(item for item in items if self._filter.allows(item.name)))
-        return self._shown_tools[1]
+        return self._tools().items if kind is Kind.TOOLS else self._lists.items(kind)
 
     def listed(self, kind: Kind, server: str) -> list[bytes]:
         """Give a list as JSON objects, each with `"server": server` as its first member."""
@@ -184,11 +186,18 @@ class Session:
         """Give the tools as `mcp.tools` shows them."""
         return self.listed(Kind.TOOLS, server)
 
+    def _tools(self) -> Offer:
+        listed = self._lists.items(Kind.TOOLS)
+        if self._offer is None or self._offer.listed is not listed:
+            modern = self._agreed is not None and self._agreed.era == "modern"
+            self._offer = Offer(listed, self._filter, mirrored=self._remote and modern)
+        return self._offer
+
     # --- requests
 
     def call_tool(
         self, tool: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply
-    ) -> CallHandle:
+    ) -> CallHandle | Rounds:
         """Call a tool. `on_reply` gets the outcome, once, unless the call is cancelled.
 
         arguments: a well-formed JSON object, sent byte for byte.
@@ -205,29 +214,42 @@ class Session:
                 server=self.name,
                 hint="see include_tools and exclude_tools in moltis.toml",
             )
-        id = self._dialogue.new_id()
-        params = envelope.call_params(tool, arguments, envelope.meta_members(self._dialogue.meta, id))
-        return self._send(id, "tools/call", params, timeout_secs, on_reply, tool)
+        headers = self._tools().headers(tool, arguments) if self._remote else ()
+
+        def ask(more: bytes, on_reply: OnReply) -> CallHandle:
+            id = self._dialogue.new_id()
+            params = envelope.call_params(tool, arguments, envelope.meta_members(self._dialogue.meta, id), more)
+            return self._send(id, "tools/call", params, timeout_secs, on_reply, tool, tool=tool, mirrored=headers)
+
+        return self._ask_in_rounds(ask, on_reply)
 
     def get_prompt(
         self, name: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply
-    ) -> CallHandle:
+    ) -> CallHandle | Rounds:
         """Get a prompt. Arguments, outcome and errors as for `call_tool`."""
         self._check_ready()
-        id = self._dialogue.new_id()
-        params = envelope.call_params(name, arguments, envelope.meta_members(self._dialogue.meta, id))
-        return self._send(id, "prompts/get", params, timeout_secs, on_reply)
 
-    def read_resource(self, uri: str, timeout_secs: float | None, on_reply: OnReply) -> CallHandle:
+        def ask(more: bytes, on_reply: OnReply) -> CallHandle:
+            id = self._dialogue.new_id()
+            params = envelope.call_params(name, arguments, envelope.meta_members(self._dialogue.meta, id), more)
+            return self._send(id, "prompts/get", params, timeout_secs, on_reply, name)
+
+        return self._ask_in_rounds(ask, on_reply)
+
+    def read_resource(self, uri: str, timeout_secs: float | None, on_reply: OnReply) -> CallHandle | Rounds:
         """Read a resource. Outcome and errors as for `call_tool`."""
-        return self.call_raw("resources/read", b'{"uri":%b}' % envelope.json_string(uri), timeout_secs, on_reply)
-
-    def call_raw(self, method: str, params: bytes, timeout_secs: float | None, on_reply: OnReply) -> CallHandle:
-        """Send any request. `params`: a well-formed JSON object. Outcome and errors as for `call_tool`."""
         self._check_ready()
-        id = self._dialogue.new_id()
-        params = envelope.with_meta(params, envelope.meta_members(self._dialogue.meta, id))
-        return self._send(id, method, params, timeout_secs, on_reply)
+
+        def ask(more: bytes, on_reply: OnReply) -> CallHandle:
+            id = self._dialogue.new_id()
+            params = envelope.read_params(uri, envelope.meta_members(self._dialogue.meta, id), more)
+            return self._send(id, "resources/read", params, timeout_secs, on_reply, uri)
+
+        return self._ask_in_rounds(ask, on_reply)
+
+    def _ask_in_rounds(self, ask: Ask, on_reply: OnReply) -> CallHandle | Rounds:
+        modern = self._agreed is not None and self._agreed.era == "modern"
+        return Rounds(ask, on_reply) if self._elicits and modern else ask(b"", on_reply)
 
     async def request(self, method: str, params: bytes = b"{}", timeout_secs: float | None = None) -> Reply:
         """Send any request and wait for its outcome; being cancelled cancels it upstream. Errors as for `call_tool`."""
@@ -242,10 +264,24 @@ class Session:
         params: bytes,
         timeout_secs: float | None,
         on_reply: OnReply,
+        name: str | None = None,
+        *,
         tool: str | None = None,
+        mirrored: Headers = (),
     ) -> CallHandle:
         idle, most = self._times(timeout_secs)
-        return self._dialogue.ask(id, method, params, on_reply, idle_secs=idle, max_secs=most, tool=tool, limited=True)
+        return self._dialogue.ask(
+            id,
+            method,
+            params,
+            on_reply,
+            idle_secs=idle,
+            max_secs=most,
+            tool=tool,
+            limited=True,
+            name=name,
+            mirrored=mirrored,
+        )
 
     def _times(self, timeout_secs: float | None) -> tuple[float, float]:
         """Give idle and total seconds. Who asks for more than the cap has said how long it may take."""
@@ -285,16 +321,19 @@ class Session:
             self._give_up(connection, "handshake_failed", f"the handshake failed: {failure}")
         except ListError as failure:
             self._give_up(connection, "handshake_failed", f"its tools could not be listed: {failure}")
+        except MoltisError as failure:
+            self._give_up(connection, "connect_failed", failure.message)
         except Exception as fault:
             self._give_up(connection, "internal", f"a fault of moltis: {_words(fault)}")
 
     async def _agree(self) -> Agreed:
-        self._handshake = Handshake(CLIENT_INFO, self._protocol, legacy_first=self._memory.legacy_first)
+        capabilities = ELICITS if self._elicits else b"{}"
+        self._handshake = Handshake(CLIENT_INFO, self._protocol, self._memory.legacy_first, capabilities)
         agreed = await negotiate(self._dialogue, self._handshake)
         self._memory.agreed(agreed.era)
         self._handshake = None
         if agreed.era == "modern":
-            self._dialogue.meta = envelope.modern_meta(agreed.protocol_version, CLIENT_INFO)
+            self._dialogue.meta = envelope.modern_meta(agreed.protocol_version, CLIENT_INFO, capabilities)
         self._agreed = agreed
         return agreed
 
@@ -326,9 +365,19 @@ class Session:
         params = envelope.with_meta(params, self._dialogue.meta)
         return self._dialogue.ask(self._dialogue.new_id(), method, params, on_reply)
 
-    def _stream_confirmed(self) -> None:
+    # --- what the connection and the stream notice
+
+    def request_failed(self, id: int, error: MoltisError) -> None:
+        """Fail one request; the heartbeat decides whether the server is at fault."""
+        self._dialogue.fail(id, error)
+
+    def missed(self) -> None:
+        """Have every list read again that the server promises to announce changes of."""
         offered = self._agreed.capabilities if self._agreed is not None else {}
         self._lists.mark_stale(kind for kind in Kind if declares_changes(offered, kind.capability))
+
+    def _requested(self, method: str, params: bytes) -> bytes | None:
+        return elicitation.answer(params) if self._elicits and method == "elicitation/create" else None
 
     def _lists_changed(self, kinds: frozenset[Kind]) -> None:
         if self._on_lists_changed is not None:

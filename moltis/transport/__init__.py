@@ -1,7 +1,7 @@
 """How to reach a server: the seam between a session and what carries its messages.
 
 A transport opens a `Connection`; a connection carries whole JSON-RPC messages as bytes and says when it is over.
-Stdio is one module behind this seam; a remote transport is another. Nothing above it knows pipes, pids or URLs.
+`stdio` is one module behind this seam, `remote` is a package. Nothing above it knows pipes, pids or URLs.
 """
 
 from __future__ import annotations
@@ -11,11 +11,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
+from moltis.errors import MoltisError
+
 __all__ = [
+    "PLAIN",
     "Connection",
     "ConnectionClosed",
     "Ended",
+    "Notices",
     "OpenFailed",
+    "Outgoing",
     "Receiver",
     "StderrTail",
     "Transport",
@@ -33,12 +40,48 @@ class Ended:
 
     kind: a word of `server.lifecycle.FailureKind` (`exited`, `spawn_failed`, `disconnected`, `write_stalled`, ...).
     exit_code: the process's exit status, negative for a signal, None where there is no process or it is not known.
+    retry_after_secs: how long the server asks to be left alone (`Retry-After`), None if it does not.
     """
 
     kind: str
     message: str
     exit_code: int | None = None
     stderr_tail: tuple[str, ...] = field(default=())
+    retry_after_secs: float | None = None
+
+
+class Outgoing(msgspec.Struct, frozen=True, gc=False):
+    """What a message is, for a transport that says so outside of it too (HTTP headers); stdio does not look.
+
+    id: of a request; None for a notification or an answer to the server.
+    method: empty for an answer to the server.
+    name: what a tool call, a prompt or a resource is about: `params.name` or `params.uri`.
+    version: the protocol revision it is sent under; None before one is agreed on.
+    mirrored: HTTP headers that the tool's schema wants beside its arguments (`x-mcp-header`), name and value.
+    cancels: the request that a `notifications/cancelled` gives up.
+    may_last: it may stay unanswered for ever (`subscriptions/listen`).
+    """
+
+    id: int | None = None
+    method: str = ""
+    name: str | None = None
+    version: str | None = None
+    mirrored: tuple[tuple[str, str], ...] = ()
+    cancels: int | None = None
+    may_last: bool = False
+
+
+PLAIN = Outgoing()
+
+
+class Notices(Protocol):
+    """What a connection tells beside the messages. Called on the event loop; must not block and must not raise."""
+
+    def request_failed(self, id: int, error: MoltisError) -> None:
+        """Take note that one request will have no reply, though the connection goes on."""
+
+    def missed(self) -> None:
+        """Take note that messages may have been lost: what the server announces must be looked at anew."""
 
 
 Receiver = Callable[[bytes], None]
@@ -54,7 +97,7 @@ class Connection(Protocol):
     def pid(self) -> int | None:
         """The process behind it, if there is one."""
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes, about: Outgoing = PLAIN) -> None:
         """Queue one JSON-RPC message (no newline inside, none at the end).
 
         Raises:
@@ -80,8 +123,8 @@ class Connection(Protocol):
 class Transport(Protocol):
     """Opens connections to one server."""
 
-    async def open(self, receive: Receiver) -> Connection:
-        """Open a connection; messages go to `receive`.
+    async def open(self, receive: Receiver, notices: Notices) -> Connection:
+        """Open a connection; messages go to `receive`, and what else there is to say to `notices`.
 
         Cancelling it leaves nothing behind.
 

@@ -15,7 +15,7 @@ from typing import Final
 import anyio
 
 from moltis.config.plan import Limits, StdioLaunch
-from moltis.transport import ConnectionClosed, Ended, OpenFailed, Receiver, exit_words
+from moltis.transport import PLAIN, ConnectionClosed, Ended, Notices, OpenFailed, Outgoing, Receiver, exit_words
 from moltis.transport.containment import Warden
 from moltis.transport.frames import Framer, StderrLines
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost
@@ -85,7 +85,7 @@ class StdioTransport:
     def __repr__(self) -> str:
         return f"StdioTransport({self._name!r}, {self._launch!r})"
 
-    async def open(self, receive: Receiver) -> StdioConnection:
+    async def open(self, receive: Receiver, notices: Notices) -> StdioConnection:
         """Start the server. It has been executed when this returns; cancelling leaves nothing behind.
 
         Raises:
@@ -152,7 +152,7 @@ class StdioConnection:
         """Bytes queued for a server that is not reading them."""
         return self._stdin.buffered if self._stdin is not None else 0
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes, about: Outgoing = PLAIN) -> None:
         """Queue one message (no newline inside, none at the end).
 
         Raises:

@@ -46,7 +46,7 @@ def test_daemon_and_mcp_are_read() -> None:
         "[mcp]\nmax_concurrent_starts = 3\nstop_eof_secs = 0.05\nmax_restart_attempts = 0\n"
     )
     assert loaded.problems == ()
-    assert loaded.plan.daemon == DaemonPlan("debug", 5000, 0, (), 3)
+    assert loaded.plan.daemon == DaemonPlan("debug", 5000, 0, (), max_concurrent_starts=3)
     assert loaded.plan.defaults == Limits(stop_eof_secs=0.05, max_restart_attempts=0)
 
 

@@ -175,6 +175,14 @@ class FakeDaemon:
     async def set_request_timeout_secs(self, secs: float) -> None:
         self.timeout_secs = secs
 
+    async def begin_login(self, name: str) -> str | None:
+        self.asked.append(("login", name))
+        return "https://as.example/authorize?state=s"
+
+    async def complete_login(self, callback_url: str | None, **answer: str | None) -> str:
+        self.asked.append(("complete", callback_url, {k: v for k, v in answer.items() if v is not None}))
+        return "remote"
+
     def env_names(self) -> list[str]:
         return self.env
 

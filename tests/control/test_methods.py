@@ -215,6 +215,28 @@ async def test_servers_are_started_stopped_and_edited(serve: Serve, dial: Dial, 
     ]
 
 
+async def test_a_login_is_begun_and_completed_by_what_the_browser_came_back_with(
+    serve: Serve, dial: Dial, daemon: FakeDaemon
+) -> None:
+    daemon.all["remote"] = type(daemon.all["alpha"])("remote", "awaiting_auth", "sse")
+    async with serve(), dial() as wire:
+        for method in ("mcp.reauth", "mcp.oauth.start"):
+            assert await wire.call(method, name="remote") == {
+                "ok": True,
+                "oauth_pending": True,
+                "auth_url": "https://as.example/authorize?state=s",
+            }
+        url = "http://127.0.0.1:1/callback?state=s&code=c"
+        assert await wire.call("mcp.oauth.complete", callback_url=url) == {"ok": True, "name": "remote"}
+        assert await wire.call("mcp.oauth.complete", state="s", code="c", iss="i") == {"ok": True, "name": "remote"}
+    assert daemon.asked == [
+        ("login", "remote"),
+        ("login", "remote"),
+        ("complete", url, {}),
+        ("complete", None, {"state": "s", "code": "c", "iss": "i"}),
+    ]
+
+
 @pytest.mark.parametrize(
     ("method", "params", "code", "words"),
     [
@@ -236,8 +258,7 @@ async def test_servers_are_started_stopped_and_edited(serve: Serve, dial: Dial, 
         ("mcp.update", {"name": "nobody", "command": "x"}, -32004, "nobody"),
         ("mcp.test", {}, -32602, "'name' is missing"),
         ("mcp.reauth", {"name": "alpha"}, -32602, "needs no login"),
-        ("mcp.oauth.start", {"name": "remote"}, -32005, "not supported by this version yet"),
-        ("mcp.oauth.complete", {"code": "c"}, -32602, "no login is waiting"),
+        ("mcp.oauth.complete", {"code": "c"}, -32602, "callback_url, or state and code, is missing"),
         ("env.unset", {"name": "KEX"}, -32602, "did you mean 'KEY'"),
         ("mcp.subscribe", {"events": ["stat"]}, -32602, "did you mean 'state'"),
         ("mcp.unsubscribe", {"subscription_id": "sub-9"}, -32602, "sub-9"),
@@ -248,7 +269,6 @@ async def test_a_wrong_request_is_told_what_is_wrong_with_it(
     serve: Serve, dial: Dial, daemon: FakeDaemon, method: str, params: Any, code: int, words: str
 ) -> None:
     daemon.all["off"] = type(daemon.all["alpha"])("off", "disabled")
-    daemon.all["remote"] = type(daemon.all["alpha"])("remote", "backoff", "sse")
     async with serve(), dial() as wire:
         await wire.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode() + b"\n")
         error = (await wire.json())["error"]

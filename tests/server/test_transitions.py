@@ -141,6 +141,17 @@ def test_an_exit_in_any_state_but_stopping_is_a_failure_even_with_code_0(
     assert (server.state, server.life.attempts, server.last.reason) == (State.BACKOFF, 1, "exited")
 
 
+@pytest.mark.parametrize(
+    ("asked", "waits"),
+    [(None, 0.5), (0.1, 0.5), (7.0, 7.0), (1e9, POLICY.restart_cooldown_max_secs)],
+    ids=["nothing", "less than our own delay", "more", "absurdly much"],
+)
+def test_retry_after_is_obeyed_upward_and_capped(asked: float | None, waits: float) -> None:
+    busy = Failure(FailureKind.CONNECT_FAILED, "answered 503", retry_after_secs=asked)
+    server = Server().on(RUN, Admitted(), Opened(None), Ended(busy))
+    assert (server.state, server.life.delay_secs) == (State.BACKOFF, waits)
+
+
 def crash_until_cooldown(server: Server) -> list[float]:
     """Crash at once, again and again; give the delays."""
     delays = []

@@ -15,7 +15,7 @@ from moltis.config.plan import Limits, ServerPlan
 from moltis.session.calls import Reply
 from moltis.session.hooks import Hooks
 from moltis.session.session import Session
-from moltis.transport import ConnectionClosed, Ended, OpenFailed, Receiver
+from moltis.transport import PLAIN, ConnectionClosed, Ended, Notices, OpenFailed, Outgoing, Receiver
 
 Message = dict[str, Any]
 Out = Message | bytes | tuple[float, Message]
@@ -98,11 +98,12 @@ class ScriptedConnection:
     def pid(self) -> int | None:
         return 42
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes, about: Outgoing = PLAIN) -> None:
         if self._ended is not None:
             raise ConnectionClosed
         assert b"\n" not in message
         self._server.raw.append(message)
+        self._server.about.append(about)
         parsed = json.loads(message)
         self._server.sent.append(parsed)
         for out in self._server.script(parsed):
@@ -162,11 +163,14 @@ class ScriptedServer:
         self.open_secs = 0.0
         self.refuses: Ended | None = None
         self.connections: list[ScriptedConnection] = []
+        self.about: list[Outgoing] = []
+        self.notices: Notices | None = None
 
-    async def open(self, receive: Receiver) -> ScriptedConnection:
+    async def open(self, receive: Receiver, notices: Notices) -> ScriptedConnection:
         await anyio.sleep(self.open_secs)
         if self.refuses is not None:
             raise OpenFailed(self.refuses)
+        self.notices = notices
         self.connections.append(ScriptedConnection(self, receive))
         return self.connections[-1]
 

@@ -33,7 +33,7 @@ def test_whatever_a_server_says_each_call_has_exactly_one_outcome(messages: list
     async def talk() -> None:
         sent: list[bytes] = []
         dialogue = Dialogue("x", Hooks(), lambda method, params: None, lambda: None)
-        dialogue.open(sent.append)
+        dialogue.open(lambda message, about: sent.append(message))
         for _ in range(3):
             id = dialogue.new_id()
             outcomes[id] = []

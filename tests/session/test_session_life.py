@@ -121,7 +121,7 @@ async def test_a_broken_transport_becomes_an_end_and_no_exception() -> None:
     async with anyio.create_task_group() as tasks:
         running = Running(tasks, legacy())
 
-        async def broken(receive: object) -> Any:
+        async def broken(receive: object, notices: object) -> Any:
             raise RuntimeError("oh")
 
         running.server.open = broken  # type: ignore[method-assign]
@@ -244,9 +244,9 @@ async def test_a_server_that_speaks_before_it_is_spoken_to_is_understood() -> No
         running = Running(tasks, modern("a"))
         opening = running.server.open
 
-        async def talkative(receive: Any) -> Any:
+        async def talkative(receive: Any, notices: Any) -> Any:
             receive(b'{"jsonrpc":"2.0","id":1,"method":"ping"}')
-            return await opening(receive)
+            return await opening(receive, notices)
 
         running.server.open = talkative  # type: ignore[method-assign]
         await running.until_ready()

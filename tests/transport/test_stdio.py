@@ -70,7 +70,7 @@ def start(warden: Warden, seen: Seen) -> Start:
             on_stderr_dropped=seen.count_dropped,
             on_oversized=seen.count_oversized,
         )
-        return await transport.open(seen.messages.append)
+        return await transport.open(seen.messages.append, None)  # stdio has nothing to tell
 
     return start
 

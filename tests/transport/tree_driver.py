@@ -45,7 +45,7 @@ class Tree:
         self.ended: Ended | None = None
 
     async def grow(self) -> None:
-        self.connection = await self.transport.open(self.heard)
+        self.connection = await self.transport.open(self.heard, None)  # stdio has nothing to tell
         await self.up.wait()
 
     def heard(self, message: bytes) -> None:

@@ -1,0 +1,174 @@
+"""The logins of a daemon's remote servers, and their connections: everything heavy is imported here.
+
+One rule: a login belongs to a way of reaching a server (URL, headers, client), not to its name; when that changes it
+ends, and what it has kept on disk is found again by whoever is reached the same way.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+
+import msgspec
+from anyio.abc import TaskGroup
+
+from moltis import logs
+from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan
+from moltis.daemon.remotes import Auth, Surroundings
+from moltis.errors import LoginNeeded, MoltisError, ServerNotReady, UsageError
+from moltis.http.fetch import Fetcher
+from moltis.oauth import browser, cipher, loopback
+from moltis.oauth.broker import Login, Ports
+from moltis.oauth.callback import Callback, parse_callback
+from moltis.oauth.model import ClientConfig, OAuthProblem
+from moltis.oauth.store import StoreProblem, TokenStore
+from moltis.transport import Transport
+from moltis.transport.remote import Credentials, Refusal
+from moltis.transport.remote.opening import RemoteTransport
+
+log = logs.get("moltis.oauth")
+
+
+class Logins:
+    """All of them, by server. `encrypted`: whether the token store shall be; takes effect when the daemon starts."""
+
+    def __init__(
+        self, surroundings: Surroundings, tasks: TaskGroup, daemon: Callable[[], DaemonPlan], *, encrypted: bool
+    ) -> None:
+        """Make it; blocks while the keyring is asked."""
+        self._at = surroundings
+        self._tasks = tasks
+        self._daemon = daemon
+        self._store = _store(surroundings, encrypted=encrypted)
+        self._logins: dict[str, tuple[RemoteLaunch, Login]] = {}
+
+    # --- connections
+
+    def transport(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
+        """Give the transport of one run."""
+        launch, login = self._login(plan)
+        credentials: Credentials = _OnTrial(plan.name, login) if trial else login
+        return RemoteTransport(
+            plan.name, plan.transport, launch, plan.limits, credentials, self._tasks, on_oversized=on_oversized
+        )
+
+    # --- logins
+
+    async def begin(self, plan: ServerPlan) -> str | None:
+        """Begin a login, or join the one under way, and give its URL."""
+        _, login = self._login(plan)
+        try:
+            return await login.begin()
+        except OAuthProblem as problem:
+            raise _in_our_words(plan.name, problem) from None
+
+    async def complete(
+        self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None
+    ) -> str:
+        """Complete the login that this answers, and give its server's name."""
+        try:
+            callback = parse_callback(callback_url) if callback_url is not None else None
+        except OAuthProblem as problem:
+            raise UsageError(f"Invalid params: callback_url: {problem.message}") from None
+        callback = callback or Callback(state=state or "", code=code, iss=iss, error=error)
+        found = next((name for name, (_, login) in self._logins.items() if login.awaits(callback.state)), None)
+        if found is None:
+            raise UsageError("no login is waiting for this", hint="moltis mcp reauth NAME begins one")
+        try:
+            await self._logins[found][1].complete(callback)
+        except OAuthProblem as problem:
+            raise _in_our_words(found, problem) from None
+        return found
+
+    async def forget(self, plan: ServerPlan) -> None:
+        """Revoke and delete what is kept of a login."""
+        _, login = self._login(plan)
+        del self._logins[plan.name]
+        await login.forget()
+        await login.close()
+
+    def retain(self, plan: Plan) -> None:
+        """End the logins of servers that are gone or are reached otherwise."""
+        reached = {server.name: server.launch for server in plan.servers}
+        for name, (launch, login) in list(self._logins.items()):
+            if reached.get(name) != launch:
+                del self._logins[name]
+                self._at.auths.pop(name, None)
+                self._tasks.start_soon(login.close)
+
+    def _login(self, plan: ServerPlan) -> tuple[RemoteLaunch, Login]:
+        known = self._logins.get(plan.name)
+        if known is not None and known[0] == plan.launch:
+            return known
+        if not isinstance(plan.launch, RemoteLaunch):
+            raise ServerNotReady(plan.problem or "its entry is wrong", server=plan.name, state="invalid")
+        made = self._logins[plan.name] = (plan.launch, self._make(plan.name, plan.launch))
+        return made
+
+    def _make(self, name: str, launch: RemoteLaunch) -> Login:
+        if isinstance(self._store, StoreProblem):
+            raise _in_our_words(name, self._store)
+        config = msgspec.convert(dict(launch.oauth), ClientConfig)
+        has_own = any(header.lower() == "authorization" for header, _ in launch.headers)
+        login = Login(
+            name,
+            launch.url,
+            config,
+            static_authorization=has_own and not launch.oauth,
+            store=self._store,
+            fetcher=Fetcher(launch.ca_file, frozenset()),
+            ports=Ports(listen=loopback.listen, open_browser=self._open_browser),
+            tasks=self._tasks,
+            on_change=lambda: self._moved(name, login),
+            on_authenticated=partial(self._at.logged_in, name),
+            wall=time.time,
+            token=partial(secrets.token_urlsafe, 32),
+            secrets=self._at.learn,
+            log=log,
+        )
+        return login
+
+    async def _open_browser(self, url: str) -> bool:
+        return await browser.open_browser(
+            self._daemon().browser_command, url, children=self._at.warden, tasks=self._tasks, scrub=self._at.scrub
+        )
+
+    def _moved(self, name: str, login: Login) -> None:
+        known = self._logins.get(name)
+        if known is None or known[1] is not login:
+            return  # it ended meanwhile, and another may be there by now
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        auth = Auth(login.state, login.auth_url, login.message, now)
+        self._at.auths[name] = auth
+        self._at.moved(name, auth)
+
+
+class _OnTrial:
+    """A login as a try may use it: what there is, and no person is asked."""
+
+    def __init__(self, server: str, login: Login) -> None:
+        self._server = server
+        self._login = login
+
+    async def authorization(self) -> str | None:
+        return await self._login.authorization()
+
+    async def refused(self, refusal: Refusal) -> bool:
+        raise LoginNeeded("it wants a person to log in", server=self._server)
+
+
+def _store(at: Surroundings, *, encrypted: bool) -> TokenStore | StoreProblem:
+    try:
+        key = cipher.keyring_cipher() if encrypted else None
+    except StoreProblem as problem:
+        return problem
+    return TokenStore(at.paths.oauth_dir, cipher=key, warn=lambda what: log.warning("token_store", problem=what))
+
+
+def _in_our_words(server: str, problem: OAuthProblem | StoreProblem) -> MoltisError:
+    if isinstance(problem, OAuthProblem) and problem.kind != "outage":
+        return LoginNeeded(problem.message, server=server, hint=f"moltis why {server}")
+    return ServerNotReady(problem.message, server=server, state="awaiting_auth", hint=f"moltis mcp reauth {server}")

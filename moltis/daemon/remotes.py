@@ -1,0 +1,130 @@
+"""The remote servers of one daemon: their connections, and their logins as anyone outside may see them.
+
+HTTP, TLS and OAuth are imported with the first remote server, on a thread: a daemon without one never pays for them,
+and no local server waits for them. What is behind that import is `logins`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan
+from moltis.errors import MoltisError
+from moltis.paths import Paths
+from moltis.transport import Connection, Ended, Notices, OpenFailed, Receiver, Transport
+from moltis.transport.containment import Warden
+
+if TYPE_CHECKING:
+    from moltis.daemon.logins import Logins
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """A login as anyone outside may see it. `message`: why it failed, or what is in its way; `at`: RFC 3339."""
+
+    state: str = "not_required"
+    url: str | None = None
+    message: str | None = None
+    at: str = ""
+
+
+NO_AUTH = Auth()
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What remote servers need of the daemon.
+
+    scrub: takes known secrets out of a text; learn: told values to take out from now on.
+    moved: told a server's login each time that it changes; logged_in: told when it is completed, by name.
+    """
+
+    paths: Paths
+    warden: Warden
+    scrub: Callable[[str], str]
+    learn: Callable[[Iterable[str]], None]
+    moved: Callable[[str, Auth], None]
+    logged_in: Callable[[str], None]
+    auths: dict[str, Auth] = field(default_factory=dict)
+
+
+class Remotes:
+    """All remote servers of one daemon."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._surroundings = surroundings
+        self._daemon = DaemonPlan()
+        self._tasks: TaskGroup | None = None
+        self._importing = anyio.Lock()
+        self._logins: Logins | None = None
+
+    def start(self, tasks: TaskGroup, plan: Plan) -> None:
+        """Begin; `tasks` hosts connections and logins."""
+        self._tasks = tasks
+        self._daemon = plan.daemon
+
+    def apply(self, plan: Plan) -> None:
+        """Go on by another plan: the login of a server that is gone, or is reached otherwise, ends."""
+        self._daemon = plan.daemon
+        if self._logins is not None:
+            self._logins.retain(plan)
+
+    def auth(self, name: str) -> Auth:
+        """Give a server's login; `NO_AUTH` itself where there is none."""
+        return self._surroundings.auths.get(name, NO_AUTH)
+
+    def transport(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
+        """Give the transport of one run. A `trial` uses a login that there is, and begins none."""
+        return _Deferred(partial(self._open, plan, on_oversized, trial=trial))
+
+    async def begin(self, plan: ServerPlan) -> str | None:
+        """Have a person log in to a server; as `control.api.DaemonApi.begin_login`."""
+        return await (await self._behind()).begin(plan)
+
+    async def complete(
+        self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None
+    ) -> str:
+        """Go on with a login; as `control.api.DaemonApi.complete_login`."""
+        return await (await self._behind()).complete(callback_url, state=state, code=code, iss=iss, error=error)
+
+    async def forget(self, plan: ServerPlan, rest: Plan) -> None:
+        """Revoke and delete the login of a server that was removed, unless another one is reached the same way."""
+        kept = {server.launch for server in rest.servers}
+        if isinstance(plan.launch, RemoteLaunch) and plan.launch not in kept:
+            await (await self._behind()).forget(plan)
+
+    async def _open(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
+        return (await self._behind()).transport(plan, on_oversized, trial=trial)
+
+    async def _behind(self) -> Logins:
+        async with self._importing:
+            if self._logins is None:
+                assert self._tasks is not None, "start() comes first"
+                self._logins = await anyio.to_thread.run_sync(self._import, self._tasks)
+            return self._logins
+
+    def _import(self, tasks: TaskGroup) -> Logins:
+        from moltis.daemon.logins import Logins
+
+        return Logins(self._surroundings, tasks, lambda: self._daemon, encrypted=self._daemon.encrypt_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _Deferred:
+    """A transport that is made when it is opened."""
+
+    make: Callable[[], Awaitable[Transport]]
+
+    async def open(self, receive: Receiver, notices: Notices) -> Connection:
+        try:
+            transport = await self.make()
+        except MoltisError as problem:
+            raise OpenFailed(Ended("connect_failed", problem.message)) from None
+        return await transport.open(receive, notices)

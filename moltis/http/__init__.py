@@ -1,0 +1,17 @@
+"""The one HTTP stack, for MCP servers and for authorization servers.
+
+Pure:
+
+    addresses     what an IP address belongs to, and what may be reached on behalf of whom
+    origins       the one reading of a URL: its origin, whether it is secure, how it is named in a message
+    retry_after   how long a server asks to be left alone
+
+and over the network:
+
+    clients       the client of one MCP server
+    fetch         one bounded exchange with a party that is not trusted
+    pinned        connections to addresses that were checked
+    bodies        bodies read up to a limit, as they were sent
+    tls           whom to trust
+    words         what went wrong, in our words
+"""

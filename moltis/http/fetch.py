@@ -1,0 +1,311 @@
+"""One bounded exchange with a party that is not trusted: what it is, where it is, how long it takes, how much it sends.
+
+Nothing is kept between exchanges. A connection that is used again may turn out to be closed after a token request was
+written to it, and then nobody knows whether a refresh token has been used up; and it was judged by what was allowed
+when it was made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+from urllib.parse import urljoin
+
+import anyio
+import anyio.to_thread
+import httpcore2
+
+from moltis.http.addresses import Scope, host_is_loopback, scope
+from moltis.http.bodies import BodyEncoded, BodyTooLarge, check_identity, collect
+from moltis.http.clients import USER_AGENT
+from moltis.http.origins import Url, read_url, shown_host
+from moltis.http.pinned import AddressRefused, PinnedBackend, Resolve, resolve
+from moltis.http.tls import CaFileError, tls_context
+from moltis.http.words import InOurWords, network_words
+
+Kind = Literal["refused", "outage"]
+Allowed = frozenset[Scope] | Callable[[], frozenset[Scope]]
+T = TypeVar("T")
+
+TOTAL_SECS = 10.0
+MAX_BYTES = 1024 * 1024
+MAX_REDIRECTS = 3
+NO_HEADERS: Mapping[str, str] = {}
+
+_EVERYWHERE = frozenset(Scope)
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
+_REFUSED = (
+    AddressRefused,
+    BodyEncoded,
+    BodyTooLarge,
+    CaFileError,
+    httpcore2.LocalProtocolError,
+    httpcore2.UnsupportedProtocol,
+)
+"""What trying again does not change. A bad certificate is no such thing: a hotel's network has one for every host."""
+
+
+class FetchProblem(InOurWords):
+    """There is no answer, or none that may be used.
+
+    message: one sentence that names the host and nothing else of the other side.
+    kind: `refused`: what the other side wants or sends is unsafe, and trying again changes nothing;
+        `outage`: it cannot be reached, or breaks off, or takes too long.
+    status: the HTTP status, if it came to that (a redirect that is not followed).
+    retry_after_secs: how long it asks to be left alone, if it did.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: Kind = "outage",
+        status: int | None = None,
+        retry_after_secs: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.kind: Kind = kind
+        self.status = status
+        self.retry_after_secs = retry_after_secs
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer:
+    """An HTTP response of any status, whole.
+
+    headers: names in lower case; what came several times is joined with ", ".
+    url: where it came from, after redirects.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    url: str
+
+    def __repr__(self) -> str:
+        return f"Answer({self.status}, {len(self.body)} bytes)"
+
+
+class Fetcher:
+    """Fetches documents from authorization servers, and posts forms to them.
+
+    allowed: the scopes of addresses that may be reached (`addresses.neighbours`), asked anew each time if it is a
+        function. Plain http reaches this machine only, whatever is allowed.
+    total_secs: for one `get` or `post`, from the first name looked up to the last byte, redirects included.
+    max_bytes: of one body.
+    """
+
+    def __init__(
+        self,
+        ca_file: str | None,
+        allowed: Allowed,
+        *,
+        total_secs: float = TOTAL_SECS,
+        max_bytes: int = MAX_BYTES,
+        resolve: Resolve = resolve,
+    ) -> None:
+        self._ca_file = ca_file
+        self._allowed = allowed
+        self._total_secs = total_secs
+        self._max_bytes = max_bytes
+        self._resolve = resolve
+        self._under_way: set[anyio.CancelScope] = set()
+        self._closed = False
+
+    async def get(self, url: str, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+        """Fetch a document; up to 3 redirects are followed, each judged like the first URL, and none from https to http.
+
+        headers: none of them credentials: whoever is asked, and whoever they redirect to, may be anybody.
+
+        Raises:
+            FetchProblem: there is no answer that may be used.
+        """
+        if any(name.lower() in _CREDENTIALS for name in headers):
+            raise ValueError("a document is fetched without credentials")
+        return await self._bounded(url, lambda: self._follow(url, headers))
+
+    async def post(
+        self,
+        url: str,
+        body: bytes,
+        content_type: str,
+        headers: Mapping[str, str] = NO_HEADERS,
+        *,
+        trusted: bool = False,
+    ) -> Answer:
+        """Post a body, to that URL and nowhere else: no redirect is followed.
+
+        trusted: the URL comes from moltis.toml; it may be at any address.
+
+        Raises:
+            FetchProblem: there is no answer that may be used. For an `outage`, the request may have been acted upon.
+        """
+        all_headers = {**headers, "Content-Type": content_type}
+
+        async def exchange() -> Answer:
+            answer = await self._exchange("POST", _readable(url), url, all_headers, body, trusted=trusted)
+            if 300 <= answer.status < 400:
+                raise FetchProblem(
+                    f"{shown_host(url)} answers with a redirect, which is not followed with what was sent",
+                    kind="refused",
+                    status=answer.status,
+                )
+            return answer
+
+        return await self._bounded(url, exchange)
+
+    async def scopes_of(self, url: str) -> frozenset[Scope]:
+        """Say whose networks a URL's host is in, by its addresses.
+
+        A name that is not this machine's (`host_is_loopback`) but resolves to it counts as FORBIDDEN: anybody can let a
+        name of theirs point there.
+
+        Raises:
+            FetchProblem: it is not a URL, or cannot be resolved.
+        """
+
+        async def judge() -> frozenset[Scope]:
+            parts = _readable(url)
+            try:
+                found = {scope(address) for address in await self._resolve(parts.host, parts.port)}
+            except (OSError, UnicodeError) as error:
+                raise _problem(url, error) from None
+            if Scope.LOOPBACK in found and not host_is_loopback(parts.host):
+                found = (found - {Scope.LOOPBACK}) | {Scope.FORBIDDEN}
+            return frozenset(found)
+
+        return await self._bounded(url, judge)
+
+    async def aclose(self) -> None:
+        """Give up what is under way, and fetch nothing any more."""
+        self._closed = True
+        for under_way in self._under_way:
+            under_way.cancel()
+
+    async def _bounded(self, url: str, work: Callable[[], Awaitable[T]]) -> T:
+        if self._closed:
+            raise FetchProblem("nothing is fetched any more")
+        with anyio.move_on_after(self._total_secs) as under_way:
+            self._under_way.add(under_way)
+            try:
+                return await work()
+            finally:
+                self._under_way.discard(under_way)
+        if self._closed:
+            raise FetchProblem("nothing is fetched any more")
+        raise FetchProblem(f"cannot reach {shown_host(url)}: no answer within {self._total_secs:g} s")
+
+    async def _follow(self, url: str, headers: Mapping[str, str]) -> Answer:
+        parts = _readable(url)
+        for _ in range(MAX_REDIRECTS + 1):
+            answer = await self._exchange("GET", parts, url, headers, None)
+            location = answer.headers.get("location")
+            if answer.status not in _REDIRECTS or location is None:
+                return answer
+            target = _joined(url, location)
+            there = read_url(target)
+            if there is None or there.userinfo or (parts.scheme, there.scheme) == ("https", "http"):
+                raise FetchProblem(
+                    f"{shown_host(url)} redirects to {shown_host(target)} in a way that is not followed",
+                    kind="refused",
+                    status=answer.status,
+                )
+            url, parts = target, there
+        raise FetchProblem(
+            f"{shown_host(url)} redirects more than {MAX_REDIRECTS} times", kind="refused", status=answer.status
+        )
+
+    async def _exchange(
+        self,
+        method: str,
+        parts: Url,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        trusted: bool = False,
+    ) -> Answer:
+        """Send one request on a connection of its own, and read the whole answer."""
+        if parts.userinfo:
+            raise FetchProblem(f"the URL of {shown_host(url)} has a user name or a password in it", kind="refused")
+        if not parts.secure:
+            raise FetchProblem(f"{shown_host(url)} would be reached by plain http: only https is safe", kind="refused")
+        backend = PinnedBackend(self._reach(parts, trusted), self._resolve)
+        try:
+            return await self._send(method, parts, url, headers, body, backend)
+        except Exception as error:
+            raise _problem(url, error) from None
+        finally:
+            await backend.aclose()
+
+    def _reach(self, parts: Url, trusted: bool) -> frozenset[Scope]:
+        allowed = self._allowed() if callable(self._allowed) else self._allowed
+        if trusted:
+            allowed = _EVERYWHERE
+        return allowed if parts.scheme == "https" else allowed & {Scope.LOOPBACK}
+
+    async def _send(
+        self,
+        method: str,
+        parts: Url,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        backend: PinnedBackend,
+    ) -> Answer:
+        context = await anyio.to_thread.run_sync(tls_context, self._ca_file) if parts.scheme == "https" else None
+        where = httpcore2.URL(scheme=parts.scheme, host=parts.host, port=parts.port, target=parts.target)
+        request = httpcore2.Request(method, where, headers=_request_headers(parts, headers, body), content=body)
+        connection = httpcore2.AsyncHTTPConnection(where.origin, context, network_backend=backend)
+        response = await connection.handle_async_request(request)
+        received = _joined_headers(response.headers)
+        check_identity(received.get("content-encoding"))
+        whole = await collect(response.aiter_stream(), self._max_bytes, received.get("content-length"))
+        return Answer(response.status, received, whole, url.partition("#")[0])
+
+
+def _readable(url: str) -> Url:
+    parts = read_url(url)
+    if parts is None:
+        raise FetchProblem("what is to be fetched is not an http or https URL", kind="refused")
+    return parts
+
+
+def _problem(url: str, error: Exception) -> FetchProblem:
+    kind: Kind = "refused" if isinstance(error, _REFUSED) else "outage"
+    if isinstance(error, AddressRefused):
+        return FetchProblem(str(error), kind=kind)
+    return FetchProblem(f"cannot reach {shown_host(url)}: {network_words(error)}", kind=kind)
+
+
+def _joined(url: str, location: str) -> str:
+    """Give the absolute URL of a Location value; what cannot be joined stays as it is, and is then no URL."""
+    try:
+        return urljoin(url, location) if read_url(urljoin(url, "/")) and location.isprintable() else location
+    except ValueError:
+        return location
+
+
+def _request_headers(parts: Url, headers: Mapping[str, str], body: bytes | None) -> list[tuple[bytes, bytes]]:
+    own = {
+        "accept": "application/json",
+        **{name.lower(): value for name, value in headers.items()},
+        "host": parts.netloc,
+        "user-agent": USER_AGENT,
+        "accept-encoding": "identity",
+        "connection": "close",
+    }
+    if body is not None:
+        own["content-length"] = str(len(body))
+    return [(name.encode(), value.encode()) for name, value in own.items()]
+
+
+def _joined_headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    joined: dict[str, str] = {}
+    for raw_name, raw_value in pairs:
+        name, value = raw_name.decode("ascii", "replace").lower(), raw_value.decode("latin-1")
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined

@@ -1,0 +1,146 @@
+"""The one reading of a URL.
+
+A URL that two programs read differently is how a check is passed with one host and another is connected to. So what is
+not plainly `http(s)://host[:port][/path][?query][#fragment]` in printable ASCII is no URL here at all, and whoever
+connects uses the parts found here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import AddressValueError, IPv6Address
+
+from moltis.http.addresses import host_is_loopback
+
+MAX_URL_CHARS = 16 * 1024
+SHOWN_CHARS = 100
+UNREADABLE = "an unreadable address"
+
+_PORTS = {"http": 80, "https": 443}
+_URL = re.compile(
+    r"""(?P<scheme>https?)://
+        (?P<userinfo>[^/?#@]*@)?
+        (?: (?P<host>[A-Za-z0-9_][A-Za-z0-9._-]*) | \[(?P<v6>[0-9A-Fa-f:.]+)\] )
+        (?: :(?P<port>[0-9]{0,5}) )?
+        (?P<path>/[^?#]*)?
+        (?P<query>\?[^#]*)?
+        (?: \#.* )?
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+_NOT_IN_URL = re.compile(r"[^\x21-\x7e]|\\")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Url:
+    """An http or https URL, read. It may hold secrets, so its repr does not.
+
+    host: lower case, an IPv6 address without its brackets.
+    port: always a number.
+    path: as written, empty if there is none. query: with its `?`, or empty.
+    userinfo: whether there is any.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+    query: str
+    userinfo: bool
+
+    def __repr__(self) -> str:
+        return "Url(***)"
+
+    @property
+    def netloc(self) -> str:
+        """`host[:port]`: brackets around IPv6, the default port left out. The value of a Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """`https://host[:port]`, lower case, the default port left out (RFC 6454)."""
+        return f"{self.scheme}://{self.netloc}"
+
+    @property
+    def target(self) -> str:
+        """What goes into the request line (RFC 9112 section 3.2.1)."""
+        return (self.path or "/") + self.query
+
+    @property
+    def secure(self) -> bool:
+        """Whether nobody on the way can read along: https, or this machine by its very name."""
+        return self.scheme == "https" or host_is_loopback(self.host)
+
+
+def read_url(url: str) -> Url | None:
+    """Read a URL; None if it is not one of http or https that every program reads alike."""
+    if len(url) > MAX_URL_CHARS or _NOT_IN_URL.search(url) is not None:
+        return None
+    match = _URL.fullmatch(url)
+    if match is None:
+        return None
+    scheme = match["scheme"].lower()
+    port = int(match["port"] or _PORTS[scheme])
+    host = match["host"].lower() if match["v6"] is None else _canonical_v6(match["v6"])
+    if host is None or not 0 < port < 65536:
+        return None
+    return Url(scheme, host, port, match["path"] or "", match["query"] or "", match["userinfo"] is not None)
+
+
+def origin(url: str) -> str:
+    """Give `https://host[:port]` of a URL: lower case, the default port left out (RFC 6454).
+
+    Raises:
+        ValueError: it is not an http or https URL; the message does not hold it.
+    """
+    return _must_read(url).origin
+
+
+def same_origin(a: str, b: str) -> bool:
+    """Say whether two URLs have one scheme, host and port. What is not a URL has no origin."""
+    one, other = read_url(a), read_url(b)
+    return one is not None and other is not None and one.origin == other.origin
+
+
+def is_secure(url: str) -> bool:
+    """Say whether a secret may travel there: https, or http to this machine by its very name."""
+    parts = read_url(url)
+    return parts is not None and parts.secure
+
+
+def shown_host(url: str) -> str:
+    """Name a URL in a message: its host, and its port if that is not the default; at most 100 printable characters."""
+    parts = read_url(url)
+    if parts is None:
+        return UNREADABLE
+    netloc = parts.netloc
+    return netloc if len(netloc) <= SHOWN_CHARS else netloc[: SHOWN_CHARS - 3] + "..."
+
+
+def canonical_resource(url: str) -> str:
+    """Give the identifier of an MCP server that a token is asked for (RFC 8707; MCP, Canonical Server URI).
+
+    Scheme and host in lower case; no default port, userinfo or fragment, no slash where the path is just that; and no
+    query, which may hold secrets that an authorization server must not see.
+
+    Raises:
+        ValueError: it is not an http or https URL; the message does not hold it.
+    """
+    parts = _must_read(url)
+    return parts.origin + (parts.path if parts.path != "/" else "")
+
+
+def _must_read(url: str) -> Url:
+    parts = read_url(url)
+    if parts is None:
+        raise ValueError("not an http or https URL")
+    return parts
+
+
+def _canonical_v6(text: str) -> str | None:
+    try:
+        return IPv6Address(text).compressed
+    except AddressValueError:
+        return None

@@ -1,0 +1,164 @@
+"""The authorization request (RFC 6749 section 4.1.1, RFC 7636, RFC 8707), and whether its URL may be opened.
+
+Every parameter is there once, and ours win: what the endpoint's own query says of them is dropped, the rest of it kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from base64 import urlsafe_b64encode
+from urllib.parse import quote, unquote_plus, urlencode
+
+import msgspec
+
+from moltis.http.origins import shown_host
+from moltis.oauth.documents import MAX_SCOPE_CHARS, scope_tokens
+from moltis.oauth.model import AuthServer, Challenge, Client, ClientConfig, OAuthProblem, ProtectedResource
+from moltis.oauth.urls import url_problem
+
+OFFLINE_ACCESS = "offline_access"
+INSUFFICIENT_SCOPE = "insufficient_scope"
+
+_VERIFIER = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
+"""RFC 7636 section 4.1."""
+
+
+class Authorization(msgspec.Struct, frozen=True, kw_only=True):
+    """One authorization request under way. Its repr shows nothing.
+
+    url: for the browser.
+    state, verifier: secrets of this one flow.
+    issuer, iss_supported: whom the answer must come from (RFC 9207); `issuer` None: endpoints given by hand, whose
+        issuer nobody has named.
+    """
+
+    url: str
+    state: str
+    verifier: str
+    redirect_uri: str
+    scope: str | None
+    resource: str
+    issuer: str | None
+    iss_supported: bool
+
+    def __repr__(self) -> str:
+        return "Authorization(***)"
+
+
+def scope_to_ask(
+    config: ClientConfig,
+    challenge: Challenge | None,
+    resource: ProtectedResource | None,
+    server: AuthServer,
+    *,
+    granted: str | None = None,
+) -> str | None:
+    """Give the `scope` to ask for, None to leave the parameter out (MCP, Scope Selection Strategy).
+
+    The configured scopes, else those of the challenge, else all that the resource lists. `offline_access` joins them
+    where the authorization server lists it, for without it some give no refresh token (MCP, Refresh Tokens).
+
+    challenge: with `insufficient_scope` its scopes are asked for whatever is configured: the request needs them.
+    granted: what was asked for or granted before, by this authorization server: it is asked for again (MCP, Step-Up
+        Authorization Flow).
+
+    Raises:
+        OAuthProblem: they are too many for a URL; naming fewer in moltis.toml helps.
+    """
+    challenged = challenge.scope if challenge is not None else None
+    asked = list(config.scopes)
+    if not asked and challenged is None and resource is not None:
+        asked = list(resource.scopes_supported or ())
+    if challenged is not None and (not asked or (challenge is not None and challenge.error == INSUFFICIENT_SCOPE)):
+        asked.append(challenged)
+    scopes = list(scope_tokens(" ".join((granted or "", *asked))))
+    if not scopes:
+        return None
+    if OFFLINE_ACCESS not in scopes and _gives_offline_access(config, server):
+        scopes.append(OFFLINE_ACCESS)
+    scope = " ".join(scopes)
+    if len(scope) > MAX_SCOPE_CHARS:
+        raise OAuthProblem("more scopes are offered than a login can ask for: name some in oauth.scopes in moltis.toml")
+    return scope
+
+
+def authorization_request(
+    server: AuthServer,
+    client: Client,
+    *,
+    redirect_uri: str,
+    scope: str | None,
+    resource: str,
+    state: str,
+    verifier: str,
+) -> Authorization:
+    """Build the request.
+
+    state, verifier: fresh, random, and not the same: whoever sees the URL knows the state (RFC 7636 section 7.1).
+
+    Raises:
+        OAuthProblem: there is no authorization endpoint, or the URL may not be opened.
+        ValueError: the verifier is not one of RFC 7636, or is also the state.
+    """
+    if _VERIFIER.fullmatch(verifier) is None or verifier == state:
+        raise ValueError("not a verifier for this state")
+    if server.authorization_endpoint is None:
+        raise OAuthProblem(f"{shown_host(server.issuer)} has no authorization endpoint to log in at")
+    parameters = {
+        "response_type": "code",
+        "client_id": client.client_id,
+        "redirect_uri": redirect_uri,
+        **({"scope": scope} if scope is not None else {}),
+        "state": state,
+        "code_challenge": code_challenge(verifier),
+        "code_challenge_method": "S256",
+        "resource": resource,
+    }
+    if scope is not None and OFFLINE_ACCESS in scope.split():
+        # OpenID Connect Core section 11: without it offline access is ignored.
+        parameters["prompt"] = "consent"
+    url = _with_query(server.authorization_endpoint, parameters)
+    problem = opening_problem(url)
+    if problem is not None:
+        shown = shown_host(server.authorization_endpoint)
+        raise OAuthProblem(f"the login page at {shown} is not opened: its address {problem}")
+    return Authorization(
+        url=url,
+        state=state,
+        verifier=verifier,
+        redirect_uri=redirect_uri,
+        scope=scope,
+        resource=resource,
+        issuer=None if server.manual else server.issuer,
+        iss_supported=server.iss_supported,
+    )
+
+
+def code_challenge(verifier: str) -> str:
+    """Give the S256 code challenge (RFC 7636 section 4.2)."""
+    return urlsafe_b64encode(hashlib.sha256(verifier.encode("ascii")).digest()).rstrip(b"=").decode("ascii")
+
+
+def opening_problem(url: str) -> str | None:
+    """Say why this URL must not be given to a browser, to follow "its address ..."; None if it may.
+
+    https, or http to this machine by its very name; printable ASCII without what no URL has, so that neither a launcher
+    nor a browser reads another host or an option out of it; no userinfo, no fragment; at most 8 KiB. The words hold nothing of the URL.
+    """
+    return url_problem(url)
+
+
+def _gives_offline_access(config: ClientConfig, server: AuthServer) -> bool:
+    return (
+        config.grant == "authorization_code"
+        and OFFLINE_ACCESS in (server.scopes_supported or ())
+        and (server.grant_types is None or "refresh_token" in server.grant_types)
+    )
+
+
+def _with_query(endpoint: str, parameters: dict[str, str]) -> str:
+    """Add to an endpoint's own query (RFC 6749 section 3.1: it is retained, and no parameter is there twice)."""
+    base, _, own = endpoint.partition("?")
+    kept = [part for part in own.split("&") if part and unquote_plus(part.partition("=")[0]) not in parameters]
+    return base + "?" + "&".join((*kept, urlencode(parameters, quote_via=quote)))

@@ -1,0 +1,146 @@
+"""Authorization server metadata (RFC 8414, OpenID Connect Discovery): where it is, and whether it may be believed.
+
+It must be what its issuer says of itself, promise PKCE with S256, and name only endpoints that a secret may be sent to.
+
+MCP 2025-03-26 knew no protected resource metadata: the MCP server's origin is the authorization server. There is no
+identifier then that `issuer` could be identical to, so it need only be on that origin, which has published it; all else
+is as strict. That revision requires PKCE of everyone, and metadata without `code_challenge_methods_supported` says that
+there is none (RFC 8414 section 2), so it is refused like any other. Only where there is no metadata at all is PKCE
+taken on that revision's word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from moltis.http.origins import Url, read_url, same_origin, shown_host
+from moltis.oauth.documents import flag_member, read_object, scope_tokens, text_member, texts_member
+from moltis.oauth.model import AuthServer, ClientConfig, Grant, OAuthProblem
+from moltis.oauth.urls import given_url_problem, url_problem
+
+OAUTH = "/.well-known/oauth-authorization-server"
+OPENID = "/.well-known/openid-configuration"
+
+
+def metadata_urls(issuer: str) -> tuple[str, ...]:
+    """Give the addresses to try, in order; what is not there (404, or no JSON) sends one to the next.
+
+    RFC 8414 section 3.1 first, then OpenID Connect Discovery inserted (RFC 8414 section 5) and appended (OpenID Connect
+    Discovery section 4.1), as MCP orders them. A slash that ends the issuer is left out.
+
+    Raises:
+        OAuthProblem: `issuer` is not an http or https URL.
+    """
+    parts = _parts(issuer)
+    path = parts.path.removesuffix("/")
+    if not path:
+        return (parts.origin + OAUTH, parts.origin + OPENID)
+    return (parts.origin + OAUTH + path, parts.origin + OPENID + path, parts.origin + path + OPENID)
+
+
+def legacy_metadata_url(server_url: str) -> str:
+    """Give where MCP 2025-03-26 has the metadata: at the root of the MCP server's own origin.
+
+    Raises:
+        OAuthProblem: `server_url` is not an http or https URL.
+    """
+    return _parts(server_url).origin + OAUTH
+
+
+def read_server(body: bytes, issuer: str, *, legacy: bool = False, grant: Grant = "authorization_code") -> AuthServer:
+    """Read the metadata found at one of `metadata_urls(issuer)`.
+
+    legacy: it was found at `legacy_metadata_url`; `issuer` is the MCP server's URL, and only the origin counts.
+    grant: what it is wanted for. A client on its own behalf needs neither an authorization endpoint nor PKCE.
+
+    Raises:
+        OAuthProblem: `outage` if it is not a JSON object; `refused` if it is another issuer's, lacks PKCE with S256, or
+            names an endpoint that must not be used.
+    """
+    what = f"the metadata of the authorization server {shown_host(issuer)}"
+    document = read_object(body, what)
+    named = text_member(document, "issuer", what)
+    if named is None:
+        raise OAuthProblem(f"{what} does not say whose it is (issuer)")
+    if not (named == issuer or (legacy and same_origin(named, issuer) and given_url_problem(named, issuer) is None)):
+        raise OAuthProblem(
+            f"{what} is another's: it names {shown_host(named)} as its issuer, which must be the same to the letter"
+        )
+    token = _endpoint(document, "token_endpoint", named, what)
+    authorization = _endpoint(document, "authorization_endpoint", named, what)
+    if token is None:
+        raise OAuthProblem(f"{what} names no token_endpoint")
+    methods = texts_member(document, "code_challenge_methods_supported", what) or ()
+    if grant == "authorization_code":
+        if authorization is None:
+            raise OAuthProblem(f"{what} names no authorization_endpoint")
+        if "S256" not in methods:
+            raise OAuthProblem(
+                f"{what} does not offer PKCE with S256, without which a login is not safe; "
+                "who runs it can turn it on, or auth_url and token_url in moltis.toml vouch for it"
+            )
+    scopes = texts_member(document, "scopes_supported", what)
+    return AuthServer(
+        issuer=named,
+        token_endpoint=token,
+        authorization_endpoint=authorization,
+        registration_endpoint=_endpoint(document, "registration_endpoint", named, what),
+        revocation_endpoint=_endpoint(document, "revocation_endpoint", named, what),
+        scopes_supported=scope_tokens(" ".join(scopes)) if scopes is not None else None,
+        auth_methods=texts_member(document, "token_endpoint_auth_methods_supported", what),
+        grant_types=texts_member(document, "grant_types_supported", what),
+        iss_supported=flag_member(document, "authorization_response_iss_parameter_supported", what),
+        client_id_metadata_supported=flag_member(document, "client_id_metadata_document_supported", what),
+    )
+
+
+def default_endpoints(server_url: str) -> AuthServer:
+    """Give the endpoints that MCP 2025-03-26 assumes where there is no metadata at all.
+
+    Raises:
+        OAuthProblem: the server is not reached by https, nor on this machine.
+    """
+    base = _parts(server_url).origin
+    problem = url_problem(base)
+    if problem is not None:
+        raise OAuthProblem(f"{shown_host(server_url)} wants a login, but its address {problem}")
+    return AuthServer(
+        issuer=base,
+        authorization_endpoint=f"{base}/authorize",
+        token_endpoint=f"{base}/token",
+        registration_endpoint=f"{base}/register",
+    )
+
+
+def manual_endpoints(config: ClientConfig) -> AuthServer:
+    """Give the endpoints of moltis.toml, for a `config` that is `manual`. They are trusted as they are.
+
+    Raises:
+        OAuthProblem: there is no token_url.
+    """
+    if config.token_url is None:
+        raise OAuthProblem("oauth.token_url is missing in moltis.toml")
+    return AuthServer(
+        issuer=config.token_url,
+        token_endpoint=config.token_url,
+        authorization_endpoint=config.auth_url,
+        manual=True,
+    )
+
+
+def _endpoint(document: Mapping[str, object], name: str, issuer: str, what: str) -> str | None:
+    """Give an endpoint (RFC 6749 section 3: absolute, a query is kept, no fragment; https)."""
+    url = text_member(document, name, what)
+    if url is None:
+        return None
+    problem = given_url_problem(url, issuer)
+    if problem is not None:
+        raise OAuthProblem(f"{what} names a {name} that must not be used: its address {problem}")
+    return url
+
+
+def _parts(url: str) -> Url:
+    parts = read_url(url)
+    if parts is None:
+        raise OAuthProblem("an authorization server is named by something that is not an http or https URL")
+    return parts

@@ -1,0 +1,222 @@
+"""What follows from what is known of a login, pure and total.
+
+One rule: everything that decides whether a token is sent, renewed or given up, and whether a person is asked, lives
+here. It is told what is held, what was refused and what was tried before, and answers with one thing to do; whoever
+does it comes back with what is then known, until the answer is an end. Instants are seconds: of the wall clock where a
+token's life is meant, of the monotonic clock where the word is `now`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from moltis.oauth.grants import expired, refresh_due
+from moltis.oauth.model import Grant, Tokens
+
+FRESH_SECS = 5.0
+"""How long after it was first sent a token is still fresh. One that is refused this early was never any good, and
+another one from the same place would be no better; a browser with a session would fetch them for ever."""
+
+HOUR_SECS = 3600.0
+MAX_LOGINS_PER_HOUR = 5
+"""Logins that nobody asked for. Whatever a server refuses and however it alternates, no more browsers open."""
+
+MAX_LOGINS_PER_SCOPE = 3
+"""For one challenged set of scopes, the login before the first step-up included: MCP asks for a few tries, and its
+conformance suite counts them like this."""
+
+MAX_SCOPES_REMEMBERED = 64
+
+LOGIN_SECS = 600.0
+"""How long a person has: RFC 6749 section 4.1.2 recommends as much for the code that comes after it."""
+
+OUTAGE_SECS = 5.0
+OUTAGE_MAX_SECS = 300.0
+REGISTERING_SECS = 20.0
+"""What failed after something was posted is not tried again sooner: three registrations a minute at most."""
+
+MAX_RETRY_AFTER_SECS = 3600.0
+
+
+class Sending(enum.Enum):
+    """What to do with what is held, before a request is sent."""
+
+    AS_IS = "send what there is, even nothing"
+    RENEW_MEANWHILE = "send what there is, and renew it in the background"
+    RENEW_FIRST = "renew it, then send"
+
+
+class Step(enum.Enum):
+    """What to do about a refusal. Those that are no end lead to another question."""
+
+    # Ends:
+    RETRY = "send the request again with what is held now"
+    NOT_OURS = "no login changes this"
+    LOGIN = "a person logs in, with the scope of the challenge"
+    STEP_UP = "a person logs in again, for more scope than before"
+    # Ends until a person begins a login:
+    REFUSED_FRESH = "what was just issued is refused"
+    REFUSED_SCOPE = "the same scope is asked for again and again"
+    TOO_OFTEN = "logins were asked for too often"
+    HELD = "it was given up before"
+    # To be done now, and asked about again:
+    LOOK = "see what is on disk"
+    ASK_RESOURCE = "see whether the resource still names the issuer of what is held"
+    LEAVE = "forget in memory what is held: it belongs to an issuer that the resource names no more"
+    REFRESH = "present the refresh token"
+    CLIENT_CREDENTIALS = "get a token for ourselves"
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """What was refused. `asks`: the scopes of the challenge; insufficient: it says `insufficient_scope`."""
+
+    status: int
+    sent: str | None
+    asks: frozenset[str] = frozenset()
+    insufficient: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known when something was refused.
+
+    current: the Authorization value that would be sent now.
+    refreshable: it comes with a refresh token that may be presented.
+    fresh: it was first sent less than `FRESH_SECS` ago.
+    asked: the scopes that it was asked for or was granted.
+    looked: the disk was seen since the refusal.
+    moved: whether the resource names another issuer now; None: it was not asked since the refusal.
+    under_way: a person is being asked already.
+    held: given up, until a person begins.
+    """
+
+    grant: Grant = "authorization_code"
+    current: str | None = None
+    refreshable: bool = False
+    fresh: bool = False
+    asked: frozenset[str] = frozenset()
+    looked: bool = False
+    moved: bool | None = None
+    under_way: bool = False
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """The logins that began because of a refusal.
+
+    begun: when, monotonic, the last hour's.
+    by_scope: how many for each challenged set of scopes, since the last one that a 401 began.
+    """
+
+    begun: tuple[float, ...] = ()
+    by_scope: Mapping[frozenset[str], int] = field(default_factory=dict)
+
+    def with_login(self, asks: frozenset[str], now: float) -> History:
+        """Count a login that begins with a 401."""
+        return History(self._recent(now), {asks: 1})
+
+    def with_step_up(self, asks: frozenset[str], now: float) -> History:
+        """Count a login, or a token of our own, for more scope."""
+        counts = dict(self.by_scope)
+        counts[asks] = counts.pop(asks, 0) + 1
+        while len(counts) > MAX_SCOPES_REMEMBERED:
+            del counts[next(iter(counts))]
+        return replace(self, begun=self._recent(now), by_scope=counts)
+
+    def often(self, now: float) -> bool:
+        """Whether no more logins may begin by themselves now."""
+        return sum(now - at < HOUR_SECS for at in self.begun) >= MAX_LOGINS_PER_HOUR
+
+    def exhausted(self, asks: frozenset[str]) -> bool:
+        """Whether these scopes have been asked for often enough."""
+        return self.by_scope.get(asks, 0) >= MAX_LOGINS_PER_SCOPE
+
+    def _recent(self, now: float) -> tuple[float, ...]:
+        return (*(at for at in self.begun if now - at < HOUR_SECS), now)
+
+
+def before_sending(tokens: Tokens | None, *, renewable: bool, wall: float) -> Sending:
+    """Say what to do before a request is sent.
+
+    An expired token that cannot be renewed is sent: clocks differ, and its refusal brings the challenge that a login
+    begins with.
+    """
+    if tokens is None or not renewable or not refresh_due(tokens, wall):
+        return Sending.AS_IS
+    return Sending.RENEW_FIRST if expired(tokens, wall) else Sending.RENEW_MEANWHILE
+
+
+def after_refusal(refused: Refused, known: Known, history: History, now: float) -> Step:
+    """Say what to do about a 401, or a 403 that asks for more scope."""
+    if refused.status == 403 and not refused.insufficient:
+        return Step.NOT_OURS
+    if known.current is not None and known.current != refused.sent:
+        return Step.RETRY
+    if not known.looked:
+        return Step.LOOK
+    if refused.status == 403:
+        return _for_more_scope(refused, known, history, now)
+    if known.current is not None:
+        if known.moved is None and (known.refreshable or known.fresh):
+            return Step.ASK_RESOURCE
+        if known.moved:
+            return Step.LEAVE
+        if known.fresh:
+            if refused.asks <= known.asked:
+                return Step.LOGIN if known.under_way else Step.REFUSED_FRESH
+            return _for_more_scope(refused, known, history, now)
+        if known.refreshable:
+            return Step.REFRESH
+    if known.grant == "client_credentials":
+        return Step.CLIENT_CREDENTIALS
+    return _may_log_in(known, history, now) or Step.LOGIN
+
+
+def _for_more_scope(refused: Refused, known: Known, history: History, now: float) -> Step:
+    if known.under_way:
+        return Step.STEP_UP
+    if history.exhausted(refused.asks):
+        return Step.REFUSED_SCOPE
+    if known.grant == "client_credentials":
+        return Step.CLIENT_CREDENTIALS
+    return _may_log_in(known, history, now) or Step.STEP_UP
+
+
+def _may_log_in(known: Known, history: History, now: float) -> Step | None:
+    """Say why no login may begin by itself now; joining one is always possible."""
+    if known.under_way:
+        return None
+    if known.held:
+        return Step.HELD
+    return Step.TOO_OFTEN if history.often(now) else None
+
+
+def newer(found: Tokens | None, held: Tokens | None) -> bool:
+    """Say whether what another process keeps on disk replaces what is held here."""
+    if found is None or held is None:
+        return found is not None
+    return found.access_token != held.access_token and found.obtained_at > held.obtained_at
+
+
+def presentable(fingerprint: str, *, interrupted: str | None, rotates: bool) -> bool:
+    """Say whether a refresh token may be presented.
+
+    interrupted: that of a refresh whose outcome nobody knows, because its process was killed. If this issuer replaces
+        refresh tokens, that one may be spent, and presenting a spent one ends the whole login for everybody (RFC 9700
+        section 4.14.2).
+    """
+    return not rotates or fingerprint != interrupted
+
+
+def outage_delay_secs(failures: int, *, retry_after_secs: float | None = None, posted: bool = False) -> float:
+    """Give how long to wait after the n-th outage in a row, n >= 1: doubled each time; more if the other side says so.
+
+    posted: it may have taken what was sent, so that it is left alone a little longer.
+    """
+    delay = min(OUTAGE_MAX_SECS, OUTAGE_SECS * 2.0 ** min(failures - 1, 30))
+    floor = REGISTERING_SECS if posted else 0.0
+    return max(delay, floor, min(retry_after_secs or 0.0, MAX_RETRY_AFTER_SECS))

@@ -1,0 +1,113 @@
+"""JSON from another party: read with bounds, its members by type. Nothing here raises anything but `OAuthProblem`.
+
+A member that is null counts as absent, as most servers mean it. One of a wrong type is refused with its name: a guess
+at what was meant would decide about a login.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from itertools import islice
+
+import msgspec
+
+from moltis.oauth.model import OAuthProblem
+
+MAX_DOCUMENT_BYTES = 1024 * 1024
+MAX_ITEMS = 256
+"""Of a list; more are not looked at."""
+
+MAX_ITEM_CHARS = 2 * 1024
+"""Of one string in a list; a longer one is left out."""
+
+MAX_SCOPES = 512
+MAX_SCOPE_CHARS = 4 * 1024
+"""Of a whole `scope` parameter."""
+
+_SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
+"""RFC 6749 section 3.3."""
+
+_CODE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,64}")
+"""An error code as RFC 6749 section 5.2 has it, without the space that none has."""
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+
+Document = Mapping[str, object]
+
+
+def read_object(body: bytes, what: str) -> Document:
+    """Read a JSON object; `what` names it in the message.
+
+    Raises:
+        OAuthProblem: `outage`: it is none. A proxy's error page, or a site that answers every path, is no statement of
+            the party asked.
+    """
+    if len(body) > MAX_DOCUMENT_BYTES:
+        raise OAuthProblem(f"{what} is larger than 1 MiB")
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise OAuthProblem(f"{what} is not a JSON object", kind="outage")
+    return document
+
+
+def text_member(document: Document, name: str, what: str) -> str | None:
+    """Give a member that is a string, None if it is absent.
+
+    Raises:
+        OAuthProblem: `refused`: it is something else.
+    """
+    value = document.get(name)
+    if value is None or isinstance(value, str):
+        return value
+    raise OAuthProblem(f"{what} is malformed: {name} is not a string")
+
+
+def texts_member(document: Document, name: str, what: str) -> tuple[str, ...] | None:
+    """Give a member that is a list of strings, at most `MAX_ITEMS` of them, None if it is absent.
+
+    Raises:
+        OAuthProblem: `refused`: it is something else.
+    """
+    value = document.get(name)
+    if value is None:
+        return None
+    if isinstance(value, list):
+        items = tuple(item for item in value[:MAX_ITEMS] if isinstance(item, str))
+        if len(items) == min(len(value), MAX_ITEMS):
+            return tuple(item for item in items if len(item) <= MAX_ITEM_CHARS)
+    raise OAuthProblem(f"{what} is malformed: {name} is not a list of strings")
+
+
+def flag_member(document: Document, name: str, what: str) -> bool:
+    """Give a member that is true or false, False if it is absent.
+
+    Raises:
+        OAuthProblem: `refused`: it is something else.
+    """
+    value = document.get(name)
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    raise OAuthProblem(f"{what} is malformed: {name} is neither true nor false")
+
+
+def scope_tokens(text: str) -> tuple[str, ...]:
+    """Give the scopes in a `scope` value, each once, in order (RFC 6749 section 3.3).
+
+    What cannot be one is left out, and so is what comes after the first `MAX_SCOPES`.
+    """
+    tokens = dict.fromkeys(part for part in text.split() if _SCOPE_TOKEN.fullmatch(part))
+    return tuple(islice(tokens, MAX_SCOPES))
+
+
+def error_code(value: object) -> str | None:
+    """Give an OAuth error code that may be shown, None if it is not one."""
+    return value if isinstance(value, str) and _CODE.fullmatch(value) else None
+
+
+def is_visible(text: str) -> bool:
+    """Say whether a value may go into a header or a form as it is: visible ASCII, no space (RFC 6749 appendix A)."""
+    return _VISIBLE.fullmatch(text) is not None

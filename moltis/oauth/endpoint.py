@@ -1,0 +1,134 @@
+"""The token endpoint and the revocation endpoint (RFC 6749 section 3.2, RFC 7009), spoken to through authlib.
+
+The one rule: a code, a verifier, a token or a secret goes to the endpoint of the issuer it belongs to, in one POST
+that follows no redirect, and nowhere else. Every token request says which resource it is for (RFC 8707 section 2.2).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
+
+from moltis.http.fetch import Answer, FetchProblem
+from moltis.http.origins import shown_host
+from moltis.http.retry_after import retry_after_secs
+from moltis.oauth.clientauth import ClientAuthentication, prepare
+from moltis.oauth.grants import read_tokens
+from moltis.oauth.model import AuthServer, Client, OAuthProblem, Tokens
+
+__all__ = ["Poster", "TokenEndpoint", "prepare"]
+
+FORM = "application/x-www-form-urlencoded"
+
+
+class Poster(Protocol):
+    """What `http.fetch.Fetcher` does for us."""
+
+    async def post(
+        self, url: str, body: bytes, content_type: str, headers: Mapping[str, str], *, trusted: bool
+    ) -> Answer:
+        """Post a body; never redirected.
+
+        Raises:
+            FetchProblem: there is no answer.
+        """
+
+
+class TokenEndpoint:
+    """One client at one authorization server. Every request is on its own: any number may be under way.
+
+    wall: seconds since the epoch.
+
+    Each of `exchange`, `refresh` and `client_credentials` raises OAuthProblem: `denied` with the code the server gives,
+    `outage` when there is no answer that could be one, `refused` when what it says cannot be used, or the request
+    cannot be made.
+    """
+
+    def __init__(
+        self, fetcher: Poster, server: AuthServer, client: Client, *, wall: Callable[[], float] = time.time
+    ) -> None:
+        self._fetcher = fetcher
+        self._server = server
+        self._authentication = ClientAuthentication(client, server.issuer, wall)
+        self._wall = wall
+
+    async def exchange(
+        self, code: str, verifier: str, redirect_uri: str, resource: str, *, asked_scope: str | None = None
+    ) -> Tokens:
+        """Turn an authorization code into tokens (RFC 6749 section 4.1.3, RFC 7636 section 4.5).
+
+        asked_scope: what the authorization request asked for; granted, if the answer does not say.
+        """
+        return await self._ask(
+            "authorization_code",
+            {"code": code, "redirect_uri": redirect_uri, "code_verifier": verifier, "resource": resource},
+            asked_scope=asked_scope,
+        )
+
+    async def refresh(self, tokens: Tokens, resource: str) -> Tokens:
+        """Turn a refresh token into new tokens (RFC 6749 section 6), with the scope it has."""
+        if tokens.refresh_token is None:
+            raise OAuthProblem("there is no refresh token")
+        return await self._ask(
+            "refresh_token",
+            {"refresh_token": tokens.refresh_token, "resource": resource},
+            asked_scope=tokens.scope,
+            previous_refresh=tokens.refresh_token,
+        )
+
+    async def client_credentials(self, scope: str | None, resource: str) -> Tokens:
+        """Get tokens for ourselves, with nobody logging in (RFC 6749 section 4.4)."""
+        return await self._ask("client_credentials", {"scope": scope, "resource": resource}, asked_scope=scope)
+
+    async def revoke(self, token: str, hint: Literal["access_token", "refresh_token"]) -> bool:
+        """Give a token back (RFC 7009), and say whether the server took it. Best effort: never raises."""
+        url = self._server.revocation_endpoint
+        if url is None:
+            return False
+        await prepare()
+        from authlib.oauth2.rfc7009.parameters import prepare_revoke_token_request  # type: ignore[import-untyped]
+
+        try:
+            body, _ = prepare_revoke_token_request(token, hint)
+            answer = await self._post(url, body)
+        except OAuthProblem:
+            return False
+        return answer.status == 200
+
+    async def _ask(
+        self,
+        grant_type: str,
+        parameters: Mapping[str, str | None],
+        *,
+        asked_scope: str | None,
+        previous_refresh: str | None = None,
+    ) -> Tokens:
+        await prepare()
+        from authlib.oauth2.rfc6749.parameters import prepare_token_request  # type: ignore[import-untyped]
+
+        try:
+            body = prepare_token_request(grant_type, **parameters)
+        except UnicodeEncodeError:
+            raise OAuthProblem("what came back from the login is not text") from None
+        # Before it is sent, so that the token is never taken to live longer than it does.
+        now = self._wall()
+        answer = await self._post(self._server.token_endpoint, body)
+        return read_tokens(
+            answer.status,
+            answer.body,
+            now=now,
+            asked_scope=asked_scope,
+            previous_refresh=previous_refresh,
+            retry_after_secs=retry_after_secs(answer.headers.get("retry-after"), self._wall()),
+        )
+
+    async def _post(self, url: str, form: str) -> Answer:
+        headers, body = await self._authentication.apply(url, form)
+        headers["Accept"] = "application/json"
+        try:
+            return await self._fetcher.post(url, body.encode("ascii"), FORM, headers, trusted=self._server.manual)
+        except FetchProblem as problem:
+            raise OAuthProblem(
+                f"{shown_host(url)}: {problem.message}", kind=problem.kind, retry_after_secs=problem.retry_after_secs
+            ) from problem

@@ -1,0 +1,228 @@
+"""Who we are to an authorization server: told by moltis.toml, by a document of our own, or by registering (RFC 7591).
+
+In that order (MCP, Client Registration). What one authorization server gave is for that one alone; to find it again is
+the caller's part.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from moltis.http.origins import read_url, shown_host
+from moltis.oauth.documents import Document, error_code, is_visible, read_object, text_member, texts_member
+from moltis.oauth.model import AuthMethod, AuthServer, Client, ClientConfig, OAuthProblem
+from moltis.oauth.urls import MAX_GIVEN_CHARS, url_problem
+
+CLIENT_NAME = "moltis"
+"""What a person reads on the page that asks for consent."""
+
+MAX_CLIENT_ID_CHARS = 2 * 1024
+MAX_SECRET_CHARS = 4 * 1024
+
+EXPIRY_MARGIN_SECS = 60.0
+"""A registration that ends sooner than this is not begun a login with."""
+
+_WITH_SECRET: tuple[AuthMethod, ...] = ("client_secret_basic", "client_secret_post")
+_USABLE: tuple[AuthMethod, ...] = ("none", *_WITH_SECRET)
+"""In order of preference: a program on a person's machine cannot keep a secret that is worth one (RFC 8252, 8.5)."""
+
+
+class Register(msgspec.Struct, frozen=True):
+    """No client is known: POST `registration_request(...)` (application/json) to `endpoint`."""
+
+    endpoint: str
+
+
+def choose_client(
+    config: ClientConfig, server: AuthServer, known: Client | None, redirect_uri: str, now: float
+) -> Client | Register:
+    """Decide who we are: configured, a client ID metadata document, known from before, or to be registered.
+
+    known: what was registered with this very issuer, if anything. It serves while its secret is valid and for the
+        redirect URI that it was registered with.
+    now: seconds since the epoch.
+
+    Raises:
+        OAuthProblem: there is no way to become anyone; it names the remedy.
+    """
+    if config.client_id is not None:
+        return _configured(config, server, config.client_id)
+    if config.grant == "client_credentials":
+        raise OAuthProblem('grant = "client_credentials" needs oauth.client_id in moltis.toml')
+    if config.client_metadata_url is not None and server.client_id_metadata_supported:
+        return _document(config, config.client_metadata_url)
+    if known is not None and _still_valid(known, redirect_uri, now):
+        return known
+    if server.registration_endpoint is not None:
+        return Register(server.registration_endpoint)
+    host = shown_host(server.issuer)
+    raise OAuthProblem(
+        f"{host} lets no program register itself: register one there, with the redirect URI "
+        f"{redirect_uri}, and set oauth.client_id and oauth.callback_port in moltis.toml"
+    )
+
+
+def registration_request(server: AuthServer, *, redirect_uri: str, scope: str | None) -> bytes:
+    """Give the JSON body that asks for a client (RFC 7591 section 2).
+
+    `application_type` is `native`: without it OpenID providers take us for a web site and refuse a redirect URI on this
+    machine (OpenID Connect Dynamic Client Registration section 2; MCP). `refresh_token` is among the grants unless the
+    server lists grants without it.
+    """
+    refreshes = server.grant_types is None or "refresh_token" in server.grant_types
+    metadata: dict[str, object] = {
+        "client_name": CLIENT_NAME,
+        "application_type": "native",
+        "redirect_uris": [redirect_uri],
+        "grant_types": ["authorization_code", *(["refresh_token"] if refreshes else [])],
+        "response_types": ["code"],
+        "token_endpoint_auth_method": _method_to_ask(server),
+    }
+    if scope is not None:
+        metadata["scope"] = scope
+    return msgspec.json.encode(metadata)
+
+
+def read_registration(
+    status: int,
+    body: bytes,
+    *,
+    server: AuthServer,
+    redirect_uri: str,
+    now: float,
+    retry_after_secs: float | None = None,
+) -> Client:
+    """Read the answer to a registration (RFC 7591 section 3.2).
+
+    The server may have replaced what was asked for; what cannot be worked with is refused here rather than at the token
+    endpoint, after a person has logged in.
+
+    Raises:
+        OAuthProblem: `denied` with the code it gave; `outage` for 429, 5xx and what is not JSON; `refused` for a client
+            that cannot be used.
+    """
+    host = shown_host(server.issuer)
+    what = f"the answer of {host} to a registration"
+    if status not in (200, 201):
+        raise _failure(status, body, host, retry_after_secs)
+    document = read_object(body, what)
+    client_id = text_member(document, "client_id", what)
+    if not client_id or len(client_id) > MAX_CLIENT_ID_CHARS or not is_visible(client_id.replace(" ", "")):
+        raise OAuthProblem(f"{what} has no usable client_id")
+    redirect_uris = texts_member(document, "redirect_uris", what)
+    if redirect_uris is not None and redirect_uri not in redirect_uris:
+        raise OAuthProblem(f"{host} registered another redirect URI than the one that was asked for")
+    secret = text_member(document, "client_secret", what) or None
+    method = _method_given(document, secret, server, what)
+    if method == "none":
+        return Client(client_id=client_id, redirect_uri=redirect_uri)
+    if secret is None or len(secret) > MAX_SECRET_CHARS or not is_visible(secret.replace(" ", "")):
+        raise OAuthProblem(f"{host} registered a client with {method}, but gave no usable client_secret")
+    return Client(
+        client_id=client_id,
+        client_secret=secret,
+        auth_method=method,
+        redirect_uri=redirect_uri,
+        secret_expires_at=_expiry(document, now, host, what),
+    )
+
+
+def _configured(config: ClientConfig, server: AuthServer, client_id: str) -> Client:
+    method: AuthMethod = "none"
+    if config.private_key is not None:
+        method = "private_key_jwt"
+    elif config.client_secret is not None:
+        # RFC 6749 section 2.3.1: every server takes Basic from who has a password, so that is what stands in doubt.
+        only_post = server.auth_methods is not None and "client_secret_basic" not in server.auth_methods
+        method = (
+            "client_secret_post" if only_post and "client_secret_post" in _listed(server) else "client_secret_basic"
+        )
+    elif config.grant == "client_credentials":
+        raise OAuthProblem('grant = "client_credentials" needs oauth.client_secret or oauth.private_key in moltis.toml')
+    return Client(
+        client_id=client_id,
+        client_secret=config.client_secret if method in _WITH_SECRET else None,
+        private_key=config.private_key,
+        auth_method=method,
+        source="configured",
+    )
+
+
+def _document(config: ClientConfig, url: str) -> Client:
+    """Be known by a document of our own (draft-ietf-oauth-client-id-metadata-document, section 3)."""
+    parts = read_url(url)
+    dotted = parts is not None and {".", ".."} & set(parts.path.split("/"))
+    if (
+        parts is None
+        or parts.scheme != "https"
+        or parts.path in ("", "/")
+        or dotted
+        or len(url) > MAX_GIVEN_CHARS
+        or url_problem(url) is not None
+    ):
+        raise OAuthProblem("oauth.client_metadata_url in moltis.toml must be an https URL with a path")
+    return Client(
+        client_id=url,
+        private_key=config.private_key,
+        auth_method="private_key_jwt" if config.private_key is not None else "none",
+        source="metadata_document",
+    )
+
+
+def _still_valid(known: Client, redirect_uri: str, now: float) -> bool:
+    if known.source != "registered" or known.redirect_uri != redirect_uri:
+        return False
+    return not known.secret_expires_at or known.secret_expires_at > now + EXPIRY_MARGIN_SECS
+
+
+def _listed(server: AuthServer) -> tuple[str, ...]:
+    """Give how a client may say who it is; a server that does not say means Basic (RFC 8414 section 2)."""
+    return ("client_secret_basic",) if server.auth_methods is None else server.auth_methods
+
+
+def _method_to_ask(server: AuthServer) -> AuthMethod:
+    """Give the method that we like best of those listed; `none` if we know none of them, and the server may object."""
+    return next((method for method in _USABLE if method in _listed(server)), "none")
+
+
+def _method_given(document: Document, secret: str | None, server: AuthServer, what: str) -> AuthMethod:
+    """Give the method that was registered.
+
+    Servers that leave it out of their answer are common. A secret is then for use, by a method that is listed, and
+    without one there is nothing to use.
+    """
+    given = text_member(document, "token_endpoint_auth_method", what)
+    if given is None:
+        with_secret = (method for method in _WITH_SECRET if method in _listed(server))
+        return next(with_secret, "none") if secret is not None else "none"
+    for method in _USABLE:
+        if given == method:
+            return method
+    raise OAuthProblem(f"{what} wants a way of authentication that moltis has no key for")
+
+
+def _expiry(document: Document, now: float, host: str, what: str) -> float | None:
+    """Give when the secret ends, None for never (RFC 7591 section 3.2.1: seconds since the epoch, 0 for never)."""
+    value = document.get("client_secret_expires_at")
+    if value is None or (value == 0 and not isinstance(value, bool)):
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise OAuthProblem(f"{what} is malformed: client_secret_expires_at is not a number")
+    if value <= now + EXPIRY_MARGIN_SECS:
+        raise OAuthProblem(f"{host} registered a client whose secret has expired already")
+    return float(value)
+
+
+def _failure(status: int, body: bytes, host: str, retry_after_secs: float | None) -> OAuthProblem:
+    remedy = "oauth.client_id in moltis.toml names a client that was registered by hand"
+    if status == 429 or status >= 500:
+        return OAuthProblem(
+            f"{host} cannot register a client now (HTTP {status})", kind="outage", retry_after_secs=retry_after_secs
+        )
+    try:
+        code = error_code(read_object(body, "").get("error"))
+    except OAuthProblem:
+        code = None
+    if code is None:
+        return OAuthProblem(f"{host} does not register clients (HTTP {status}): {remedy}")
+    return OAuthProblem(f"{host} refuses to register a client ({code}): {remedy}", kind="denied", code=code)

@@ -1,0 +1,188 @@
+"""One HTTP request to a remote server and the head of its answer: let in, held back and redirected as it must be.
+
+The one rule is that credentials go to the configured URL and nowhere else, and that a request that failed on its way is
+never sent again here: only one that was refused for what it carried (401, 403), or redirected, which is the same as not
+looked at.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import anyio
+import httpx2
+
+from moltis.errors import LoginNeeded, MoltisError
+from moltis.http.bodies import read_capped
+from moltis.http.origins import shown_host
+from moltis.http.retry_after import retry_after_secs
+from moltis.http.words import InOurWords, network_words
+from moltis.transport import Ended
+from moltis.transport.remote import Refusal
+from moltis.transport.remote.base import Endpoint, Post
+from moltis.transport.remote.gate import Gate
+from moltis.transport.remote.headers import Headers
+from moltis.transport.remote.outcomes import redirect_target, redirect_words
+
+__all__ = ["FAULTS", "Exchange", "NotLetIn", "Unreachable", "discard", "held_secs", "leads", "read_error"]
+
+MAX_REFUSALS: Final = 2
+"""Of one message, so that it is sent three times at most."""
+MAX_CHALLENGES: Final = 8
+MAX_CHALLENGE_CHARS: Final = 4096
+
+DISCARDED_BYTES: Final = 64 * 1024
+DISCARD_SECS: Final = 1.0
+"""What is spent on the rest of an answer, so that its connection can be used again."""
+ERROR_BYTES: Final = 1024 * 1024
+"""Of the body of an HTTP error; a longer one is not read for a JSON-RPC error."""
+
+FAULTS: Final = (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, InOurWords, OSError)
+"""What a request and the reading of its answer may raise."""
+
+
+class Unreachable(Exception):
+    """There is no answer to a request. `words` follow the server's name."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.words = words
+
+
+class NotLetIn(Exception):
+    """Nothing was sent, or what was sent was refused, and whoever holds the credentials knows why.
+
+    error: what the request is told.
+    ended: how the connection ends of it, None if it goes on.
+    """
+
+    def __init__(self, error: MoltisError, ended: Ended | None) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.ended = ended
+
+
+class Exchange:
+    """Sends the requests of one connection. `gate`: closed for as long as the server wants to be left alone."""
+
+    def __init__(self, endpoint: Endpoint, client: httpx2.AsyncClient) -> None:
+        self.gate = Gate()
+        self._endpoint = endpoint
+        self._client = client
+        self._url = httpx2.URL(endpoint.url)
+        self._configured: str | None = client.headers.get("Authorization")
+        self._base = [(k, v) for k, v in client.headers.multi_items() if k.lower() not in ("accept", "authorization")]
+        self._extensions = {"timeout": client.timeout.as_dict()}
+
+    async def send(
+        self, method: str, headers: Headers, content: bytes | None = None, post: Post | None = None
+    ) -> httpx2.Response:
+        """Send, and give the answer with its body unread; it must be closed. Any status is an answer.
+
+        headers: besides those of moltis.toml and Authorization.
+        post: whose message it is; its `sent` and `refused` are kept up to date.
+
+        Raises:
+            NotLetIn: a person must log in, or the authorization server cannot be reached.
+            Unreachable: there was no answer.
+        """
+        refused = 0
+        while True:
+            if self.gate.closed:
+                await self.gate.wait()
+            authorization = await self._authorization()
+            if post is not None:
+                post.sent = True
+                refused = post.refused
+            response = await self._send(method, headers, content, authorization)
+            if response.status_code not in (401, 403) or refused >= MAX_REFUSALS:
+                return response
+            if not await self._admitted(response, authorization):
+                return response
+            await discard(response)
+            refused += 1
+            if post is not None:
+                post.refused = refused
+
+    async def _authorization(self) -> str | None:
+        try:
+            return await self._endpoint.credentials.authorization() or self._configured
+        except LoginNeeded as error:
+            raise NotLetIn(error, Ended("auth_required", "a person must log in")) from error
+        except MoltisError as error:
+            raise NotLetIn(error, None) from error
+
+    async def _admitted(self, response: httpx2.Response, authorization: str | None) -> bool:
+        """Ask whether the same request may be sent once more."""
+        given = response.headers.get_list("WWW-Authenticate")[:MAX_CHALLENGES]
+        challenges = tuple(value[:MAX_CHALLENGE_CHARS] for value in given)
+        status = response.status_code
+        try:
+            return await self._endpoint.credentials.refused(Refusal(status, challenges, authorization))
+        except MoltisError as error:
+            await discard(response)
+            lost = isinstance(error, LoginNeeded) and status == 401
+            raise NotLetIn(error, Ended("auth_required", "a person must log in") if lost else None) from error
+        except BaseException:
+            await response.aclose()
+            raise
+
+    async def _send(
+        self, method: str, headers: Headers, content: bytes | None, authorization: str | None
+    ) -> httpx2.Response:
+        all_headers = [*self._base, *headers]
+        if authorization is not None:
+            all_headers.append(("Authorization", authorization))
+        authorized = authorization is not None or bool(self._url.userinfo)
+        url = self._url
+        hops = 0
+        while True:
+            request = httpx2.Request(method, url, headers=all_headers, content=content, extensions=self._extensions)
+            try:
+                response = await self._client.send(request, stream=True, follow_redirects=False)
+            except FAULTS as fault:
+                host = shown_host(self._endpoint.url)
+                raise Unreachable(f"cannot be reached at {host}: {network_words(fault)}") from fault
+            if response.status_code not in (307, 308):
+                return response
+            location = response.headers.get("Location")
+            target = redirect_target(response.status_code, location, str(url), authorized=authorized, hops=hops)
+            if target is None:
+                return response
+            await discard(response)
+            url = httpx2.URL(target)
+            hops += 1
+
+
+def leads(response: httpx2.Response) -> str:
+    """Say where a redirect leads that was not followed; empty if it is none."""
+    if not 300 <= response.status_code < 400:
+        return ""
+    return redirect_words(response.headers.get("Location"), str(response.request.url))
+
+
+def held_secs(response: httpx2.Response) -> float | None:
+    """Give how long the server wants to be left alone, None if it does not say."""
+    return retry_after_secs(response.headers.get("Retry-After"), time.time())
+
+
+async def discard(response: httpx2.Response) -> None:
+    """Be done with an answer. Its connection is kept if the rest of the body is short."""
+    try:
+        with anyio.move_on_after(DISCARD_SECS):
+            await read_capped(response, DISCARDED_BYTES)
+    except FAULTS:
+        pass
+    finally:
+        await response.aclose()
+
+
+async def read_error(response: httpx2.Response) -> bytes:
+    """Read the body of an HTTP error, and be done with the answer; empty if it is too long or breaks off."""
+    try:
+        return await read_capped(response, ERROR_BYTES)
+    except FAULTS:
+        return b""
+    finally:
+        await response.aclose()

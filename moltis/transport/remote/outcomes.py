@@ -1,0 +1,208 @@
+"""What the answer to a POST means for the message it carried (MCP 2025-11-25 and 2026-07-28, Streamable HTTP).
+
+Pure. The one rule is that nothing is sent again that may have been processed: a message is repeated only where the
+server says that it did not look at it (404 for its session, 429), or where repeating changes nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urljoin
+
+from moltis.http.origins import same_origin, shown_host
+
+__all__ = [
+    "HANDSHAKE",
+    "Answered",
+    "Asked",
+    "Do",
+    "Outcome",
+    "media_type",
+    "outcome",
+    "redirect_target",
+    "redirect_words",
+]
+
+HANDSHAKE: Final = frozenset({"initialize", "server/discover"})
+CHANGES_NOTHING: Final = HANDSHAKE | {"ping", "resources/read", "prompts/get", "notifications/initialized"}
+"""Besides every `*/list`: what may be asked twice."""
+
+NOT_UNDERSTOOD: Final = frozenset({400, 404, 405, 406, 415, 422, 500, 501})
+"""How servers that know no `server/discover` answer it over HTTP, besides with a JSON-RPC error."""
+UNSERVED: Final = frozenset({400, 404, 405})
+"""How a server answers that does not speak Streamable HTTP (MCP, Transports, Backwards Compatibility)."""
+OVERLOADED: Final = frozenset({429, 503})
+FOLLOWED: Final = frozenset({307, 308})
+"""The redirects that keep method and body (RFC 9110 section 15.4)."""
+REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+MAX_REDIRECTS: Final = 3
+
+_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,40}/[a-z0-9!#$&^_.+-]{1,40}")
+
+
+class Do(enum.Enum):
+    """What is to be done now."""
+
+    TAKE_MESSAGE = "the body is a message"
+    TAKE_EVENTS = "the body is a stream of messages"
+    ACCEPT = "it was taken, and nothing follows"
+    DELIVER = "the body of the error is a JSON-RPC reply"
+    RENEW = "the session is lost: begin anew, and send it again"
+    WAIT = "leave the server alone for a while, and send it again"
+    UNKNOWN_METHOD = "answer in the server's place that it does not know the method"
+    FAIL = "this message has failed"
+    LOSE = "this message has failed, and the connection with it"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is known of a message when its POST is answered.
+
+    session: it named a session. agreed: the handshake succeeded once on this connection.
+    renewed, waited: it was sent again already, after a session was lost, or after a Retry-After.
+    """
+
+    method: str
+    is_request: bool
+    session: bool = False
+    agreed: bool = True
+    renewed: bool = False
+    waited: bool = False
+
+    @property
+    def harmless(self) -> bool:
+        """Whether the server is in the same state after it was processed twice as after once."""
+        return self.method in CHANGES_NOTHING or self.method.endswith("/list")
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What is known of the answer.
+
+    content_type: from `media_type`. leads: where a redirect leads that is not followed, from `redirect_words`.
+    reply: its body is a JSON-RPC reply. no_session: its body says that the session is not known.
+    compressed: it has a Content-Encoding, which was not asked for.
+    """
+
+    status: int
+    content_type: str = ""
+    retry_after_secs: float | None = None
+    leads: str = ""
+    reply: bool = False
+    no_session: bool = False
+    compressed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What follows. `words` say what happened, as what follows the server's name.
+
+    kind: of `Do.LOSE`, a word of `server.lifecycle.FailureKind`.
+    held_secs: nothing is to be sent for so long.
+    unserved: it may be that the server speaks the older HTTP+SSE.
+    """
+
+    do: Do
+    words: str = ""
+    kind: str = ""
+    held_secs: float | None = None
+    unserved: bool = False
+
+
+def outcome(asked: Asked, answered: Answered) -> Outcome:
+    """Decide. A 401 or 403 comes here only when nobody can do anything about it."""
+    status = answered.status
+    if 200 <= status < 300:
+        return _succeeded(asked, answered)
+    if asked.session and not asked.renewed and (status == 404 or (status == 400 and answered.no_session)):
+        return Outcome(Do.RENEW)
+    held_secs = answered.retry_after_secs if status in OVERLOADED else None
+    if held_secs is not None:
+        return _held(asked, answered, held_secs)
+    if answered.reply and status != 401:
+        return Outcome(Do.DELIVER)
+    unserved = status in UNSERVED and asked.is_request
+    if asked.method == "server/discover" and status in NOT_UNDERSTOOD:
+        return Outcome(Do.UNKNOWN_METHOD, f"HTTP {status}", unserved=unserved)
+    return _failed(asked, _error_words(asked, answered), status=status, unserved=unserved)
+
+
+def redirect_target(status: int, location: str | None, url: str, *, authorized: bool, hops: int) -> str | None:
+    """Give the URL that a redirect of `url` leads to if it may be followed, None otherwise.
+
+    authorized: the request carries credentials: those go nowhere that moltis.toml does not say.
+    hops: how many were followed already.
+    """
+    if status not in FOLLOWED or not location or authorized or hops >= MAX_REDIRECTS:
+        return None
+    try:
+        target = urljoin(url, location).partition("#")[0]
+    except ValueError:
+        return None
+    return target if same_origin(target, url) else None
+
+
+def redirect_words(location: str | None, url: str) -> str:
+    """Say where a redirect leads that is not followed, as what follows the server's name."""
+    try:
+        target = urljoin(url, location or "")
+    except ValueError:
+        target = ""
+    if location and same_origin(target, url):
+        return f"redirects to another path of {shown_host(url)}; put that URL into moltis.toml"
+    return f"redirects to {shown_host(target)}; if that is the server, put that URL into moltis.toml"
+
+
+def media_type(content_type: str | None) -> str:
+    """Give the media type of a Content-Type, lower case and without parameters; empty if it is none."""
+    kind = (content_type or "").partition(";")[0].strip(" \t").lower()
+    return kind if _TYPE.fullmatch(kind) else ""
+
+
+def _succeeded(asked: Asked, answered: Answered) -> Outcome:
+    if not asked.is_request:
+        return Outcome(Do.ACCEPT)
+    if answered.compressed:
+        return _failed(asked, "answered with a compressed body, which was not asked for")
+    if answered.content_type == "application/json":
+        return Outcome(Do.TAKE_MESSAGE)
+    if answered.content_type == "text/event-stream":
+        return Outcome(Do.TAKE_EVENTS)
+    if answered.status in (202, 204):
+        if asked.method == "server/discover":
+            return Outcome(Do.UNKNOWN_METHOD, f"HTTP {answered.status}")
+        return _failed(asked, f"took {asked.method} with HTTP {answered.status} and will not answer it")
+    return _failed(asked, f"answered with an unexpected content-type: {answered.content_type or 'none'}")
+
+
+def _held(asked: Asked, answered: Answered, secs: float) -> Outcome:
+    words = f"is overloaded (HTTP {answered.status}) and wants to be left alone for {secs:.0f} s"
+    if asked.method in HANDSHAKE and not asked.agreed:
+        return Outcome(Do.LOSE, words, "connect_failed", secs)
+    if not asked.waited and (answered.status == 429 or asked.harmless):
+        return Outcome(Do.WAIT, words, held_secs=secs)
+    return Outcome(Do.FAIL, words, held_secs=secs)
+
+
+def _error_words(asked: Asked, answered: Answered) -> str:
+    status = answered.status
+    if status in REDIRECTS:
+        return answered.leads or f"redirects (HTTP {status})"
+    if status == 401:
+        return "401: it refuses what moltis.toml sends: check headers.Authorization and url"
+    if status == 403:
+        return f"refuses {asked.method or 'an answer'} (HTTP 403)"
+    if status == 404 and asked.session:
+        return "does not know the session that it has just begun (HTTP 404)"
+    return f"answered {asked.method or 'an answer'} with HTTP {status}"
+
+
+def _failed(asked: Asked, words: str, *, status: int = 200, unserved: bool = False) -> Outcome:
+    if status == 401:
+        return Outcome(Do.LOSE, words, "auth_required")
+    if asked.method in HANDSHAKE and not asked.agreed:
+        return Outcome(Do.LOSE, words, "connect_failed", unserved=unserved)
+    return Outcome(Do.FAIL, words, unserved=unserved)

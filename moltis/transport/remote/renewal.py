@@ -1,0 +1,151 @@
+"""A lost session, begun anew: `initialize` and `notifications/initialized` once more, with an id of our own.
+
+The server has forgotten us, not we it: what was agreed on must come out the same, or the connection is over.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Final
+
+import httpx2
+import msgspec
+
+from moltis.errors import ServerNotReady
+from moltis.http.bodies import BodyTooLarge, read_capped
+from moltis.transport import Ended, Outgoing, Receiver
+from moltis.transport.remote.events import EventStream, EventTooLarge
+from moltis.transport.remote.exchange import FAULTS, Exchange, NotLetIn, Unreachable, discard, held_secs
+from moltis.transport.remote.headers import BadSessionId, checked_session_id, post_headers
+from moltis.transport.remote.outcomes import media_type
+from moltis.transport.remote.replies import answers
+
+__all__ = ["NotRenewed", "Session", "begin_anew"]
+
+MAX_ANSWER_BYTES: Final = 256 * 1024
+"""The longest answer to `initialize`, as at the first time."""
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a server knows us by, up to MCP 2025-11-25.
+
+    id: of `Mcp-Session-Id`, None if the server keeps no session. version: what was agreed on.
+    number: tells one session from the next even when both have no id, or the same.
+    """
+
+    id: str | None
+    version: str | None = None
+    number: int = 0
+
+
+class NotRenewed(Exception):
+    """There is no new session; `ended` is how the connection ends of it."""
+
+    def __init__(self, ended: Ended) -> None:
+        super().__init__(ended.message)
+        self.ended = ended
+
+
+class _Request(msgspec.Struct):
+    params: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Result(msgspec.Struct, rename="camel"):
+    protocol_version: str = ""
+
+
+class _Reply(msgspec.Struct):
+    result: _Result | msgspec.UnsetType = msgspec.UNSET
+
+
+async def begin_anew(
+    exchange: Exchange, hello: bytes, confirmation: bytes, lost: Session, receive: Receiver
+) -> Session:
+    """Do the handshake again.
+
+    hello: the `initialize` request of the first time. confirmation: its `notifications/initialized`.
+    receive: takes what the server says besides.
+
+    Raises:
+        NotRenewed: it refused, or wants to speak another revision.
+    """
+    number = next(_numbers)
+    id = f"moltis-renewal-{number}"
+    params = msgspec.json.decode(hello, type=_Request).params
+    message = b'{"jsonrpc":"2.0","id":"%b","method":"initialize","params":%b}' % (id.encode(), bytes(params))
+    try:
+        response = await exchange.send("POST", post_headers(Outgoing(method="initialize"), None), message)
+        session_id, reply = await _read_reply(response, id, receive)
+        version = _version(reply)
+        if version != lost.version:
+            raise NotRenewed(_ended("has lost the session, and now speaks another revision of MCP than before"))
+        session = Session(session_id, version, number)
+        about = Outgoing(method="notifications/initialized", version=version)
+        response = await exchange.send("POST", post_headers(about, session_id), confirmation)
+        await discard(response)
+        if not response.is_success:
+            raise NotRenewed(_ended(f"has lost the session, and refuses a new one (HTTP {response.status_code})"))
+    except Unreachable as fault:
+        raise NotRenewed(_ended(f"has lost the session, and {fault.words}")) from fault
+    except NotLetIn as fault:
+        told = fault.error.message if isinstance(fault.error, ServerNotReady) else "a person must log in"
+        raise NotRenewed(fault.ended or _ended(f"has lost the session, and {told}")) from fault
+    return session
+
+
+async def _read_reply(response: httpx2.Response, id: str, receive: Receiver) -> tuple[str | None, bytes]:
+    try:
+        if response.status_code == 401:
+            words = "401: it refuses what moltis.toml sends: check headers.Authorization and url"
+            raise NotRenewed(Ended("auth_required", words))
+        if not response.is_success:
+            words = f"has lost the session, and answered initialize with HTTP {response.status_code}"
+            secs = held_secs(response) if response.status_code in (429, 503) else None
+            raise NotRenewed(Ended("disconnected", words, retry_after_secs=secs))
+        session_id = checked_session_id(response.headers.get("Mcp-Session-Id"))
+        kind = media_type(response.headers.get("Content-Type"))
+        if kind == "application/json":
+            return session_id, await read_capped(response, MAX_ANSWER_BYTES)
+        if kind == "text/event-stream":
+            return session_id, await _reply_of_stream(response, id, receive)
+        raise NotRenewed(_ended("has lost the session, and answered initialize with neither JSON nor a stream"))
+    except BadSessionId as fault:
+        raise NotRenewed(_ended(str(fault))) from fault
+    except BodyTooLarge as fault:
+        raise NotRenewed(_ended("has lost the session, and answered initialize with far too much")) from fault
+    except FAULTS as fault:
+        raise NotRenewed(_ended("has lost the session, and broke off while beginning another")) from fault
+    finally:
+        await response.aclose()
+
+
+async def _reply_of_stream(response: httpx2.Response, id: str, receive: Receiver) -> bytes:
+    stream = EventStream(MAX_ANSWER_BYTES)
+    try:
+        async for data in response.aiter_raw():
+            for event in stream.feed(data):
+                if answers(event.data, id):
+                    return event.data
+                if event.data and event.event == "message":
+                    receive(event.data)
+    except EventTooLarge as fault:
+        raise NotRenewed(_ended("has lost the session, and answered initialize with far too much")) from fault
+    raise NotRenewed(_ended("has lost the session, and did not answer initialize"))
+
+
+def _version(reply: bytes) -> str:
+    try:
+        result = msgspec.json.decode(reply, type=_Reply).result
+    except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
+        raise NotRenewed(_ended("has lost the session, and answered initialize with something else")) from fault
+    if result is msgspec.UNSET:
+        raise NotRenewed(_ended("has lost the session, and refuses a new one"))
+    return result.protocol_version
+
+
+def _ended(words: str) -> Ended:
+    return Ended("disconnected", words)

@@ -1,0 +1,105 @@
+"""Whether a message from the server is the reply to a request: as much of JSON-RPC as a transport has to know.
+
+Pure. The one rule is to look no further into a message than is needed to be sure, and to change nothing in it but the
+id of an error that has none.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+__all__ = ["answers", "error_reply", "refuses_session"]
+
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
+_NOTHING = msgspec.Raw()
+
+
+class _Head(msgspec.Struct, gc=False):
+    id: int | float | str | msgspec.UnsetType | None = msgspec.UNSET
+    method: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Error(msgspec.Struct, gc=False):
+    error: msgspec.Raw = _NOTHING
+    method: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Refusal(msgspec.Struct):
+    code: int = 0
+
+
+class _Refused(msgspec.Struct):
+    error: _Refusal
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_HEADS = msgspec.json.Decoder(list[_Head])
+_ERROR = msgspec.json.Decoder(_Error)
+_REFUSED = msgspec.json.Decoder(_Refused)
+
+
+def answers(message: bytes, id: int | str) -> bool:
+    """Whether a message, or one of a batch, is the reply to the request of that id. Never raises."""
+    shown = b'"%b"' % id.encode() if isinstance(id, str) else b"%d" % id
+    # As the common servers write it. A key so near to an end of the object is the object's own, not a payload's.
+    if message.startswith(
+        (b'{"jsonrpc":"2.0","id":%b,"result":' % shown, b'{"jsonrpc":"2.0","id":%b,"error":' % shown)
+    ):
+        return True
+    if message.startswith((b'{"result":', b'{"error":')) and message.endswith(b',"jsonrpc":"2.0","id":%b}' % shown):
+        return True
+    try:
+        heads = _HEADS.decode(message) if message.lstrip(b" \t\r\n")[:1] == b"[" else [_HEAD.decode(message)]
+    except _UNREADABLE:
+        # Text that is not Unicode; whoever receives it mends it. Being wrong here costs a stream read to its end.
+        return re.search(rb'"id"\s*:\s*"?%b\b' % re.escape(shown.strip(b'"')), message) is not None
+    return any(head.method is msgspec.UNSET and _same(head.id, id) for head in heads)
+
+
+def error_reply(body: bytes, id: int) -> bytes | None:
+    """Give the JSON-RPC reply that the body of an HTTP error holds, as a reply to the request of that id.
+
+    None if it holds none. An error under no id or under another is an answer to this request all the same: it came as
+    the answer to this POST, and a request is often refused before its id is read.
+    """
+    if answers(body, id):
+        return body
+    try:
+        found = _ERROR.decode(body)
+    except _UNREADABLE:
+        return None
+    error = bytes(found.error)
+    if found.method is not msgspec.UNSET or not error.startswith(b"{"):
+        return None
+    return b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (id, error)
+
+
+SESSION_CODES = frozenset({0, -32000, -32001, -32600})
+"""Error codes under which servers say so; under any other, 400 is about what was asked. 0: it is not JSON-RPC."""
+
+
+def refuses_session(body: bytes) -> bool:
+    """Whether the body of an HTTP 400 says that the server does not know the session.
+
+    The specification wants 404; the servers made after the reference examples answer 400 with "No valid session ID
+    provided" after a restart, and those with one session only "Server not initialized".
+    """
+    text = body[:1024].lower()
+    if b"session" not in text and b"not initialized" not in text:
+        return False
+    try:
+        code = _REFUSED.decode(body).error.code
+    except _UNREADABLE:
+        code = 0
+    return code in SESSION_CODES
+
+
+def _same(given: object, id: int | str) -> bool:
+    """Compare ids; some servers echo 7 as "7" or 7.0."""
+    if isinstance(id, str):
+        return given == id
+    if isinstance(given, str):
+        return given.isascii() and given.isdecimal() and len(given) < 20 and int(given) == id
+    return given is not None and given == id

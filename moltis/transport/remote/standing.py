@@ -1,0 +1,148 @@
+"""The GET stream of a session, on which a server says what nobody asked for (MCP 2025-11-25, Listening for Messages).
+
+A stream that ends is opened again, for ever, from where it broke off if the server gave its events ids. The one rule
+is its pace: never more than once a second, more and more slowly while it fails, and never louder than once a minute.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import httpx2
+
+from moltis.transport.remote.base import RemoteConnection
+from moltis.transport.remote.exchange import FAULTS, Exchange, NotLetIn, Unreachable, discard, held_secs, read_error
+from moltis.transport.remote.headers import stream_headers
+from moltis.transport.remote.incoming import Cursor, take_events
+from moltis.transport.remote.outcomes import OVERLOADED, media_type
+from moltis.transport.remote.renewal import Session
+from moltis.transport.remote.replies import refuses_session
+
+__all__ = ["Alarm", "StandingStream"]
+
+MIN_PAUSE_SECS: Final = 1.0
+MAX_PAUSE_SECS: Final = 60.0
+SPREAD: Final = 0.25
+"""Of a pause, added by chance: a server that restarts is not called by all of its clients at once."""
+LASTING_SECS: Final = 5.0
+"""A stream that lasted so long, or said anything, was none that failed."""
+MISSED_SECS: Final = 60.0
+
+
+class _End(enum.Enum):
+    NOT_OFFERED = enum.auto()
+    SESSION_LOST = enum.auto()
+    FAILED = enum.auto()
+    LASTED = enum.auto()
+
+
+class Alarm:
+    """Calls back at most once a minute; what comes sooner is said when the minute is over."""
+
+    def __init__(self, connection: RemoteConnection, callback: Callable[[], None]) -> None:
+        self._connection = connection
+        self._callback = callback
+        self._quiet_until = 0.0
+        self._pending = False
+
+    def ring(self) -> None:
+        """Call back, now or in a while."""
+        wait = self._quiet_until - anyio.current_time() if self._quiet_until else 0.0
+        if wait <= 0:
+            self._call()
+        elif not self._pending:
+            self._pending = True
+            self._connection.start_soon(self._later)
+
+    async def _later(self) -> None:
+        await anyio.sleep_until(self._quiet_until)
+        self._pending = False
+        self._call()
+
+    def _call(self) -> None:
+        self._quiet_until = anyio.current_time() + MISSED_SECS
+        self._callback()
+
+
+class StandingStream:
+    """Keeps the GET stream of one session open.
+
+    on_missed: what was said while it was closed is lost. on_session_lost: the server does not know the session.
+    """
+
+    def __init__(
+        self,
+        connection: RemoteConnection,
+        exchange: Exchange,
+        session: Session,
+        *,
+        on_missed: Callable[[], None],
+        on_session_lost: Callable[[], None],
+    ) -> None:
+        self._connection = connection
+        self._exchange = exchange
+        self._session = session
+        self._on_missed = on_missed
+        self._on_session_lost = on_session_lost
+        self._cursor = Cursor()
+        self._was_open = False
+
+    async def keep(self) -> bool:
+        """Keep it open for as long as the session lasts; False if the server has no such stream."""
+        failures = 0
+        while True:
+            end = await self._one_stream()
+            if end is _End.NOT_OFFERED:
+                return False
+            if end is _End.SESSION_LOST:
+                self._on_session_lost()
+                return True
+            failures = failures + 1 if end is _End.FAILED else 0
+            pause = max(MIN_PAUSE_SECS, self._cursor.retry_secs, MIN_PAUSE_SECS * 2 ** min(failures - 1, 10))
+            pause = min(pause, max(MAX_PAUSE_SECS, self._cursor.retry_secs))
+            await anyio.sleep(pause * (1 + SPREAD * self._connection.endpoint.roll()))
+
+    async def _one_stream(self) -> _End:
+        resumes = self._cursor.last_id
+        headers = stream_headers(self._session.version, self._session.id, resumes)
+        try:
+            response = await self._exchange.send("GET", headers)
+        except Unreachable:
+            return _End.FAILED
+        except NotLetIn as fault:
+            if fault.ended is not None:
+                self._connection.lose(fault.ended, waits=True)
+            return _End.FAILED
+        if response.status_code != 200 or media_type(response.headers.get("Content-Type")) != "text/event-stream":
+            return await self._refused(response)
+        if self._was_open and not resumes:
+            self._on_missed()
+        self._was_open = True
+        opened, before = anyio.current_time(), self._cursor.events
+        try:
+            await take_events(response, self._connection, self._cursor)
+        except FAULTS:
+            pass
+        finally:
+            await response.aclose()
+        lasted = anyio.current_time() - opened >= LASTING_SECS or self._cursor.events > before
+        return _End.LASTED if lasted else _End.FAILED
+
+    async def _refused(self, response: httpx2.Response) -> _End:
+        status = response.status_code
+        if status == 400:
+            if self._was_open and refuses_session(await read_error(response)):
+                return _End.SESSION_LOST
+        await discard(response)
+        if status == 404 and self._was_open:
+            return _End.SESSION_LOST
+        if status in OVERLOADED and (secs := held_secs(response)) is not None:
+            self._exchange.gate.close(secs)
+        if not self._was_open and (status < 500 or status == 501) and status not in (401, 403, 408, 429):
+            return _End.NOT_OFFERED
+        if status < 500:
+            self._cursor.last_id = None  # it may be the place to resume from that it does not know
+        return _End.FAILED
