@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from moltis.config.plan import Plan, ServerPlan, StdioLaunch
+from moltis.config.plan import Plan, RemoteLaunch, ServerPlan, StdioLaunch
 from moltis.paths import MAX_SOCKET_PATH, Paths
 
 SERVICE_PATHS = {
@@ -101,7 +101,25 @@ def check_servers(plan: Plan, environ: Mapping[str, str], daemon_path: str | Non
         elif isinstance(server.launch, StdioLaunch):
             yield from _check_launch(server, server.launch, environ, daemon_path)
         else:
-            yield Finding("servers", Verdict.SKIP, f"{server.name}: remote", f"moltis mcp test {server.name}")
+            yield _check_remote(server, server.launch)
+    yield from _check_browser(plan, daemon_path or environ.get("PATH", os.defpath))
+
+
+def _check_remote(server: ServerPlan, launch: RemoteLaunch) -> Finding:
+    if launch.ca_file is not None and not os.access(launch.ca_file, os.R_OK):
+        reason = "cannot be read" if os.path.exists(launch.ca_file) else "does not exist"
+        message = f"{server.name}: ca_file {launch.ca_file} {reason}"
+        return Finding("servers", Verdict.FAIL, message, "put the certificates there, or correct ca_file")
+    return Finding("servers", Verdict.SKIP, f"{server.name}: remote", f"moltis mcp test {server.name}")
+
+
+def _check_browser(plan: Plan, path: str) -> Iterator[Finding]:
+    """Look whether a login could open a browser; without one, `moltis mcp reauth` shows the address."""
+    remote = any(isinstance(server.launch, RemoteLaunch) and server.enabled for server in plan.servers)
+    command = plan.daemon.browser_command
+    if remote and command and find_command(command[0], path, None) is None:
+        message = f"browser_command: {command[0]} is not on PATH, so a login opens no browser"
+        yield Finding("servers", Verdict.WARN, message, "moltis mcp reauth NAME shows the address to open")
 
 
 def _check_launch(

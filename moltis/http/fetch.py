@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar
-from urllib.parse import urljoin
 
 import anyio
 import anyio.to_thread
@@ -19,7 +18,7 @@ import httpcore2
 from moltis.http.addresses import Scope, host_is_loopback, scope
 from moltis.http.bodies import BodyEncoded, BodyTooLarge, check_identity, collect
 from moltis.http.clients import USER_AGENT
-from moltis.http.origins import Url, read_url, shown_host
+from moltis.http.origins import Url, read_url, resolved, shown_host
 from moltis.http.pinned import AddressRefused, PinnedBackend, Resolve, resolve
 from moltis.http.tls import CaFileError, tls_context
 from moltis.http.words import InOurWords, network_words
@@ -116,7 +115,7 @@ class Fetcher:
         self._closed = False
 
     async def get(self, url: str, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
-        """Fetch a document; up to 3 redirects are followed, each judged like the first URL, and none from https to http.
+        """Fetch a document; up to 3 redirects are followed, each judged like the first URL, none from https to http.
 
         headers: none of them credentials: whoever is asked, and whoever they redirect to, may be anybody.
 
@@ -146,7 +145,7 @@ class Fetcher:
         all_headers = {**headers, "Content-Type": content_type}
 
         async def exchange() -> Answer:
-            answer = await self._exchange("POST", _readable(url), url, all_headers, body, trusted=trusted)
+            answer = await self._exchange("POST", url, all_headers, body, trusted=trusted)
             if 300 <= answer.status < 400:
                 raise FetchProblem(
                     f"{shown_host(url)} answers with a redirect, which is not followed with what was sent",
@@ -196,50 +195,43 @@ class Fetcher:
                 self._under_way.discard(under_way)
         if self._closed:
             raise FetchProblem("nothing is fetched any more")
-        raise FetchProblem(f"cannot reach {shown_host(url)}: no answer within {self._total_secs:g} s")
+        raise FetchProblem(f"no answer from {shown_host(url)} within {self._total_secs:g} s")
 
     async def _follow(self, url: str, headers: Mapping[str, str]) -> Answer:
-        parts = _readable(url)
         for _ in range(MAX_REDIRECTS + 1):
-            answer = await self._exchange("GET", parts, url, headers, None)
+            answer = await self._exchange("GET", url, headers, None)
             location = answer.headers.get("location")
             if answer.status not in _REDIRECTS or location is None:
                 return answer
-            target = _joined(url, location)
-            there = read_url(target)
-            if there is None or there.userinfo or (parts.scheme, there.scheme) == ("https", "http"):
+            target = resolved(url, location)
+            if target is None or (_is_https(url) and not _is_https(target)):
                 raise FetchProblem(
-                    f"{shown_host(url)} redirects to {shown_host(target)} in a way that is not followed",
+                    f"{shown_host(url)} redirects to {shown_host(target or '')}, which is not https",
                     kind="refused",
                     status=answer.status,
                 )
-            url, parts = target, there
+            url = target
         raise FetchProblem(
             f"{shown_host(url)} redirects more than {MAX_REDIRECTS} times", kind="refused", status=answer.status
         )
 
     async def _exchange(
-        self,
-        method: str,
-        parts: Url,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        *,
-        trusted: bool = False,
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, *, trusted: bool = False
     ) -> Answer:
         """Send one request on a connection of its own, and read the whole answer."""
+        parts = _readable(url)
         if parts.userinfo:
             raise FetchProblem(f"the URL of {shown_host(url)} has a user name or a password in it", kind="refused")
         if not parts.secure:
-            raise FetchProblem(f"{shown_host(url)} would be reached by plain http: only https is safe", kind="refused")
+            raise FetchProblem(f"{shown_host(url)} would be reached by plain http; only https is safe", kind="refused")
         backend = PinnedBackend(self._reach(parts, trusted), self._resolve)
         try:
-            return await self._send(method, parts, url, headers, body, backend)
+            status, received, whole = await self._send(method, parts, headers, body, backend)
         except Exception as error:
             raise _problem(url, error) from None
         finally:
             await backend.aclose()
+        return Answer(status, received, whole, url.partition("#")[0])
 
     def _reach(self, parts: Url, trusted: bool) -> frozenset[Scope]:
         allowed = self._allowed() if callable(self._allowed) else self._allowed
@@ -248,23 +240,17 @@ class Fetcher:
         return allowed if parts.scheme == "https" else allowed & {Scope.LOOPBACK}
 
     async def _send(
-        self,
-        method: str,
-        parts: Url,
-        url: str,
-        headers: Mapping[str, str],
-        body: bytes | None,
-        backend: PinnedBackend,
-    ) -> Answer:
+        self, method: str, parts: Url, headers: Mapping[str, str], body: bytes | None, backend: PinnedBackend
+    ) -> tuple[int, dict[str, str], bytes]:
         context = await anyio.to_thread.run_sync(tls_context, self._ca_file) if parts.scheme == "https" else None
         where = httpcore2.URL(scheme=parts.scheme, host=parts.host, port=parts.port, target=parts.target)
         request = httpcore2.Request(method, where, headers=_request_headers(parts, headers, body), content=body)
         connection = httpcore2.AsyncHTTPConnection(where.origin, context, network_backend=backend)
         response = await connection.handle_async_request(request)
-        received = _joined_headers(response.headers)
+        received = _by_name(response.headers)
         check_identity(received.get("content-encoding"))
         whole = await collect(response.aiter_stream(), self._max_bytes, received.get("content-length"))
-        return Answer(response.status, received, whole, url.partition("#")[0])
+        return response.status, received, whole
 
 
 def _readable(url: str) -> Url:
@@ -274,19 +260,15 @@ def _readable(url: str) -> Url:
     return parts
 
 
+def _is_https(url: str) -> bool:
+    return _readable(url).scheme == "https"
+
+
 def _problem(url: str, error: Exception) -> FetchProblem:
     kind: Kind = "refused" if isinstance(error, _REFUSED) else "outage"
-    if isinstance(error, AddressRefused):
+    if isinstance(error, AddressRefused | CaFileError):
         return FetchProblem(str(error), kind=kind)
-    return FetchProblem(f"cannot reach {shown_host(url)}: {network_words(error)}", kind=kind)
-
-
-def _joined(url: str, location: str) -> str:
-    """Give the absolute URL of a Location value; what cannot be joined stays as it is, and is then no URL."""
-    try:
-        return urljoin(url, location) if read_url(urljoin(url, "/")) and location.isprintable() else location
-    except ValueError:
-        return location
+    return FetchProblem(f"no usable answer from {shown_host(url)}: {network_words(error)}", kind=kind)
 
 
 def _request_headers(parts: Url, headers: Mapping[str, str], body: bytes | None) -> list[tuple[bytes, bytes]]:
@@ -303,7 +285,7 @@ def _request_headers(parts: Url, headers: Mapping[str, str], body: bytes | None)
     return [(name.encode(), value.encode()) for name, value in own.items()]
 
 
-def _joined_headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+def _by_name(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
     joined: dict[str, str] = {}
     for raw_name, raw_value in pairs:
         name, value = raw_name.decode("ascii", "replace").lower(), raw_value.decode("latin-1")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
+from urllib.parse import urljoin
 
 from moltis.http.addresses import host_is_loopback
 
@@ -108,6 +109,20 @@ def is_secure(url: str) -> bool:
     """Say whether a secret may travel there: https, or http to this machine by its very name."""
     parts = read_url(url)
     return parts is not None and parts.secure
+
+
+def resolved(base: str, reference: str) -> str | None:
+    """Give the URL that a reference, as in a Location header, means where `base` was asked (RFC 3986 section 5.2).
+
+    None if that is not an http or https URL, or if the reference has characters that a URL cannot have.
+    """
+    if _NOT_IN_URL.search(reference) is not None:
+        return None
+    try:
+        url = urljoin(base, reference)
+    except ValueError:
+        return None
+    return url if read_url(url) is not None else None
 
 
 def shown_host(url: str) -> str:

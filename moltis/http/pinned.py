@@ -74,9 +74,7 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
             httpcore2.ConnectError, httpcore2.ConnectTimeout: it has no address, or none that answers.
         """
         addresses = await self._checked(host, port)
-        stream = await self._first_to_answer(addresses, port, timeout, socket_options)
-        self._opened.append(stream)
-        return stream
+        return await self._first_to_answer(addresses, port, timeout, socket_options)
 
     async def aclose(self) -> None:
         """Close whatever was opened: the stack leaves a connection open whose TLS handshake is cancelled."""

@@ -72,7 +72,7 @@ class InOurWords(Exception):
 
 
 def network_words(exc: BaseException) -> str:
-    """Say what an error of the HTTP stack, of TLS or of the system means, as it follows "cannot reach example.com: ".
+    """Say what an error of the HTTP stack, of TLS or of the system means, as it follows "example.com: ".
 
     The first of an error and its causes that says something definite counts.
     """
@@ -133,7 +133,7 @@ def _definite(exc: BaseException) -> str | None:
             return None
         case ssl.SSLError():
             return _TLS_WORDS.get(exc.reason or "", "no secure connection could be agreed on with it")
-        case socket.gaierror():
+        case socket.gaierror() | UnicodeError():
             return "its name cannot be resolved"
         case OSError():
             return _OS_WORDS.get(exc.errno or 0)

@@ -144,7 +144,8 @@ def opening_problem(url: str) -> str | None:
     """Say why this URL must not be given to a browser, to follow "its address ..."; None if it may.
 
     https, or http to this machine by its very name; printable ASCII without what no URL has, so that neither a launcher
-    nor a browser reads another host or an option out of it; no userinfo, no fragment; at most 8 KiB. The words hold nothing of the URL.
+    nor a browser reads another host or an option out of it; no userinfo, no fragment; at most 8 KiB. The
+    words hold nothing of the URL.
     """
     return url_problem(url)
 

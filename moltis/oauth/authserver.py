@@ -62,7 +62,7 @@ def read_server(body: bytes, issuer: str, *, legacy: bool = False, grant: Grant 
     named = text_member(document, "issuer", what)
     if named is None:
         raise OAuthProblem(f"{what} does not say whose it is (issuer)")
-    if not (named == issuer or (legacy and same_origin(named, issuer) and given_url_problem(named, issuer) is None)):
+    if not (named == issuer or (legacy and _is_at(issuer, named))):
         raise OAuthProblem(
             f"{what} is another's: it names {shown_host(named)} as its issuer, which must be the same to the letter"
         )
@@ -137,6 +137,11 @@ def _endpoint(document: Mapping[str, object], name: str, issuer: str, what: str)
     if problem is not None:
         raise OAuthProblem(f"{what} names a {name} that must not be used: its address {problem}")
     return url
+
+
+def _is_at(server_url: str, issuer: str) -> bool:
+    """Say whether an issuer is one that the origin of an MCP server may name in its own place."""
+    return same_origin(issuer, server_url) and "?" not in issuer and given_url_problem(issuer, server_url) is None
 
 
 def _parts(url: str) -> Url:

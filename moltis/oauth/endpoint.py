@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import Literal, Protocol
 
 from moltis.http.fetch import Answer, FetchProblem
-from moltis.http.origins import shown_host
 from moltis.http.retry_after import retry_after_secs
 from moltis.oauth.clientauth import ClientAuthentication, prepare
 from moltis.oauth.grants import read_tokens
@@ -130,5 +129,5 @@ class TokenEndpoint:
             return await self._fetcher.post(url, body.encode("ascii"), FORM, headers, trusted=self._server.manual)
         except FetchProblem as problem:
             raise OAuthProblem(
-                f"{shown_host(url)}: {problem.message}", kind=problem.kind, retry_after_secs=problem.retry_after_secs
+                problem.message, kind=problem.kind, retry_after_secs=problem.retry_after_secs
             ) from problem

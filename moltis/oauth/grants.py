@@ -32,7 +32,10 @@ LEEWAY_SECS = 5.0
 """A token counts as expired this long before its end, or a tenth of its life: a request takes time to arrive."""
 
 _TRANSIENT = frozenset({"temporarily_unavailable", "server_error", "slow_down", "rate_limited", "too_many_requests"})
-"""Codes with which a server speaks of itself, whatever the status."""
+"""Codes with which a server speaks of itself."""
+
+_NOT_NOW = frozenset({408, 425, 429})
+"""Statuses that say nothing of the grant (RFC 9110 section 15.5.9, RFC 8470 section 5.2, RFC 6585 section 4)."""
 
 
 def read_tokens(
@@ -52,10 +55,10 @@ def read_tokens(
     retry_after_secs: what the answer's Retry-After says, for `OAuthProblem.retry_after_secs`.
 
     Raises:
-        OAuthProblem: `denied` with its code for an error of section 5.2; `outage` for 429, 5xx and what is not JSON;
-            `refused` for tokens that cannot be used.
+        OAuthProblem: `denied` with its code for an error of section 5.2; `outage` for 5xx, 408, 425, 429 and what
+            is not JSON; `refused` for tokens that cannot be used.
     """
-    if status == 429 or status >= 500:
+    if status in _NOT_NOW or status >= 500:
         raise OAuthProblem(
             f"the token endpoint cannot answer now (HTTP {status})", kind="outage", retry_after_secs=retry_after_secs
         )
@@ -119,7 +122,7 @@ def _life_secs(value: object) -> float | None:
             return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return min(float(value), MAX_LIFE_SECS) if 0 < value < math.inf else None
+    return float(min(value, MAX_LIFE_SECS)) if 0 < value < math.inf else None
 
 
 def _refusal(status: int, document: Document, retry_after_secs: float | None) -> OAuthProblem:

@@ -22,6 +22,9 @@ MAX_SECRET_CHARS = 4 * 1024
 EXPIRY_MARGIN_SECS = 60.0
 """A registration that ends sooner than this is not begun a login with."""
 
+FAR_FUTURE = 1e12
+"""Seconds since the epoch that a later expiry counts as; it fits every calendar."""
+
 _WITH_SECRET: tuple[AuthMethod, ...] = ("client_secret_basic", "client_secret_post")
 _USABLE: tuple[AuthMethod, ...] = ("none", *_WITH_SECRET)
 """In order of preference: a program on a person's machine cannot keep a secret that is worth one (RFC 8252, 8.5)."""
@@ -132,11 +135,8 @@ def _configured(config: ClientConfig, server: AuthServer, client_id: str) -> Cli
     if config.private_key is not None:
         method = "private_key_jwt"
     elif config.client_secret is not None:
-        # RFC 6749 section 2.3.1: every server takes Basic from who has a password, so that is what stands in doubt.
-        only_post = server.auth_methods is not None and "client_secret_basic" not in server.auth_methods
-        method = (
-            "client_secret_post" if only_post and "client_secret_post" in _listed(server) else "client_secret_basic"
-        )
+        # RFC 6749 section 2.3.1: every server takes Basic from who has a password, so that is it when in doubt.
+        method = next((method for method in _WITH_SECRET if method in _listed(server)), "client_secret_basic")
     elif config.grant == "client_credentials":
         raise OAuthProblem('grant = "client_credentials" needs oauth.client_secret or oauth.private_key in moltis.toml')
     return Client(
@@ -210,11 +210,11 @@ def _expiry(document: Document, now: float, host: str, what: str) -> float | Non
         raise OAuthProblem(f"{what} is malformed: client_secret_expires_at is not a number")
     if value <= now + EXPIRY_MARGIN_SECS:
         raise OAuthProblem(f"{host} registered a client whose secret has expired already")
-    return float(value)
+    return float(min(value, FAR_FUTURE))
 
 
 def _failure(status: int, body: bytes, host: str, retry_after_secs: float | None) -> OAuthProblem:
-    remedy = "oauth.client_id in moltis.toml names a client that was registered by hand"
+    remedy = "oauth.client_id in moltis.toml takes one that was registered by hand"
     if status == 429 or status >= 500:
         return OAuthProblem(
             f"{host} cannot register a client now (HTTP {status})", kind="outage", retry_after_secs=retry_after_secs

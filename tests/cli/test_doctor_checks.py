@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from moltis.config.plan import Plan, RemoteLaunch, ServerPlan, StdioLaunch
+from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan, StdioLaunch
 from moltis.doctor import (
     Answer,
     Finding,
@@ -126,7 +126,33 @@ def test_a_launcher_without_its_runtime_is_a_failure(tmp_path: Path, command: st
 def test_disabled_invalid_and_remote_servers_each_have_their_verdict() -> None:
     assert looked_at(StdioLaunch("no"), "/bin", enabled=False).verdict is Verdict.SKIP
     assert "no value for $T" in looked_at(None, "/bin", problem="no value for $T").message
-    assert looked_at(RemoteLaunch("http://x"), "/bin", transport="sse").verdict is Verdict.SKIP
+    remote = Plan(daemon=DaemonPlan(browser_command=()), servers=(ServerPlan("x", "sse", RemoteLaunch("http://x")),))
+    (finding,) = check_servers(remote, {"PATH": "/bin"}, None)
+    assert finding.verdict is Verdict.SKIP
+
+
+def test_a_ca_file_that_is_not_there_is_a_failure(tmp_path: Path) -> None:
+    def finding() -> Finding:
+        launch = RemoteLaunch("https://x", ca_file=str(tmp_path / "ca.pem"))
+        plan = Plan(daemon=DaemonPlan(browser_command=()), servers=(ServerPlan("x", "sse", launch),))
+        (found,) = check_servers(plan, {"PATH": "/bin"}, None)
+        return found
+
+    assert (finding().verdict, "does not exist" in finding().message) == (Verdict.FAIL, True)
+    (tmp_path / "ca.pem").touch()
+    assert finding().verdict is Verdict.SKIP
+
+
+def test_a_browser_that_cannot_be_started_is_a_warning_where_a_login_may_need_it(tmp_path: Path) -> None:
+    def verdicts(*servers: ServerPlan) -> list[Verdict]:
+        plan = Plan(daemon=DaemonPlan(browser_command=("open-it", "-x")), servers=servers)
+        return [f.verdict for f in check_servers(plan, {"PATH": str(tmp_path)}, None)]
+
+    remote = ServerPlan("x", "sse", RemoteLaunch("http://x"))
+    assert verdicts(remote) == [Verdict.SKIP, Verdict.WARN]
+    assert Verdict.WARN not in verdicts(ServerPlan("y", launch=StdioLaunch("no"), enabled=False))
+    program(tmp_path / "open-it")
+    assert verdicts(remote) == [Verdict.SKIP]
 
 
 def test_no_finding_repeats_what_a_launch_hides(tmp_path: Path) -> None:

@@ -148,6 +148,9 @@ class RemoteConnection(ABC):
         It runs in a task of its own, inside `post.scope`. `post.settle()` ends the waiting for it before it returns.
         """
 
+    def sending(self, post: Post) -> None:  # noqa: B027 - most need not know
+        """Take note of a message, in the order of `send`, before the task that carries it runs."""
+
     async def serve(self) -> None:  # noqa: B027 - most have nothing beside
         """Do what goes on beside the messages; cancelled when the connection ends."""
 
@@ -289,6 +292,7 @@ class RemoteConnection(ABC):
             self._uncancelled.append(post)
             if len(self._uncancelled) > MAX_UNCANCELLED:
                 self._uncancelled.popleft().scope.cancel()
+        self.sending(post)
         tasks.start_soon(self._carry_request, post)
 
     def _tell(self, tasks: TaskGroup, post: Post, secs: float, drop: Post | None = None) -> None:
@@ -300,6 +304,7 @@ class RemoteConnection(ABC):
         self._told += 1
         self._unsettled += 1
         post.scope.deadline = anyio.current_time() + secs
+        self.sending(post)
         tasks.start_soon(self._carry_told, post, drop)
 
     def _cancel(self, tasks: TaskGroup, message: bytes, about: Outgoing, id: int) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "Asked",
     "Do",
     "Outcome",
+    "failure",
     "media_type",
     "outcome",
     "redirect_target",
@@ -128,6 +129,11 @@ def outcome(asked: Asked, answered: Answered) -> Outcome:
     if asked.method == "server/discover" and status in NOT_UNDERSTOOD:
         return Outcome(Do.UNKNOWN_METHOD, f"HTTP {status}", unserved=unserved)
     return _failed(asked, _error_words(asked, answered), status=status, unserved=unserved)
+
+
+def failure(asked: Asked, words: str) -> Outcome:
+    """Decide what follows when there is no answer that could be looked at."""
+    return _failed(asked, words)
 
 
 def redirect_target(status: int, location: str | None, url: str, *, authorized: bool, hops: int) -> str | None:

@@ -1,8 +1,8 @@
 """Streamable HTTP of both protocol eras: one POST a message, its reply as JSON or as a stream (MCP, Transports).
 
-Up to 2025-11-25 there may be a session, a GET stream, and a session lost and begun anew; from 2026-07-28 on there is
-nothing but POSTs. What an answer means is decided in `outcomes`. The one rule of this file is that each request is
-settled once: its reply is received, or it fails with words.
+Up to 2025-11-25 there may be a session, which is the business of `sessions`; from 2026-07-28 on there is nothing but
+POSTs. What an answer means is decided in `outcomes`. The one rule of this file is that each request is settled once:
+its reply is received, or it fails with words.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Final
 import anyio
 import httpx2
 
-from moltis.errors import MoltisError, RpcCode
+from moltis.errors import RpcCode
 from moltis.http.words import network_words
 from moltis.transport import Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote.base import Endpoint, Post, RemoteConnection
@@ -27,30 +27,27 @@ from moltis.transport.remote.exchange import (
     leads,
     read_error,
 )
-from moltis.transport.remote.headers import (
-    FIRST_MODERN,
-    BadSessionId,
-    checked_session_id,
-    post_headers,
-    stream_headers,
-)
+from moltis.transport.remote.headers import FIRST_MODERN, BadSessionId, checked_session_id, post_headers, stream_headers
 from moltis.transport.remote.incoming import Cursor, TooLarge, take_events, take_message
-from moltis.transport.remote.outcomes import HANDSHAKE, Answered, Asked, Do, Outcome, media_type, outcome
-from moltis.transport.remote.renewal import NotRenewed, Session, begin_anew
+from moltis.transport.remote.outcomes import HANDSHAKE, Answered, Asked, Do, Outcome, failure, media_type, outcome
+from moltis.transport.remote.renewal import Session
 from moltis.transport.remote.replies import error_reply, refuses_session
-from moltis.transport.remote.standing import Alarm, StandingStream
+from moltis.transport.remote.sessions import INITIALIZED, NO_SESSION, Sessions
 
 __all__ = ["Rejected", "StreamableConnection"]
 
 MAX_CALLS: Final = 64
 """Requests on their way at once. The client has 100 connections: the rest is for heartbeats, streams and cancels."""
+UNLIMITED: Final = frozenset({"initialize", "server/discover", "ping", "subscriptions/listen"})
+
 MAX_RESUMPTIONS: Final = 5
-"""Of one answer in a row that brought nothing."""
+"""Of one answer, in a row, that brought nothing."""
+MIN_RETRY_SECS: Final = 0.1
+
+NOT_AGAIN: Final = "; the request is not sent again"
 
 Rejected = Callable[[bytes, Outgoing, int], Awaitable[bool]]
 """Asked with a request and the HTTP status before it is taken for unserved. True: the message is dealt with."""
-
-NO_SESSION: Final = Session(None)
 
 
 class StreamableConnection(RemoteConnection):
@@ -61,112 +58,186 @@ class StreamableConnection(RemoteConnection):
     ) -> None:
         super().__init__(endpoint, receive, notices)
         self._exchange = Exchange(endpoint, self.client)
+        self._sessions = Sessions(self, self._exchange)
         self._rejected = rejected
         self._agreed = False
-        self._session = NO_SESSION
-        self._hello: bytes | None = None
-        self._confirmation: bytes | None = None
-        self._confirming: anyio.Event | None = None
-        self._renewing: anyio.Event | None = None
-        self._no_stream = False
-        self._stream_scope: anyio.CancelScope | None = None
-        self._missed = Alarm(self, notices.missed)
         self._slots = anyio.Semaphore(MAX_CALLS, fast_acquire=True)
 
-    # --- carrying a message
+    def sending(self, post: Post) -> None:
+        self._sessions.sending(post)
 
     async def carry(self, post: Post) -> None:
-        """Send one message and see to it that something comes of it."""
         about = post.about
-        match about.method:
-            case "initialize":
-                self._hello = post.message
+        if about.method == INITIALIZED:
+            accepted = False
+            try:
+                accepted = await self._send(post)
+            finally:
+                self._sessions.confirmed(accepted)
+        elif about.id is None or about.method in UNLIMITED:
+            await self._send(post)
+        else:
+            async with self._slots:
                 await self._send(post)
-            case "server/discover" | "ping" | "subscriptions/listen":
-                await self._send(post)
-            case "notifications/initialized":
-                await self._confirm(post)
-            case _ if about.id is None:
-                await self._send(post)
-            case _:
-                async with self._slots:
-                    await self._send(post)
 
-    async def _confirm(self, post: Post) -> None:
-        """Send `notifications/initialized`. All else waits: servers refuse what they see before it."""
-        self._confirming = confirming = anyio.Event()
-        self._confirmation = post.message
-        self._session = Session(self._session.id, post.about.version)
-        try:
-            if await self._send(post):
-                self._open_stream()
-        finally:
-            self._confirming = None
-            confirming.set()
+    async def say_goodbye(self) -> None:
+        await self._sessions.end()
+
+    # --- a message
 
     async def _send(self, post: Post) -> bool:
-        """Send a message, once more if that is harmless and helps; say whether the server took it."""
+        """Send a message, once more where that is harmless and may help; say whether the server just took it."""
         about = post.about
         modern = about.version is not None and about.version >= FIRST_MODERN
         renewed = waited = False
         while True:
-            if self._confirming is not None or self._renewing is not None:
-                await self._turn(about)
-            session = NO_SESSION if modern or about.method in HANDSHAKE else self._session
+            while (obstacle := self._sessions.obstacle(about)) is not None:
+                await obstacle.wait()
+            session = NO_SESSION if modern or about.method == "initialize" else self._sessions.current
+            asked = Asked(about.method, about.id is not None, session.id is not None, self._agreed, renewed, waited)
             try:
                 response = await self._exchange.send("POST", post_headers(about, session.id), post.message, post)
             except NotLetIn as fault:
                 self._not_let_in(about, fault)
                 return False
             except Unreachable as fault:
-                self._failed(about, Outcome(self._failing(about), fault.words, "connect_failed"))
+                self._failed(about, failure(asked, fault.words))
                 return False
-            asked = Asked(about.method, about.id is not None, session.id is not None, self._agreed, renewed, waited)
-            do = await self._take(post, asked, session, response)
+            try:
+                do = await self._take(post, asked, session, response)
+            finally:
+                await response.aclose()
             if do is Do.RENEW:
-                await self._renew(session)
+                await self._sessions.renew(session)
+                if about.method == INITIALIZED:
+                    return False  # the new session was confirmed when it was begun
                 renewed = True
-                if about.method == "notifications/initialized":
-                    return False  # the new session was confirmed as it was begun
             elif do is Do.WAIT:
                 waited = True
             else:
                 return do is Do.ACCEPT
 
-    async def _turn(self, about: Outgoing) -> None:
-        """Wait until the session is confirmed, and not being begun anew."""
-        while self._renewing is not None or self._confirming is not None:
-            if self._renewing is not None:
-                await self._renewing.wait()
-            elif about.method in ("notifications/initialized", *HANDSHAKE) or self._confirming is None:
-                return
-            else:
-                await self._confirming.wait()
-
     async def _take(self, post: Post, asked: Asked, session: Session, response: httpx2.Response) -> Do:
-        """Deal with the answer as it has to be, and say what that was. The answer is closed afterwards."""
+        """Do with an answer what has to be done, except for sending again, and say what that was."""
         about = post.about
+        body = await read_error(response) if response.status_code >= 400 else b""
+        reply = error_reply(body, about.id) if about.id is not None and body[:1] in b"{[ \n" else None
+        found = outcome(asked, _answered(response, body, reply))
+        if found.held_secs is not None:
+            self._exchange.gate.close(found.held_secs)
+        match found.do:
+            case Do.TAKE_MESSAGE | Do.TAKE_EVENTS:
+                await self._take_reply(post, found.do, asked, session, response)
+            case Do.DELIVER:
+                self.receive(reply or body)
+            case Do.ACCEPT | Do.RENEW | Do.WAIT:
+                await discard(response)
+            case _:
+                await discard(response)
+                await self._refused(post, found, response.status_code)
+        return found.do
+
+    async def _refused(self, post: Post, found: Outcome, status: int) -> None:
+        about = post.about
+        if found.unserved and self._rejected is not None and await self._rejected(post.message, about, status):
+            return
+        if found.do is Do.UNKNOWN_METHOD:
+            error = b'{"code":%d,"message":"%b"}' % (RpcCode.METHOD_NOT_FOUND, found.words.encode())
+            self.receive(b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (about.id or 0, error))
+        else:
+            self._failed(about, found)
+
+    # --- a reply
+
+    async def _take_reply(self, post: Post, do: Do, asked: Asked, session: Session, response: httpx2.Response) -> None:
+        if post.about.method == "initialize":
+            try:
+                self._sessions.begun(checked_session_id(response.headers.get("Mcp-Session-Id")))
+            except BadSessionId as fault:
+                return self.lose(Ended("handshake_failed", str(fault)))
+        cursor = Cursor()
+        words = "answered something else than what it was asked"
         try:
-            body = b""
-            if response.status_code >= 400:
-                body = await read_error(response)
-            answered = _answered(response, body, about.id)
-            found = outcome(asked, answered)
-            if found.held_secs is not None:
-                self._exchange.gate.close(found.held_secs)
-            match found.do:
-                case Do.TAKE_MESSAGE | Do.TAKE_EVENTS:
-                    await self._take_reply(post, found.do, session, response)
-                case Do.ACCEPT:
-                    await discard(response)
-                case Do.DELIVER:
-                    assert about.id is not None
-                    self.receive(error_reply(body, about.id) or body)
-                case Do.UNKNOWN_METHOD | Do.FAIL | Do.LOSE:
-                    await discard(response)
-                    await self._refused(post, found, answered)
-                case Do.RENEW | Do.WAIT:
-                    await discard(response)
-            return found.do
-        finally:
-            await response.aclose()
+            if do is Do.TAKE_MESSAGE:
+                await take_message(response, self, post)
+            else:
+                words = "ended the answer before the reply"
+                await take_events(response, self, cursor, post)
+        except TooLarge:
+            words = f"answered with more than {self.endpoint.limits.max_message_bytes} bytes (max_message_bytes)"
+            cursor.last_id = None
+        except FAULTS as fault:
+            words = f"broke off: {network_words(fault)}"
+        if not post.answered and cursor.last_id and session is not NO_SESSION:
+            words = await self._resume(post, cursor, session) or words
+        if not post.answered:
+            self._failed(post.about, failure(asked, words + NOT_AGAIN))
+        elif not self._agreed:
+            self._agreed = True
+        return None
+
+    async def _resume(self, post: Post, cursor: Cursor, session: Session) -> str:
+        """Go on with a reply that broke off, until it came. Give words for why it will not come, if it does not.
+
+        (MCP 2025-11-25, Resumability and Redelivery.)
+        """
+        fruitless = 0
+        while not post.answered and cursor.last_id:
+            if fruitless >= MAX_RESUMPTIONS:
+                return f"broke off, and had nothing more to say {MAX_RESUMPTIONS} times"
+            await anyio.sleep(max(MIN_RETRY_SECS, cursor.retry_secs))
+            seen = cursor.events
+            headers = stream_headers(post.about.version, session.id, cursor.last_id)
+            try:
+                response = await self._exchange.send("GET", headers)
+                try:
+                    status, kind = response.status_code, media_type(response.headers.get("Content-Type"))
+                    if status < 500 and (status != 200 or kind != "text/event-stream"):
+                        return f"broke off, and does not go on (HTTP {status})"
+                    if status == 200:
+                        await take_events(response, self, cursor, post)
+                finally:
+                    await response.aclose()
+            except NotLetIn as fault:
+                return f"broke off: {fault.error.message}"
+            except TooLarge:
+                return f"answered with more than {self.endpoint.limits.max_message_bytes} bytes (max_message_bytes)"
+            except (Unreachable, *FAULTS):
+                pass
+            fruitless = 0 if cursor.events > seen else fruitless + 1
+        return ""
+
+    # --- failures
+
+    def _not_let_in(self, about: Outgoing, fault: NotLetIn) -> None:
+        if fault.ended is not None:
+            self.lose(fault.ended, waits=True)
+        elif about.method in HANDSHAKE and not self._agreed:
+            return self.lose(Ended("connect_failed", fault.error.message))
+        self.fail(about, fault.error)
+
+    def _failed(self, about: Outgoing, found: Outcome) -> None:
+        """Let a message fail, and the connection with it where it comes to that.
+
+        A handshake that cannot be begun is told by the end of the connection alone, which knows when to try again.
+        """
+        if found.do is Do.LOSE:
+            waits = found.kind == "auth_required"
+            self.lose(Ended(found.kind, found.words, retry_after_secs=found.held_secs), waits=waits)
+            if not waits:
+                return
+        self.fail(about, self.not_ready(found.words))
+
+
+def _answered(response: httpx2.Response, body: bytes, reply: bytes | None) -> Answered:
+    headers, status = response.headers, response.status_code
+    if 200 <= status < 300:
+        encoding = headers.get("Content-Encoding", "identity")
+        return Answered(status, media_type(headers.get("Content-Type")), compressed=encoding.lower() != "identity")
+    return Answered(
+        status,
+        retry_after_secs=held_secs(response),
+        leads=leads(response),
+        reply=reply is not None,
+        no_session=status == 400 and refuses_session(body),
+    )

