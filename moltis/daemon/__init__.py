@@ -133,7 +133,9 @@ async def _end(daemon: Daemon, supervised: anyio.Event) -> None:
     log.info("daemon_stopping", servers=daemon.summary())
     daemon.supervisor.shutdown()
     with anyio.move_on_after(daemon.stop_secs() + END_MARGIN_SECS):
-        await supervised.wait()
+        async with anyio.create_task_group() as closing:
+            closing.start_soon(daemon.close_logins)
+            await supervised.wait()
         return
     log.warning("servers_killed", servers=[actor.plan.name for actor in daemon.supervisor if actor.life is not None])
     daemon.supervisor.shutdown(fast=True)

@@ -6,12 +6,14 @@ ends, and what it has kept on disk is found again by whoever is reached the same
 
 from __future__ import annotations
 
+import random
 import secrets
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 
+import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
@@ -52,7 +54,14 @@ class Logins:
         launch, login = self._login(plan)
         credentials: Credentials = _OnTrial(plan.name, login) if trial else login
         return RemoteTransport(
-            plan.name, plan.transport, launch, plan.limits, credentials, self._tasks, on_oversized=on_oversized
+            plan.name,
+            plan.transport,
+            launch,
+            plan.limits,
+            credentials,
+            self._tasks,
+            on_oversized=on_oversized,
+            roll=random.random,
         )
 
     # --- logins
@@ -99,6 +108,12 @@ class Logins:
                 self._at.auths.pop(name, None)
                 self._tasks.start_soon(login.close)
 
+    async def aclose(self) -> None:
+        """End all logins; a refresh under way has a moment to finish, for half of one would cost a login."""
+        async with anyio.create_task_group() as closing:
+            for _, login in self._logins.values():
+                closing.start_soon(login.close)
+
     def _login(self, plan: ServerPlan) -> tuple[RemoteLaunch, Login]:
         known = self._logins.get(plan.name)
         if known is not None and known[0] == plan.launch:
@@ -119,7 +134,7 @@ class Logins:
             config,
             static_authorization=has_own and not launch.oauth,
             store=self._store,
-            fetcher=Fetcher(launch.ca_file, frozenset()),
+            fetcher=Fetcher(launch.ca_file, lambda: login.allowed),
             ports=Ports(listen=loopback.listen, open_browser=self._open_browser),
             tasks=self._tasks,
             on_change=lambda: self._moved(name, login),

@@ -100,6 +100,11 @@ class Remotes:
         if isinstance(plan.launch, RemoteLaunch) and plan.launch not in kept:
             await (await self._behind()).forget(plan)
 
+    async def aclose(self) -> None:
+        """End all logins."""
+        if self._logins is not None:
+            await self._logins.aclose()
+
     async def _open(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
         return (await self._behind()).transport(plan, on_oversized, trial=trial)
 

@@ -113,6 +113,10 @@ class Daemon:
     def shutdown(self) -> None:
         self.ending.set()
 
+    async def close_logins(self) -> None:
+        """End what is under way of logins; at most 2 s."""
+        await self._remotes.aclose()
+
     def summary(self) -> str:
         """Say in one line how the servers are."""
         counts = self.supervisor.counts()

@@ -21,7 +21,7 @@ UNREADABLE = "an unreadable address"
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(
     r"""(?P<scheme>https?)://
-        (?P<userinfo>[^/?#@]*@)?
+        (?P<userinfo>[^/?#@\[\]]*@)?
         (?: (?P<host>[A-Za-z0-9_][A-Za-z0-9._-]*) | \[(?P<v6>[0-9A-Fa-f:.]+)\] )
         (?: :(?P<port>[0-9]{0,5}) )?
         (?P<path>/[^?#]*)?

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from email.utils import mktime_tz, parsedate_tz
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 _SECONDS = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?", re.ASCII)
 _LONGEST_DATE = 64
@@ -25,7 +26,9 @@ def retry_after_secs(value: str | None, now: float) -> float | None:
     if len(value) > _LONGEST_DATE or ":" not in value:
         return None
     try:
-        date = parsedate_tz(value)
-        return None if date is None else max(0.0, mktime_tz(date) - now)
+        date = parsedate_to_datetime(value)
+        if date.tzinfo is None:
+            date = date.replace(tzinfo=UTC)
+        return max(0.0, date.timestamp() - now)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None

@@ -45,6 +45,7 @@ _OS_WORDS = {
 _UNTRUSTED = "its certificate is signed by nobody this machine trusts (ca_file names a private CA)"
 _CERTIFICATE_WORDS = {
     2: _UNTRUSTED,  # X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT
+    7: _UNTRUSTED,  # X509_V_ERR_CERT_SIGNATURE_FAILURE: someone trusted has the same name
     9: "its certificate is not valid yet",  # X509_V_ERR_CERT_NOT_YET_VALID
     10: "its certificate has expired",  # X509_V_ERR_CERT_HAS_EXPIRED
     18: _UNTRUSTED,  # X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT
@@ -83,6 +84,8 @@ def network_words(exc: BaseException) -> str:
             return words
     if any(isinstance(cause, _BROKEN) for cause in causes):
         return _BROKE_OFF
+    if any(isinstance(cause, httpx2.RemoteProtocolError | httpcore2.RemoteProtocolError) for cause in causes):
+        return "what it answers is not HTTP"
     if any(isinstance(cause, TimeoutError) for cause in causes):
         return "no answer in time"
     return "the connection failed"
@@ -132,7 +135,7 @@ def _definite(exc: BaseException) -> str | None:
         case ssl.SSLEOFError() | ssl.SSLZeroReturnError():
             return None
         case ssl.SSLError():
-            return _TLS_WORDS.get(exc.reason or "", "no secure connection could be agreed on with it")
+            return _TLS_WORDS.get(getattr(exc, "reason", None) or "", "no secure connection could be agreed on with it")
         case socket.gaierror() | UnicodeError():
             return "its name cannot be resolved"
         case OSError():
@@ -154,10 +157,10 @@ def _definite(exc: BaseException) -> str | None:
     return None
 
 
-def _remote_protocol(text: str) -> str:
+def _remote_protocol(text: str) -> str | None:
     """Tell a connection that ended early from one that does not speak HTTP; the stack has one error for both."""
     if "without sending a response" in text:
         return "the connection broke off before the answer"
     if "closed connection" in text:
         return "the connection broke off in the middle of the answer"
-    return "what it answers is not HTTP"
+    return None

@@ -86,7 +86,7 @@ def keyring_cipher() -> Cipher:
     try:
         import keyring
         from cryptography.fernet import Fernet
-        from keyring.errors import KeyringError, KeyringLocked, NoKeyringError
+        from keyring.errors import KeyringLocked, NoKeyringError
     except ImportError as error:
         raise StoreProblem("encrypting the token store needs an extra: pip install 'moltis[keyring]'") from error
     try:
@@ -102,7 +102,8 @@ def keyring_cipher() -> Cipher:
         ) from error
     except KeyringLocked as error:
         raise StoreProblem("the system's keyring is locked: unlock it to use the encrypted token store") from error
-    except KeyringError as error:
+    except Exception as error:
+        # A keyring is whatever the system has; its errors may say anything.
         raise StoreProblem(f"the system's keyring does not work ({type(error).__name__})") from error
     if key is None:
         raise StoreProblem("the system's keyring forgets what is put into it (is it the null keyring?)")

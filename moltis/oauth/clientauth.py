@@ -4,7 +4,7 @@ Two of the four methods are authlib's own. `client_secret_basic` is not: its ids
 section 2.3.1 says and authlib does not. Nor is `private_key_jwt`: the assertion is for the issuer, so that no other
 authorization server can use it, and lives for a minute.
 
-authlib and the cryptography under it take 15 to 150 ms to import, so it happens at the first use, and in a thread.
+authlib takes 10 ms to import, and 80 ms more where there is a private key; it happens at the first use, in a thread.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import base64
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote_plus
 
@@ -59,7 +60,6 @@ class ClientAuthentication:
         self._client = client
         self._issuer = issuer
         self._wall = wall
-        self._key: _SigningKey | None = None
 
     async def apply(self, url: str, body: str) -> tuple[dict[str, str], str]:
         """Give the headers and the body that say who we are, for a POST of this form.
@@ -73,9 +73,8 @@ class ClientAuthentication:
         if client.auth_method == "client_secret_basic":
             method = _client_secret_basic
         elif client.auth_method == "private_key_jwt":
-            if self._key is None:
-                self._key = await to_thread.run_sync(_signing_key, client.private_key)
-            method = self._private_key_jwt
+            key = await to_thread.run_sync(_signing_key, client.private_key)
+            method = partial(self._private_key_jwt, key)
 
         from authlib.oauth2.auth import ClientAuth
 
@@ -85,20 +84,19 @@ class ClientAuthentication:
         return headers, body
 
     def _private_key_jwt(
-        self, auth: Any, method: str, uri: str, headers: dict[str, str], body: str
+        self, key: _SigningKey, auth: Any, method: str, uri: str, headers: dict[str, str], body: str
     ) -> tuple[str, dict[str, str], str]:
         from authlib.common.urls import add_params_to_qs  # type: ignore[import-untyped]
         from authlib.oauth2.rfc7523 import private_key_jwt_sign  # type: ignore[import-untyped]
 
-        assert self._key is not None
         with warnings.catch_warnings():
             # RFC 9864 renames EdDSA for Ed25519 keys; authorization servers know the old name.
             warnings.filterwarnings("ignore", message="EdDSA is deprecated")
             assertion = private_key_jwt_sign(
-                self._key.key,
+                key.key,
                 self._client.client_id,
                 self._issuer,
-                alg=self._key.alg,
+                alg=key.alg,
                 issued_at=int(self._wall()),
                 expires_in=ASSERTION_SECS,
             )
@@ -120,8 +118,9 @@ def _client_secret_basic(
     return uri, headers, body
 
 
+@lru_cache(maxsize=16)
 def _signing_key(pem: str | None) -> _SigningKey:
-    """Read a private key. Takes up to 100 ms, with the imports and the checks of an RSA key."""
+    """Read a private key. Takes up to 100 ms, with the imports and the checks of an RSA key, which hold the GIL."""
     import authlib.oauth2.rfc7523  # noqa: F401
     from joserfc.errors import JoseError
     from joserfc.jwk import ECKey, OKPKey, RSAKey

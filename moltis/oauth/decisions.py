@@ -9,11 +9,12 @@ token's life is meant, of the monotonic clock where the word is `now`.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from moltis.oauth.grants import expired, refresh_due
-from moltis.oauth.model import Grant, Tokens
+from moltis.oauth.model import Grant, OAuthProblem, Tokens
 
 FRESH_SECS = 5.0
 """How long after it was first sent a token is still fresh. One that is refused this early was never any good, and
@@ -210,6 +211,28 @@ def presentable(fingerprint: str, *, interrupted: str | None, rotates: bool) -> 
         section 4.14.2).
     """
     return not rotates or fingerprint != interrupted
+
+
+@dataclass(frozen=True, slots=True)
+class Outages:
+    """Failures in a row to reach somebody who is needed.
+
+    until: when to try again, monotonic. problem: the last of them.
+    """
+
+    failures: int = 0
+    until: float = -math.inf
+    problem: OAuthProblem | None = None
+
+    def over(self, now: float) -> bool:
+        """Whether it may be tried (again)."""
+        return now >= self.until
+
+    def and_then(self, problem: OAuthProblem, now: float, *, posted: bool = False) -> Outages:
+        """Count one more; `posted` as in `outage_delay_secs`."""
+        failures = self.failures + 1
+        delay = outage_delay_secs(failures, retry_after_secs=problem.retry_after_secs, posted=posted)
+        return Outages(failures, now + delay, problem)
 
 
 def outage_delay_secs(failures: int, *, retry_after_secs: float | None = None, posted: bool = False) -> float:

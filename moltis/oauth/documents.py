@@ -28,8 +28,8 @@ MAX_SCOPE_CHARS = 4 * 1024
 _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 """RFC 6749 section 3.3."""
 
-_CODE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,64}")
-"""An error code as RFC 6749 section 5.2 has it, without the space that none has."""
+_CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+"""An error code as all that are registered look; RFC 6749 section 5.2 would have it be any printable text."""
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 

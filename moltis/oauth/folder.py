@@ -143,8 +143,15 @@ class Folder:
         self.path = path
 
     def names(self) -> list[str]:
-        """Give the names of all files in it."""
-        return os.listdir(self._fd)
+        """Give the names of all files in it.
+
+        Raises:
+            StoreProblem: it cannot be read.
+        """
+        try:
+            return os.listdir(self._fd)
+        except OSError as error:
+            raise StoreProblem(f"cannot read {self.path}: {error.strerror}") from error
 
     def read(self, name: str) -> tuple[bytes, int] | None:
         """Give a file's bytes, at most one more than `MAX_FILE_BYTES`, and when it was written (ns); None: no file.

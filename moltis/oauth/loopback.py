@@ -8,17 +8,16 @@ page. Nothing of a request comes back in an answer, and no number of connections
 from __future__ import annotations
 
 import errno
-import math
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
 import anyio
-import anyio.abc
 import h11
+from anyio.abc import TaskGroup
 
 from moltis.oauth.model import OAuthProblem
 from moltis.oauth.pages import Page, notice
@@ -101,19 +100,15 @@ async def listen(port: int, on_callback: Callable[[str], Awaitable[Page]]) -> As
         OAuthProblem: `refused` if the port is taken or not ours to use, `outage` if the system has no socket left.
     """
     failure: Exception | None = None
-    with _bound(port) as sock:
+    with _bound(port) as sock, closing(_Desk(sock, on_callback)) as desk:
         async with anyio.create_task_group() as tasks:
-            desk = _Desk(sock, on_callback, tasks)
-            tasks.start_soon(desk.accept)
+            tasks.start_soon(desk.accept, tasks)
             try:
-                try:
-                    yield f"http://{HOST}:{desk.port}{PATH}"
-                except Exception as error:  # raised again below: from here it would come out in an ExceptionGroup
-                    failure = error
-                await desk.finish()
-                tasks.cancel_scope.cancel()
-            finally:
-                desk.close()
+                yield f"http://{HOST}:{desk.port}{PATH}"
+            except Exception as error:  # raised again below: from here it would come out in an ExceptionGroup
+                failure = error
+            await desk.finish()
+            tasks.cancel_scope.cancel()
     if failure is not None:
         raise failure
 
@@ -121,13 +116,10 @@ async def listen(port: int, on_callback: Callable[[str], Awaitable[Page]]) -> As
 class _Desk:
     """One listener and its connections. Each is in `_open` with the scope that ends it, oldest first."""
 
-    def __init__(
-        self, sock: socket.socket, on_callback: Callable[[str], Awaitable[Page]], tasks: anyio.abc.TaskGroup
-    ) -> None:
+    def __init__(self, sock: socket.socket, on_callback: Callable[[str], Awaitable[Page]]) -> None:
         self.port: int = sock.getsockname()[1]
         self._sock = sock
         self._on_callback = on_callback
-        self._tasks = tasks
         self._accepting = anyio.CancelScope()
         self._open: dict[socket.socket, anyio.CancelScope] = {}
         self._busy: set[socket.socket] = set()
@@ -136,7 +128,7 @@ class _Desk:
         # A browser leaves out the port that the scheme implies (RFC 9110 section 7.2).
         self._hosts = {f"{HOST}:{self.port}".encode()} | ({HOST.encode()} if self.port == 80 else set())
 
-    async def accept(self) -> None:
+    async def accept(self, tasks: TaskGroup) -> None:
         """Take connections until cancelled. anyio's own listeners end for good when no descriptor is left."""
         with self._accepting, self._sock:
             while True:
@@ -152,9 +144,8 @@ class _Desk:
                 if not self._make_room():
                     conn.close()
                     continue
-                scope = anyio.CancelScope(deadline=anyio.current_time() + REQUEST_SECS)
-                self._open[conn] = scope
-                self._tasks.start_soon(self._attend, conn, scope)
+                self._open[conn] = anyio.CancelScope(deadline=anyio.current_time() + REQUEST_SECS)
+                tasks.start_soon(self._attend, conn, self._open[conn])
 
     async def finish(self) -> None:
         """Take no more connections, and let the callbacks that are being answered have their pages."""
@@ -178,27 +169,27 @@ class _Desk:
             self._open[oldest].cancel()
         return oldest is not None
 
-    async def _attend(self, conn: socket.socket, scope: anyio.CancelScope) -> None:
+    async def _attend(self, conn: socket.socket, reading: anyio.CancelScope) -> None:
+        request = None
         try:
-            with scope:
-                await self._converse(conn, scope)
+            with reading:
+                request = await _read_request(conn)
+            if request is not None:
+                await self._answer(conn, request)
         finally:
             self._forget(conn)
 
-    async def _converse(self, conn: socket.socket, scope: anyio.CancelScope) -> None:
-        request = await _read_request(conn)
-        if request is None:
-            return
+    async def _answer(self, conn: socket.socket, request: h11.Request | Page) -> None:
         reply = self._judge(request) if isinstance(request, h11.Request) else request
         if isinstance(reply, str):
             self._busy.add(conn)
-            scope.deadline = math.inf
             reply = await self._on_callback(reply)
-        scope.deadline = anyio.current_time() + ANSWER_SECS
         with_body = not (isinstance(request, h11.Request) and request.method == b"HEAD")
-        await _send(conn, _response(reply, with_body))
-        self._not_busy(conn)
-        await _drop_the_rest(conn)
+        self._open[conn] = anyio.CancelScope(deadline=anyio.current_time() + ANSWER_SECS)
+        with self._open[conn]:
+            await _send(conn, _response(reply, with_body))
+            self._not_busy(conn)
+            await _drop_the_rest(conn)
 
     def _judge(self, request: h11.Request) -> Page | str:
         """Give the target of a callback, or the page for what is none."""

@@ -42,14 +42,8 @@ class Program:
     def start(self) -> Program:
         """Start it and read the line of JSON that it prints once it listens."""
         port = [] if self.port is None else ["--port", str(self.port)]
-        self._process = subprocess.Popen(
-            [*self.argv, *port, "--events", str(self.events_file)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **self._env},
-            start_new_session=True,
-        )
+        self._spawn([*self.argv, *port, "--events", str(self.events_file)], subprocess.PIPE)
+        assert self._process is not None
         assert self._process.stdout is not None
         killer = threading.Timer(LISTENS_WITHIN, self._process.kill)
         killer.start()
@@ -60,6 +54,20 @@ class Program:
         if "url" in self.said or "issuer" in self.said:
             self.port = int(re.search(r":(\d+)", self.said.get("url") or self.said["issuer"])[1])  # type: ignore[index]
         return self
+
+    def start_silently(self) -> None:
+        """Start a program that is not ours: it prints nothing for us."""
+        self._spawn(self.argv, subprocess.DEVNULL)
+
+    def _spawn(self, argv: list[str], stdout: int) -> None:
+        self._process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **self._env},
+            start_new_session=True,
+        )
 
     def kill(self) -> None:
         if self._process is not None:
@@ -140,9 +148,19 @@ class Place:
         words = [word for mode in modes for word in ("--mode", mode)]
         return self._start([PYTHON, "-S", "-E", str(EVIL_HTTP), *words], port=port)
 
-    def hostile(self, *modes: str) -> Program:
-        """Start authorization servers that lie; see their module for the modes."""
-        return self._start([PYTHON, "-S", "-E", str(HOSTILE_AS), *modes])
+    def hostile(self, *words: str) -> Program:
+        """Start authorization servers that lie; see their module for the modes and flags."""
+        return self._start([PYTHON, "-S", "-E", str(HOSTILE_AS), *words])
+
+    def everything(self, node: Path, transport: str) -> tuple[Program, str]:
+        """Start server-everything as its page says, `streamableHttp` or `sse`; give its URL too."""
+        port = free_port()
+        script = node / "node_modules" / "@modelcontextprotocol" / "server-everything" / "dist" / "index.js"
+        program = Program(["node", str(script), transport], None, self.folder / "none", {"PORT": str(port)})
+        self._made.append(program)
+        program.start_silently()
+        wait_until("server-everything listens", lambda: listens(port), LISTENS_WITHIN)
+        return program, f"http://127.0.0.1:{port}/" + ("mcp" if transport == "streamableHttp" else "sse")
 
     def provider(self, installed: Path, *flags: str) -> Provider:
         """Start the real authorization server."""
@@ -157,10 +175,18 @@ class Place:
 class Browser:
     """The `browser_command` of a daemon, and what it was opened with."""
 
-    def __init__(self, folder: Path, *, visits: bool = True) -> None:
+    def __init__(self, folder: Path, *flags: str) -> None:
         self.record = folder / "browser.jsonl"
-        only = [] if visits else ["--only-record"]
-        self.argv = [PYTHON, "-S", "-E", str(BROWSER), "--record", str(self.record), *only]
+        self.argv = [PYTHON, "-S", "-E", str(BROWSER), "--record", str(self.record), *flags]
+
+    def go(self, url: str) -> None:
+        """Open a URL by hand."""
+        subprocess.run([*self.argv, url], check=True, timeout=60)
+
+    def back(self) -> str:
+        """Give the last URL it would have come back to, with --not-back."""
+        url: str = self._rows("back")[-1]["back"]
+        return url
 
     def _rows(self, key: str) -> list[dict[str, Any]]:
         lines = self.record.read_bytes().splitlines() if self.record.exists() else []
@@ -168,6 +194,9 @@ class Browser:
 
     def opened(self) -> list[str]:
         return [row["opened"] for row in self._rows("opened")]
+
+    def opened_at(self) -> list[float]:
+        return [row["time"] for row in self._rows("opened")]
 
     def landed(self) -> list[tuple[int, str]]:
         return [(row["landed"], row["at"]) for row in self._rows("landed")]
@@ -201,6 +230,11 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def listens(port: int) -> bool:
+    with contextlib.closing(socket.socket()) as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def oidc_installed() -> Path:

@@ -1,9 +1,11 @@
 """A browser for tests: notes the URL it is opened with, and visits it as a person who agrees to everything would.
 
-    browser.py --record FILE [--only-record] URL
+    browser.py --record FILE [--only-record | --not-back] URL
 
-To FILE one JSON object a line is appended: {"opened": URL} at once, then {"landed": STATUS, "at": PATH} for the page at
-which the redirects ended. It visits loopback addresses only, keeps cookies, runs no script. Standard library only.
+To FILE one JSON object a line is appended: {"opened": URL, "time": INSTANT} at once, then {"landed": STATUS,
+"at": PATH} for the page at which the redirects ended. With --not-back it stops before the redirect URI, and notes
+{"back": URL} instead, as on a machine where nobody listens there. It visits 127.0.0.1 only, keeps cookies, runs no
+script. Standard library only.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ import http.client
 import json
 import os
 import sys
-from urllib.parse import urljoin, urlsplit
+import time
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 MAX_HOPS = 12
 
@@ -25,11 +28,16 @@ def note(path: str, **facts: object) -> None:
         os.close(fd)
 
 
-def visit(url: str) -> tuple[int, str]:
-    """Follow redirects; give the last status and path, or status 0 for somewhere it does not go."""
+def visit(url: str, stop_before: str | None = None) -> tuple[int, str]:
+    """Follow redirects; give the last status and path.
+
+    Status 0 and why for somewhere it does not go; status -1 and the URL at `stop_before`.
+    """
     cookies: dict[str, str] = {}
     for _ in range(MAX_HOPS):
         parts = urlsplit(url)
+        if stop_before and url.startswith(stop_before):
+            return -1, url
         if parts.scheme != "http" or parts.hostname != "127.0.0.1":
             return 0, f"{parts.scheme}://{parts.netloc}"
         connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=20)
@@ -54,9 +62,14 @@ def visit(url: str) -> tuple[int, str]:
 def main(argv: list[str]) -> None:
     record = argv[argv.index("--record") + 1]
     url = argv[-1]
-    note(record, opened=url)
-    if "--only-record" not in argv:
-        status, at = visit(url)
+    note(record, opened=url, time=time.time())
+    if "--only-record" in argv:
+        return
+    back = parse_qs(urlsplit(url).query).get("redirect_uri", [""])[0] if "--not-back" in argv else None
+    status, at = visit(url, back)
+    if status < 0:
+        note(record, back=at)
+    else:
         note(record, landed=status, at=at)
 
 

@@ -1,11 +1,13 @@
 """MCP servers with authorization servers, each lying in a way of its own. Standard library only.
 
-    hostile_as.py --events FILE [MODE]...
+    hostile_as.py [--events FILE] [--host ADDRESS --certificate PEM] [MODE]...
 
 One process runs every MODE (all of `MODES` when none is named) on ports of its own: the MCP server, its authorization
 server, a second authorization server, and a canary that nobody has any business to visit. Prints one line of JSON when
 they listen: {MODE: {"url", "issuer", "second", "canary"}}. To FILE one JSON object a line is appended for every
 connection to a canary and every request to the others: mode, role, method, path, query, headers, body.
+
+With --host all but the canary are at that address of this machine, over TLS; the canary stays on 127.0.0.1, inside.
 
 A mode changes single answers of a well-behaved pair. In its texts `{server}`, `{issuer}`, `{second}` and `{canary}`
 stand for the origins of that mode, `{canary_port}` for the canary's port.
@@ -17,6 +19,7 @@ import asyncio
 import gzip
 import json
 import os
+import ssl
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -170,19 +173,35 @@ MODES: dict[str, Mode] = {
 }
 
 
+INSIDE: dict[str, Mode] = {
+    "inside-challenge": Mode('Bearer resource_metadata="{canary}/prm"'),
+    "inside-challenge-tls": Mode('Bearer resource_metadata="https://127.0.0.1:{canary_port}/prm"'),
+    "inside-challenge-by-name": Mode('Bearer resource_metadata="https://localhost:{canary_port}/prm"'),
+    "inside-challenge-mapped": Mode('Bearer resource_metadata="https://[::ffff:127.0.0.1]:{canary_port}/prm"'),
+    "inside-redirect": Mode(prm=moved(302, "https://localhost:{canary_port}/")),
+    "inside-issuer": Mode(prm={"authorization_servers": ["{canary}"]}),
+    "inside-issuer-tls": Mode(prm={"authorization_servers": ["https://localhost:{canary_port}"]}),
+    "inside-registration": Mode(metadata={"registration_endpoint": "https://localhost:{canary_port}/register"}),
+    "inside-token": Mode(metadata={"token_endpoint": "{canary}/token"}),
+}
+"""Modes that make sense with --host only: a server that is not on the loopback itself points there."""
+
+
 class World:
     """Where one mode's servers are, and what has happened there."""
 
-    def __init__(self, name: str, record: Callable[[dict[str, Any]], None]) -> None:
+    def __init__(self, name: str, record: Callable[[dict[str, Any]], None], host: str | None) -> None:
         self.name = name
-        self.mode = MODES[name]
+        self.mode = MODES.get(name) or INSIDE[name]
+        self.host = host
         self.ports: dict[str, int] = {}
         self.listed = False
         self.step = 0
         self._record = record
 
     def origin(self, role: str) -> str:
-        return f"http://127.0.0.1:{self.ports[role]}"
+        at = "http://127.0.0.1" if self.host is None or role == "canary" else f"https://{self.host}"
+        return f"{at}:{self.ports[role]}"
 
     def text(self, value: str) -> str:
         """Put this mode's places into a text."""
@@ -348,21 +367,26 @@ async def send(writer: asyncio.StreamWriter, answer: Answer) -> None:
         await writer.drain()
 
 
-async def run(names: list[str], events: str) -> None:
+async def run(names: list[str], events: str, host: str | None, certificate: str | None) -> None:
     """Open every port, say where, and serve for ever."""
     fd = os.open(events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    tls = None
+    if certificate:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate)
 
     def record(row: dict[str, Any]) -> None:
         os.write(fd, json.dumps(row).encode() + b"\n")
 
-    worlds = [World(name, record) for name in names]
+    worlds = [World(name, record, host) for name in names]
     for world in worlds:
         for role in ROLES:
 
             async def connected(r: asyncio.StreamReader, w: asyncio.StreamWriter, at: Any = (world, role)) -> None:
                 await serve(*at, r, w)
 
-            listener = await asyncio.start_server(connected, "127.0.0.1", 0, backlog=128)
+            at, context = ("127.0.0.1", None) if role == "canary" else (host or "127.0.0.1", tls)
+            listener = await asyncio.start_server(connected, at, 0, backlog=128, ssl=context)
             world.ports[role] = listener.sockets[0].getsockname()[1]
             if role == "issuer" and world.mode.dead:
                 listener.close()
@@ -374,9 +398,11 @@ async def run(names: list[str], events: str) -> None:
 
 
 def main(argv: list[str]) -> None:
-    events = argv[argv.index("--events") + 1]
-    names = [word for word in argv if word in MODES] or list(MODES)
-    asyncio.run(run(names, events))
+    def option(name: str) -> str | None:
+        return argv[argv.index(name) + 1] if name in argv else None
+
+    names = [word for word in argv if word in MODES or word in INSIDE] or list(MODES)
+    asyncio.run(run(names, option("--events") or os.devnull, option("--host"), option("--certificate")))
 
 
 if __name__ == "__main__":

@@ -74,11 +74,11 @@ class Post:
 
     scope: cancelled when nobody waits for it any more.
     sent: whether the server may have seen any of it.
-    answered: whether a request's reply was received.
+    answered: whether a request's reply was received. succeeded: and was not, in a handshake, an error.
     refused: how often it was refused for what it carried (401, 403).
     """
 
-    __slots__ = ("_settle", "about", "answered", "message", "refused", "scope", "sent")
+    __slots__ = ("_settle", "about", "answered", "message", "refused", "scope", "sent", "succeeded")
 
     def __init__(self, message: bytes, about: Outgoing, settle: Callable[[], None] | None) -> None:
         self.message = message
@@ -86,6 +86,7 @@ class Post:
         self.scope = anyio.CancelScope()
         self.sent = False
         self.answered = False
+        self.succeeded = False
         self.refused = 0
         self._settle = settle
 

@@ -142,8 +142,7 @@ class Exchange:
             try:
                 response = await self._client.send(request, stream=True, follow_redirects=False)
             except FAULTS as fault:
-                host = shown_host(self._endpoint.url)
-                raise Unreachable(f"cannot be reached at {host}: {network_words(fault)}") from fault
+                raise Unreachable(_unreachable_words(fault, self._endpoint.url)) from fault
             if response.status_code not in (307, 308):
                 return response
             location = response.headers.get("Location")
@@ -153,6 +152,13 @@ class Exchange:
             await discard(response)
             url = httpx2.URL(target)
             hops += 1
+
+
+def _unreachable_words(fault: Exception, url: str) -> str:
+    words = network_words(fault)
+    if isinstance(fault, (httpx2.ConnectError, httpx2.ConnectTimeout)):
+        return f"cannot be reached at {shown_host(url)}: {words}"
+    return f"gave no answer: {words}; the message is not sent again"
 
 
 def leads(response: httpx2.Response) -> str:

@@ -6,6 +6,7 @@ counted.
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Final
 
 import anyio
@@ -14,9 +15,10 @@ import httpx2
 from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.transport.remote.base import Post, RemoteConnection
 from moltis.transport.remote.events import Event, EventStream, EventTooLarge
-from moltis.transport.remote.replies import answers
+from moltis.transport.remote.outcomes import HANDSHAKE
+from moltis.transport.remote.replies import answers, succeeds
 
-__all__ = ["Cursor", "TooLarge", "hand_on", "take_events", "take_message"]
+__all__ = ["Cursor", "TooLarge", "take_events", "take_message"]
 
 DEFAULT_RETRY_SECS: Final = 1.0
 LINGER_SECS: Final = 1.0
@@ -63,7 +65,7 @@ async def take_message(response: httpx2.Response, connection: RemoteConnection, 
     except BodyTooLarge as fault:
         connection.endpoint.on_oversized(1)
         raise TooLarge from fault
-    hand_on(body, connection, post)
+    _hand_on(body, connection, post)
 
 
 async def take_events(
@@ -79,27 +81,30 @@ async def take_events(
         FAULTS: the stream broke off.
     """
     stream = EventStream(connection.endpoint.limits.max_message_bytes)
-    async for data in response.aiter_raw():
-        too_large = False
-        try:
-            events = stream.feed(data)
-        except EventTooLarge as fault:
-            events, too_large = fault.events, True
-        for event in events:
-            cursor.saw(event)
-            if event.data and event.event == "message":
-                hand_on(event.data, connection, post)
-        if too_large:
-            connection.endpoint.on_oversized(1)
-            if post is not None and not post.answered:
-                raise TooLarge
+    async with aclosing(response.aiter_raw()) as pieces:
+        async for data in pieces:
+            too_large = False
+            try:
+                events = stream.feed(data)
+            except EventTooLarge as fault:
+                events, too_large = fault.events, True
+            for event in events:
+                cursor.saw(event)
+                if event.data and event.event == "message" and _hand_on(event.data, connection, post):
+                    assert post is not None
+                    post.scope.deadline = anyio.current_time() + LINGER_SECS
+            if too_large:
+                connection.endpoint.on_oversized(1)
+                if post is not None and not post.answered:
+                    raise TooLarge
 
 
-def hand_on(message: bytes, connection: RemoteConnection, post: Post | None) -> None:
-    """Hand on one message, and see whether it is what `post` waits for."""
+def _hand_on(message: bytes, connection: RemoteConnection, post: Post | None) -> bool:
+    """Hand on one message, and say whether it is what `post` waited for."""
     connection.receive(message)
     if post is None or post.answered or post.about.id is None or not answers(message, post.about.id):
-        return
+        return False
     post.answered = True
+    post.succeeded = post.about.method not in HANDSHAKE or succeeds(message)
     post.settle()
-    post.scope.deadline = anyio.current_time() + LINGER_SECS
+    return True

@@ -62,16 +62,23 @@ class Do(enum.Enum):
 class Asked:
     """What is known of a message when its POST is answered.
 
-    session: it named a session. agreed: the handshake succeeded once on this connection.
+    modern: it was sent under 2026-07-28 or later. session: it named a session.
+    agreed: the handshake succeeded on this connection.
     renewed, waited: it was sent again already, after a session was lost, or after a Retry-After.
     """
 
     method: str
     is_request: bool
+    modern: bool = False
     session: bool = False
     agreed: bool = True
     renewed: bool = False
     waited: bool = False
+
+    @property
+    def opens(self) -> bool:
+        """Whether the connection begins with it: without an answer to this there is none."""
+        return not self.agreed and self.method in HANDSHAKE
 
     @property
     def harmless(self) -> bool:
@@ -186,7 +193,7 @@ def _succeeded(asked: Asked, answered: Answered) -> Outcome:
 
 def _held(asked: Asked, answered: Answered, secs: float) -> Outcome:
     words = f"is overloaded (HTTP {answered.status}) and wants to be left alone for {secs:.0f} s"
-    if asked.method in HANDSHAKE and not asked.agreed:
+    if asked.opens:
         return Outcome(Do.LOSE, words, "connect_failed", secs)
     if not asked.waited and (answered.status == 429 or asked.harmless):
         return Outcome(Do.WAIT, words, held_secs=secs)
@@ -209,6 +216,6 @@ def _error_words(asked: Asked, answered: Answered) -> str:
 def _failed(asked: Asked, words: str, *, status: int = 200, unserved: bool = False) -> Outcome:
     if status == 401:
         return Outcome(Do.LOSE, words, "auth_required")
-    if asked.method in HANDSHAKE and not asked.agreed:
+    if asked.opens:
         return Outcome(Do.LOSE, words, "connect_failed", unserved=unserved)
     return Outcome(Do.FAIL, words, unserved=unserved)

@@ -6,9 +6,11 @@ The server has forgotten us, not we it: what was agreed on must come out the sam
 from __future__ import annotations
 
 import itertools
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
+import anyio
 import httpx2
 import msgspec
 
@@ -26,6 +28,8 @@ __all__ = ["NotRenewed", "Session", "begin_anew"]
 MAX_ANSWER_BYTES: Final = 256 * 1024
 """The longest answer to `initialize`, as at the first time."""
 
+RENEWAL_SECS: Final = 30.0
+
 _numbers = itertools.count(1)
 
 
@@ -34,12 +38,10 @@ class Session:
     """What a server knows us by, up to MCP 2025-11-25.
 
     id: of `Mcp-Session-Id`, None if the server keeps no session. version: what was agreed on.
-    number: tells one session from the next even when both have no id, or the same.
     """
 
     id: str | None
     version: str | None = None
-    number: int = 0
 
 
 class NotRenewed(Exception):
@@ -73,8 +75,19 @@ async def begin_anew(
     Raises:
         NotRenewed: it refused, or wants to speak another revision.
     """
-    number = next(_numbers)
-    id = f"moltis-renewal-{number}"
+    try:
+        with anyio.fail_after(RENEWAL_SECS):
+            return await _begin_anew(exchange, hello, confirmation, lost, receive)
+    except TimeoutError as fault:
+        raise NotRenewed(
+            _ended(f"has lost the session, and did not begin another within {RENEWAL_SECS:g} s")
+        ) from fault
+
+
+async def _begin_anew(
+    exchange: Exchange, hello: bytes, confirmation: bytes, lost: Session, receive: Receiver
+) -> Session:
+    id = f"moltis-renewal-{next(_numbers)}"
     params = msgspec.json.decode(hello, type=_Request).params
     message = b'{"jsonrpc":"2.0","id":"%b","method":"initialize","params":%b}' % (id.encode(), bytes(params))
     try:
@@ -83,7 +96,7 @@ async def begin_anew(
         version = _version(reply)
         if version != lost.version:
             raise NotRenewed(_ended("has lost the session, and now speaks another revision of MCP than before"))
-        session = Session(session_id, version, number)
+        session = Session(session_id, version)
         about = Outgoing(method="notifications/initialized", version=version)
         response = await exchange.send("POST", post_headers(about, session_id), confirmation)
         await discard(response)
@@ -126,12 +139,13 @@ async def _read_reply(response: httpx2.Response, id: str, receive: Receiver) -> 
 async def _reply_of_stream(response: httpx2.Response, id: str, receive: Receiver) -> bytes:
     stream = EventStream(MAX_ANSWER_BYTES)
     try:
-        async for data in response.aiter_raw():
-            for event in stream.feed(data):
-                if answers(event.data, id):
-                    return event.data
-                if event.data and event.event == "message":
-                    receive(event.data)
+        async with aclosing(response.aiter_raw()) as pieces:
+            async for data in pieces:
+                for event in stream.feed(data):
+                    if answers(event.data, id):
+                        return event.data
+                    if event.data and event.event == "message":
+                        receive(event.data)
     except EventTooLarge as fault:
         raise NotRenewed(_ended("has lost the session, and answered initialize with far too much")) from fault
     raise NotRenewed(_ended("has lost the session, and did not answer initialize"))

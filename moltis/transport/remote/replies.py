@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-__all__ = ["answers", "error_reply", "refuses_session"]
+__all__ = ["answers", "error_reply", "refuses_session", "succeeds"]
 
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 _NOTHING = msgspec.Raw()
@@ -21,9 +21,12 @@ class _Head(msgspec.Struct, gc=False):
     method: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-class _Error(msgspec.Struct, gc=False):
-    error: msgspec.Raw = _NOTHING
+class _Reply(msgspec.Struct, gc=False):
+    jsonrpc: str = ""
+    id: int | float | str | msgspec.UnsetType | None = msgspec.UNSET
     method: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    result: msgspec.Raw = _NOTHING
+    error: msgspec.Raw = _NOTHING
 
 
 class _Refusal(msgspec.Struct):
@@ -36,7 +39,7 @@ class _Refused(msgspec.Struct):
 
 _HEAD = msgspec.json.Decoder(_Head)
 _HEADS = msgspec.json.Decoder(list[_Head])
-_ERROR = msgspec.json.Decoder(_Error)
+_REPLY = msgspec.json.Decoder(_Reply)
 _REFUSED = msgspec.json.Decoder(_Refused)
 
 
@@ -58,22 +61,30 @@ def answers(message: bytes, id: int | str) -> bool:
     return any(head.method is msgspec.UNSET and _same(head.id, id) for head in heads)
 
 
+def succeeds(reply: bytes) -> bool:
+    """Whether a reply is a result and not an error. Never raises."""
+    try:
+        return bool(bytes(_REPLY.decode(reply).result))
+    except _UNREADABLE:
+        return False
+
+
 def error_reply(body: bytes, id: int) -> bytes | None:
     """Give the JSON-RPC reply that the body of an HTTP error holds, as a reply to the request of that id.
 
     None if it holds none. An error under no id or under another is an answer to this request all the same: it came as
     the answer to this POST, and a request is often refused before its id is read.
     """
-    if answers(body, id):
-        return body
     try:
-        found = _ERROR.decode(body)
+        reply = _REPLY.decode(body)
     except _UNREADABLE:
         return None
-    error = bytes(found.error)
-    if found.method is not msgspec.UNSET or not error.startswith(b"{"):
+    if reply.jsonrpc != "2.0" or reply.method is not msgspec.UNSET:
         return None
-    return b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (id, error)
+    error = bytes(reply.error)
+    if _same(reply.id, id) and (reply.result or error):
+        return body
+    return b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (id, error) if error.startswith(b"{") else None
 
 
 SESSION_CODES = frozenset({0, -32000, -32001, -32600})

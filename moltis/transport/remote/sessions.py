@@ -110,12 +110,7 @@ class Sessions:
             self._connection.start_soon(self._keep_stream)
 
     async def _keep_stream(self) -> None:
-        session = self.current
+        connection, missed = self._connection, self._missed.ring
         with self._stream:
-            self._offers_stream = await StandingStream(
-                self._connection,
-                self._exchange,
-                session,
-                on_missed=self._missed.ring,
-                on_session_lost=lambda: self._connection.start_soon(lambda: self.renew(session)),
-            ).keep()
+            stream = StandingStream(connection, self._exchange, self.current, on_missed=missed, renew=self.renew)
+            self._offers_stream = await stream.keep()

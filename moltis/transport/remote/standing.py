@@ -7,7 +7,7 @@ is its pace: never more than once a second, more and more slowly while it fails,
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import anyio
@@ -70,7 +70,7 @@ class Alarm:
 class StandingStream:
     """Keeps the GET stream of one session open.
 
-    on_missed: what was said while it was closed is lost. on_session_lost: the server does not know the session.
+    on_missed: what was said while it was closed is lost. renew: the server does not know the session any more.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class StandingStream:
         session: Session,
         *,
         on_missed: Callable[[], None],
-        on_session_lost: Callable[[], None],
+        renew: Callable[[Session], Awaitable[None]],
     ) -> None:
         self._connection = connection
         self._exchange = exchange
         self._session = session
         self._on_missed = on_missed
-        self._on_session_lost = on_session_lost
+        self._renew = renew
         self._cursor = Cursor()
         self._was_open = False
 
@@ -98,7 +98,7 @@ class StandingStream:
             if end is _End.NOT_OFFERED:
                 return False
             if end is _End.SESSION_LOST:
-                self._on_session_lost()
+                await self._renew(self._session)
                 return True
             failures = failures + 1 if end is _End.FAILED else 0
             pause = max(MIN_PAUSE_SECS, self._cursor.retry_secs, MIN_PAUSE_SECS * 2 ** min(failures - 1, 10))
@@ -133,9 +133,8 @@ class StandingStream:
 
     async def _refused(self, response: httpx2.Response) -> _End:
         status = response.status_code
-        if status == 400:
-            if self._was_open and refuses_session(await read_error(response)):
-                return _End.SESSION_LOST
+        if status == 400 and self._was_open and refuses_session(await read_error(response)):
+            return _End.SESSION_LOST
         await discard(response)
         if status == 404 and self._was_open:
             return _End.SESSION_LOST

@@ -29,7 +29,7 @@ from moltis.transport.remote.exchange import (
 )
 from moltis.transport.remote.headers import FIRST_MODERN, BadSessionId, checked_session_id, post_headers, stream_headers
 from moltis.transport.remote.incoming import Cursor, TooLarge, take_events, take_message
-from moltis.transport.remote.outcomes import HANDSHAKE, Answered, Asked, Do, Outcome, failure, media_type, outcome
+from moltis.transport.remote.outcomes import Answered, Asked, Do, Outcome, failure, media_type, outcome
 from moltis.transport.remote.renewal import Session
 from moltis.transport.remote.replies import error_reply, refuses_session
 from moltis.transport.remote.sessions import INITIALIZED, NO_SESSION, Sessions
@@ -89,19 +89,20 @@ class StreamableConnection(RemoteConnection):
         """Send a message, once more where that is harmless and may help; say whether the server just took it."""
         about = post.about
         modern = about.version is not None and about.version >= FIRST_MODERN
+        is_request = about.id is not None
         renewed = waited = False
         while True:
             while (obstacle := self._sessions.obstacle(about)) is not None:
                 await obstacle.wait()
             session = NO_SESSION if modern or about.method == "initialize" else self._sessions.current
-            asked = Asked(about.method, about.id is not None, session.id is not None, self._agreed, renewed, waited)
+            asked = Asked(about.method, is_request, modern, session.id is not None, self._agreed, renewed, waited)
             try:
                 response = await self._exchange.send("POST", post_headers(about, session.id), post.message, post)
             except NotLetIn as fault:
-                self._not_let_in(about, fault)
+                self._not_let_in(asked, about, fault)
                 return False
             except Unreachable as fault:
-                self._failed(about, failure(asked, fault.words))
+                self._failed(asked, about, failure(asked, fault.words))
                 return False
             try:
                 do = await self._take(post, asked, session, response)
@@ -121,7 +122,7 @@ class StreamableConnection(RemoteConnection):
         """Do with an answer what has to be done, except for sending again, and say what that was."""
         about = post.about
         body = await read_error(response) if response.status_code >= 400 else b""
-        reply = error_reply(body, about.id) if about.id is not None and body[:1] in b"{[ \n" else None
+        reply = error_reply(body, about.id) if body and about.id is not None else None
         found = outcome(asked, _answered(response, body, reply))
         if found.held_secs is not None:
             self._exchange.gate.close(found.held_secs)
@@ -134,10 +135,10 @@ class StreamableConnection(RemoteConnection):
                 await discard(response)
             case _:
                 await discard(response)
-                await self._refused(post, found, response.status_code)
+                await self._refused(post, asked, found, response.status_code)
         return found.do
 
-    async def _refused(self, post: Post, found: Outcome, status: int) -> None:
+    async def _refused(self, post: Post, asked: Asked, found: Outcome, status: int) -> None:
         about = post.about
         if found.unserved and self._rejected is not None and await self._rejected(post.message, about, status):
             return
@@ -145,7 +146,7 @@ class StreamableConnection(RemoteConnection):
             error = b'{"code":%d,"message":"%b"}' % (RpcCode.METHOD_NOT_FOUND, found.words.encode())
             self.receive(b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (about.id or 0, error))
         else:
-            self._failed(about, found)
+            self._failed(asked, about, found)
 
     # --- a reply
 
@@ -154,7 +155,9 @@ class StreamableConnection(RemoteConnection):
             try:
                 self._sessions.begun(checked_session_id(response.headers.get("Mcp-Session-Id")))
             except BadSessionId as fault:
-                return self.lose(Ended("handshake_failed", str(fault)))
+                self.lose(Ended("handshake_failed", str(fault)))
+                return
+            session = self._sessions.current
         cursor = Cursor()
         words = "answered something else than what it was asked"
         try:
@@ -168,13 +171,12 @@ class StreamableConnection(RemoteConnection):
             cursor.last_id = None
         except FAULTS as fault:
             words = f"broke off: {network_words(fault)}"
-        if not post.answered and cursor.last_id and session is not NO_SESSION:
+        if not post.answered and cursor.last_id and not asked.modern:
             words = await self._resume(post, cursor, session) or words
         if not post.answered:
-            self._failed(post.about, failure(asked, words + NOT_AGAIN))
-        elif not self._agreed:
+            self._failed(asked, post.about, failure(asked, words + NOT_AGAIN))
+        elif post.succeeded:
             self._agreed = True
-        return None
 
     async def _resume(self, post: Post, cursor: Cursor, session: Session) -> str:
         """Go on with a reply that broke off, until it came. Give words for why it will not come, if it does not.
@@ -209,24 +211,23 @@ class StreamableConnection(RemoteConnection):
 
     # --- failures
 
-    def _not_let_in(self, about: Outgoing, fault: NotLetIn) -> None:
+    def _not_let_in(self, asked: Asked, about: Outgoing, fault: NotLetIn) -> None:
+        if asked.opens:
+            self.lose(fault.ended or Ended("connect_failed", fault.error.message))
+            return
         if fault.ended is not None:
             self.lose(fault.ended, waits=True)
-        elif about.method in HANDSHAKE and not self._agreed:
-            return self.lose(Ended("connect_failed", fault.error.message))
         self.fail(about, fault.error)
 
-    def _failed(self, about: Outgoing, found: Outcome) -> None:
+    def _failed(self, asked: Asked, about: Outgoing, found: Outcome) -> None:
         """Let a message fail, and the connection with it where it comes to that.
 
-        A handshake that cannot be begun is told by the end of the connection alone, which knows when to try again.
+        A handshake that cannot be begun is told by the end of the connection alone, which says more.
         """
         if found.do is Do.LOSE:
-            waits = found.kind == "auth_required"
-            self.lose(Ended(found.kind, found.words, retry_after_secs=found.held_secs), waits=waits)
-            if not waits:
-                return
-        self.fail(about, self.not_ready(found.words))
+            self.lose(Ended(found.kind, found.words, retry_after_secs=found.held_secs), waits=not asked.opens)
+        if not asked.opens:
+            self.fail(about, self.not_ready(found.words))
 
 
 def _answered(response: httpx2.Response, body: bytes, reply: bytes | None) -> Answered:

@@ -1,0 +1,280 @@
+"""One login of a person, from finding out whom to ask to tokens that are kept. Single use.
+
+A callback is acted upon once, and only if it is the answer to this very login; whatever else arrives changes nothing.
+State and verifier are random, differ, and are in memory only, for as long as this runs.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import anyio
+from msgspec.structs import replace
+
+from moltis.http.fetch import Fetcher
+from moltis.http.origins import read_url, shown_host
+from moltis.oauth import pages
+from moltis.oauth.authorize import Authorization, authorization_request, scope_to_ask
+from moltis.oauth.callback import Callback, check_callback, parse_callback
+from moltis.oauth.decisions import LOGIN_SECS
+from moltis.oauth.discovery import Discovered, Discovery
+from moltis.oauth.endpoint import TokenEndpoint
+from moltis.oauth.identity import become_client
+from moltis.oauth.jobs import Log, abandoned, again
+from moltis.oauth.keeper import Keeper
+from moltis.oauth.model import Challenge, Client, ClientConfig, OAuthProblem, Record
+
+OnCallback = Callable[[str], Awaitable[pages.Page]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """What a login needs of this machine.
+
+    listen: where the browser comes back to, as `loopback.listen`.
+    open_browser: says whether a browser was started; must not raise.
+    """
+
+    listen: Callable[[int, OnCallback], AbstractAsyncContextManager[str]]
+    open_browser: Callable[[str], Awaitable[bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a login is for.
+
+    challenge: what the server said last, if anything.
+    granted: for more scope than before: what was asked for or granted before.
+    """
+
+    challenge: Challenge | None = None
+    granted: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What all logins at one server have in common.
+
+    wall: seconds since the epoch. token: 256 random bits, URL-safe. secrets: told values that must not be shown.
+    on_change: told when there is another URL, or another reason why not.
+    """
+
+    server: str
+    config: ClientConfig
+    keeper: Keeper
+    discovery: Discovery
+    fetcher: Fetcher
+    ports: Ports
+    wall: Callable[[], float]
+    token: Callable[[], str]
+    secrets: Callable[[Iterable[str]], None]
+    on_change: Callable[[], None]
+    log: Log
+
+
+class Flow:
+    """A login, from `run` to its end.
+
+    prepared: there is a URL, or there will be none.
+    note: why a callback was refused, if one was.
+    posted: it has come to a request that may have had an effect at the other side.
+    """
+
+    def __init__(self, means: Means, ask: Ask) -> None:
+        self.prepared = anyio.Event()
+        self.problem: OAuthProblem | None = None
+        self.note: str | None = None
+        self.posted = False
+        self.shown = False
+        self.asked: str | None = None
+        """The scope that was asked for."""
+        self._means = means
+        self._ask = ask
+        self._request: Authorization | None = None
+        self._answer: str | OAuthProblem | None = None
+        self._answered = anyio.Event()
+        self._settled = anyio.Event()
+
+    @property
+    def url(self) -> str | None:
+        """Where the person logs in, while that is waited for."""
+        return self._request.url if self._request is not None and not self._settled.is_set() else None
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is over, with `problem` or without."""
+        return self._settled.is_set()
+
+    async def run(self) -> None:
+        """Log in.
+
+        Raises:
+            OAuthProblem: it came to nothing.
+        """
+        try:
+            await self._run()
+        except OAuthProblem as problem:
+            self._settle(problem)
+        finally:
+            self._settle(abandoned())  # unless it is settled
+        if self.problem is not None:
+            raise again(self.problem)
+
+    def awaits(self, state: str) -> bool:
+        """Whether a callback with this state is an answer to this login."""
+        if self._request is None or self._settled.is_set():
+            return False
+        return hmac.compare_digest(_bytes(state), _bytes(self._request.state))
+
+    async def complete(self, callback: Callback) -> None:
+        """Take what the browser came back with, and wait until it has come to tokens that are kept.
+
+        Raises:
+            OAuthProblem: it is no answer to this login (which goes on), or the login came to nothing.
+        """
+        request = self._request
+        if request is None or not self.awaits(callback.state):
+            raise unknown_callback()
+        if self._answered.is_set():
+            raise OAuthProblem("this login has had its answer already; each counts once")
+        try:
+            self._answer = check_callback(
+                callback, state=request.state, issuer=request.issuer, iss_supported=request.iss_supported
+            )
+        except OAuthProblem as problem:
+            if problem.kind != "denied":
+                self.note = problem.message
+                self._means.on_change()
+                raise
+            self._answer = problem
+        self._answered.set()
+        if callback.code is not None:
+            self._means.secrets([callback.code])
+        await self._settled.wait()
+        if self.problem is not None:
+            raise again(self.problem)
+
+    # --- the steps
+
+    async def _run(self) -> None:
+        means = self._means
+        record = means.keeper.record
+        found = await means.discovery.discover(self._ask.challenge, prefer=record and record.key.issuer)
+        base = await means.keeper.settle(found)
+        async with self._listening(base.client) as redirect_uri:
+            # Settled within the block: the page that a callback waits for is delivered as it ends.
+            try:
+                await self._log_in(found, base, redirect_uri)
+            except OAuthProblem as problem:
+                self._settle(problem)
+            else:
+                self._settle(None)
+
+    async def _log_in(self, found: Discovered, base: Record, redirect_uri: str) -> None:
+        means, server = self._means, found.server
+        scope = scope_to_ask(means.config, self._ask.challenge, found.resource, server, granted=self._ask.granted)
+        client = await self._become_client(found, base.client, redirect_uri, scope)
+        await means.keeper.keep_client(base, client)
+        state, verifier = means.token(), means.token()
+        means.secrets([secret for secret in (state, verifier, client.client_secret) if secret])
+        request = authorization_request(
+            server,
+            client,
+            redirect_uri=redirect_uri,
+            scope=scope,
+            resource=found.resource_id,
+            state=state,
+            verifier=verifier,
+        )
+        self.asked = scope
+        code = await self._answer_to(request)
+        tokens = await TokenEndpoint(means.fetcher, server, client, wall=means.wall).exchange(
+            code, verifier, redirect_uri, found.resource_id, asked_scope=scope
+        )
+        kept = client if client.source == "registered" else None
+        # Until a refresh has shown otherwise, refresh tokens count as replaced by each use.
+        await means.keeper.keep(replace(base, client=kept, tokens=tokens, rotates=True))
+
+    @asynccontextmanager
+    async def _listening(self, known: Client | None) -> AsyncIterator[str]:
+        """Wait for the browser at the configured port, or where the known client said that it would, or anywhere."""
+        port = self._means.config.callback_port
+        registered = read_url(known.redirect_uri) if known is not None and known.redirect_uri is not None else None
+        async with AsyncExitStack() as stack:
+            if port == 0 and registered is not None:
+                try:
+                    yield await stack.enter_async_context(self._means.ports.listen(registered.port, self._called_back))
+                    return
+                except OAuthProblem:
+                    pass  # taken by now: the client is registered anew, for another port
+            yield await stack.enter_async_context(self._means.ports.listen(port, self._called_back))
+
+    async def _become_client(
+        self, found: Discovered, known: Client | None, redirect_uri: str, scope: str | None
+    ) -> Client:
+        means = self._means
+        self.posted = True
+        try:
+            return await become_client(
+                means.fetcher,
+                means.config,
+                found.server,
+                known,
+                redirect_uri=redirect_uri,
+                scope=scope,
+                wall=means.wall,
+            )
+        except OAuthProblem as problem:
+            if found.assumed and problem.kind != "outage":
+                host = shown_host(found.server.issuer)
+                raise OAuthProblem(
+                    f"{host} wants a login (401) and does not say how: check url and headers in moltis.toml, "
+                    "or set auth_url, token_url and client_id there"
+                ) from problem
+            raise
+
+    async def _answer_to(self, request: Authorization) -> str:
+        """Show the URL and wait for the code."""
+        means = self._means
+        self._request = request
+        self.shown = True
+        self.prepared.set()
+        means.on_change()
+        with anyio.move_on_after(LOGIN_SECS):
+            opened = await means.ports.open_browser(request.url)
+            means.log.info("login_awaited", server=means.server, at=shown_host(request.url), browser=opened)
+            await self._answered.wait()
+        if isinstance(self._answer, OAuthProblem):
+            raise self._answer
+        if self._answer is None:
+            why = f"; the last answer was refused: {self.note}" if self.note is not None else ""
+            raise OAuthProblem(f"the login was not completed within {LOGIN_SECS / 60:g} min{why}", kind="expired")
+        return self._answer
+
+    async def _called_back(self, target: str) -> pages.Page:
+        """Answer the browser."""
+        try:
+            await self.complete(parse_callback(target))
+        except OAuthProblem as problem:
+            return pages.failure(problem.kind, self._means.server)
+        return pages.success(self._means.server)
+
+    def _settle(self, problem: OAuthProblem | None) -> None:
+        if not self._settled.is_set():
+            self.problem = problem
+            self._settled.set()
+            self.prepared.set()
+            self._request = None
+            self._answer = None
+
+
+def unknown_callback() -> OAuthProblem:
+    """Give what is said to an answer that nobody waits for."""
+    return OAuthProblem("no login is waiting for this: it is over, or it was begun elsewhere")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")

@@ -1,0 +1,330 @@
+"""What is held of one login: in memory, and on disk, where other processes of this user hold it too.
+
+Memory is what counts while this runs: what cannot be written is used all the same. A refresh token goes to the issuer
+that gave it and to nobody else, is presented by one process at a time, and is lost only if that issuer says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+from msgspec.structs import replace
+
+from moltis.http.fetch import Fetcher
+from moltis.http.origins import canonical_resource, shown_host
+from moltis.oauth.authorize import scope_to_ask
+from moltis.oauth.authserver import manual_endpoints
+from moltis.oauth.decisions import newer, presentable
+from moltis.oauth.discovery import Discovered, Discovery
+from moltis.oauth.endpoint import TokenEndpoint
+from moltis.oauth.grants import expired
+from moltis.oauth.identity import NOWHERE, become_client, client_of
+from moltis.oauth.jobs import Log
+from moltis.oauth.model import Challenge, Client, ClientConfig, Key, OAuthProblem, Record, Tokens
+from moltis.oauth.store import StoreProblem, TokenStore, fingerprint
+
+REVOKE_SECS = 5.0
+"""For giving tokens back when a server is removed. Somebody waits for that."""
+
+NOT_KNOWN_THERE = frozenset({"invalid_client", "unauthorized_client"})
+"""What an authorization server says of a client that it does not know any more (RFC 6749 section 5.2)."""
+
+T = TypeVar("T")
+
+
+class Keeper:
+    """Holds one login.
+
+    secrets: told values that must not be shown from now on.
+    """
+
+    def __init__(
+        self,
+        server: str,
+        url: str,
+        config: ClientConfig,
+        store: TokenStore,
+        fetcher: Fetcher,
+        discovery: Discovery,
+        *,
+        wall: Callable[[], float],
+        secrets: Callable[[Iterable[str]], None],
+        log: Log,
+    ) -> None:
+        self.record: Record | None = None
+        self.looked = False
+        self._server = server
+        self._resource = canonical_resource(url)
+        self._config = config
+        self._store = store
+        self._fetcher = fetcher
+        self._discovery = discovery
+        self._wall = wall
+        self._secrets = secrets
+        self._log = log
+        self._resource_id = self._resource if config.manual else None
+        """What tokens are asked for; None until the server was asked what it calls itself."""
+        self._obtained: Tokens | None = None
+        self._spent: str | None = None
+        """The refresh token, by fingerprint, that is not presented again."""
+        self._left: str | None = None
+        """The issuer that the server names no more: what is on disk of it stays there."""
+        self._warned = ""
+
+    @property
+    def tokens(self) -> Tokens | None:
+        return self.record.tokens if self.record is not None else None
+
+    @property
+    def obtained(self) -> Tokens | None:
+        """The tokens that this process got, not found; they may be held no more."""
+        return self._obtained
+
+    @property
+    def refreshable(self) -> bool:
+        """Whether there is a refresh token that may be presented, as far as is known without looking."""
+        tokens = self.tokens
+        return (
+            tokens is not None and tokens.refresh_token is not None and fingerprint(tokens.refresh_token) != self._spent
+        )
+
+    # --- finding
+
+    async def look(self) -> None:
+        """See whether another process has left something newer on disk, or this one in an earlier life."""
+        found = await self._guarded(self._find)
+        self.looked = True
+        if found is None or found.key.issuer == self._left:
+            return
+        if self.record is None or newer(found.tokens, self.tokens):
+            self._hold(found)
+
+    def _find(self) -> Record | None:
+        if not self._config.manual:
+            found = self._store.find(self._resource, self._config.client_id)
+            return found if found is not None and not found.server.manual else None
+        server = manual_endpoints(self._config)
+        found = self._store.load(Key(self._resource, server.issuer, self._config.client_id))
+        return found and replace(found, server=server)
+
+    async def moved(self, challenge: Challenge | None) -> bool:
+        """Say whether the server names other authorization servers than the one that what is held belongs to.
+
+        If it cannot be asked, or says nothing that can be believed, it has not moved: its own issuer may be asked still.
+        """
+        if self._config.manual or self.record is None:
+            return False
+        issuer = self.record.key.issuer
+        try:
+            found = await self._discovery.find_resource(challenge)
+        except OAuthProblem:
+            return False
+        if found is not None and issuer not in found.authorization_servers:
+            return True
+        self._resource_id = found.resource if found is not None else self._resource
+        return False
+
+    def leave(self) -> None:
+        """Hold nothing any more of an issuer that the server has left. Its own file stays, under its own key."""
+        assert self.record is not None
+        self._log.warning("authorization_server_changed", server=self._server, old=shown_host(self.record.key.issuer))
+        self._left = self.record.key.issuer
+        self.record = None
+        self._resource_id = None
+
+    async def settle(self, found: Discovered) -> Record:
+        """Give what is known of a login at the authorization server that was found, to be completed.
+
+        Raises:
+            OAuthProblem: the configured client belongs to another one.
+        """
+        key = Key(self._resource, found.server.issuer, self._config.client_id)
+        if self._left == key.issuer:
+            self._left = None
+        known = self.record
+        if known is None or known.key != key:
+            known = await self._guarded(partial(self._store.load, key))
+        if known is None and self._config.client_id is not None and not self._config.manual:
+            await self._check_belongs(found.server.issuer)
+        self._resource_id = found.resource_id
+        if known is None:
+            return Record(key=key, server=found.server)
+        return replace(known, server=found.server)
+
+    async def _check_belongs(self, issuer: str) -> None:
+        """See that a configured client has not been used at another issuer: who registered it there meant that one."""
+        other = await self._guarded(self._find)
+        if other is not None and other.key.issuer != issuer:
+            raise OAuthProblem(
+                f"{shown_host(self._resource)} now names {shown_host(issuer)} as its authorization server, and "
+                f"oauth.client_id belongs to {shown_host(other.key.issuer)}: nothing of it is sent there; if that is "
+                "right, set auth_url and token_url in moltis.toml"
+            )
+
+    # --- getting
+
+    async def refresh(self) -> None:
+        """Present the refresh token, or find that another process has done so.
+
+        Raises:
+            OAuthProblem: `denied`: it is good for nothing, and held no more; anything else: it is kept.
+        """
+        assert self.record is not None
+        await self._discovery.look_around()
+        resource = await self._identifier()
+        if self.record is None:
+            raise OAuthProblem("it has another authorization server now", kind="denied")
+        key = self.record.key
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self._store.lock(key))
+            except StoreProblem as problem:
+                self._warn("login_not_locked", problem)
+            found = await self._guarded(partial(self._store.load, key))
+            if found is not None and newer(found.tokens, self.tokens):
+                self._hold(found)
+                return
+            await self._present(self.record, resource)
+
+    async def _present(self, record: Record, resource: str) -> None:
+        tokens, client = record.tokens, client_of(self._config, record, self._wall())
+        if tokens is None or tokens.refresh_token is None:
+            raise OAuthProblem("there is no refresh token", kind="denied")
+        mark = fingerprint(tokens.refresh_token)
+        interrupted = await self._guarded(partial(self._store.interrupted, record.key))
+        if not presentable(mark, interrupted=interrupted, rotates=record.rotates):
+            await self._drop(record)
+            raise OAuthProblem("a refresh was interrupted, and it is not known how it ended", kind="denied")
+        if client is None:
+            await self._drop(record)
+            raise OAuthProblem("the client that the login was made with is not known any more", kind="denied")
+        await self._guarded(partial(self._store.begin_refresh, record.key, mark), write=True)
+        try:
+            got = await TokenEndpoint(self._fetcher, record.server, client, wall=self._wall).refresh(tokens, resource)
+        except OAuthProblem as problem:
+            await self._guarded(partial(self._store.end_refresh, record.key), write=True)
+            if problem.kind != "denied" or not await self._superseded(record):
+                if problem.kind == "denied":
+                    await self._drop(record, client_too=problem.code in NOT_KNOWN_THERE)
+                raise
+            return
+        # Whether this issuer replaces refresh tokens shows each time. Until it has, it counts as one that does.
+        rotates = got.refresh_token != tokens.refresh_token
+        await self.keep(replace(record, tokens=got, rotates=rotates))
+        self._log.info("token_refreshed", server=self._server, issuer=shown_host(record.key.issuer))
+
+    async def _superseded(self, record: Record) -> bool:
+        """Say whether another process has logged in or refreshed meanwhile, and hold what it got."""
+        found = await self._guarded(partial(self._store.load, record.key))
+        if found is None or not newer(found.tokens, record.tokens):
+            return False
+        self._hold(found)
+        return True
+
+    async def _drop(self, record: Record, *, client_too: bool = False) -> None:
+        """Forget a refresh token that is over. An access token lives out its life: it may still be good."""
+        tokens = record.tokens
+        if tokens is None:
+            return
+        if tokens.refresh_token is not None:
+            self._spent = fingerprint(tokens.refresh_token)
+        left = None if expired(tokens, self._wall()) else replace(tokens, refresh_token=None)
+        await self._save(replace(record, tokens=left, client=None if client_too else record.client))
+
+    async def forget_refused(self, sent: str) -> None:
+        """Forget an access token that its server has refused, when nothing can renew it any more."""
+        record = self.record
+        if record is not None and record.tokens is not None and record.tokens.authorization == sent:
+            await self._save(replace(record, tokens=None))
+
+    async def grant(self, challenge: Challenge | None, granted: str | None) -> None:
+        """Get a token for ourselves, with nobody logging in (RFC 6749 section 4.4).
+
+        granted: as in `scope_to_ask`.
+
+        Raises:
+            OAuthProblem: none was given.
+        """
+        found = await self._discovery.discover(challenge, prefer=self.record and self.record.key.issuer)
+        base = await self.settle(found)
+        scope = scope_to_ask(self._config, challenge, found.resource, found.server, granted=granted)
+        client = await become_client(
+            self._fetcher, self._config, found.server, base.client, redirect_uri=NOWHERE, scope=scope, wall=self._wall
+        )
+        endpoint = TokenEndpoint(self._fetcher, found.server, client, wall=self._wall)
+        tokens = await endpoint.client_credentials(scope, found.resource_id)
+        await self.keep(replace(base, tokens=tokens, rotates=True))
+        self._log.info("token_granted", server=self._server, issuer=shown_host(base.key.issuer))
+
+    async def _identifier(self) -> str:
+        """Give what to ask tokens for. It is not on disk: after a start the server is asked what it calls itself."""
+        if self._resource_id is None:
+            found = await self._discovery.find_resource(None)
+            assert self.record is not None
+            if found is not None and self.record.key.issuer not in found.authorization_servers:
+                self.leave()
+                return self._resource
+            self._resource_id = found.resource if found is not None else self._resource
+        return self._resource_id
+
+    # --- keeping
+
+    async def keep(self, record: Record) -> None:
+        """Hold what was just obtained, and save it."""
+        self._obtained = record.tokens
+        await self._save(record)
+
+    async def keep_client(self, record: Record, client: Client) -> None:
+        """Save a registration, unless tokens are kept that belong to an earlier one."""
+        if record.tokens is None and client.source == "registered" and client != record.client:
+            await self._guarded(partial(self._store.save, replace(record, client=client)), write=True)
+
+    async def forget(self) -> None:
+        """Delete the login here, and give its tokens back (RFC 7009), as far as that works."""
+        if not self.looked:
+            await self.look()
+        record, self.record = self.record, None
+        if record is None:
+            return
+        await self._guarded(partial(self._store.delete, record.key), write=True)
+        client = client_of(self._config, record, self._wall())
+        if record.tokens is None or client is None:
+            return
+        with anyio.move_on_after(REVOKE_SECS):
+            try:
+                await self._discovery.look_around()
+            except OAuthProblem:
+                return
+            endpoint = TokenEndpoint(self._fetcher, record.server, client, wall=self._wall)
+            if record.tokens.refresh_token is not None:
+                await endpoint.revoke(record.tokens.refresh_token, "refresh_token")
+            await endpoint.revoke(record.tokens.access_token, "access_token")
+
+    def _hold(self, record: Record) -> None:
+        self.record = record
+        tokens, client = record.tokens, record.client
+        values = (tokens and tokens.access_token, tokens and tokens.refresh_token, client and client.client_secret)
+        self._secrets([value for value in values if value])
+
+    async def _save(self, record: Record) -> None:
+        self._hold(record)
+        await self._guarded(partial(self._store.save, record), write=True)
+
+    async def _guarded(self, work: Callable[[], T], *, write: bool = False) -> T | None:
+        """Do something on disk, on a thread; what cannot be done is said in the log. A write that began is done."""
+        try:
+            with anyio.CancelScope(shield=write):
+                return await anyio.to_thread.run_sync(work)
+        except StoreProblem as problem:
+            self._warn("login_not_saved" if write else "login_not_loaded", problem)
+            return None
+
+    def _warn(self, what: str, problem: StoreProblem) -> None:
+        if problem.message != self._warned:
+            self._warned = problem.message
+            self._log.warning(what, server=self._server, problem=problem.message)

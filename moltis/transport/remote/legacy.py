@@ -1,0 +1,307 @@
+"""HTTP+SSE (MCP 2024-11-05, Transports): one stream that a GET opens, and messages posted to where it says.
+
+A POST is only taken; what it asks for is answered on the stream. The one rule is that no request waits for what cannot
+come: one whose POST was not taken fails at once, and with the stream the connection is over.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from typing import Final
+from urllib.parse import urljoin
+
+import anyio
+import httpx2
+import msgspec
+
+from moltis.errors import RpcCode
+from moltis.http.origins import read_url, same_origin
+from moltis.http.words import network_words
+from moltis.transport import Ended, Notices, Outgoing, Receiver
+from moltis.transport.remote.base import Endpoint, Post, RemoteConnection
+from moltis.transport.remote.events import EventStream, EventTooLarge
+from moltis.transport.remote.exchange import (
+    FAULTS,
+    Exchange,
+    NotLetIn,
+    Unreachable,
+    discard,
+    held_secs,
+    leads,
+    read_error,
+)
+from moltis.transport.remote.headers import post_headers, stream_headers
+from moltis.transport.remote.outcomes import HANDSHAKE, Answered, Asked, Do, Outcome, failure, media_type, outcome
+from moltis.transport.remote.replies import error_reply
+
+__all__ = ["LegacyConnection"]
+
+ENDPOINT_SECS: Final = 10.0
+"""From the GET until the server has said where messages go. Servers say it with the first bytes."""
+MAX_SENDING: Final = 64
+"""POSTs of calls at once, of the client's 100 connections: some servers hold a POST until the call is done."""
+MAX_WAITING: Final = 2048
+"""Requests without a reply; twice what a session has. The oldest of more has had one that was not seen as such."""
+LINGER_SECS: Final = 1.0
+"""For the rest of a POST whose request is answered already."""
+UNLIMITED: Final = frozenset({"ping", "subscriptions/listen", *HANDSHAKE})
+"""What waits behind no calls."""
+INITIALIZED: Final = "notifications/initialized"
+GONE: Final = frozenset({404, 410})
+
+_REPLY = re.compile(rb'\{"jsonrpc":"2\.0","id":(\d{1,18}),"(?:result|error)":')
+_REPLY_END = re.compile(rb',"jsonrpc":"2\.0","id":(\d{1,18})\}\Z')
+REPLY_END_BYTES: Final = 64
+
+
+class LegacyConnection(RemoteConnection):
+    """One connection by HTTP+SSE."""
+
+    def __init__(self, endpoint: Endpoint, receive: Receiver, notices: Notices) -> None:
+        super().__init__(endpoint, receive, notices)
+        self._exchange = Exchange(endpoint, self.client)
+        self._posting: Exchange | None = None
+        self._located = anyio.Event()
+        self._agreed = False
+        self._confirming: anyio.Event | None = None
+        self._waiting: dict[int, tuple[Post, anyio.Event]] = {}
+        self._slots = anyio.Semaphore(MAX_SENDING, fast_acquire=True)
+
+    async def located(self) -> bool:
+        """Wait until the server has said where messages go. False: the connection is over without that."""
+        async with anyio.create_task_group() as tasks:
+
+            async def until_lost() -> None:
+                await self.wait_lost()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(until_lost)
+            await self._located.wait()
+            tasks.cancel_scope.cancel()
+        return self._located.is_set()
+
+    # --- the stream
+
+    async def serve(self) -> None:
+        asked = Asked("GET", is_request=True)
+        try:
+            response = await self._exchange.send("GET", stream_headers(None, None))
+        except NotLetIn as fault:
+            return self.lose(fault.ended or Ended("connect_failed", fault.error.message))
+        except Unreachable as fault:
+            return self.lose(Ended("connect_failed", fault.words))
+        try:
+            found = outcome(asked, _answered(response))
+            if found.do is Do.TAKE_EVENTS:
+                await self._listen(response)
+            else:
+                words = found.words or f"answered GET with {media_type(response.headers.get('Content-Type'))}"
+                self.lose(Ended(found.kind or "connect_failed", words, retry_after_secs=found.held_secs))
+        finally:
+            await response.aclose()
+
+    async def _listen(self, response: httpx2.Response) -> None:
+        stream = EventStream(self.endpoint.limits.max_message_bytes)
+        words = "ended its event stream"
+        with anyio.CancelScope(deadline=anyio.current_time() + ENDPOINT_SECS) as patience:
+            try:
+                async for data in response.aiter_raw():
+                    if self._hear(stream, data) and patience.deadline != math.inf:
+                        patience.deadline = math.inf
+            except FAULTS as fault:
+                words = f"lost its event stream: {network_words(fault)}"
+        if patience.cancelled_caught:
+            words = f"did not say within {ENDPOINT_SECS:g} s where messages go"
+        self.lose(Ended("disconnected" if self._located.is_set() else "connect_failed", words))
+
+    def _hear(self, stream: EventStream, data: bytes) -> bool:
+        """Take the next bytes of the stream, and say whether it is known where messages go."""
+        try:
+            events = stream.feed(data)
+        except EventTooLarge as fault:
+            events = fault.events
+            self.endpoint.on_oversized(1)
+        for event in events:
+            if event.event == "message" and event.data:
+                self._received(event.data)
+            elif event.event == "endpoint" and self._posting is None:
+                self._locate(event.data)
+        return self._located.is_set()
+
+    def _locate(self, said: bytes) -> None:
+        """Take note of where messages go: the origin of the stream, or nowhere."""
+        try:
+            url = urljoin(self.endpoint.url, said.decode("ascii"))
+            parts = read_url(url)
+        except ValueError:
+            parts = None
+        if parts is None or parts.userinfo or not same_origin(url, self.endpoint.url):
+            self.lose(Ended("connect_failed", "wants messages sent to another origin, or to no URL at all"))
+            return
+        self._posting = Exchange(replace(self.endpoint, url=url), self.client)
+        self._located.set()
+
+    def _received(self, message: bytes) -> None:
+        self.receive(message)
+        for id in _replied_ids(message):
+            post, answered = self._waiting.pop(id, (None, None))
+            if post is not None and answered is not None:
+                post.answered = True
+                post.settle()
+                post.scope.deadline = anyio.current_time() + LINGER_SECS
+                answered.set()
+
+    # --- messages
+
+    def sending(self, post: Post) -> None:
+        if post.about.method == INITIALIZED:
+            self._confirming = anyio.Event()
+
+    async def carry(self, post: Post) -> None:
+        await self._located.wait()
+        if post.about.method == INITIALIZED:
+            await self._confirm(post)
+            return
+        while self._confirming is not None and post.about.method not in HANDSHAKE:
+            await self._confirming.wait()
+        if post.about.id is None:
+            await self._send(post)
+        else:
+            await self._ask_and_wait(post, post.about.id)
+
+    async def _confirm(self, post: Post) -> None:
+        """Send `notifications/initialized`; all else waits, because servers refuse what they see before it."""
+        self._agreed = True
+        try:
+            await self._send(post)
+        finally:
+            confirming, self._confirming = self._confirming, None
+            if confirming is not None:
+                confirming.set()
+
+    async def _ask_and_wait(self, post: Post, id: int) -> None:
+        answered = anyio.Event()
+        self._wait_for(post, id, answered)
+        try:
+            if post.about.method in UNLIMITED:
+                taken = await self._send(post)
+            else:
+                async with self._slots:
+                    taken = await self._send(post)
+            if taken:
+                await answered.wait()
+        finally:
+            if self._waiting.get(id, (None, None))[0] is post:
+                del self._waiting[id]
+
+    def _wait_for(self, post: Post, id: int, answered: anyio.Event) -> None:
+        self._waiting[id] = (post, answered)
+        if len(self._waiting) > MAX_WAITING:
+            oldest, _ = self._waiting.pop(next(iter(self._waiting)))
+            oldest.scope.cancel()
+
+    async def _send(self, post: Post) -> bool:
+        """Post a message, and say whether the server took it. If not, that is dealt with already."""
+        assert self._posting is not None
+        about = post.about
+        waited = False
+        while True:
+            asked = Asked(about.method, about.id is not None, agreed=self._agreed, waited=waited)
+            try:
+                response = await self._posting.send("POST", post_headers(about, None), post.message, post)
+            except NotLetIn as fault:
+                self._not_let_in(about, fault)
+                return False
+            except Unreachable as fault:
+                self._failed(post, failure(asked, fault.words))
+                return False
+            if response.is_success:
+                await discard(response)
+                return True
+            body = await read_error(response)
+            reply = None if about.id is None else error_reply(body, about.id)
+            found = outcome(asked, _answered(response, reply))
+            if found.held_secs is not None:
+                self._posting.gate.close(found.held_secs)
+            if found.do is not Do.WAIT:
+                self._refused(post, found, response.status_code, reply)
+                return False
+            waited = True
+
+    def _refused(self, post: Post, found: Outcome, status: int, reply: bytes | None) -> None:
+        about = post.about
+        if found.do is Do.DELIVER and reply is not None:
+            self.receive(reply)
+        elif found.do is Do.UNKNOWN_METHOD:
+            error = b'{"code":%d,"message":"%b"}' % (RpcCode.METHOD_NOT_FOUND, found.words.encode())
+            self.receive(b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (about.id or 0, error))
+        else:
+            self._failed(post, found)
+            if status in GONE and self._agreed:
+                self.lose(Ended("disconnected", f"has forgotten the connection (HTTP {status})"), waits=True)
+
+    def _not_let_in(self, about: Outgoing, fault: NotLetIn) -> None:
+        if fault.ended is not None:
+            self.lose(fault.ended, waits=True)
+        elif about.method in HANDSHAKE and not self._agreed:
+            self.lose(Ended("connect_failed", fault.error.message))
+            return
+        self.fail(about, fault.error)
+
+    def _failed(self, post: Post, found: Outcome) -> None:
+        """Let a message fail, and the connection with it where it comes to that.
+
+        A handshake that cannot be begun is told by the end of the connection alone, which knows when to try again.
+        """
+        if post.answered:
+            return  # the reply was faster than what became of the POST
+        if found.do is Do.LOSE:
+            waits = found.kind == "auth_required"
+            self.lose(Ended(found.kind, found.words, retry_after_secs=found.held_secs), waits=waits)
+            if not waits:
+                return
+        self.fail(post.about, self.not_ready(found.words))
+
+
+def _answered(response: httpx2.Response, reply: bytes | None = None) -> Answered:
+    return Answered(
+        response.status_code,
+        media_type(response.headers.get("Content-Type")),
+        retry_after_secs=held_secs(response),
+        leads=leads(response),
+        reply=reply is not None,
+        compressed=response.headers.get("Content-Encoding", "identity").lower() != "identity",
+    )
+
+
+class _Head(msgspec.Struct, gc=False):
+    id: int | float | str | None = None
+    method: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_HEAD = msgspec.json.Decoder(_Head)
+_HEADS = msgspec.json.Decoder(list[_Head])
+
+
+def _replied_ids(message: bytes) -> list[int]:
+    """Give the ids of the requests that a message, or a batch, replies to. Never raises."""
+    # As the common servers write it. A key so near to an end of the object is the object's own, not a payload's.
+    found = _REPLY.match(message)
+    if found is None and message.startswith((b'{"result":', b'{"error":')):
+        found = _REPLY_END.search(message[-REPLY_END_BYTES:])
+    if found is not None:
+        return [int(found[1])]
+    try:
+        heads = _HEADS.decode(message) if message.lstrip(b" \t\r\n")[:1] == b"[" else [_HEAD.decode(message)]
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return []
+    return [id for head in heads if head.method is msgspec.UNSET and (id := _our_id(head.id)) is not None]
+
+
+def _our_id(given: float | str | None) -> int | None:
+    """Some servers echo 7 as "7" or 7.0."""
+    if isinstance(given, str):
+        return int(given) if given.isascii() and given.isdecimal() and len(given) < 20 else None
+    return int(given) if given is not None and given == given // 1 else None

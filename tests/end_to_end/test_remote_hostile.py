@@ -1,0 +1,175 @@
+"""What a remote server sends without end, or sends elsewhere, costs the daemon little and the other servers nothing."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import Daemon, RpcError, wait_until
+from processes import resident_bytes
+from remote_harness import Browser, Place, place_in, remote
+
+MIB = 1 << 20
+FLOODS = ("endless_json", "gzip_bomb", "endless_line", "endless_events", "endless_headers")
+
+
+@pytest.fixture
+def place(folder: Path) -> Iterator[Place]:
+    with place_in(folder) as place:
+        yield place
+
+
+class Resident:
+    """The most a daemon has held while this was open."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._pids = daemon.own_pids()
+        self.before = self.most = resident_bytes(self._pids)
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> Resident:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.02):
+            self.most = max(self.most, resident_bytes(self._pids))
+
+    @property
+    def growth(self) -> int:
+        return self.most - self.before
+
+
+def call_times(daemon: Daemon, server: str, secs: float) -> list[float]:
+    """Call a server for so long, one call after another, and give how long each took."""
+    times = []
+    with daemon.connect() as client:
+        end = time.monotonic() + secs
+        while time.monotonic() < end:
+            began = time.monotonic()
+            client.call("mcp.call", server=server, tool="echo", arguments={"message": "x"})
+            times.append(time.monotonic() - began)
+            time.sleep(0.01)
+    return times
+
+
+@pytest.mark.parametrize("mode", ["modern", "legacy"])
+@pytest.mark.parametrize("flood", FLOODS)
+def test_an_answer_without_end_fails_its_call_and_grows_nothing(
+    daemon: Daemon, place: Place, flood: str, mode: str
+) -> None:
+    evil, other = place.evil(mode), place.evil()
+    daemon.write({"s": remote(evil.url, request_timeout_secs=3.0), "other": remote(other.url)})
+    daemon.start().wait_all()
+    assert daemon.text("s", "echo", message="x") == "x"
+    with Resident(daemon) as held:
+        errors: list[RpcError] = []
+
+        def call() -> None:
+            try:
+                daemon.call("s", flood)
+            except RpcError as error:
+                errors.append(error)
+
+        caller = threading.Thread(target=call)
+        began = time.monotonic()
+        caller.start()
+        times = call_times(daemon, "other", 1.5)
+        caller.join(20)
+    print(f"\n{flood}: {time.monotonic() - began:.1f} s, grew {held.growth / MIB:.0f} MiB")
+    assert [e.data["server"] for e in errors] == ["s"]
+    assert held.growth < 48 * MIB
+    assert max(times) < 0.5
+    wait_until("the flood is hung up on", lambda: evil.events("hung up", tool=flood) or flood == "gzip_bomb")
+    assert daemon.text("s", "echo", message="x") == "x"
+    assert {status["restarts"] for status in daemon.rpc("mcp.list")} == {0}
+
+
+def test_a_body_that_drips_is_given_up_at_the_deadline_of_the_call(daemon: Daemon, place: Place) -> None:
+    evil = place.evil()
+    daemon.write({"s": remote(evil.url, request_timeout_secs=1.0)})
+    daemon.start().wait_for("s", "ready")
+    began = time.monotonic()
+    with pytest.raises(RpcError) as late:
+        daemon.call("s", "drip", secs=30)
+    assert late.value.code == -32006
+    assert time.monotonic() - began < 2.5
+    assert daemon.text("s", "echo", message="x") == "x"
+
+
+def test_a_page_instead_of_an_answer_fails_the_call_and_is_shown_nowhere(daemon: Daemon, place: Place) -> None:
+    evil, portal = place.evil(), place.evil("login-page")
+    daemon.write({"s": remote(evil.url), "portal": remote(portal.url)})
+    daemon.start().wait_for("s", "ready")
+    with pytest.raises(RpcError) as failed:
+        daemon.call("s", "html")
+    assert "content-type" in failed.value.message.lower()
+    assert daemon.wait_for("portal", "backoff")["last_error"]["message"]
+    assert daemon.stop() == 0
+    for text in (str(failed.value), daemon.log.read_text(), daemon.said()):
+        assert "sk-page-secret" not in text
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("to", ["http://127.0.0.1:{port}/mcp", "file:///etc/passwd", "http://169.254.169.254/"])
+def test_a_redirect_off_the_origin_is_not_followed(daemon: Daemon, place: Place, status: int, to: str) -> None:
+    elsewhere = place.evil()
+    evil = place.evil(f"redirect={status}:{to.format(port=elsewhere.port)}")
+    daemon.write({"s": remote(evil.url, headers={"Authorization": "Bearer sk-mine"})})
+    shown = daemon.start().wait_for("s", "backoff")["last_error"]["message"]
+    assert "redirect" in shown
+    assert elsewhere.events("request") == []
+    assert "sk-mine" not in shown
+
+
+def test_waiting_for_a_login_or_for_a_dead_authorization_server_disturbs_nobody(daemon: Daemon, place: Place) -> None:
+    calm, busy = place.http_server(), place.http_server()
+    beat = {"heartbeat_interval_secs": 0.2, "heartbeat_timeout_secs": 1.0}
+    browser = Browser(daemon.folder, "--only-record")
+    quiet = {"calm": remote(calm.url), "busy": remote(busy.url)}
+    daemon.write(quiet, mcp=beat, daemon={"browser_command": browser.argv})
+    daemon.start().wait_all()
+    alone = call_times(daemon, "calm", 2.0)
+    beats_alone = beats(daemon, ("calm", "busy"), 1.0)
+
+    hostile = place.hostile("honest", "issuer-dead")
+    waiting = {mode: remote(said["url"]) for mode, said in hostile.said.items()}
+    daemon.write({**quiet, **waiting}, mcp=beat, daemon={"browser_command": browser.argv})
+    daemon.rpc("daemon.reload")
+    wait_until("one waits for a person", lambda: daemon.status("honest")["auth_url"])
+    wait_until("one has nobody to ask", lambda: daemon.status("issuer-dead")["auth_state"] == "failed", within=20)
+    slow = threading.Thread(target=lambda: daemon.call("busy", "slow", secs=3))
+    slow.start()
+    among = call_times(daemon, "calm", 2.0)
+    beats_among = beats(daemon, ("calm", "busy"), 0.8)
+    slow.join(10)
+    before, after = (statistics.median(times) * 1e3 for times in (alone, among))
+    print(f"\na call: {before:.2f} ms alone, {after:.2f} ms beside the others, {after / before:.2f} times as long")
+    print(f"heartbeats a second: {beats_alone} alone, {beats_among} beside the others")
+    assert after / before < 1.5
+    assert max(among) < 0.5
+    assert min(beats_among.values()) >= 2
+    states = daemon.states()
+    assert (states["calm"], states["busy"], states["honest"]) == ("ready", "ready", "awaiting_auth")
+    assert {daemon.status(name)["restarts"] for name in quiet} == {0}
+    assert len(browser.opened()) == 1
+
+
+def beats(daemon: Daemon, servers: tuple[str, ...], secs: float) -> dict[str, float]:
+    """Count the heartbeats that are answered in so many seconds, for each second."""
+    seen: dict[str, set[str]] = {name: set() for name in servers}
+    end = time.monotonic() + secs
+    while time.monotonic() < end:
+        for name in servers:
+            seen[name].add(daemon.status(name)["last_heartbeat_at"])
+        time.sleep(0.02)
+    return {name: round((len(times) - 1) / secs, 1) for name, times in seen.items()}

@@ -1,0 +1,204 @@
+"""A remote server goes and comes: the next call works, once, and nothing is sent again that may have run."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from harness import Daemon, RpcError, wait_until
+from remote_harness import Place, free_port, place_in, remote
+
+NOT_READY = -32005
+SLOW_START = {"restart_backoff_secs": 0.2, "restart_backoff_max_secs": 0.5, "max_restart_attempts": 1000}
+
+
+@pytest.fixture
+def place(folder: Path) -> Iterator[Place]:
+    with place_in(folder) as place:
+        yield place
+
+
+def since(daemon: Daemon, server: str) -> tuple[int, int]:
+    """Give what a disturbance would change in another server's status."""
+    status = daemon.status(server)
+    return status["restarts"], status["attempts"]
+
+
+@pytest.mark.parametrize("protocol", ["auto", "legacy"])
+def test_after_an_upstream_has_restarted_the_next_call_works_once(daemon: Daemon, place: Place, protocol: str) -> None:
+    server, other = place.http_server(), place.evil()
+    daemon.write({"s": remote(server.url, protocol=protocol), "other": remote(other.url)})
+    daemon.start().wait_all()
+    assert daemon.text("s", "count") == "1"
+    server.restart()
+    assert daemon.text("s", "count") == "1", "a new process counts from 1"
+    assert len(server.events("ran", tool="count")) == 2
+    assert daemon.status("s")["state"] == "ready"
+    assert since(daemon, "s") == since(daemon, "other") == (0, 0)
+
+
+def test_a_call_to_an_upstream_that_is_away_fails_at_once_and_the_next_works(daemon: Daemon, place: Place) -> None:
+    server = place.http_server()
+    beat = {"heartbeat_interval_secs": 60.0, "heartbeat_timeout_secs": 10.0}
+    daemon.write({"s": remote(server.url)}, mcp=beat)
+    daemon.start().wait_for("s", "ready")
+    server.kill()
+    began = time.monotonic()
+    with pytest.raises(RpcError) as refused:
+        daemon.call("s", "count")
+    assert time.monotonic() - began < 2
+    assert refused.value.code == NOT_READY
+    assert daemon.status("s")["state"] == "ready", "one failed POST does not condemn a server"
+    server.start()
+    assert daemon.text("s", "count") == "1"
+    assert since(daemon, "s") == (0, 0)
+
+
+def test_an_upstream_that_stays_away_is_noticed_by_the_heartbeat_and_found_again(daemon: Daemon, place: Place) -> None:
+    server, other = place.http_server(), place.evil()
+    beat = {"heartbeat_interval_secs": 0.2, "heartbeat_timeout_secs": 0.5, "heartbeat_max_missed": 3}
+    daemon.write({"s": remote(server.url), "other": remote(other.url)}, mcp={**SLOW_START, **beat})
+    daemon.start().wait_all()
+    server.kill()
+    daemon.wait_for("s", "backoff", "starting")
+    server.start()
+    daemon.wait_for("s", "ready")
+    assert daemon.text("s", "echo", message="x") == "x"
+    assert since(daemon, "other") == (0, 0)
+
+
+@pytest.mark.parametrize("forget", [1, 3])
+def test_a_forgotten_session_is_begun_anew_and_the_call_runs_once(daemon: Daemon, place: Place, forget: int) -> None:
+    server = place.evil("legacy", f"forget={forget}")
+    daemon.write({"s": remote(server.url)})
+    daemon.start().wait_for("s", "ready")
+    assert [daemon.text("s", "count") for _ in range(7)] == list("1234567")
+    assert len(server.events("request", mcp="initialize")) == 1 + 6 // forget
+    assert since(daemon, "s") == (0, 0)
+
+
+def test_calls_that_find_the_session_gone_together_begin_one_new_one(daemon: Daemon, place: Place) -> None:
+    server = place.http_server()
+    daemon.write({"s": remote(server.url, protocol="legacy")})
+    daemon.start().wait_for("s", "ready")
+    server.restart()
+    results: list[str] = []
+    threads = [threading.Thread(target=lambda: results.append(daemon.text("s", "count"))) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(map(int, results)) == list(range(1, 11))
+    refused = server.events("request", method="POST", status=404)
+    begun = [e for e in server.events("request", method="POST") if "mcp-protocol-version" not in e]
+    assert 1 <= len(refused) <= 10
+    assert len(begun) == 2, "one initialize before the restart and one after"
+
+
+def test_a_port_that_opens_late_is_found(daemon: Daemon, place: Place) -> None:
+    port, other = free_port(), place.evil()
+    daemon.write({"s": remote(f"http://127.0.0.1:{port}/mcp"), "other": remote(other.url)}, mcp=SLOW_START)
+    daemon.start().wait_for("other", "ready")
+    status = daemon.wait_for("s", "backoff")
+    assert "refused" in status["last_error"]["message"]
+    server = place.evil(port=port)
+    daemon.wait_for("s", "ready")
+    assert daemon.text("s", "echo", message="x") == "x"
+    assert len(server.events("ran")) == 1
+    assert since(daemon, "other") == (0, 0)
+
+
+def test_streams_dropped_every_two_seconds_lose_no_answer_and_double_none(daemon: Daemon, place: Place) -> None:
+    server = place.evil("legacy", "drop=2")
+    daemon.write({"s": remote(server.url)})
+    daemon.start().wait_for("s", "ready")
+    began = time.monotonic()
+    assert daemon.text("s", "later", secs=5, message="it came") == "it came"
+    assert time.monotonic() - began >= 5
+    assert daemon.text("s", "count") == "1"
+    assert [e["tool"] for e in server.events("ran")] == ["later", "count"]
+    opened = [e["at"] for e in server.events("request", method="GET")]
+    spent = time.monotonic() - began
+    assert 2 < len(opened) <= 2 * spent + 4, "at most one attempt a second, for each of the two streams"
+    assert since(daemon, "s") == (0, 0)
+
+
+def test_an_older_server_whose_stream_ends_is_connected_to_again(daemon: Daemon, place: Place) -> None:
+    server = place.evil("old-sse", "drop=2")
+    daemon.write({"s": {"url": server.url, "transport": "sse"}}, mcp=SLOW_START)
+    daemon.start().wait_for("s", "ready")
+    daemon.wait_for("s", "backoff", "starting", within=5)
+    daemon.wait_for("s", "ready")
+    assert daemon.text("s", "echo", message="x") == "x"
+
+
+@pytest.mark.parametrize("after", ["1", "date"])
+def test_a_call_that_was_refused_for_now_is_sent_again_when_the_server_says(
+    daemon: Daemon, place: Place, after: str
+) -> None:
+    server = place.evil()
+    daemon.write({"s": remote(server.url)})
+    daemon.start().wait_for("s", "ready")
+    began = time.time()
+    # A date has whole seconds: this one is between 1 and 2 s away.
+    value = format_datetime(datetime.fromtimestamp(int(began) + 2, UTC), usegmt=True) if after == "date" else after
+    assert daemon.text("s", "busy", status=429, retry_after=value, message="at last") == "at last"
+    assert 0.9 <= time.time() - began < 4
+    calls = server.events("request", mcp="tools/call")
+    assert len(calls) == 2
+    assert len(server.events("ran", tool="busy")) == 1
+    assert since(daemon, "s") == (0, 0)
+
+
+def test_a_call_that_may_have_run_is_not_sent_again(daemon: Daemon, place: Place) -> None:
+    server = place.evil()
+    daemon.write({"s": remote(server.url)})
+    daemon.start().wait_for("s", "ready")
+    for tool, arguments in {
+        "busy": {"status": 503, "retry_after": "1"},
+        "refuse": {"status": 500},
+        "reset": {},
+        "truncate": {},
+    }.items():
+        with pytest.raises(RpcError) as failed:
+            daemon.call("s", tool, **arguments)
+        assert failed.value.code == NOT_READY, tool
+        assert failed.value.data["server"] == "s"
+        called = [e for e in server.events("request", mcp="tools/call") if e["headers"].get("Mcp-Name") == tool]
+        assert len(called) <= 1, tool
+        wait_until("the next call works", lambda: daemon.text("s", "echo", message="x") == "x")
+    assert len(server.events("request", mcp="tools/call")) == 4 + len(server.events("ran", tool="echo"))
+    assert since(daemon, "s") == (0, 0)
+
+
+@pytest.mark.parametrize(("status", "after", "least", "most"), [
+    (503, "2", 1.9, 6),
+    (429, "2", 1.9, 6),
+    (503, "", 0, 6),
+    (503, "-5", 0, 6),
+    (503, "soon", 0, 6),
+])  # fmt: skip
+def test_a_server_that_asks_to_be_left_alone_is_started_when_it_says(
+    daemon: Daemon, place: Place, status: int, after: str, least: float, most: float
+) -> None:
+    server = place.evil(f"busy={status}:{after}:1")
+    daemon.write({"s": remote(server.url)}, mcp=SLOW_START)
+    began = time.time()
+    daemon.start().wait_for("s", "ready")
+    first, second = [e["at"] for e in server.events("request")][:2]
+    assert least <= second - first
+    assert time.time() - began < most + 2
+
+
+def test_no_server_is_left_alone_for_longer_than_an_hour(daemon: Daemon, place: Place) -> None:
+    server = place.evil("busy=503:1000000000:1000")
+    daemon.write({"s": remote(server.url)}, mcp=SLOW_START)
+    status = daemon.start().wait_for("s", "backoff")
+    assert len(server.events("request")) == 1
+    ahead = datetime.fromisoformat(status["next_retry_at"]) - datetime.now(UTC)
+    assert 3500 < ahead.total_seconds() <= 3601

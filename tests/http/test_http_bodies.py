@@ -1,0 +1,135 @@
+"""A body is read as it was sent, up to a limit, and costs no more than that."""
+
+from __future__ import annotations
+
+import gzip
+import resource
+import time
+from collections.abc import AsyncIterator
+
+import anyio
+import anyio.lowlevel
+import httpx2
+import pytest
+from scripted_http import CHUNKED, OK, Script, ending, repeating, serving
+
+from moltis.http.bodies import PIECES_IN_A_ROW, BodyEncoded, BodyTooLarge, collect, in_turn, read_capped
+from moltis.http.clients import server_client
+
+
+async def body_of(script: Script, limit: int) -> bytes:
+    async with serving(script) as server, server_client(None) as client:
+        request = client.build_request("POST", f"http://127.0.0.1:{server.port}/", content=b"{}")
+        response = await client.send(request, stream=True)
+        try:
+            with anyio.fail_after(20):
+                return await read_capped(response, limit)
+        finally:
+            assert response.is_closed
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        OK + b"Content-Length: 5\r\n\r\nabcde",
+        CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+        OK + b"\r\nabcde",
+        OK + b"Content-Encoding: identity\r\nContent-Length: 5\r\n\r\nabcde",
+        OK + b"Content-Encoding: \r\nContent-Length: 5\r\n\r\nabcde",
+    ],
+)
+async def test_a_body_of_just_the_limit_is_read(answer: bytes) -> None:
+    assert await body_of(ending(answer), 5) == b"abcde"
+    with pytest.raises(BodyTooLarge, match="longer than 4 bytes"):
+        await body_of(ending(answer), 4)
+
+
+async def test_an_announced_length_over_the_limit_is_refused_before_it_is_sent() -> None:
+    with pytest.raises(BodyTooLarge):
+        await body_of(repeating(OK + b"Content-Length: 1000000\r\n\r\n", b"", 0.01), 1000)
+
+
+async def test_an_endless_body_is_refused_within_little_memory() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(BodyTooLarge):
+        await body_of(repeating(CHUNKED, b"10000\r\n" + b"x" * 65536 + b"\r\n"), 4 * 1024 * 1024)
+    with pytest.raises(BodyTooLarge):
+        await body_of(repeating(OK + b"\r\n", b"x" * 65536), 4 * 1024 * 1024)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024, "KiB"
+
+
+@pytest.mark.parametrize("encoding", [b"gzip", b"GZIP", b"br", b"deflate", b"zstd", b"identity, gzip", b"unknown"])
+async def test_a_compressed_body_is_refused_unread(encoding: bytes) -> None:
+    bomb = gzip.compress(bytes(50_000_000))
+    head = OK + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (encoding, len(bomb))
+    with pytest.raises(BodyEncoded):
+        await body_of(ending(head + bomb), 1_000_000)
+
+
+async def test_a_body_that_breaks_off_is_no_body() -> None:
+    with pytest.raises(httpx2.RemoteProtocolError):
+        await body_of(ending(OK + b"Content-Length: 5\r\n\r\nabc"), 100)
+
+
+async def test_a_body_in_a_million_pieces_leaves_the_loop_to_others() -> None:
+    longest = 0.0
+
+    async def watch() -> None:
+        nonlocal longest
+        while True:
+            began = time.perf_counter()
+            await anyio.lowlevel.checkpoint()
+            longest = max(longest, time.perf_counter() - began)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        with pytest.raises(BodyTooLarge):
+            await body_of(repeating(CHUNKED, b"1\r\nx\r\n" * 11_000), 50_000)
+        tasks.cancel_scope.cancel()
+    assert longest < 0.1, "s; without turns it is 0.3 s"
+
+
+async def test_turns_are_given_after_a_number_of_pieces() -> None:
+    turns = 0
+    done = False
+
+    async def other() -> None:
+        nonlocal turns
+        while not done:
+            turns += 1
+            await anyio.lowlevel.checkpoint()
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(10 * PIECES_IN_A_ROW):
+            yield b"x"
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(other)
+        assert await collect(pieces(), 10**6) == b"x" * 10 * PIECES_IN_A_ROW
+        done = True
+    assert 10 <= turns <= 12
+
+
+async def test_a_source_that_is_left_early_is_closed() -> None:
+    closed = False
+
+    async def pieces() -> AsyncIterator[bytes]:
+        nonlocal closed
+        try:
+            while True:
+                yield b"x"
+        finally:
+            closed = True
+
+    turns = in_turn(pieces())
+    assert await anext(turns) == b"x"
+    await turns.aclose()
+    assert closed
+
+
+@pytest.mark.parametrize("announced", ["", "x", "-1", "١", "9" * 5000])
+async def test_a_strange_length_says_nothing(announced: str) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"abc"
+
+    assert await collect(pieces(), 3, announced) == b"abc"
