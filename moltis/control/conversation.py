@@ -16,7 +16,7 @@ from moltis.control import jsonrpc
 from moltis.control.api import CallHandle, DaemonApi
 from moltis.control.events import Subscription
 from moltis.control.registry import Registry
-from moltis.transport.frames import Framer
+from moltis.transport.frames import JOIN_BYTES, Framer
 from moltis.transport.wire import PeerConn, call_later
 
 log = logs.get("moltis.control")
@@ -217,7 +217,11 @@ class Conversation:
                 log.warning("control_client_dropped", pid=self.peer_pid, reason="slow_reader")
                 self.abort()
                 return
-            self._conn.write(reply + b"\n")
+            if len(reply) <= JOIN_BYTES:
+                self._conn.write(reply + b"\n")
+            else:
+                self._conn.write(reply)
+                self._conn.write(b"\n")
         if self._lines or self._half_closed:
             self._pump_later()
 

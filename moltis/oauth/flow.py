@@ -161,8 +161,7 @@ class Flow:
 
     async def _run(self) -> None:
         means = self._means
-        record = means.keeper.record
-        found = await means.discovery.discover(self._ask.challenge, prefer=record and record.key.issuer)
+        found = await means.discovery.discover(self._ask.challenge, prefer=means.keeper.issuer)
         base = await means.keeper.settle(found)
         async with self._listening(base.client) as redirect_uri:
             # Settled within the block: the page that a callback waits for is delivered as it ends.

@@ -81,6 +81,11 @@ class Keeper:
         return self.record.tokens if self.record is not None else None
 
     @property
+    def issuer(self) -> str | None:
+        """Whom what is held belongs to."""
+        return self.record.key.issuer if self.record is not None else None
+
+    @property
     def obtained(self) -> Tokens | None:
         """The tokens that this process got, not found; they may be held no more."""
         return self._obtained
@@ -115,7 +120,7 @@ class Keeper:
     async def moved(self, challenge: Challenge | None) -> bool:
         """Say whether the server names other authorization servers than the one that what is held belongs to.
 
-        If it cannot be asked, or says nothing that can be believed, it has not moved: its own issuer may be asked still.
+        If it cannot be asked, or says nothing that can be believed, it has not: its issuer may be asked still.
         """
         if self._config.manual or self.record is None:
             return False
@@ -250,7 +255,7 @@ class Keeper:
         Raises:
             OAuthProblem: none was given.
         """
-        found = await self._discovery.discover(challenge, prefer=self.record and self.record.key.issuer)
+        found = await self._discovery.discover(challenge, prefer=self.issuer)
         base = await self.settle(found)
         scope = scope_to_ask(self._config, challenge, found.resource, found.server, granted=granted)
         client = await become_client(
@@ -317,12 +322,13 @@ class Keeper:
 
     async def _guarded(self, work: Callable[[], T], *, write: bool = False) -> T | None:
         """Do something on disk, on a thread; what cannot be done is said in the log. A write that began is done."""
+        result: T | None = None
         try:
             with anyio.CancelScope(shield=write):
-                return await anyio.to_thread.run_sync(work)
+                result = await anyio.to_thread.run_sync(work)
         except StoreProblem as problem:
             self._warn("login_not_saved" if write else "login_not_loaded", problem)
-            return None
+        return result
 
     def _warn(self, what: str, problem: StoreProblem) -> None:
         if problem.message != self._warned:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 BOM: Final = b"\xef\xbb\xbf"
+JOIN_BYTES: Final = 64 * 1024
+"""Up to here it is cheaper to copy a message for its newline's sake than to write twice."""
 
 
 class Framer:

@@ -17,7 +17,7 @@ import anyio
 from moltis.config.plan import Limits, StdioLaunch
 from moltis.transport import PLAIN, ConnectionClosed, Ended, Notices, OpenFailed, Outgoing, Receiver, exit_words
 from moltis.transport.containment import Warden
-from moltis.transport.frames import Framer, StderrLines
+from moltis.transport.frames import JOIN_BYTES, Framer, StderrLines
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost
 from moltis.transport.wire import (
     Cancellable,
@@ -40,8 +40,6 @@ HALF_CLOSED_SECS: Final = 0.5
 """A server closes its streams a moment before it exits; one that lives on after this long is of no use any more."""
 MIN_STALL_SECS: Final = 1.0
 MAX_BUFFERED_BYTES: Final = 64 * 1024 * 1024
-JOIN_BYTES: Final = 64 * 1024
-"""Up to here it is cheaper to copy a message for its newline's sake than to write twice."""
 DRAIN_BYTES: Final = 1024 * 1024
 """What is still read after the exit: all that a pipe can hold, while a grandchild may be writing for ever."""
 DROPPED_REPORT_SECS: Final = 1.0

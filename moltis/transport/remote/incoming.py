@@ -65,7 +65,8 @@ async def take_message(response: httpx2.Response, connection: RemoteConnection, 
     except BodyTooLarge as fault:
         connection.endpoint.on_oversized(1)
         raise TooLarge from fault
-    _hand_on(body, connection, post)
+    if body:
+        _hand_on(body, connection, post)
 
 
 async def take_events(

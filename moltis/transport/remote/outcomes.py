@@ -178,16 +178,16 @@ def media_type(content_type: str | None) -> str:
 def _succeeded(asked: Asked, answered: Answered) -> Outcome:
     if not asked.is_request:
         return Outcome(Do.ACCEPT)
+    if answered.status in (202, 204):
+        if asked.method == "server/discover":
+            return Outcome(Do.UNKNOWN_METHOD, f"HTTP {answered.status}")
+        return _failed(asked, f"took {asked.method} with HTTP {answered.status} and will not answer it")
     if answered.compressed:
         return _failed(asked, "answered with a compressed body, which was not asked for")
     if answered.content_type == "application/json":
         return Outcome(Do.TAKE_MESSAGE)
     if answered.content_type == "text/event-stream":
         return Outcome(Do.TAKE_EVENTS)
-    if answered.status in (202, 204):
-        if asked.method == "server/discover":
-            return Outcome(Do.UNKNOWN_METHOD, f"HTTP {answered.status}")
-        return _failed(asked, f"took {asked.method} with HTTP {answered.status} and will not answer it")
     return _failed(asked, f"answered with an unexpected content-type: {answered.content_type or 'none'}")
 
 

@@ -1,0 +1,23 @@
+"""How a login stands, as far as it cannot be seen from what is held."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Standing:
+    """What went wrong and has not been put right.
+
+    problem: why it does not work; makes the state `failed`.
+    held: why no login begins by itself any more, until a person begins one.
+    refused: the Authorization value that the server refused last with a 401.
+    """
+
+    problem: str | None = None
+    held: str | None = None
+    refused: str | None = None
+
+    def recovered(self) -> None:
+        """What is held now is good, as far as anybody knows."""
+        self.problem = self.held = None

@@ -1,0 +1,327 @@
+"""What an answer means, as a table."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moltis.transport.remote.outcomes import (
+    Answered,
+    Asked,
+    Do,
+    Outcome,
+    failure,
+    media_type,
+    outcome,
+    redirect_target,
+    redirect_words,
+)
+from moltis.transport.remote.replies import answers, error_reply, refuses_session, succeeds
+
+CALL = Asked("tools/call", True)
+LIST = Asked("tools/list", True)
+IN_SESSION = Asked("tools/call", True, session=True)
+NOTE = Asked("notifications/cancelled", False)
+CONFIRM = Asked("notifications/initialized", False, session=True)
+DISCOVER = Asked("server/discover", True, modern=True, agreed=False)
+INITIALIZE = Asked("initialize", True, agreed=False)
+HEARTBEAT = Asked("server/discover", True, modern=True)
+
+JSON = "application/json"
+EVENTS = "text/event-stream"
+
+TABLE: list[tuple[Asked, Answered, Do]] = [
+    # what is taken
+    (CALL, Answered(200, JSON), Do.TAKE_MESSAGE),
+    (CALL, Answered(200, EVENTS), Do.TAKE_EVENTS),
+    (CALL, Answered(201, JSON), Do.TAKE_MESSAGE),
+    (CALL, Answered(200, "text/html"), Do.FAIL),
+    (CALL, Answered(200, ""), Do.FAIL),
+    (CALL, Answered(200, JSON, compressed=True), Do.FAIL),
+    (CALL, Answered(202), Do.FAIL),
+    (CALL, Answered(202, JSON), Do.FAIL),
+    (NOTE, Answered(202), Do.ACCEPT),
+    (NOTE, Answered(204), Do.ACCEPT),
+    (NOTE, Answered(200, "text/html"), Do.ACCEPT),
+    # a session that is lost, once
+    (IN_SESSION, Answered(404), Do.RENEW),
+    (IN_SESSION, Answered(404, reply=True), Do.RENEW),
+    (IN_SESSION, Answered(400, no_session=True), Do.RENEW),
+    (IN_SESSION, Answered(400, no_session=True, reply=True), Do.RENEW),
+    (IN_SESSION, Answered(400, reply=True), Do.DELIVER),
+    (CONFIRM, Answered(404), Do.RENEW),
+    (Asked("tools/call", True, session=True, renewed=True), Answered(404), Do.FAIL),
+    (Asked("tools/call", True, session=True, renewed=True), Answered(404, reply=True), Do.DELIVER),
+    (CALL, Answered(404), Do.FAIL),
+    (CALL, Answered(400, no_session=True), Do.FAIL),
+    # an overloaded server
+    (CALL, Answered(429, retry_after_secs=5), Do.WAIT),
+    (NOTE, Answered(429, retry_after_secs=5), Do.WAIT),
+    (CALL, Answered(503, retry_after_secs=5), Do.FAIL),
+    (LIST, Answered(503, retry_after_secs=5), Do.WAIT),
+    (CONFIRM, Answered(503, retry_after_secs=5), Do.WAIT),
+    (HEARTBEAT, Answered(503, retry_after_secs=5), Do.WAIT),
+    (Asked("ping", True), Answered(503, retry_after_secs=5), Do.WAIT),
+    (Asked("resources/read", True), Answered(503, retry_after_secs=5), Do.WAIT),
+    (Asked("prompts/get", True), Answered(503, retry_after_secs=5), Do.WAIT),
+    (Asked("resources/templates/list", True), Answered(503, retry_after_secs=5), Do.WAIT),
+    (Asked("resources/subscribe", True), Answered(503, retry_after_secs=5), Do.FAIL),
+    (Asked("tools/call", True, waited=True), Answered(429, retry_after_secs=5), Do.FAIL),
+    (CALL, Answered(429), Do.FAIL),
+    (LIST, Answered(503), Do.FAIL),
+    (CALL, Answered(500, retry_after_secs=5), Do.FAIL),
+    (INITIALIZE, Answered(429, retry_after_secs=5), Do.LOSE),
+    (DISCOVER, Answered(503, retry_after_secs=5), Do.LOSE),
+    (INITIALIZE, Answered(503), Do.LOSE),
+    # JSON-RPC at another status
+    (CALL, Answered(400, reply=True), Do.DELIVER),
+    (CALL, Answered(404, reply=True), Do.DELIVER),
+    (CALL, Answered(403, reply=True), Do.DELIVER),
+    (CALL, Answered(500, reply=True), Do.DELIVER),
+    (DISCOVER, Answered(400, reply=True), Do.DELIVER),
+    (INITIALIZE, Answered(400, reply=True), Do.DELIVER),
+    (CALL, Answered(401, reply=True), Do.LOSE),
+    # servers that do not know what they are asked
+    (DISCOVER, Answered(400), Do.UNKNOWN_METHOD),
+    (DISCOVER, Answered(404), Do.UNKNOWN_METHOD),
+    (DISCOVER, Answered(405), Do.UNKNOWN_METHOD),
+    (DISCOVER, Answered(500), Do.UNKNOWN_METHOD),
+    (DISCOVER, Answered(202), Do.UNKNOWN_METHOD),
+    (HEARTBEAT, Answered(404), Do.UNKNOWN_METHOD),
+    (DISCOVER, Answered(502), Do.LOSE),
+    (DISCOVER, Answered(200, "text/html"), Do.LOSE),
+    (INITIALIZE, Answered(404), Do.LOSE),
+    (INITIALIZE, Answered(500), Do.LOSE),
+    (INITIALIZE, Answered(301, leads="redirects to x"), Do.LOSE),
+    (HEARTBEAT, Answered(502), Do.FAIL),
+    # the rest
+    (CALL, Answered(400), Do.FAIL),
+    (CALL, Answered(403), Do.FAIL),
+    (CALL, Answered(500), Do.FAIL),
+    (CALL, Answered(301, leads="redirects to x"), Do.FAIL),
+    (CALL, Answered(304), Do.FAIL),
+    (NOTE, Answered(500), Do.FAIL),
+    (CALL, Answered(401), Do.LOSE),
+    (NOTE, Answered(401), Do.LOSE),
+]
+
+
+@pytest.mark.parametrize(("asked", "answered", "do"), TABLE)
+def test_what_follows_an_answer(asked: Asked, answered: Answered, do: Do) -> None:
+    found = outcome(asked, answered)
+    assert found.do is do
+    assert (found.kind != "") == (do is Do.LOSE)
+    if do in (Do.FAIL, Do.LOSE):
+        assert found.words
+
+
+def test_a_refused_login_is_no_failure_to_connect() -> None:
+    assert outcome(INITIALIZE, Answered(401)).kind == "auth_required"
+    assert outcome(INITIALIZE, Answered(500)).kind == "connect_failed"
+    assert failure(INITIALIZE, "w") == Outcome(Do.LOSE, "w", "connect_failed")
+    assert failure(CALL, "w") == Outcome(Do.FAIL, "w")
+
+
+def test_how_long_to_wait_is_passed_on() -> None:
+    assert outcome(CALL, Answered(503, retry_after_secs=7)).held_secs == 7
+    assert outcome(INITIALIZE, Answered(503, retry_after_secs=7)).held_secs == 7
+    assert outcome(CALL, Answered(500, retry_after_secs=7)).held_secs is None
+
+
+@pytest.mark.parametrize("status", [400, 404, 405])
+def test_another_way_is_looked_for_only_where_the_request_was_not_understood(status: int) -> None:
+    assert outcome(INITIALIZE, Answered(status)).unserved
+    assert outcome(DISCOVER, Answered(status)).unserved
+    assert not outcome(INITIALIZE, Answered(status, reply=True)).unserved
+    assert not outcome(NOTE, Answered(status)).unserved
+    assert not outcome(INITIALIZE, Answered(500)).unserved
+
+
+@given(
+    st.builds(Asked, st.sampled_from(["tools/call", "completion/complete"]), st.just(True), renewed=st.booleans()),
+    st.builds(
+        Answered,
+        st.integers(200, 599),
+        st.sampled_from([JSON, EVENTS, "text/html", ""]),
+        st.none() | st.floats(0, 1e9),
+        reply=st.booleans(),
+        no_session=st.booleans(),
+        compressed=st.booleans(),
+    ),
+)
+def test_what_may_have_run_is_sent_again_only_when_the_server_did_not_look_at_it(
+    asked: Asked, answered: Answered
+) -> None:
+    if outcome(asked, answered).do in (Do.RENEW, Do.WAIT):
+        assert answered.status in (400, 404, 429)
+
+
+# --- redirects
+
+URL = "https://example.com/mcp?key=SECRET"
+
+
+@pytest.mark.parametrize(
+    ("status", "location", "target"),
+    [
+        (307, "/mcp/", "https://example.com/mcp/"),
+        (308, "https://example.com/other#x", "https://example.com/other"),
+        (308, "https://EXAMPLE.com:443/other", "https://EXAMPLE.com:443/other"),
+        (307, "https://evil.example/mcp", None),
+        (307, "http://example.com/mcp", None),
+        (307, "https://example.com:444/mcp", None),
+        (307, "//evil.example/mcp", None),
+        (307, "file:///etc/passwd", None),
+        (307, "javascript:alert(1)", None),
+        (307, "https://example.com@evil.example/", None),
+        (307, "https://[::1", None),
+        (307, "", None),
+        (307, None, None),
+        (301, "/mcp/", None),
+        (302, "/mcp/", None),
+        (303, "/mcp/", None),
+    ],
+)
+def test_only_redirects_within_the_origin_that_keep_the_method_are_followed(
+    status: int, location: str | None, target: str | None
+) -> None:
+    assert redirect_target(status, location, URL, authorized=False, hops=0) == target
+    assert redirect_target(status, location, URL, authorized=True, hops=0) is None
+    assert redirect_target(status, location, URL, authorized=False, hops=3) is None
+
+
+def test_a_redirect_is_told_without_what_it_holds() -> None:
+    assert redirect_words("https://other.example/p?token=T", URL) == (
+        "redirects to other.example; if that is the server, put that URL into moltis.toml"
+    )
+    assert redirect_words("/elsewhere?token=T", URL) == (
+        "redirects to another path of example.com; put that URL into moltis.toml"
+    )
+    assert "an unreadable address" in redirect_words("https://[::1", URL)
+
+
+@pytest.mark.parametrize(
+    ("field", "kind"),
+    [
+        ("application/json", "application/json"),
+        (" Text/Event-Stream;charset=utf-8", "text/event-stream"),
+        ("text/html\x1b[31m", ""),
+        ("x" * 100 + "/y", ""),
+        (None, ""),
+        ("json", ""),
+    ],
+)
+def test_a_media_type_is_plain_or_nothing(field: str | None, kind: str) -> None:
+    assert media_type(field) == kind
+
+
+# --- replies
+
+REPLIES = [
+    b'{"jsonrpc":"2.0","id":7,"result":{}}',
+    b'{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":"m"}}',
+    b'{"result":{"id":8,"method":"x"},"jsonrpc":"2.0","id":7}',
+    b'{"error":{},"jsonrpc":"2.0","id":7}',
+    b' {"id" : 7, "result":{"method":1}, "jsonrpc":"2.0"}',
+    b'{"jsonrpc":"2.0","id":"7","result":{}}',
+    b'{"jsonrpc":"2.0","id":7.0,"result":{}}',
+    b'[{"jsonrpc":"2.0","method":"x"},{"jsonrpc":"2.0","id":7,"result":{}}]',
+    b'{"jsonrpc":"2.0","result":"\\ud83d","id":7}',
+    b'{"jsonrpc":"2.0","result":"\xff","id":7}',
+]
+OTHERS = [
+    b'{"jsonrpc":"2.0","id":70,"result":{}}',
+    b'{"jsonrpc":"2.0","id":7,"method":"ping"}',
+    b'{"jsonrpc":"2.0","method":"notifications/progress","params":{"id":7}}',
+    b'{"result":{"x":1},"jsonrpc":"2.0","id":77}',
+    b'{"jsonrpc":"2.0","id":"seven","result":{}}',
+    b'{"jsonrpc":"2.0","id":null,"error":{}}',
+    b'{"jsonrpc":"2.0","error":{}}',
+    b'{"jsonrpc":"2.0","id":7.5,"result":{}}',
+    b"",
+    b"[]",
+    b"{",
+    b"7",
+]
+
+
+@pytest.mark.parametrize("message", REPLIES)
+def test_a_reply_is_recognized_however_it_is_written(message: bytes) -> None:
+    assert answers(message, 7)
+
+
+@pytest.mark.parametrize("message", OTHERS)
+def test_what_is_no_reply_is_not_taken_for_one(message: bytes) -> None:
+    assert not answers(message, 7)
+
+
+def test_a_reply_to_an_id_of_text_is_recognized() -> None:
+    assert answers(b'{"jsonrpc":"2.0","id":"own-1","result":{}}', "own-1")
+    assert answers(b'{"result":{},"id":"own-1","jsonrpc":"2.0"}', "own-1")
+    assert not answers(b'{"jsonrpc":"2.0","id":1,"result":{}}', "own-1")
+
+
+@given(st.binary(max_size=200))
+def test_nothing_raises_whatever_the_bytes(data: bytes) -> None:
+    answers(data, 7)
+    error_reply(data, 7)
+    refuses_session(data)
+    succeeds(data)
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5),
+    lambda inner: st.dictionaries(st.sampled_from(["id", "method", "jsonrpc", "result", "x"]), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(JSON_VALUES, st.booleans(), st.booleans())
+def test_the_short_cuts_agree_with_reading_all_of_it(payload: object, compact: bool, mine: bool) -> None:
+    id = 7 if mine else 8
+    reply = {"result": payload, "jsonrpc": "2.0", "id": id}
+    separators = (",", ":") if compact else (", ", ": ")
+    for message in (reply, {"jsonrpc": "2.0", "id": id, "result": payload}):
+        assert answers(json.dumps(message, separators=separators).encode(), 7) == mine
+
+
+@pytest.mark.parametrize("id", [None, "server-error", 99, 7])
+def test_an_error_under_any_id_answers_the_request_it_came_for(id: object) -> None:
+    body = json.dumps({"jsonrpc": "2.0", "id": id, "error": {"code": -32000, "message": "m"}}).encode()
+    reply = error_reply(body, 7)
+    assert reply is not None
+    assert json.loads(reply) == {"jsonrpc": "2.0", "id": 7, "error": {"code": -32000, "message": "m"}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>",
+        b"{}",
+        b'{"error":"invalid_token"}',
+        b'{"jsonrpc":"2.0","id":8,"result":{}}',
+        b'{"jsonrpc":"2.0","id":7,"method":"x"}',
+        b'{"jsonrpc":"2.0","id":null,"error":"text"}',
+    ],
+)
+def test_what_is_no_json_rpc_error_answers_nothing(body: bytes) -> None:
+    assert error_reply(body, 7) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "refused"),
+    [
+        (b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"}}', True),
+        (b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"}}', True),
+        (b"Bad Request: No valid session ID provided", True),
+        (b'{"jsonrpc":"2.0","error":{"code":-32602,"message":"session is a required argument"}}', False),
+        (b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: unsupported protocol version"}}', False),
+        (b"", False),
+    ],
+)
+def test_which_400_means_that_the_session_is_not_known(body: bytes, refused: bool) -> None:
+    assert refuses_session(body) == refused
