@@ -45,6 +45,7 @@ class Attempts:
         self._ask = Ask()
         self._flow: Flow | None = None
         self._job: Job | None = None
+        self._pausing = False
         self._hurry = anyio.Event()
 
     @property
@@ -60,8 +61,9 @@ class Attempts:
     def begin(self, ask: Ask) -> Flow:
         """Give the login under way, tried again now if it waits for that, or begin one."""
         if self._flow is not None and self.under_way:
-            if self._flow.settled:
+            if self._pausing:
                 self._flow = Flow(self._means, self._ask)
+                self._pausing = False
                 self._hurry.set()
             return self._flow
         self._ask = ask
@@ -120,8 +122,10 @@ class Attempts:
         self._standing.problem = problem.message
         self._means.log.warning("login_delayed", server=self._means.server, problem=problem.message)
         self._means.on_change()
+        self._pausing = True
         with anyio.CancelScope(deadline=outages.until):
             await self._hurry.wait()
+        self._pausing = False
 
     def _succeeded(self, flow: Flow) -> None:
         self.asked = flow.asked

@@ -62,14 +62,17 @@ class Discovery:
         self._url = url
         self._config = config
         self._wall = wall
-        self._left = MAX_FETCHES
 
     async def look_around(self) -> None:
-        """See where the server is, which says what its discovery may reach (`addresses.neighbours`).
+        """See where the server is, which says what may be reached for it (`addresses.neighbours`).
+
+        Endpoints that are configured may be anywhere.
 
         Raises:
             OAuthProblem: it cannot be resolved.
         """
+        if self._config.manual:
+            return
         try:
             self.allowed = neighbours(await self._fetcher.scopes_of(self._url))
         except FetchProblem as problem:
@@ -84,27 +87,39 @@ class Discovery:
         Raises:
             OAuthProblem: `outage`: somebody cannot answer now; `refused`: what was found cannot be believed.
         """
-        await self.look_around()
         if self._config.manual:
             return Discovered(None, authserver.manual_endpoints(self._config), canonical_resource(self._url))
-        return await self._bounded(lambda: self._discover(challenge, prefer))
+        await self.look_around()
+        search = _Search(self._fetcher, self._url, self._config, self._wall)
+        return await self._in_time(search.discover(challenge, prefer))
 
     async def find_resource(self, challenge: Challenge | None) -> ProtectedResource | None:
         """Find what the server says of itself (RFC 9728), None if it says nothing. Raises as `discover`."""
         await self.look_around()
-        return await self._bounded(lambda: self._resource(challenge))
+        search = _Search(self._fetcher, self._url, self._config, self._wall)
+        return await self._in_time(search.resource(challenge))
 
-    async def _bounded(self, work: Callable[[], Awaitable[T]]) -> T:
-        self._left = MAX_FETCHES
+    async def _in_time(self, work: Awaitable[T]) -> T:
         with anyio.move_on_after(DISCOVERY_SECS):
-            return await work()
+            return await work
         raise OAuthProblem(
             f"{shown_host(self._url)} and those it names did not say within {DISCOVERY_SECS:g} s where to log in",
             kind="outage",
         )
 
-    async def _discover(self, challenge: Challenge | None, prefer: str | None) -> Discovered:
-        found = await self._resource(challenge)
+
+class _Search:
+    """One search, of at most `MAX_FETCHES` fetches."""
+
+    def __init__(self, fetcher: Fetcher, url: str, config: ClientConfig, wall: Callable[[], float]) -> None:
+        self._fetcher = fetcher
+        self._url = url
+        self._config = config
+        self._wall = wall
+        self._left = MAX_FETCHES
+
+    async def discover(self, challenge: Challenge | None, prefer: str | None) -> Discovered:
+        found = await self.resource(challenge)
         if found is None:
             return await self._legacy()
         issuers = sorted(found.authorization_servers, key=lambda issuer: issuer != prefer)
@@ -119,17 +134,18 @@ class Discovery:
         assert problem is not None, "a resource names at least one"
         raise problem
 
-    async def _resource(self, challenge: Challenge | None) -> ProtectedResource | None:
+    async def resource(self, challenge: Challenge | None) -> ProtectedResource | None:
+        urls = resource.metadata_urls(self._url, challenge)
         named = challenge.resource_metadata if challenge is not None else None
-        for url in resource.metadata_urls(self._url, challenge):
+        for url in urls:
             answer = await self._get(url)
             if answer is None:
                 continue
             try:
                 return resource.read_resource(answer.body, self._url)
             except OAuthProblem as problem:
-                # Not JSON. Where the server itself says that it is, that is a failure; elsewhere it is how sites
-                # answer that send the same page for every path.
+                # No JSON. Where the server itself says that it is, something is broken; elsewhere that is how sites
+                # answer that have one page for every path.
                 if problem.kind != "outage" or url == named:
                     raise
         return None

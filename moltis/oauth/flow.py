@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import anyio
@@ -140,6 +140,8 @@ class Flow:
             raise unknown_callback()
         if self._answered.is_set():
             raise OAuthProblem("this login has had its answer already; each counts once")
+        if callback.code is not None:
+            self._means.secrets([callback.code])
         try:
             self._answer = check_callback(
                 callback, state=request.state, issuer=request.issuer, iss_supported=request.iss_supported
@@ -151,8 +153,6 @@ class Flow:
                 raise
             self._answer = problem
         self._answered.set()
-        if callback.code is not None:
-            self._means.secrets([callback.code])
         await self._settled.wait()
         if self.problem is not None:
             raise again(self.problem)
@@ -176,7 +176,7 @@ class Flow:
         means, server = self._means, found.server
         scope = scope_to_ask(means.config, self._ask.challenge, found.resource, server, granted=self._ask.granted)
         client = await self._become_client(found, base.client, redirect_uri, scope)
-        await means.keeper.keep_client(base, client)
+        means.keeper.registered(server.issuer, client)
         state, verifier = means.token(), means.token()
         means.secrets([secret for secret in (state, verifier, client.client_secret) if secret])
         request = authorization_request(
@@ -203,13 +203,14 @@ class Flow:
         port = self._means.config.callback_port
         registered = read_url(known.redirect_uri) if known is not None and known.redirect_uri is not None else None
         async with AsyncExitStack() as stack:
+            uri = None
             if port == 0 and registered is not None:
-                try:
-                    yield await stack.enter_async_context(self._means.ports.listen(registered.port, self._called_back))
-                    return
-                except OAuthProblem:
-                    pass  # taken by now: the client is registered anew, for another port
-            yield await stack.enter_async_context(self._means.ports.listen(port, self._called_back))
+                # Taken by now? Then the client is registered anew, for another port.
+                with suppress(OAuthProblem):
+                    uri = await stack.enter_async_context(self._means.ports.listen(registered.port, self._called_back))
+            if uri is None:
+                uri = await stack.enter_async_context(self._means.ports.listen(port, self._called_back))
+            yield uri
 
     async def _become_client(
         self, found: Discovered, known: Client | None, redirect_uri: str, scope: str | None

@@ -72,6 +72,7 @@ class Keeper:
         self._obtained: Tokens | None = None
         self._spent: str | None = None
         """The refresh token, by fingerprint, that is not presented again."""
+        self._registered: tuple[str, Client] | None = None
         self._left: str | None = None
         """The issuer that the server names no more: what is on disk of it stays there."""
         self._warned = ""
@@ -107,6 +108,8 @@ class Keeper:
         if found is None or found.key.issuer == self._left:
             return
         if self.record is None or newer(found.tokens, self.tokens):
+            if found.key.issuer != self.issuer and not self._config.manual:
+                self._resource_id = None
             self._hold(found)
 
     def _find(self) -> Record | None:
@@ -157,9 +160,11 @@ class Keeper:
         if known is None and self._config.client_id is not None and not self._config.manual:
             await self._check_belongs(found.server.issuer)
         self._resource_id = found.resource_id
-        if known is None:
-            return Record(key=key, server=found.server)
-        return replace(known, server=found.server)
+        known = known or Record(key=key, server=found.server)
+        client = known.client
+        if self._registered is not None and self._registered[0] == key.issuer:
+            client = self._registered[1]
+        return replace(known, server=found.server, client=client)
 
     async def _check_belongs(self, issuer: str) -> None:
         """See that a configured client has not been used at another issuer: who registered it there meant that one."""
@@ -284,10 +289,10 @@ class Keeper:
         self._obtained = record.tokens
         await self._save(record)
 
-    async def keep_client(self, record: Record, client: Client) -> None:
-        """Save a registration, unless tokens are kept that belong to an earlier one."""
-        if record.tokens is None and client.source == "registered" and client != record.client:
-            await self._guarded(partial(self._store.save, replace(record, client=client)), write=True)
+    def registered(self, issuer: str, client: Client) -> None:
+        """Remember a client for the next login, should this one come to nothing. On disk it goes with its tokens."""
+        if client.source == "registered":
+            self._registered = (issuer, client)
 
     async def forget(self) -> None:
         """Delete the login here, and give its tokens back (RFC 7009), as far as that works."""

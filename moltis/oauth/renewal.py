@@ -86,7 +86,7 @@ class Renewal:
             else:
                 await keeper.grant(self.ask.challenge, self.ask.granted)
         except OAuthProblem as problem:
-            if problem.kind != "denied":
+            if problem.kind == "outage" or keeper.refreshable:
                 self._outages = self._outages.and_then(problem, anyio.current_time())
             self._log.warning("token_not_renewed", server=self._server, problem=problem.message)
             raise

@@ -197,7 +197,7 @@ def test_a_server_that_asks_to_be_left_alone_is_started_when_it_says(
 
 def test_no_server_is_left_alone_for_longer_than_an_hour(daemon: Daemon, place: Place) -> None:
     server = place.evil("busy=503:1000000000:1000")
-    daemon.write({"s": remote(server.url)}, mcp=SLOW_START)
+    daemon.write({"s": remote(server.url)}, mcp={**SLOW_START, "restart_cooldown_max_secs": 3600.0})
     status = daemon.start().wait_for("s", "backoff")
     assert len(server.events("request")) == 1
     ahead = datetime.fromisoformat(status["next_retry_at"]) - datetime.now(UTC)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -152,6 +153,19 @@ def canary() -> Iterator[tuple[int, Callable[[], bool]]]:
             return True
 
         yield listener.getsockname()[1], touched
+
+
+@contextmanager
+def within_memory(peak_bytes: int) -> Iterator[None]:
+    """Check that what happens in here never needs more memory than that at once, beside what was there."""
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        yield
+        peak = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    assert peak <= peak_bytes, peak
 
 
 def closed_port() -> int:

@@ -113,8 +113,8 @@ async def test_a_connection_is_used_again() -> None:
     assert len(server.heard) == 3
 
 
-@pytest.mark.parametrize("loop", [{"use_uvloop": True}, {}], ids=["uvloop", "asyncio"])
-async def test_a_connection_that_is_given_up_in_its_handshake_is_closed(loop: dict[str, bool]) -> None:
+@pytest.mark.parametrize("anyio_backend", [("asyncio", {"use_uvloop": True}), ("asyncio", {}), ("trio", {})])
+async def test_a_connection_that_is_given_up_in_its_handshake_is_closed(anyio_backend: object) -> None:
     """uvloop would keep it for ever."""
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)

@@ -97,6 +97,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     world: World
 
     def log_message(self, *_: object) -> None:

@@ -28,7 +28,6 @@ import uvicorn
 from mcp.server.auth.provider import AccessToken
 from mcp.server.auth.settings import AuthSettings
 from mcp.server.mcpserver import Context, MCPServer
-from pydantic import AnyHttpUrl
 
 warnings.simplefilter("ignore")
 
@@ -72,11 +71,14 @@ def build(options: argparse.Namespace, url: str, events: Events) -> MCPServer:
     protected: dict[str, Any] = {}
     if options.issuer:
         protected["token_verifier"] = Introspection(options.introspection)
-        protected["auth"] = AuthSettings(
-            issuer_url=AnyHttpUrl(options.issuer),
-            resource_server_url=AnyHttpUrl(url),
-            required_scopes=options.scopes.split(),
-            validate_token_resource=True,
+        # Validated as texts, which keeps an issuer without a path as it is: a URL made before would gain a slash.
+        protected["auth"] = AuthSettings.model_validate(
+            {
+                "issuer_url": options.issuer,
+                "resource_server_url": url,
+                "required_scopes": options.scopes.split(),
+                "validate_token_resource": True,
+            }
         )
     server = MCPServer("http-fixture", version="1.0", **protected)
     counted = {"n": 0}
@@ -168,7 +170,8 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable(logging.ERROR)
     events = Events(options.events)
-    listener = socket.socket()
+    # The protocol is named, or asyncio leaves Nagle's algorithm on and every answer in two writes takes 40 ms.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", options.port))
     listener.listen(128)

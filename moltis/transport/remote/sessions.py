@@ -68,14 +68,17 @@ class Sessions:
         if accepted:
             self._open_stream()
 
-    async def renew(self, lost: Session) -> None:
-        """Begin anew what is lost, if nobody has yet, and wait until that is done. The connection may end of it."""
-        if self.current is lost and self._renewing is None:
+    async def renew(self, lost: Session) -> bool:
+        """Begin anew what is lost, if nobody has yet, and wait until that is done; False if the connection ends of it.
+
+        It is done in a task of its own: who noticed first may be cancelled, and the others wait for it too.
+        """
+        if self.current is lost and self._renewing is None and not self._connection.ending:
             self._renewing = anyio.Event()
-            # In a task of its own: who noticed first may be cancelled, and the others wait for it too.
             self._connection.start_soon(self._begin_anew)
         if self._renewing is not None:
             await self._renewing.wait()
+        return self.current is not lost
 
     async def end(self) -> None:
         """Tell the server that the session is over (MCP, Session Management). Whatever it answers, it is."""

@@ -80,7 +80,7 @@ class StandingStream:
         session: Session,
         *,
         on_missed: Callable[[], None],
-        renew: Callable[[Session], Awaitable[None]],
+        renew: Callable[[Session], Awaitable[bool]],
     ) -> None:
         self._connection = connection
         self._exchange = exchange

@@ -109,7 +109,9 @@ class StreamableConnection(RemoteConnection):
             finally:
                 await response.aclose()
             if do is Do.RENEW:
-                await self._sessions.renew(session)
+                if not await self._sessions.renew(session):
+                    self._failed(asked, about, failure(asked, "has lost the session; the message was not processed"))
+                    return False
                 if about.method == INITIALIZED:
                     return False  # the new session was confirmed when it was begun
                 renewed = True

@@ -94,6 +94,7 @@ const provider = new Provider(issuer, {
 
 async function agree(request, response) {
   const { prompt, params, session, grantId } = await provider.interactionDetails(request, response);
+  console.error("DBG", JSON.stringify(prompt), JSON.stringify(session), grantId, JSON.stringify(params));
   if (prompt.name === "login") {
     await provider.interactionFinished(request, response, { login: { accountId: "person" } });
     return;

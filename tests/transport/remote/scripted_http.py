@@ -9,7 +9,7 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -111,6 +111,7 @@ class Peer:
 
 
 Script = Callable[[Peer], Awaitable[None]]
+ServerT = TypeVar("ServerT", bound="HttpServer")
 
 
 class HttpServer:
@@ -121,7 +122,29 @@ class HttpServer:
         self.requests: list[Request] = []
         self.connections = 0
         self.url = ""
+        self.port = 0
+        self.tasks: anyio.abc.TaskGroup | None = None
+        self._up = anyio.CancelScope()
         self._fallback = fallback
+
+    async def come_up(self) -> None:
+        """Listen, on the same port as before."""
+        assert self.tasks is not None
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=self.port)
+        self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        self.url = f"http://127.0.0.1:{self.port}/mcp"
+        self._up = anyio.CancelScope()
+        self.tasks.start_soon(self._listen, listener, self._up)
+
+    async def go_down(self) -> None:
+        """Close everything, as a process that is killed."""
+        self._up.cancel()
+        await anyio.sleep(0.001)
+
+    async def _listen(self, listener: anyio.abc.Listener[anyio.abc.SocketStream], up: anyio.CancelScope) -> None:
+        with up:
+            async with listener:
+                await listener.serve(self.serve)
 
     def seen(self) -> list[str]:
         """Give what came, in order: the JSON-RPC method of each, or the HTTP method."""
@@ -219,12 +242,11 @@ class McpServer(HttpServer):
 
 
 @asynccontextmanager
-async def serving(server: HttpServer, port: int = 0) -> AsyncIterator[HttpServer]:
-    """Run a server on loopback for as long as this lasts."""
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=port, reuse_port=False)
-    async with listener, anyio.create_task_group() as tasks:
-        server.url = f"http://127.0.0.1:{listener.extra(anyio.abc.SocketAttribute.local_port)}/mcp"
-        tasks.start_soon(listener.serve, server.serve)
+async def serving(server: ServerT) -> AsyncIterator[ServerT]:
+    """Run a server on loopback for as long as this lasts; it can go down and come up again meanwhile."""
+    async with anyio.create_task_group() as tasks:
+        server.tasks = tasks
+        await server.come_up()
         yield server
         tasks.cancel_scope.cancel()
 

@@ -1,0 +1,343 @@
+"""Streams that break off: a reply is resumed where the server lets it, and the GET stream is opened again at a pace."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import anyio
+import pytest
+from scripted_http import MODERN, McpServer, Peer, dialled, serving
+
+from moltis.config.plan import Limits
+from moltis.errors import ServerNotReady
+
+pytestmark = pytest.mark.anyio
+
+NOTE = {"jsonrpc": "2.0", "method": "notifications/message"}
+
+
+async def _mute(peer: Peer) -> None:
+    peer.hang_up()
+    await peer.gone()
+
+
+# --- the stream of a reply
+
+
+async def test_a_reply_that_broke_off_is_resumed_from_the_last_event() -> None:
+    async def call(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(id="e0", retry=3000)
+        await peer.event(NOTE, id="e1")
+
+    async def resume(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event({"jsonrpc": "2.0", "id": 2, "result": {"resumed": True}}, id="e2")
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        server.on["tools/call"] = call
+        await anyio.sleep(1)
+        server.on["GET"] = resume
+        reply = await dial.ask("tools/call")
+        assert reply == {"jsonrpc": "2.0", "id": 2, "result": {"resumed": True}}
+        get = server.requests[-1]
+        assert get.headers["last-event-id"] == "e1"
+        assert get.headers["mcp-session-id"] == "s1"
+        assert get.headers["accept"] == "text/event-stream"
+        assert get.at - server.of("tools/call")[0].at == pytest.approx(3, abs=0.2)
+        assert server.count("tools/call") == 1
+
+
+@pytest.mark.parametrize("stateful", [True, False])
+async def test_a_reply_is_resumed_as_often_as_the_server_says_something_each_time(stateful: bool) -> None:
+    rounds = 0
+
+    async def call(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(id="0", retry=500)
+
+    async def resume(peer: Peer) -> None:
+        nonlocal rounds
+        if "last-event-id" not in peer.request.headers:
+            return await peer.answer(405)
+        rounds += 1
+        await peer.begin_events()
+        await peer.event(NOTE, id=str(rounds))
+        if rounds == 20:
+            await peer.event({"jsonrpc": "2.0", "id": 2, "result": {}})
+
+    async with serving(McpServer(stateful=stateful)) as server, dialled(server.url) as dial:
+        server.on.update({"tools/call": call, "GET": resume})
+        await dial.shake_hands()
+        assert isinstance(await dial.ask("tools/call"), dict)
+        resumed = [r.headers["last-event-id"] for r in server.of("GET") if "last-event-id" in r.headers]
+        assert resumed == [str(n) for n in range(20)]
+
+
+async def test_a_reply_that_does_not_go_on_is_given_up_after_five_tries() -> None:
+    async def call(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(id="e0")
+
+    async def nothing(peer: Peer) -> None:
+        await peer.begin_events()
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        await dial.ask("ping")
+        await anyio.sleep(1)
+        server.on.update({"tools/call": call, "GET": nothing})
+        error = await dial.ask("tools/call")
+        assert isinstance(error, ServerNotReady)
+        assert error.message.endswith("the request is not sent again")
+        assert len([r for r in server.of("GET") if "last-event-id" in r.headers]) == 5
+        assert server.count("tools/call") == 1
+
+
+@pytest.mark.parametrize("status", [400, 404, 405])
+async def test_a_server_that_does_not_resume_is_asked_once(status: int) -> None:
+    async def call(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(id="e0")
+
+    async def refuse(peer: Peer) -> None:
+        await peer.answer(status)
+
+    async with serving(McpServer(stateful=False)) as server, dialled(server.url) as dial:
+        server.on.update({"tools/call": call, "GET": refuse})
+        await dial.shake_hands()
+        error = await dial.ask("tools/call")
+        assert isinstance(error, ServerNotReady)
+        assert f"HTTP {status}" in error.message
+        assert server.count("GET") == 1
+
+
+async def test_a_stream_without_event_ids_that_breaks_off_fails_its_request() -> None:
+    async def call(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(NOTE)
+
+    async with serving(McpServer(stateful=False)) as server, dialled(server.url) as dial:
+        server.on["tools/call"] = call
+        await dial.shake_hands()
+        error = await dial.ask("tools/call")
+        assert isinstance(error, ServerNotReady)
+        assert error.message == (
+            "server 'scripted' ended the answer before the reply; the request is not sent again"
+        )
+        assert server.count("GET") == 0
+        assert server.count("tools/call") == 1
+
+
+async def test_nothing_is_resumed_from_2026_on() -> None:
+    async def call(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(NOTE, id="e1")
+
+    async with serving(McpServer(stateful=False)) as server, dialled(server.url) as dial:
+        server.on["tools/call"] = call
+        await dial.shake_hands(MODERN)
+        assert isinstance(await dial.ask("tools/call"), ServerNotReady)
+        assert server.count("GET") == 0
+
+
+async def test_a_request_that_is_cancelled_is_not_resumed() -> None:
+    async def call(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(id="e0", retry=10_000)
+
+    async with serving(McpServer(stateful=False)) as server, dialled(server.url) as dial:
+        server.on["tools/call"] = call
+        await dial.shake_hands()
+        id = dial.send("tools/call")
+        await anyio.sleep(1)
+        dial.tell("notifications/cancelled", cancels=id)
+        await anyio.sleep(60)
+        assert server.count("GET") == 0
+        assert dial.heard.failures == {}
+
+
+async def test_a_stream_that_may_last_lasts() -> None:
+    async def listen(peer: Peer) -> None:
+        await peer.begin_events()
+        for _ in range(10):
+            await anyio.sleep(1000)
+            await peer.event(NOTE)
+
+    async with serving(McpServer(stateful=False)) as server, dialled(server.url) as dial:
+        server.on["subscriptions/listen"] = listen
+        await dial.shake_hands(MODERN)
+        id = dial.send("subscriptions/listen", may_last=True)
+        error = await dial.outcome(id)
+        assert isinstance(error, ServerNotReady)
+        assert len(dial.heard.messages) == 11
+
+
+# --- the GET stream
+
+
+async def test_what_nobody_asked_for_comes_by_the_get_stream() -> None:
+    async def stream(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(NOTE)
+        await peer.gone()
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = stream
+        await dial.shake_hands()
+        await dial.heard.wait(lambda: NOTE in dial.heard.messages)
+        assert server.of("GET")[0].headers["mcp-session-id"] == "s1"
+        seen = server.seen()
+        assert seen.index("GET") > seen.index("notifications/initialized")
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 501])
+async def test_a_server_without_a_get_stream_is_asked_for_it_once(status: int) -> None:
+    async def refuse(peer: Peer) -> None:
+        await peer.answer(status)
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = refuse
+        await dial.shake_hands()
+        await anyio.sleep(1000)
+        server.forget()
+        assert isinstance(await dial.ask("ping"), dict)
+        await anyio.sleep(1000)
+        assert server.count("GET") == 1
+        assert server.begun == 2
+
+
+async def test_a_server_without_sessions_is_asked_for_no_stream() -> None:
+    async with serving(McpServer(stateful=False, stream=True)) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        await anyio.sleep(10)
+        assert server.count("GET") == 0
+
+
+async def test_a_stream_dropped_every_two_seconds_is_opened_again_at_most_once_a_second() -> None:
+    sent = 0
+
+    async def drop(peer: Peer) -> None:
+        nonlocal sent
+        await peer.begin_events()
+        await anyio.sleep(2)
+        sent += 1
+        await peer.event(NOTE, id=f"e{sent}")
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = drop
+        await dial.shake_hands()
+        await anyio.sleep(600)
+        at = [request.at for request in server.of("GET")]
+        gaps = [b - a for a, b in pairwise(at)]
+        assert all(3 <= gap < 3.4 for gap in gaps)
+        assert [r.headers.get("last-event-id") for r in server.of("GET")[:3]] == [None, "e1", "e2"]
+        assert dial.heard.missed_at == []
+        assert dial.heard.messages.count(NOTE) == sent
+
+
+async def test_a_stream_that_cannot_be_resumed_says_that_something_was_missed_once_a_minute() -> None:
+    async def drop(peer: Peer) -> None:
+        await peer.begin_events()
+        await anyio.sleep(2)
+        await peer.event(NOTE)
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = drop
+        await dial.shake_hands()
+        await anyio.sleep(600)
+        gaps = [b - a for a, b in pairwise(dial.heard.missed_at)]
+        assert len(gaps) == 9
+        assert all(gap >= 60 for gap in gaps)
+
+
+async def test_the_server_says_how_long_to_wait() -> None:
+    async def drop(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(NOTE, id="e", retry=20_000)
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = drop
+        await dial.shake_hands()
+        await anyio.sleep(200)
+        at = [request.at for request in server.of("GET")]
+        assert all(20 <= b - a <= 25.1 for a, b in pairwise(at))
+
+
+async def test_streams_that_fail_are_opened_more_and_more_slowly_for_ever() -> None:
+    async def fail(peer: Peer) -> None:
+        await peer.answer(502)
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = fail
+        await dial.shake_hands()
+        await anyio.sleep(3600)
+        at = [request.at for request in server.of("GET")]
+        gaps = [b - a for a, b in pairwise(at)]
+        assert gaps[0] == pytest.approx(1.125, abs=0.1)
+        assert gaps[-1] == pytest.approx(67.5, abs=0.1)
+        assert gaps == sorted(gaps) or all(b - a > -0.1 for a, b in pairwise(gaps))
+        assert len(at) > 40
+
+        server.on["GET"] = _mute_stream
+        await anyio.sleep(120)
+        last = server.count("GET")
+        await anyio.sleep(1000)
+        assert server.count("GET") == last
+
+
+async def _mute_stream(peer: Peer) -> None:
+    await peer.begin_events()
+    await peer.gone()
+
+
+async def test_streams_that_end_at_once_are_failures() -> None:
+    async def empty(peer: Peer) -> None:
+        await peer.begin_events()
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = empty
+        await dial.shake_hands()
+        await anyio.sleep(3600)
+        assert server.count("GET") < 70
+
+
+async def test_a_get_stream_that_finds_the_session_lost_begins_it_anew() -> None:
+    drop = anyio.Event()
+
+    async def stream(peer: Peer) -> None:
+        if await server.unknown(peer):
+            return
+        await peer.begin_events()
+        await peer.event(NOTE, id="e1")
+        await drop.wait()
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        assert isinstance(server, McpServer)
+        server.on["GET"] = stream
+        await dial.shake_hands()
+        await dial.heard.wait(lambda: NOTE in dial.heard.messages)
+        server.forget()
+        drop.set()
+        await dial.heard.wait(lambda: dial.heard.missed_at, 10)
+        assert server.begun == 2
+        assert server.of("GET")[-1].headers["mcp-session-id"] in ("s1", "s2")
+        await anyio.sleep(5)
+        last = server.of("GET")[-1].headers
+        assert last["mcp-session-id"] == "s2"
+
+
+async def test_an_event_that_is_too_large_is_skipped_and_counted() -> None:
+    async def stream(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event({**NOTE, "params": "x" * 10_000})
+        await peer.event(NOTE)
+        await peer.gone()
+
+    async with serving(McpServer()) as server, dialled(server.url, limits=Limits(max_message_bytes=4096)) as dial:
+        server.on["GET"] = stream
+        await dial.shake_hands()
+        await dial.heard.wait(lambda: NOTE in dial.heard.messages)
+        assert dial.heard.oversized == 1
+        assert server.count("GET") == 1
