@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 
 from moltis import logs
 from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan
-from moltis.daemon.remotes import Auth, Surroundings
+from moltis.daemon.remotes import NO_AUTH, Auth, Surroundings
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady, UsageError
 from moltis.http.fetch import Fetcher
 from moltis.oauth import browser, cipher, loopback
@@ -155,9 +155,12 @@ class Logins:
         known = self._logins.get(name)
         if known is None or known[1] is not login:
             return  # it ended meanwhile, and another may be there by now
-        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        auth = Auth(login.state, login.auth_url, login.message, now)
-        self._at.auths[name] = auth
+        before = self._at.auths.get(name, NO_AUTH)
+        now = (login.state, login.auth_url, login.message)
+        if now == (before.state, before.url, before.message):
+            return
+        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        auth = self._at.auths[name] = Auth(*now, at)
         self._at.moved(name, auth)
 
 
