@@ -119,7 +119,7 @@ class Attempts:
     async def _pause(self, outages: Outages, problem: OAuthProblem) -> None:
         """Wait for the next try, or until a person wants it now."""
         self._hurry = anyio.Event()
-        self._standing.problem = problem.message
+        self._blame(problem)
         self._means.log.warning("login_delayed", server=self._means.server, problem=problem.message)
         self._means.on_change()
         self._pausing = True
@@ -136,9 +136,13 @@ class Attempts:
         self._on_authenticated()
 
     def _failed(self, problem: OAuthProblem) -> None:
-        """Take note of a login that came to nothing. What is held and good is not worse for it."""
+        """Take note of a login that came to nothing."""
         self._means.log.warning("login_failed", server=self._means.server, problem=problem.message)
         if problem.kind in ("refused", "denied"):
             self._standing.held = problem.message
+        self._blame(problem)
+
+    def _blame(self, problem: OAuthProblem) -> None:
+        """Say that the server cannot be used for this reason, unless what is held is good all the same."""
         if not self._usable():
             self._standing.problem = problem.message

@@ -11,66 +11,32 @@ until a person begins one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable
 
 import anyio
 from anyio.abc import TaskGroup
 
-from moltis.errors import LoginNeeded
 from moltis.http.addresses import Scope
 from moltis.http.fetch import Fetcher
 from moltis.http.origins import shown_host
 from moltis.oauth.attempts import Attempts
-from moltis.oauth.authorize import INSUFFICIENT_SCOPE
 from moltis.oauth.callback import Callback
-from moltis.oauth.challenge import bearer_challenge
-from moltis.oauth.decisions import (
-    FRESH_SECS,
-    MAX_LOGINS_PER_HOUR,
-    MAX_LOGINS_PER_SCOPE,
-    History,
-    Known,
-    Refused,
-    Sending,
-    Step,
-    after_refusal,
-    before_sending,
-)
+from moltis.oauth.decisions import Sending, before_sending
 from moltis.oauth.discovery import Discovery
-from moltis.oauth.documents import scope_tokens
-from moltis.oauth.flow import Ask, Means, Ports
+from moltis.oauth.flow import Means, Ports
 from moltis.oauth.grants import expired
 from moltis.oauth.jobs import Jobs, Log, abandoned, again
 from moltis.oauth.keeper import Keeper
-from moltis.oauth.model import AuthState, Challenge, ClientConfig, OAuthProblem, Tokens
+from moltis.oauth.model import AuthState, ClientConfig, OAuthProblem
+from moltis.oauth.refusals import Refusal, Refusals
 from moltis.oauth.renewal import Renewal
 from moltis.oauth.standing import Standing
 from moltis.oauth.store import TokenStore
 
 __all__ = ["Login", "Ports", "Refusal"]
 
-URL_SECS = 1.0
-"""How long a refused request waits for the URL to tell of."""
-
 BEGIN_SECS = 40.0
 """How long a person waits for it: discovery takes at most 15 s, a registration 10 s."""
-
-MAX_STEPS = 16
-"""Of one refusal; the longest way there is has 8. More would be a fault of ours, and must not turn into a loop."""
-
-
-class Refusal(Protocol):
-    """What `transport.remote.Refusal` has."""
-
-    @property
-    def status(self) -> int: ...
-
-    @property
-    def challenges(self) -> Sequence[str]: ...
-
-    @property
-    def sent(self) -> str | None: ...
 
 
 class Login:
@@ -111,11 +77,12 @@ class Login:
         self._on_change = on_change
         self._on_authenticated = on_authenticated
         self._wall = wall
-        self._log = log
-        self._discovery = Discovery(fetcher, url, config, wall)
-        self._keeper = Keeper(server, url, config, store, fetcher, self._discovery, wall=wall, secrets=secrets, log=log)
-        self._jobs = Jobs(server, tasks, log)
         self._standing = Standing()
+        self._jobs = Jobs(server, tasks, log)
+        self._discovery = Discovery(fetcher, url, config, wall)
+        self._keeper = Keeper(
+            server, url, config, store, fetcher, self._discovery, self._standing, wall=wall, secrets=secrets, log=log
+        )
         self._renewal = Renewal(
             server, self._keeper, self._jobs, self._standing, wall=wall, on_change=self._changed, log=log
         )
@@ -125,11 +92,20 @@ class Login:
         self._attempts = Attempts(
             means, self._jobs, self._standing, usable=self._usable, on_authenticated=on_authenticated
         )
-        self._ask = Ask()
-        self._history = History()
-        self._moved = False
-        self._sent: Tokens | None = None
-        self._sent_at = 0.0
+        self._refusals = Refusals(
+            server,
+            self._host,
+            config,
+            keeper=self._keeper,
+            attempts=self._attempts,
+            renewal=self._renewal,
+            standing=self._standing,
+            jobs=self._jobs,
+            look=self._look,
+            usable=self._usable,
+            on_change=self._changed,
+            log=log,
+        )
         self._told: tuple[AuthState, str | None, str | None] = ("not_required", None, None)
 
     # --- what anyone may see
@@ -181,7 +157,7 @@ class Login:
             case Sending.RENEW_FIRST:
                 await self._renewal.done()
                 tokens = self._keeper.tokens
-        return self._send(tokens) if tokens is not None else None
+        return self._refusals.sending(tokens) if tokens is not None else None
 
     async def refused(self, refusal: Refusal) -> bool:
         """Take note of a refusal, and say whether the request may be sent once more with what is held now.
@@ -192,39 +168,7 @@ class Login:
         """
         if self._static or self._jobs.closed:
             return False
-        challenge = bearer_challenge(refusal.challenges)
-        asks = frozenset(scope_tokens(challenge.scope or "")) if challenge is not None else frozenset()
-        insufficient = challenge is not None and challenge.error == INSUFFICIENT_SCOPE
-        refused = Refused(refusal.status, refusal.sent, asks, insufficient)
-        if refused.status == 401:
-            self._standing.refused = refused.sent
-        looked, moved = False, None
-        for _ in range(MAX_STEPS):
-            known = self._known(refused, looked=looked, moved=moved)
-            # More than before is asked for where that is what is missing.
-            ask = Ask(challenge, self._asked_before() if insufficient or known.fresh else None)
-            match after_refusal(refused, known, self._history, anyio.current_time()):
-                case Step.RETRY:
-                    return True
-                case Step.NOT_OURS:
-                    return False
-                case Step.LOOK:
-                    await self._look()
-                    looked = True
-                case Step.ASK_RESOURCE:
-                    moved = await self._has_moved(challenge)
-                case Step.LEAVE:
-                    self._keeper.leave()
-                    moved = None
-                case Step.REFRESH:
-                    await self._refresh(refused)
-                case Step.CLIENT_CREDENTIALS:
-                    await self._grant(ask, refused)
-                case Step.LOGIN | Step.STEP_UP:
-                    raise await self._login_needed(ask, refused)
-                case end:
-                    raise self._given_up(end, ask)
-        raise AssertionError("every refusal comes to an end")
+        return await self._refusals.take(refusal)
 
     # --- for people
 
@@ -245,15 +189,18 @@ class Login:
             )
         if self._jobs.closed:
             raise abandoned()
-        if not force and self._usable():
-            return None
+        if not force:
+            if not self._keeper.looked:
+                await self._look()
+            if self._usable():
+                return None
         self._standing.recovered()
-        self._history = History()
+        self._refusals.forgive()
         self._renewal.forgive()
         if self._config.grant == "client_credentials":
             await self._grant_for_person()
             return None
-        flow = self._attempts.begin(self._ask)
+        flow = self._attempts.begin(self._refusals.ask)
         with anyio.move_on_after(BEGIN_SECS):
             await flow.prepared.wait()
         if flow.problem is not None:
@@ -289,29 +236,13 @@ class Login:
         await self._jobs.close()
         self._changed()
 
-    # --- what is known
+    # --- behind all that
 
-    def _known(self, refused: Refused, *, looked: bool, moved: bool | None) -> Known:
-        tokens = self._keeper.tokens
-        unused = tokens is not self._sent or anyio.current_time() - self._sent_at < FRESH_SECS
-        asked = frozenset(scope_tokens(self._asked_before()))
-        if self._config.scopes and not refused.insufficient:
-            asked |= refused.asks  # beyond what is configured nothing would be asked for
-        return Known(
-            grant=self._config.grant,
-            current=tokens.authorization if tokens is not None else None,
-            refreshable=self._keeper.refreshable,
-            fresh=tokens is not None and tokens is self._keeper.obtained and unused,
-            asked=asked,
-            looked=looked,
-            moved=moved,
-            under_way=self._attempts.under_way,
-            held=self._standing.held is not None,
-        )
-
-    def _asked_before(self) -> str:
-        tokens = self._keeper.tokens
-        return f"{self._attempts.asked or ''} {tokens.scope or '' if tokens is not None else ''}"
+    def _changed(self) -> None:
+        seen = (self.state, self.auth_url, self.message)
+        if seen != self._told:
+            self._told = seen
+            self._on_change()
 
     def _usable(self) -> bool:
         """Whether something is held that is good, as far as anybody knows."""
@@ -320,48 +251,12 @@ class Login:
             tokens is not None and tokens.authorization != self._standing.refused and not expired(tokens, self._wall())
         )
 
-    def _send(self, tokens: Tokens) -> str:
-        if tokens is not self._sent:
-            self._sent, self._sent_at = tokens, anyio.current_time()
-        return tokens.authorization
-
-    def _changed(self) -> None:
-        seen = (self.state, self.auth_url, self.message)
-        if seen != self._told:
-            self._told = seen
-            self._on_change()
-
-    # --- the steps
-
     async def _look(self) -> None:
         before = self._keeper.tokens
         await self._jobs.join("look", self._keeper.look).outcome()
         if self._keeper.tokens is not before and self._usable():
             self._standing.recovered()
         self._changed()
-
-    async def _has_moved(self, challenge: Challenge | None) -> bool:
-        async def ask() -> None:
-            self._moved = await self._keeper.moved(challenge)
-
-        await self._jobs.join("ask resource", ask).outcome()
-        return self._moved
-
-    async def _refresh(self, refused: Refused) -> None:
-        problem = await self._renewal.done()
-        if problem is not None and refused.sent is not None:
-            await self._keeper.forget_refused(refused.sent)
-
-    async def _grant(self, ask: Ask, refused: Refused) -> None:
-        if not self._renewal.under_way:
-            self._renewal.ask = ask
-            if ask.granted is not None:
-                self._history = self._history.with_step_up(refused.asks, anyio.current_time())
-        problem = await self._renewal.done()
-        if problem is not None:
-            self._standing.problem = problem.message
-            self._changed()
-            raise self._login_error(None)
 
     async def _grant_for_person(self) -> None:
         ours = not self._renewal.under_way
@@ -372,39 +267,3 @@ class Login:
             raise again(problem)
         if ours:
             self._on_authenticated()
-
-    async def _login_needed(self, ask: Ask, refused: Refused) -> LoginNeeded:
-        flow = self._attempts.present()
-        if flow is None:
-            count = self._history.with_login if ask.granted is None else self._history.with_step_up
-            self._history = count(refused.asks, anyio.current_time())
-            self._ask = ask
-            flow = self._attempts.begin(ask)
-        with anyio.move_on_after(URL_SECS):
-            await flow.prepared.wait()
-        return self._login_error(flow.url)
-
-    def _given_up(self, end: Step, ask: Ask) -> LoginNeeded:
-        standing = self._standing
-        if end is not Step.HELD:
-            standing.problem = standing.held = _WHY[end].format(host=self._host)
-            self._ask = ask
-            self._log.warning("login_given_up", server=self._server, problem=standing.held)
-        elif not self._usable():
-            standing.problem = standing.held
-        self._changed()
-        return self._login_error(None)
-
-    def _login_error(self, url: str | None) -> LoginNeeded:
-        why = self._standing.problem or self._standing.held
-        told = f": {why}" if why is not None and url is None else ""
-        return LoginNeeded(f"a person must log in to server {self._server!r}{told}", server=self._server, auth_url=url)
-
-
-_WHY: Mapping[Step, str] = {
-    Step.REFUSED_FRESH: "{host} refuses the very token that it was just given for, so no other is fetched: "
-    "check url, and oauth.scopes, in moltis.toml",
-    Step.REFUSED_SCOPE: f"{{host}} asked for the same scope {MAX_LOGINS_PER_SCOPE} times, and no login satisfied it",
-    Step.TOO_OFTEN: f"{{host}} wanted {MAX_LOGINS_PER_HOUR} logins within an hour",
-}
-"""Why nobody is asked any more until somebody begins a login."""

@@ -178,13 +178,10 @@ def after_refusal(refused: Refused, known: Known, history: History, now: float) 
 
 
 def _for_more_scope(refused: Refused, known: Known, history: History, now: float) -> Step:
-    if known.under_way:
-        return Step.STEP_UP
-    if history.exhausted(refused.asks):
+    if not known.under_way and history.exhausted(refused.asks):
         return Step.REFUSED_SCOPE
-    if known.grant == "client_credentials":
-        return Step.CLIENT_CREDENTIALS
-    return _may_log_in(known, history, now) or Step.STEP_UP
+    ours = known.grant == "client_credentials"
+    return _may_log_in(known, history, now) or (Step.CLIENT_CREDENTIALS if ours else Step.STEP_UP)
 
 
 def _may_log_in(known: Known, history: History, now: float) -> Step | None:

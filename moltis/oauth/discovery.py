@@ -1,8 +1,8 @@
 """Whom to ask for a token: the steps of `resource` and `authserver` over the network, each address checked.
 
 What is not there (4xx) or is no JSON sends one to the next address, as MCP orders them. What is there is believed or
-refused as it is: a document that may not be believed is never passed over in favour of another one. A party that cannot
-answer (no connection, 5xx, 429) is an outage: nothing follows from it, least of all that a document does not exist.
+refused as it is: no other address of the same party makes good for a document that may not be believed. A party that
+cannot answer (no connection, 5xx, 429) is an outage: nothing follows from it, least of all that there is no document.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ that gave it and to nobody else, is presented by one process at a time, and is l
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TypeVar
 
@@ -26,10 +26,14 @@ from moltis.oauth.grants import expired
 from moltis.oauth.identity import NOWHERE, become_client, client_of
 from moltis.oauth.jobs import Log
 from moltis.oauth.model import Challenge, Client, ClientConfig, Key, OAuthProblem, Record, Tokens
+from moltis.oauth.standing import Standing
 from moltis.oauth.store import StoreProblem, TokenStore, fingerprint
 
 REVOKE_SECS = 5.0
 """For giving tokens back when a server is removed. Somebody waits for that."""
+
+KEEP_SECS = 2.0
+"""How long to wait for another process's refresh before a new login is saved. That process would save over it."""
 
 NOT_KNOWN_THERE = frozenset({"invalid_client", "unauthorized_client"})
 """What an authorization server says of a client that it does not know any more (RFC 6749 section 5.2)."""
@@ -51,6 +55,7 @@ class Keeper:
         store: TokenStore,
         fetcher: Fetcher,
         discovery: Discovery,
+        standing: Standing,
         *,
         wall: Callable[[], float],
         secrets: Callable[[Iterable[str]], None],
@@ -64,6 +69,7 @@ class Keeper:
         self._store = store
         self._fetcher = fetcher
         self._discovery = discovery
+        self._standing = standing
         self._wall = wall
         self._secrets = secrets
         self._log = log
@@ -178,28 +184,42 @@ class Keeper:
 
     # --- getting
 
-    async def refresh(self) -> None:
+    async def refresh(self, *, anew: bool = False) -> None:
         """Present the refresh token, or find that another process has done so.
+
+        anew: ask first where its issuer's endpoints are by now.
 
         Raises:
             OAuthProblem: `denied`: it is good for nothing, and held no more; anything else: it is kept.
         """
-        assert self.record is not None
         await self._discovery.look_around()
+        if anew:
+            await self._find_endpoints()
         resource = await self._identifier()
         if self.record is None:
             raise OAuthProblem("it has another authorization server now", kind="denied")
         key = self.record.key
         async with AsyncExitStack() as stack:
-            try:
-                await stack.enter_async_context(self._store.lock(key))
-            except StoreProblem as problem:
-                self._warn("login_not_locked", problem)
+            await self._lock(stack, key)
             found = await self._guarded(partial(self._store.load, key))
             if found is not None and newer(found.tokens, self.tokens):
                 self._hold(found)
                 return
             await self._present(self.record, resource)
+
+    async def _lock(self, stack: AsyncExitStack, key: Key) -> None:
+        try:
+            await stack.enter_async_context(self._store.lock(key))
+        except StoreProblem as problem:
+            self._warn("login_not_locked", problem)
+
+    async def _find_endpoints(self) -> None:
+        """See whether the issuer has moved its endpoints. Whatever comes of that, it is the same issuer."""
+        with suppress(OAuthProblem):
+            found = await self._discovery.discover(None, prefer=self.issuer)
+            if self.record is not None and found.server.issuer == self.issuer:
+                self.record = replace(self.record, server=found.server)
+                self._resource_id = found.resource_id
 
     async def _present(self, record: Record, resource: str) -> None:
         tokens, client = record.tokens, client_of(self._config, record, self._wall())
@@ -225,7 +245,8 @@ class Keeper:
             return
         # Whether this issuer replaces refresh tokens shows each time. Until it has, it counts as one that does.
         rotates = got.refresh_token != tokens.refresh_token
-        await self.keep(replace(record, tokens=got, rotates=rotates))
+        self._obtained = got
+        await self._save(replace(record, tokens=got, rotates=rotates))
         self._log.info("token_refreshed", server=self._server, issuer=shown_host(record.key.issuer))
 
     async def _superseded(self, record: Record) -> bool:
@@ -237,20 +258,15 @@ class Keeper:
         return True
 
     async def _drop(self, record: Record, *, client_too: bool = False) -> None:
-        """Forget a refresh token that is over. An access token lives out its life: it may still be good."""
+        """Forget a refresh token that is over. An access token lives out its life, unless it was refused too."""
         tokens = record.tokens
         if tokens is None:
             return
         if tokens.refresh_token is not None:
             self._spent = fingerprint(tokens.refresh_token)
-        left = None if expired(tokens, self._wall()) else replace(tokens, refresh_token=None)
+        over = expired(tokens, self._wall()) or tokens.authorization == self._standing.refused
+        left = None if over else replace(tokens, refresh_token=None)
         await self._save(replace(record, tokens=left, client=None if client_too else record.client))
-
-    async def forget_refused(self, sent: str) -> None:
-        """Forget an access token that its server has refused, when nothing can renew it any more."""
-        record = self.record
-        if record is not None and record.tokens is not None and record.tokens.authorization == sent:
-            await self._save(replace(record, tokens=None))
 
     async def grant(self, challenge: Challenge | None, granted: str | None) -> None:
         """Get a token for ourselves, with nobody logging in (RFC 6749 section 4.4).
@@ -285,9 +301,13 @@ class Keeper:
     # --- keeping
 
     async def keep(self, record: Record) -> None:
-        """Hold what was just obtained, and save it."""
+        """Hold what was just obtained, and save it, after a refresh that another process is at."""
         self._obtained = record.tokens
-        await self._save(record)
+        self._hold(record)
+        async with AsyncExitStack() as stack:
+            with anyio.move_on_after(KEEP_SECS, shield=True), suppress(OAuthProblem):
+                await self._lock(stack, record.key)
+            await self._save(record)
 
     def registered(self, issuer: str, client: Client) -> None:
         """Remember a client for the next login, should this one come to nothing. On disk it goes with its tokens."""

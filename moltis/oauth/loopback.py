@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -100,7 +100,8 @@ async def listen(port: int, on_callback: Callable[[str], Awaitable[Page]]) -> As
         OAuthProblem: `refused` if the port is taken or not ours to use, `outage` if the system has no socket left.
     """
     failure: Exception | None = None
-    with _bound(port) as sock, closing(_Desk(sock, on_callback)) as desk:
+    with _bound(port) as sock:
+        desk = _Desk(sock, on_callback)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(desk.accept, tasks)
             try:
@@ -114,7 +115,7 @@ async def listen(port: int, on_callback: Callable[[str], Awaitable[Page]]) -> As
 
 
 class _Desk:
-    """One listener and its connections. Each is in `_open` with the scope that ends it, oldest first."""
+    """One listener and its connections. Each is in `_open` with the scope that ends its wait, oldest first."""
 
     def __init__(self, sock: socket.socket, on_callback: Callable[[str], Awaitable[Page]]) -> None:
         self.port: int = sock.getsockname()[1]
@@ -153,11 +154,6 @@ class _Desk:
         if self._busy:
             with anyio.move_on_after(LAST_PAGE_SECS):
                 await self._quiet.wait()
-
-    def close(self) -> None:
-        """Close what is left open: a task that was cancelled before its first step has closed nothing."""
-        for conn in tuple(self._open):
-            self._forget(conn)
 
     def _make_room(self) -> bool:
         """See that there is room for one more, and say whether there is."""

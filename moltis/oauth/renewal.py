@@ -20,6 +20,9 @@ from moltis.oauth.keeper import Keeper
 from moltis.oauth.model import OAuthProblem
 from moltis.oauth.standing import Standing
 
+LOST_AFTER = 3
+"""Outages in a row after which the endpoints are looked up anew: they may be somewhere else by now."""
+
 
 class Renewal:
     """Renews for one login. `ask`: what a token of our own is for. `on_change`: as in `broker.Login`."""
@@ -82,7 +85,7 @@ class Renewal:
         keeper = self._keeper
         try:
             if keeper.refreshable:
-                await keeper.refresh()
+                await keeper.refresh(anew=self._outages.failures >= LOST_AFTER)
             else:
                 await keeper.grant(self.ask.challenge, self.ask.granted)
         except OAuthProblem as problem:

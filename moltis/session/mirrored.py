@@ -17,6 +17,7 @@ from moltis.transport.remote.headers import encode_header_value
 __all__ = ["Invalid", "Mirror", "mirror_of"]
 
 KEY: Final = "x-mcp-header"
+SPELLED: Final = KEY.encode()
 PREFIX: Final = "Mcp-Param-"
 MIRRORED_TYPES: Final = ("string", "integer", "boolean")
 """`number` is none of them: two languages do not write the same float alike."""
@@ -76,7 +77,7 @@ _TOOL = msgspec.json.Decoder(_Tool)
 
 def mirror_of(tool: bytes) -> Mirror | Invalid | None:
     """Look at one tool as it was listed; None for one that marks nothing, as nearly all do."""
-    marked = KEY.encode() in tool
+    marked = SPELLED in tool
     if not marked and rb"\u00" not in tool:  # JSON may also spell the key with escapes
         return None
     try:

@@ -484,7 +484,7 @@ async def test_being_cancelled_is_no_problem_of_the_other_side() -> None:
     ids=["chunks", "tiny chunks", "no length", "absurd length", "length", "gzip bomb"],
 )
 async def test_a_body_that_is_too_much_is_refused_within_little_memory(script: Script) -> None:
-    with within_memory(2_000_000):
+    with within_memory(1_000_000):
         async with serving(script) as server:
             message = await problem_of(fetcher(max_bytes=100_000), f"http://localhost:{server.port}/s3cret", "refused")
     assert "longer than 100000 bytes" in message or "compressed" in message

@@ -16,7 +16,7 @@ from moltis.oauth.authorize import (
     scope_to_ask,
 )
 from moltis.oauth.model import AuthServer, Challenge, Client, ClientConfig, OAuthProblem, ProtectedResource
-from moltis.oauth.urls import MAX_URL_CHARS
+from moltis.oauth.urls import MAX_GIVEN_CHARS, MAX_URL_CHARS, given_url_problem
 
 STATE = "state-canary-" + "s" * 30
 VERIFIER = "verifier-canary-" + "v" * 40
@@ -259,6 +259,26 @@ def test_what_may_be_opened_is_always_a_plain_secure_url(url: str) -> None:
         assert parts.scheme == "https" or parts.hostname in ("localhost", "::1") or parts.hostname.startswith("127.")
 
 
+@pytest.mark.parametrize(
+    ("url", "giver", "usable"),
+    [
+        ("https://a.example/", "https://b.example/", True),
+        ("https://a.example/", "http://localhost:1/", True),
+        ("http://localhost:1/", "http://127.0.0.1:2/", True),
+        ("https://[::ffff:127.0.0.1]/", "http://[::1]:2/", True),
+        ("http://localhost:1/", "https://b.example/", False),
+        ("https://127.0.0.2/", "https://b.example/", False),
+        ("https://[::ffff:127.0.0.1]/", "https://b.example/", False),
+        ("http://localhost:1/", "nobody", False),
+        ("http://b.example/", "http://localhost:1/", False),
+        ("https://a.example/".ljust(MAX_GIVEN_CHARS, "x"), "https://b.example/", True),
+        ("https://a.example/".ljust(MAX_GIVEN_CHARS + 1, "x"), "https://b.example/", False),
+    ],
+)
+def test_only_who_is_on_this_machine_points_to_this_machine(url: str, giver: str, usable: bool) -> None:
+    assert (given_url_problem(url, giver) is None) is usable
+
+
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 NAME = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E, exclude_characters='"<>^`{|}\\#&+%'), max_size=8)
 
@@ -302,6 +322,7 @@ NEEDS_MORE = Challenge(scope="chal", error="insufficient_scope")
         (ClientConfig(), None, LISTED, server(), None, "list:a list:b"),
         (ClientConfig(), Challenge(scope="chal"), LISTED, server(), None, "chal"),
         (CONFIGURED, Challenge(scope="chal"), LISTED, server(), None, "conf:a conf:b"),
+        (CONFIGURED, None, LISTED, server(), None, "conf:a conf:b"),
         (ClientConfig(), None, UNLISTED, server(scopes_supported=("as:a",)), None, None),
         # offline_access: only where the authorization server lists it, and something else is asked for.
         (ClientConfig(), None, LISTED, OFFLINE, None, "list:a list:b offline_access"),
@@ -316,6 +337,14 @@ NEEDS_MORE = Challenge(scope="chal", error="insufficient_scope")
             server(scopes_supported=("offline_access",), grant_types=("authorization_code",)),
             None,
             "chal",
+        ),
+        (
+            ClientConfig(),
+            Challenge(scope="chal"),
+            None,
+            server(scopes_supported=("offline_access",), grant_types=("authorization_code", "refresh_token")),
+            None,
+            "chal offline_access",
         ),
         (ClientConfig(grant="client_credentials"), Challenge(scope="chal"), None, OFFLINE, None, "chal"),
         # Step-up: what was there before, and what is needed now.

@@ -150,6 +150,12 @@ def test_a_no_is_shown_by_its_code_if_that_is_one(error: str, code: str | None) 
     assert problem.message.isprintable()
 
 
+def test_a_person_who_declines_reads_just_that() -> None:
+    assert refusal(Callback(state=STATE, error="access_denied")).message.endswith("was declined")
+    assert refusal(Callback(state=STATE, error="invalid_scope")).message.endswith("(invalid_scope)")
+    assert refusal(Callback(state=STATE, error="a b")).message.endswith("illegible")
+
+
 def test_an_error_outweighs_a_code() -> None:
     assert refusal(Callback(state=STATE, code=CODE, error="access_denied")).code == "access_denied"
 

@@ -172,6 +172,17 @@ def test_whatever_else_goes_wrong_is_an_outage_and_no_word_on_the_grant(status: 
     assert (problem.kind, problem.code) == ("outage", None)
 
 
+def test_an_outage_is_named_by_its_code_or_its_status() -> None:
+    assert "(temporarily_unavailable)" in refusal(400, b'{"error": "temporarily_unavailable"}').message
+    assert "(HTTP 404)" in refusal(404, b"{}").message
+    assert "(HTTP 503)" in refusal(503, b"").message
+
+
+@pytest.mark.parametrize("error", [None, "", "invalid_grant"])
+def test_tokens_that_did_come_count_whatever_is_said_beside_them(error: Any) -> None:
+    assert read(error=error).access_token == ACCESS
+
+
 @pytest.mark.parametrize("status", [429, 503])
 def test_when_to_come_back_is_passed_on(status: int) -> None:
     assert refusal(status, b"").retry_after_secs == 7.0

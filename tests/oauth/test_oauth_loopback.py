@@ -387,8 +387,9 @@ async def test_more_callbacks_at_once_than_there_is_room_for_are_turned_away() -
             await stream.send(listener.callback())
         while len(listener.targets) < MAX_CONNECTIONS:  # noqa: ASYNC110  # what is waited for is behind sockets
             await anyio.sleep(0.01)
-        async with await listener.connect() as late:
-            assert await read_all(late) == b""
+        with anyio.fail_after(loopback.REQUEST_SECS / 2):
+            async with await listener.connect() as late:
+                assert await read_all(late) == b""
         going_on.set()
         assert [status(await read_all(stream)) for stream in streams] == [200] * MAX_CONNECTIONS
         for stream in streams:
@@ -482,9 +483,20 @@ async def test_the_page_is_delivered_though_the_login_is_over_by_then() -> None:
     assert [status(page) for page in pages] == [200]
 
 
+@virtual_time
+async def test_a_browser_that_has_its_page_and_keeps_the_connection_holds_up_nothing() -> None:
+    async with listening() as listener:
+        browser = await listener.connect()
+        await browser.send(listener.callback())
+        assert status(await browser.receive()) == 200
+        begun = anyio.current_time()
+    assert anyio.current_time() == begun
+    await browser.aclose()
+
+
 @pytest.mark.parametrize("steps", range(8))
 async def test_a_connection_that_was_only_just_accepted_is_closed_too(steps: int) -> None:
-    """However far it got: Python warns of a socket that nobody closed, which fails this test."""
+    """However far it got. Python warns of a socket that nobody has closed, which fails this test."""
     async with listening() as listener:
         with socket.create_connection(("127.0.0.1", listener.port)):
             for _ in range(steps):

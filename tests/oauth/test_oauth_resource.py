@@ -122,6 +122,18 @@ def test_metadata_about_another_resource_is_refused(resource: str) -> None:
     assert problem.message.isprintable()
 
 
+def test_a_resource_that_no_request_has_room_for_is_refused() -> None:
+    long = URL + "?" + "x" * 3000
+    assert refusal(json.dumps({"resource": long, "authorization_servers": [AS]}).encode(), long).kind == "refused"
+
+
+@pytest.mark.parametrize("resource", ["https://evil.example/canary?canary", URL, "canary", None])
+def test_nothing_of_an_address_but_its_host_is_in_a_message(resource: str | None) -> None:
+    server_url = "https://canary:canary@mcp.example.com/v1/mcp?key=canary"
+    body = json.dumps({"resource": resource, "authorization_servers": ["http://x.example/canary"]}).encode()
+    assert "canary" not in refusal(body, server_url).message
+
+
 @pytest.mark.parametrize(
     "members",
     [

@@ -60,6 +60,7 @@ def asks_first(rounds: int) -> Any:
 async def test_what_is_sent_says_what_it_is_about() -> None:
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, modern("t", tools__call=lambda r: [])).until_ready()
+        await anyio.sleep(1)  # until it listens
         running.session.probe()
         handle = running.session.call_tool("t", None, None, running.replies.append)
         running.session.read_resource("a:b", None, running.replies.append)

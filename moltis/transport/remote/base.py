@@ -6,6 +6,7 @@ of `run`, and the connection is over within bounds that have names.
 
 from __future__ import annotations
 
+import base64
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -30,7 +31,7 @@ TELL_SECS: Final = 30.0
 """For a notification or an answer to the server; nobody waits for it."""
 CANCEL_SECS: Final = 5.0
 """For telling the server that a request is given up; then the request's own POST is dropped."""
-MAX_TOLD: Final = 64
+MAX_TOLD: Final = 32
 """Notifications and answers on their way at once; the rest is dropped. Whoever does not take them asked for it."""
 MAX_UNCANCELLED: Final = 16
 """Of `UNCANCELLED` at once; the oldest gives way. The session waits for no more heartbeats than that."""
@@ -123,6 +124,7 @@ class RemoteConnection(ABC):
         self.receive = receive
         self.notices = notices
         self.client = endpoint.open_client()
+        _log_in_by_url(self.client, endpoint.url)
         self.dropped = 0
         self._tasks: TaskGroup | None = None
         self._life = anyio.CancelScope()
@@ -348,6 +350,14 @@ class RemoteConnection(ABC):
         self._unsettled -= 1
         if self._waits and not self._unsettled:
             self._idle.set()
+
+
+def _log_in_by_url(client: httpx2.AsyncClient, url: str) -> None:
+    """Send what stands before the @ of a URL as everybody does (RFC 7617), unless moltis.toml names Authorization."""
+    parsed = httpx2.URL(url)
+    if parsed.userinfo and "Authorization" not in client.headers:
+        login = f"{parsed.username}:{parsed.password}".encode()
+        client.headers["Authorization"] = f"Basic {base64.b64encode(login).decode('ascii')}"
 
 
 def _modern(about: Outgoing) -> bool:

@@ -70,7 +70,7 @@ class Exchange:
         self.gate = Gate()
         self._endpoint = endpoint
         self._client = client
-        self._url = httpx2.URL(endpoint.url)
+        self._url = httpx2.URL(endpoint.url).copy_with(userinfo=b"")
         self._configured: str | None = client.headers.get("Authorization")
         self._base = [(k, v) for k, v in client.headers.multi_items() if k.lower() not in ("accept", "authorization")]
         self._extensions = {"timeout": client.timeout.as_dict()}
@@ -134,7 +134,6 @@ class Exchange:
         all_headers = [*self._base, *headers]
         if authorization is not None:
             all_headers.append(("Authorization", authorization))
-        authorized = authorization is not None or bool(self._url.userinfo)
         url = self._url
         hops = 0
         while True:
@@ -146,7 +145,9 @@ class Exchange:
             if response.status_code not in (307, 308):
                 return response
             location = response.headers.get("Location")
-            target = redirect_target(response.status_code, location, str(url), authorized=authorized, hops=hops)
+            target = redirect_target(
+                response.status_code, location, str(url), authorized=authorization is not None, hops=hops
+            )
             if target is None:
                 return response
             await discard(response)

@@ -119,13 +119,7 @@ class FallbackConnection:
             return  # what could be opened once cannot now: the answer that there is stands
         self._all.append(old)
         self._tasks.start_soon(old.run)
-        speaks = False
-        try:
-            speaks = await old.located() or (await old.wait_lost()).kind == "auth_required"
-        finally:
-            if not speaks or self._stopping:
-                old.kill()
-        if speaks and not self._stopping:
+        if await old.located() or (await old.wait_lost()).kind == "auth_required":
             self._current = old
             self._tasks.start_soon(self._follow, old)
 

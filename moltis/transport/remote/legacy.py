@@ -16,7 +16,7 @@ import anyio
 import httpx2
 import msgspec
 
-from moltis.errors import RpcCode
+from moltis.errors import LoginNeeded, RpcCode
 from moltis.http.origins import read_url, same_origin
 from moltis.http.words import network_words
 from moltis.transport import Ended, Notices, Outgoing, Receiver
@@ -89,7 +89,8 @@ class LegacyConnection(RemoteConnection):
         try:
             response = await self._exchange.send("GET", stream_headers(None, None))
         except NotLetIn as fault:
-            return self.lose(fault.ended or Ended("connect_failed", fault.error.message))
+            kind = "auth_required" if isinstance(fault.error, LoginNeeded) else "connect_failed"
+            return self.lose(fault.ended or Ended(kind, fault.error.message))
         except Unreachable as fault:
             return self.lose(Ended("connect_failed", fault.words))
         try:

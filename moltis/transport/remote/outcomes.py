@@ -81,6 +81,11 @@ class Asked:
         return not self.agreed and self.method in HANDSHAKE
 
     @property
+    def probes(self) -> bool:
+        """Whether it asks if the server is a modern one. Later the same method is a heartbeat."""
+        return self.opens and self.method == "server/discover"
+
+    @property
     def harmless(self) -> bool:
         """Whether the server is in the same state after it was processed twice as after once."""
         return self.method in CHANGES_NOTHING or self.method.endswith("/list")
@@ -133,7 +138,7 @@ def outcome(asked: Asked, answered: Answered) -> Outcome:
     if answered.reply and status != 401:
         return Outcome(Do.DELIVER)
     unserved = status in UNSERVED and asked.is_request
-    if asked.method == "server/discover" and status in NOT_UNDERSTOOD:
+    if asked.probes and status in NOT_UNDERSTOOD:
         return Outcome(Do.UNKNOWN_METHOD, f"HTTP {status}", unserved=unserved)
     return _failed(asked, _error_words(asked, answered), status=status, unserved=unserved)
 
@@ -179,7 +184,7 @@ def _succeeded(asked: Asked, answered: Answered) -> Outcome:
     if not asked.is_request:
         return Outcome(Do.ACCEPT)
     if answered.status in (202, 204):
-        if asked.method == "server/discover":
+        if asked.probes:
             return Outcome(Do.UNKNOWN_METHOD, f"HTTP {answered.status}")
         return _failed(asked, f"took {asked.method} with HTTP {answered.status} and will not answer it")
     if answered.compressed:

@@ -15,6 +15,7 @@ import httpx2
 
 from moltis.transport.remote.base import RemoteConnection
 from moltis.transport.remote.exchange import FAULTS, Exchange, NotLetIn, Unreachable, discard, held_secs, read_error
+from moltis.transport.remote.gate import MAX_HELD_SECS
 from moltis.transport.remote.headers import stream_headers
 from moltis.transport.remote.incoming import Cursor, take_events
 from moltis.transport.remote.outcomes import OVERLOADED, media_type
@@ -89,6 +90,7 @@ class StandingStream:
         self._renew = renew
         self._cursor = Cursor()
         self._was_open = False
+        self._held_secs = 0.0
 
     async def keep(self) -> bool:
         """Keep it open for as long as the session lasts; False if the server has no such stream."""
@@ -102,7 +104,8 @@ class StandingStream:
                 return True
             failures = failures + 1 if end is _End.FAILED else 0
             pause = max(MIN_PAUSE_SECS, self._cursor.retry_secs, MIN_PAUSE_SECS * 2 ** min(failures - 1, 10))
-            pause = min(pause, max(MAX_PAUSE_SECS, self._cursor.retry_secs))
+            pause = max(min(pause, max(MAX_PAUSE_SECS, self._cursor.retry_secs)), self._held_secs)
+            self._held_secs = 0.0
             await anyio.sleep(pause * (1 + SPREAD * self._connection.endpoint.roll()))
 
     async def _one_stream(self) -> _End:
@@ -138,8 +141,8 @@ class StandingStream:
         await discard(response)
         if status == 404 and self._was_open:
             return _End.SESSION_LOST
-        if status in OVERLOADED and (secs := held_secs(response)) is not None:
-            self._exchange.gate.close(secs)
+        if status in OVERLOADED:  # that is about streams: requests may still be welcome
+            self._held_secs = min(held_secs(response) or 0.0, MAX_HELD_SECS)
         if not self._was_open and (status < 500 or status == 501) and status not in (401, 403, 408, 429):
             return _End.NOT_OFFERED
         if status < 500:

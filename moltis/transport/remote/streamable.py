@@ -36,8 +36,8 @@ from moltis.transport.remote.sessions import INITIALIZED, NO_SESSION, Sessions
 
 __all__ = ["Rejected", "StreamableConnection"]
 
-MAX_CALLS: Final = 64
-"""Requests on their way at once. The client has 100 connections: the rest is for heartbeats, streams and cancels."""
+MAX_CALLS: Final = 48
+"""Requests on their way at once. The client has 100 connections, and heartbeats, cancels and streams need some too."""
 UNLIMITED: Final = frozenset({"initialize", "server/discover", "ping", "subscriptions/listen"})
 
 MAX_RESUMPTIONS: Final = 5
@@ -235,8 +235,8 @@ class StreamableConnection(RemoteConnection):
 def _answered(response: httpx2.Response, body: bytes, reply: bytes | None) -> Answered:
     headers, status = response.headers, response.status_code
     if 200 <= status < 300:
-        encoding = headers.get("Content-Encoding", "identity")
-        return Answered(status, media_type(headers.get("Content-Type")), compressed=encoding.lower() != "identity")
+        compressed = headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
+        return Answered(status, media_type(headers.get("Content-Type")), compressed=compressed)
     return Answered(
         status,
         retry_after_secs=held_secs(response),

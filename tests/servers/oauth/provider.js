@@ -30,7 +30,7 @@ const { default: Provider } = await import(
   installed ? createRequire(path.join(installed, "x.js")).resolve("oidc-provider") : "oidc-provider"
 );
 
-const SCOPES = ["openid", "offline_access", "mcp:read", "mcp:write"];
+const SCOPES = ["openid", "offline_access"]; // those of a resource are its own
 const state = { accessTtl: Number(options["access-ttl"]), down: false, grants: new Set() };
 
 function tell(event, facts = {}) {
@@ -94,7 +94,6 @@ const provider = new Provider(issuer, {
 
 async function agree(request, response) {
   const { prompt, params, session, grantId } = await provider.interactionDetails(request, response);
-  console.error("DBG", JSON.stringify(prompt), JSON.stringify(session), grantId, JSON.stringify(params));
   if (prompt.name === "login") {
     await provider.interactionFinished(request, response, { login: { accountId: "person" } });
     return;

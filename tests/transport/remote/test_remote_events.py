@@ -120,6 +120,14 @@ def test_any_chunking_gives_the_same_events(stream: bytes, cuts: list[int]) -> N
     assert events_of(in_chunks(stream, cuts)) == events_of([stream])
 
 
+@pytest.mark.parametrize("cut", range(12))
+@pytest.mark.parametrize("line", [b"data: ", b"data:", b"\xef\xbb\xbfdata: ", b"data:  "])
+def test_a_long_value_may_be_cut_anywhere(line: bytes, cut: int) -> None:
+    stream = line + b"a" * 9000 + b"\n\n"
+    expected = [Event(data=stream.removeprefix(b"\xef\xbb\xbf").strip()[5:].removeprefix(b" "))]
+    assert events_of([stream[:cut], stream[cut : cut + 5000], stream[cut + 5000 :]]) == expected
+
+
 @given(STREAMS, st.lists(st.integers(min_value=0), max_size=12), st.integers(0, 6000))
 def test_what_is_too_large_does_not_depend_on_the_chunks(stream: bytes, cuts: list[int], room: int) -> None:
     whole, too_large = told([stream], room)

@@ -271,6 +271,24 @@ async def test_it_may_end_in_the_middle_of_the_handshake() -> None:
             await at.connection.wait_closed()
 
 
+async def test_when_the_first_is_lost_the_other_is_not_waited_for() -> None:
+    server = Either(answering(404))
+
+    async def never(request: httpx2.Request) -> httpx2.Response:
+        await anyio.sleep(1000)
+        raise AssertionError
+
+    server.on_get = never
+    async with line(FallbackConnection, server) as at:
+        at.ask(1, "server/discover", "2026-07-28")
+        await anyio.sleep(1)
+        server.streamable = raising(httpx2.ConnectError("SECRET"))
+        at.ask(2, "initialize")
+        assert (await at.lost(1)).kind == "connect_failed"
+        with anyio.fail_after(1):
+            await at.connection.wait_closed()
+
+
 @pytest.mark.parametrize("end", ["stop", "kill"])
 @pytest.mark.parametrize("after", [0, 0.015, 1, 5.5])
 async def test_it_can_be_ended_at_any_time(end: str, after: float) -> None:
@@ -291,6 +309,7 @@ async def test_it_can_be_ended_at_any_time(end: str, after: float) -> None:
             await at.connection.wait_closed()
         with pytest.raises(ConnectionClosed):
             at.ask(2, "ping")
+        assert len(server.gets) == (after > 0.01)  # what is ending begins nothing new
 
 
 async def test_being_cancelled_leaves_nothing() -> None:

@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from old_server import URL, Body, Json, OldServer, answering, line, raising, result, streaming
+from scripted_http import HttpServer, Peer, serving
 from trio.testing import MockClock
 
+from moltis.config.plan import Limits
 from moltis.errors import LoginNeeded, ServerNotReady
+from moltis.http.clients import server_client
 from moltis.session import envelope
 from moltis.transport import ConnectionClosed
 from moltis.transport.remote import Refusal
@@ -83,11 +86,12 @@ async def test_messages_of_the_server_are_handed_on_as_they_came() -> None:
 
 async def test_nothing_else_is_sent_before_the_server_has_taken_initialized() -> None:
     server = OldServer()
+    before: list[str] = []
 
     async def slowly(request: httpx2.Request, message: Json) -> httpx2.Response:
         if message["method"] == "notifications/initialized":
             await anyio.sleep(3)
-            assert server.methods == ["initialize", "notifications/initialized"]
+            before.extend(server.methods)
         return await server.take(request, message)
 
     server.on_post = slowly
@@ -97,6 +101,7 @@ async def test_nothing_else_is_sent_before_the_server_has_taken_initialized() ->
         at.ask(3, "ping")
         await at.told.outcome(2)
         await at.told.outcome(3)
+    assert before == ["initialize", "notifications/initialized"]
 
 
 async def test_a_reply_may_be_faster_than_what_becomes_of_its_post() -> None:
@@ -114,6 +119,23 @@ async def test_a_reply_may_be_faster_than_what_becomes_of_its_post() -> None:
         assert isinstance(await at.told.outcome(2), dict)
         await anyio.sleep(2)
         assert at.told.failed == {}
+
+
+async def test_posts_that_are_never_answered_take_up_no_room_once_the_reply_is_there() -> None:
+    server = OldServer()
+
+    async def hold(request: httpx2.Request, message: Json) -> httpx2.Response:
+        server.stream.message(result(message))
+        await anyio.sleep(10_000)
+        raise AssertionError
+
+    async with line(LegacyConnection, server) as at:
+        await at.begin()
+        server.on_post = hold
+        for id in range(2, 302):
+            at.ask(id, "tools/call")
+        for id in range(2, 302):
+            assert isinstance(await at.told.outcome(id, 30), dict)
 
 
 # --- it cannot be opened
@@ -440,11 +462,13 @@ async def test_a_message_that_is_too_large_is_counted_and_the_rest_goes_on() -> 
     server = OldServer()
     async with line(LegacyConnection, server) as at:
         await at.begin()
-        for _ in range(3):
-            server.stream.message(result({"id": 99}, {"text": "x" * 20_000}))
+        large = b'data: {"id":99,"result":"' + b"x" * 20_000 + b'"}\n\n'
+        server.stream.write(b'data: {"a":1}\n\n' + large + b'data: {"b":2}\n\n')
+        server.stream.write(large)
         at.ask(2, "ping")
         assert isinstance(await at.told.outcome(2), dict)
-        assert at.told.oversized == 3
+        assert at.told.oversized == 2
+        assert at.told.messages[1:3] == [b'{"a":1}', b'{"b":2}']
         assert max(map(len, at.told.messages)) < 10_000
 
 
@@ -452,7 +476,7 @@ async def test_replies_that_are_not_seen_as_such_do_not_pile_up() -> None:
     server = OldServer()
 
     async def unseen(request: httpx2.Request, message: Json) -> httpx2.Response:
-        server.stream.write(b'data: {"jsonrpc":"2.0","result":"\xff","id":%d}\n\n' % message["id"])
+        server.stream.write(rb'data: {"jsonrpc":"2.0","result":"\ud83d","id":%d}' % message["id"] + b"\n\n")
         return httpx2.Response(202)
 
     async with line(LegacyConnection, server) as at:
@@ -524,6 +548,13 @@ async def test_a_stream_that_wants_a_login_waits_for_a_person() -> None:
         assert (ended.kind, ended.message) == ("auth_required", "a person must log in")
 
 
+async def test_a_stream_that_wants_more_rights_waits_for_a_person_too() -> None:
+    server, keys = OldServer(), Keys(NEEDED)
+    server.on_get = answering(403)
+    async with line(LegacyConnection, server, keys) as at:
+        assert (await at.lost(1)).kind == "auth_required"
+
+
 async def test_a_post_that_wants_a_login_fails_and_ends_the_connection() -> None:
     server, keys = OldServer(), Keys(NEEDED)
     async with line(LegacyConnection, server, keys) as at:
@@ -554,6 +585,75 @@ async def test_where_nobody_can_log_in_a_401_says_what_to_look_at() -> None:
         ended = await at.lost(1)
         assert ended.kind == "auth_required"
         assert "headers.Authorization" in ended.message
+
+
+# --- over real sockets
+
+REAL_LOOPS = pytest.mark.parametrize(
+    "anyio_backend",
+    [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],
+    ids=["asyncio", "uvloop"],
+)
+
+
+class Loopback:
+    """HTTP+SSE over sockets, whose replies are large."""
+
+    def __init__(self) -> None:
+        self.stream: Peer | None = None
+        self.server = HttpServer(self.serve)
+        self._turn = anyio.Lock()
+
+    def client(self) -> httpx2.AsyncClient:
+        return server_client(None)
+
+    async def serve(self, peer: Peer) -> None:
+        if peer.request.method == "GET":
+            await peer.begin_events()
+            self.stream = peer
+            await peer.raw(b"event: endpoint\r\ndata: /post\r\n\r\n")
+            await peer.gone()
+            return
+        assert peer.request.path == "/post"
+        await peer.answer(202, b"Accepted", kind="text/plain")
+        if "id" in peer.request.message:
+            assert self.stream is not None
+            async with self._turn:
+                await self.stream.event(peer.reply({"text": "x" * 900_000}))
+
+
+@REAL_LOOPS
+async def test_large_replies_come_through_real_sockets(anyio_backend: Any) -> None:
+    at_work = Loopback()
+    limits = Limits(max_message_bytes=1_000_000, stop_eof_secs=1)
+    async with (
+        serving(at_work.server) as server,
+        line(LegacyConnection, at_work, limits=limits, url=server.url) as at,
+    ):
+        await at.begin()
+        for id in range(2, 12):
+            at.ask(id, "tools/call")
+        for id in range(2, 12):
+            reply = await at.told.outcome(id, 20)
+            assert isinstance(reply, dict)
+            assert len(reply["result"]["text"]) == 900_000
+        assert server.count("GET") == 1
+
+
+@REAL_LOOPS
+async def test_a_stream_that_is_reset_ends_the_connection_at_once(anyio_backend: Any) -> None:
+    at_work = Loopback()
+    limits = Limits(max_message_bytes=1_000_000)
+    async with (
+        serving(at_work.server) as server,
+        line(LegacyConnection, at_work, limits=limits, url=server.url) as at,
+    ):
+        await at.begin()
+        assert at_work.stream is not None
+        at_work.stream.reset()
+        await at_work.stream.stream.aclose()
+        ended = await at.lost(5)
+        assert (ended.kind, ended.message[:22]) == ("disconnected", "lost its event stream:")
 
 
 # --- whose reply it is

@@ -6,11 +6,12 @@ import json
 
 import anyio
 import pytest
-from scripted_http import LEGACY, MODERN, HttpServer, McpServer, Peer, dialled, serving
+from scripted_remote import LEGACY, MODERN, HttpServer, McpServer, Peer, dialled, serving
 
 from moltis.config.plan import Limits
 from moltis.errors import ServerNotReady
 from moltis.transport import ConnectionClosed, Outgoing
+from moltis.transport.remote.base import MAX_TOLD, MAX_UNCANCELLED
 
 pytestmark = pytest.mark.anyio
 
@@ -188,7 +189,7 @@ async def test_heartbeats_that_nobody_answers_do_not_pile_up() -> None:
             dial.send("ping")
             await anyio.sleep(30)
         assert server.count("ping") == 50
-        assert gone == 50 - 16
+        assert gone == 50 - MAX_UNCANCELLED
 
 
 async def test_what_the_server_asks_is_answered_and_a_failed_answer_is_forgotten() -> None:
@@ -221,8 +222,8 @@ async def test_notifications_that_are_not_taken_are_given_up_and_bounded() -> No
         for _ in range(200):
             dial.tell("notifications/roots/list_changed")
         await anyio.sleep(1)
-        assert server.count("notifications/roots/list_changed") == 64
-        assert dial.connection.dropped == 136
+        assert server.count("notifications/roots/list_changed") == MAX_TOLD
+        assert dial.connection.dropped == 200 - MAX_TOLD
         await anyio.sleep(30)
         assert dial.connection.dropped == 200
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from scripted_http import LEGACY, McpServer, Peer, dialled, serving
+from scripted_remote import LEGACY, McpServer, Peer, dialled, serving
 
 from moltis.errors import ServerNotReady
 from moltis.transport import ConnectionClosed
@@ -87,7 +87,8 @@ async def test_servers_that_say_400_for_a_lost_session_are_understood(kind: str)
         async def call(peer: Peer) -> None:
             nonlocal refusals
             if peer.request.headers["mcp-session-id"] in server.sessions:
-                return await peer.result()
+                await peer.result()
+                return
             refusals += 1
             text = b"Bad Request: No valid session ID provided"
             error = b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"%b"},"id":null}' % text
@@ -284,9 +285,7 @@ async def test_after_a_restart_of_the_server_the_next_call_works() -> None:
         await server.go_down()
         error = await dial.ask("tools/call")
         assert isinstance(error, ServerNotReady)
-        assert error.message == (
-            f"server 'scripted' cannot be reached at 127.0.0.1:{server.port}: connection refused"
-        )
+        assert error.message == (f"server 'scripted' cannot be reached at 127.0.0.1:{server.port}: connection refused")
         server.forget()
         await server.come_up()
         assert isinstance(await dial.ask("tools/call"), dict)

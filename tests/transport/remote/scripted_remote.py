@@ -251,6 +251,13 @@ async def serving(server: ServerT) -> AsyncIterator[ServerT]:
         tasks.cancel_scope.cancel()
 
 
+async def until(condition: Callable[[], object], secs: float = 5) -> None:
+    """Wait until something is the case that has no event of its own."""
+    with anyio.fail_after(secs):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.01)
+
+
 async def free_port() -> int:
     """Give a port that nothing listens on."""
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:

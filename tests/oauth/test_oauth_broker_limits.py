@@ -1,0 +1,246 @@
+"""What no server can make happen: browsers without end, or a credential where it does not belong."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from broker_world import ISSUER, SECRET, URL, AuthorizationServer, World, answer, played
+from trio.testing import MockClock
+
+from moltis.errors import LoginNeeded
+from moltis.oauth.model import ClientConfig, OAuthProblem
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    yield from played(tmp_path, monkeypatch)
+
+
+async def test_a_fresh_token_that_is_refused_opens_no_other_browser(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        world.good.clear()
+        error = await world.needed(login)
+        assert error.auth_url is None
+        assert "just given" in error.message
+        assert (login.state, login.auth_url) == ("failed", None)
+        assert "mcp.example.com" in (login.message or "")
+        for _ in range(5):
+            await world.needed(login)
+            await anyio.sleep(1)
+        assert len(world.opened) == 1
+        assert len(world.web.posts("/token")) == 1
+
+
+async def test_a_server_that_takes_tokens_for_a_while_only_opens_five_browsers_an_hour(world: World) -> None:
+    world.auth.with_refresh = False
+    async with world.login() as login:
+        for _ in range(20):
+            error = await world.needed(login)
+            if error.auth_url is not None:
+                await world.visit(error.auth_url)
+                await anyio.wait_all_tasks_blocked()
+                assert await world.call(login) == 200
+            await anyio.sleep(10)
+            world.good.clear()
+        assert len(world.opened) == 5
+        assert "5 logins within an hour" in (login.message or "")
+        await world.log_in(login)
+
+
+async def test_another_authorization_server_gets_nothing_of_the_old_one(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        assert await world.call(login) == 200
+        new = AuthorizationServer(world, "https://new.example.net")
+        world.prm = {"resource": URL, "authorization_servers": [new.issuer]}
+        world.good.clear()
+        old_values = [value for value in world.made if not value.startswith("random")]
+        before = len(world.web.to("auth.example.com"))
+        error = await world.needed(login)
+        assert (error.auth_url or "").startswith("https://new.example.net/authorize")
+        await world.visit(error.auth_url or "", new)
+        await anyio.wait_all_tasks_blocked()
+        assert await world.call(login) == 200
+        assert len(world.web.to("auth.example.com")) == before, "nor does the old one get anything"
+        seen = repr([(sent.url, sent.headers, sent.body) for sent in world.web.to("new.example.net")]) + world.opened[1]
+        assert not [value for value in old_values if value in seen]
+    async with world.login() as login:
+        assert await world.call(login) == 200
+
+
+async def test_a_configured_client_is_not_taken_to_another_authorization_server(world: World) -> None:
+    config = ClientConfig(client_id="mine", client_secret=SECRET)
+    async with world.login(config) as login:
+        await world.log_in(login)
+        await anyio.sleep(60)
+        AuthorizationServer(world, "https://evil.example.net")
+        world.prm = {"resource": URL, "authorization_servers": ["https://evil.example.net"]}
+        world.good.clear()
+        error = await world.needed(login)
+        assert error.auth_url is None
+        assert "belongs to auth.example.com" in error.message
+        assert login.state == "failed"
+        assert [sent.method for sent in world.web.to("evil.example.net")] == ["GET"]
+        assert len(world.opened) == 1
+
+
+async def test_more_scope_is_asked_for_beside_what_there_was(world: World) -> None:
+    world.challenge = 'Bearer scope="read"'
+    async with world.login() as login:
+        error = await world.needed(login)
+        await world.visit(error.auth_url or "")
+        await anyio.wait_all_tasks_blocked()
+        assert await world.call(login) == 200
+        world.needs = "write"
+        error = await world.needed(login)
+        assert "scope=read%20write" in (error.auth_url or "")
+        assert await login.authorization() is not None, "what there is stays in use"
+        await world.visit(error.auth_url or "")
+        await anyio.wait_all_tasks_blocked()
+        assert await world.call(login) == 200
+        assert world.authenticated == 2
+
+
+async def test_the_same_scope_is_asked_for_three_times_and_then_no_more(world: World) -> None:
+    world.challenge = 'Bearer scope="admin"'
+    world.judge = lambda authorization: (  # type: ignore[method-assign]
+        (401, world.challenge) if authorization is None else (403, 'Bearer error="insufficient_scope", scope="admin"')
+    )
+    async with world.login() as login:
+        for _ in range(6):
+            error = await world.needed(login)
+            if error.auth_url is not None:
+                await world.visit(error.auth_url)
+                await anyio.wait_all_tasks_blocked()
+        assert len(world.opened) == 3
+        assert login.state == "failed"
+        assert "same scope 3 times" in (login.message or "")
+
+
+async def test_a_step_up_that_nobody_completes_leaves_the_rest_as_it_was(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        world.needs = "write"
+        await world.needed(login)
+        await anyio.sleep(700)
+        assert (login.state, login.message) == ("authenticated", None)
+        world.needs = ""
+        assert await world.call(login) == 200
+
+
+async def test_a_403_that_asks_for_no_scope_is_an_answer_like_any_other(world: World) -> None:
+    world.judge = lambda authorization: (403, "")  # type: ignore[method-assign]
+    async with world.login() as login:
+        assert await world.call(login) == 403
+    assert world.web.sent == []
+
+
+async def test_a_fresh_token_of_our_own_that_is_refused_is_not_fetched_again(world: World) -> None:
+    config = ClientConfig(client_id="mine", client_secret=SECRET, grant="client_credentials")
+    world.judge = lambda authorization: (401, "Bearer")  # type: ignore[method-assign]
+    async with world.login(config) as login:
+        await world.needed(login)
+        assert login.state == "failed"
+    assert len(world.web.posts("/token")) == 1
+
+
+async def test_an_outage_of_discovery_is_retried_less_and_less_often(world: World) -> None:
+    tries: list[float] = []
+
+    def down(sent: Any) -> Any:
+        tries.append(anyio.current_time())
+        return answer(503, {})
+
+    world.web.handlers["GET", f"{ISSUER}/.well-known/oauth-authorization-server"] = down
+    async with world.login() as login:
+        error = await world.needed(login)
+        assert error.auth_url is None
+        assert "cannot say now" in error.message
+        assert login.state == "failed"
+        await anyio.sleep(3600)
+        gaps = [round(later - earlier) for earlier, later in itertools.pairwise(tries)]
+        assert gaps[:8] == [5, 10, 20, 40, 80, 160, 300, 300]
+        assert world.opened == []
+        world.web.handlers["GET", f"{ISSUER}/.well-known/oauth-authorization-server"] = lambda sent: answer(
+            200, world.auth.metadata
+        )
+        await anyio.sleep(301)
+        assert login.auth_url == world.opened[0]
+
+
+async def test_a_person_need_not_wait_for_the_next_try(world: World) -> None:
+    world.web.dead.add("auth.example.com")
+    async with world.login() as login:
+        await world.needed(login)
+        with pytest.raises(OAuthProblem, match="cannot reach"):
+            await login.begin()
+        await anyio.sleep(1)
+        world.web.dead.clear()
+        began = anyio.current_time()
+        assert await login.begin() == world.opened[0]
+        assert anyio.current_time() - began < 1
+
+
+async def test_what_is_refused_in_discovery_is_not_tried_again_until_a_person_wants_it(world: World) -> None:
+    world.auth.metadata["code_challenge_methods_supported"] = ["plain"]
+    async with world.login() as login:
+        error = await world.needed(login)
+        assert "S256" in error.message
+        fetches = len(world.web.sent)
+        await anyio.sleep(3600)
+        await world.needed(login)
+        assert len(world.web.sent) == fetches
+        assert world.opened == []
+        world.auth.metadata["code_challenge_methods_supported"] = ["S256"]
+        assert await login.begin() is not None
+
+
+async def test_a_registration_that_fails_is_repeated_at_most_three_times_a_minute(world: World) -> None:
+    world.web.handlers["POST", f"{ISSUER}/register"] = lambda sent: answer(429, {})
+    async with world.login() as login:
+        await world.needed(login)
+        await anyio.sleep(59)
+        assert len(world.web.posts("/register")) <= 3
+
+
+async def test_a_resource_that_names_another_authorization_server_each_time_opens_five_browsers_at_most(
+    world: World,
+) -> None:
+    async with world.login() as login:
+        for n in range(12):
+            auth = AuthorizationServer(world, f"https://auth{n}.example.net")
+            world.prm = {"resource": URL, "authorization_servers": [auth.issuer]}
+            error = await world.needed(login)
+            if error.auth_url is not None:
+                await world.visit(error.auth_url, auth)
+                await anyio.wait_all_tasks_blocked()
+            world.good.clear()
+        assert len(world.opened) == 5
+        assert login.state == "failed"
+
+
+async def test_a_resource_that_wants_another_scope_each_time_gets_five_of_our_own_tokens_at_most(world: World) -> None:
+    config = ClientConfig(client_id="mine", client_secret=SECRET, grant="client_credentials")
+    async with world.login(config) as login:
+        assert await world.call(login) == 200
+        for n in range(12):
+            world.judge = lambda authorization, n=n: (  # type: ignore[method-assign]
+                (403, f'Bearer error="insufficient_scope", scope="s{n}"')
+            )
+            for _ in range(3):
+                try:
+                    await world.call(login)
+                except LoginNeeded:
+                    break
+        assert len(world.web.posts("/token")) <= 6
