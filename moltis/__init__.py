@@ -1,7 +1,7 @@
 """moltis keeps a person's MCP servers alive.
 
-    moltis.toml -> Plan -> Supervisor -> Actor -> Session -> Transport -> Warden -> the server
-                   (what is to run)     (one server)  (MCP)     (bytes)    (processes)
+    moltis.toml -> Plan -> Supervisor -> Actor -> Session -> Transport -> Warden -> a local server
+                   (what is to run)     (one server)  (MCP)     (bytes)  -> HTTP, with a Login -> a remote one
 
 Reading order, from what decides to what does:
 
@@ -10,6 +10,9 @@ Reading order, from what decides to what does:
     server      one server's states and their table; the actor that lives them; all actors
     session     one MCP connection: handshake of both protocol eras, calls, lists, heartbeat
     transport   messages to and from a process; the warden that starts and ends processes; the event loop's callbacks
+                transport.remote: Streamable HTTP of both eras, and the older HTTP+SSE
+    http        the one HTTP stack: which addresses may be reached, bounded bodies, TLS
+    oauth       logging in: discovery, registration, PKCE, tokens, their store
     control     the local JSON-RPC socket: methods, subscriptions, and the client of the command line
     logs        logs.jsonl, written on a thread of its own; logtail reads it back
     service     sd_notify

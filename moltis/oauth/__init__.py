@@ -1,21 +1,32 @@
 """Logging in by OAuth 2.1, apart from any connection: a server's 401 becomes a URL, a person's visit becomes tokens.
 
+    401 -> refusals -> keeper: is there something newer, can it be renewed?
+                    -> attempts -> flow: discovery, registration, URL, browser, callback, code -> keeper -> store
+
 Pure steps, which can be played without a network:
 
+    model          what a login is about, as values
     challenge      WWW-Authenticate (RFC 9110, RFC 6750)
     resource       protected resource metadata (RFC 9728): where it is, whether it can be believed
     authserver     authorization server metadata (RFC 8414, OpenID Connect Discovery): likewise
     registration   who we are to it: configured, client ID metadata document, dynamic registration (RFC 7591)
-    authorize      the authorization request: PKCE, resource, state (RFC 7636, RFC 8707), and whether its URL may be opened
+    authorize      the authorization request: PKCE, resource, state (RFC 7636, RFC 8707); may its URL be opened
     callback       what the browser came back with, and from whom (RFC 6749 section 4.1.2, RFC 9207)
-    grants         token responses and their errors, expiry, scopes (RFC 6749)
+    grants         token responses and their errors, expiry (RFC 6749)
+    decisions      what follows from what is known: send, renew, ask a person, give up
+    urls, documents    what may be believed of a URL and of a JSON document that others wrote
 
 and those that act:
 
-    endpoint       the token endpoint, spoken to through authlib (RFC 6749, 7009, 7523)
-    discovery      the steps above over the network, each address checked
-    loopback       the redirect URI on 127.0.0.1, and the page a person sees (RFC 8252)
+    broker         one login, for requests and for people; put together from
+      refusals     what becomes of a refused request
+      renewal      renewing what is held, once for all who need it
+      attempts     a person's login, tried until it is shown; flow: one such try
+      keeper       what is held, in memory and on disk
+      jobs         work that goes on when those who wait for it leave
+    discovery      whom to ask, over the network, each address checked; identity: becoming a client there
+    endpoint       the token endpoint, spoken to through authlib (RFC 6749, 7009); clientauth: who we are (RFC 7523)
+    store          tokens and registrations on disk, shared with other processes; folder, filelock, cipher below it
+    loopback       the redirect URI on 127.0.0.1 (RFC 8252); pages: what a person sees there
     browser        opening the URL
-    store          tokens and registrations on disk, shared with other processes
-    broker         one login: what is known, what is under way, who waits for it
 """

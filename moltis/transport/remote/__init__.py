@@ -1,10 +1,15 @@
 """Remote servers: Streamable HTTP of both protocol eras, and the older HTTP+SSE.
 
-    streamable   one POST a message; replies as JSON or as a stream; the GET stream; a lost session begun anew
+    opening      a transport of what moltis.toml says
+    base         what every connection is: a task, and a task for each message
+    streamable   Streamable HTTP: one POST a message, its reply as JSON or as a stream
+      exchange   one request and the head of its answer; gate: held back by Retry-After
+      outcomes   what an answer means for its message, pure
+      incoming   messages out of an answer; events: server-sent events, pure; replies: is it the reply, pure
+      sessions   the session up to 2025-11-25; renewal: begun anew when lost; standing: its GET stream
+      headers    what MCP wants in HTTP headers, pure
     legacy       HTTP+SSE of MCP 2024-11-05: one GET stream, messages posted beside it
     fallback     `transport = "sse"`: the first, and the second where the server knows only that
-    events       the framing of server-sent events, pure
-    headers      what MCP wants in HTTP headers, pure
 
 This file is the seam to whoever holds credentials: neither side imports the other.
 """

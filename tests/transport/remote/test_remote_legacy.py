@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from old_server import URL, Body, Json, OldServer, answering, line, raising, result, streaming
-from scripted_http import HttpServer, Peer, serving
+from scripted_remote import HttpServer, Peer, serving
 from trio.testing import MockClock
 
 from moltis.config.plan import Limits
