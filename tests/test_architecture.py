@@ -83,6 +83,7 @@ PURE = {
     "moltis.oauth.documents",
     "moltis.oauth.decisions",
     "moltis.transport.remote.outcomes",
+    "moltis.transport.remote.replies",
     "moltis.session.elicitation",
     "moltis.session.mirrored",
     "moltis.control.jsonrpc",

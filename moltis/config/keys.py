@@ -237,6 +237,7 @@ _EXAMPLES = """
 #headers = { Authorization = "Bearer ${REMOTE_MCP_TOKEN}" }
 """
 
+_EXAMPLE_VALUES = ("GITHUB_TOKEN", "REMOTE_MCP_KEY", "REMOTE_MCP_TOKEN", "SECRET", "CLIENT_KEY")
 _NAME_RULE = "NAME: A-Z a-z 0-9 _ -, at most 64, no '__', and no two that differ only by case."
 _REMOTE_ONLY = ("url", "headers", "ca_file")
 _LOCAL_ONLY = ("command", "args", "env", "cwd")
@@ -250,7 +251,8 @@ def example_toml() -> str:
     parts = [
         _HEAD,
         "[env]                                     # values for placeholders; never shown",
-        '#GITHUB_TOKEN = "..."\n#REMOTE_MCP_KEY = "..."\n#REMOTE_MCP_TOKEN = "..."\n#SECRET = "..."\n#CLIENT_KEY = "..."\n',
+        *(f'#{name} = "..."' for name in _EXAMPLE_VALUES),
+        "",
         "[daemon]",
         *_commented(k for k in KEYS if k.section == "daemon"),
         "\n[mcp]                                     # each server may override these, but the last",

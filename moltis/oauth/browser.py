@@ -80,11 +80,14 @@ def _may_see(name: str, value: str, scrub: Callable[[str], str]) -> bool:
 
 
 async def _reap(process: subprocess.Popen[bytes], children: OwnChildren) -> None:
-    # Cancelled, it stays registered: it is still not a server's, and is not to be swept.
-    await _wait_exited(process.pid)
-    while process.poll() is None:  # noqa: ASYNC110 - once at most where the kernel tells
-        await anyio.sleep(LOOK_SECS)
-    children.unregister_own(process.pid)
+    try:
+        await _wait_exited(process.pid)
+        while process.poll() is None:  # noqa: ASYNC110 - once at most where the kernel tells
+            await anyio.sleep(LOOK_SECS)
+        children.unregister_own(process.pid)
+    finally:
+        # Cancelled, it stays registered, for it is still not a server's; and Popen is not to warn of one left running.
+        process.returncode = process.returncode or 0
 
 
 async def _wait_exited(pid: int) -> None:

@@ -338,7 +338,7 @@ class Session:
         return agreed
 
     def _give_up(self, connection: Connection, kind: str, message: str) -> None:
-        if self._dialogue.broken or self._state == "over" or self._ending is not None:
+        if connection.ending or self._dialogue.broken or self._state == "over" or self._ending is not None:
             return  # it is ending already, and why is told by the connection
         self._trouble = Ended(kind, message, None, connection.stderr_tail())
         connection.kill()

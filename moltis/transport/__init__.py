@@ -97,6 +97,10 @@ class Connection(Protocol):
     def pid(self) -> int | None:
         """The process behind it, if there is one."""
 
+    @property
+    def ending(self) -> bool:
+        """Whether it is over or on its way there: it takes no message any more, and says itself why."""
+
     def send(self, message: bytes, about: Outgoing = PLAIN) -> None:
         """Queue one JSON-RPC message (no newline inside, none at the end).
 

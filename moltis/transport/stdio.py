@@ -146,6 +146,11 @@ class StdioConnection:
         return self._process.pid if self._process is not None else None
 
     @property
+    def ending(self) -> bool:
+        """Whether it was told to end, or has ended by itself."""
+        return self._ending or self._exited
+
+    @property
     def buffered(self) -> int:
         """Bytes queued for a server that is not reading them."""
         return self._stdin.buffered if self._stdin is not None else 0
@@ -156,7 +161,7 @@ class StdioConnection:
         Raises:
             ConnectionClosed: it is over or ending, or 64 MiB are waiting to be read by the server already.
         """
-        if self._ending or self._exited or self._stdin is None:
+        if self.ending or self._stdin is None:
             raise ConnectionClosed
         if self._stdin.buffered + len(message) > MAX_BUFFERED_BYTES:
             self._fail("write_stalled", f"stopped reading: {self._stdin.buffered} bytes wait in its stdin")
@@ -175,7 +180,7 @@ class StdioConnection:
 
     def stop(self) -> None:
         """Close stdin; after `stop_eof_secs` SIGTERM, after another `stop_term_secs` SIGKILL, to the whole tree."""
-        if self._ending or self._exited:
+        if self.ending:
             return
         self._ending = True
         self._cancel_timers()

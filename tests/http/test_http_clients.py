@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from contextlib import suppress
 
 import anyio
@@ -11,7 +13,7 @@ import pytest
 from scripted_http import JSON, OK, saying, serving, silent
 
 from moltis import __version__
-from moltis.http.clients import server_client, silence
+from moltis.http.clients import server_client
 
 
 async def test_a_request_carries_what_it_was_given_and_who_we_are() -> None:
@@ -147,9 +149,15 @@ async def test_errors_are_those_of_httpx_and_say_nothing() -> None:
 
 
 async def test_the_libraries_print_no_url(caplog: pytest.LogCaptureFixture) -> None:
-    silence()
     with caplog.at_level(logging.DEBUG):
         async with serving(saying(JSON)) as server, server_client(None) as client:
             await client.get(f"http://127.0.0.1:{server.port}/?k=s3cret")
     assert "s3cret" not in caplog.text
     assert not [record for record in caplog.records if record.name.startswith(("httpx2", "httpcore2"))]
+
+
+def test_they_are_silent_from_the_import_on() -> None:
+    code = "import logging, moltis.http.clients; print(*[logging.getLogger(n).level for n in %r])"
+    names = ("httpx2", "httpcore2", "authlib")
+    done = subprocess.run([sys.executable, "-c", code % (names,)], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [str(logging.WARNING)] * 3

@@ -46,10 +46,11 @@ async def test_a_servers_own_certificate_may_be_named(authority: Authority) -> N
 def test_a_file_is_read_once_and_again_when_it_changes(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     first, second = Authority(_folder(tmp_path, "1")), Authority(_folder(tmp_path, "2"))
-    path.write_bytes(first.ca_file.read_bytes())
+    roots = [authority.ca_file.read_bytes().ljust(4096) for authority in (first, second)]
+    path.write_bytes(roots[0])
     context = tls_context(str(path))
     assert tls_context(str(path)) is context
-    path.write_bytes(second.ca_file.read_bytes() + b"\n")
+    path.write_bytes(roots[1])
     os.utime(path, ns=(1, 1))
     assert tls_context(str(path)) is not context
     assert tls_context(None) is tls_context(None)

@@ -221,6 +221,9 @@ class World:
         self.logged: list[tuple[str, dict[str, Any]]] = []
         self.listening: dict[int, Callable[[str], Awaitable[Page]]] = {}
         self.taken: set[int] = set()
+        self.ports_left = itertools.count(40001)
+        self.lingers_secs = 0.0
+        """How long a listener takes to close."""
         self.told: list[str] = []
         """Messages of what was raised."""
         self.ports = Ports(self.listen, self.browse)
@@ -246,12 +249,11 @@ class World:
     async def listen(self, port: int, on_callback: Callable[[str], Awaitable[Page]]) -> AsyncIterator[str]:
         if port in self.taken or port in self.listening:
             raise OAuthProblem(f"port {port} is in use")
-        port = port or next(
-            free for free in itertools.count(40001) if free not in self.listening | dict.fromkeys(self.taken)
-        )
+        port = port or next(self.ports_left)
         self.listening[port] = on_callback
         try:
             yield f"http://127.0.0.1:{port}/callback"
+            await anyio.sleep(self.lingers_secs)
         finally:
             del self.listening[port]
 

@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from moltis.errors import LoginNeeded
 from moltis.http.addresses import Scope
+from moltis.http.fetch import FetchProblem
 from moltis.oauth.callback import Callback, parse_callback
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.transport.remote import Refusal
@@ -168,6 +169,10 @@ async def test_client_credentials_that_are_refused_fail_and_a_person_may_try_aga
 
 
 async def test_configured_endpoints_skip_discovery_and_registration(world: World) -> None:
+    async def unresolved(url: str) -> frozenset[Scope]:
+        raise FetchProblem("its name cannot be resolved")
+
+    world.web.scopes_of = unresolved  # type: ignore[method-assign]
     world.web.handlers = {("POST", "https://10.0.0.7/token"): world.auth.token}
     config = ClientConfig(client_id="mine", auth_url="https://10.0.0.7/auth?x=1", token_url="https://10.0.0.7/token")
     async with world.login(config) as login:
@@ -232,6 +237,27 @@ async def test_a_login_whose_code_is_not_good_fails_and_says_so(world: World) ->
         assert world.authenticated == 0
 
 
+async def test_a_login_whose_code_meets_an_outage_fails_and_opens_no_second_browser(world: World) -> None:
+    async with world.login() as login:
+        url = await login.begin()
+        world.auth.token_answers.append(answer(503, {}))
+        page = await world.visit(url or "")
+        await anyio.sleep(3600)
+        assert page.status >= 400
+        assert (login.state, login.auth_url) == ("failed", None)
+        assert "503" in (login.message or "")
+        assert len(world.opened) == 1
+
+
+async def test_client_credentials_that_give_nothing_usable_fail_each_time(world: World) -> None:
+    config = ClientConfig(client_id="mine", client_secret=SECRET, grant="client_credentials")
+    async with world.login(config) as login:
+        for _ in range(2):
+            world.auth.token_answers.append(answer(200, {"access_token": "x", "token_type": "mac"}))
+            error = await world.needed(login)
+            assert "Bearer" in error.message
+
+
 async def test_a_person_who_declines_is_not_asked_again(world: World) -> None:
     async with world.login() as login:
         url = (await world.needed(login)).auth_url or ""
@@ -245,6 +271,7 @@ async def test_a_person_who_declines_is_not_asked_again(world: World) -> None:
 
 
 async def test_a_login_is_completed_by_a_pasted_callback(world: World) -> None:
+    world.lingers_secs = 1
     async with world.login() as login:
         url = await login.begin()
         callback = parse_callback(world.auth.authorize(url or ""))

@@ -56,6 +56,10 @@ async def test_a_server_that_takes_tokens_for_a_while_only_opens_five_browsers_a
         assert len(world.opened) == 5
         assert "5 logins within an hour" in (login.message or "")
         await world.log_in(login)
+        assert await world.call(login) == 200
+        await anyio.sleep(10)
+        world.good.clear()
+        assert (await world.needed(login)).auth_url is not None, "a person has taken it up"
 
 
 async def test_another_authorization_server_gets_nothing_of_the_old_one(world: World) -> None:
@@ -244,3 +248,34 @@ async def test_a_resource_that_wants_another_scope_each_time_gets_five_of_our_ow
                 except LoginNeeded:
                     break
         assert len(world.web.posts("/token")) <= 6
+
+
+async def test_a_fresh_token_that_was_refused_opens_no_browser_when_it_is_old_either(world: World) -> None:
+    world.auth.with_refresh = False
+    async with world.login() as login:
+        await world.log_in(login)
+        world.good.clear()
+        for _ in range(3):
+            assert (await world.needed(login)).auth_url is None
+            await anyio.sleep(100)
+        assert "just given" in (login.message or "")
+        assert len(world.opened) == 1
+
+
+async def test_a_fresh_token_without_the_challenged_scope_is_not_fetched_again_where_scopes_are_configured(
+    world: World,
+) -> None:
+    world.challenge = 'Bearer scope="b"'
+    async with world.login(ClientConfig(scopes=("a",))) as login:
+        await world.log_in(login)
+        world.good.clear()
+        assert (await world.needed(login)).auth_url is None
+        assert len(world.opened) == 1
+
+
+async def test_a_fresh_token_without_the_challenged_scope_is_replaced_by_one_that_has_it(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        world.good.clear()
+        world.challenge = 'Bearer scope="b"'
+        assert "scope=b" in ((await world.needed(login)).auth_url or "")

@@ -17,6 +17,7 @@ from moltis.http.fetch import FetchProblem
 from moltis.oauth.broker import Login
 from moltis.oauth.grants import read_tokens
 from moltis.oauth.model import ClientConfig
+from moltis.oauth.store import StoreProblem
 
 
 @pytest.fixture
@@ -379,3 +380,64 @@ async def test_another_process_that_never_lets_go_is_an_outage(world: World) -> 
                 await world.call(login)
         await anyio.sleep(10)
         assert await world.call(login) == 200
+
+
+async def test_an_interrupted_refresh_is_not_presented_again_where_refresh_tokens_were_seen_to_be_replaced(
+    world: World,
+) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        await anyio.sleep(4000)
+        assert await world.call(login) == 200
+        await anyio.sleep(4000)
+        world.auth.delay_secs = 30
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_expecting_nothing, world, login)
+            await anyio.sleep(1)
+            await login.close()
+    world.auth.delay_secs = 0
+    async with world.login() as login:
+        assert (await world.needed(login)).auth_url is not None
+    assert len(world.web.posts("/token")) == 3
+
+
+async def test_a_refresh_token_that_is_over_is_not_presented_again_though_the_disk_still_has_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(record: object) -> None:
+        raise StoreProblem("no space left")
+
+    async with world.login() as login:
+        await world.log_in(login)
+        await anyio.sleep(4000)
+        world.auth.refresh_tokens.clear()
+        world.good.clear()
+        monkeypatch.setattr(world.store, "save", full)
+        for _ in range(3):
+            await world.needed(login)
+            await anyio.sleep(10)
+    assert len(world.web.posts("/token")) == 2
+
+
+async def test_a_login_ends_the_wait_that_an_outage_before_it_imposed(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        await anyio.sleep(4000)
+        world.auth.token_answers.append(answer(503, {}, retry_after="3600"))
+        await _expecting_nothing(world, login)
+        world.auth.expires_in = 60
+        await world.log_in(login)
+        await anyio.sleep(61)
+        assert await world.call(login) == 200
+
+
+async def test_a_refused_token_that_nobody_replaces_is_no_login(world: World) -> None:
+    world.auth.with_refresh = False
+    async with world.login() as login:
+        await world.log_in(login)
+        assert await world.call(login) == 200
+        await anyio.sleep(60)
+        world.good.clear()
+        await world.needed(login)
+        await anyio.sleep(700)
+        assert login.state == "failed"

@@ -93,10 +93,15 @@ class ScriptedConnection:
         self.stopped = 0
         self.killed = 0
         self.lingers_secs = 0.0
+        self.says_goodbye = False
 
     @property
     def pid(self) -> int | None:
         return 42
+
+    @property
+    def ending(self) -> bool:
+        return self._ended is not None or self.says_goodbye
 
     def send(self, message: bytes, about: Outgoing = PLAIN) -> None:
         if self._ended is not None:

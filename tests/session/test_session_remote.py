@@ -9,10 +9,11 @@ import anyio
 import pytest
 from scripted_server import Message, Replies, Running, a_plan, error, legacy, modern, result, tool
 
-from moltis.errors import ServerNotReady
+from moltis.errors import LoginNeeded, ServerNotReady
 from moltis.session.calls import Failed, Result
 from moltis.session.listing import Kind
 from moltis.session.rounds import MAX_ROUNDS
+from moltis.transport import Ended
 
 QUESTION = {
     "method": "elicitation/create",
@@ -137,6 +138,28 @@ async def test_a_server_that_cannot_be_asked_while_it_starts_is_a_failure_to_con
             "handshake_failed" if method == "tools/list" else "connect_failed",
             True,
         )
+
+
+async def test_a_connection_that_ends_says_itself_why() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = Running(tasks, legacy("t"))
+
+        def wants_a_login(message: Message) -> list[Message]:
+            if message.get("method") != "tools/list":
+                return list(legacy("t")(message))  # type: ignore[arg-type]
+            running.server.connection.says_goodbye = True
+            assert running.server.notices is not None
+            running.server.notices.request_failed(message["id"], LoginNeeded("log in", server="x"))
+            tasks.start_soon(end_later)
+            return []
+
+        async def end_later() -> None:
+            await anyio.sleep(1)
+            running.server.connection.end(Ended("auth_required", "a person must log in"))
+
+        running.server.script = wants_a_login
+        assert not await running.until_ready_or_over()
+        assert (await running.until_over()).kind == "auth_required"
 
 
 async def test_what_may_have_been_missed_is_looked_at_anew() -> None:

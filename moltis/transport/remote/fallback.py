@@ -43,6 +43,11 @@ class FallbackConnection:
 
     # --- transport.Connection
 
+    @property
+    def ending(self) -> bool:
+        """Whether new messages are refused."""
+        return self._stopping or self._current.ending
+
     def send(self, message: bytes, about: Outgoing = PLAIN) -> None:
         """Begin to send one message.
 
