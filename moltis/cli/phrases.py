@@ -95,12 +95,20 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
             return ", ".join(filter(None, (state, f"{_retry(server, now)} {tries}", _cause(error))))
         case "cooldown":
             return ", ".join(filter(None, (state, _retry(server, now), _cause(error))))
+        case "awaiting_auth" if server.get("auth_state") == "failed":
+            return ": ".join(filter(None, (f"{state}, login failed", login_failure(server))))
         case "awaiting_auth":
             return f"{state}, login needed"
         case "invalid":
             return f"{state}, {error['message']}" if error.get("message") else state
         case _:
             return state
+
+
+def login_failure(server: Mapping[str, Any]) -> str:
+    """Give why the last login failed, in the daemon's words; empty when it did not say."""
+    error = server.get("last_error") or {}
+    return str(error.get("message") or "") if error.get("kind") == "auth_required" else ""
 
 
 def status_cell(server: Mapping[str, Any], now: datetime) -> Cell:

@@ -9,6 +9,7 @@ Pure:
 and over the network:
 
     clients       the client of one MCP server
+    carrier       what carries its requests, and wire, the connections they travel on
     fetch         one bounded exchange with a party that is not trusted
     pinned        connections to addresses that were checked
     bodies        bodies read up to a limit, as they were sent

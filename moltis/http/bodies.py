@@ -44,7 +44,7 @@ def check_identity(encoding: str | None) -> None:
 
 
 async def read_capped(response: httpx2.Response, limit: int) -> bytes:
-    """Read the body of a response that is being streamed, and close it.
+    """Read the body of a response of `server_client` that is being streamed, and close it.
 
     Raises:
         BodyTooLarge: there are more than `limit` bytes; no more than that and one piece (64 KiB) was in memory.
@@ -58,23 +58,23 @@ async def read_capped(response: httpx2.Response, limit: int) -> bytes:
         await response.aclose()
 
 
-async def collect(pieces: AsyncIterable[bytes], limit: int, announced: str | None = None) -> bytes:
-    """Join the pieces of a body.
+async def collect(pieces: AsyncGenerator[bytes], limit: int, announced: str | None = None) -> bytes:
+    """Join the pieces of a body, which come `in_turn`; they are closed in any case.
 
     announced: the Content-Length value, so that what is too long is refused before any of it is read.
 
     Raises:
         BodyTooLarge: there are more than `limit` bytes.
     """
-    if announced is not None and announced.isdecimal() and len(announced) < 20 and int(announced) > limit:
-        raise BodyTooLarge(limit)
-    body = bytearray()
-    async with aclosing(in_turn(pieces)) as turns:
-        async for piece in turns:
+    async with aclosing(pieces):
+        if announced is not None and announced.isdecimal() and len(announced) < 20 and int(announced) > limit:
+            raise BodyTooLarge(limit)
+        body = bytearray()
+        async for piece in pieces:
             if len(body) + len(piece) > limit:
                 raise BodyTooLarge(limit)
             body += piece
-    return bytes(body)
+        return bytes(body)
 
 
 async def in_turn(pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:

@@ -1,18 +1,14 @@
 """What carries the requests of a client: connections of httpcore2 under the interface of httpx2.
 
-httpx2's own transport does as much, and three things less: it closes no connection whose TLS handshake is cancelled,
-which uvloop then keeps for ever; it leaves the generator of a body that is not read to its end to the garbage
-collector; and it passes a body in a million pieces on without ever letting others run.
+httpx2's own transport does as much, but leaves the generator of a body that is not read to its end to the garbage
+collector, and passes a body in a million pieces on without ever letting others run.
 """
 
 from __future__ import annotations
 
-import ssl
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing
-from typing import Any
 
-import anyio
 import httpcore2
 import httpx2
 
@@ -48,50 +44,6 @@ class Carrier(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._pool.aclose()
-
-
-class CarefulBackend(httpcore2.AsyncNetworkBackend):
-    """Makes connections that are closed when their TLS handshake is given up."""
-
-    def __init__(self) -> None:
-        self._plain = httpcore2.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.AsyncNetworkStream:
-        return _Careful(await self._plain.connect_tcp(host, port, timeout, local_address, socket_options))
-
-
-class _Careful(httpcore2.AsyncNetworkStream):
-    def __init__(self, plain: httpcore2.AsyncNetworkStream) -> None:
-        self._plain = plain
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return await self._plain.read(max_bytes, timeout)
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._plain.write(buffer, timeout)
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._plain.get_extra_info(info)
-
-    async def start_tls(
-        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
-    ) -> httpcore2.AsyncNetworkStream:
-        try:
-            return await self._plain.start_tls(ssl_context, server_hostname, timeout)
-        except BaseException:
-            with anyio.CancelScope(shield=True):
-                await self._plain.aclose()
-            raise
-
-    async def aclose(self) -> None:
-        await self._plain.aclose()
 
 
 class _Body(httpx2.AsyncByteStream):

@@ -15,8 +15,9 @@ import httpcore2
 import httpx2
 
 from moltis import __version__
-from moltis.http.carrier import CarefulBackend, Carrier
+from moltis.http.carrier import Carrier
 from moltis.http.tls import tls_context
+from moltis.http.wire import Backend
 from moltis.http.words import CONNECT_SECS, WRITE_SECS
 
 USER_AGENT = f"moltis/{__version__}"
@@ -52,7 +53,7 @@ def server_client(ca_file: str | None, headers: Iterable[tuple[str, str]] = ()) 
         max_connections=MAX_CONNECTIONS,
         max_keepalive_connections=MAX_CONNECTIONS,
         keepalive_expiry=KEEPALIVE_SECS,
-        network_backend=CarefulBackend(),
+        network_backend=Backend(),
     )
     return httpx2.AsyncClient(
         transport=Carrier(pool),

@@ -16,7 +16,7 @@ import anyio.to_thread
 import httpcore2
 
 from moltis.http.addresses import Scope, host_is_loopback, scope
-from moltis.http.bodies import BodyEncoded, BodyTooLarge, check_identity, collect
+from moltis.http.bodies import BodyEncoded, BodyTooLarge, check_identity, collect, in_turn
 from moltis.http.clients import USER_AGENT
 from moltis.http.origins import Url, read_url, resolved, shown_host
 from moltis.http.pinned import AddressRefused, PinnedBackend, Resolve, resolve
@@ -249,7 +249,7 @@ class Fetcher:
         response = await connection.handle_async_request(request)
         received = _by_name(response.headers)
         check_identity(received.get("content-encoding"))
-        whole = await collect(response.aiter_stream(), self._max_bytes, received.get("content-length"))
+        whole = await collect(in_turn(response.aiter_stream()), self._max_bytes, received.get("content-length"))
         return response.status, received, whole
 
 

@@ -19,7 +19,7 @@ MAX_CA_FILE_BYTES = 16 * 1024 * 1024
 
 
 class CaFileError(InOurWords):
-    """`ca_file` cannot be read, or holds no certificate."""
+    """`ca_file` cannot be read, or holds no certificate; or what the environment names instead of the system's."""
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
@@ -29,7 +29,7 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
     changes. Whoever must not wait calls it in a thread first.
 
     Raises:
-        CaFileError: `ca_file` cannot be read, or holds no certificate.
+        CaFileError: `ca_file`, or what SSL_CERT_FILE names, cannot be read, or holds no certificate.
     """
     if ca_file is None:
         return _context(None, None)
@@ -45,17 +45,21 @@ def tls_context(ca_file: str | None) -> ssl.SSLContext:
 @lru_cache(maxsize=16)
 def _context(ca_file: str | None, version: tuple[int, int, int] | None) -> ssl.SSLContext:
     """Build the settings once for each version of a file."""
-    context = httpcore2.default_ssl_context()
+    try:
+        context = httpcore2.default_ssl_context()
+    except (OSError, ssl.SSLError) as error:
+        raise CaFileError(f"SSL_CERT_FILE or SSL_CERT_DIR cannot be used: {_reason(error)}") from None
     if ca_file is not None:
         try:
             context.load_verify_locations(ca_file)
         except (OSError, ssl.SSLError) as error:
-            why = "it holds no certificate in PEM form" if isinstance(error, ssl.SSLError) else _reason(error)
-            raise CaFileError(f"ca_file {ca_file!r} cannot be used: {why}") from None
+            raise CaFileError(f"ca_file {ca_file!r} cannot be used: {_reason(error)}") from None
         # What the file names is trusted itself, even if it is not the root of its chain.
         context.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
     return context
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or "not a path"
+    if isinstance(error, ssl.SSLError):
+        return "it holds no certificate in PEM form"
+    return getattr(error, "strerror", None) or "it is no path"

@@ -103,7 +103,7 @@ class Attempts:
                         self._failed(problem)
                         return
                     outages = outages.and_then(problem, anyio.current_time(), posted=flow.posted)
-                    await self._pause(outages, problem)
+                    await self._pause(flow, outages, problem)
                     if self._flow is flow:
                         self._flow = Flow(self._means, self._ask)
                 else:
@@ -115,13 +115,16 @@ class Attempts:
         finally:
             self.under_way = False
             self._means.on_change()
+            if self._flow is not None:
+                self._flow.prepared.set()
 
-    async def _pause(self, outages: Outages, problem: OAuthProblem) -> None:
+    async def _pause(self, flow: Flow, outages: Outages, problem: OAuthProblem) -> None:
         """Wait for the next try, or until a person wants it now."""
         self._hurry = anyio.Event()
         self._blame(problem)
         self._means.log.warning("login_delayed", server=self._means.server, problem=problem.message)
         self._means.on_change()
+        flow.prepared.set()
         self._pausing = True
         with anyio.CancelScope(deadline=outages.until):
             await self._hurry.wait()

@@ -203,6 +203,8 @@ class Login:
         flow = self._attempts.begin(self._refusals.ask)
         with anyio.move_on_after(BEGIN_SECS):
             await flow.prepared.wait()
+        if self._jobs.closed:
+            raise abandoned()
         if flow.problem is not None:
             raise again(flow.problem)
         if not flow.prepared.is_set():

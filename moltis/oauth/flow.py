@@ -78,7 +78,7 @@ class Means:
 class Flow:
     """A login, from `run` to its end.
 
-    prepared: there is a URL, or there will be none.
+    prepared: there is a URL; or there will be none, and whoever runs it has said so everywhere (and sets this).
     note: why a callback was refused, if one was.
     posted: it has come to a request that may have had an effect at the other side.
     """
@@ -266,7 +266,6 @@ class Flow:
         if not self._settled.is_set():
             self.problem = problem
             self._settled.set()
-            self.prepared.set()
             self._request = None
             self._answer = None
 

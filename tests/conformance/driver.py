@@ -28,7 +28,7 @@ ELICITING = ("elicitation-sep1034-client-defaults", "sep-2322-client-request-sta
 READY_WITHIN = 15.0
 MAX_VISITS = 3
 TRIES = 3
-LOGIN_NEEDED = -32007
+LOGIN_NEEDED, SERVER_ERROR = -32007, -32009
 SAMPLES = {"number": 1.5, "integer": 2, "boolean": True, "array": [], "object": {}, "null": None}
 
 
@@ -87,12 +87,14 @@ class Player:
         self.daemon.rpc("mcp.oauth.complete", callback_url=visit(url))
 
     def ask(self, method: str, **params: Any) -> Any:
-        """Ask, and ask again after a login."""
+        """Ask, and ask again after a login. An error of the server's own is an answer: None."""
         for _ in range(TRIES):
             self.settle()
             try:
                 return self.daemon.rpc(method, **params)
             except RpcError as error:
+                if error.code == SERVER_ERROR:
+                    return None
                 if error.code != LOGIN_NEEDED:
                     raise
         raise Stuck(f"{method}: still refused after {TRIES} tries")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import anyio
 import anyio.lowlevel
@@ -97,13 +97,13 @@ async def test_turns_are_given_after_a_number_of_pieces() -> None:
             turns += 1
             await anyio.lowlevel.checkpoint()
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncGenerator[bytes]:
         for _ in range(10 * PIECES_IN_A_ROW):
             yield b"x"
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(other)
-        assert await collect(pieces(), 10**6) == b"x" * 10 * PIECES_IN_A_ROW
+        assert await collect(in_turn(pieces()), 10**6) == b"x" * 10 * PIECES_IN_A_ROW
         done = True
     assert 10 <= turns <= 12
 
@@ -111,7 +111,7 @@ async def test_turns_are_given_after_a_number_of_pieces() -> None:
 async def test_a_source_that_is_left_early_is_closed() -> None:
     closed = False
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncGenerator[bytes]:
         nonlocal closed
         try:
             while True:
@@ -127,7 +127,7 @@ async def test_a_source_that_is_left_early_is_closed() -> None:
 
 @pytest.mark.parametrize("announced", ["", "x", "-1", "١", "9" * 5000])
 async def test_a_strange_length_says_nothing(announced: str) -> None:
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces() -> AsyncGenerator[bytes]:
         yield b"abc"
 
     assert await collect(pieces(), 3, announced) == b"abc"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from itertools import pairwise
 
 import anyio
+import anyio.lowlevel
 import httpx2
 import pytest
-from scripted_http import JSON, OK, saying, serving, silent
+from scripted_http import CHUNKED, JSON, OK, repeating, saying, serving, silent
 
 from moltis import __version__
+from moltis.http.bodies import PIECES_IN_A_ROW
 from moltis.http.clients import server_client
 
 
@@ -105,6 +108,31 @@ async def test_a_stream_that_is_left_is_closed_and_leaves_nothing_behind(anyio_b
             await pieces.aclose()
         with anyio.fail_after(5):
             await server.hung_up.wait()
+
+
+async def test_a_stream_in_a_million_pieces_leaves_the_loop_to_others() -> None:
+    pieces = 0
+    seen = []
+
+    async def watch() -> None:
+        while True:
+            seen.append(pieces)
+            await anyio.lowlevel.checkpoint()
+
+    async with (
+        serving(repeating(CHUNKED, b"1\r\nx\r\n" * 10_000)) as server,
+        server_client(None) as client,
+        anyio.create_task_group() as tasks,
+        client.stream("GET", f"http://127.0.0.1:{server.port}/") as response,
+        aclosing(response.aiter_raw()) as body,
+    ):
+        tasks.start_soon(watch)
+        async for _ in body:
+            pieces += 1
+            if pieces == 20_000:
+                break
+        tasks.cancel_scope.cancel()
+    assert max(later - earlier for earlier, later in pairwise(seen)) <= PIECES_IN_A_ROW
 
 
 async def test_a_connection_is_used_again() -> None:

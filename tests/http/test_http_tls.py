@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -11,6 +12,7 @@ import pytest
 from made_certificates import Authority
 from scripted_http import JSON, saying, serving
 
+from moltis.http import tls
 from moltis.http.clients import server_client
 from moltis.http.tls import CaFileError, tls_context
 
@@ -77,6 +79,33 @@ def test_a_file_without_certificates_is_refused(content: bytes | str | None, why
         tls_context(str(path))
     with pytest.raises(CaFileError, match=why):
         server_client(str(path))
+
+
+@pytest.mark.parametrize("content", [None, b"not a certificate"])
+def test_certificates_that_the_environment_names_are_needed_too(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgetful: None
+) -> None:
+    if content is not None:
+        (tmp_path / "roots.pem").write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "roots.pem"))
+    with pytest.raises(CaFileError, match="SSL_CERT_FILE or SSL_CERT_DIR cannot be used"):
+        tls_context(None)
+
+
+async def test_the_environment_may_name_the_roots(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, forgetful: None
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca_file))
+    async with serving(saying(JSON), authority.server("localhost")) as server, server_client(None) as client:
+        assert (await client.get(f"https://localhost:{server.port}/")).status_code == 200
+
+
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """What the environment says is looked at once in a run of the daemon; here it changes."""
+    tls._context.cache_clear()
+    yield
+    tls._context.cache_clear()
 
 
 def test_a_pipe_is_no_file_of_certificates(tmp_path: Path) -> None:

@@ -500,3 +500,18 @@ async def test_what_is_held_is_scrubbed_from_whatever_is_logged(world: World) ->
     kinds = ("access", "refresh", "code", "random")
     assert {value for value in world.made if value.startswith(kinds)} <= world.scrubbed
     assert SECRET in world.scrubbed
+
+
+async def test_who_waits_for_a_login_is_told_when_everything_ends(world: World) -> None:
+    world.web.dead.add("auth.example.com")
+    async with world.login() as login:
+        await world.needed(login)
+        async with anyio.create_task_group() as tasks:
+
+            async def begin() -> None:
+                with pytest.raises(OAuthProblem, match="given up"):
+                    await login.begin()
+
+            tasks.start_soon(begin)
+            await anyio.sleep(0.001)
+            await login.close()

@@ -65,9 +65,9 @@ class Mode:
     challenge: the WWW-Authenticate value; None sends none.
     issued: what of the redirect back to the client is changed: None takes a parameter away.
     tokens: what of the token response is changed.
-    serves: `never` refuses every token; `scopes` wants another scope each time; `switches` names the second
-        authorization server, and takes no token of the first, once it has listed its tools.
-    absent: paths that are 404.
+    serves: `never` refuses every token; `scope` wants the same scope for ever, `scopes` another one each time;
+        `switches` names the second authorization server, and takes no token of the first, once it has listed its tools.
+    old: discovery as in MCP 2025-03-26: no PRM, and the MCP server is its own authorization server.
     dead: the authorization server's port is closed.
     """
 
@@ -79,7 +79,7 @@ class Mode:
     tokens: dict[str, Any] | Answer = field(default_factory=dict)
     twice: str | None = None
     serves: str = ""
-    absent: tuple[str, ...] = ()
+    old: bool = False
     dead: bool = False
 
 
@@ -138,6 +138,11 @@ MODES: dict[str, Mode] = {
     "metadata-huge": Mode(metadata=Answer(body=b"[" * (1 << 16), repeat=64)),
     "metadata-html": Mode(metadata=page()),
     "issuer-dead": Mode(dead=True),
+    # -- discovery of MCP 2025-03-26
+    "old": Mode(challenge=None, old=True),
+    "old-issuer-other": Mode(challenge=None, old=True, metadata={"issuer": "https://attacker.example"}),
+    "old-pkce-missing": Mode(challenge=None, old=True, metadata={"code_challenge_methods_supported": None}),
+    "old-token-inside": Mode(challenge=None, old=True, metadata={"token_endpoint": "https://0.0.0.0:{canary_port}/"}),
     # -- registration
     "register-refused": Mode(register=refused("invalid_client_metadata")),
     "register-busy": Mode(register=Answer(429, b"", (("Retry-After", "3600"),))),
@@ -168,6 +173,7 @@ MODES: dict[str, Mode] = {
     "token-refused": Mode(tokens=refused("invalid_grant")),
     # -- the server itself
     "refuses-fresh-tokens": Mode(serves="never"),
+    "wants-a-scope-for-ever": Mode(serves="scope"),
     "wants-ever-more-scopes": Mode(serves="scopes"),
     "switches-issuer": Mode(serves="switches"),
 }
@@ -232,8 +238,8 @@ class World:
 
     def server(self, method: str, path: str, query: str, headers: dict[str, str], body: bytes) -> Answer:
         """Answer as the MCP server and its metadata."""
-        if path in self.mode.absent:
-            return Answer(404)
+        if self.mode.old and path != "/mcp":
+            return self.authorization_server("server", self.mode, path, query, body)
         if path == PRM:
             named = self.origin("second" if self.mode.serves == "switches" and self.listed else "issuer")
             return self.merged(
@@ -255,8 +261,8 @@ class World:
         wanted = "second-" if serves == "switches" and self.listed else ""
         if not sent.startswith(f"Bearer {wanted}") or serves == "never":
             return Answer(401, b"", challenge)
-        if serves == "scopes":
-            self.step += 1
+        if serves in ("scope", "scopes"):
+            self.step += serves == "scopes"
             value = f'Bearer error="insufficient_scope", scope="scope-{self.step}"'
             return Answer(403, b"", (("WWW-Authenticate", value),))
         return None

@@ -1,25 +1,119 @@
-"""`moltis mcp reauth`: a person logs in."""
+"""`moltis mcp reauth`: a person logs in, in a browser of this machine or of another."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
 import click
 
-from moltis.cli import link, screen
+from moltis.cli import link, phrases, screen
 from moltis.cli.commands import command, json_option, server_argument
+from moltis.errors import ExitCode, MoltisError, UsageError
+
+LOOK_SECS = 0.3
+"""How often it is asked whether the login is done: a person turns from the browser to the terminal no faster."""
 
 
 @command("reauth")
 @server_argument()
+@click.option("--no-wait", is_flag=True, help="Print the address and end; the login goes on in the daemon.")
+@click.option(
+    "--callback",
+    "callback_url",
+    metavar="URL",
+    help="Complete the login under way with the address that the browser was sent to last; '-' reads it from stdin.",
+)
 @json_option
 @click.pass_context
-def reauth(ctx: click.Context, name: str, as_json: bool) -> None:
-    """Log in to a remote server: opens the browser, and prints the address to open if it does not."""
+def reauth(ctx: click.Context, name: str, no_wait: bool, callback_url: str | None, as_json: bool) -> int:
+    """Log in to a remote server: print the address to open, and wait until the login is done.
+
+    The daemon opens the browser too, if it can. With a browser on another machine, the last page does not load there:
+    its address completes the login, given to --callback.
+    """
+    if callback_url is not None:
+        return _complete(ctx, name, callback_url, as_json)
     with link.connect(ctx, link.CHANGE_SECS) as daemon:
-        result = daemon.call("mcp.reauth", {"name": name})
+        started = daemon.call("mcp.reauth", {"name": name})
+        url = str(started.get("auth_url") or "")
+        if as_json:
+            screen.data_json(started)
+        elif url:
+            _show(name, url)
+        if not started.get("oauth_pending"):
+            screen.talk(f"moltis: {name} is logged in")
+            return ExitCode.OK
+        if no_wait:
+            if not url:
+                screen.talk(f"moltis: the login is being prepared; moltis status {name} shows its address")
+            return ExitCode.OK
+        try:
+            screen.talk("moltis: waiting for the login (Ctrl-C ends the waiting, not the login)")
+            return _wait(daemon, name, url, as_json)
+        except KeyboardInterrupt:
+            screen.talk(f"moltis: the login can still be completed; moltis status {name} shows how it stands")
+            raise
+
+
+def _complete(ctx: click.Context, name: str, callback_url: str, as_json: bool) -> int:
+    url = (sys.stdin.read() if callback_url == "-" else callback_url).strip()
+    if not url:
+        raise UsageError("no address given", hint="paste the one that the browser shows after the login")
+    with link.connect(ctx, link.CHANGE_SECS) as daemon:
+        done = daemon.call("mcp.oauth.complete", {"callback_url": url})
     if as_json:
-        screen.data_json(result)
-    elif result.get("auth_url"):
-        screen.talk("moltis: open this address to log in:")
-        screen.data(screen.one_line(str(result["auth_url"])))
-    else:
-        screen.talk(f"moltis: {name} is logged in")
+        screen.data_json(done)
+    # The address says which login it belongs to; that may be another server's than the one named.
+    screen.talk(f"moltis: {done.get('name') or name} is logged in")
+    return ExitCode.OK
+
+
+def _wait(daemon: link.Daemon, name: str, url: str, as_json: bool) -> int:
+    import time
+
+    while True:
+        status = daemon.call("mcp.status", {"name": name}, link.REPLY_SECS)
+        match status.get("auth_state"):
+            case "authenticated":
+                screen.talk(f"moltis: {name} is logged in")
+                return ExitCode.OK
+            case "not_required":
+                screen.talk(f"moltis: {name} wants no login any more")
+                return ExitCode.OK
+            case "failed":
+                raise _failed(name, status)
+        if (now := str(status.get("auth_url") or "")) not in ("", url):
+            url = now
+            if not as_json:
+                _show(name, url)
+        time.sleep(LOOK_SECS)
+
+
+def _failed(name: str, status: Mapping[str, Any]) -> MoltisError:
+    why = phrases.login_failure(status)
+    return MoltisError(
+        f"the login to {name} failed{why and ': '}{why}",
+        hint=f"to try again: moltis mcp reauth {name}",
+        server=name,
+    )
+
+
+def _show(name: str, url: str) -> None:
+    screen.talk(f"moltis: to log in to {name}, open this address, if no browser has:")
+    screen.data(screen.one_line(url))
+    screen.talk("hint: in a browser on another machine the last page cannot load; give its address to")
+    screen.talk(f"hint:   moltis mcp reauth {name} --callback 'ADDRESS'")
+    port = _callback_port(url)
+    if port is not None:
+        screen.talk(f"hint: or connect that machine to this one before: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE")
+
+
+def _callback_port(url: str) -> int | None:
+    """Give the port that the browser comes back to, where the address says it."""
+    try:
+        return urlsplit(parse_qs(urlsplit(url).query).get("redirect_uri", [""])[0]).port
+    except ValueError:
+        return None

@@ -7,6 +7,7 @@
       outcomes   what an answer means for its message, pure
       incoming   messages out of an answer; events: server-sent events, pure; replies: is it the reply, pure
       sessions   the session up to 2025-11-25; renewal: begun anew when lost; standing: its GET stream
+      failures   what becomes of a message that came to nothing
       headers    what MCP wants in HTTP headers, pure
     legacy       HTTP+SSE of MCP 2024-11-05: one GET stream, messages posted beside it
     fallback     `transport = "sse"`: the first, and the second where the server knows only that

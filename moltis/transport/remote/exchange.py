@@ -23,9 +23,10 @@ from moltis.transport.remote import Refusal
 from moltis.transport.remote.base import Endpoint, Post
 from moltis.transport.remote.gate import Gate
 from moltis.transport.remote.headers import Headers
-from moltis.transport.remote.outcomes import redirect_target, redirect_words
+from moltis.transport.remote.outcomes import Answered, media_type, redirect_target, redirect_words
+from moltis.transport.remote.replies import refuses_session
 
-__all__ = ["FAULTS", "Exchange", "NotLetIn", "Unreachable", "discard", "held_secs", "leads", "read_error"]
+__all__ = ["FAULTS", "Exchange", "NotLetIn", "Unreachable", "answered", "discard", "held_secs", "read_error"]
 
 MAX_REFUSALS: Final = 2
 """Of one message, so that it is sent three times at most."""
@@ -162,11 +163,20 @@ def _unreachable_words(fault: Exception, url: str) -> str:
     return f"gave no answer: {words}; the message is not sent again"
 
 
-def leads(response: httpx2.Response) -> str:
-    """Say where a redirect leads that was not followed; empty if it is none."""
-    if not 300 <= response.status_code < 400:
-        return ""
-    return redirect_words(response.headers.get("Location"), str(response.request.url))
+def answered(response: httpx2.Response, body: bytes = b"", reply: bytes | None = None) -> Answered:
+    """Give what there is to know of an answer. `body`: of an HTTP error; `reply`: what `error_reply` makes of it."""
+    headers, status = response.headers, response.status_code
+    if 200 <= status < 300:
+        compressed = headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
+        return Answered(status, media_type(headers.get("Content-Type")), compressed=compressed)
+    redirects = 300 <= status < 400
+    return Answered(
+        status,
+        retry_after_secs=held_secs(response),
+        leads=redirect_words(headers.get("Location"), str(response.request.url)) if redirects else "",
+        reply=reply is not None,
+        no_session=status == 400 and refuses_session(body),
+    )
 
 
 def held_secs(response: httpx2.Response) -> float | None:

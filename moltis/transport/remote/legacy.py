@@ -16,10 +16,10 @@ import anyio
 import httpx2
 import msgspec
 
-from moltis.errors import LoginNeeded, RpcCode
+from moltis.errors import LoginNeeded
 from moltis.http.origins import read_url, same_origin
 from moltis.http.words import network_words
-from moltis.transport import Ended, Notices, Outgoing, Receiver
+from moltis.transport import Ended, Notices, Receiver
 from moltis.transport.remote.base import Endpoint, Post, RemoteConnection
 from moltis.transport.remote.events import EventStream, EventTooLarge
 from moltis.transport.remote.exchange import (
@@ -27,14 +27,24 @@ from moltis.transport.remote.exchange import (
     Exchange,
     NotLetIn,
     Unreachable,
+    answered,
     discard,
-    held_secs,
-    leads,
     read_error,
 )
+from moltis.transport.remote.failures import come_to_nothing, turned_away
 from moltis.transport.remote.headers import post_headers, stream_headers
-from moltis.transport.remote.outcomes import HANDSHAKE, Answered, Asked, Do, Outcome, failure, media_type, outcome
-from moltis.transport.remote.replies import error_reply
+from moltis.transport.remote.outcomes import (
+    HANDSHAKE,
+    INITIALIZED,
+    UNLIMITED,
+    Asked,
+    Do,
+    Outcome,
+    failure,
+    media_type,
+    outcome,
+)
+from moltis.transport.remote.replies import error_reply, unknown_method
 
 __all__ = ["LegacyConnection"]
 
@@ -46,9 +56,6 @@ MAX_WAITING: Final = 2048
 """Requests without a reply; twice what a session has. The oldest of more has had one that was not seen as such."""
 LINGER_SECS: Final = 1.0
 """For the rest of a POST whose request is answered already."""
-UNLIMITED: Final = frozenset({"ping", "subscriptions/listen", *HANDSHAKE})
-"""What waits behind no calls."""
-INITIALIZED: Final = "notifications/initialized"
 GONE: Final = frozenset({404, 410})
 
 _REPLY = re.compile(rb'\{"jsonrpc":"2\.0","id":(\d{1,18}),"(?:result|error)":')
@@ -94,7 +101,7 @@ class LegacyConnection(RemoteConnection):
         except Unreachable as fault:
             return self.lose(Ended("connect_failed", fault.words))
         try:
-            found = outcome(asked, _answered(response))
+            found = outcome(asked, answered(response))
             if found.do is Do.TAKE_EVENTS:
                 await self._listen(response)
             else:
@@ -213,68 +220,38 @@ class LegacyConnection(RemoteConnection):
             try:
                 response = await self._posting.send("POST", post_headers(about, None), post.message, post)
             except NotLetIn as fault:
-                self._not_let_in(about, fault)
+                turned_away(self, asked, about, fault)
                 return False
             except Unreachable as fault:
-                self._failed(post, failure(asked, fault.words))
+                self._failed(post, asked, failure(asked, fault.words))
                 return False
             if response.is_success:
                 await discard(response)
                 return True
             body = await read_error(response)
             reply = None if about.id is None else error_reply(body, about.id)
-            found = outcome(asked, _answered(response, reply))
+            found = outcome(asked, answered(response, body, reply))
             if found.held_secs is not None:
                 self._posting.gate.close(found.held_secs)
             if found.do is not Do.WAIT:
-                self._refused(post, found, response.status_code, reply)
+                self._refused(post, asked, found, response.status_code, reply)
                 return False
             waited = True
 
-    def _refused(self, post: Post, found: Outcome, status: int, reply: bytes | None) -> None:
+    def _refused(self, post: Post, asked: Asked, found: Outcome, status: int, reply: bytes | None) -> None:
         about = post.about
         if found.do is Do.DELIVER and reply is not None:
             self.receive(reply)
         elif found.do is Do.UNKNOWN_METHOD:
-            error = b'{"code":%d,"message":"%b"}' % (RpcCode.METHOD_NOT_FOUND, found.words.encode())
-            self.receive(b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (about.id or 0, error))
+            self.receive(unknown_method(about.id or 0, found.words))
         else:
-            self._failed(post, found)
+            self._failed(post, asked, found)
             if status in GONE and self._agreed:
                 self.lose(Ended("disconnected", f"has forgotten the connection (HTTP {status})"), waits=True)
 
-    def _not_let_in(self, about: Outgoing, fault: NotLetIn) -> None:
-        if fault.ended is not None:
-            self.lose(fault.ended, waits=True)
-        elif about.method in HANDSHAKE and not self._agreed:
-            self.lose(Ended("connect_failed", fault.error.message))
-            return
-        self.fail(about, fault.error)
-
-    def _failed(self, post: Post, found: Outcome) -> None:
-        """Let a message fail, and the connection with it where it comes to that.
-
-        A handshake that cannot be begun is told by the end of the connection alone, which knows when to try again.
-        """
-        if post.answered:
-            return  # the reply was faster than what became of the POST
-        if found.do is Do.LOSE:
-            waits = found.kind == "auth_required"
-            self.lose(Ended(found.kind, found.words, retry_after_secs=found.held_secs), waits=waits)
-            if not waits:
-                return
-        self.fail(post.about, self.not_ready(found.words))
-
-
-def _answered(response: httpx2.Response, reply: bytes | None = None) -> Answered:
-    return Answered(
-        response.status_code,
-        media_type(response.headers.get("Content-Type")),
-        retry_after_secs=held_secs(response),
-        leads=leads(response),
-        reply=reply is not None,
-        compressed=response.headers.get("Content-Encoding", "identity").lower() != "identity",
-    )
+    def _failed(self, post: Post, asked: Asked, found: Outcome) -> None:
+        if not post.answered:  # the reply may be faster than what becomes of the POST
+            come_to_nothing(self, asked, post.about, found)
 
 
 class _Head(msgspec.Struct, gc=False):

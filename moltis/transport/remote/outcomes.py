@@ -16,6 +16,8 @@ from moltis.http.origins import same_origin, shown_host
 
 __all__ = [
     "HANDSHAKE",
+    "INITIALIZED",
+    "UNLIMITED",
     "Answered",
     "Asked",
     "Do",
@@ -28,7 +30,10 @@ __all__ = [
 ]
 
 HANDSHAKE: Final = frozenset({"initialize", "server/discover"})
-CHANGES_NOTHING: Final = HANDSHAKE | {"ping", "resources/read", "prompts/get", "notifications/initialized"}
+INITIALIZED: Final = "notifications/initialized"
+UNLIMITED: Final = HANDSHAKE | {"ping", "subscriptions/listen"}
+"""What waits behind no calls, however many there are."""
+CHANGES_NOTHING: Final = HANDSHAKE | {"ping", "resources/read", "prompts/get", INITIALIZED}
 """Besides every `*/list`: what may be asked twice."""
 
 NOT_UNDERSTOOD: Final = frozenset({400, 404, 405, 406, 415, 422, 500, 501})

@@ -10,7 +10,9 @@ import re
 
 import msgspec
 
-__all__ = ["answers", "error_reply", "refuses_session", "succeeds"]
+from moltis.errors import RpcCode
+
+__all__ = ["answers", "error_reply", "refuses_session", "succeeds", "unknown_method"]
 
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 _NOTHING = msgspec.Raw()
@@ -85,6 +87,18 @@ def error_reply(body: bytes, id: int) -> bytes | None:
     if _same(reply.id, id) and (reply.result or error):
         return body
     return b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (id, error) if error.startswith(b"{") else None
+
+
+def unknown_method(id: int, words: str) -> bytes:
+    """Make the reply of a server that answers a method it does not know with something else than JSON-RPC.
+
+    words: ours, printable ASCII without quotes.
+    """
+    return b'{"jsonrpc":"2.0","id":%d,"error":{"code":%d,"message":"%b"}}' % (
+        id,
+        RpcCode.METHOD_NOT_FOUND,
+        words.encode(),
+    )
 
 
 SESSION_CODES = frozenset({0, -32000, -32001, -32600})

@@ -13,13 +13,12 @@ from moltis.transport import Outgoing
 from moltis.transport.remote.base import Post, RemoteConnection
 from moltis.transport.remote.exchange import FAULTS, Exchange, NotLetIn, Unreachable, discard
 from moltis.transport.remote.headers import stream_headers
-from moltis.transport.remote.outcomes import HANDSHAKE
+from moltis.transport.remote.outcomes import HANDSHAKE, INITIALIZED
 from moltis.transport.remote.renewal import NotRenewed, Session, begin_anew
 from moltis.transport.remote.standing import Alarm, StandingStream
 
-__all__ = ["INITIALIZED", "NO_SESSION", "Sessions"]
+__all__ = ["NO_SESSION", "Sessions"]
 
-INITIALIZED: Final = "notifications/initialized"
 NO_SESSION: Final = Session(None)
 
 _FIRST: Final = HANDSHAKE | {INITIALIZED}

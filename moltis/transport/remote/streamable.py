@@ -13,7 +13,6 @@ from typing import Final
 import anyio
 import httpx2
 
-from moltis.errors import RpcCode
 from moltis.http.words import network_words
 from moltis.transport import Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote.base import Endpoint, Post, RemoteConnection
@@ -22,23 +21,22 @@ from moltis.transport.remote.exchange import (
     Exchange,
     NotLetIn,
     Unreachable,
+    answered,
     discard,
-    held_secs,
-    leads,
     read_error,
 )
+from moltis.transport.remote.failures import come_to_nothing, turned_away
 from moltis.transport.remote.headers import FIRST_MODERN, BadSessionId, checked_session_id, post_headers, stream_headers
 from moltis.transport.remote.incoming import Cursor, TooLarge, take_events, take_message
-from moltis.transport.remote.outcomes import Answered, Asked, Do, Outcome, failure, media_type, outcome
+from moltis.transport.remote.outcomes import INITIALIZED, UNLIMITED, Asked, Do, Outcome, failure, media_type, outcome
 from moltis.transport.remote.renewal import Session
-from moltis.transport.remote.replies import error_reply, refuses_session
-from moltis.transport.remote.sessions import INITIALIZED, NO_SESSION, Sessions
+from moltis.transport.remote.replies import error_reply, unknown_method
+from moltis.transport.remote.sessions import NO_SESSION, Sessions
 
 __all__ = ["Rejected", "StreamableConnection"]
 
 MAX_CALLS: Final = 48
 """Requests on their way at once. The client has 100 connections, and heartbeats, cancels and streams need some too."""
-UNLIMITED: Final = frozenset({"initialize", "server/discover", "ping", "subscriptions/listen"})
 
 MAX_RESUMPTIONS: Final = 5
 """Of one answer, in a row, that brought nothing."""
@@ -99,10 +97,10 @@ class StreamableConnection(RemoteConnection):
             try:
                 response = await self._exchange.send("POST", post_headers(about, session.id), post.message, post)
             except NotLetIn as fault:
-                self._not_let_in(asked, about, fault)
+                turned_away(self, asked, about, fault)
                 return False
             except Unreachable as fault:
-                self._failed(asked, about, failure(asked, fault.words))
+                come_to_nothing(self, asked, about, failure(asked, fault.words))
                 return False
             try:
                 do = await self._take(post, asked, session, response)
@@ -110,7 +108,9 @@ class StreamableConnection(RemoteConnection):
                 await response.aclose()
             if do is Do.RENEW:
                 if not await self._sessions.renew(session):
-                    self._failed(asked, about, failure(asked, "has lost the session; the message was not processed"))
+                    come_to_nothing(
+                        self, asked, about, failure(asked, "has lost the session; the message was not processed")
+                    )
                     return False
                 if about.method == INITIALIZED:
                     return False  # the new session was confirmed when it was begun
@@ -125,7 +125,7 @@ class StreamableConnection(RemoteConnection):
         about = post.about
         body = await read_error(response) if response.status_code >= 400 else b""
         reply = error_reply(body, about.id) if body and about.id is not None else None
-        found = outcome(asked, _answered(response, body, reply))
+        found = outcome(asked, answered(response, body, reply))
         if found.held_secs is not None:
             self._exchange.gate.close(found.held_secs)
         match found.do:
@@ -145,10 +145,9 @@ class StreamableConnection(RemoteConnection):
         if found.unserved and self._rejected is not None and await self._rejected(post.message, about, status):
             return
         if found.do is Do.UNKNOWN_METHOD:
-            error = b'{"code":%d,"message":"%b"}' % (RpcCode.METHOD_NOT_FOUND, found.words.encode())
-            self.receive(b'{"jsonrpc":"2.0","id":%d,"error":%b}' % (about.id or 0, error))
+            self.receive(unknown_method(about.id or 0, found.words))
         else:
-            self._failed(asked, about, found)
+            come_to_nothing(self, asked, about, found)
 
     # --- a reply
 
@@ -176,7 +175,7 @@ class StreamableConnection(RemoteConnection):
         if not post.answered and cursor.last_id and not asked.modern:
             words = await self._resume(post, cursor, session) or words
         if not post.answered:
-            self._failed(asked, post.about, failure(asked, words + NOT_AGAIN))
+            come_to_nothing(self, asked, post.about, failure(asked, words + NOT_AGAIN))
         elif post.succeeded:
             self._agreed = True
 
@@ -210,37 +209,3 @@ class StreamableConnection(RemoteConnection):
                 pass
             fruitless = 0 if cursor.events > seen else fruitless + 1
         return ""
-
-    # --- failures
-
-    def _not_let_in(self, asked: Asked, about: Outgoing, fault: NotLetIn) -> None:
-        if asked.opens:
-            self.lose(fault.ended or Ended("connect_failed", fault.error.message))
-            return
-        if fault.ended is not None:
-            self.lose(fault.ended, waits=True)
-        self.fail(about, fault.error)
-
-    def _failed(self, asked: Asked, about: Outgoing, found: Outcome) -> None:
-        """Let a message fail, and the connection with it where it comes to that.
-
-        A handshake that cannot be begun is told by the end of the connection alone, which says more.
-        """
-        if found.do is Do.LOSE:
-            self.lose(Ended(found.kind, found.words, retry_after_secs=found.held_secs), waits=not asked.opens)
-        if not asked.opens:
-            self.fail(about, self.not_ready(found.words))
-
-
-def _answered(response: httpx2.Response, body: bytes, reply: bytes | None) -> Answered:
-    headers, status = response.headers, response.status_code
-    if 200 <= status < 300:
-        compressed = headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
-        return Answered(status, media_type(headers.get("Content-Type")), compressed=compressed)
-    return Answered(
-        status,
-        retry_after_secs=held_secs(response),
-        leads=leads(response),
-        reply=reply is not None,
-        no_session=status == 400 and refuses_session(body),
-    )

@@ -30,7 +30,7 @@ const { default: Provider } = await import(
   installed ? createRequire(path.join(installed, "x.js")).resolve("oidc-provider") : "oidc-provider"
 );
 
-const SCOPES = ["openid", "offline_access"]; // those of a resource are its own
+const SCOPES = ["openid", "offline_access", "mcp:read", "mcp:write"]; // a client may only be registered for these
 const state = { accessTtl: Number(options["access-ttl"]), down: false, grants: new Set() };
 
 function tell(event, facts = {}) {
@@ -101,7 +101,7 @@ async function agree(request, response) {
   const grant = grantId
     ? await provider.Grant.find(grantId)
     : new provider.Grant({ accountId: session.accountId, clientId: params.client_id });
-  grant.addOIDCScope("openid offline_access");
+  grant.addOIDCScope(SCOPES.join(" "));
   for (const resource of [params.resource ?? []].flat()) grant.addResourceScope(resource, "mcp:read mcp:write");
   await provider.interactionFinished(request, response, { consent: { grantId: await grant.save() } });
 }

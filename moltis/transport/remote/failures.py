@@ -1,0 +1,32 @@
+"""What becomes of a message that came to nothing, and of the connection with it.
+
+The one rule: a handshake that cannot be begun is told by the end of the connection alone, which says more than the
+failure of a request could, such as when to try again.
+"""
+
+from __future__ import annotations
+
+from moltis.transport import Ended, Outgoing
+from moltis.transport.remote.base import RemoteConnection
+from moltis.transport.remote.exchange import NotLetIn
+from moltis.transport.remote.outcomes import Asked, Do, Outcome
+
+__all__ = ["come_to_nothing", "turned_away"]
+
+
+def turned_away(connection: RemoteConnection, asked: Asked, about: Outgoing, fault: NotLetIn) -> None:
+    """Let a message fail that could not be sent, or was refused, for want of credentials."""
+    if asked.opens:
+        connection.lose(fault.ended or Ended("connect_failed", fault.error.message))
+        return
+    if fault.ended is not None:
+        connection.lose(fault.ended, waits=True)
+    connection.fail(about, fault.error)
+
+
+def come_to_nothing(connection: RemoteConnection, asked: Asked, about: Outgoing, found: Outcome) -> None:
+    """Let a message fail whose outcome is `FAIL` or `LOSE`."""
+    if found.do is Do.LOSE:
+        connection.lose(Ended(found.kind, found.words, retry_after_secs=found.held_secs), waits=not asked.opens)
+    if not asked.opens:
+        connection.fail(about, connection.not_ready(found.words))
