@@ -14,6 +14,7 @@ import httpx2
 
 from moltis.http.words import InOurWords
 
+CRUMB_BYTES = 16 * 1024
 PIECES_IN_A_ROW = 64
 """One read from the network may hold 10 000 pieces, which come without a pause and take 0.3 s."""
 
@@ -69,12 +70,26 @@ async def collect(pieces: AsyncGenerator[bytes], limit: int, announced: str | No
     async with aclosing(pieces):
         if announced is not None and announced.isdecimal() and len(announced) < 20 and int(announced) > limit:
             raise BodyTooLarge(limit)
-        body = bytearray()
+        # Joined once at the end: a megabyte that grows piece by piece is moved each time, which takes longer than to
+        # read it. But a piece of one byte must not cost fifty, so crumbs are gathered first.
+        whole: list[bytes] = []
+        crumbs = bytearray()
+        length = 0
         async for piece in pieces:
-            if len(body) + len(piece) > limit:
+            length += len(piece)
+            if length > limit:
                 raise BodyTooLarge(limit)
-            body += piece
-        return bytes(body)
+            if len(piece) < CRUMB_BYTES:
+                crumbs += piece
+                if len(crumbs) < CRUMB_BYTES:
+                    continue
+                piece = bytes(crumbs)
+                crumbs.clear()
+            elif crumbs:
+                whole.append(bytes(crumbs))
+                crumbs.clear()
+            whole.append(piece)
+        return b"".join((*whole, crumbs))
 
 
 async def in_turn(pieces: AsyncIterable[bytes]) -> AsyncGenerator[bytes]:

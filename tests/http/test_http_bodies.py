@@ -10,9 +10,11 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scripted_http import CHUNKED, OK, Script, ending, repeating, serving, within_memory
 
-from moltis.http.bodies import PIECES_IN_A_ROW, BodyEncoded, BodyTooLarge, collect, in_turn, read_capped
+from moltis.http.bodies import CRUMB_BYTES, PIECES_IN_A_ROW, BodyEncoded, BodyTooLarge, collect, in_turn, read_capped
 from moltis.http.clients import server_client
 
 
@@ -123,6 +125,21 @@ async def test_a_source_that_is_left_early_is_closed() -> None:
     assert await anext(turns) == b"x"
     await turns.aclose()
     assert closed
+
+
+@given(st.lists(st.integers(0, 3 * CRUMB_BYTES), max_size=12), st.binary(min_size=1, max_size=7))
+async def test_pieces_of_every_size_are_joined_in_their_order(sizes: list[int], pattern: bytes) -> None:
+    whole = (pattern * (sum(sizes) // len(pattern) + 1))[: sum(sizes)]
+    ends = [sum(sizes[: n + 1]) for n in range(len(sizes))]
+
+    async def pieces() -> AsyncGenerator[bytes]:
+        for size, end in zip(sizes, ends, strict=True):
+            yield whole[end - size : end]
+
+    assert await collect(pieces(), len(whole)) == whole
+    if whole:
+        with pytest.raises(BodyTooLarge):
+            await collect(pieces(), len(whole) - 1)
 
 
 @pytest.mark.parametrize("announced", ["", "x", "-1", "١", "9" * 5000])

@@ -7,7 +7,7 @@ its authorization server, for any NAME. What it makes up in confidence begins wi
 secrets, session ids, cookies. Whatever it refuses, it refuses with a text that repeats the whole request.
 
     POST /test/NAME?KEY=WORD...    from now on:
-      mcp        open (no login)  bare (401 without challenge)  page (HTTP 500)  moved (302)  scope (403 for tools/call)
+      mcp        bare (401 without challenge)  page (HTTP 500)  moved (302)  scope (403 for tools/call)
                  error, cut (a JSON-RPC error that repeats X-Key, whole or across the 300th character)
       metadata, token, refresh     page (HTTP 500)  html (HTTP 200)  denied (400)  code (400, the code as error)  down
       authorize  stay (a page: nobody is sent back)
@@ -189,16 +189,14 @@ class Handler(BaseHTTPRequestHandler):
         if how == "moved":
             word = quote(self.secret("location"), safe="")
             self.answer(302, "", {"Location": f"http://me:{word}@elsewhere.example/{word}?key={word}#{word}"})
-        elif how == "bare":
-            self.answer(401, self.repeated())
         elif how in ("error", "cut"):
             key = self.headers["X-Key"]
             pad = "." * (CUT_AT - len(key) // 2)
             words = f"{pad}{key}" if how == "cut" else f"{key} is wrong for {self.path}"
             self.say({"jsonrpc": "2.0", "id": message.get("id"), "error": {"code": -32000, "message": words}})
-        elif how != "open" and (scope := self.granted()) is None:
-            self.refuse(401, 'error="invalid_token"')
-        elif how == "scope" and message["method"] == "tools/call" and "more" not in str(scope):
+        elif (scope := self.granted()) is None:
+            self.refuse(401, 'error="invalid_token"' if how != "bare" else "")
+        elif how == "scope" and message["method"] == "tools/call" and "more" not in scope:
             self.refuse(403, 'error="insufficient_scope", scope="more"')
         elif "id" not in message:
             self.answer(202)
@@ -212,7 +210,7 @@ class Handler(BaseHTTPRequestHandler):
     def refuse(self, status: int, why: str) -> None:
         words = f'error_description="{self.secret("challenge")}", realm="{self.secret("realm")}"'
         at = f'resource_metadata="{self.world.origin}/.well-known/oauth-protected-resource/{self.name}"'
-        self.answer(status, self.repeated(), {"WWW-Authenticate": f"Bearer {why}, {words}, {at}"})
+        self.answer(status, self.repeated(), {"WWW-Authenticate": f"Bearer {why}, {words}, {at}"} if why else {})
 
     def reply(self, message: dict[str, Any]) -> None:
         about = {"capabilities": {"tools": {}}, "serverInfo": {"name": self.name, "version": "1"}}
