@@ -106,9 +106,9 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
 
 
 def login_failure(server: Mapping[str, Any]) -> str:
-    """Give why the last login failed, in the daemon's words; empty when it did not say."""
+    """Give why a login failed, or why the last answer to one was refused, in the daemon's words; else nothing."""
     error = server.get("last_error") or {}
-    return str(error.get("message") or "") if error.get("kind") == "auth_required" else ""
+    return str(error.get("message") or "") if error.get("kind") == "login_failed" else ""
 
 
 def status_cell(server: Mapping[str, Any], now: datetime) -> Cell:

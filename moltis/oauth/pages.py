@@ -70,8 +70,8 @@ _FAILURES: Final[dict[Kind, tuple[HTTPStatus, str, str, str]]] = {
     "refused": (
         HTTPStatus.BAD_REQUEST,
         "Not logged in to {}",
-        "What the browser brought back is no valid answer to this login, so it was not used.",
-        "moltis status says why. To try again, run this in a terminal:",
+        "What the browser brought back is no valid answer to this login, so it was not used; moltis status says why.",
+        "To try again, run this in a terminal:",
     ),
 }
 

@@ -17,7 +17,7 @@ Start = Callable[[dict[str, Any]], FakeDaemon]
 
 URL = "https://as.example/authorize?client_id=a&redirect_uri=http%3A%2F%2F127.0.0.1%3A41217%2Fcallback&state=s"
 PENDING = {"ok": True, "oauth_pending": True, "auth_url": URL}
-REFUSED = failure(kind="auth_required", message="as.example refuses: invalid_client", exit_code=None)
+REFUSED = failure(kind="login_failed", message="as.example refuses: invalid_client", exit_code=None)
 
 
 def login(auth_state: str, **more: Any) -> dict[str, Any]:
@@ -110,6 +110,14 @@ def test_a_login_that_fails_is_exit_1_with_the_daemons_reason(shell: Shell, daem
     assert done.stderr.endswith("hint: to try again: moltis mcp reauth x\n")
     fake.replies["mcp.status"] = login("failed", last_error=failure())
     assert "moltis: the login to x failed\n" in shell.moltis("mcp", "reauth", "x").stderr
+
+
+def test_an_answer_that_is_refused_is_told_once_and_the_waiting_goes_on(shell: Shell, daemon: Start) -> None:
+    refused = login("awaiting_browser", last_error=failure(kind="login_failed", message="it is of\nevil.example"))
+    daemon(waiting(refused, refused, login("authenticated")))
+    done = shell.moltis("mcp", "reauth", "x")
+    assert done.returncode == 0
+    assert done.stderr.count("an answer was refused, and the login still waits: it is of evil.example\n") == 1
 
 
 def test_a_server_that_wants_no_login_any_more_is_waited_for_no_longer(shell: Shell, daemon: Start) -> None:

@@ -74,6 +74,7 @@ def _complete(ctx: click.Context, name: str, callback_url: str, as_json: bool) -
 def _wait(daemon: link.Daemon, name: str, url: str, as_json: bool) -> int:
     import time
 
+    told = ""
     while True:
         status = daemon.call("mcp.status", {"name": name}, link.REPLY_SECS)
         match status.get("auth_state"):
@@ -89,6 +90,9 @@ def _wait(daemon: link.Daemon, name: str, url: str, as_json: bool) -> int:
             url = now
             if not as_json:
                 _show(name, url)
+        if (why := phrases.login_failure(status)) not in ("", told):
+            told = why
+            screen.talk(f"moltis: an answer was refused, and the login still waits: {screen.one_line(why)}")
         time.sleep(LOOK_SECS)
 
 
