@@ -22,6 +22,7 @@ from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan
 from moltis.daemon.remotes import NO_AUTH, Auth, Surroundings
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady, UsageError
 from moltis.http.fetch import Fetcher
+from moltis.http.origins import canonical_resource
 from moltis.oauth import browser, cipher, loopback
 from moltis.oauth.broker import Login, Ports
 from moltis.oauth.callback import Callback, parse_callback
@@ -46,6 +47,7 @@ class Logins:
         self._daemon = daemon
         self._store = _store(surroundings, encrypted=encrypted)
         self._logins: dict[str, tuple[RemoteLaunch, Login]] = {}
+        self._leaving: dict[Login, anyio.Event] = {}
 
     # --- connections
 
@@ -92,12 +94,15 @@ class Logins:
             raise _in_our_words(found, problem) from None
         return found
 
-    async def forget(self, plan: ServerPlan) -> None:
-        """Revoke and delete what is kept of a login."""
+    async def forget(self, plan: ServerPlan, rest: Plan) -> None:
+        """Revoke and delete the login of a server that was removed, unless one of the `rest` shares it."""
+        if _shared(plan) in {_shared(server) for server in rest.servers}:
+            return
+        for gone in list(self._leaving.values()):
+            await gone.wait()  # the last thing it does may be to save a new token
         _, login = self._login(plan)
         del self._logins[plan.name]
         await login.forget()
-        await login.close()
 
     def retain(self, plan: Plan) -> None:
         """End the logins of servers that are gone or are reached otherwise."""
@@ -106,7 +111,14 @@ class Logins:
             if reached.get(name) != launch:
                 del self._logins[name]
                 self._at.auths.pop(name, None)
-                self._tasks.start_soon(login.close)
+                self._leaving[login] = anyio.Event()
+                self._tasks.start_soon(self._leave, login)
+
+    async def _leave(self, login: Login) -> None:
+        try:
+            await login.close()
+        finally:
+            self._leaving.pop(login).set()
 
     async def aclose(self) -> None:
         """End all logins; a refresh under way has a moment to finish, for half of one would cost a login."""
@@ -176,6 +188,13 @@ class _OnTrial:
 
     async def refused(self, refusal: Refusal) -> bool:
         raise LoginNeeded("it wants a person to log in", server=self._server)
+
+
+def _shared(plan: ServerPlan) -> tuple[str, object] | None:
+    """Give what servers have in common that share a login; None for one that has none."""
+    if not isinstance(plan.launch, RemoteLaunch):
+        return None
+    return canonical_resource(plan.launch.url), dict(plan.launch.oauth).get("client_id")
 
 
 def _store(at: Surroundings, *, encrypted: bool) -> TokenStore | StoreProblem:

@@ -95,10 +95,9 @@ class Remotes:
         return await (await self._behind()).complete(callback_url, state=state, code=code, iss=iss, error=error)
 
     async def forget(self, plan: ServerPlan, rest: Plan) -> None:
-        """Revoke and delete the login of a server that was removed, unless another one is reached the same way."""
-        kept = {server.launch for server in rest.servers}
-        if isinstance(plan.launch, RemoteLaunch) and plan.launch not in kept:
-            await (await self._behind()).forget(plan)
+        """Revoke and delete the login of a server that was removed, unless one of the `rest` shares it."""
+        if isinstance(plan.launch, RemoteLaunch):
+            await (await self._behind()).forget(plan, rest)
 
     async def aclose(self) -> None:
         """End all logins."""
