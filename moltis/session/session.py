@@ -37,6 +37,9 @@ CLIENT_INFO = b'{"name":"moltis","version":%b}' % envelope.json_string(__version
 ELICITS = b'{"elicitation":{"form":{}}}'
 """What we say when a server's questions are answered from their defaults (MCP, Elicitation)."""
 
+NEVER_OF_A_PROBE = frozenset({"auth_required", "connect_failed"})
+"""How a connection ends before its server has looked at a message at all."""
+
 MAX_PROBES_IN_FLIGHT = 16
 """A server that answers none is ended by its heartbeat long before."""
 
@@ -351,7 +354,8 @@ class Session:
         if self._handshake is not None:
             # Being ended by its owner is no sign, unless it had its time to answer the probe and did not.
             unforced = self._ending is None or self._handshake.probe_timed_out
-            self._memory.failed(died_of_probe=self._handshake.probe_unanswered and unforced)
+            unanswered = self._handshake.probe_unanswered and ended.kind not in NEVER_OF_A_PROBE
+            self._memory.failed(died_of_probe=unanswered and unforced)
         self._dialogue.close(partial(lost, self.name, ended, asked_for=self._ending is not None))
         return ended
 

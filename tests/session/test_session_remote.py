@@ -11,6 +11,7 @@ from scripted_server import Message, Replies, Running, a_plan, error, legacy, mo
 
 from moltis.errors import LoginNeeded, ServerNotReady
 from moltis.session.calls import Failed, Result
+from moltis.session.handshake import EraMemory
 from moltis.session.listing import Kind
 from moltis.session.rounds import MAX_ROUNDS
 from moltis.transport import Ended
@@ -160,6 +161,20 @@ async def test_a_connection_that_ends_says_itself_why() -> None:
         running.server.script = wants_a_login
         assert not await running.until_ready_or_over()
         assert (await running.until_over()).kind == "auth_required"
+
+
+@pytest.mark.parametrize(
+    ("kind", "suspected"), [("auth_required", False), ("connect_failed", False), ("exited", True)]
+)
+async def test_a_server_that_was_never_reached_did_not_die_of_the_probe(kind: str, suspected: bool) -> None:
+    async with anyio.create_task_group() as tasks:
+        memory = EraMemory()
+        running = Running(tasks, lambda message: [], memory=memory)
+        tasks.start_soon(running.run)
+        await anyio.sleep(1)
+        running.server.connection.end(Ended(kind, "it is over"))
+        await running.until_over()
+        assert memory.legacy_first is suspected
 
 
 async def test_what_may_have_been_missed_is_looked_at_anew() -> None:
