@@ -63,9 +63,9 @@ def read_server(body: bytes, issuer: str, *, legacy: bool = False, grant: Grant 
     if named is None:
         raise OAuthProblem(f"{what} does not say whose it is (issuer)")
     if not (named == issuer or (legacy and _is_at(issuer, named))):
-        raise OAuthProblem(
-            f"{what} is another's: it names {shown_host(named)} as its issuer, which must be the same to the letter"
-        )
+        near = named.rstrip("/") == issuer.rstrip("/")
+        whose = "that issuer but for a slash at its end" if near else f"{shown_host(named)} as its issuer"
+        raise OAuthProblem(f"{what} is another's: it names {whose}, which must be the same to the letter")
     token = _endpoint(document, "token_endpoint", named, what)
     authorization = _endpoint(document, "authorization_endpoint", named, what)
     if token is None:
