@@ -20,6 +20,9 @@ FRESH_SECS = 5.0
 """How long after it was first sent a token is still fresh. One that is refused this early was never any good, and
 another one from the same place would be no better; a browser with a session would fetch them for ever."""
 
+MIN_LIFE_SECS = 10.0
+"""A token of a shorter life is never fresh: clocks that differ by a second explain its refusal."""
+
 HOUR_SECS = 3600.0
 MAX_LOGINS_PER_HOUR = 5
 """Logins that nobody asked for. Whatever a server refuses and however it alternates, no more browsers open."""
@@ -57,6 +60,7 @@ class Step(enum.Enum):
     NOT_OURS = "no login changes this"
     LOGIN = "a person logs in, with the scope of the challenge"
     STEP_UP = "a person logs in again, for more scope than before"
+    TOO_SOON = "it was renewed a moment ago, and has worked since"
     # Ends until a person begins a login:
     REFUSED_FRESH = "what was just issued is refused"
     REFUSED_SCOPE = "the same scope is asked for again and again"
@@ -86,7 +90,9 @@ class Known:
 
     current: the Authorization value that would be sent now.
     refreshable: it comes with a refresh token that may be presented.
-    fresh: it was first sent less than `FRESH_SECS` ago.
+    fresh: as `is_fresh` says, and obtained by this process.
+    renewed: it was obtained without a person.
+    unproven: each request that it was sent with was refused.
     asked: the scopes that it was asked for or was granted.
     looked: the disk was seen since the refusal.
     moved: whether the resource names another issuer now; None: it was not asked since the refusal.
@@ -98,6 +104,8 @@ class Known:
     current: str | None = None
     refreshable: bool = False
     fresh: bool = False
+    renewed: bool = False
+    unproven: bool = False
     asked: frozenset[str] = frozenset()
     looked: bool = False
     moved: bool | None = None
@@ -161,15 +169,18 @@ def after_refusal(refused: Refused, known: Known, history: History, now: float) 
         return Step.LOOK
     if refused.status == 403:
         return _for_more_scope(refused, known, history, now)
+    renewable = known.refreshable or known.grant == "client_credentials"
     if known.current is not None:
         if known.moved is None and (known.refreshable or known.fresh):
             return Step.ASK_RESOURCE
         if known.moved:
             return Step.LEAVE
-        if known.fresh:
-            if refused.asks <= known.asked:
-                return Step.LOGIN if known.under_way else Step.REFUSED_FRESH
+        if known.fresh and not refused.asks <= known.asked:
             return _for_more_scope(refused, known, history, now)
+        if known.fresh and (known.unproven or not renewable):
+            return Step.LOGIN if known.under_way else Step.REFUSED_FRESH
+        if known.fresh and known.renewed:
+            return Step.TOO_SOON
         if known.refreshable:
             return Step.REFRESH
     if known.grant == "client_credentials":
@@ -191,6 +202,16 @@ def _may_log_in(known: Known, history: History, now: float) -> Step | None:
     if known.held:
         return Step.HELD
     return Step.TOO_OFTEN if history.often(now) else None
+
+
+def is_fresh(tokens: Tokens, sent_at: float | None, now: float) -> bool:
+    """Say whether the refusal of tokens tells that their like are never taken.
+
+    sent_at: when they were sent first, None: not yet.
+    """
+    if tokens.expires_at is not None and tokens.expires_at - tokens.obtained_at < MIN_LIFE_SECS:
+        return False
+    return sent_at is None or now - sent_at < FRESH_SECS
 
 
 def newer(found: Tokens | None, held: Tokens | None) -> bool:

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
-from functools import partial
-from typing import TypeVar
 
 import anyio
-import anyio.to_thread
 from msgspec.structs import replace
 
 from moltis.http.fetch import Fetcher
@@ -26,8 +23,9 @@ from moltis.oauth.grants import expired
 from moltis.oauth.identity import NOWHERE, become_client, client_of
 from moltis.oauth.jobs import Log
 from moltis.oauth.model import Challenge, Client, ClientConfig, Key, OAuthProblem, Record, Tokens
+from moltis.oauth.shelf import Shelf
 from moltis.oauth.standing import Standing
-from moltis.oauth.store import StoreProblem, TokenStore, fingerprint
+from moltis.oauth.store import TokenStore, fingerprint
 
 REVOKE_SECS = 5.0
 """For giving tokens back when a server is removed. Somebody waits for that."""
@@ -37,8 +35,6 @@ KEEP_SECS = 2.0
 
 NOT_KNOWN_THERE = frozenset({"invalid_client", "unauthorized_client"})
 """What an authorization server says of a client that it does not know any more (RFC 6749 section 5.2)."""
-
-T = TypeVar("T")
 
 
 class Keeper:
@@ -66,7 +62,7 @@ class Keeper:
         self._server = server
         self._resource = canonical_resource(url)
         self._config = config
-        self._store = store
+        self._shelf = Shelf(server, store, log)
         self._fetcher = fetcher
         self._discovery = discovery
         self._standing = standing
@@ -76,12 +72,12 @@ class Keeper:
         self._resource_id = self._resource if config.manual else None
         """What tokens are asked for; None until the server was asked what it calls itself."""
         self._obtained: Tokens | None = None
+        self._renewed = False
         self._spent: str | None = None
         """The refresh token, by fingerprint, that is not presented again."""
         self._registered: tuple[str, Client] | None = None
         self._left: str | None = None
         """The issuer that the server names no more: what is on disk of it stays there."""
-        self._warned = ""
 
     @property
     def tokens(self) -> Tokens | None:
@@ -98,6 +94,11 @@ class Keeper:
         return self._obtained
 
     @property
+    def renewed(self) -> bool:
+        """Whether no person was needed for them."""
+        return self._renewed
+
+    @property
     def refreshable(self) -> bool:
         """Whether there is a refresh token that may be presented, as far as is known without looking."""
         tokens = self.tokens
@@ -109,22 +110,20 @@ class Keeper:
 
     async def look(self) -> None:
         """See whether another process has left something newer on disk, or this one in an earlier life."""
-        found = await self._guarded(self._find)
+        found = await self._find()
         self.looked = True
         if found is None or found.key.issuer == self._left:
             return
         if self.record is None or newer(found.tokens, self.tokens):
-            if found.key.issuer != self.issuer and not self._config.manual:
-                self._resource_id = None
             self._hold(found)
 
-    def _find(self) -> Record | None:
+    async def _find(self) -> Record | None:
         if not self._config.manual:
-            found = self._store.find(self._resource, self._config.client_id)
+            found = await self._shelf.find(self._resource, self._config.client_id)
             return found if found is not None and not found.server.manual else None
         server = manual_endpoints(self._config)
-        found = self._store.load(Key(self._resource, server.issuer, self._config.client_id))
-        return found and replace(found, server=server)
+        found = await self._shelf.load(Key(self._resource, server.issuer, self._config.client_id))
+        return replace(found, server=server) if found is not None else None
 
     async def moved(self, challenge: Challenge | None) -> bool:
         """Say whether the server names other authorization servers than the one that what is held belongs to.
@@ -162,7 +161,7 @@ class Keeper:
             self._left = None
         known = self.record
         if known is None or known.key != key:
-            known = await self._guarded(partial(self._store.load, key))
+            known = await self._shelf.load(key)
         if known is None and self._config.client_id is not None and not self._config.manual:
             await self._check_belongs(found.server.issuer)
         self._resource_id = found.resource_id
@@ -174,7 +173,7 @@ class Keeper:
 
     async def _check_belongs(self, issuer: str) -> None:
         """See that a configured client has not been used at another issuer: who registered it there meant that one."""
-        other = await self._guarded(self._find)
+        other = await self._find()
         if other is not None and other.key.issuer != issuer:
             raise OAuthProblem(
                 f"{shown_host(self._resource)} now names {shown_host(issuer)} as its authorization server, and "
@@ -200,18 +199,12 @@ class Keeper:
             raise OAuthProblem("it has another authorization server now", kind="denied")
         key = self.record.key
         async with AsyncExitStack() as stack:
-            await self._lock(stack, key)
-            found = await self._guarded(partial(self._store.load, key))
+            await self._shelf.lock(stack, key)
+            found = await self._shelf.load(key)
             if found is not None and newer(found.tokens, self.tokens):
                 self._hold(found)
                 return
             await self._present(self.record, resource)
-
-    async def _lock(self, stack: AsyncExitStack, key: Key) -> None:
-        try:
-            await stack.enter_async_context(self._store.lock(key))
-        except StoreProblem as problem:
-            self._warn("login_not_locked", problem)
 
     async def _find_endpoints(self) -> None:
         """See whether the issuer has moved its endpoints. Whatever comes of that, it is the same issuer."""
@@ -226,18 +219,18 @@ class Keeper:
         if tokens is None or tokens.refresh_token is None:
             raise OAuthProblem("there is no refresh token", kind="denied")
         mark = fingerprint(tokens.refresh_token)
-        interrupted = await self._guarded(partial(self._store.interrupted, record.key))
+        interrupted = await self._shelf.interrupted(record.key)
         if not presentable(mark, interrupted=interrupted, rotates=record.rotates):
             await self._drop(record)
             raise OAuthProblem("a refresh was interrupted, and it is not known how it ended", kind="denied")
         if client is None:
             await self._drop(record)
             raise OAuthProblem("the client that the login was made with is not known any more", kind="denied")
-        await self._guarded(partial(self._store.begin_refresh, record.key, mark), write=True)
+        await self._shelf.begin_refresh(record.key, mark)
         try:
             got = await TokenEndpoint(self._fetcher, record.server, client, wall=self._wall).refresh(tokens, resource)
         except OAuthProblem as problem:
-            await self._guarded(partial(self._store.end_refresh, record.key), write=True)
+            await self._shelf.end_refresh(record.key)
             if problem.kind != "denied" or not await self._superseded(record):
                 if problem.kind == "denied":
                     await self._drop(record, client_too=problem.code in NOT_KNOWN_THERE)
@@ -245,13 +238,13 @@ class Keeper:
             return
         # Whether this issuer replaces refresh tokens shows each time. Until it has, it counts as one that does.
         rotates = got.refresh_token != tokens.refresh_token
-        self._obtained = got
+        self._obtained, self._renewed = got, True
         await self._save(replace(record, tokens=got, rotates=rotates))
         self._log.info("token_refreshed", server=self._server, issuer=shown_host(record.key.issuer))
 
     async def _superseded(self, record: Record) -> bool:
         """Say whether another process has logged in or refreshed meanwhile, and hold what it got."""
-        found = await self._guarded(partial(self._store.load, record.key))
+        found = await self._shelf.load(record.key)
         if found is None or not newer(found.tokens, record.tokens):
             return False
         self._hold(found)
@@ -284,7 +277,7 @@ class Keeper:
         )
         endpoint = TokenEndpoint(self._fetcher, found.server, client, wall=self._wall)
         tokens = await endpoint.client_credentials(scope, found.resource_id)
-        await self.keep(replace(base, tokens=tokens, rotates=True))
+        await self.keep(replace(base, tokens=tokens, rotates=True), renewed=True)
         self._log.info("token_granted", server=self._server, issuer=shown_host(base.key.issuer))
 
     async def _identifier(self) -> str:
@@ -300,13 +293,13 @@ class Keeper:
 
     # --- keeping
 
-    async def keep(self, record: Record) -> None:
+    async def keep(self, record: Record, *, renewed: bool = False) -> None:
         """Hold what was just obtained, and save it, after a refresh that another process is at."""
-        self._obtained = record.tokens
+        self._obtained, self._renewed = record.tokens, renewed
         self._hold(record)
         async with AsyncExitStack() as stack:
             with anyio.move_on_after(KEEP_SECS, shield=True), suppress(OAuthProblem):
-                await self._lock(stack, record.key)
+                await self._shelf.lock(stack, record.key)
             await self._save(record)
 
     def registered(self, issuer: str, client: Client) -> None:
@@ -321,7 +314,7 @@ class Keeper:
         record, self.record = self.record, None
         if record is None:
             return
-        await self._guarded(partial(self._store.delete, record.key), write=True)
+        await self._shelf.delete(record.key)
         client = client_of(self._config, record, self._wall())
         if record.tokens is None or client is None:
             return
@@ -343,19 +336,4 @@ class Keeper:
 
     async def _save(self, record: Record) -> None:
         self._hold(record)
-        await self._guarded(partial(self._store.save, record), write=True)
-
-    async def _guarded(self, work: Callable[[], T], *, write: bool = False) -> T | None:
-        """Do something on disk, on a thread; what cannot be done is said in the log. A write that began is done."""
-        result: T | None = None
-        try:
-            with anyio.CancelScope(shield=write):
-                result = await anyio.to_thread.run_sync(work)
-        except StoreProblem as problem:
-            self._warn("login_not_saved" if write else "login_not_loaded", problem)
-        return result
-
-    def _warn(self, what: str, problem: StoreProblem) -> None:
-        if problem.message != self._warned:
-            self._warned = problem.message
-            self._log.warning(what, server=self._server, problem=problem.message)
+        await self._shelf.save(record)

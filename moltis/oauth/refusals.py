@@ -12,7 +12,6 @@ from moltis.oauth.attempts import Attempts
 from moltis.oauth.authorize import INSUFFICIENT_SCOPE
 from moltis.oauth.challenge import bearer_challenge
 from moltis.oauth.decisions import (
-    FRESH_SECS,
     MAX_LOGINS_PER_HOUR,
     MAX_LOGINS_PER_SCOPE,
     History,
@@ -20,6 +19,7 @@ from moltis.oauth.decisions import (
     Refused,
     Step,
     after_refusal,
+    is_fresh,
 )
 from moltis.oauth.documents import scope_tokens
 from moltis.oauth.flow import Ask
@@ -90,11 +90,14 @@ class Refusals:
         self._moved = False
         self._sent: Tokens | None = None
         self._sent_at = 0.0
+        self._unrefused = 0
+        """How often these were sent without being refused, so far."""
 
     def sending(self, tokens: Tokens) -> str:
-        """Give the Authorization value of these, and take note of when they were first sent."""
+        """Give the Authorization value of these, and take note of when they were first sent, and how often."""
         if tokens is not self._sent:
-            self._sent, self._sent_at = tokens, anyio.current_time()
+            self._sent, self._sent_at, self._unrefused = tokens, anyio.current_time(), 0
+        self._unrefused += 1
         return tokens.authorization
 
     def forgive(self) -> None:
@@ -109,6 +112,8 @@ class Refusals:
         refused = Refused(refusal.status, refusal.sent, asks, insufficient)
         if refused.status == 401 and refused.sent is not None:
             self._standing.refused = refused.sent
+            if self._sent is not None and self._sent.authorization == refused.sent:
+                self._unrefused -= 1
         looked, moved = False, None
         for _ in range(MAX_STEPS):
             known = self._known(refused, looked=looked, moved=moved)
@@ -131,6 +136,8 @@ class Refusals:
                     await self._renewal.done()
                 case Step.CLIENT_CREDENTIALS:
                     await self._grant(ask, refused)
+                case Step.TOO_SOON:
+                    raise self._renewal.too_soon()
                 case Step.LOGIN | Step.STEP_UP:
                     raise await self._login_needed(ask, refused)
                 case end:
@@ -141,7 +148,7 @@ class Refusals:
 
     def _known(self, refused: Refused, *, looked: bool, moved: bool | None) -> Known:
         tokens = self._keeper.tokens
-        unused = tokens is not self._sent or anyio.current_time() - self._sent_at < FRESH_SECS
+        sent_at = self._sent_at if tokens is self._sent else None
         asked = frozenset(scope_tokens(self._asked_before()))
         if self._config.scopes and not refused.insufficient:
             asked |= refused.asks  # beyond what is configured nothing would be asked for
@@ -149,7 +156,11 @@ class Refusals:
             grant=self._config.grant,
             current=tokens.authorization if tokens is not None else None,
             refreshable=self._keeper.refreshable,
-            fresh=tokens is not None and tokens is self._keeper.obtained and unused,
+            fresh=tokens is not None
+            and tokens is self._keeper.obtained
+            and is_fresh(tokens, sent_at, anyio.current_time()),
+            renewed=self._keeper.renewed,
+            unproven=tokens is not self._sent or self._unrefused <= 0,
             asked=asked,
             looked=looked,
             moved=moved,

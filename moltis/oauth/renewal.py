@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import anyio
 
 from moltis.errors import ServerNotReady
-from moltis.oauth.decisions import Outages
+from moltis.oauth.decisions import FRESH_SECS, Outages
 from moltis.oauth.flow import Ask
 from moltis.oauth.jobs import Job, Jobs, Log
 from moltis.oauth.keeper import Keeper
@@ -77,6 +77,10 @@ class Renewal:
             raise self._not_ready(problem)
         return problem
 
+    def too_soon(self) -> ServerNotReady:
+        """Give what a request is told whose token was renewed a moment ago, worked, and is refused again."""
+        return self._error("what was renewed a moment ago is refused again", FRESH_SECS)
+
     def forgive(self) -> None:
         """Let the next try be at once."""
         self._outages = Outages()
@@ -100,13 +104,14 @@ class Renewal:
             self._on_change()
 
     def _not_ready(self, problem: OAuthProblem) -> ServerNotReady:
-        left = self._outages.until - anyio.current_time()
-        at = _shown(self._wall() + left) if 0 < left < math.inf else None
+        return self._error(problem.message, self._outages.until - anyio.current_time())
+
+    def _error(self, why: str, wait_secs: float) -> ServerNotReady:
         return ServerNotReady(
-            f"the login of server {self._server!r} cannot be renewed now: {problem.message}",
+            f"the login of server {self._server!r} cannot be renewed now: {why}",
             server=self._server,
             state="ready",
-            next_retry_at=at,
+            next_retry_at=_shown(self._wall() + wait_secs) if 0 < wait_secs < math.inf else None,
             hint="the login is kept, and works again as soon as its authorization server does",
         )
 

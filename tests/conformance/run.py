@@ -82,6 +82,8 @@ class Suite:
         self._folder = Path(named) if named else HERE
         modules = self._folder / "node_modules"
         if not named and not (modules / f"conformance-{NEW}").is_dir():
+            if shutil.which("npm") is None:
+                raise SystemExit("the conformance suite is installed by npm, which is not on PATH")
             install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
             subprocess.run(install, cwd=HERE, stdin=subprocess.DEVNULL, check=True)
         self._node = self._find_node(modules)

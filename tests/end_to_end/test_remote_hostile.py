@@ -89,7 +89,8 @@ def test_an_answer_without_end_fails_its_call_and_grows_nothing(
     assert [e.data["server"] for e in errors] == ["s"]
     assert held.growth < 48 * MIB
     assert max(times) < 0.5
-    wait_until("the flood is hung up on", lambda: evil.events("hung up", tool=flood) or flood == "gzip_bomb")
+    if flood != "gzip_bomb":  # which fits the buffers on the way
+        wait_until("the flood is hung up on", lambda: evil.events("hung up", tool=flood))
     assert daemon.text("s", "echo", message="x") == "x"
     assert {status["restarts"] for status in daemon.rpc("mcp.list")} == {0}
 

@@ -14,6 +14,7 @@ from harness import Daemon, RpcError, wait_until
 from remote_harness import Place, free_port, place_in, remote
 
 NOT_READY = -32005
+MODERN = "2026-07-28"
 SLOW_START = {"restart_backoff_secs": 0.2, "restart_backoff_max_secs": 0.5, "max_restart_attempts": 1000}
 
 
@@ -107,7 +108,7 @@ def test_a_port_that_opens_late_is_found(daemon: Daemon, place: Place) -> None:
     status = daemon.wait_for("s", "backoff")
     assert "refused" in status["last_error"]["message"]
     server = place.evil(port=port)
-    daemon.wait_for("s", "ready")
+    assert daemon.wait_for("s", "ready")["protocol_version"] == MODERN, "nobody was there to know an older one only"
     assert daemon.text("s", "echo", message="x") == "x"
     assert len(server.events("ran")) == 1
     assert since(daemon, "other") == (0, 0)
@@ -189,7 +190,7 @@ def test_a_server_that_asks_to_be_left_alone_is_started_when_it_says(
     server = place.evil(f"busy={status}:{after}:1")
     daemon.write({"s": remote(server.url)}, mcp=SLOW_START)
     began = time.time()
-    daemon.start().wait_for("s", "ready")
+    assert daemon.start().wait_for("s", "ready")["protocol_version"] == MODERN
     first, second = [e["at"] for e in server.events("request")][:2]
     assert least <= second - first
     assert time.time() - began < most + 2

@@ -108,6 +108,7 @@ async def test_who_gives_up_waiting_ends_nothing_for_the_others(world: World) ->
 
 
 async def test_a_person_may_always_begin_anew(world: World) -> None:
+    world.auth.with_refresh = False
     async with world.login() as login:
         await world.log_in(login)
         world.good.clear()

@@ -12,7 +12,7 @@ import pytest
 from broker_world import ISSUER, SECRET, URL, AuthorizationServer, World, answer, played
 from trio.testing import MockClock
 
-from moltis.errors import LoginNeeded
+from moltis.errors import LoginNeeded, ServerNotReady
 from moltis.oauth.model import ClientConfig, OAuthProblem
 
 
@@ -29,7 +29,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
 async def test_a_fresh_token_that_is_refused_opens_no_other_browser(world: World) -> None:
     async with world.login() as login:
         await world.log_in(login)
-        world.good.clear()
+        world.judge = lambda authorization: (401, "Bearer")  # type: ignore[method-assign]
         error = await world.needed(login)
         assert error.auth_url is None
         assert "just given" in error.message
@@ -40,6 +40,36 @@ async def test_a_fresh_token_that_is_refused_opens_no_other_browser(world: World
             await anyio.sleep(1)
         assert len(world.opened) == 1
         assert len(world.web.posts("/token")) == 1
+
+
+async def test_a_fresh_token_that_worked_once_is_worth_one_refresh(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        assert await world.call(login) == 200
+        world.judge = lambda authorization: (401, "Bearer")  # type: ignore[method-assign]
+        for _ in range(5):
+            assert (await world.needed(login)).auth_url is None
+        assert [post.form["grant_type"] for post in world.web.posts("/token")][1:] == ["refresh_token"]
+        assert len(world.opened) == 1
+
+
+async def test_a_server_that_refuses_now_and_then_gets_one_refresh_in_five_seconds_and_no_browser(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        outcomes: list[str] = []
+        for _ in range(60):
+            try:
+                outcomes.append(str(await world.call(login)))
+            except ServerNotReady as error:
+                world.told.append(error.message)
+                outcomes.append("not ready" if error.next_retry_at is not None else "not ready, for ever")
+            world.good.clear()
+            await anyio.sleep(0.5)
+        assert login.state == "authenticated"
+        assert set(outcomes) == {"200", "not ready"}
+        assert "200" in outcomes[-12:]
+        assert len(world.web.posts("/token")) <= 30 / 5 + 2
+        assert len(world.opened) == 1
 
 
 async def test_a_server_that_takes_tokens_for_a_while_only_opens_five_browsers_an_hour(world: World) -> None:
@@ -265,6 +295,7 @@ async def test_a_fresh_token_that_was_refused_opens_no_browser_when_it_is_old_ei
 async def test_a_fresh_token_without_the_challenged_scope_is_not_fetched_again_where_scopes_are_configured(
     world: World,
 ) -> None:
+    world.auth.with_refresh = False
     world.challenge = 'Bearer scope="b"'
     async with world.login(ClientConfig(scopes=("a",))) as login:
         await world.log_in(login)
@@ -279,3 +310,41 @@ async def test_a_fresh_token_without_the_challenged_scope_is_replaced_by_one_tha
         world.good.clear()
         world.challenge = 'Bearer scope="b"'
         assert "scope=b" in ((await world.needed(login)).auth_url or "")
+
+
+async def test_a_login_that_is_withdrawn_at_once_is_made_again(world: World) -> None:
+    """Not the server alone says so: the authorization server does not renew it."""
+    async with world.login() as login:
+        await world.log_in(login)
+        assert await world.call(login) == 200
+        world.good.clear()
+        world.auth.refresh_tokens.clear()
+        error = await world.needed(login)
+        assert error.auth_url is not None
+        await world.visit(error.auth_url)
+        await anyio.wait_all_tasks_blocked()
+        assert await world.call(login) == 200
+
+
+async def test_logins_that_are_withdrawn_each_time_end_too(world: World) -> None:
+    async with world.login() as login:
+        for _ in range(10):
+            error = await world.needed(login)
+            if error.auth_url is not None:
+                await world.visit(error.auth_url)
+                await anyio.wait_all_tasks_blocked()
+                assert await world.call(login) == 200
+            world.good.clear()
+            world.auth.refresh_tokens.clear()
+        assert len(world.opened) == 5
+
+
+async def test_a_token_of_a_second_is_renewed_as_often_as_it_is_refused(world: World) -> None:
+    world.auth.expires_in = 1
+    async with world.login() as login:
+        await world.log_in(login)
+        for _ in range(5):
+            assert await world.call(login) == 200
+            world.good.clear()
+        assert login.state == "authenticated"
+        assert len(world.opened) == 1

@@ -25,6 +25,7 @@ from moltis.oauth.decisions import (
     Step,
     after_refusal,
     before_sending,
+    is_fresh,
     newer,
     outage_delay_secs,
     presentable,
@@ -35,6 +36,7 @@ READ, WRITE = frozenset({"read"}), frozenset({"write"})
 A401 = Refused(401, "Bearer a")
 MORE = Refused(403, "Bearer a", WRITE, insufficient=True)
 HELD = Known(current="Bearer a", looked=True)
+FRESH = Known(current="Bearer a", looked=True, moved=False, fresh=True)
 NOBODY = Known(looked=True)
 OFTEN = History(begun=(0.0,) * MAX_LOGINS_PER_HOUR)
 TRIED = History(by_scope={WRITE: MAX_LOGINS_PER_SCOPE})
@@ -59,16 +61,24 @@ OURS = "client_credentials"
         (A401, replace(HELD, refreshable=True, moved=False, held=True), History(), Step.REFRESH),
         (A401, replace(HELD, refreshable=True, moved=True), History(), Step.LEAVE),
         (A401, replace(HELD, refreshable=True, moved=False, grant=OURS), History(), Step.REFRESH),
-        # A fresh token.
+        # A fresh token: never taken, taken before, and unfit for what is asked.
         (A401, replace(HELD, fresh=True), History(), Step.ASK_RESOURCE),
         (A401, replace(HELD, fresh=True, moved=True), History(), Step.LEAVE),
-        (A401, replace(HELD, fresh=True, moved=False), History(), Step.REFUSED_FRESH),
-        (A401, replace(HELD, fresh=True, moved=False, refreshable=True), History(), Step.REFUSED_FRESH),
-        (A401, replace(HELD, fresh=True, moved=False, grant=OURS), History(), Step.REFUSED_FRESH),
-        (A401, replace(HELD, fresh=True, moved=False, under_way=True), History(), Step.LOGIN),
-        (replace(A401, asks=READ), replace(HELD, fresh=True, moved=False), History(), Step.STEP_UP),
-        (replace(A401, asks=READ), replace(HELD, fresh=True, moved=False, asked=READ), History(), Step.REFUSED_FRESH),
-        (replace(A401, asks=WRITE), replace(HELD, fresh=True, moved=False), TRIED, Step.REFUSED_SCOPE),
+        (A401, replace(FRESH, unproven=True), History(), Step.REFUSED_FRESH),
+        (A401, replace(FRESH, unproven=True, refreshable=True), History(), Step.REFUSED_FRESH),
+        (A401, replace(FRESH, unproven=True, grant=OURS), History(), Step.REFUSED_FRESH),
+        (A401, replace(FRESH, unproven=True, under_way=True), History(), Step.LOGIN),
+        (A401, FRESH, History(), Step.REFUSED_FRESH),
+        (A401, replace(FRESH, under_way=True), History(), Step.LOGIN),
+        (A401, replace(FRESH, refreshable=True), History(), Step.REFRESH),
+        (A401, replace(FRESH, refreshable=True, renewed=True), History(), Step.TOO_SOON),
+        (A401, replace(FRESH, renewed=True, grant=OURS), History(), Step.TOO_SOON),
+        (A401, replace(FRESH, fresh=False, refreshable=True, renewed=True), History(), Step.REFRESH),
+        (A401, replace(FRESH, fresh=False, refreshable=True, unproven=True), History(), Step.REFRESH),
+        (replace(A401, asks=READ), FRESH, History(), Step.STEP_UP),
+        (replace(A401, asks=READ), replace(FRESH, unproven=True, refreshable=True), History(), Step.STEP_UP),
+        (replace(A401, asks=READ), replace(FRESH, asked=READ), History(), Step.REFUSED_FRESH),
+        (replace(A401, asks=WRITE), FRESH, TRIED, Step.REFUSED_SCOPE),
         # Nothing that helps: a token of our own, or a person.
         (A401, HELD, History(), Step.LOGIN),
         (A401, NOBODY, History(), Step.LOGIN),
@@ -108,6 +118,8 @@ KNOWN = st.builds(
     current=st.sampled_from([None, "Bearer a", "Bearer b"]),
     refreshable=flags,
     fresh=flags,
+    renewed=flags,
+    unproven=flags,
     asked=st.sampled_from([frozenset(), READ]),
     looked=flags,
     moved=st.sampled_from([None, False, True]),
@@ -285,8 +297,22 @@ def test_a_history_is_a_value() -> None:
     assert history == History()
 
 
-def test_fresh_is_a_moment_only() -> None:
-    assert 1 <= FRESH_SECS <= 10
+@pytest.mark.parametrize(
+    ("life", "sent_at", "now", "fresh"),
+    [
+        (1000.0, None, 0.0, True),
+        (1000.0, 0.0, FRESH_SECS - 0.1, True),
+        (1000.0, 0.0, FRESH_SECS, False),
+        (None, 0.0, 1.0, True),
+        (10.0, 0.0, 1.0, True),
+        (9.0, 0.0, 0.0, False),
+        (1.0, None, 0.0, False),
+    ],
+)
+def test_fresh_is_a_moment_only_and_nothing_that_lives_shortly(
+    life: float | None, sent_at: float | None, now: float, fresh: bool
+) -> None:
+    assert is_fresh(tokens(life=life), sent_at, now) is fresh
 
 
 def test_decisions_know_no_world() -> None:

@@ -8,7 +8,8 @@ secrets, session ids, cookies. Whatever it refuses, it refuses with a text that 
 
     POST /test/NAME?KEY=WORD...    from now on:
       mcp        bare (401 without challenge)  page (HTTP 500)  moved (302)  scope (403 for tools/call)
-                 error, cut (a JSON-RPC error that repeats X-Key, whole or across the 300th character)
+                 error, cut (a JSON-RPC error that repeats the request, or X-Key across its 300th character)
+                 old (HTTP+SSE that wants its messages sent elsewhere)
       metadata, token, refresh     page (HTTP 500)  html (HTTP 200)  denied (400)  code (400, the code as error)  down
       authorize  stay (a page: nobody is sent back)
       forget     every access token so far is over
@@ -181,9 +182,14 @@ class Handler(BaseHTTPRequestHandler):
 
     def mcp(self) -> None:
         how = self.mode.get("mcp", "")
-        if self.command != "POST" or self.fails(how):
-            if self.command != "POST":
-                self.answer(405)
+        if how == "old" and self.command == "GET":
+            endpoint = f"event: endpoint\ndata: http://me:{self.secret('endpoint')}@elsewhere.example/\n\n"
+            self.answer(200, endpoint, {"Content-Type": "text/event-stream"})
+            return
+        if how == "old" or self.command != "POST":
+            self.answer(405, self.repeated())
+            return
+        if self.fails(how):
             return
         message = json.loads(self.body)
         if how == "moved":
@@ -192,7 +198,7 @@ class Handler(BaseHTTPRequestHandler):
         elif how in ("error", "cut"):
             key = self.headers["X-Key"]
             pad = "." * (CUT_AT - len(key) // 2)
-            words = f"{pad}{key}" if how == "cut" else f"{key} is wrong for {self.path}"
+            words = f"{pad}{key}" if how == "cut" else f"{self.path} {key} {self.headers['Authorization']}"
             self.say({"jsonrpc": "2.0", "id": message.get("id"), "error": {"code": -32000, "message": words}})
         elif (scope := self.granted()) is None:
             self.refuse(401, 'error="invalid_token"' if how != "bare" else "")

@@ -31,7 +31,7 @@ const { default: Provider } = await import(
 );
 
 const SCOPES = ["openid", "offline_access", "mcp:read", "mcp:write"]; // a client may only be registered for these
-const state = { accessTtl: Number(options["access-ttl"]), down: false, grants: new Set() };
+const state = { accessTtl: Number(options["access-ttl"]), down: false, issued: [] };
 
 function tell(event, facts = {}) {
   if (options.events) fs.appendFileSync(options.events, JSON.stringify({ at: Date.now() / 1000, event, ...facts }) + "\n");
@@ -111,11 +111,11 @@ async function forTheTest(url, response) {
   if (url.pathname === "/test/ttl") state.accessTtl = Number(value);
   else if (url.pathname === "/test/down") state.down = value === "1";
   else if (url.pathname === "/test/expire" || url.pathname === "/test/revoke") {
-    for (const id of state.grants) {
-      await provider.AccessToken.revokeByGrantId(id);
-      if (url.pathname === "/test/revoke") {
-        await provider.RefreshToken.revokeByGrantId(id);
-        await (await provider.Grant.find(id))?.destroy();
+    for (const token of state.issued.splice(0)) {
+      await token.destroy();
+      if (url.pathname === "/test/revoke" && token.grantId) {
+        await provider.RefreshToken.revokeByGrantId(token.grantId);
+        await (await provider.Grant.find(token.grantId))?.destroy();
       }
     }
   } else response.statusCode = 404;
@@ -139,7 +139,8 @@ server.on("request", (request, response) => {
   else handle(request, response);
 });
 
-provider.on("access_token.saved", (token) => token.grantId && state.grants.add(token.grantId));
+provider.on("access_token.saved", (token) => state.issued.push(token));
+provider.on("client_credentials.saved", (token) => state.issued.push(token));
 provider.on("registration_create.success", (ctx, client) => tell("registered", { client: client.clientId }));
 provider.on("authorization.success", (ctx) => tell("authorized", { client: ctx.oidc.client.clientId, resource: ctx.oidc.params.resource, scope: ctx.oidc.params.scope }));
 provider.on("authorization.error", (ctx, error) => tell("not authorized", { error: error.error, detail: error.error_detail ?? error.error_description }));
