@@ -170,14 +170,20 @@ class Scrubber:
     """Replaces every known secret in a text by `[REDACTED]`, whether raw, URL-encoded, base64 or JSON-escaped."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._forms_of: dict[str, tuple[str, ...]] = {}
         self._forms: tuple[str, ...] = ()
         self._by_head: dict[str, list[str]] = {}
         self.update(secrets)
 
     def update(self, secrets: Iterable[str]) -> None:
         """Forget the old secrets and know these; holders of this object see them from the next text on."""
-        forms = {form for secret in set(secrets) if len(secret) >= SHORTEST_SECRET for form in _forms(secret)}
-        self._forms = tuple(sorted(form for form in forms if len(form) >= SHORTEST_SECRET))
+        before = self._forms_of  # tokens come and go by the minute, and to write one in every form takes a while
+        self._forms_of = {
+            secret: before.get(secret) or tuple({form for form in _forms(secret) if len(form) >= SHORTEST_SECRET})
+            for secret in secrets
+            if len(secret) >= SHORTEST_SECRET
+        }
+        self._forms = tuple({form for forms in self._forms_of.values() for form in forms})
         by_head: dict[str, list[str]] = {}
         for form in self._forms:
             by_head.setdefault(form[:SHORTEST_SECRET], []).append(form)

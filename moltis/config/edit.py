@@ -15,7 +15,7 @@ from moltis.config.atomic import one_writer, replace
 from moltis.config.document import FileText, NoFile, parse, read_file
 from moltis.config.expand import Base
 from moltis.config.keys import SERVER_KEYS
-from moltis.config.load import same_but_for_case, server_from_entry
+from moltis.config.load import plan_entry, same_but_for_case
 from moltis.config.model import McpSection, read_section
 from moltis.config.problem import Report
 from moltis.config.splice import Unwritable, changed, same
@@ -32,7 +32,7 @@ def add_server(path: Path, name: str, entry: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: when the name is taken or wrong, a key is wrong (named), or the file cannot be read or written.
     """
-    server_from_entry(name, entry, Base())
+    plan_entry(name, entry, Base())
     ordered = {key: entry[key] for key in SERVER_KEYS if entry.get(key) is not None}
 
     def change(tables: Tables) -> None:
@@ -60,7 +60,7 @@ def update_server(path: Path, name: str, changes: Mapping[str, Any]) -> None:
             else:
                 entry[key] = value
         # Unknown keys that are there already are `config check`'s business, not this change's.
-        server_from_entry(name, {k: v for k, v in entry.items() if k in SERVER_KEYS or k in changes}, Base())
+        plan_entry(name, {k: v for k, v in entry.items() if k in SERVER_KEYS or k in changes}, Base())
 
     _edit(path, change)
 

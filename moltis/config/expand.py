@@ -141,7 +141,9 @@ def plan_server(name: str, entry: ServerSection, path: Path, base: Base, report:
         exclude_tools=tuple(entry.exclude_tools),
         problem="; ".join(_within(error, dotted(path)) for error in errors[:3]) or None,
     )
-    secrets = {*local.used, *remote.used, *launch_secrets(launches[True]), *launch_secrets(launches[False])}
+    # A host's name is shown in lower case.
+    lower = {value.lower() for value in remote.used}
+    secrets = {*local.used, *remote.used, *lower, *launch_secrets(launches[True]), *launch_secrets(launches[False])}
     only_unresolved = used.unresolved and len(errors) == sum("resolves to nothing" in m for _, m in used.wrong)
     return Planned(server, frozenset(secrets), only_unresolved)
 

@@ -15,7 +15,7 @@ from typing import Any
 from moltis.config.document import Document, parse, read_file
 from moltis.config.expand import Base, Planned, env_name_problem, merged_limits, plan_server
 from moltis.config.model import DaemonSection, McpSection, ServerSection, read_section
-from moltis.config.plan import DaemonPlan, Plan, ServerPlan
+from moltis.config.plan import DaemonPlan, Plan
 from moltis.config.problem import Problem, Report
 from moltis.config.sensitive import literal_secret, worth_hiding
 from moltis.errors import ConfigError
@@ -86,7 +86,7 @@ def loads(
     return Loaded(plan, tuple(sorted(report.problems, key=lambda p: p.line or 0)), base)
 
 
-def server_from_entry(name: str, entry: Mapping[str, Any], base: Base) -> ServerPlan:
+def plan_entry(name: str, entry: Mapping[str, Any], base: Base) -> Planned:
     """Plan a server that is not in the file: an entry of `mcp.add` or `mcp.test`.
 
     Keys whose value is None are left out. A placeholder without a value gives a plan with `problem`, since the value
@@ -104,7 +104,7 @@ def server_from_entry(name: str, entry: Mapping[str, Any], base: Base) -> Server
     if wrong and not planned.only_unresolved:
         text = "; ".join(f"{p.key}: {p.message}" if p.key else p.message for p in wrong[:3])
         raise ConfigError(text, server=name, hint="moltis config schema lists every key")
-    return planned.server
+    return planned
 
 
 def same_but_for_case(name: str, names: Iterable[str]) -> str | None:

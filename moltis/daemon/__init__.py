@@ -137,7 +137,9 @@ async def _end(daemon: Daemon, supervised: anyio.Event) -> None:
             closing.start_soon(daemon.close_logins)
             await supervised.wait()
         return
-    log.warning("servers_killed", servers=[actor.plan.name for actor in daemon.supervisor if actor.life is not None])
+    left = [actor.plan.name for actor in daemon.supervisor if actor.life is not None]
+    if left:
+        log.warning("servers_killed", servers=left)
     daemon.supervisor.shutdown(fast=True)
     with anyio.move_on_after(END_MARGIN_SECS):
         await supervised.wait()

@@ -53,8 +53,12 @@ class Logins:
 
     def transport(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
         """Give the transport of one run."""
-        launch, login = self._login(plan)
-        credentials: Credentials = _OnTrial(plan.name, login) if trial else login
+        launch = _launch(plan)
+        credentials: Credentials
+        if trial:
+            credentials = _OnTrial(plan.name, self._known(plan) or self._make(plan.name, launch))
+        else:
+            credentials = self._login(plan)
         return RemoteTransport(
             plan.name,
             plan.transport,
@@ -70,11 +74,10 @@ class Logins:
 
     async def begin(self, plan: ServerPlan) -> str | None:
         """Begin a login, or join the one under way, and give its URL."""
-        _, login = self._login(plan)
         try:
-            return await login.begin()
+            return await self._login(plan).begin()
         except OAuthProblem as problem:
-            raise _in_our_words(plan.name, problem) from None
+            raise self._in_our_words(plan.name, problem) from None
 
     async def complete(
         self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None
@@ -91,7 +94,7 @@ class Logins:
         try:
             await self._logins[found][1].complete(callback)
         except OAuthProblem as problem:
-            raise _in_our_words(found, problem) from None
+            raise self._in_our_words(found, problem) from None
         return found
 
     async def forget(self, plan: ServerPlan, rest: Plan) -> None:
@@ -100,19 +103,30 @@ class Logins:
             return
         for gone in list(self._leaving.values()):
             await gone.wait()  # the last thing it does may be to save a new token
-        _, login = self._login(plan)
+        login = self._login(plan)
         del self._logins[plan.name]
         await login.forget()
 
     def retain(self, plan: Plan) -> None:
         """End the logins of servers that are gone or are reached otherwise."""
         reached = {server.name: server.launch for server in plan.servers}
-        for name, (launch, login) in list(self._logins.items()):
+        for name, (launch, _) in list(self._logins.items()):
             if reached.get(name) != launch:
-                del self._logins[name]
-                self._at.auths.pop(name, None)
-                self._leaving[login] = anyio.Event()
-                self._tasks.start_soon(self._leave, login)
+                self.rest(name)
+
+    def rest(self, name: str) -> None:
+        """End a server's login; what it has kept is found again when there is another."""
+        known = self._logins.pop(name, None)
+        if known is not None:
+            self._at.auths.pop(name, None)
+            self._leaving[known[1]] = anyio.Event()
+            self._tasks.start_soon(self._leave, known[1])
+
+    def _in_our_words(self, server: str, problem: OAuthProblem | StoreProblem) -> MoltisError:
+        message = self._at.scrub(problem.message)
+        if isinstance(problem, OAuthProblem) and problem.kind != "outage":
+            return LoginNeeded(message, server=server, hint=f"moltis why {server}")
+        return ServerNotReady(message, server=server, state="awaiting_auth", hint=f"moltis mcp reauth {server}")
 
     async def _leave(self, login: Login) -> None:
         try:
@@ -125,19 +139,25 @@ class Logins:
         async with anyio.create_task_group() as closing:
             for _, login in self._logins.values():
                 closing.start_soon(login.close)
+            for gone in self._leaving.values():
+                closing.start_soon(gone.wait)
 
-    def _login(self, plan: ServerPlan) -> tuple[RemoteLaunch, Login]:
-        known = self._logins.get(plan.name)
-        if known is not None and known[0] == plan.launch:
-            return known
-        if not isinstance(plan.launch, RemoteLaunch):
-            raise ServerNotReady(plan.problem or "its entry is wrong", server=plan.name, state="invalid")
-        made = self._logins[plan.name] = (plan.launch, self._make(plan.name, plan.launch))
-        return made
+    def _known(self, plan: ServerPlan) -> Login | None:
+        launch, login = self._logins.get(plan.name, (None, None))
+        return login if launch == plan.launch else None
+
+    def _login(self, plan: ServerPlan) -> Login:
+        login = self._known(plan)
+        if login is None:
+            launch = _launch(plan)
+            login = self._make(plan.name, launch)
+            self.rest(plan.name)
+            self._logins[plan.name] = (launch, login)
+        return login
 
     def _make(self, name: str, launch: RemoteLaunch) -> Login:
         if isinstance(self._store, StoreProblem):
-            raise _in_our_words(name, self._store)
+            raise self._in_our_words(name, self._store)
         config = msgspec.convert(dict(launch.oauth), ClientConfig)
         has_own = any(header.lower() == "authorization" for header, _ in launch.headers)
         login = Login(
@@ -153,7 +173,7 @@ class Logins:
             on_authenticated=partial(self._at.logged_in, name),
             wall=time.time,
             token=partial(secrets.token_urlsafe, 32),
-            secrets=self._at.learn,
+            secrets=partial(self._at.learn, name),
             log=log,
         )
         return login
@@ -168,7 +188,8 @@ class Logins:
         if known is None or known[1] is not login:
             return  # it ended meanwhile, and another may be there by now
         before = self._at.auths.get(name, NO_AUTH)
-        now = (login.state, login.auth_url, login.message)
+        message = login.message
+        now = (login.state, login.auth_url, message and self._at.scrub(message))
         if now == (before.state, before.url, before.message):
             return
         at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -190,6 +211,12 @@ class _OnTrial:
         raise LoginNeeded("it wants a person to log in", server=self._server)
 
 
+def _launch(plan: ServerPlan) -> RemoteLaunch:
+    if not isinstance(plan.launch, RemoteLaunch):
+        raise ServerNotReady(plan.problem or "its entry is wrong", server=plan.name, state="invalid")
+    return plan.launch
+
+
 def _shared(plan: ServerPlan) -> tuple[str, object] | None:
     """Give what servers have in common that share a login; None for one that has none."""
     if not isinstance(plan.launch, RemoteLaunch):
@@ -203,9 +230,3 @@ def _store(at: Surroundings, *, encrypted: bool) -> TokenStore | StoreProblem:
     except StoreProblem as problem:
         return problem
     return TokenStore(at.paths.oauth_dir, cipher=key, warn=lambda what: log.warning("token_store", problem=what))
-
-
-def _in_our_words(server: str, problem: OAuthProblem | StoreProblem) -> MoltisError:
-    if isinstance(problem, OAuthProblem) and problem.kind != "outage":
-        return LoginNeeded(problem.message, server=server, hint=f"moltis why {server}")
-    return ServerNotReady(problem.message, server=server, state="awaiting_auth", hint=f"moltis mcp reauth {server}")

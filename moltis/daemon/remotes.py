@@ -42,14 +42,14 @@ NO_AUTH = Auth()
 class Surroundings:
     """What remote servers need of the daemon.
 
-    scrub: takes known secrets out of a text; learn: told values to take out from now on.
+    scrub: takes known secrets out of a text; learn: told a server's name and values to take out from now on.
     moved: told a server's login each time that it changes; logged_in: told when it is completed, by name.
     """
 
     paths: Paths
     warden: Warden
     scrub: Callable[[str], str]
-    learn: Callable[[Iterable[str]], None]
+    learn: Callable[[str, Iterable[str]], None]
     moved: Callable[[str, Auth], None]
     logged_in: Callable[[str], None]
     auths: dict[str, Auth] = field(default_factory=dict)
@@ -75,6 +75,11 @@ class Remotes:
         self._daemon = plan.daemon
         if self._logins is not None:
             self._logins.retain(plan)
+
+    def rest(self, name: str) -> None:
+        """Give up what is under way for a server that is not to run: nobody shall be asked to log in for it."""
+        if self._logins is not None:
+            self._logins.rest(name)
 
     def auth(self, name: str) -> Auth:
         """Give a server's login; `NO_AUTH` itself where there is none."""

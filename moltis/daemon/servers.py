@@ -93,7 +93,7 @@ async def try_once(plan: ServerPlan, make_session: Callable[[ServerPlan, _FirstN
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(live)
-        with anyio.move_on_after(plan.limits.startup_timeout_secs):
+        with anyio.move_on_after(plan.limits.startup_timeout_secs) as patience:
             await news.ready.wait()
             if not ended:
                 facts = session.facts()
@@ -107,9 +107,9 @@ async def try_once(plan: ServerPlan, make_session: Callable[[ServerPlan, _FirstN
         session.stop()
     if tried is not None:
         return tried
-    if news.ready.is_set():
-        return Tried(ok=False, error=_in_words(ended[0]))
-    return Tried(ok=False, error=f"not ready within {plan.limits.startup_timeout_secs:g} s")
+    if patience.cancelled_caught:
+        return Tried(ok=False, error=f"not ready within {plan.limits.startup_timeout_secs:g} s")
+    return Tried(ok=False, error=_in_words(ended[0]))
 
 
 def _in_words(ended: Ended) -> str:

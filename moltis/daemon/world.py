@@ -12,8 +12,8 @@ import os
 import random
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -25,7 +25,7 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from moltis import __version__, logs, logtail
-from moltis.config.load import Loaded, load, server_from_entry
+from moltis.config.load import Loaded, load, plan_entry
 from moltis.config.overrides import EnvOverrides
 from moltis.config.plan import RemoteLaunch, ServerPlan, StdioLaunch
 from moltis.config.problem import Problem
@@ -33,11 +33,11 @@ from moltis.control.api import DaemonStatus, Reloaded, Tried
 from moltis.control.events import Hub
 from moltis.daemon.remotes import Auth, Remotes, Surroundings
 from moltis.daemon.servers import Server, try_once
-from moltis.errors import ConfigError, UnknownServer
+from moltis.errors import MoltisError, NotPermitted, UnknownServer
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
-from moltis.server.lifecycle import AuthDone, State, Wanted
+from moltis.server.lifecycle import RESTING, AuthDone, State, Wanted
 from moltis.server.status import HistoryEntry
 from moltis.server.supervisor import Supervisor
 from moltis.service import Notifier
@@ -57,8 +57,12 @@ garbage_log = logs.get("moltis.mcp.garbage")
 config_log = logs.get("moltis.config")
 oauth_log = logs.get("moltis.oauth")
 
-MAX_LEARNT_SECRETS = 256
-"""Tokens that came up since the start and are kept out of what servers print; the oldest go first."""
+MAX_LEARNT_SECRETS = 16
+"""Of one server: what came up since the start (tokens, codes) and is kept out of what servers print. The oldest go
+first; a login has at most a handful in use, and names each anew when it begins to use it."""
+
+TRIED = " tried"
+"""Whose secrets those of `mcp.test` are; no server has such a name."""
 
 
 @dataclass(slots=True)
@@ -86,7 +90,7 @@ class Daemon:
         self._thread = threading.get_ident()
         sink.listener = self._logged
         self._taught: dict[str, _Taught] = {}
-        self._learnt: deque[str] = deque(maxlen=MAX_LEARNT_SECRETS)
+        self._learnt: dict[str, deque[str]] = {}
         self._reloading = anyio.Lock()
         self._remotes = Remotes(
             Surroundings(paths, self.warden, scrubber.text, self._learn, self._login_moved, self._logged_in)
@@ -153,7 +157,7 @@ class Daemon:
         return Server(self.supervisor.actor(name), self._remotes.auth(name))
 
     async def reload(self) -> Reloaded:
-        async with self._reloading:
+        async with self._changing():
             return await self._reload()
 
     async def add_server(self, name: str, entry: Mapping[str, Any]) -> None:
@@ -183,8 +187,11 @@ class Daemon:
 
     async def try_server(self, name: str, entry: Mapping[str, Any] | None) -> Tried:
         known = self.supervisor.actor(name).plan if entry is None else None
-        plan = known or server_from_entry(name, entry or {}, self._loaded.base)
-        return await try_once(plan, lambda p, events: self._session(p, events, EraMemory(), trial=True))
+        if known is None:
+            planned = plan_entry(name, entry or {}, self._loaded.base)
+            self._learn(TRIED, planned.secrets)
+            known = planned.server
+        return await try_once(known, lambda p, events: self._session(p, events, EraMemory(), trial=True))
 
     async def begin_login(self, name: str) -> str | None:
         return await self._remotes.begin(self.supervisor.actor(name).plan)
@@ -198,12 +205,12 @@ class Daemon:
         return sorted(self._overrides.names())
 
     async def set_env(self, name: str, value: str) -> None:
-        async with self._reloading:
+        async with self._changing():
             await anyio.to_thread.run_sync(self._overrides.set, name, value)
             await self._reload()
 
     async def unset_env(self, name: str) -> bool:
-        async with self._reloading:
+        async with self._changing():
             known = await anyio.to_thread.run_sync(self._overrides.unset, name)
             await self._reload()
             return known
@@ -214,12 +221,26 @@ class Daemon:
 
     # --- configuration
 
+    @asynccontextmanager
+    async def _changing(self) -> AsyncIterator[None]:
+        """Be the only one to change what is to run; nobody does once the daemon is stopping.
+
+        Raises:
+            NotPermitted: it is.
+        """
+        async with self._reloading:
+            if self.ending.is_set():
+                raise NotPermitted("the daemon is stopping, and changes nothing any more")
+            yield
+
     async def reload_quietly(self, why: str) -> None:
         """Reload for no caller: what is wrong goes to the log, and the old configuration stays."""
+        if self.ending.is_set():
+            return
         self.notifier.reloading()
         try:
             await self.reload()
-        except ConfigError as error:
+        except MoltisError as error:
             config_log.error("reload_failed", why=why, error=error.message, hint=error.hint)
         self.notifier.ready(self.summary())
 
@@ -230,7 +251,7 @@ class Daemon:
         self._loaded = loaded
         # What was a secret stays one: a server that is being stopped may still print it.
         plan = replace(loaded.plan, secrets=self.supervisor.plan.secrets | loaded.plan.secrets)
-        self._scrubber.update(plan.secrets.union(self._learnt))
+        self._scrubber.update(plan.secrets.union(*self._learnt.values()))
         self._remotes.apply(plan)
         change = self.supervisor.apply(plan)
         daemon = plan.daemon
@@ -250,7 +271,7 @@ class Daemon:
         # Imported here: most daemons never edit, and it is kept in memory for months.
         from moltis.config import edit
 
-        async with self._reloading:
+        async with self._changing():
             await anyio.to_thread.run_sync(partial(getattr(edit, function), self._paths.config, *arguments))
             await self._reload()
 
@@ -312,9 +333,13 @@ class Daemon:
 
     # --- logins
 
-    def _learn(self, secrets: Iterable[str]) -> None:
-        self._learnt.extend(secret for secret in secrets if secret not in self._learnt)
-        self._scrubber.update(self.supervisor.plan.secrets.union(self._learnt))
+    def _learn(self, server: str, secrets: Iterable[str]) -> None:
+        known = self._learnt.setdefault(server, deque(maxlen=MAX_LEARNT_SECRETS))
+        for secret in secrets:
+            if secret in known:
+                known.remove(secret)
+            known.append(secret)
+        self._scrubber.update(self.supervisor.plan.secrets.union(*self._learnt.values()))
 
     def _login_moved(self, name: str, auth: Auth) -> None:
         if auth.state == "failed":
@@ -343,10 +368,13 @@ class Daemon:
             self.events.publish("state", name, **msgspec.to_builtins(entry))
         if self.notifier.enabled:
             self.notifier.status(self.summary())
+        if entry.to in _RESTING:
+            self._remotes.rest(name)
         if entry.to == State.AWAITING_AUTH and self._remotes.auth(name).state == "authenticated":
             self._logged_in(name)  # the login was quicker than the end of the run that asked for it
 
 
+_RESTING = frozenset(RESTING.values())
 _UNWELL = frozenset({State.BACKOFF, State.COOLDOWN, State.INVALID})
 
 

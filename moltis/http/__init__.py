@@ -12,7 +12,11 @@ and over the network:
     carrier       what carries its requests, and wire, the connections they travel on
     fetch         one bounded exchange with a party that is not trusted
     pinned        connections to addresses that were checked
-    bodies        bodies read up to a limit, as they were sent
+    racing        one connection to a host of several addresses
+    resolver      names to addresses, on threads that nobody waits for
+    bodies        racing        one connection to a host of several addresses
+    resolver      names to addresses, on threads that nobody waits for
+    bodies read up to a limit, as they were sent
     tls           whom to trust
     words         what went wrong, in our words
 """

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import httpcore2
 
@@ -19,12 +20,14 @@ from moltis.http.addresses import Scope, host_is_loopback, scope
 from moltis.http.bodies import BodyEncoded, BodyTooLarge, check_identity, collect, in_turn
 from moltis.http.clients import USER_AGENT
 from moltis.http.origins import Url, read_url, resolved, shown_host
-from moltis.http.pinned import AddressRefused, PinnedBackend, Resolve, resolve
+from moltis.http.pinned import AddressRefused, PinnedBackend
+from moltis.http.resolver import Resolve, resolve
 from moltis.http.tls import CaFileError, tls_context
 from moltis.http.words import InOurWords, network_words
 
 Kind = Literal["refused", "outage"]
 Allowed = frozenset[Scope] | Callable[[], frozenset[Scope]]
+Sending = Callable[[], Awaitable[None]]
 T = TypeVar("T")
 
 TOTAL_SECS = 10.0
@@ -134,18 +137,23 @@ class Fetcher:
         headers: Mapping[str, str] = NO_HEADERS,
         *,
         trusted: bool = False,
+        sending: Sending | None = None,
     ) -> Answer:
         """Post a body, to that URL and nowhere else: no redirect is followed.
 
         trusted: the URL comes from moltis.toml; it may be at any address.
+        sending: awaited once, when the connection is made and before the first byte of the request is written. Before
+            that nothing was sent: it is not called when there is no connection or it is given up. If it raises, nothing
+            is sent, and that very exception comes out. It counts toward `total_secs`, which may cut it short.
 
         Raises:
-            FetchProblem: there is no answer that may be used. For an `outage`, the request may have been acted upon.
+            FetchProblem: there is no answer that may be used. For an `outage`, the request may have been acted upon, if
+                `sending` was called.
         """
         all_headers = {**headers, "Content-Type": content_type}
 
         async def exchange() -> Answer:
-            answer = await self._exchange("POST", url, all_headers, body, trusted=trusted)
+            answer = await self._exchange("POST", url, all_headers, body, trusted=trusted, sending=sending)
             if 300 <= answer.status < 400:
                 raise FetchProblem(
                     f"{shown_host(url)} answers with a redirect, which is not followed with what was sent",
@@ -216,7 +224,14 @@ class Fetcher:
         )
 
     async def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, *, trusted: bool = False
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        *,
+        trusted: bool = False,
+        sending: Sending | None = None,
     ) -> Answer:
         """Send one request on a connection of its own, and read the whole answer."""
         parts = _readable(url)
@@ -226,7 +241,9 @@ class Fetcher:
             raise FetchProblem(f"{shown_host(url)} would be reached by plain http; only https is safe", kind="refused")
         backend = PinnedBackend(self._reach(parts, trusted), self._resolve)
         try:
-            status, received, whole = await self._send(method, parts, headers, body, backend)
+            status, received, whole = await self._send(method, parts, headers, body, backend, sending)
+        except _NotSent as refusal:
+            raise refusal.error from refusal.error.__cause__
         except Exception as error:
             raise _problem(url, error) from None
         finally:
@@ -240,17 +257,62 @@ class Fetcher:
         return allowed if parts.scheme == "https" else allowed & {Scope.LOOPBACK}
 
     async def _send(
-        self, method: str, parts: Url, headers: Mapping[str, str], body: bytes | None, backend: PinnedBackend
+        self,
+        method: str,
+        parts: Url,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        backend: PinnedBackend,
+        sending: Sending | None,
     ) -> tuple[int, dict[str, str], bytes]:
-        context = await anyio.to_thread.run_sync(tls_context, self._ca_file) if parts.scheme == "https" else None
         where = httpcore2.URL(scheme=parts.scheme, host=parts.host, port=parts.port, target=parts.target)
         request = httpcore2.Request(method, where, headers=_request_headers(parts, headers, body), content=body)
-        connection = httpcore2.AsyncHTTPConnection(where.origin, context, network_backend=backend)
-        response = await connection.handle_async_request(request)
+        context = await anyio.to_thread.run_sync(tls_context, self._ca_file) if parts.scheme == "https" else None
+        stream = await backend.connect_tcp(parts.host, parts.port)
+        if context is not None:
+            stream = await stream.start_tls(context, parts.host)
+        if sending is not None:
+            stream = _Announced(stream, sending)
+        response = await httpcore2.AsyncHTTP11Connection(where.origin, stream).handle_async_request(request)
         received = _by_name(response.headers)
         check_identity(received.get("content-encoding"))
         whole = await collect(in_turn(response.aiter_stream()), self._max_bytes, received.get("content-length"))
         return response.status, received, whole
+
+
+class _Announced(httpcore2.AsyncNetworkStream):
+    """A connection whose first write waits until `sending` has been awaited.
+
+    Here, and not before the request is handed to the stack: that may find that it cannot be sent at all.
+    """
+
+    def __init__(self, stream: httpcore2.AsyncNetworkStream, sending: Sending) -> None:
+        self._stream = stream
+        self._sending: Sending | None = sending
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        sending, self._sending = self._sending, None
+        if sending is not None:
+            await anyio.lowlevel.checkpoint_if_cancelled()
+            try:
+                await sending()
+            except Exception as error:
+                raise _NotSent(error) from None
+        await self._stream.write(buffer, timeout)
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return await self._stream.read(max_bytes, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class _NotSent(Exception):
+    """Carries an error of `sending` past those who would take it for one of the connection."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 def _readable(url: str) -> Url:

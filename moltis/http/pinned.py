@@ -7,22 +7,15 @@ addresses. Asking a second time could give another answer (DNS rebinding). TLS a
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import anyio
 import httpcore2
 
 from moltis.http.addresses import Scope, scope
+from moltis.http.racing import first_to_answer
+from moltis.http.resolver import Resolve, resolve
 from moltis.http.words import InOurWords
-
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Gives the IP addresses of a host for a port, best first. Raises OSError or UnicodeError when there are none."""
-
-HEAD_START_SECS = 0.25
-"""What an address gets before the next one is tried beside it (RFC 8305 section 5)."""
-
-MAX_ADDRESSES = 8
-"""How many are tried; all are judged."""
 
 _PLACES = {
     Scope.PUBLIC: "on the Internet",
@@ -38,16 +31,6 @@ class AddressRefused(InOurWords):
     def __init__(self, host: str, place: Scope) -> None:
         super().__init__(f"{host[:100]} is {_PLACES[place]}, where nothing is fetched from on behalf of this server")
         self.place = place
-
-
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """Ask the system for a host's addresses.
-
-    Raises:
-        OSError, UnicodeError: it has none, or it is no name.
-    """
-    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(address for *_, (address, _) in found))
 
 
 class PinnedBackend(httpcore2.AsyncNetworkBackend):
@@ -74,7 +57,11 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
             httpcore2.ConnectError, httpcore2.ConnectTimeout: it has no address, or none that answers.
         """
         addresses = await self._checked(host, port)
-        return await self._first_to_answer(addresses, port, timeout, socket_options)
+        stream = await first_to_answer(
+            addresses, lambda address: self._plain.connect_tcp(address, port, timeout, None, socket_options)
+        )
+        self._opened.append(stream)
+        return stream
 
     async def aclose(self) -> None:
         """Close whatever was opened: the stack leaves a connection open whose TLS handshake is cancelled."""
@@ -94,39 +81,4 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
             place = scope(address)
             if place not in self._allowed:
                 raise AddressRefused(host, place)
-        return addresses[:MAX_ADDRESSES]
-
-    async def _first_to_answer(
-        self,
-        addresses: Sequence[str],
-        port: int,
-        timeout: float | None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None,
-    ) -> httpcore2.AsyncNetworkStream:
-        """Try the addresses in their order, each with a head start, so that one that is dead costs little."""
-        won: list[httpcore2.AsyncNetworkStream] = []
-        lost: list[Exception] = []
-
-        async def attempt(address: str, over: anyio.Event) -> None:
-            try:
-                stream = await self._plain.connect_tcp(address, port, timeout, None, socket_options)
-            except (httpcore2.NetworkError, httpcore2.TimeoutException) as error:
-                lost.append(error)
-                over.set()
-            else:
-                won.append(stream)
-                race.cancel_scope.cancel()
-
-        try:
-            async with anyio.create_task_group() as race:
-                for address in addresses:
-                    over = anyio.Event()
-                    race.start_soon(attempt, address, over)
-                    with anyio.move_on_after(HEAD_START_SECS):
-                        await over.wait()
-        finally:
-            # Two may have answered at once, or the whole exchange may have been given up at that moment.
-            self._opened.extend(won)
-        if not won:
-            raise lost[0]
-        return won[0]
+        return addresses

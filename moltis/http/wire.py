@@ -1,7 +1,8 @@
-"""The connections of a client: a request is one write, and what is given up is closed."""
+"""The connections of a client: a request is one write, what is given up is closed, and a dead one is noticed."""
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
@@ -10,16 +11,25 @@ from typing import Any
 import anyio
 import httpcore2
 
+from moltis.http.racing import first_to_answer
+from moltis.http.resolver import Resolve, resolve
 from moltis.http.words import WRITE_SECS
 
 JOINED_BYTES = 64 * 1024
 """Up to so long, copying a body behind its head is cheaper than writing both."""
 
 
-class Backend(httpcore2.AsyncNetworkBackend):
-    """Makes the connections of a pool."""
+KEEPALIVE_IDLE_SECS = 60
+KEEPALIVE_INTERVAL_SECS = 15
+KEEPALIVE_PROBES = 4
+"""A stream of events may be silent for hours; two minutes after its server's machine is gone, it breaks off."""
 
-    def __init__(self) -> None:
+
+class Backend(httpcore2.AsyncNetworkBackend):
+    """Makes the connections of a pool, to any of the addresses that a host has."""
+
+    def __init__(self, resolve: Resolve = resolve) -> None:
+        self._resolve = resolve
         self._plain = httpcore2.AnyIOBackend()
 
     async def connect_tcp(
@@ -30,7 +40,29 @@ class Backend(httpcore2.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.AsyncNetworkStream:
-        return Stream(await self._plain.connect_tcp(host, port, timeout, local_address, socket_options))
+        """Connect to a host; its name takes 10 s at most, and the connection what that leaves of `timeout`.
+
+        Raises:
+            httpcore2.ConnectError, httpcore2.ConnectTimeout: it has no address, or none that answers.
+        """
+        began = anyio.current_time()
+        try:
+            addresses = await self._resolve(host, port)
+        except (OSError, UnicodeError) as error:
+            raise httpcore2.ConnectError(error) from error
+        if not addresses:
+            raise httpcore2.ConnectError(socket.gaierror(socket.EAI_NONAME, "no address"))
+        left = None if timeout is None else began + timeout - anyio.current_time()
+        try:
+            with anyio.fail_after(left):
+                plain = await first_to_answer(
+                    addresses,
+                    lambda address: self._plain.connect_tcp(address, port, None, local_address, socket_options),
+                )
+        except TimeoutError as error:
+            raise httpcore2.ConnectTimeout(error) from error
+        _keep_alive(plain)
+        return Stream(plain)
 
 
 class Stream(httpcore2.AsyncNetworkStream):
@@ -79,3 +111,23 @@ class Stream(httpcore2.AsyncNetworkStream):
 
     async def aclose(self) -> None:
         await self._plain.aclose()
+
+
+def _keep_alive(stream: httpcore2.AsyncNetworkStream) -> None:
+    """Have the system ask now and then whether the other side is still there."""
+    options = [
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (
+            socket.IPPROTO_TCP,
+            "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE",
+            KEEPALIVE_IDLE_SECS,
+        ),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", KEEPALIVE_INTERVAL_SECS),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", KEEPALIVE_PROBES),
+    ]
+    raw = stream.get_extra_info("socket")
+    for level, name, value in options:
+        number = getattr(socket, name, None)
+        if number is not None:
+            with suppress(OSError):  # it broke off already, which the first write says better
+                raw.setsockopt(level, number, value)

@@ -31,6 +31,20 @@ _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 """An error code as all that are registered look; RFC 6749 section 5.2 would have it be any printable text."""
 
+_REGISTERED = frozenset(
+    """access_denied account_selection_required authorization_pending consent_required expired_token
+    insufficient_scope insufficient_user_authentication interaction_required invalid_authorization_details
+    invalid_client invalid_client_metadata invalid_dpop_proof invalid_grant invalid_redirect_uri invalid_request
+    invalid_request_object invalid_request_uri invalid_scope invalid_software_statement invalid_target invalid_token
+    login_required registration_not_supported request_not_supported request_uri_not_supported server_error slow_down
+    temporarily_unavailable unapproved_software_statement unauthorized_client unmet_authentication_requirements
+    unsupported_grant_type unsupported_response_type unsupported_token_type use_dpop_nonce""".split()  # noqa: SIM905
+)
+"""IANA, OAuth Extensions Error Registry, and OpenID Connect."""
+
+UNREGISTERED = "unregistered_code"
+"""What any other code is called: it is the other side's text, and might repeat a secret that it was sent."""
+
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
 Document = Mapping[str, object]
@@ -104,8 +118,10 @@ def scope_tokens(text: str) -> tuple[str, ...]:
 
 
 def error_code(value: object) -> str | None:
-    """Give an OAuth error code that may be shown, None if it is not one."""
-    return value if isinstance(value, str) and _CODE.fullmatch(value) else None
+    """Give an OAuth error code as it may be shown, `UNREGISTERED` for one that is not; None if it is no code at all."""
+    if not isinstance(value, str) or not _CODE.fullmatch(value):
+        return None
+    return value if value in _REGISTERED else UNREGISTERED
 
 
 def is_visible(text: str) -> bool:

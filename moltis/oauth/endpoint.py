@@ -7,7 +7,7 @@ that follows no redirect, and nowhere else. Every token request says which resou
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, Protocol
 
 from moltis.http.fetch import Answer, FetchProblem
@@ -21,13 +21,23 @@ __all__ = ["Poster", "TokenEndpoint", "prepare"]
 FORM = "application/x-www-form-urlencoded"
 
 
+Sending = Callable[[], Awaitable[None]]
+
+
 class Poster(Protocol):
     """What `http.fetch.Fetcher` does for us."""
 
     async def post(
-        self, url: str, body: bytes, content_type: str, headers: Mapping[str, str], *, trusted: bool
+        self,
+        url: str,
+        body: bytes,
+        content_type: str,
+        headers: Mapping[str, str],
+        *,
+        trusted: bool,
+        sending: Sending | None,
     ) -> Answer:
-        """Post a body; never redirected.
+        """Post a body; never redirected. `sending` is awaited between being connected and the first byte.
 
         Raises:
             FetchProblem: there is no answer.
@@ -65,8 +75,11 @@ class TokenEndpoint:
             asked_scope=asked_scope,
         )
 
-    async def refresh(self, tokens: Tokens, resource: str) -> Tokens:
-        """Turn a refresh token into new tokens (RFC 6749 section 6), with the scope it has."""
+    async def refresh(self, tokens: Tokens, resource: str, *, sending: Sending | None = None) -> Tokens:
+        """Turn a refresh token into new tokens (RFC 6749 section 6), with the scope it has.
+
+        sending: awaited when the server is reached, just before it is told the token.
+        """
         if tokens.refresh_token is None:
             raise OAuthProblem("there is no refresh token")
         return await self._ask(
@@ -74,6 +87,7 @@ class TokenEndpoint:
             {"refresh_token": tokens.refresh_token, "resource": resource},
             asked_scope=tokens.scope,
             previous_refresh=tokens.refresh_token,
+            sending=sending,
         )
 
     async def client_credentials(self, scope: str | None, resource: str) -> Tokens:
@@ -102,6 +116,7 @@ class TokenEndpoint:
         *,
         asked_scope: str | None,
         previous_refresh: str | None = None,
+        sending: Sending | None = None,
     ) -> Tokens:
         await prepare()
         from authlib.oauth2.rfc6749.parameters import prepare_token_request  # type: ignore[import-untyped]
@@ -112,7 +127,7 @@ class TokenEndpoint:
             raise OAuthProblem("what came back from the login is not text") from None
         # Before it is sent, so that the token is never taken to live longer than it does.
         now = self._wall()
-        answer = await self._post(self._server.token_endpoint, body)
+        answer = await self._post(self._server.token_endpoint, body, sending)
         return read_tokens(
             answer.status,
             answer.body,
@@ -122,11 +137,13 @@ class TokenEndpoint:
             retry_after_secs=retry_after_secs(answer.headers.get("retry-after"), self._wall()),
         )
 
-    async def _post(self, url: str, form: str) -> Answer:
+    async def _post(self, url: str, form: str, sending: Sending | None = None) -> Answer:
         headers, body = await self._authentication.apply(url, form)
         headers["Accept"] = "application/json"
         try:
-            return await self._fetcher.post(url, body.encode("ascii"), FORM, headers, trusted=self._server.manual)
+            return await self._fetcher.post(
+                url, body.encode("ascii"), FORM, headers, trusted=self._server.manual, sending=sending
+            )
         except FetchProblem as problem:
             raise OAuthProblem(
                 problem.message, kind=problem.kind, retry_after_secs=problem.retry_after_secs

@@ -34,6 +34,24 @@ async def become_client(
     chosen = choose_client(config, server, known, redirect_uri, wall())
     if not isinstance(chosen, Register):
         return chosen
+    try:
+        return await _register(fetcher, server, chosen, redirect_uri=redirect_uri, scope=scope, wall=wall)
+    except OAuthProblem as problem:
+        # Some take the scope of a registration for one of their own to check, and know nothing of the resource's.
+        if scope is None or problem.code != "invalid_client_metadata":
+            raise
+    return await _register(fetcher, server, chosen, redirect_uri=redirect_uri, scope=None, wall=wall)
+
+
+async def _register(
+    fetcher: Fetcher,
+    server: AuthServer,
+    chosen: Register,
+    *,
+    redirect_uri: str,
+    scope: str | None,
+    wall: Callable[[], float],
+) -> Client:
     body = registration_request(server, redirect_uri=redirect_uri, scope=scope)
     try:
         answer = await fetcher.post(chosen.endpoint, body, "application/json", {"Accept": "application/json"})

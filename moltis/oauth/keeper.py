@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 
 import anyio
 from msgspec.structs import replace
@@ -226,9 +227,16 @@ class Keeper:
         if client is None:
             await self._drop(record)
             raise OAuthProblem("the client that the login was made with is not known any more", kind="denied")
-        await self._shelf.begin_refresh(record.key, mark)
+        endpoint = TokenEndpoint(self._fetcher, record.server, client, wall=self._wall)
+        begun = partial(self._shelf.begin_refresh, record.key, mark)
         try:
-            got = await TokenEndpoint(self._fetcher, record.server, client, wall=self._wall).refresh(tokens, resource)
+            got = await endpoint.refresh(tokens, resource, sending=begun)
+        except anyio.get_cancelled_exc_class():
+            # Given up in good order it is an outage like any other. Only of a process that was killed nobody can say
+            # what became of its last request.
+            with anyio.CancelScope(shield=True):
+                await self._shelf.end_refresh(record.key)
+            raise
         except OAuthProblem as problem:
             await self._shelf.end_refresh(record.key)
             if problem.kind != "denied" or not await self._superseded(record):

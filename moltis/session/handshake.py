@@ -32,6 +32,9 @@ PROBE_PATIENCE_SECS = 10.0
 MAX_ANSWER_BYTES = 256 * 1024
 """The longest handshake answer accepted: its parts are shown in every status. Real ones have below 4 kB."""
 
+MAX_REFUSAL_CHARS = 4096
+"""Of a server's own words. Whoever shows them takes out what is secret first, and shortens them after that."""
+
 Era = Literal["legacy", "modern"]
 
 INITIALIZE = "initialize"
@@ -271,7 +274,7 @@ class Handshake:
         if supported is not None:
             return self._failed(_nothing_in_common(supported))
         refusal = envelope.read_error(error)
-        return self._failed(f"initialize was answered with error {refusal.code}: {refusal.message[:300]}")
+        return self._failed(f"initialize was answered with error {refusal.code}: {refusal.message[:MAX_REFUSAL_CHARS]}")
 
 
 def _mutual(versions: Sequence[str]) -> str | None:

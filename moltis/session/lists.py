@@ -13,6 +13,7 @@ import anyio
 from moltis.errors import MoltisError, RpcCode
 from moltis.session import envelope
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
+from moltis.session.handshake import MAX_REFUSAL_CHARS
 from moltis.session.hooks import Counters
 from moltis.session.listing import CHANGED, Item, Kind, ListError, Pages, page_params
 
@@ -139,6 +140,8 @@ class Lists:
                 refusal = envelope.read_error(raw)
                 if refusal.code == RpcCode.METHOD_NOT_FOUND:
                     return None
-                raise ListError(f"{kind.method} was answered with error {refusal.code}: {refusal.message[:300]}")
+                raise ListError(
+                    f"{kind.method} was answered with error {refusal.code}: {refusal.message[:MAX_REFUSAL_CHARS]}"
+                )
             case Failed(error):
                 raise ListError(error.message)

@@ -37,6 +37,10 @@ CLIENT_INFO = b'{"name":"moltis","version":%b}' % envelope.json_string(__version
 ELICITS = b'{"elicitation":{"form":{}}}'
 """What we say when a server's questions are answered from their defaults (MCP, Elicitation)."""
 
+SCRUBBED_CHARS = 8192
+TOLD_CHARS = 500
+"""Of what is said of a server; what it says itself may be as long as a message."""
+
 NEVER_OF_A_PROBE = frozenset({"auth_required", "connect_failed"})
 """How a connection ends before its server has looked at a message at all."""
 
@@ -69,6 +73,7 @@ class Session:
         self._on_lists_changed = on_lists_changed
         hooks = hooks or Hooks()
         self._clock = hooks.clock
+        self._scrub = hooks.scrub
         self._dialogue = Dialogue(name, hooks, self._notified, self._reply_seen, self._requested)
         self._lists = Lists(self._ask, self._lists_changed, self._dialogue.counters)
         self._listener = Listener(self._ask_patiently, self.missed)
@@ -343,11 +348,19 @@ class Session:
     def _give_up(self, connection: Connection, kind: str, message: str) -> None:
         if connection.ending or self._dialogue.broken or self._state == "over" or self._ending is not None:
             return  # it is ending already, and why is told by the connection
-        self._trouble = Ended(kind, message, None, connection.stderr_tail())
+        self._trouble = Ended(kind, self._clean(message), None, connection.stderr_tail())
         connection.kill()
+
+    def _clean(self, message: str) -> str:
+        """Give what is said of a server without the secrets that the server may have repeated, and in few words.
+
+        Cut twice, so that neither cut lets half a secret through.
+        """
+        return self._scrub(message[:SCRUBBED_CHARS])[:TOLD_CHARS]
 
     def _over(self, ended: Ended) -> Ended:
         """Fail what is in flight, learn from how it went, and say how it ended: by us if it was by us."""
+        ended = replace(ended, message=self._clean(ended.message))
         if self._trouble is not None:
             ended = replace(self._trouble, stderr_tail=ended.stderr_tail or self._trouble.stderr_tail)
         self._state = "over"
@@ -373,6 +386,7 @@ class Session:
 
     def request_failed(self, id: int, error: MoltisError) -> None:
         """Fail one request; the heartbeat decides whether the server is at fault."""
+        error.message = self._clean(error.message)
         self._dialogue.fail(id, error)
 
     def missed(self) -> None:

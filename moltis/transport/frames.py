@@ -19,10 +19,14 @@ class Framer:
 
     Tolerated without a word: CRLF, a UTF-8 byte order mark at the start of the stream, blank lines. A line of more
     than `max_bytes` (its newline not counted) is discarded up to its end and counted in `oversized`.
+
+    `feed` is for who wants all lines at once; `push` and `next_line` are for who has something else to do in between.
     """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
+        self._data = b""
+        self._start = 0
         self._chunks: list[bytes] = []
         self._size = 0
         self._discarding = False
@@ -34,9 +38,15 @@ class Framer:
         """How much of an unfinished line is held."""
         return self._size
 
+    @property
+    def waiting(self) -> bool:
+        """Whether bytes were pushed that `next_line` has not looked at yet."""
+        return self._start < len(self._data)
+
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes and give the lines they complete, each without its line end."""
-        *ends, rest = data.split(b"\n")
+        self.push(data)
+        *ends, rest = self._rest().split(b"\n")
         lines: list[bytes] = []
         for end in ends:
             line = self._complete(end)
@@ -44,6 +54,29 @@ class Framer:
                 lines.append(line)
         self._hold(rest)
         return lines
+
+    def push(self, data: bytes) -> None:
+        """Take the next bytes and look at nothing yet. Cheap while nothing is waiting, which is when to call it."""
+        self._data = self._data[self._start :] + data if self.waiting else data
+        self._start = 0
+
+    def next_line(self) -> bytes | None:
+        """Give the next complete line; None when there is none. An empty one was blank or over the limit."""
+        data, start = self._data, self._start
+        end = data.find(b"\n", start)
+        if end < 0:
+            self._hold(self._rest())
+            return None
+        line = self._complete(data[start:end])
+        self._start = end + 1
+        if self._start == len(data):
+            self._data, self._start = b"", 0  # nothing of a server that now falls silent is kept
+        return b"" if line.isspace() else line
+
+    def _rest(self) -> bytes:
+        rest, self._data = self._data[self._start :], b""
+        self._start = 0
+        return rest
 
     def _hold(self, part: bytes) -> None:
         if not part or self._discarding:
@@ -86,7 +119,7 @@ class StderrLines:
     `clean` turns the raw bytes of one line into text with no secret in it. A line is cut after `LINE_BYTES`; `clean`
     then sees `MARGIN_BYTES` more, which are dropped afterwards, so that a secret lying across the cut is not shown by
     its first half. While the bucket is empty a chunk costs one count of its newlines: a flood of 1 GiB is a second's
-    work. All instants are monotonic seconds.
+    work. All instants are monotonic seconds. `push` and `take` are `feed` in portions.
     """
 
     LINE_BYTES: Final = 8 * 1024
@@ -105,6 +138,8 @@ class StderrLines:
         self._tokens = burst
         self._dry = burst <= 0
         self._refilled_at: float | None = None
+        self._data = b""
+        self._start = 0
         self._chunks: list[bytes] = []
         self._size = 0
         self._skipping = False
@@ -116,21 +151,39 @@ class StderrLines:
         self.dropped_lines = 0
         self.dropped_bytes = 0
 
+    @property
+    def waiting(self) -> bool:
+        """Whether bytes were pushed that `take` has not looked at yet."""
+        return self._start < len(self._data)
+
     def feed(self, data: bytes, now: float) -> list[str]:
         """Take the next bytes and give the lines to be logged, cleaned."""
-        self._remember(data)
+        self.push(data)
+        return self.take(now, len(data) + 1)
+
+    def push(self, data: bytes) -> None:
+        """Take the next bytes; of their lines only `tail` knows yet."""
+        if data:
+            self._remember(data)
+            self._data = self._data[self._start :] + data if self.waiting else data
+            self._start = 0
+
+    def take(self, now: float, max_lines: int) -> list[str]:
+        """Look at the next `max_lines` lines at most, blank ones too, and give those to be logged, cleaned."""
         self._refill(now)
         lines: list[str] = []
-        start = 0
         while not self._dry:
-            end = data.find(b"\n", start)
+            end = self._data.find(b"\n", self._start)
             if end < 0:
-                self._hold(data[start:], lines)
+                self._hold(self._rest(), lines)
                 return lines
-            self._hold(data[start:end], lines)
+            if max_lines <= 0:
+                return lines
+            max_lines -= 1
+            self._hold(self._data[self._start : end], lines)
             self._end_line(lines)
-            start = end + 1
-        self._drop(data[start:])
+            self._start = end + 1
+        self._drop(self._rest())
         return lines
 
     def finish(self) -> list[str]:
@@ -154,6 +207,11 @@ class StderrLines:
             texts[0] = texts[0][self.MARGIN_BYTES :]  # its beginning is lost, and with it what `clean` goes by
         shown = [text[: self.TAIL_LINE_CHARS] for text in texts if text.strip()]
         return tuple(shown[-self.TAIL_LINES :])
+
+    def _rest(self) -> bytes:
+        rest, self._data = self._data[self._start :], b""
+        self._start = 0
+        return rest
 
     def _remember(self, data: bytes) -> None:
         part = data[-self.TAIL_BYTES :]

@@ -1,13 +1,15 @@
 """A local server over its standard streams (MCP 2025-11-25, Transports, stdio).
 
 It knows lines, not JSON: whether a line is a message is the session's business. The one rule: whatever the server
-does, its stdout and stderr are read, the loop never waits for it, and it is over within bounds that have names.
+does, its stdout and stderr are read, the loop never waits for it and never works long for it in one turn, and it is
+over within bounds that have names.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -43,6 +45,13 @@ MAX_BUFFERED_BYTES: Final = 64 * 1024 * 1024
 DRAIN_BYTES: Final = 1024 * 1024
 """What is still read after the exit: all that a pipe can hold, while a grandchild may be writing for ever."""
 DROPPED_REPORT_SECS: Final = 1.0
+
+TURN_LINES: Final = 64
+TURN_SECS: Final = 0.002
+"""What one server's stdout gets of one turn of the loop. Whoever writes more is read on in the next turn, after all the
+others: a flood of short lines then fills its own pipe, and no neighbour's call waits for it."""
+STDERR_TURN_LINES: Final = 16
+"""The same for stderr, whose lines cost the same each: that of a log record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +148,7 @@ class StdioConnection:
         self._oversized_told = 0
         self._ending = False
         self._exited = False
+        self._undrained = 2
         self._drained = anyio.Event()
 
     @property
@@ -220,7 +230,7 @@ class StdioConnection:
             self.exited()
 
     def exited(self) -> None:
-        """Take note that the leader has ended: what its pipes still hold is read, and they are closed.
+        """Take note that the leader has ended: what its pipes still hold is read, by turns, and they are closed.
 
         Whatever else holds them (a grandchild) is being ended by the warden, and is not waited for here.
         """
@@ -229,26 +239,27 @@ class StdioConnection:
             return  # it was faster than `begin`, which comes here again
         self._cancel_timers()
         self._stdin.abort()
-        if self._stdout.is_open:
-            self._heard(self._stdout.drain(DRAIN_BYTES))
-        self._stdout.close()
-        if self._stderr.is_open:
-            self._complained(self._stderr.drain(DRAIN_BYTES))
-            self._stderr.close()
-            self._stderr_ended()
-        self._cancel_timers()
-        self._tell_dropped()
-        self._drained.set()
+        self._stdout.finish(DRAIN_BYTES, self._pipe_drained)
+        self._stderr.finish(DRAIN_BYTES, self._pipe_drained)
 
     # What its pipes say
 
-    def _heard(self, data: bytes) -> None:
-        for message in self._framer.feed(data):
-            self._receive(message)
-        if self._framer.oversized > self._oversized_told:
-            new = self._framer.oversized - self._oversized_told
-            self._oversized_told = self._framer.oversized
+    def _heard(self, data: bytes) -> bool:
+        """Hand on messages for one turn at most, and say whether some are left for the next."""
+        framer = self._framer
+        framer.push(data)
+        until = time.monotonic() + TURN_SECS  # not the loop's clock, which may stand still during a turn
+        for _ in range(TURN_LINES):
+            line = framer.next_line()
+            if line:
+                self._receive(line)
+            if not framer.waiting or time.monotonic() > until:
+                break
+        if framer.oversized > self._oversized_told:
+            new = framer.oversized - self._oversized_told
+            self._oversized_told = framer.oversized
             self._reports.on_oversized(new)
+        return framer.waiting
 
     def _stdout_ended(self) -> None:
         if not self._ending:
@@ -258,15 +269,25 @@ class StdioConnection:
         if not self._ending and "half" not in self._timers:
             self._later("half", HALF_CLOSED_SECS, lambda: self._fail("disconnected", "closed its stdin and ran on"))
 
-    def _complained(self, data: bytes) -> None:
-        for line in self._stderr_lines.feed(data, now()):
+    def _complained(self, data: bytes) -> bool:
+        self._stderr_lines.push(data)
+        for line in self._stderr_lines.take(now(), STDERR_TURN_LINES):
             self._reports.on_stderr_line(line)
         if self._stderr_lines.dropped_lines > self._dropped_told and "dropped" not in self._timers:
             self._later("dropped", DROPPED_REPORT_SECS, self._tell_dropped)
+        return self._stderr_lines.waiting
 
     def _stderr_ended(self) -> None:
         for line in self._stderr_lines.finish():
             self._reports.on_stderr_line(line)
+
+    def _pipe_drained(self) -> None:
+        self._undrained -= 1
+        if not self._undrained:
+            self._stderr_ended()
+            self._cancel_timers()
+            self._tell_dropped()
+            self._drained.set()
 
     def _tell_dropped(self) -> None:
         new = self._stderr_lines.dropped_lines - self._dropped_told

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moltis.config.load import Loaded, load, loads, server_from_entry
+from moltis.config.load import Loaded, load, loads, plan_entry
 from moltis.config.plan import DaemonPlan, Limits, Plan, RemoteLaunch, ServerPlan, StdioLaunch, diff
 from moltis.errors import ConfigError
 
@@ -551,14 +551,14 @@ def test_five_hundred_servers_are_planned() -> None:
 def test_an_entry_of_a_request_is_planned_like_one_in_the_file() -> None:
     base = loads("[env]\nK='v'\n[mcp]\nstop_eof_secs = 1\n", {}, ENVIRON, path=Path("/etc/m/moltis.toml")).base
     entry = {"command": "x", "args": ["a"], "env": {"K": "$K"}, "cwd": "d", "display_name": None, "stop_term_secs": 9}
-    server = server_from_entry("new", entry, base)
+    server = plan_entry("new", entry, base).server
     assert server.problem is None
     assert server.launch == StdioLaunch("x", ("a",), (("K", "v"),), "/etc/m/d")
     assert (server.limits.stop_eof_secs, server.limits.stop_term_secs) == (1, 9)
 
 
 def test_an_entry_with_an_unresolved_placeholder_is_a_plan_with_a_problem() -> None:
-    server = server_from_entry("new", {"command": "x", "env": {"K": "$LATER"}}, read("").base)
+    server = plan_entry("new", {"command": "x", "env": {"K": "$LATER"}}, read("").base).server
     assert "$LATER resolves to nothing" in str(server.problem)
 
 
@@ -577,4 +577,4 @@ def test_an_entry_with_an_unresolved_placeholder_is_a_plan_with_a_problem() -> N
 )
 def test_a_wrong_entry_of_a_request_names_its_key(name: str, entry: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        server_from_entry(name, entry, read("").base)
+        plan_entry(name, entry, read("").base)

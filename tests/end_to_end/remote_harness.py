@@ -91,7 +91,8 @@ class Program:
         """Give what it noted, or what of it has this name and these facts."""
         if not self.events_file.exists():
             return []
-        rows = [json.loads(line) for line in self.events_file.read_bytes().splitlines()]
+        whole = self.events_file.read_bytes().rpartition(b"\n")[0]  # a line may be half written
+        rows = [json.loads(line) for line in whole.splitlines()]
         wanted = {**({"event": event} if event else {}), **facts}
         return [row for row in rows if all(row.get(k) == v for k, v in wanted.items())]
 
@@ -189,8 +190,8 @@ class Browser:
         return url
 
     def _rows(self, key: str) -> list[dict[str, Any]]:
-        lines = self.record.read_bytes().splitlines() if self.record.exists() else []
-        return [row for row in map(json.loads, lines) if key in row]
+        whole = self.record.read_bytes().rpartition(b"\n")[0] if self.record.exists() else b""
+        return [row for row in map(json.loads, whole.splitlines()) if key in row]
 
     def opened(self) -> list[str]:
         return [row["opened"] for row in self._rows("opened")]

@@ -63,6 +63,8 @@ class Web:
         self.handlers: dict[tuple[str, str], Handler] = {}
         self.dead: set[str] = set()
         """Hosts that cannot be reached."""
+        self.hanging: set[str] = set()
+        """Hosts whose names are looked up for ever."""
         self.trusted: list[str] = []
 
     def to(self, host: str) -> list[Sent]:
@@ -83,9 +85,14 @@ class Web:
         headers: Mapping[str, str] | None = None,
         *,
         trusted: bool = False,
+        sending: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
         if trusted:
             self.trusted.append(url)
+        if urlsplit(url).netloc in self.hanging:
+            await anyio.sleep_forever()
+        if sending is not None and urlsplit(url).netloc not in self.dead:
+            await sending()
         return await self._exchange(Sent("POST", url, {**(headers or {}), "Content-Type": content_type}, body))
 
     async def scopes_of(self, url: str) -> frozenset[Scope]:

@@ -245,11 +245,53 @@ async def test_an_interrupted_refresh_is_not_presented_again(world: World) -> No
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_expecting_nothing, world, login)
             await anyio.sleep(1)
-            await login.close()
+            await _killed(world, login)
     world.auth.delay_secs = 0
     async with world.login() as login:
         assert (await world.needed(login)).auth_url is not None
     assert [post.form["grant_type"] for post in world.web.posts("/token")] == ["authorization_code", "refresh_token"]
+
+
+async def _killed(world: World, login: Login) -> None:
+    """Leave the disk as a process leaves it that is killed."""
+    with pytest.MonkeyPatch.context() as dead:
+        dead.setattr(world.store, "end_refresh", lambda key: None)
+        await login.close()
+
+
+@pytest.mark.parametrize("trouble", ["it does not answer", "its name is looked up for ever"])
+async def test_a_refresh_given_up_in_good_order_costs_no_login(world: World, trouble: str) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        await anyio.sleep(4000)
+        if trouble == "it does not answer":
+            world.auth.delay_secs = 30
+        else:
+            world.web.hanging.add("auth.example.com")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_expecting_nothing, world, login)
+            await anyio.sleep(1)
+            await login.close()
+    world.auth.delay_secs = 0
+    world.web.hanging.clear()
+    async with world.login() as login:
+        assert await world.call(login) == 200
+    assert len(world.opened) == 1
+
+
+async def test_a_refresh_that_was_never_sent_was_not_interrupted(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        await anyio.sleep(4000)
+        world.web.hanging.add("auth.example.com")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_expecting_nothing, world, login)
+            await anyio.sleep(1)
+            await _killed(world, login)
+    world.web.hanging.clear()
+    async with world.login() as login:
+        assert await world.call(login) == 200
+    assert len(world.opened) == 1
 
 
 async def _expecting_nothing(world: World, login: Login) -> None:
@@ -268,7 +310,7 @@ async def test_an_interrupted_refresh_is_repeated_where_refresh_tokens_are_not_r
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_expecting_nothing, world, login)
             await anyio.sleep(1)
-            await login.close()
+            await _killed(world, login)
     world.auth.delay_secs = 0
     async with world.login() as login:
         assert await world.call(login) == 200
@@ -394,7 +436,7 @@ async def test_an_interrupted_refresh_is_not_presented_again_where_refresh_token
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_expecting_nothing, world, login)
             await anyio.sleep(1)
-            await login.close()
+            await _killed(world, login)
     world.auth.delay_secs = 0
     async with world.login() as login:
         assert (await world.needed(login)).auth_url is not None

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moltis.oauth.callback import MAX_TARGET_CHARS, Callback, check_callback, parse_callback
+from moltis.oauth.documents import UNREGISTERED
 from moltis.oauth.model import OAuthProblem
 
 STATE = "state-canary"
@@ -97,7 +98,9 @@ def test_who_answers_is_checked_before_anything_else_is_believed_or_shown(
     with pytest.raises(OAuthProblem) as caught:
         check(callback, iss_supported=supported)
     assert caught.value.kind == ("denied" if accepted else "refused")
-    assert caught.value.code == (answer["error"] if accepted else None)
+    shown = "access_denied" if answer.get("error") == "access_denied" else UNREGISTERED
+    assert caught.value.code == (shown if accepted else None)
+    assert "evil-canary" not in caught.value.message
     assert accepted or answer.get("error", CODE) not in caught.value.message
 
 

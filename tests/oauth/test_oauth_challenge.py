@@ -36,7 +36,7 @@ PRM = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
         # What servers leave out: quotes around a URL, commas between parameters.
         (f"Bearer resource_metadata={PRM}", Challenge(resource_metadata=PRM)),
         (f'Bearer resource_metadata={PRM}, scope="r"', Challenge(resource_metadata=PRM, scope="r")),
-        ('Bearer realm="x" scope="r" error="e"', Challenge(scope="r", error="e")),
+        ('Bearer realm="x" scope="r" error="invalid_token"', Challenge(scope="r", error="invalid_token")),
     ],
 )
 def test_a_bearer_challenge_is_read_as_its_grammar_says(value: str, expected: Challenge) -> None:

@@ -217,7 +217,7 @@ class Recorder:
         self.posts: list[tuple[str, bytes, Mapping[str, str], bool]] = []
 
     async def post(
-        self, url: str, body: bytes, content_type: str, headers: Mapping[str, str], *, trusted: bool
+        self, url: str, body: bytes, content_type: str, headers: Mapping[str, str], *, trusted: bool, sending: Any
     ) -> Answer:
         self.posts.append((url, body, headers, trusted))
         return Answer(200, {}, json.dumps(GRANTED).encode(), url)

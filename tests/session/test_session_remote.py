@@ -163,9 +163,7 @@ async def test_a_connection_that_ends_says_itself_why() -> None:
         assert (await running.until_over()).kind == "auth_required"
 
 
-@pytest.mark.parametrize(
-    ("kind", "suspected"), [("auth_required", False), ("connect_failed", False), ("exited", True)]
-)
+@pytest.mark.parametrize(("kind", "suspected"), [("auth_required", False), ("connect_failed", False), ("exited", True)])
 async def test_a_server_that_was_never_reached_did_not_die_of_the_probe(kind: str, suspected: bool) -> None:
     async with anyio.create_task_group() as tasks:
         memory = EraMemory()

@@ -46,6 +46,31 @@ def test_the_lines_are_those_a_plain_split_would_give(data: bytes) -> None:
     assert framer.oversized == len(lines) - len(fitting) + (len(rest) > MAX)
 
 
+@given(streams, st.lists(st.integers(0, 10_000), max_size=30), st.lists(st.integers(0, 5), max_size=30))
+def test_lines_taken_in_portions_are_the_same_lines(data: bytes, cuts: list[int], portions: list[int]) -> None:
+    whole, pieces = Framer(MAX), Framer(MAX)
+    expected = whole.feed(data)
+    found: list[bytes | None] = []
+    takes = iter(portions)
+    for chunk in chunks(data, cuts):
+        pieces.push(chunk)
+        found += [pieces.next_line() for _ in range(next(takes, 0))]
+    while pieces.waiting:
+        found.append(pieces.next_line())
+    assert [line for line in found if line] == expected
+    assert pieces.next_line() is None
+    assert (pieces.oversized, pieces.pending_bytes) == (whole.oversized, whole.pending_bytes)
+
+
+@pytest.mark.parametrize("unit", [b"\n", b"a\n", b"\xff\r\n"])
+def test_one_line_costs_the_same_however_much_waits_behind_it(unit: bytes) -> None:
+    framer = Framer(MAX)
+    framer.push(unit * 100_000)
+    first = steps(lambda _: framer.next_line(), 1, b"x")
+    assert steps(lambda _: framer.next_line(), 1000, b"x") <= 1000 * first
+    assert framer.waiting
+
+
 @pytest.mark.parametrize(
     ("data", "lines"),
     [
@@ -164,6 +189,29 @@ def test_every_stderr_line_is_given_or_counted(data: bytes, cuts: list[int], bur
     assert len(given_lines) <= len(worth)
     assert len(given_lines) + lines.dropped_lines >= len(worth) - 1
     assert all(line in [clean(w.removesuffix(b"\r")) for w in worth] for line in given_lines)
+
+
+@given(streams, st.integers(0, 400), st.integers(1, 5))
+def test_stderr_taken_in_portions_is_the_same(data: bytes, burst: int, portion: int) -> None:
+    whole, pieces = StderrLines(clean, rate=1, burst=burst), StderrLines(clean, rate=1, burst=burst)
+    expected = whole.feed(data, 0)
+    pieces.push(data)
+    found: list[str] = []
+    while pieces.waiting:
+        lines = pieces.take(0, portion)
+        assert len(lines) <= portion
+        found += lines
+    assert found + pieces.finish() == expected + whole.finish()
+    assert (pieces.dropped_lines, pieces.dropped_bytes) == (whole.dropped_lines, whole.dropped_bytes)
+    assert pieces.tail() == whole.tail()
+
+
+@pytest.mark.parametrize("unit", [b"\n", b"a\n"])
+def test_a_portion_of_stderr_costs_what_it_holds_and_not_what_waits_behind_it(unit: bytes) -> None:
+    lines = StderrLines(clean)
+    lines.push(unit * 30_000)
+    assert steps(lambda _: lines.take(0, 16), 1, b"x") < 16 * 40
+    assert lines.waiting
 
 
 def test_a_flood_costs_next_to_nothing() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from moltis.config.plan import Limits, StdioLaunch
 from moltis.transport import ConnectionClosed, Ended, OpenFailed, exit_words
 from moltis.transport.containment import Warden
-from moltis.transport.stdio import StdioConnection, StdioTransport, child_environment
+from moltis.transport.stdio import STDERR_TURN_LINES, TURN_LINES, StdioConnection, StdioTransport, child_environment
 from moltis.transport.warden import ProcTree
 
 LIMITS = Limits(stop_eof_secs=0.3, stop_term_secs=0.3, request_timeout_secs=0.5, max_message_bytes=2_000_000)
@@ -112,6 +114,78 @@ async def test_the_last_words_before_an_exit_are_read(start: Start, seen: Seen) 
     assert ended == Ended("exited", "exited with code 3", 3, ("why [REDACTED]", "because"))
     assert len(seen.messages) == 30_000
     assert seen.stderr == ["why [REDACTED]", "because"]
+
+
+async def most_per_turn(seen: list[Any], connection: StdioConnection) -> int:
+    """Follow a server to its end and give how much of it arrived within one turn of the loop, at most."""
+    counts: list[int] = [len(seen)]
+
+    async def count() -> None:
+        while True:
+            await anyio.lowlevel.checkpoint()
+            counts.append(len(seen))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(count)
+        await end(connection, within=30)
+        tasks.cancel_scope.cancel()
+    return max(after - before for before, after in itertools.pairwise(counts))
+
+
+NUMBERS = "import os; os.write({fd}, b''.join(b'%d\\n' % n for n in range(20_000))); {then}"
+
+
+@pytest.mark.parametrize("then", ["os._exit(0)", "import time; time.sleep(0.5)"], ids=["and exits", "and lives"])
+async def test_a_flood_of_short_lines_is_read_by_turns_in_order_and_whole(start: Start, seen: Seen, then: str) -> None:
+    connection = await start(sys.executable, "-I", "-S", "-c", NUMBERS.format(fd=1, then=then))
+    most = await most_per_turn(seen.messages, connection)
+    assert seen.messages == [b"%d" % n for n in range(20_000)]
+    assert most <= 2 * TURN_LINES, "two while it is drained: the end of one read and the beginning of the next"
+
+
+async def test_messages_that_take_long_get_a_turn_each(
+    start: Start, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("moltis.transport.stdio.TURN_SECS", -1)
+    script = "printf '1\\n2\\n3\\n4\\n5\\n6\\n'; cat"
+    connection = await start("sh", "-c", script)
+    connection.stop()
+    assert await most_per_turn(seen.messages, connection) <= 2
+    assert seen.messages == [b"1", b"2", b"3", b"4", b"5", b"6"]
+
+
+async def test_many_lines_on_stderr_are_reported_by_turns_too(start: Start, seen: Seen) -> None:
+    script = "import os; os.write(2, b''.join(b'%d\\n' % n for n in range(2000)))"
+    connection = await start(sys.executable, "-I", "-S", "-c", script)
+    most = await most_per_turn(seen.stderr, connection)
+    assert seen.stderr == [str(n) for n in range(2000)]
+    assert most <= 2 * STDERR_TURN_LINES
+
+
+@pytest.mark.parametrize("redirect", ["", ">&2"], ids=["stdout", "stderr"])
+@pytest.mark.parametrize("line", ["a", "''"], ids=["short lines", "blank lines"])
+async def test_a_server_that_floods_for_ever_is_ended_like_any_other(start: Start, line: str, redirect: str) -> None:
+    connection = await start("sh", "-c", f"exec yes {line} {redirect}")
+    await anyio.sleep(0.1)
+    connection.stop()
+    assert (await end(connection, within=15)).exit_code == -signal.SIGTERM
+    connection = await start("sh", "-c", f"exec yes {line} {redirect}")
+    await anyio.sleep(0.1)
+    connection.kill()
+    assert (await end(connection, within=15)).exit_code == -signal.SIGKILL
+
+
+async def test_a_grandchild_that_floods_the_pipe_after_the_exit_does_not_keep_it_open(start: Start) -> None:
+    connection = await start("sh", "-c", "(setsid yes a &) ; exit 4")
+    assert (await end(connection, within=15)).exit_code == 4
+
+
+async def test_a_flood_before_stdout_is_closed_is_read_before_the_server_is_ended(start: Start, seen: Seen) -> None:
+    then = "os.close(1); import time; time.sleep(50)"
+    connection = await start(sys.executable, "-I", "-S", "-c", NUMBERS.format(fd=1, then=then))
+    ended = await end(connection)
+    assert (ended.kind, ended.message) == ("disconnected", "closed its stdout and ran on")
+    assert len(seen.messages) == 20_000
 
 
 async def test_a_grandchild_that_holds_the_pipes_delays_nothing(start: Start) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
 import resource
 import socket
@@ -92,18 +94,117 @@ async def test_a_pipe_delivers_everything_and_then_one_end() -> None:
     assert not writer.is_open
 
 
-async def test_a_paused_pipe_says_nothing_until_resumed() -> None:
+class Slow(Log):
+    """Needs a turn more for each byte it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: list[int] = []
+        self.todo = 0
+        self.turns = 0
+        self.on_turn: Callable[[], None] = lambda: None
+
+    def take(self, data: bytes) -> bool:
+        if data:
+            assert not self.todo, "nothing is read before it is done"
+            self.sizes.append(len(data))
+            self.data += data
+            self.todo = len(data)
+        self.todo = max(0, self.todo - 1)
+        self.turns += 1
+        self.on_turn()
+        return self.todo > 0
+
+    def ended(self) -> None:
+        self.ends.append(None)
+
+
+async def test_who_has_more_to_do_gets_one_turn_after_another_and_all_others_theirs() -> None:
     read_fd, write_fd = os.pipe()
+    slow = Slow()
+    wire.open_pipe_reader(read_fd, slow.take, slow.eof_received)
+    os.write(write_fd, b"abcde")
+    await until(lambda: slow.turns > 0)
+    os.write(write_fd, b"fg")
+    os.close(write_fd)
+    turns = [slow.turns]
+    while not slow.eofs:
+        await anyio.lowlevel.checkpoint()
+        turns.append(slow.turns)
+    assert slow.sizes == [5, 2]
+    assert all(after - before <= 1 for before, after in itertools.pairwise(turns))
+    assert (slow.data, slow.turns, slow.eofs) == (b"abcdefg", 7, 1)
+
+
+@pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="a pipe of this system has one size")
+@pytest.mark.parametrize(("busy", "largest"), [(False, 256 * 1024), (True, 64 * 1024)])
+async def test_reads_grow_only_for_who_is_done_in_one_turn(busy: bool, largest: int) -> None:
+    read_fd, write_fd = os.pipe()
+    fcntl.fcntl(read_fd, fcntl.F_SETPIPE_SZ, 1024 * 1024)
+    sizes: list[int] = []
+
+    def take(data: bytes) -> bool:
+        if data:
+            sizes.append(len(data))
+        return busy and bool(data)
+
     log = Log()
-    reader = wire.open_pipe_reader(read_fd, log.data_received, log.eof_received)
-    reader.pause()
-    os.write(write_fd, b"x")
-    await anyio.sleep(0.01)
-    assert log.data == b""
-    reader.resume()
-    await log.until("self.data == b'x'")
-    os.write(write_fd, b"yz")
-    assert reader.drain(1) == b"y"
+    os.write(write_fd, b"x" * 1024 * 1024)
+    os.close(write_fd)
+    wire.open_pipe_reader(read_fd, take, log.eof_received)
+    await log.until("self.eofs")
+    assert (max(sizes), sum(sizes)) == (largest, 1024 * 1024)
+
+
+@pytest.mark.parametrize("eof", [True, False], ids=["left alone", "still held by another"])
+async def test_a_pipe_that_is_finished_gives_what_it_held_and_then_one_end(eof: bool) -> None:
+    read_fd, write_fd = os.pipe()
+    slow = Slow()
+    reader = wire.open_pipe_reader(read_fd, slow.take, slow.eof_received)
+    os.write(write_fd, b"abc")
+    await until(lambda: slow.turns > 0)
+    os.write(write_fd, b"defgh")
+    if eof:
+        os.close(write_fd)
+    reader.finish(4, slow.ended)
+    assert slow.ends == [], "never called from inside a method"
+    await until(lambda: bool(slow.ends))
+    assert (slow.data, slow.todo, slow.eofs, slow.ends) == (b"abcdefg", 0, 0, [None])
+    assert not reader.is_open
+    if not eof:
+        os.close(write_fd)
+
+
+async def test_finishing_a_pipe_that_had_its_end_ends_too() -> None:
+    read_fd, write_fd = os.pipe()
+    slow = Slow()
+    reader = wire.open_pipe_reader(read_fd, slow.take, slow.eof_received)
+    os.close(write_fd)
+    await until(lambda: bool(slow.eofs))
+    reader.finish(100, slow.ended)
+    await until(lambda: bool(slow.ends))
+    assert (slow.eofs, slow.ends, slow.data) == (1, [None], b"")
+
+
+@pytest.mark.parametrize("finishing", [False, True])
+@pytest.mark.parametrize("inside", [False, True])
+async def test_a_pipe_that_is_closed_calls_nobody_any_more(finishing: bool, inside: bool) -> None:
+    read_fd, write_fd = os.pipe()
+    slow = Slow()
+    reader = wire.open_pipe_reader(read_fd, slow.take, slow.eof_received)
+    os.write(write_fd, b"x" * 60_000)  # turns enough
+    await until(lambda: slow.turns > 0)
+    if finishing:
+        reader.finish(100, slow.ended)
+    if inside:
+        slow.on_turn = reader.close
+        await until(lambda: not reader.is_open)
+    else:
+        reader.close()
+    turns = slow.turns
+    for _ in range(10):
+        await anyio.lowlevel.checkpoint()
+    assert (slow.turns, slow.eofs, slow.ends) == (turns, 0, [])
     reader.close()
     os.close(write_fd)
 

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import anyio
@@ -21,7 +22,10 @@ from moltis.config.plan import Limits
 from moltis.errors import MoltisError, ServerNotReady
 from moltis.transport import PLAIN, ConnectionClosed, Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote import Credentials
+from moltis.transport.remote.gate import MAX_HELD_SECS, HeldBack
 from moltis.transport.remote.headers import FIRST_MODERN
+from moltis.transport.remote.outcomes import HEARTBEATS
+from moltis.transport.remote.replies import overloaded
 
 __all__ = ["Endpoint", "Post", "RemoteConnection"]
 
@@ -232,11 +236,19 @@ class RemoteConnection(ABC):
         else:
             self.notices.request_failed(about.id, error)
 
-    def not_ready(self, words: str, hint: str = "") -> ServerNotReady:
-        """Make the error of a request that failed while the connection goes on. `words` follow the server's name."""
+    def not_ready(self, words: str, *, held_secs: float | None = None) -> ServerNotReady:
+        """Make the error of a request that failed while the connection goes on. `words` follow the server's name.
+
+        held_secs: for how long the server wants to be left alone.
+        """
         server = self.endpoint.server
-        hint = hint or f"moltis why {server}"
-        return ServerNotReady(f"server {server!r} {words}", server=server, state="ready", hint=hint)
+        return ServerNotReady(
+            f"server {server!r} {words}",
+            server=server,
+            state="ready",
+            next_retry_at=None if held_secs is None else _in(min(held_secs, MAX_HELD_SECS)),
+            hint=f"moltis why {server}",
+        )
 
     def start_soon(self, work: Callable[[], object]) -> None:
         """Run an async function beside the messages; its fault ends the connection as a fault of moltis."""
@@ -324,6 +336,8 @@ class RemoteConnection(ABC):
         try:
             with post.scope:
                 await self.carry(post)
+        except HeldBack as fault:
+            self._held_back(post, id, fault)
         except Exception as fault:
             self.fail(post.about, self.not_ready(f"could not be asked: a fault of moltis: {_words(fault)}"))
         finally:
@@ -332,6 +346,15 @@ class RemoteConnection(ABC):
             if post.about.method in UNCANCELLED and post in self._uncancelled:
                 self._uncancelled.remove(post)
             post.settle()
+
+    def _held_back(self, post: Post, id: int, fault: HeldBack) -> None:
+        """Say so, unless it was a heartbeat: a server that has just asked to be left alone is alive."""
+        if post.answered:
+            return
+        if post.about.method in HEARTBEATS:
+            self.receive(overloaded(id, fault.words))
+        else:
+            self.fail(post.about, self.not_ready(fault.words, held_secs=fault.secs))
 
     async def _carry_told(self, post: Post, drop: Post | None) -> None:
         try:
@@ -362,6 +385,11 @@ def _log_in_by_url(client: httpx2.AsyncClient, url: str) -> None:
 
 def _modern(about: Outgoing) -> bool:
     return about.version is not None and about.version >= FIRST_MODERN
+
+
+def _in(secs: float) -> str:
+    instant = datetime.now(UTC) + timedelta(seconds=secs)
+    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _words(fault: Exception) -> str:

@@ -7,6 +7,7 @@ looked at.
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Final
 
@@ -77,21 +78,28 @@ class Exchange:
         self._extensions = {"timeout": client.timeout.as_dict()}
 
     async def send(
-        self, method: str, headers: Headers, content: bytes | None = None, post: Post | None = None
+        self,
+        method: str,
+        headers: Headers,
+        content: bytes | None = None,
+        post: Post | None = None,
+        patience_secs: float = math.inf,
     ) -> httpx2.Response:
         """Send, and give the answer with its body unread; it must be closed. Any status is an answer.
 
         headers: besides those of moltis.toml and Authorization.
         post: whose message it is; its `sent` and `refused` are kept up to date.
+        patience_secs: how long it may be held back.
 
         Raises:
+            HeldBack: the server wants to be left alone for longer than that.
             NotLetIn: a person must log in, or the authorization server cannot be reached.
             Unreachable: there was no answer.
         """
         refused = 0
         while True:
             if self.gate.closed:
-                await self.gate.wait()
+                await self.gate.wait(patience_secs)
             authorization = await self._authorization()
             if post is not None:
                 post.sent = True

@@ -29,4 +29,4 @@ def come_to_nothing(connection: RemoteConnection, asked: Asked, about: Outgoing,
     if found.do is Do.LOSE:
         connection.lose(Ended(found.kind, found.words, retry_after_secs=found.held_secs), waits=not asked.opens)
     if not asked.opens:
-        connection.fail(about, connection.not_ready(found.words))
+        connection.fail(about, connection.not_ready(found.words, held_secs=found.held_secs))

@@ -14,9 +14,10 @@ import httpx2
 
 from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.transport.remote.base import Post, RemoteConnection
-from moltis.transport.remote.events import Event, EventStream, EventTooLarge
+from moltis.transport.remote.events import Event
 from moltis.transport.remote.outcomes import HANDSHAKE
 from moltis.transport.remote.replies import answers, succeeds
+from moltis.transport.remote.turns import events_in_turn
 
 __all__ = ["Cursor", "TooLarge", "take_events", "take_message"]
 
@@ -81,23 +82,17 @@ async def take_events(
         TooLarge: what may have been the reply was too large.
         FAULTS: the stream broke off.
     """
-    stream = EventStream(connection.endpoint.limits.max_message_bytes)
-    async with aclosing(response.aiter_raw()) as pieces:
-        async for data in pieces:
-            too_large = False
-            try:
-                events = stream.feed(data)
-            except EventTooLarge as fault:
-                events, too_large = fault.events, True
-            for event in events:
-                cursor.saw(event)
-                if event.data and event.event == "message" and _hand_on(event.data, connection, post):
-                    assert post is not None
-                    post.scope.deadline = anyio.current_time() + LINGER_SECS
-            if too_large:
+    async with aclosing(events_in_turn(response, connection.endpoint.limits.max_message_bytes)) as events:
+        async for event in events:
+            if event is None:
                 connection.endpoint.on_oversized(1)
                 if post is not None and not post.answered:
                     raise TooLarge
+                continue
+            cursor.saw(event)
+            if event.data and event.event == "message" and _hand_on(event.data, connection, post):
+                assert post is not None
+                post.scope.deadline = anyio.current_time() + LINGER_SECS
 
 
 def _hand_on(message: bytes, connection: RemoteConnection, post: Post | None) -> bool:

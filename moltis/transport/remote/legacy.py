@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Final
 from urllib.parse import urljoin
@@ -21,7 +22,7 @@ from moltis.http.origins import read_url, same_origin
 from moltis.http.words import network_words
 from moltis.transport import Ended, Notices, Receiver
 from moltis.transport.remote.base import Endpoint, Post, RemoteConnection
-from moltis.transport.remote.events import EventStream, EventTooLarge
+from moltis.transport.remote.events import Event
 from moltis.transport.remote.exchange import (
     FAULTS,
     Exchange,
@@ -44,7 +45,8 @@ from moltis.transport.remote.outcomes import (
     media_type,
     outcome,
 )
-from moltis.transport.remote.replies import error_reply, unknown_method
+from moltis.transport.remote.replies import error_reply, overloaded, unknown_method
+from moltis.transport.remote.turns import events_in_turn
 
 __all__ = ["LegacyConnection"]
 
@@ -111,32 +113,28 @@ class LegacyConnection(RemoteConnection):
             await response.aclose()
 
     async def _listen(self, response: httpx2.Response) -> None:
-        stream = EventStream(self.endpoint.limits.max_message_bytes)
         words = "ended its event stream"
+        limit = self.endpoint.limits.max_message_bytes
         with anyio.CancelScope(deadline=anyio.current_time() + ENDPOINT_SECS) as patience:
             try:
-                async for data in response.aiter_raw():
-                    if self._hear(stream, data) and patience.deadline != math.inf:
-                        patience.deadline = math.inf
+                async with aclosing(events_in_turn(response, limit)) as events:
+                    async for event in events:
+                        self._hear(event)
+                        if patience.deadline != math.inf and self._located.is_set():
+                            patience.deadline = math.inf
             except FAULTS as fault:
                 words = f"lost its event stream: {network_words(fault)}"
         if patience.cancelled_caught:
             words = f"did not say within {ENDPOINT_SECS:g} s where messages go"
         self.lose(Ended("disconnected" if self._located.is_set() else "connect_failed", words))
 
-    def _hear(self, stream: EventStream, data: bytes) -> bool:
-        """Take the next bytes of the stream, and say whether it is known where messages go."""
-        try:
-            events = stream.feed(data)
-        except EventTooLarge as fault:
-            events = fault.events
+    def _hear(self, event: Event | None) -> None:
+        if event is None:
             self.endpoint.on_oversized(1)
-        for event in events:
-            if event.event == "message" and event.data:
-                self._received(event.data)
-            elif event.event == "endpoint" and self._posting is None:
-                self._locate(event.data)
-        return self._located.is_set()
+        elif event.event == "message" and event.data:
+            self._received(event.data)
+        elif event.event == "endpoint" and self._posting is None:
+            self._locate(event.data)
 
     def _locate(self, said: bytes) -> None:
         """Take note of where messages go: the origin of the stream, or nowhere."""
@@ -169,11 +167,14 @@ class LegacyConnection(RemoteConnection):
 
     async def carry(self, post: Post) -> None:
         await self._located.wait()
+        assert self._posting is not None
         if post.about.method == INITIALIZED:
             await self._confirm(post)
             return
+        gate, patience_secs = self._posting.gate, self._asked(post).patience_secs
+        gate.check(patience_secs)
         while self._confirming is not None and post.about.method not in HANDSHAKE:
-            await self._confirming.wait()
+            await gate.wait_beside(self._confirming, patience_secs)
         if post.about.id is None:
             await self._send(post)
         else:
@@ -216,9 +217,10 @@ class LegacyConnection(RemoteConnection):
         about = post.about
         waited = False
         while True:
-            asked = Asked(about.method, about.id is not None, agreed=self._agreed, waited=waited)
+            asked = self._asked(post, waited=waited)
+            headers = post_headers(about, None)
             try:
-                response = await self._posting.send("POST", post_headers(about, None), post.message, post)
+                response = await self._posting.send("POST", headers, post.message, post, asked.patience_secs)
             except NotLetIn as fault:
                 turned_away(self, asked, about, fault)
                 return False
@@ -238,12 +240,17 @@ class LegacyConnection(RemoteConnection):
                 return False
             waited = True
 
+    def _asked(self, post: Post, *, waited: bool = False) -> Asked:
+        return Asked(post.about.method, post.about.id is not None, agreed=self._agreed, waited=waited)
+
     def _refused(self, post: Post, asked: Asked, found: Outcome, status: int, reply: bytes | None) -> None:
         about = post.about
         if found.do is Do.DELIVER and reply is not None:
             self.receive(reply)
         elif found.do is Do.UNKNOWN_METHOD:
             self.receive(unknown_method(about.id or 0, found.words))
+        elif found.do is Do.ALIVE:
+            self.receive(overloaded(about.id or 0, found.words))
         else:
             self._failed(post, asked, found)
             if status in GONE and self._agreed:

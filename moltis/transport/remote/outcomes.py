@@ -7,6 +7,7 @@ server says that it did not look at it (404 for its session, 429), or where repe
 from __future__ import annotations
 
 import enum
+import math
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,9 @@ from moltis.http.origins import same_origin, shown_host
 
 __all__ = [
     "HANDSHAKE",
+    "HEARTBEATS",
     "INITIALIZED",
+    "PATIENCE_SECS",
     "UNLIMITED",
     "Answered",
     "Asked",
@@ -30,9 +33,13 @@ __all__ = [
 ]
 
 HANDSHAKE: Final = frozenset({"initialize", "server/discover"})
+HEARTBEATS: Final = frozenset({"ping", "server/discover"})
 INITIALIZED: Final = "notifications/initialized"
-UNLIMITED: Final = HANDSHAKE | {"ping", "subscriptions/listen"}
+LASTING: Final = "subscriptions/listen"
+UNLIMITED: Final = HANDSHAKE | {"ping", LASTING}
 """What waits behind no calls, however many there are."""
+PATIENCE_SECS: Final = 5.0
+"""How long a request is held back for a server that wants to be left alone. Longer, and it fails at once."""
 CHANGES_NOTHING: Final = HANDSHAKE | {"ping", "resources/read", "prompts/get", INITIALIZED}
 """Besides every `*/list`: what may be asked twice."""
 
@@ -57,6 +64,7 @@ class Do(enum.Enum):
     ACCEPT = "it was taken, and nothing follows"
     DELIVER = "the body of the error is a JSON-RPC reply"
     RENEW = "the session is lost: begin anew, and send it again"
+    ALIVE = "answer in the server's place: whoever refuses a heartbeat so is alive"
     WAIT = "leave the server alone for a while, and send it again"
     UNKNOWN_METHOD = "answer in the server's place that it does not know the method"
     FAIL = "this message has failed"
@@ -89,6 +97,19 @@ class Asked:
     def probes(self) -> bool:
         """Whether it asks if the server is a modern one. Later the same method is a heartbeat."""
         return self.opens and self.method == "server/discover"
+
+    @property
+    def heartbeat(self) -> bool:
+        """Whether it only asks if the server is alive."""
+        return self.agreed and self.is_request and self.method in HEARTBEATS
+
+    @property
+    def patience_secs(self) -> float:
+        """How long it may be held back. What nobody waits for in person is not worth a failure: that can wait."""
+        if self.heartbeat:
+            return 0.0
+        patient = not self.is_request or self.opens or self.method == LASTING or self.method.endswith("/list")
+        return math.inf if patient else PATIENCE_SECS
 
     @property
     def harmless(self) -> bool:
@@ -205,7 +226,9 @@ def _held(asked: Asked, answered: Answered, secs: float) -> Outcome:
     words = f"is overloaded (HTTP {answered.status}) and wants to be left alone for {secs:.0f} s"
     if asked.opens:
         return Outcome(Do.LOSE, words, "connect_failed", secs)
-    if not asked.waited and (answered.status == 429 or asked.harmless):
+    if asked.heartbeat:
+        return Outcome(Do.ALIVE, words, held_secs=secs)
+    if not asked.waited and secs <= asked.patience_secs and (answered.status == 429 or asked.harmless):
         return Outcome(Do.WAIT, words, held_secs=secs)
     return Outcome(Do.FAIL, words, held_secs=secs)
 

@@ -17,11 +17,12 @@ import msgspec
 from moltis.errors import ServerNotReady
 from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.transport import Ended, Outgoing, Receiver
-from moltis.transport.remote.events import EventStream, EventTooLarge
 from moltis.transport.remote.exchange import FAULTS, Exchange, NotLetIn, Unreachable, discard, held_secs
+from moltis.transport.remote.gate import HeldBack
 from moltis.transport.remote.headers import BadSessionId, checked_session_id, post_headers
-from moltis.transport.remote.outcomes import media_type
+from moltis.transport.remote.outcomes import PATIENCE_SECS, media_type
 from moltis.transport.remote.replies import answers
+from moltis.transport.remote.turns import events_in_turn
 
 __all__ = ["NotRenewed", "Session", "begin_anew"]
 
@@ -91,6 +92,7 @@ async def _begin_anew(
     params = msgspec.json.decode(hello, type=_Request).params
     message = b'{"jsonrpc":"2.0","id":"%b","method":"initialize","params":%b}' % (id.encode(), bytes(params))
     try:
+        exchange.gate.check(PATIENCE_SECS)
         response = await exchange.send("POST", post_headers(Outgoing(method="initialize"), None), message)
         session_id, reply = await _read_reply(response, id, receive)
         version = _version(reply)
@@ -102,6 +104,9 @@ async def _begin_anew(
         await discard(response)
         if not response.is_success:
             raise NotRenewed(_ended(f"has lost the session, and refuses a new one (HTTP {response.status_code})"))
+    except HeldBack as fault:
+        words = f"has lost the session, and {fault.words}"
+        raise NotRenewed(Ended("disconnected", words, retry_after_secs=fault.secs)) from fault
     except Unreachable as fault:
         raise NotRenewed(_ended(f"has lost the session, and {fault.words}")) from fault
     except NotLetIn as fault:
@@ -137,17 +142,14 @@ async def _read_reply(response: httpx2.Response, id: str, receive: Receiver) -> 
 
 
 async def _reply_of_stream(response: httpx2.Response, id: str, receive: Receiver) -> bytes:
-    stream = EventStream(MAX_ANSWER_BYTES)
-    try:
-        async with aclosing(response.aiter_raw()) as pieces:
-            async for data in pieces:
-                for event in stream.feed(data):
-                    if answers(event.data, id):
-                        return event.data
-                    if event.data and event.event == "message":
-                        receive(event.data)
-    except EventTooLarge as fault:
-        raise NotRenewed(_ended("has lost the session, and answered initialize with far too much")) from fault
+    async with aclosing(events_in_turn(response, MAX_ANSWER_BYTES)) as events:
+        async for event in events:
+            if event is None:
+                raise NotRenewed(_ended("has lost the session, and answered initialize with far too much"))
+            if answers(event.data, id):
+                return event.data
+            if event.data and event.event == "message":
+                receive(event.data)
     raise NotRenewed(_ended("has lost the session, and did not answer initialize"))
 
 

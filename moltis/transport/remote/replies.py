@@ -12,7 +12,7 @@ import msgspec
 
 from moltis.errors import RpcCode
 
-__all__ = ["answers", "error_reply", "refuses_session", "succeeds", "unknown_method"]
+__all__ = ["answers", "error_reply", "overloaded", "refuses_session", "succeeds", "unknown_method"]
 
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 _NOTHING = msgspec.Raw()
@@ -94,11 +94,19 @@ def unknown_method(id: int, words: str) -> bytes:
 
     words: ours, printable ASCII without quotes.
     """
-    return b'{"jsonrpc":"2.0","id":%d,"error":{"code":%d,"message":"%b"}}' % (
-        id,
-        RpcCode.METHOD_NOT_FOUND,
-        words.encode(),
-    )
+    return _error(id, RpcCode.METHOD_NOT_FOUND, words)
+
+
+def overloaded(id: int, words: str) -> bytes:
+    """Make the reply of a server that is not asked, or answers without JSON-RPC, because it wants to be left alone.
+
+    words: ours, printable ASCII without quotes.
+    """
+    return _error(id, RpcCode.NOT_READY, words)
+
+
+def _error(id: int, code: RpcCode, words: str) -> bytes:
+    return b'{"jsonrpc":"2.0","id":%d,"error":{"code":%d,"message":"%b"}}' % (id, code, words.encode())
 
 
 SESSION_CODES = frozenset({0, -32000, -32001, -32600})

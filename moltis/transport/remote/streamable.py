@@ -8,6 +8,7 @@ its reply is received, or it fails with words.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -30,7 +31,7 @@ from moltis.transport.remote.headers import FIRST_MODERN, BadSessionId, checked_
 from moltis.transport.remote.incoming import Cursor, TooLarge, take_events, take_message
 from moltis.transport.remote.outcomes import INITIALIZED, UNLIMITED, Asked, Do, Outcome, failure, media_type, outcome
 from moltis.transport.remote.renewal import Session
-from moltis.transport.remote.replies import error_reply, unknown_method
+from moltis.transport.remote.replies import error_reply, overloaded, unknown_method
 from moltis.transport.remote.sessions import NO_SESSION, Sessions
 
 __all__ = ["Rejected", "StreamableConnection"]
@@ -66,6 +67,7 @@ class StreamableConnection(RemoteConnection):
 
     async def carry(self, post: Post) -> None:
         about = post.about
+        self._exchange.gate.check(self._asked(about).patience_secs)
         if about.method == INITIALIZED:
             accepted = False
             try:
@@ -87,15 +89,18 @@ class StreamableConnection(RemoteConnection):
         """Send a message, once more where that is harmless and may help; say whether the server just took it."""
         about = post.about
         modern = about.version is not None and about.version >= FIRST_MODERN
-        is_request = about.id is not None
+        patience_secs = self._asked(about).patience_secs
         renewed = waited = False
         while True:
             while (obstacle := self._sessions.obstacle(about)) is not None:
-                await obstacle.wait()
+                await self._exchange.gate.wait_beside(obstacle, patience_secs)
             session = NO_SESSION if modern or about.method == "initialize" else self._sessions.current
-            asked = Asked(about.method, is_request, modern, session.id is not None, self._agreed, renewed, waited)
+            asked = replace(
+                self._asked(about), modern=modern, session=session.id is not None, renewed=renewed, waited=waited
+            )
+            headers = post_headers(about, session.id)
             try:
-                response = await self._exchange.send("POST", post_headers(about, session.id), post.message, post)
+                response = await self._exchange.send("POST", headers, post.message, post, patience_secs)
             except NotLetIn as fault:
                 turned_away(self, asked, about, fault)
                 return False
@@ -119,6 +124,9 @@ class StreamableConnection(RemoteConnection):
                 waited = True
             else:
                 return do is Do.ACCEPT
+
+    def _asked(self, about: Outgoing) -> Asked:
+        return Asked(about.method, about.id is not None, agreed=self._agreed)
 
     async def _take(self, post: Post, asked: Asked, session: Session, response: httpx2.Response) -> Do:
         """Do with an answer what has to be done, except for sending again, and say what that was."""
@@ -146,6 +154,8 @@ class StreamableConnection(RemoteConnection):
             return
         if found.do is Do.UNKNOWN_METHOD:
             self.receive(unknown_method(about.id or 0, found.words))
+        elif found.do is Do.ALIVE:
+            self.receive(overloaded(about.id or 0, found.words))
         else:
             come_to_nothing(self, asked, about, found)
 

@@ -8,81 +8,123 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from moltis.transport.wire.loop import Cancellable
 from moltis.transport.wire.outbox import Outbox
 
 SMALL_READ: Final = 64 * 1024
 LARGE_READ: Final = 256 * 1024
-"""One read(2): a pipe's usual size, and more while the peer keeps filling it (a 1 MB answer is then 4 reads)."""
+"""One read(2): a pipe's usual size, and more while the peer keeps filling it and the owner is done with that in one
+turn (a 1 MB answer is then 4 reads)."""
 
 
 class PipeReader:
     """Reads a descriptor it owns until end of file; see `open_pipe_reader`."""
 
-    def __init__(self, fd: int, on_data: Callable[[bytes], None], on_eof: Callable[[], None]) -> None:
+    def __init__(self, fd: int, on_data: Callable[[bytes], bool | None], on_eof: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._fd = fd
         self._on_data = on_data
         self._on_eof = on_eof
+        self._on_end: Callable[[], None] | None = None
+        self._left = 0
         self._size = SMALL_READ
-        self._paused = True
+        self._listening = False
+        self._turn: Cancellable | None = None
         os.set_blocking(fd, False)
-        self.resume()
+        self._listen(True)
 
     @property
     def is_open(self) -> bool:
         return self._fd >= 0
 
-    def pause(self) -> None:
-        """Stop reading; the peer blocks once the kernel's buffer is full. Idempotent."""
-        if not self._paused and self.is_open:
-            self._loop.remove_reader(self._fd)
-        self._paused = True
+    def finish(self, max_bytes: int, on_end: Callable[[], None]) -> None:
+        """Read what is there already, at most `max_bytes`, close, and then call `on_end` once.
 
-    def resume(self) -> None:
-        if self._paused and self.is_open:
-            self._loop.add_reader(self._fd, self._ready)
-        self._paused = False
-
-    def drain(self, max_bytes: int) -> bytes:
-        """Take what can be read right now, at most `max_bytes`, without calling back; for the moments after an exit."""
-        chunks: list[bytes] = []
-        while self.is_open and max_bytes > 0:
-            try:
-                data = os.read(self._fd, min(LARGE_READ, max_bytes))
-            except OSError:
-                break
-            if not data:
-                break
-            chunks.append(data)
-            max_bytes -= len(data)
-        return b"".join(chunks)
+        For the moments after an exit: it waits for nobody who still holds the other end. `on_data` is given what is
+        read as ever, and its turns; `on_eof` is not called any more.
+        """
+        self._listen(False)
+        self._left, self._on_end = max_bytes, on_end
+        if self._turn is None:
+            self._turn = self._loop.call_soon(self._next_turn)
 
     def close(self) -> None:
         """Close the descriptor; no callback follows. Idempotent."""
+        self._on_end = None
+        if self._turn is not None:
+            self._turn.cancel()
+            self._turn = None
+        self._shut()
+
+    def _ready(self) -> None:
+        if not self._listening:
+            return
+        data = self._read(self._size)
+        if data:
+            full = len(data) == self._size
+            is_done = self._hand_on(data)
+            self._size = LARGE_READ if full and is_done else SMALL_READ
+        elif data is not None:
+            self._shut()
+            self._on_eof()
+
+    def _hand_on(self, data: bytes) -> bool:
+        """Give data, or the next turn (no data), and say whether the owner is done with all it was given."""
+        if not self._on_data(data):
+            return True
+        if self.is_open:  # it was not closed meanwhile
+            self._listen(False)
+            if self._turn is None:
+                self._turn = self._loop.call_soon(self._next_turn)
+        return False
+
+    def _next_turn(self) -> None:
+        self._turn = None
+        if not self._hand_on(b""):
+            return
+        if self._on_end is None:
+            self._listen(True)
+            return
+        data = self._read(min(SMALL_READ, self._left)) if self.is_open and self._left else None
+        if data:
+            self._left -= len(data)
+            if self._hand_on(data) and self._on_end is not None:
+                self._turn = self._loop.call_soon(self._next_turn)
+        else:
+            self._shut()
+            self._on_end()
+
+    def _read(self, size: int) -> bytes | None:
+        """Give what there is: nothing at the end of the file, None when there is nothing yet."""
+        try:
+            return os.read(self._fd, size)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError:  # EIO from a pty whose other side is gone: the end of it all the same
+            return b""
+
+    def _listen(self, listening: bool) -> None:
+        if self.is_open and listening != self._listening:
+            self._listening = listening
+            if listening:
+                self._loop.add_reader(self._fd, self._ready)
+            else:
+                self._loop.remove_reader(self._fd)
+
+    def _shut(self) -> None:
         if self.is_open:
-            self.pause()
+            self._listen(False)
             fd, self._fd = self._fd, -1
             os.close(fd)
 
-    def _ready(self) -> None:
-        if not self.is_open:
-            return
-        try:
-            data = os.read(self._fd, self._size)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:  # EIO from a pty whose other side is gone: the end of it all the same
-            data = b""
-        if data:
-            self._size = LARGE_READ if len(data) == self._size else SMALL_READ
-            self._on_data(data)
-        else:
-            self.close()
-            self._on_eof()
 
+def open_pipe_reader(fd: int, on_data: Callable[[bytes], bool | None], on_eof: Callable[[], None]) -> PipeReader:
+    """Own `fd` and call `on_data` with what arrives, then `on_eof` once, after which it is closed.
 
-def open_pipe_reader(fd: int, on_data: Callable[[bytes], None], on_eof: Callable[[], None]) -> PipeReader:
-    """Own `fd` and call `on_data` with what arrives, then `on_eof` once, after which it is closed."""
+    `on_data` says by True that it has more to do with what it was given. It is then called with no data in the next
+    turn of the loop, and so on until it is done; nothing is read meanwhile, so that the pipe itself holds up a peer
+    that writes faster than its turns allow.
+    """
     return PipeReader(fd, on_data, on_eof)
 
 
