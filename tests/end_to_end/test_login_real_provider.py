@@ -364,3 +364,34 @@ def test_a_person_may_log_in_again_while_all_is_well(world: World) -> None:
     wait_until("the login is done", lambda: world.daemon.status("s")["auth_state"] == "authenticated")
     assert world.daemon.text("s", "echo", message="x") == "x"
     assert len(world.browser.opened()) == 2
+
+
+# -- beside the life of the server
+
+
+def test_a_try_of_other_keys_under_the_same_name_leaves_a_waiting_login_alone(world: World) -> None:
+    shy = Browser(world.daemon.folder, "--not-back")
+    world.write(browser=shy)
+    world.daemon.start()
+    url = login(world.daemon, "s")["auth_url"]
+    tried = world.daemon.rpc("mcp.test", name="s", url=f"{world.server.url}?another=way")
+    assert (tried["ok"], "log in" in tried["error"]) == (False, True)
+    assert world.daemon.status("s")["auth_url"] == url
+    shy.go(url)
+    assert world.daemon.rpc("mcp.oauth.complete", callback_url=shy.back()) == {"ok": True, "name": "s"}
+    assert world.daemon.wait_for("s", "ready")["auth_state"] == "authenticated"
+
+
+@pytest.mark.parametrize("method", ["mcp.stop", "mcp.disable"])
+def test_nobody_is_asked_to_log_in_for_a_server_that_is_not_to_run(world: World, method: str) -> None:
+    world.provider.ask("down?on=1")
+    world.write()
+    world.daemon.start().wait_for("s", "awaiting_auth")
+    wait_until("it says what is wrong", lambda: world.daemon.status("s")["auth_state"] == "failed")
+    world.daemon.rpc(method, name="s")
+    world.provider.ask("down?on=0")
+    time.sleep(7)  # the first retry would come after 5 s
+    assert world.browser.opened() == []
+    assert world.daemon.status("s")["auth_state"] == "not_required"
+    world.daemon.rpc("mcp.enable" if method == "mcp.disable" else "mcp.start", name="s")
+    assert world.daemon.wait_for("s", "ready")["auth_state"] == "authenticated"

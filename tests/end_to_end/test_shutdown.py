@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import QUICK, Connection, Daemon, wait_until
+from harness import QUICK, Connection, Daemon, RpcError, wait_until
 
 BOUND = float(QUICK["stop_eof_secs"]) + float(QUICK["stop_term_secs"]) + 1.0
 STUBBORN = ("eof-ignoring", "ignterm")
@@ -51,6 +51,21 @@ def test_a_second_sigterm_ends_at_once(daemon: Daemon) -> None:
     daemon.wait_exit(5)
     assert time.monotonic() - began <= 1.0
     daemon.assert_nothing_left(1.0)
+
+
+def test_a_daemon_that_is_stopping_starts_nothing_more(daemon: Daemon) -> None:
+    daemon.write({"old": daemon.evil(*STUBBORN)})
+    daemon.start().wait_all("ready")
+    with daemon.connect() as open_since_before:
+        daemon.signal(signal.SIGTERM)
+        time.sleep(0.2)
+        daemon.write({"old": daemon.evil(*STUBBORN), "new": daemon.evil(events="new")})
+        daemon.signal(signal.SIGHUP)
+        for method, params in (("daemon.reload", {}), ("mcp.add", {"name": "newer", **daemon.evil(events="new")})):
+            with pytest.raises((RpcError, EOFError, OSError)):
+                open_since_before.call(method, **params)
+    assert daemon.wait_exit(BOUND + 5) == 0
+    assert daemon.events("new") == []
 
 
 def test_shutdown_by_request_and_by_command(daemon: Daemon) -> None:
