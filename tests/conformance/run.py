@@ -1,12 +1,13 @@
 """Run the client scenarios of the MCP conformance suite through the daemon, and print what came of it as Markdown.
 
-    run.py [--only TEXT] [--jobs N] [--keep FOLDER]
+    run.py [--only TEXT] [--jobs N] [--keep FOLDER] [--readme]
 
 Both versions in package.json are run, installed beside this file if they are not yet (MOLTIS_TEST_CONFORMANCE names
 a folder that has them); they need Node.js 22. In 0.2 a scenario runs at its default protocol revision and, where the
 suite lists it for that, at 2026-07-28 too. Exit status 0: `missing` finds nothing that was promised.
 
---only runs the scenarios whose name contains TEXT; --keep leaves each run's output in FOLDER.
+--only runs the scenarios whose name contains TEXT; --keep leaves each run's output in FOLDER; --readme puts what came
+of a whole run into README.md, with its date.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
 HERE = Path(__file__).parent
+README = HERE.parent.parent / "README.md"
 OLD, NEW = "0.1.16", "0.2.0-alpha.12"
 MODERN = "2026-07-28"
 NEEDED_NODE = 22
@@ -184,18 +187,31 @@ def keep(outcomes: Sequence[Outcome], folder: Path) -> None:
         (folder / f"{name}.txt").write_text(o.output)
 
 
+def write_into_readme(said: str) -> None:
+    begin, end = "<!-- conformance -->", "<!-- /conformance -->"
+    text = README.read_text(encoding="utf-8")
+    before, _, rest = text.partition(begin)
+    after = rest.partition(end)[2]
+    date = datetime.now(UTC).date().isoformat()
+    README.write_text(f"{before}{begin}\n\nOn {date}:\n\n{said}\n\n{end}{after}", encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--keep", type=Path)
+    parser.add_argument("--readme", action="store_true")
     options = parser.parse_args()
     suite = Suite()
     jobs = [job for version in (OLD, NEW) for job in suite.jobs(version) if options.only in job.scenario]
     outcomes = run_all(jobs, suite, options.jobs)
     if options.keep:
         keep(outcomes, options.keep)
-    print(table(outcomes), summary(outcomes), sep="\n\n")
+    said = f"{table(outcomes)}\n\n{summary(outcomes)}"
+    print(said)
+    if options.readme and not options.only:
+        write_into_readme(said)
     for line in (broken := missing(outcomes)):
         print(f"not as promised: {line}", file=sys.stderr)
     return 1 if broken else 0
