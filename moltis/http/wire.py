@@ -18,7 +18,6 @@ from moltis.http.words import WRITE_SECS
 JOINED_BYTES = 64 * 1024
 """Up to so long, copying a body behind its head is cheaper than writing both."""
 
-
 KEEPALIVE_IDLE_SECS = 60
 KEEPALIVE_INTERVAL_SECS = 15
 KEEPALIVE_PROBES = 4

@@ -45,7 +45,6 @@ async def test_it_is_told_once_when_the_connection_is_there_and_nothing_was_sent
     secure: bool, authority: Authority, ca_file: str
 ) -> None:
     async def then() -> None:
-        assert server.connections == 1 or not secure  # a handshake takes two
         assert server.heard == []
 
     told = Told(then)
@@ -178,8 +177,8 @@ async def test_it_is_told_once_whatever_the_answer() -> None:
 async def test_it_is_part_of_the_total() -> None:
     told = Told(anyio.sleep_forever)
     async with serving(saying(JSON)) as server:
-        with pytest.raises(FetchProblem, match="within 0.1 s") as caught:
-            url = f"http://localhost:{server.port}/"
+        url = f"http://localhost:{server.port}/"
+        with pytest.raises(FetchProblem, match=r"within 0\.1 s") as caught:
             await fetcher(total_secs=0.1).post(url, b"x", "text/plain", sending=told)
     assert caught.value.kind == "outage"
     assert server.heard == []

@@ -12,6 +12,7 @@ appended: every request that came in, and every tool that ran. `--mark` does not
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -81,7 +82,7 @@ def build(options: argparse.Namespace, url: str, events: Events) -> MCPServer:
             }
         )
     server = MCPServer("http-fixture", version="1.0", **protected)
-    counted = {"n": 0}
+    counting = itertools.count(1)
 
     @server.tool()
     def echo(message: str) -> str:
@@ -104,9 +105,9 @@ def build(options: argparse.Namespace, url: str, events: Events) -> MCPServer:
     @server.tool()
     def count() -> str:
         """Add one to what it was, and tell it."""
-        counted["n"] += 1
-        events.tell("ran", tool="count", n=counted["n"])
-        return str(counted["n"])
+        n = next(counting)  # called on threads, many at once
+        events.tell("ran", tool="count", n=n)
+        return str(n)
 
     @server.tool()
     def headers(ctx: Context[Any, Any]) -> str:
