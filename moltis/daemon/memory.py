@@ -1,7 +1,7 @@
 """How the C library keeps memory that was freed.
 
 By default glibc gives a block of a megabyte back to the kernel as soon as it is freed and fetches it anew for the next
-message, page by page: moving a result of 1 MB through the daemon then takes twice as long as need be
+message, page by page: moving a result of 1 MB through the daemon then takes half as long again
 (benchmarks/README.md). What is kept instead is bounded.
 """
 

@@ -148,7 +148,7 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Record(_Hidden, frozen=True, kw_only=True):
-    """Everything kept of one login. `rotates`: this issuer has replaced a refresh token before."""
+    """Everything kept of one login. `rotates`: this issuer replaces refresh tokens by each use, or may."""
 
     key: Key
     server: AuthServer
