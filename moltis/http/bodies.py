@@ -48,7 +48,7 @@ async def read_capped(response: httpx2.Response, limit: int) -> bytes:
     """Read the body of a response of `server_client` that is being streamed, and close it.
 
     Raises:
-        BodyTooLarge: there are more than `limit` bytes; no more than that and one piece (64 KiB) was in memory.
+        BodyTooLarge: there are more than `limit` bytes; no more than that and one piece (512 KiB) was in memory.
         BodyEncoded: it is compressed; nothing of it was read.
         httpx2.TransportError: the connection broke off.
     """

@@ -18,6 +18,8 @@ from moltis.http.words import WRITE_SECS
 JOINED_BYTES = 64 * 1024
 """Up to so long, copying a body behind its head is cheaper than writing both."""
 
+READ_BYTES = 512 * 1024
+"""More than the event loop hands over at once. The stack asks for 64 KiB, and the rest is moved each time it does."""
 KEEPALIVE_IDLE_SECS = 60
 KEEPALIVE_INTERVAL_SECS = 15
 KEEPALIVE_PROBES = 4
@@ -92,7 +94,7 @@ class Stream(httpcore2.AsyncNetworkStream):
             # As the stack does: a server may have refused the request, and said so, before it hung up.
             with suppress(httpcore2.WriteError):
                 await self._plain.write(held, WRITE_SECS)
-        return await self._plain.read(max_bytes, timeout)
+        return await self._plain.read(max(max_bytes, READ_BYTES), timeout)
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
