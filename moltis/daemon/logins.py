@@ -28,6 +28,7 @@ from moltis.oauth.broker import Login, Ports
 from moltis.oauth.callback import Callback, parse_callback
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.store import StoreProblem, TokenStore
+from moltis.server.record import stamp
 from moltis.transport import Transport
 from moltis.transport.remote import Credentials, Refusal
 from moltis.transport.remote.opening import RemoteTransport
@@ -192,8 +193,7 @@ class Logins:
         now = (login.state, login.auth_url, message and self._at.scrub(message))
         if now == (before.state, before.url, before.message):
             return
-        at = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        auth = self._at.auths[name] = Auth(*now, at)
+        auth = self._at.auths[name] = Auth(*now, stamp(datetime.now(UTC)))
         self._at.moved(name, auth)
 
 

@@ -38,6 +38,7 @@ from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
 from moltis.server.lifecycle import RESTING, AuthDone, State, Wanted
+from moltis.server.record import stamp
 from moltis.server.status import HistoryEntry
 from moltis.server.supervisor import Supervisor
 from moltis.service import Notifier
@@ -141,7 +142,7 @@ class Daemon:
             name="moltis",
             version=__version__,
             pid=os.getpid(),
-            started_at=self._started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            started_at=stamp(self._started_at),
             uptime_secs=round(anyio.current_time() - self._started, 3),
             config_path=str(self._paths.config),
             data_dir=str(self._paths.data_dir),

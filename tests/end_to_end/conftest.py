@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import ROOT, SERVERS, Daemon
+from harness import ROOT, SERVERS, Daemon, npm_install
 
 NODE_PACKAGES = ("sdk", "server-everything", "server-filesystem", "server-memory")
 
@@ -72,12 +71,7 @@ def node() -> Path:
     if missing:
         if named:
             pytest.fail(f"MOLTIS_TEST_NODE={named} lacks {', '.join(missing)}")
-        command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-        done = subprocess.run(
-            command, cwd=prefix, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            pytest.fail(f"npm install in {prefix} failed:\n{done.stderr}")
+        npm_install(prefix)
     return prefix
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import tomli_w
 from processes import alive, descendants, marked, signal_pid
 
@@ -122,6 +123,14 @@ def wait_until(
             return value
         assert time.monotonic() < deadline, f"not within {within} s: {what}\n{tell()}"
         time.sleep(every)
+
+
+def npm_install(folder: Path) -> None:
+    """Install what the package.json of a folder names, or fail with npm's own words."""
+    command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
+    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"npm install in {folder} failed:\n{done.stderr}")
 
 
 class Daemon:

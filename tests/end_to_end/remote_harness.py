@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PYTHON, SERVERS, Daemon, wait_until
+from harness import PYTHON, SERVERS, Daemon, npm_install, wait_until
 from processes import signal_pid
 
 HTTP_SERVER = SERVERS / "http_server.py"
@@ -250,12 +250,7 @@ def oidc_installed() -> Path:
     if not (prefix / "node_modules" / "oidc-provider").is_dir():
         if named:
             pytest.fail(f"MOLTIS_TEST_OIDC={named} lacks oidc-provider")
-        command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-        done = subprocess.run(
-            command, cwd=prefix, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            pytest.fail(f"npm install in {prefix} failed:\n{done.stderr}")
+        npm_install(prefix)
     return prefix
 
 
