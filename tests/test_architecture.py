@@ -43,11 +43,12 @@ FLOORS = {
     "moltis.transport": 3,
     "moltis.session": 4,
     "moltis.server": 4,
-    "moltis.control": 5,
-    "moltis.doctor": 6,
-    "moltis.daemon": 6,
-    "moltis.cli": 7,
-    "moltis.__main__": 8,
+    "moltis.gateway": 5,
+    "moltis.control": 6,
+    "moltis.doctor": 7,
+    "moltis.daemon": 7,
+    "moltis.cli": 8,
+    "moltis.__main__": 9,
 }
 """The longest matching prefix counts. A module imports from its own package and from lower floors only."""
 
@@ -56,6 +57,7 @@ PURE = {
     "moltis.errors",
     "moltis.redaction",
     "moltis.config.plan",
+    "moltis.config.listen",
     "moltis.config.scan",
     "moltis.server.lifecycle",
     "moltis.server.transitions",
@@ -87,6 +89,16 @@ PURE = {
     "moltis.session.elicitation",
     "moltis.session.mirrored",
     "moltis.control.jsonrpc",
+    "moltis.gateway.messages",
+    "moltis.gateway.api",
+    "moltis.gateway.naming",
+    "moltis.gateway.catalogue",
+    "moltis.gateway.templates",
+    "moltis.gateway.doors",
+    "moltis.gateway.limits",
+    "moltis.gateway.http.modern",
+    "moltis.session.attribution",
+    "moltis.session.caller",
 }
 IMPURE = {
     "anyio", "asyncio", "httpx", "httpx2", "mcp", "os", "random", "secrets", "select", "signal", "socket",
@@ -106,6 +118,9 @@ ONLY_IN = {
     "h11": {"moltis.oauth": "the page that a login comes back to"},
     "keyring": {"moltis.oauth": "where the key of the token store is"},
     "cryptography": {"moltis.oauth": "encrypts the token store"},
+    "uvicorn": {"moltis.gateway.http.server": "the HTTP server of the gateway"},
+    "starlette": {"moltis.gateway.http.plain": "what is not on the hot path"},
+    "prometheus_client": {"moltis.gateway.metrics": "the text format"},
     "random": {"moltis.daemon": "chance enters where the world is put together"},
 }
 """Who may import what, and why."""

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from moltis.config.plan import DaemonPlan, Limits
+from moltis.config.plan import DaemonPlan, GatewayPlan, Limits
 from moltis.names import SERVER_NAME
 
 MIN_SECS = 0.05
@@ -19,15 +19,17 @@ TRANSPORTS = ("stdio", "sse", "streamable-http")
 TRANSPORT_ALIASES = {"streamable_http": "streamable-http", "http": "streamable-http"}
 PROTOCOLS = ("auto", "legacy")
 ELICITATIONS = ("off", "defaults")
+SEPARATORS = ("__", ".", "/")
 GRANTS = ("authorization_code", "client_credentials")
 
 ALIASES = {*TRANSPORT_ALIASES, "warning"}
 """Words that are accepted beside the one that is documented."""
 
-SectionName = Literal["daemon", "mcp", "server", "oauth"]
+SectionName = Literal["daemon", "gateway", "mcp", "server", "oauth"]
 Kind = Literal["seconds", "count", "text", "flag", "list", "table", "choice"]
 PATHS: dict[SectionName, str] = {
     "daemon": "daemon",
+    "gateway": "gateway",
     "mcp": "mcp",
     "server": "mcp.servers.NAME",
     "oauth": "mcp.servers.NAME.oauth",
@@ -86,6 +88,7 @@ LIMITS = tuple(_limit_keys())
 """The keys of `[mcp]` that each server may override."""
 
 _DAEMON = DaemonPlan()
+_GATEWAY = GatewayPlan()
 
 KEYS: tuple[Key, ...] = (
     Key("daemon", "log_level", "choice", "what goes into logs.jsonl", _DAEMON.log_level, words=LOG_LEVELS),
@@ -106,6 +109,28 @@ KEYS: tuple[Key, ...] = (
     Key(
         "mcp", "max_concurrent_starts", "count", "servers starting at the same time",
         _DAEMON.max_concurrent_starts, low=1, high=10_000,
+    ),
+    Key("gateway", "enabled", "flag", "one MCP endpoint for every host on the machine", _GATEWAY.enabled),
+    Key("gateway", "listen", "text", "port 0: any free one; the address is in daemon.status", _GATEWAY.listen),
+    Key(
+        "gateway", "require_token", "flag", "see `moltis token create`; only a loopback address can do without",
+        _GATEWAY.require_token,
+    ),
+    Key(
+        "gateway", "allowed_origins", "list", "pages that may use it, besides its own", _GATEWAY.allowed_origins,
+        example='["https://app.example.com"]',
+    ),
+    Key(
+        "gateway", "rate_limit_per_minute", "count", "requests of one token; 0: no limit",
+        _GATEWAY.rate_limit_per_minute, low=0, high=10_000_000,
+    ),
+    Key(
+        "gateway", "catalog_rate_limit_per_minute", "count", "of the catalogue; accepted, and does nothing yet",
+        _GATEWAY.catalog_rate_limit_per_minute, low=0, high=10_000_000,
+    ),
+    Key(
+        "gateway", "tool_separator", "choice", "between server and tool; many hosts refuse a dot",
+        _GATEWAY.tool_separator, words=SEPARATORS,
     ),
     Key("server", "command", "text", "a local server's program", example='"npx"'),
     Key(
@@ -255,6 +280,8 @@ def example_toml() -> str:
         "",
         "[daemon]",
         *_commented(k for k in KEYS if k.section == "daemon"),
+        "\n[gateway]                                 # one endpoint for every host: /mcp and /servers/NAME/mcp",
+        *_commented(k for k in KEYS if k.section == "gateway"),
         "\n[mcp]                                     # each server may override these, but the last",
         *_commented(k for k in KEYS if k.section == "mcp"),
         _EXAMPLES,
@@ -303,6 +330,7 @@ def schema() -> dict[str, Any]:
         "properties": {
             "env": {"type": "object", "additionalProperties": {"type": "string"}},
             "daemon": {"type": "object", "additionalProperties": False, "properties": own["daemon"]},
+            "gateway": {"type": "object", "additionalProperties": False, "properties": own["gateway"]},
             "mcp": {
                 "type": "object",
                 "additionalProperties": False,

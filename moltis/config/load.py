@@ -8,14 +8,15 @@ The same text, overrides and environment always give an equal plan.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from moltis.config.document import Document, parse, read_file
 from moltis.config.expand import Base, Planned, env_name_problem, merged_limits, plan_server
-from moltis.config.model import DaemonSection, McpSection, ServerSection, read_section
-from moltis.config.plan import DaemonPlan, Plan
+from moltis.config.listen import is_loopback, split_listen
+from moltis.config.model import DaemonSection, GatewaySection, McpSection, ServerSection, read_section
+from moltis.config.plan import DaemonPlan, GatewayPlan, Plan
 from moltis.config.problem import Problem, Report
 from moltis.config.sensitive import literal_secret, worth_hiding
 from moltis.errors import ConfigError
@@ -67,6 +68,9 @@ def loads(
     report = Report(source, document.scan)
     env = _env(document.tables.get("env", {}), report)
     daemon = read_section(DaemonSection, document.tables.get("daemon", {}), ("daemon",), report)
+    gateway = _gateway_plan(read_section(GatewaySection, document.tables.get("gateway", {}), ("gateway",), report))
+    if gateway.problem is not None:
+        report.error(("gateway", "require_token"), gateway.problem)
     mcp, entries = _mcp(document, report)
     folder = str(path.absolute().parent) if path else None
     base = Base(env, dict(env_overrides or {}), dict(environ or {}), mcp.limits(), folder)
@@ -78,6 +82,7 @@ def loads(
         _warn_of_exposure(env, sections, report)
     plan = Plan(
         daemon=_daemon_plan(daemon, mcp),
+        gateway=gateway,
         defaults=defaults,
         servers=tuple(p.server for p in planned),
         secrets=_secrets(base, planned),
@@ -170,6 +175,15 @@ def _daemon_plan(daemon: DaemonSection, mcp: McpSection) -> DaemonPlan:
     if mcp.max_concurrent_starts is not None:
         values["max_concurrent_starts"] = mcp.max_concurrent_starts
     return DaemonPlan(**values)
+
+
+def _gateway_plan(section: GatewaySection) -> GatewayPlan:
+    plan = GatewayPlan(**{key: value for key, value in section.written().items() if value is not None})
+    host, _port = split_listen(plan.listen)
+    if plan.enabled and not plan.require_token and not is_loopback(host):
+        told = f"must be true: other machines can reach {plan.listen}, and would need no token"
+        return replace(plan, problem=told)
+    return plan
 
 
 def _secrets(base: Base, planned: Iterable[Planned]) -> frozenset[str]:

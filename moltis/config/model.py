@@ -24,9 +24,11 @@ from moltis.config.keys import (
     MAX_SECS,
     MIN_SECS,
     PROTOCOLS,
+    SEPARATORS,
     TRANSPORT_ALIASES,
     TRANSPORTS,
 )
+from moltis.config.listen import split_listen
 from moltis.config.problem import Report
 from moltis.config.scan import Path
 from moltis.names import did_you_mean
@@ -66,6 +68,19 @@ def _one_line(value: str) -> str:
     return value
 
 
+def _listen(value: str) -> str:
+    split_listen(value)
+    return value
+
+
+def _origin(value: str) -> str:
+    """A web origin (RFC 6454 section 6.2), which ends with its host or port."""
+    scheme, mark, rest = value.partition("://")
+    if not mark or scheme not in ("http", "https") or not rest or set(rest) & set("/?#@ "):
+        raise ValueError('must be origins, like "https://app.example.com", without a path')
+    return value.lower()
+
+
 Secs = Annotated[float, Field(ge=MIN_SECS, le=MAX_SECS, allow_inf_nan=False)]
 Text = Annotated[str, BeforeValidator(_plain)]
 Expandable = Annotated[Template, PlainValidator(_template)]
@@ -87,6 +102,18 @@ class DaemonSection(_Section):
     log_backups: Annotated[int, Field(ge=0, le=1000)] | None = None
     browser_command: tuple[Text, ...] | None = Field(None, strict=False)
     encrypt_tokens: bool | None = None
+
+
+class GatewaySection(_Section):
+    """`[gateway]`."""
+
+    enabled: bool | None = None
+    listen: Annotated[Text, AfterValidator(_listen)] | None = None
+    require_token: bool | None = None
+    allowed_origins: tuple[Annotated[Text, AfterValidator(_origin)], ...] | None = Field(None, strict=False)
+    rate_limit_per_minute: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    catalog_rate_limit_per_minute: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    tool_separator: Annotated[str, _one_of(SEPARATORS)] | None = None
 
 
 class LimitsSection(_Section):

@@ -13,6 +13,7 @@ from typing import Literal
 TransportName = Literal["stdio", "sse", "streamable-http"]
 Protocol = Literal["auto", "legacy"]
 Elicitation = Literal["off", "defaults"]
+ToolSeparator = Literal["__", ".", "/"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +112,26 @@ class DaemonPlan:
     max_concurrent_starts: int = 8
 
 
+@dataclass(frozen=True, slots=True)
+class GatewayPlan:
+    """`[gateway]`. `problem`: why the endpoint must not be opened like this; it stays as it is, or the daemon ends."""
+
+    enabled: bool = True
+    listen: str = "127.0.0.1:8642"
+    require_token: bool = True
+    allowed_origins: tuple[str, ...] = ()
+    rate_limit_per_minute: int = 0
+    catalog_rate_limit_per_minute: int = 60
+    tool_separator: ToolSeparator = "__"
+    problem: str | None = None
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Plan:
     """Everything that is to run, and every secret value that must never be written anywhere."""
 
     daemon: DaemonPlan = field(default_factory=DaemonPlan)
+    gateway: GatewayPlan = field(default_factory=GatewayPlan)
     defaults: Limits = field(default_factory=Limits)
     servers: tuple[ServerPlan, ...] = ()
     secrets: frozenset[str] = frozenset()

@@ -12,12 +12,13 @@ from pydantic import BaseModel
 
 from moltis.config.keys import KEYS, LIMITS, MAX_SECS, MIN_SECS, SERVER_KEYS, example_toml, keys_markdown, schema
 from moltis.config.load import loads
-from moltis.config.model import DaemonSection, LimitsSection, McpSection, OAuthSection, ServerSection
-from moltis.config.plan import DaemonPlan, Limits, Plan
+from moltis.config.model import DaemonSection, GatewaySection, LimitsSection, McpSection, OAuthSection, ServerSection
+from moltis.config.plan import DaemonPlan, GatewayPlan, Limits, Plan
 
 ROOT = Path(__file__).parent.parent.parent
 MODELS: dict[str, type[BaseModel]] = {
     "daemon": DaemonSection,
+    "gateway": GatewaySection,
     "mcp": McpSection,
     "server": ServerSection,
     "oauth": OAuthSection,
@@ -64,6 +65,8 @@ def test_the_defaults_of_the_table_are_those_that_run() -> None:
     for key in KEYS:
         if key.section == "daemon" or key.name == "max_concurrent_starts":
             assert getattr(DaemonPlan(), key.name) == key.default
+        elif key.section == "gateway":
+            assert getattr(GatewayPlan(), key.name) == key.default
         elif key.section == "mcp":
             assert getattr(Limits(), key.name) == key.default
 
@@ -85,6 +88,7 @@ def test_every_line_of_the_example_works_when_it_is_uncommented() -> None:
     assert [s.problem for s in loaded.plan.servers] == [None] * 5
     assert loaded.plan.defaults == Limits()
     assert loaded.plan.daemon == DaemonPlan()
+    assert loaded.plan.gateway == GatewayPlan(allowed_origins=("https://app.example.com",))
 
 
 def test_the_example_shows_every_key() -> None:
@@ -107,6 +111,7 @@ def test_the_schema_knows_every_key_and_forbids_others_in_our_sections_only() ->
     mcp = document["properties"]["mcp"]
     server = mcp["properties"]["servers"]["additionalProperties"]
     assert set(document["properties"]["daemon"]["properties"]) == set(DaemonSection.model_fields)
+    assert set(document["properties"]["gateway"]["properties"]) == set(GatewaySection.model_fields)
     assert set(mcp["properties"]) == set(McpSection.model_fields) | {"servers", "max_servers_per_project"}
     assert set(server["properties"]) == set(ServerSection.model_fields)
     assert set(server["properties"]["oauth"]["properties"]) == set(OAuthSection.model_fields)

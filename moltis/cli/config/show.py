@@ -11,7 +11,7 @@ import click
 
 from moltis.cli import link, screen
 from moltis.cli.commands import command, json_option
-from moltis.config.plan import Limits, Plan, ServerPlan
+from moltis.config.plan import GatewayPlan, Limits, Plan, ServerPlan
 
 
 @command("show")
@@ -35,8 +35,14 @@ def shown(plan: Plan) -> dict[str, Any]:
     servers = {server.name: _server(server, plan.defaults) for server in plan.servers}
     return {
         "daemon": {**daemon, "browser_command": list(plan.daemon.browser_command)},
+        "gateway": _gateway(plan.gateway),
         "mcp": {**dataclasses.asdict(plan.defaults), "max_concurrent_starts": starts, "servers": servers},
     }
+
+
+def _gateway(plan: GatewayPlan) -> dict[str, Any]:
+    section = {**dataclasses.asdict(plan), "allowed_origins": list(plan.allowed_origins)}
+    return {key: value for key, value in section.items() if value is not None}
 
 
 def _server(server: ServerPlan, defaults: Limits) -> dict[str, Any]:

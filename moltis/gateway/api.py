@@ -1,0 +1,209 @@
+"""The protocols between the parts of the gateway, and what it asks of the daemon.
+
+Everything here is called on the event loop; what is not `async` answers at once and neither blocks nor raises, except
+where it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+from msgspec import Raw
+
+from moltis.gateway.messages import Answer, Ask, Tell
+from moltis.server.status import ServerStatus
+from moltis.session.caller import Caller
+from moltis.session.calls import OnReply
+from moltis.session.handshake import Agreed
+from moltis.session.listing import Item, Kind
+
+__all__ = [
+    "LOCAL",
+    "CallHandle",
+    "GatewayApi",
+    "HostApi",
+    "Known",
+    "Outlet",
+    "Principal",
+    "ServerPort",
+    "Upstream",
+    "World",
+]
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """On whose behalf something is asked. `name`: of the access token, empty where none is needed."""
+
+    name: str = ""
+    may_write: bool = True
+
+
+LOCAL = Principal()
+"""A process of the daemon's own user, by the control socket; or anyone, where no token is required."""
+
+
+class CallHandle(Protocol):
+    """A request on its way to a server."""
+
+    def cancel(self, reason: str = ...) -> None:
+        """Tell the server to give it up; its outcome is not delivered. Idempotent, harmless once it is answered."""
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What a server said of itself and listed when it was last ready. Lists are unfiltered, items byte for byte."""
+
+    agreed: Agreed
+    tools: tuple[Item, ...] = ()
+    resources: tuple[Item, ...] = ()
+    templates: tuple[Item, ...] = ()
+    prompts: tuple[Item, ...] = ()
+
+
+class Upstream(Protocol):
+    """A ready server, as `moltis.session.session.Session` is one."""
+
+    @property
+    def agreed(self) -> Agreed: ...
+
+    def items(self, kind: Kind) -> tuple[Item, ...]:
+        """Give what is listed, less the tools that are filtered out."""
+
+    def listed_all(self, kind: Kind) -> tuple[Item, ...]:
+        """Give what is listed, with the tools that are filtered out."""
+
+    def forward(
+        self,
+        method: str,
+        params: dict[str, Raw],
+        meta: dict[str, Raw],
+        on_reply: OnReply,
+        *,
+        caller: Caller,
+        name: str | None = None,
+        tool: str | None = None,
+    ) -> CallHandle:
+        """Pass a request on. `on_reply` gets the outcome, once, unless it is cancelled.
+
+        params: without `_meta`. Sent byte for byte.
+        meta: the host's own; for a server of MCP 2026-07-28 it must hold CLIENT_INFO and CAPABILITIES. The progress
+            token is replaced by the session's; members that the server's era does not have are left out.
+        name: what it is about (`params.name` or `params.uri`), where there is such a thing.
+        tool: the tool's own name, for `tools/call`.
+
+        Raises:
+            ServerNotReady: nothing was sent.
+            UsageError: the tool is filtered out.
+        """
+
+    def tell(self, method: str, params: bytes) -> None:
+        """Pass a notification on. `params`: a JSON object, or nothing."""
+
+    def watch_resources(self, uris: frozenset[str]) -> None:
+        """Have the server tell of updates of exactly these resources; what it tells goes to `World`'s listener."""
+
+    def want_log_level(self, level: str | None) -> None:
+        """Have the server log from this level on (legacy servers that log; others are told with each request)."""
+
+    def default_answer(self, method: str, params: bytes) -> bytes | None:
+        """Answer a question of the server for a host that cannot, if `elicitation = "defaults"` says so."""
+
+
+class ServerPort(Protocol):
+    """One supervised server, whatever its state."""
+
+    @property
+    def name(self) -> str: ...
+
+    def upstream(self) -> Upstream | None:
+        """Give what requests may be sent to; None unless it is `ready`."""
+
+    def state(self) -> str:
+        """Give its state, a word of the contract."""
+
+    def status(self) -> ServerStatus:
+        """Show it as anyone outside may see it."""
+
+    def known(self) -> Known | None:
+        """Give what is known of it: of the present session if it is ready, else of the last one."""
+
+    def allows(self, tool: str) -> bool:
+        """Whether `include_tools` and `exclude_tools` let a tool be listed and called."""
+
+    async def wait_settled(self) -> None:
+        """Wait while it is `starting` or `initializing`. The caller bounds the wait."""
+
+    def start_secs(self) -> float:
+        """Give its `startup_timeout_secs`."""
+
+
+class World(Protocol):
+    """What the gateway asks of the daemon."""
+
+    def ports(self) -> Sequence[ServerPort]:
+        """Give all servers, in the order of moltis.toml."""
+
+    def port(self, name: str) -> ServerPort:
+        """Give one server.
+
+        Raises:
+            UnknownServer: there is none of that name.
+        """
+
+    def start(self, work: Callable[[], object]) -> None:
+        """Run a coroutine function in a task of its own, as long as the daemon lives."""
+
+
+class Outlet(Protocol):
+    """The way back to the host for one request of it. Each message is one line, without its newline."""
+
+    def tell(self, message: bytes) -> bool:
+        """Send a notification, or a request of ours, ahead of the reply. False: it cannot be sent."""
+
+    def can_ask(self) -> bool:
+        """Whether a request of ours can be sent ahead of the reply."""
+
+    def reply(self, message: bytes, status: int = 200) -> None:
+        """Send the reply; once. `status`: of HTTP, where it is not on its way as a stream already."""
+
+
+class HostApi(Protocol):
+    """One host, as a front sees it. A host of MCP 2026-07-28 over HTTP lives as long as its request."""
+
+    def request(self, ask: Ask, outlet: Outlet) -> None:
+        """Take a request; its reply goes to `outlet`, now or later, unless it is dropped before."""
+
+    def notification(self, tell: Tell) -> None: ...
+
+    def answer(self, answer: Answer) -> None:
+        """Take the answer to a question that was put to the host; one that nobody waits for is ignored."""
+
+    def drop(self, id: bytes, reason: str) -> None:
+        """Give up a request that waits: the server is told, and no reply follows."""
+
+    def attached(self) -> None:
+        """There is a way again for what belongs to no request: what was kept is sent now."""
+
+    def close(self) -> None:
+        """It is gone: what it waits for is given up, what it was asked is refused. Idempotent."""
+
+
+class GatewayApi(Protocol):
+    """What the fronts ask for."""
+
+    def new_host(self, server: str | None, principal: Principal, unsolicited: Callable[[bytes], bool]) -> HostApi:
+        """Make a host that sees all servers, or one.
+
+        unsolicited: sends a message that belongs to no request (MCP, Streamable HTTP: the GET stream); False if there
+            is no way now.
+
+        Raises:
+            UnknownServer: there is no such server.
+        """
+
+    def knows(self, server: str) -> bool:
+        """Whether there is a server of that name."""
+
+
+Era = Literal["legacy", "modern"]

@@ -1,0 +1,222 @@
+"""What a host sends, by its envelope: parsed once, in one pass, and nothing below `params` and `_meta` is looked into.
+
+`parse` never raises. Members that are named twice are taken once, the last one, and are passed on once: nobody behind
+us can read something else than we did.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from moltis.session.envelope import json_string, one_line
+
+__all__ = [
+    "CAPABILITIES",
+    "CLIENT_INFO",
+    "LOG_LEVEL",
+    "PROTOCOL_VERSION",
+    "SERVER_INFO",
+    "SUBSCRIPTION_ID",
+    "Answer",
+    "Ask",
+    "Incoming",
+    "Tell",
+    "Unreadable",
+    "error",
+    "notification",
+    "parse",
+    "relayed_error",
+    "request",
+    "result",
+    "text_of",
+    "with_member",
+]
+
+PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
+CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
+CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"
+LOG_LEVEL: Final = "io.modelcontextprotocol/logLevel"
+SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
+SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
+"""Members of `_meta` (MCP 2026-07-28)."""
+
+MAX_ID_BYTES: Final = 1024
+
+NOTHING: Final = Raw()
+
+
+class Ask(msgspec.Struct, gc=False):
+    """A request.
+
+    id: JSON, a string or an integer, to be echoed as it is.
+    params: its members but `_meta`. meta: the members of `_meta`.
+    """
+
+    id: bytes
+    method: str
+    params: dict[str, Raw]
+    meta: dict[str, Raw]
+
+    @property
+    def is_modern(self) -> bool:
+        """Whether it speaks for itself (MCP 2026-07-28), rather than in a session that began with `initialize`."""
+        return PROTOCOL_VERSION in self.meta
+
+
+class Tell(msgspec.Struct, gc=False):
+    """A notification; `params` as in `Ask`, with `_meta` among them."""
+
+    method: str
+    params: dict[str, Raw]
+
+
+class Answer(msgspec.Struct, gc=False):
+    """An answer to a request of ours: exactly one of `result` and `error` is not None. `id`: JSON."""
+
+    id: bytes
+    result: bytes | None = None
+    error: bytes | None = None
+
+
+class Unreadable(msgspec.Struct, gc=False):
+    """None of these. `code`: of JSON-RPC 2.0 section 5.1; `id`: JSON, of the request if it can be told."""
+
+    code: int
+    reason: str
+    id: bytes = b"null"
+
+
+Incoming = Ask | Tell | Answer | Unreadable
+
+PARSE_ERROR: Final = -32700
+INVALID_REQUEST: Final = -32600
+INVALID_PARAMS: Final = -32602
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    jsonrpc: str = ""
+    id: Raw = NOTHING
+    method: str | None = None
+    params: Raw = NOTHING
+    result: Raw = NOTHING
+    error: Raw = NOTHING
+
+
+_ENVELOPE = msgspec.json.Decoder(_Envelope)
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+_TEXT = msgspec.json.Decoder(str)
+_MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
+
+
+def parse(message: bytes) -> Incoming:
+    """Read one message of a host. Never raises."""
+    try:
+        envelope = _ENVELOPE.decode(message)
+        if not message.isascii():
+            str(message, "utf-8")  # strings that are skipped over are not checked to be UTF-8
+    except _MALFORMED:
+        return _unreadable(message)
+    id = bytes(envelope.id)
+    if envelope.jsonrpc != "2.0":
+        return Unreadable(INVALID_REQUEST, 'not a JSON-RPC 2.0 message: "jsonrpc" must be "2.0"', _shown_id(id))
+    if envelope.method is None:
+        return _answer(envelope, id)
+    try:
+        params = _MEMBERS.decode(envelope.params) if envelope.params else {}
+    except _MALFORMED:
+        if not id:
+            return Unreadable(INVALID_REQUEST, "params must be an object")
+        return Unreadable(INVALID_PARAMS, "params must be an object", _shown_id(id))
+    if not id:
+        return Tell(envelope.method, params)
+    if not _is_id(id):
+        return Unreadable(INVALID_REQUEST, "the id of a request must be a string or an integer")
+    meta = params.pop("_meta", None)
+    if meta is None:
+        return Ask(id, envelope.method, params, {})
+    try:
+        return Ask(id, envelope.method, params, _MEMBERS.decode(meta))
+    except _MALFORMED:
+        return Unreadable(INVALID_PARAMS, "params._meta must be an object", id)
+
+
+def _answer(envelope: _Envelope, id: bytes) -> Incoming:
+    error, result = bytes(envelope.error), bytes(envelope.result)
+    if _is_id(id) and error and error != b"null":
+        return Answer(id, None, error)
+    if _is_id(id) and result:
+        return Answer(id, result, None)
+    return Unreadable(INVALID_REQUEST, "neither a request, nor a notification, nor an answer", _shown_id(id))
+
+
+def _is_id(id: bytes) -> bool:
+    return (id[:1] == b'"' or id.lstrip(b"-").isdigit()) and len(id) <= MAX_ID_BYTES
+
+
+def _shown_id(id: bytes) -> bytes:
+    return id if _is_id(id) else b"null"
+
+
+def _unreadable(message: bytes) -> Unreadable:
+    try:
+        found = msgspec.json.decode(message)
+        message.decode()
+    except _MALFORMED:
+        return Unreadable(PARSE_ERROR, "not JSON")
+    if isinstance(found, list):
+        return Unreadable(INVALID_REQUEST, "batches are not supported: send one message at a time")
+    return Unreadable(INVALID_REQUEST, "not a JSON-RPC 2.0 message")
+
+
+def text_of(members: dict[str, Raw], name: str) -> str | None:
+    """Give a member that is a string; None if there is none, or it is something else."""
+    raw = members.get(name)
+    if raw is None:
+        return None
+    try:
+        return _TEXT.decode(raw)
+    except _MALFORMED:
+        return None
+
+
+# --- what is sent to a host; each of these gives one line
+
+
+def result(id: bytes, result: bytes) -> bytes:
+    """Answer a request. `result`: JSON."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, one_line(result))
+
+
+def error(id: bytes, code: int, message: str, data: bytes = b"") -> bytes:
+    """Refuse a request. `data`: JSON, or nothing."""
+    more = b',"data":%b' % one_line(data) if data else b""
+    return b'{"jsonrpc":"2.0","id":%b,"error":{"code":%d,"message":%b%b}}' % (id, code, json_string(message), more)
+
+
+def relayed_error(id: bytes, error: bytes) -> bytes:
+    """Refuse a request with the error object that a server sent."""
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id, one_line(error))
+
+
+def notification(method: str, params: bytes = b"") -> bytes:
+    """Tell something. `params`: a JSON object, or nothing."""
+    if not params:
+        return b'{"jsonrpc":"2.0","method":%b}' % json_string(method)
+    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (json_string(method), one_line(params))
+
+
+def request(id: int, method: str, params: bytes = b"") -> bytes:
+    """Ask something. `params`: a JSON object, or nothing."""
+    more = b',"params":%b' % one_line(params) if params else b""
+    return b'{"jsonrpc":"2.0","id":%d,"method":%b%b}' % (id, json_string(method), more)
+
+
+def with_member(result: bytes, name: bytes, value: bytes) -> bytes:
+    """Give a JSON object with one more member in front, unless it has a member of that name."""
+    rest = result.lstrip(b" \t\r\n")[1:].lstrip(b" \t\r\n")
+    if b'"%b"' % name in result[:200]:
+        return result
+    return b'{"%b":%b%b%b' % (name, value, b"" if rest[:1] == b"}" else b",", rest)
