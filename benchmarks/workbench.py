@@ -119,7 +119,7 @@ class Daemon:
     def __init__(self, servers: Mapping[str, Argv | str], mcp: Mapping[str, float] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="moltis-bench-"))
         self.socket = self.folder / "data" / "run" / "moltis.sock"
-        lines = ["[mcp]", *(f"{key} = {value}" for key, value in (mcp or {}).items())]
+        lines = ["[gateway]", 'listen = "127.0.0.1:0"', "[mcp]", *(f"{key} = {value}" for key, value in (mcp or {}).items())]
         for name, how in servers.items():
             lines.append(f"[mcp.servers.{name}]")
             if isinstance(how, str):

@@ -21,6 +21,7 @@ from moltis import __version__, logs
 from moltis.config.load import load
 from moltis.config.overrides import EnvOverrides
 from moltis.control.endpoint import DataDirLock, Endpoint, take_data_dir
+from moltis.daemon.descriptors import raise_limit
 from moltis.daemon.memory import keep_freed_blocks
 from moltis.daemon.watch import Watch
 from moltis.daemon.world import Daemon
@@ -57,11 +58,12 @@ def main(paths: Paths) -> int:
         sink = logs.configure(paths.log, plan.log_level, plan.log_max_bytes, plan.log_backups, scrubber)
         _say(f"moltis {__version__}: {len(loaded.plan.servers)} servers of {paths.config}, log {paths.log}")
         keep_freed_blocks()
+        of_servers = raise_limit()
         gc.freeze()  # what was imported stays: no collection need look at it again
         try:
             anyio.run(
                 _run,
-                lambda: Daemon(paths, loaded, overrides, scrubber, sink),
+                lambda: Daemon(paths, loaded, overrides, scrubber, sink, max_descriptors=of_servers),
                 paths,
                 lock,
                 backend="asyncio",

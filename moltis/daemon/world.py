@@ -78,11 +78,18 @@ class Daemon:
     """The running daemon; fits `control.api.DaemonApi`. All methods are called on the event loop."""
 
     def __init__(
-        self, paths: Paths, loaded: Loaded, overrides: EnvOverrides, scrubber: Scrubber, sink: logs.LogSink
+        self,
+        paths: Paths,
+        loaded: Loaded,
+        overrides: EnvOverrides,
+        scrubber: Scrubber,
+        sink: logs.LogSink,
+        *,
+        max_descriptors: int | None = None,
     ) -> None:
         self.events = Hub()
         self.ending = anyio.Event()
-        self.warden = Warden()
+        self.warden = Warden(max_descriptors=max_descriptors)
         self.notifier = Notifier()
         self._paths = paths
         self._loaded = loaded

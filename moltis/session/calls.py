@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import msgspec
 
 from moltis.errors import MoltisError
+from moltis.session.caller import Caller
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
@@ -45,21 +46,37 @@ class Call:
     idle_secs: how long it may go without reply or progress.
     due: when that time is up, at most `last`, which no progress moves.
     cancellable: MCP forbids to cancel `initialize` and `server/discover`.
+    caller: who waits behind it; None for what the session asks for itself.
+    questions: how many of the server's questions somebody is thinking about on its behalf. Its idle time stands still
+        while there are any.
     """
 
-    __slots__ = ("began", "cancellable", "due", "id", "idle_secs", "last", "method", "on_reply", "sent_at", "tool")
+    __slots__ = (
+        "began",
+        "caller",
+        "cancellable",
+        "due",
+        "id",
+        "idle_secs",
+        "last",
+        "method",
+        "on_reply",
+        "questions",
+        "sent_at",
+        "tool",
+    )
 
     def __init__(
         self,
         id: int,
         method: str,
         on_reply: OnReply,
-        *,
         now: float,
         began: float = 0.0,
         idle_secs: float = math.inf,
         max_secs: float = math.inf,
         tool: str | None = None,
+        caller: Caller | None = None,
         cancellable: bool = True,
     ) -> None:
         self.id = id
@@ -68,10 +85,28 @@ class Call:
         self.sent_at = now
         self.began = began
         self.idle_secs = idle_secs
-        self.last = now + max_secs
-        self.due = min(now + idle_secs, self.last)
+        self.last = last = now + max_secs
+        due = now + idle_secs
+        self.due = due if due < last else last
         self.tool = tool
+        self.caller = caller
         self.cancellable = cancellable
+        self.questions = 0
+
+    def heard_of(self, now: float) -> None:
+        """Note progress: its idle time starts anew, within its last instant."""
+        if not self.questions:
+            self.due = min(now + self.idle_secs, self.last)
+
+    def hold(self) -> None:
+        """Let its idle time stand still for one more question."""
+        self.questions += 1
+        self.due = self.last
+
+    def resume(self, now: float) -> None:
+        """Take note that a question is dealt with; after the last one its idle time starts anew."""
+        self.questions -= 1
+        self.heard_of(now)
 
 
 class Calls:
@@ -91,13 +126,13 @@ class Calls:
         """Remove and give the request of that id, if it still waits."""
         return None if id is None else self._by_id.pop(id, None)
 
-    def progress(self, id: int | None, now: float) -> bool:
-        """Note progress on a request and say whether it still waits: its time starts anew, within its last instant."""
-        call = None if id is None else self._by_id.get(id)
-        if call is None:
-            return False
-        call.due = min(now + call.idle_secs, call.last)
-        return True
+    def get(self, id: int | None) -> Call | None:
+        """Give the request of that id, if it still waits."""
+        return None if id is None else self._by_id.get(id)
+
+    def asked_for(self) -> list[Call]:
+        """Give the requests behind which somebody waits, in the order they were sent."""
+        return [call for call in self._by_id.values() if call.caller is not None]
 
     def take_due(self, now: float) -> list[Call]:
         """Remove and give the requests whose time is up."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import socket
 import struct
 import subprocess
@@ -44,9 +45,12 @@ class Warden:
 
     All methods are called on the event loop. Every other process that this program starts must be made known with
     `own_spawn` or `register_own`: an unknown child is taken for something a server left behind.
+
+    max_descriptors: the soft limit of the warden and of every process it starts; None: this process's own (Linux).
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, max_descriptors: int | None = None) -> None:
+        self._max_descriptors = max_descriptors
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
         self._decoder = protocol.Decoder()
@@ -95,11 +99,17 @@ class Warden:
         finally:
             theirs.close()
         self._strays.register_own(self._process.pid)
+        self._limit_descriptors(self._process.pid)
         self._over = anyio.Event()
         self._decoder = protocol.Decoder()
         self._link = Link(ours, self._heard, self._warden_died)
         self._ping()
         self._beat()
+
+    def _limit_descriptors(self, pid: int) -> None:
+        if self._max_descriptors is not None and sys.platform == "linux":
+            _soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (self._max_descriptors, hard))
 
     async def spawn(
         self,

@@ -168,7 +168,8 @@ class Daemon:
         return {"command": argv[0], "args": list(argv[1:]), "env": env, **keys}
 
     def write(self, servers: Mapping[str, Mapping[str, Any]], **sections: Any) -> None:
-        """Write moltis.toml: quick `[mcp]` values, `sections` over them, and the servers."""
+        """Write moltis.toml: quick `[mcp]` values, no gateway, `sections` over them, and the servers."""
+        sections.setdefault("gateway", {"enabled": False})
         mcp = {**QUICK, **sections.pop("mcp", {}), "servers": dict(servers)}
         text = tomli_w.dumps({**sections, "mcp": mcp})
         fresh = self.config.with_suffix(".new")

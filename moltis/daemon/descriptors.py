@@ -1,0 +1,26 @@
+"""How many descriptors the daemon may have, and its servers.
+
+Two hundred hosts with a stream each, and fifty servers, need more than the 1024 that a shell gives by default; a
+program that uses select(2) must not be given more than that, so a server gets what the daemon was started with
+(systemd.exec(5), LimitNOFILE).
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+from typing import Final
+
+ENOUGH: Final = 65_536
+
+
+def raise_limit() -> int | None:
+    """Raise this process's soft limit as far as it may, and give what it was; None where it was left alone."""
+    if sys.platform != "linux":  # where a limit cannot be set back for a child, it is not touched
+        return None
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = ENOUGH if hard == resource.RLIM_INFINITY else min(hard, ENOUGH)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return None
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return soft
