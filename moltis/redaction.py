@@ -170,6 +170,8 @@ class Scrubber:
     """Replaces every known secret in a text by `[REDACTED]`, whether raw, URL-encoded, base64 or JSON-escaped."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self.generation = 0
+        """Counts the changes of what it knows."""
         self._forms_of: dict[str, tuple[str, ...]] = {}
         self._forms: tuple[str, ...] = ()
         self._by_head: dict[str, list[str]] = {}
@@ -177,6 +179,7 @@ class Scrubber:
 
     def update(self, secrets: Iterable[str]) -> None:
         """Forget the old secrets and know these; holders of this object see them from the next text on."""
+        self.generation += 1
         before = self._forms_of  # tokens come and go by the minute, and to write one in every form takes a while
         self._forms_of = {
             secret: before.get(secret) or tuple({form for form in _forms(secret) if len(form) >= SHORTEST_SECRET})

@@ -53,7 +53,7 @@ from moltis.transport.stdio import StdioTransport
 log = logs.get("moltis.daemon")
 lifecycle_log = logs.get("moltis.mcp.lifecycle")
 stderr_log = logs.get("moltis.mcp.stderr")
-call_log = logs.get("moltis.mcp.call")
+log_call = logs.repeated("moltis.mcp.call", "tool_called", ("server", "tool", "outcome"), "duration_ms")
 garbage_log = logs.get("moltis.mcp.garbage")
 config_log = logs.get("moltis.config")
 oauth_log = logs.get("moltis.oauth")
@@ -61,6 +61,9 @@ oauth_log = logs.get("moltis.oauth")
 MAX_LEARNT_SECRETS = 16
 """Of one server: what came up since the start (tokens, codes) and is kept out of what servers print. The oldest go
 first; a login has at most a handful in use, and names each anew when it begins to use it."""
+
+MAX_TOOL_CHARS = 256
+"""Of a tool's name in the log: a host can call any name."""
 
 TRIED = " tried"
 """Whose secrets those of `mcp.test` are; no server has such a name."""
@@ -387,4 +390,4 @@ _UNWELL = frozenset({State.BACKOFF, State.COOLDOWN, State.INVALID})
 
 
 def _log_call(server: str, tool: str, duration_ms: float, outcome: str) -> None:
-    call_log.info("tool_called", server=server, tool=tool, duration_ms=round(duration_ms, 3), outcome=outcome)
+    log_call((server, tool[:MAX_TOOL_CHARS], outcome), duration_ms)

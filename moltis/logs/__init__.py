@@ -19,10 +19,11 @@ from typing import Any
 import structlog
 
 from moltis.logs.record import Record, Scrubber, make_record
+from moltis.logs.shaped import Shaped
 from moltis.logs.sink import LogSink
 from moltis.logtail import LEVELS, level_name
 
-__all__ = ["LogSink", "Logger", "close", "configure", "get", "reconfigure"]
+__all__ = ["LogSink", "Logger", "close", "configure", "get", "reconfigure", "repeated"]
 
 MAX_EARLY_RECORDS = 1000
 """Kept while there is no sink: a start has tens of them."""
@@ -126,6 +127,26 @@ class Logger(structlog.BoundLoggerBase):
 def get(target: str) -> Logger:
     """Give the logger of a target such as `moltis.mcp.lifecycle`; any time, from any thread."""
     return Logger(_outlet, _PROCESSORS, {"_target": target})
+
+
+def repeated(
+    target: str, message: str, names: tuple[str, ...], number: str
+) -> Callable[[tuple[str, ...], float], None]:
+    """Give what logs one fact at level info, cheaply: called with the fields' values and a number.
+
+    names: of the fields, whose values are short texts; number: the name of the field that differs each time.
+    """
+    shaped = Shaped("INFO", target, message, names, number)
+    logger = get(target)
+
+    def log(values: tuple[str, ...], value: float) -> None:
+        sink = _outlet.sink
+        if sink is None:
+            logger.info(message, **dict(zip(names, values, strict=True)), **{number: value})
+        elif LEVELS["info"] >= sink.level:
+            shaped.put(sink, values, value)
+
+    return log
 
 
 class _FromStandardLibrary(logging.Handler):

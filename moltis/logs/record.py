@@ -31,6 +31,10 @@ Record = dict[str, Any]
 class Scrubber(Protocol):
     """Replaces every known secret in a value, however deep."""
 
+    @property
+    def generation(self) -> int:
+        """Tell which secrets it knows: another number after each change."""
+
     def value(self, obj: Any, /) -> Any: ...
 
 

@@ -59,7 +59,7 @@ class LogSink:
         complain: Callable[[str], None] | None = None,
     ) -> None:
         self.level = level_number(level)
-        self._scrubber = scrubber
+        self.scrubber = scrubber
         self._complain = complain or note_on_stderr
         self.listener: Callable[[bytes], None] | None = None
         """Told each line, scrubbed, on the thread that logged it; it must neither block, nor raise, nor log."""
@@ -82,9 +82,14 @@ class LogSink:
         """Records dropped that the log does not tell of yet."""
         return self._dropped
 
+    @property
+    def scrubber_generation(self) -> int:
+        """Tell which secrets the scrubber knows: another number after each change."""
+        return 0 if self.scrubber is None else self.scrubber.generation
+
     def accept(self, record: Record) -> None:
         """Scrub a record of `make_record` and put its line."""
-        line = finish(record, self._scrubber)
+        line = finish(record, self.scrubber)
         self.put(line)
         if self.listener is not None:
             self.listener(line)
