@@ -35,6 +35,14 @@ class Paths:
         return self.data_dir / "env.toml"
 
     @property
+    def access_tokens(self) -> Path:
+        return self.data_dir / "tokens.toml"
+
+    @property
+    def known_dir(self) -> Path:
+        return self.data_dir / "known"
+
+    @property
     def lock(self) -> Path:
         return self.data_dir / "run" / "moltis.pid"
 

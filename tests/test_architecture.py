@@ -108,7 +108,10 @@ IMPURE = {
 ONLY_IN = {
     "asyncio": {"moltis.transport.wire": "callbacks on pipes and sockets have no anyio form"},
     "pydantic": {"moltis.config": "moltis.toml is checked with it; wire types are msgspec"},
-    "tomli_w": {"moltis.config.overrides": "writes the one TOML file that is ours alone"},
+    "tomli_w": {
+        "moltis.config.overrides": "writes env.toml, which is ours alone",
+        "moltis.gateway.tokens": "and so is tokens.toml",
+    },
     "structlog": {"moltis.logs": "the one sink"},
     "click": {"moltis.cli": "the command line"},
     "httpx2": {"moltis.http": "the one HTTP stack", "moltis.transport.remote": "its connections are made of it"},

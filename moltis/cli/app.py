@@ -34,6 +34,7 @@ COMMANDS = {
     "mcp": ("moltis.cli.mcp:group", "List, call, add, change, start and stop servers."),
     "config": ("moltis.cli.config:group", "Check and show the configuration."),
     "env": ("moltis.cli.env:group", "Keep values for placeholders, out of moltis.toml."),
+    "token": ("moltis.cli.token:group", "Make, list and revoke access tokens of the endpoint."),
     "rpc": ("moltis.cli.rpc:rpc", "Call any method of the control socket."),
     "completion": ("moltis.cli.completion:completion", "Print a shell completion script."),
 }

@@ -94,6 +94,8 @@ def _show_all(daemon: Mapping[str, Any], servers: Sequence[Mapping[str, Any]], a
         screen.data_json({"running": True, "daemon": daemon, "servers": servers})
     else:
         screen.data(headline(daemon, servers))
+        for line in gateway_lines(daemon):
+            screen.data(line)
         if servers:
             screen.data()
             show_table(servers)
@@ -112,6 +114,15 @@ def headline(daemon: Mapping[str, Any], servers: Sequence[Mapping[str, Any]]) ->
         phrases.counted(servers),
     )
     return screen.printable(" - ".join(parts))
+
+
+def gateway_lines(daemon: Mapping[str, Any]) -> list[str]:
+    """Say where hosts are served, or why they are not; nothing where the gateway is switched off."""
+    if daemon.get("gateway_url"):
+        return [screen.printable(f"hosts: {daemon['gateway_url']}, or `moltis connect`")]
+    if daemon.get("gateway_problem"):
+        return [screen.printable(f"hosts: only `moltis connect`; {daemon['gateway_problem']}")]
+    return []
 
 
 def short_path(path: str) -> str:

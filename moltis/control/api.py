@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import msgspec
 
 from moltis.control.events import Hub
+from moltis.gateway.api import GatewayApi
+from moltis.gateway.tokens import Created, Scope, TokenInfo
 from moltis.server.status import HistoryEntry, ServerStatus
 from moltis.session.calls import OnReply
 from moltis.session.listing import Item, Kind
@@ -84,6 +86,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str
     socket_path: str
     gateway_url: str | None
+    gateway_problem: str | None
+    """Why hosts are not served over HTTP, and what mends that."""
     servers: dict[str, int]
     """`total`, and a count by state."""
 
@@ -126,6 +130,9 @@ class DaemonApi(Protocol):
 
     def shutdown(self) -> None:
         """Begin to end, once the reply to whoever asked is on its way."""
+
+    def gateway(self) -> GatewayApi | None:
+        """Give what MCP hosts are served by; None when there is none."""
 
     def servers(self) -> Sequence[ServerApi]:
         """Give all servers, in file order."""
@@ -195,6 +202,15 @@ class DaemonApi(Protocol):
 
     async def unset_env(self, name: str) -> bool:
         """Forget a value; False when there was none."""
+
+    async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
+        """Make an access token; None: it never expires. Raises UsageError and ConfigError."""
+
+    def tokens(self) -> list[TokenInfo]:
+        """Give all access tokens, without their values. Raises ConfigError."""
+
+    async def revoke_token(self, name: str) -> None:
+        """Forget an access token, and end what it let in. Raises UsageError and ConfigError."""
 
     async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
         """Give the last records of logs.jsonl that match, oldest first, as they stand there.

@@ -1,7 +1,8 @@
 """One client's connection: lines in, replies and events out, and how much of the daemon it may take.
 
 Knows nothing of other clients. The one rule: every request is answered once, a batch in one line (JSON-RPC 2.0 section
-6), and what a client asked for ends when the client does.
+6), and what a client asked for ends when the client does. A method may hand the connection over to a guest
+(`mcp.connect`): once that is answered, all that comes and goes is the guest's, and so are the limits.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from moltis import logs
 from moltis.control import jsonrpc
 from moltis.control.api import CallHandle, DaemonApi
 from moltis.control.events import Subscription
-from moltis.control.registry import Registry
+from moltis.control.exchange import Exchange
+from moltis.control.registry import Guest, Registry
+from moltis.errors import MoltisError, UsageError
 from moltis.transport.frames import JOIN_BYTES, Framer
 from moltis.transport.wire import PeerConn, call_later
 
@@ -54,6 +57,7 @@ class Conversation:
 
     start: does work in a task of its own.
     active, over: tell the listener that this client did something, and that it is gone.
+    may_hand_over: whether there is room for one more guest.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Conversation:
         start: Callable[[Callable[[], Awaitable[None]]], CallHandle],
         active: Callable[[Conversation], None],
         over: Callable[[Conversation], None],
+        may_hand_over: Callable[[], bool],
     ) -> None:
         self.last_turn = 0
         self.subscriptions: dict[str, Subscription] = {}
@@ -76,6 +81,8 @@ class Conversation:
         self._limits = limits
         self._tell_active = active
         self._tell_over = over
+        self._may_hand_over = may_hand_over
+        self._guest: Guest | None = None
         self._framer = Framer(limits.line_bytes)
         self._lines: deque[bytes] = deque()
         self._queued_bytes = 0
@@ -96,9 +103,14 @@ class Conversation:
         return self._conn.peer_pid
 
     @property
+    def is_handed_over(self) -> bool:
+        """Whether it is a guest's, and so is never closed for being idle."""
+        return self._guest is not None
+
+    @property
     def is_busy(self) -> bool:
         """Whether it waits for an answer."""
-        return bool(self._in_flight or self._lines)
+        return bool(self._in_flight or self._lines or self._guest)
 
     @property
     def rank(self) -> int:
@@ -110,12 +122,14 @@ class Conversation:
     @property
     def partial_bytes(self) -> int:
         """What is held of a line that is not whole."""
-        return self._framer.pending_bytes
+        return self._framer.pending_bytes if self._guest is None else self._guest.partial_bytes
 
     def sweep(self, now: float) -> None:
         """Drop the client if it has stopped reading, stopped in the middle of a line, or gone."""
         self._was_swept = True
-        if self._conn.stuck_secs > self._limits.stuck_secs or self._is_flooded(now):
+        if self._guest is not None:
+            self._guest.sweep()
+        elif self._conn.stuck_secs > self._limits.stuck_secs or self._is_flooded(now):
             log.warning("control_client_dropped", pid=self.peer_pid, reason="slow_reader", buffered=self._conn.buffered)
             self.abort()
         elif self._is_stuck_in_a_line(now):
@@ -125,7 +139,8 @@ class Conversation:
 
     def refuse(self, why: str) -> None:
         """Say what is wrong with the client and close the connection."""
-        self._conn.write(jsonrpc.invalid_request(why) + b"\n")
+        if self._guest is None:
+            self._conn.write(jsonrpc.invalid_request(why) + b"\n")
         self._give_up()
         self._conn.close()
 
@@ -137,6 +152,10 @@ class Conversation:
     # --- what the wire tells
 
     def data_received(self, data: bytes) -> None:
+        if self._guest is not None:
+            self._guest.data_received(data)
+            self._tell_active(self)
+            return
         for line in self._framer.feed(data):
             self._lines.append(line)
             self._queued_bytes += len(line)
@@ -148,15 +167,19 @@ class Conversation:
             self._pump()
 
     def eof_received(self) -> None:
-        if self._conn.has_hung_up:
+        if self._guest is not None:
+            self._guest.eof_received()
+        elif self._conn.has_hung_up:
             self.abort()
-            return
-        self._half_closed = True
-        self.data_received(b"\n")  # what `printf '{...}' | nc -N` leaves without its newline is a line too
-        self._close_when_done()
+        else:
+            self._half_closed = True
+            self.data_received(b"\n")  # what `printf '{...}' | nc -N` leaves without its newline is a line too
+            self._close_when_done()
 
     def closed(self, exc: BaseException | None) -> None:
         self._give_up()
+        if self._guest is not None:
+            self._guest.closed(exc)
         self._tell_over(self)
 
     # --- events.Sink
@@ -177,6 +200,8 @@ class Conversation:
             line = self._lines.popleft()
             self._queued_bytes -= len(line)
             Exchange(self).begin(jsonrpc.parse(line), self._registry, self._daemon)
+            if self._guest is not None:
+                return
         else:
             self._pump_later()
         if self._queued_bytes > self._limits.queued_bytes or self._conn.buffered > self._limits.output_bytes_paused:
@@ -192,7 +217,7 @@ class Conversation:
 
     def _pump_now(self) -> None:
         self._pump_is_due = False
-        if not self._conn.is_closing:
+        if not self._conn.is_closing and self._guest is None:
             self._pump()
 
     def _is_full(self) -> bool:
@@ -241,6 +266,32 @@ class Conversation:
         for exchange in exchanges:
             exchange.cancel()
 
+    # --- handing over
+
+    def _admit(self, build: Callable[[PeerConn], Guest]) -> Guest:
+        if self._in_flight > 1 or self.subscriptions:
+            raise UsageError("a connection with other requests or subscriptions open cannot be handed over")
+        if not self._may_hand_over():
+            raise MoltisError("as many connections as can be are MCP hosts already", hint="end one of them")
+        return build(self._conn)
+
+    def _hand_over(self, guest: Guest) -> None:
+        """Give the connection to a guest, with all that came after the request that asked for it."""
+        rest = [line + b"\n" for line in self._lines] + self._framer.feed(b"\n")
+        self._lines.clear()
+        self._queued_bytes = 0
+        self._guest = guest
+        if self._conn.is_closing:
+            guest.closed(None)
+            return
+        self._conn.on_drain = guest.drained
+        guest.begin()
+        self._conn.resume_reading()
+        if rest:
+            guest.data_received(b"".join(rest))
+        if self._half_closed:
+            guest.eof_received()
+
     # --- slow clients
 
     def _is_flooded(self, now: float) -> bool:
@@ -258,73 +309,3 @@ class Conversation:
         if self._partial is None or self._partial[0] != self._lines_seen:
             self._partial = (self._lines_seen, now)
         return now - self._partial[1] >= self._limits.partial_line_secs
-
-
-class Exchange:
-    """One line and its answer: the `registry.Caller` of each request in it."""
-
-    __slots__ = ("_after", "_conversation", "_handles", "_is_batch", "_is_cancelled", "_left", "_replies", "_size")
-
-    def __init__(self, conversation: Conversation) -> None:
-        self._conversation = conversation
-        self._handles: list[CallHandle] = []
-        self._replies: list[bytes] = []
-        self._after: list[Callable[[], None]] = []
-        self._is_batch = False
-        self._is_cancelled = False
-        self._left = 0
-        self._size = 0
-
-    @property
-    def sink(self) -> Conversation:
-        return self._conversation
-
-    @property
-    def subscriptions(self) -> dict[str, Subscription]:
-        return self._conversation.subscriptions
-
-    def after_reply(self, callback: Callable[[], None]) -> None:
-        self._after.append(callback)
-
-    def start(self, work: Callable[[], Awaitable[None]]) -> CallHandle:
-        return self._conversation.start(work)
-
-    def begin(self, message: jsonrpc.Message, registry: Registry, daemon: DaemonApi) -> None:
-        """Answer a message, now or later."""
-        self._is_batch = isinstance(message, jsonrpc.Batch)
-        members = message.members if isinstance(message, jsonrpc.Batch) else (message,)
-        self._left = self._size = len(members)
-        self._conversation._began(self, self._size)
-        for member in members:
-            if isinstance(member, jsonrpc.Refused):
-                self._done(member.reply)
-                continue
-            handle = registry.dispatch(member, daemon, self, self._done if member.id is not None else self._noted)
-            if handle is not None and self._left:
-                self._handles.append(handle)
-            if self._is_cancelled:
-                self.cancel()
-                return
-
-    def cancel(self) -> None:
-        """Cancel what is not answered; no reply follows."""
-        self._is_cancelled = True
-        for handle in self._handles:
-            handle.cancel()
-
-    def _noted(self, _reply: bytes) -> None:
-        """A notification is not answered, not even with an error (section 4.1)."""
-        self._finish_one()
-
-    def _done(self, reply: bytes) -> None:
-        self._replies.append(reply)
-        self._finish_one()
-
-    def _finish_one(self) -> None:
-        self._left -= 1
-        if self._left or self._is_cancelled:
-            return
-        reply = self._replies[0] if self._replies else None
-        self._conversation._answered(self, self._size, jsonrpc.batch(self._replies) if self._is_batch else reply)
-        for callback in self._after:
-            callback()

@@ -33,6 +33,12 @@ MAX_CONNECTIONS: Final = 256
 MAX_PARTIAL_BYTES: Final = 32 * 1024 * 1024
 """Unfinished lines of all clients together; beyond it the one that holds most is closed."""
 
+MAX_PARTIAL_BYTES_HANDED_OVER: Final = 128 * 1024 * 1024
+"""The same for connections that were handed over, whose lines may be longer."""
+
+HANDED_OVER_SHARE: Final = 0.75
+"""Of all connections, so many may be handed over, for those are never closed to make room."""
+
 SPARE_DESCRIPTORS: Final = 16
 """Left for spawning a server and opening a file, however many clients there are."""
 
@@ -84,6 +90,11 @@ class Listener:
         """How many clients are connected."""
         return len(self._open)
 
+    @property
+    def handed_over(self) -> int:
+        """How many of them are MCP hosts."""
+        return sum(conversation.is_handed_over for conversation in self._open)
+
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; then every connection is closed and the socket's file removed.
 
@@ -118,7 +129,14 @@ class Listener:
             conn.write(jsonrpc.error(None, RpcCode.INTERNAL_ERROR, message, data) + b"\n")
             return None
         conversation = Conversation(
-            conn, self._registry, self._daemon, self._limits, start=self._start, active=self._active, over=self._over
+            conn,
+            self._registry,
+            self._daemon,
+            self._limits,
+            start=self._start,
+            active=self._active,
+            over=self._over,
+            may_hand_over=self._may_hand_over,
         )
         self._open[conversation] = None
         self._active(conversation)
@@ -147,9 +165,14 @@ class Listener:
         self._turn += 1
         conversation.last_turn = self._turn
         if conversation.partial_bytes > self._limits.partial_bytes_unwatched:
-            holders = sorted(self._open, key=lambda c: c.partial_bytes)
-            if sum(c.partial_bytes for c in holders) > MAX_PARTIAL_BYTES:
+            kind = conversation.is_handed_over
+            holders = sorted((c for c in self._open if c.is_handed_over == kind), key=lambda c: c.partial_bytes)
+            most = MAX_PARTIAL_BYTES_HANDED_OVER if kind else MAX_PARTIAL_BYTES
+            if sum(c.partial_bytes for c in holders) > most:
                 holders[-1].refuse("too many unfinished lines are held for all clients together")
+
+    def _may_hand_over(self) -> bool:
+        return self.handed_over < max(1, int(self._max * HANDED_OVER_SHARE))
 
     def _over(self, conversation: Conversation) -> None:
         self._open.pop(conversation, None)

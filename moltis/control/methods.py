@@ -10,13 +10,15 @@ from typing import Any, Final
 
 from msgspec import Raw
 
-from moltis.control import openrpc, reach
+from moltis.control import hosting, openrpc, reach
 from moltis.control.api import CallHandle, DaemonApi, DaemonStatus, Reloaded, SessionApi, Tried
 from moltis.control.events import MAX_SUBSCRIPTIONS
 from moltis.control.params import (
     AddServer,
     CallTool,
     CompleteLogin,
+    Connect,
+    CreateToken,
     GetPrompt,
     History,
     ListServers,
@@ -26,6 +28,7 @@ from moltis.control.params import (
     OkRemoved,
     OneName,
     OneServer,
+    OneToken,
     OneValue,
     PerhapsOneServer,
     ReadResource,
@@ -41,6 +44,7 @@ from moltis.control.params import (
 from moltis.control.reach import Relayed, runnable
 from moltis.control.registry import Caller, Nothing, Registry
 from moltis.errors import UsageError
+from moltis.gateway.tokens import Created, TokenInfo
 from moltis.names import did_you_mean, name_problem
 from moltis.server.status import HistoryEntry, ServerStatus
 from moltis.session.calls import OnReply
@@ -261,6 +265,28 @@ async def unset_env(params: OneName, daemon: DaemonApi) -> Ok:
     return Ok()
 
 
+# --- access tokens
+
+
+@METHODS.method("token.create")
+async def create_token(params: CreateToken, daemon: DaemonApi) -> Created:
+    """Make an access token for the HTTP endpoint; its value is given here and never again."""
+    return await daemon.create_token(params.name, params.scope, params.expires_days)
+
+
+@METHODS.method("token.list", exposes="list of `name scope created_at expires_at last_used_at`, never the values")
+def list_tokens(params: Nothing, daemon: DaemonApi) -> list[TokenInfo]:
+    """Show all access tokens, oldest first, expired ones among them."""
+    return daemon.tokens()
+
+
+@METHODS.method("token.revoke")
+async def revoke_token(params: OneToken, daemon: DaemonApi) -> Ok:
+    """Forget an access token; whoever has it is let in no more."""
+    await daemon.revoke_token(params.name)
+    return Ok()
+
+
 # --- logging in
 
 
@@ -286,6 +312,16 @@ async def complete_login(params: CompleteLogin, daemon: DaemonApi) -> OkName:
         params.callback_url, state=params.state, code=params.code, iss=params.iss, error=params.error
     )
     return OkName(name=name)
+
+
+# --- hosts
+
+
+@METHODS.method("mcp.connect", exposes="`ok`, and from then on MCP: this connection is a host's, as over stdio")
+def connect(params: Connect, daemon: DaemonApi, caller: Caller) -> Ok:
+    """Make this connection an MCP host's, of all servers or of one; what follows the answer is MCP, line by line."""
+    hosting.hand_over(params.server, daemon, caller)
+    return Ok()
 
 
 # --- what happens

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from moltis.config.keys import KEYS, LIMITS, Key
+from moltis.gateway.tokens import MAX_DAYS, Scope
 
 MIN_SECS: Final = 0.05
 MAX_SECS: Final = 24 * 3600.0
@@ -38,6 +39,12 @@ class PerhapsOneServer(Params, frozen=True):
     """One server, or all that are ready."""
 
     name: Name | None = None
+
+
+class Connect(Params, frozen=True):
+    """What an MCP host is to see."""
+
+    server: Annotated[str | None, Meta(description="one server as it is; all of them when left out")] = None
 
 
 class ListServers(Params, frozen=True):
@@ -106,6 +113,20 @@ class OneName(Params, frozen=True):
     """A placeholder."""
 
     name: Annotated[str, Meta(description="the placeholder's name")]
+
+
+class CreateToken(Params, frozen=True):
+    """A new access token."""
+
+    name: Annotated[str, Meta(description="what it is called: 1 to 64 of A-Z a-z 0-9 _ . -, unique")]
+    scope: Annotated[Scope, Meta(description="write includes read")]
+    expires_days: Annotated[float, Meta(gt=0, le=MAX_DAYS, description="from now; never when left out")] | None = None
+
+
+class OneToken(Params, frozen=True):
+    """An access token."""
+
+    name: Annotated[str, Meta(description="what it is called; never its value")]
 
 
 class Tail(Params, frozen=True):

@@ -24,7 +24,7 @@ from moltis.control.endpoint import DataDirLock, Endpoint, take_data_dir
 from moltis.daemon.descriptors import raise_limit
 from moltis.daemon.memory import keep_freed_blocks
 from moltis.daemon.watch import Watch
-from moltis.daemon.world import Daemon
+from moltis.daemon.world import Daemon, refuse_open_gateway
 from moltis.errors import ExitCode
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
@@ -53,6 +53,7 @@ def main(paths: Paths) -> int:
     try:
         overrides = EnvOverrides(paths.env_overrides)
         loaded = load(paths.config, overrides.values(), os.environ)
+        refuse_open_gateway(loaded)
         scrubber = Scrubber(loaded.plan.secrets)
         plan = loaded.plan.daemon
         sink = logs.configure(paths.log, plan.log_level, plan.log_max_bytes, plan.log_backups, scrubber)
@@ -91,6 +92,7 @@ async def _run(make: Callable[[], Daemon], paths: Paths, lock: DataDirLock) -> N
 
             listener = Listener(Endpoint(paths), lock, METHODS, daemon, max_connections=_connections_allowed(daemon))
             await tasks.start(listener.run)
+            await daemon.open_gateway()
             tasks.start_soon(daemon.notifier.run_watchdog)
             watch = Watch(paths.config, lambda: tasks.start_soon(daemon.reload_quietly, "the file changed"))
             daemon.notifier.ready(daemon.summary())
@@ -135,11 +137,13 @@ async def _end(daemon: Daemon, supervised: anyio.Event) -> None:
     """Stop all servers at once, within the longest of their stop deadlines and a second, whatever their number."""
     daemon.notifier.stopping("stopping")
     log.info("daemon_stopping", servers=daemon.summary())
+    daemon.refuse_requests()
     daemon.supervisor.shutdown()
     with anyio.move_on_after(daemon.stop_secs() + END_MARGIN_SECS):
         async with anyio.create_task_group() as closing:
             closing.start_soon(daemon.close_logins)
             await supervised.wait()
+        await daemon.close_gateway()
         return
     left = [actor.plan.name for actor in daemon.supervisor if actor.life is not None]
     if left:
@@ -147,6 +151,7 @@ async def _end(daemon: Daemon, supervised: anyio.Event) -> None:
     daemon.supervisor.shutdown(fast=True)
     with anyio.move_on_after(END_MARGIN_SECS):
         await supervised.wait()
+    await daemon.close_gateway()
 
 
 def _has_uvloop() -> bool:

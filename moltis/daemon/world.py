@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -33,7 +33,7 @@ from moltis.control.api import DaemonStatus, Reloaded, Tried
 from moltis.control.events import Hub
 from moltis.daemon.remotes import Auth, Remotes, Surroundings
 from moltis.daemon.servers import Server, try_once
-from moltis.errors import MoltisError, NotPermitted, UnknownServer
+from moltis.errors import ConfigError, MoltisError, NotPermitted, UnknownServer
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
@@ -45,10 +45,16 @@ from moltis.service import Notifier
 from moltis.session.facts import Events
 from moltis.session.handshake import EraMemory
 from moltis.session.hooks import Hooks
+from moltis.session.listing import Kind
 from moltis.session.session import Session
 from moltis.transport import Transport
 from moltis.transport.containment import Warden
 from moltis.transport.stdio import StdioTransport
+
+if TYPE_CHECKING:
+    from moltis.daemon.serving import Serving
+    from moltis.gateway.api import GatewayApi
+    from moltis.gateway.tokens import Created, Scope, TokenInfo
 
 log = logs.get("moltis.daemon")
 lifecycle_log = logs.get("moltis.mcp.lifecycle")
@@ -106,6 +112,8 @@ class Daemon:
         self._remotes = Remotes(
             Surroundings(paths, self.warden, scrubber.text, self._learn, self._login_moved, self._logged_in)
         )
+        self._serving: Serving | None = None
+        self._tasks: TaskGroup | None = None
         self._started_at = datetime.now(UTC)
         self._started = anyio.current_time()
         self.supervisor: Supervisor[Session] = Supervisor(
@@ -120,10 +128,41 @@ class Daemon:
 
     def start(self, tasks: TaskGroup) -> None:
         """Begin to supervise; the supervisor and the warden run already. `tasks` hosts what belongs to no server."""
+        self._tasks = tasks
         self._report(self._loaded.problems)
         self._remotes.start(tasks, self._loaded.plan)
         self.supervisor.apply(self._loaded.plan)
         log.info("daemon_started", version=__version__, pid=os.getpid(), servers=len(self.supervisor.names()))
+
+    async def open_gateway(self) -> None:
+        """Serve hosts, if `[gateway]` says so."""
+        plan = self._loaded.plan
+        if self._serving is not None or not plan.gateway.enabled or self.ending.is_set():
+            return
+        assert self._tasks is not None, "start() comes first"
+        from moltis.daemon.serving import Serving
+
+        self._serving = Serving(
+            self._paths,
+            plan,
+            self.supervisor,
+            self._tasks,
+            status=lambda name: self.server(name).status(),
+            statuses=lambda: [server.status() for server in self.servers()],
+            changed=lambda: self.notifier.status(self.summary()),
+        )
+        await self._serving.start()
+
+    async def close_gateway(self) -> None:
+        """Serve hosts no more; at most a moment."""
+        serving, self._serving = self._serving, None
+        if serving is not None:
+            await serving.aclose()
+
+    def refuse_requests(self) -> None:
+        """Take no more requests of hosts: the servers are about to be stopped."""
+        if self._serving is not None:
+            self._serving.begin_to_close()
 
     def shutdown(self) -> None:
         self.ending.set()
@@ -157,7 +196,8 @@ class Daemon:
             config_path=str(self._paths.config),
             data_dir=str(self._paths.data_dir),
             socket_path=str(self._paths.socket),
-            gateway_url=None,
+            gateway_url=self._serving.url if self._serving is not None else None,
+            gateway_problem=self._serving.problem if self._serving is not None else None,
             servers={"total": sum(counts.values())} | {str(state): counts.get(state, 0) for state in State},
         )
 
@@ -212,6 +252,24 @@ class Daemon:
     ) -> str:
         return await self._remotes.complete(callback_url, state=state, code=code, iss=iss, error=error)
 
+    def gateway(self) -> GatewayApi | None:
+        return self._serving.gateway if self._serving is not None else None
+
+    async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
+        return await anyio.to_thread.run_sync(self._open_serving().tokens.create, name, scope, expires_days)
+
+    def tokens(self) -> list[TokenInfo]:
+        return self._open_serving().tokens.tokens()
+
+    async def revoke_token(self, name: str) -> None:
+        await anyio.to_thread.run_sync(self._open_serving().tokens.revoke, name)
+
+    def _open_serving(self) -> Serving:
+        if self._serving is None:
+            told = "the gateway is switched off"
+            raise ConfigError(told, hint="set enabled = true in [gateway] of moltis.toml")
+        return self._serving
+
     def env_names(self) -> list[str]:
         return sorted(self._overrides.names())
 
@@ -257,6 +315,7 @@ class Daemon:
 
     async def _reload(self) -> Reloaded:
         loaded = await anyio.to_thread.run_sync(self._read)
+        refuse_open_gateway(loaded)
         known = set(self._loaded.problems)
         self._report([problem for problem in loaded.problems if problem not in known])
         self._loaded = loaded
@@ -265,6 +324,12 @@ class Daemon:
         self._scrubber.update(plan.secrets.union(*self._learnt.values()))
         self._remotes.apply(plan)
         change = self.supervisor.apply(plan)
+        if self._serving is not None and plan.gateway.enabled:
+            self._serving.apply(plan)
+        elif self._serving is not None:
+            await self.close_gateway()
+        else:
+            await self.open_gateway()
         daemon = plan.daemon
         logs.reconfigure(level=daemon.log_level, max_bytes=daemon.log_max_bytes, backups=daemon.log_backups)
         for name in change.removed:
@@ -331,6 +396,7 @@ class Daemon:
             ),
             on_fault=lambda fault: log.error("callback_failed", server=name, exc_info=fault),
             scrub=self._scrubber.text,
+            on_notification=self._notified,
         )
         return Session(
             name,
@@ -339,8 +405,18 @@ class Daemon:
             events,
             memory=memory,
             hooks=hooks,
-            on_lists_changed=lambda kinds: self.events.publish("lists", name, lists=sorted(kinds)),
+            on_lists_changed=partial(self._lists_changed, name),
+            relays=self._loaded.plan.gateway.enabled and not trial,
         )
+
+    def _lists_changed(self, name: str, kinds: frozenset[Kind]) -> None:
+        self.events.publish("lists", name, lists=sorted(kind.name.lower() for kind in kinds))
+        if self._serving is not None:
+            self._serving.lists_changed(name)
+
+    def _notified(self, name: str, method: str, params: bytes) -> None:
+        if self._serving is not None:
+            self._serving.gateway.notified(name, method, params)
 
     # --- logins
 
@@ -379,10 +455,22 @@ class Daemon:
             self.events.publish("state", name, **msgspec.to_builtins(entry))
         if self.notifier.enabled:
             self.notifier.status(self.summary())
+        if self._serving is not None:
+            self._serving.server_moved(self.supervisor.actor(name).plan, State(entry.to))
         if entry.to in _RESTING:
             self._remotes.rest(name)
         if entry.to == State.AWAITING_AUTH and self._remotes.auth(name).state == "authenticated":
             self._logged_in(name)  # the login was quicker than the end of the run that asked for it
+
+
+def refuse_open_gateway(loaded: Loaded) -> None:
+    """Refuse to run with an endpoint that anyone could use.
+
+    Raises:
+        ConfigError: the endpoint would need no token, and other machines can reach it.
+    """
+    if loaded.plan.gateway.problem is not None:
+        raise ConfigError(f"[gateway] require_token {loaded.plan.gateway.problem}", hint="moltis config check")
 
 
 _RESTING = frozenset(RESTING.values())

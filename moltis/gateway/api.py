@@ -6,8 +6,8 @@ where it says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Literal, Protocol
 
 import msgspec
 from msgspec import Raw
@@ -151,7 +151,7 @@ class World(Protocol):
             UnknownServer: there is none of that name.
         """
 
-    def start(self, work: Callable[[], object]) -> None:
+    def start(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Run a coroutine function in a task of its own, as long as the daemon lives."""
 
 
@@ -204,6 +204,9 @@ class GatewayApi(Protocol):
 
     def knows(self, server: str) -> bool:
         """Whether there is a server of that name."""
+
+    def tool(self, server: str | None, name: str) -> bytes | None:
+        """Give a tool as it is listed to a host that sees all servers, or one; None if it is not."""
 
 
 Era = Literal["legacy", "modern"]

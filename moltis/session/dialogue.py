@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import partial
 
 import anyio
 
-from moltis.errors import MoltisError, RequestTimeout, RpcCode, ServerNotReady
+from moltis.errors import MoltisError, RequestTimeout, ServerNotReady
 from moltis.session import envelope
+from moltis.session.caller import Caller
 from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply, Result
 from moltis.session.hooks import Counters, Hooks, RateLimit
+from moltis.session.unasked import MAX_ANSWERS_PER_SEC, Unasked
 from moltis.transport import ConnectionClosed, Outgoing
 
 MAX_IN_FLIGHT = 1024
 """Calls per server. A person's hosts have a few; a server with this many unanswered is not coming back."""
-
-MAX_ANSWERS_PER_SEC = 200
-"""To the server's own requests. One that asks more often gets no answer to the rest."""
 
 MAX_SAMPLES_PER_SEC = 5
 SAMPLE_CHARS = 200
@@ -72,7 +70,7 @@ class Dialogue:
 
     on_notification: method and params of what is not dealt with here.
     on_reply_seen: a reply of any kind arrived, even one that nobody waits for; called after its own callback.
-    on_request: gives the result of a request of the server, JSON, or None for one that is not answered here.
+    on_request: gives the result of a request of the server that no caller is to answer, JSON, or None to refuse it.
     """
 
     def __init__(
@@ -90,9 +88,8 @@ class Dialogue:
         """The protocol revision that was agreed on, or that is being tried."""
         self._server = server
         self._hooks = hooks
-        self._on_notification = on_notification
+        self._clock = hooks.clock
         self._on_reply_seen = on_reply_seen
-        self._on_request = on_request
         self._send: Send | None = None
         self._early: list[tuple[bytes, Outgoing]] = []
         self._closed: Callable[[], MoltisError] | None = None
@@ -101,8 +98,9 @@ class Dialogue:
         self._last_id = 0
         self._wake = anyio.Event()
         self._wake_at = math.inf
-        self._answers = RateLimit(MAX_ANSWERS_PER_SEC)
         self._samples = RateLimit(MAX_SAMPLES_PER_SEC)
+        self._unasked = Unasked(self, self._calls, on_notification, on_request)
+        self._questions = self._unasked.questions
 
     @property
     def broken(self) -> bool:
@@ -124,6 +122,7 @@ class Dialogue:
     def close(self, why: Callable[[], MoltisError]) -> None:
         """Fail every request in flight, and every later one, with an error of its own made by `why`."""
         self._closed = why
+        self._questions.close()
         for call in self._calls.take_all():
             self._finish(call, Failed(why()), "lost")
 
@@ -145,6 +144,7 @@ class Dialogue:
         max_secs: float = math.inf,
         tool: str | None = None,
         limited: bool = False,
+        caller: Caller | None = None,
         name: str | None = None,
         mirrored: tuple[tuple[str, str], ...] = (),
     ) -> CallHandle:
@@ -154,6 +154,7 @@ class Dialogue:
         idle_secs: how long without reply or progress; max_secs: how long at most.
         tool: what is called, for `Hooks.on_call`.
         limited: refuse when the server already has `MAX_IN_FLIGHT`.
+        caller: who waits behind it, and may be asked and told what the server has to ask and tell about it.
         name, mirrored: as in `transport.Outgoing`.
 
         Raises:
@@ -161,33 +162,70 @@ class Dialogue:
         """
         if self._closed is not None:
             raise self._closed()
-        if limited and len(self._calls) >= MAX_IN_FLIGHT:
+        if limited:
+            self.check_room()
+        return self.send(
+            id,
+            method,
+            envelope.request(id, method, params),
+            on_reply,
+            idle_secs,
+            max_secs,
+            tool,
+            caller,
+            name,
+            mirrored,
+        )
+
+    def send(
+        self,
+        id: int,
+        method: str,
+        message: bytes,
+        on_reply: OnReply,
+        idle_secs: float,
+        max_secs: float,
+        tool: str | None = None,
+        caller: Caller | None = None,
+        name: str | None = None,
+        mirrored: tuple[tuple[str, str], ...] = (),
+    ) -> CallHandle:
+        """Send a request that is built already; the rest as for `ask`."""
+        if self._closed is not None:
+            raise self._closed()
+        now = anyio.current_time()
+        call = Call(
+            id,
+            method,
+            on_reply,
+            now,
+            self._clock(),
+            idle_secs,
+            max_secs,
+            tool,
+            caller,
+            method not in UNCANCELLABLE,
+        )
+        self._calls.add(call)
+        if not self._write(message, Outgoing(id, method, name, self.version, mirrored, None, method in LASTING)):
+            self._calls.take(id)
+            raise self._unsendable()
+        self.due_by(call.due)
+        return CallHandle(self, call)
+
+    def check_room(self) -> None:
+        """Refuse a request when the server already has `MAX_IN_FLIGHT`.
+
+        Raises:
+            ServerNotReady: it has.
+        """
+        if len(self._calls) >= MAX_IN_FLIGHT:
             raise ServerNotReady(
                 f"server {self._server!r} already has {MAX_IN_FLIGHT} requests without a reply",
                 server=self._server,
                 state="ready",
                 hint=f"wait for some of them, or moltis mcp restart {self._server}",
             )
-        call = Call(
-            id,
-            method,
-            on_reply,
-            now=anyio.current_time(),
-            began=self._hooks.clock(),
-            idle_secs=idle_secs,
-            max_secs=max_secs,
-            tool=tool,
-            cancellable=method not in UNCANCELLABLE,
-        )
-        self._calls.add(call)
-        about = Outgoing(id, method, name, self.version, mirrored, may_last=method in LASTING)
-        if not self._write(envelope.request(id, method, params), about):
-            self._calls.take(id)
-            raise self._unsendable()
-        if call.due < self._wake_at:
-            self._wake_at = call.due
-            self._wake.set()
-        return CallHandle(self, call)
 
     async def request(self, method: str, params: bytes, *, idle_secs: float, max_secs: float, token: bool) -> Reply:
         """Send a request and wait for its outcome. Being cancelled cancels it upstream too.
@@ -224,6 +262,7 @@ class Dialogue:
         if self.forget(call):
             self._tell_cancelled(call, reason)
             self._report(call, "cancelled")
+            self._questions.given_up(call, anyio.current_time())
 
     def forget(self, call: Call) -> bool:
         """Wait no longer for a request, and say whether it was still waited for."""
@@ -241,10 +280,17 @@ class Dialogue:
             now = anyio.current_time()
             for call in self._calls.take_due(now):
                 self._expire(call, now)
+            self._questions.decide(now)
             self._wake = anyio.Event()
-            self._wake_at = self._calls.next_due()
+            self._wake_at = min(self._calls.next_due(), self._questions.next_due())
             with anyio.CancelScope(deadline=self._wake_at):
                 await self._wake.wait()
+
+    def due_by(self, instant: float) -> None:
+        """Have the deadlines looked at by then at the latest."""
+        if instant < self._wake_at:
+            self._wake_at = instant
+            self._wake.set()
 
     def _expire(self, call: Call, now: float) -> None:
         if now >= call.last:
@@ -256,7 +302,7 @@ class Dialogue:
         what = f"tool {call.tool!r}" if call.tool is not None else call.method
         self._tell_cancelled(call, f"no reply within {now - call.sent_at:g} s")
         error = RequestTimeout(f"{what} of server {self._server!r} {told}", server=self._server, hint=hint)
-        self._finish(call, Failed(error), "timeout")
+        self._finish(call, Failed(error), "timeout", given_up=True)
 
     def _tell_cancelled(self, call: Call, reason: str) -> None:
         if call.cancellable:
@@ -265,23 +311,25 @@ class Dialogue:
 
     # --- hearing
 
-    def receive(self, message: bytes) -> None:
-        """Take one message from the server."""
+    def receive(self, message: bytes, during: int | None = None) -> None:
+        """Take one message from the server; `during` as in `transport.Receiver`."""
         incoming = envelope.parse(message)
-        if type(incoming) is envelope.Batch:
+        if type(incoming) is envelope.Response:
+            self._replied(incoming)
+        elif type(incoming) is envelope.Batch:
             for one in incoming.messages:
-                self._take(one, message)
+                self._take(one, message, during)
         else:
-            self._take(incoming, message)  # type: ignore[arg-type]  # not a batch: see above
+            self._take(incoming, message, during)  # type: ignore[arg-type]  # not a batch: see above
 
-    def _take(self, incoming: envelope.Message, message: bytes) -> None:
+    def _take(self, incoming: envelope.Message, message: bytes, during: int | None) -> None:
         match incoming:
             case envelope.Response():
                 self._replied(incoming)
             case envelope.Notification(method, params):
-                self._notified(method, params)
+                self._unasked.notified(method, params, during)
             case envelope.Request(id, method, params):
-                self._asked(id, method, params)
+                self._unasked.asked(id, method, params, during)
             case envelope.Junk(reason):
                 self.counters.garbage += 1
                 self._sample(reason, message)
@@ -298,57 +346,40 @@ class Dialogue:
         call = self._calls.take(response.id)
         if call is None:
             self.counters.late_replies += 1
+            self._questions.answered_late(response.id)
         elif response.result is not None:
             self._finish(call, Result(response.result), "ok")
         else:
             self._finish(call, ErrorReply(response.error or b"{}"), "error")
-        self._guard(self._on_reply_seen)
-
-    def _notified(self, method: str, params: bytes) -> None:
-        if method == "notifications/progress":
-            self._calls.progress(envelope.progress_token(params), anyio.current_time())
-        else:
-            self._guard(partial(self._on_notification, method, params))
-
-    def _asked(self, id: bytes, method: str, params: bytes) -> None:
-        if not self._answers.admits(anyio.current_time()):
-            self.counters.unanswered_requests += 1
-            return
-        answer = b"{}" if method == "ping" else self._answer(method, params)
-        if answer is not None:
-            message = envelope.result(id, answer)
-        else:
-            self.counters.refused_requests += 1
-            message = envelope.error(id, RpcCode.METHOD_NOT_FOUND, "Method not found")
-        self._write(message, Outgoing(version=self.version))
-
-    def _answer(self, method: str, params: bytes) -> bytes | None:
         try:
-            return self._on_request(method, params)
+            self._on_reply_seen()
         except Exception as fault:
-            self._faulted(fault)
-            return None
+            self.faulted(fault)
 
     # --- ends
 
-    def _finish(self, call: Call, reply: Reply, outcome: str) -> None:
-        self._report(call, outcome)
-        self._guard(partial(call.on_reply, reply))
+    def _finish(self, call: Call, reply: Reply, outcome: str, *, given_up: bool = False) -> None:
+        if call.tool is not None:
+            self._report(call, outcome)
+        try:
+            call.on_reply(reply)
+        except Exception as fault:
+            self.faulted(fault)
+        if given_up:
+            self._questions.given_up(call, anyio.current_time())
+        elif self._questions.open:
+            self._questions.ended(call.id)
 
     def _report(self, call: Call, outcome: str) -> None:
         on_call = self._hooks.on_call
         if call.tool is not None and on_call is not None:
-            millis = (self._hooks.clock() - call.began) * 1000
-            self._guard(partial(on_call, self._server, call.tool, millis, outcome))
+            try:
+                on_call(self._server, call.tool, (self._clock() - call.began) * 1000, outcome)
+            except Exception as fault:
+                self.faulted(fault)
 
-    def _guard(self, callback: Callable[[], None]) -> None:
-        """Call back. A fault of the one called must not cost the connection, nor the others who wait on it."""
-        try:
-            callback()
-        except Exception as fault:
-            self._faulted(fault)
-
-    def _faulted(self, fault: Exception) -> None:
+    def faulted(self, fault: Exception) -> None:
+        """Take note that a callback raised: it must not cost the connection, nor the others who wait on it."""
         self.counters.callback_faults += 1
         if self._hooks.on_fault is not None:
             self._hooks.on_fault(fault)
@@ -357,7 +388,14 @@ class Dialogue:
         on_garbage = self._hooks.on_garbage
         if on_garbage is not None and self._samples.admits(anyio.current_time()):
             shown = self._hooks.scrub(message[:SCRUBBED_BYTES].decode("utf-8", "backslashreplace"))[:SAMPLE_CHARS]
-            self._guard(partial(on_garbage, reason, shown))
+            try:
+                on_garbage(reason, shown)
+            except Exception as fault:
+                self.faulted(fault)
+
+    def write(self, message: bytes) -> None:
+        """Answer a request of the server, if there is still someone to send it to."""
+        self._write(message, Outgoing(version=self.version))
 
     def _write(self, message: bytes, about: Outgoing) -> bool:
         if self._send is None:

@@ -203,6 +203,11 @@ def error(id: bytes, code: int, message: str) -> bytes:
     return b'{"jsonrpc":"2.0","id":%b,"error":{"code":%d,"message":%b}}' % (id, code, json_string(message))
 
 
+def refusal(id: bytes, error: bytes) -> bytes:
+    """Refuse a peer's request with a JSON-RPC error object, on one line."""
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id, error)
+
+
 def one_line(json: bytes) -> bytes:
     """Give well-formed JSON without line breaks: on stdio a newline ends the message (MCP, Transports).
 
@@ -298,6 +303,15 @@ def cancelled_id(params: bytes) -> int | None:
         return _our_id(_CANCELLED.decode(params).requestId)
     except _MALFORMED:
         return None
+
+
+def cancelled_key(params: bytes) -> bytes:
+    """Read the request id of `notifications/cancelled` as `Request.id` spells it; empty if there is none."""
+    try:
+        id = _CANCELLED.decode(params).requestId
+    except _MALFORMED:
+        return b""
+    return b"" if id is None else msgspec.json.encode(id)
 
 
 class ErrorObject(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ class Counters:
     late_replies: int = 0
     refused_requests: int = 0
     unanswered_requests: int = 0
+    unattributed: int = 0
     callback_faults: int = 0
     truncated_lists: int = 0
     failed_lists: int = 0
@@ -29,6 +30,8 @@ class Hooks:
 
     on_call: server, tool, duration in ms, outcome (`ok error timeout cancelled lost`) of each `tools/call`.
     on_garbage: a reason of ours, and at most 200 scrubbed characters of what the server sent; for the debug log only.
+    on_notification: server, method, params (JSON, or empty) of what the server says to all: what is about none of the
+        calls, and is not dealt with here.
     on_fault: a callback raised; a fault of this program.
     scrub: takes known secrets out of a text.
     clock: measures durations, in seconds. Deadlines go by the event loop's clock, which counts in whole milliseconds.
@@ -36,6 +39,7 @@ class Hooks:
 
     on_call: Callable[[str, str, float, str], None] | None = None
     on_garbage: Callable[[str, str], None] | None = None
+    on_notification: Callable[[str, str, bytes], None] | None = None
     on_fault: Callable[[Exception], None] | None = None
     scrub: Callable[[str], str] = str
     clock: Callable[[], float] = time.perf_counter

@@ -169,6 +169,8 @@ class ToolFilter:
 
     def allows(self, tool: str) -> bool:
         """Whether the tool may be listed and called. An empty `include` includes all."""
+        if not self.exclude and not self.include:
+            return True
         if any(fnmatchcase(tool, pattern) for pattern in self.exclude):
             return False
         return not self.include or any(fnmatchcase(tool, pattern) for pattern in self.include)

@@ -63,6 +63,10 @@ class Mirror:
     def __init__(self, root: _Place) -> None:
         self._root = root
 
+    def names(self) -> frozenset[str]:
+        """Give the names of all headers that a call may have, in lower case."""
+        return frozenset(_all_names(self._root))
+
     def headers(self, arguments: bytes | None) -> tuple[tuple[str, str], ...]:
         """Give the headers of a call with these arguments, a JSON object. What is absent, null or compound has none."""
         return () if arguments is None else tuple(_headers(self._root, arguments))
@@ -149,6 +153,12 @@ def _problem(path: list[str] | None, schema: dict[str, Any], seen: set[str]) -> 
         return f"has more than {MAX_HEADERS} of {KEY}"
     seen.add(name.lower())
     return None
+
+
+def _all_names(place: _Place) -> Iterator[str]:
+    yield from (name.lower() for name in place.names.values())
+    for inner in place.inner.values():
+        yield from _all_names(inner)
 
 
 def _headers(place: _Place, arguments: bytes | msgspec.Raw) -> Iterator[tuple[str, str]]:

@@ -14,11 +14,13 @@ from functools import partial
 from typing import Literal
 
 import anyio
+from msgspec import Raw
 
 from moltis import __version__
 from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError, ServerNotReady, UsageError
 from moltis.session import elicitation, envelope
+from moltis.session.caller import Caller
 from moltis.session.calls import Failed, OnReply, Reply
 from moltis.session.dialogue import CallHandle, Dialogue
 from moltis.session.facts import Events, Facts, lost
@@ -29,6 +31,8 @@ from moltis.session.listing import Item, Kind, ListError, ToolFilter, with_serve
 from moltis.session.lists import Lists
 from moltis.session.negotiation import HandshakeFailed, negotiate
 from moltis.session.offer import Headers, Offer
+from moltis.session.passing import Passing
+from moltis.session.questions import NOBODY
 from moltis.session.rounds import Ask, Rounds
 from moltis.transport import Connection, Ended, OpenFailed, Transport
 
@@ -80,6 +84,7 @@ class Session:
         self._connection: Connection | None = None
         self._opening = anyio.CancelScope()
         self._agreed: Agreed | None = None
+        self._passing: Passing | None = None
         self._state: Literal["starting", "initializing", "ready", "stopping", "over"] = "starting"
         self._handshake: Handshake | None = None
         self._ending: Literal["stop", "kill"] | None = None
@@ -173,6 +178,7 @@ class Session:
     def reconfigure(self, plan: ServerPlan) -> None:
         """Take new limits and filters; they hold for what comes next."""
         self._limits = plan.limits
+        self._idle_secs, self._most_secs = self._times(None)
         self._protocol = plan.protocol
         self._elicits = plan.elicitation == "defaults"
         self._remote = plan.transport != "stdio"
@@ -216,12 +222,7 @@ class Session:
             UsageError: the tool is filtered out.
         """
         self._check_ready()
-        if not self._filter.allows(tool):
-            raise UsageError(
-                f"tool {tool!r} of server {self.name!r} is switched off",
-                server=self.name,
-                hint="see include_tools and exclude_tools in moltis.toml",
-            )
+        self._check_allowed(tool)
         headers = self._tools().headers(tool, arguments) if self._remote else ()
 
         def ask(more: bytes, on_reply: OnReply) -> CallHandle:
@@ -287,14 +288,63 @@ class Session:
             max_secs=most,
             tool=tool,
             limited=True,
+            caller=NOBODY,
             name=name,
             mirrored=mirrored,
+        )
+
+    def forward(
+        self,
+        method: str,
+        params: dict[str, Raw],
+        meta: dict[str, Raw],
+        on_reply: OnReply,
+        *,
+        caller: Caller,
+        name: str | None = None,
+        tool: str | None = None,
+    ) -> CallHandle:
+        """Pass on a request of a host. `on_reply` gets the outcome, once, unless it is cancelled.
+
+        params: its members but `_meta`, sent byte for byte.
+        meta: the members of `_meta`, without those that the server's era does not have; the progress token is ours.
+        caller: hears of progress and log messages, and is asked the server's questions about it.
+        name: what it is about (`params.name`, `params.uri`), where there is such a thing.
+        tool: the tool's own name, for `tools/call`.
+
+        Raises:
+            ServerNotReady: nothing was sent.
+            UsageError: the tool is filtered out.
+        """
+        if self._state != "ready" or self._passing is None:
+            self._check_ready()
+            raise AssertionError("it is ready without having agreed on anything")
+        headers: Headers = ()
+        if tool is not None:
+            self._check_allowed(tool)
+            if self._remote:
+                arguments = params.get("arguments")
+                headers = self._tools().headers(tool, None if arguments is None else bytes(arguments))
+        dialogue = self._dialogue
+        dialogue.check_room()
+        id = dialogue.new_id()
+        message = self._passing.request(id, method, params, meta)
+        return dialogue.send(
+            id, method, message, on_reply, self._idle_secs, self._most_secs, tool, caller, name, headers
         )
 
     def _times(self, timeout_secs: float | None) -> tuple[float, float]:
         """Give idle and total seconds. Who asks for more than the cap has said how long it may take."""
         idle = self._limits.request_timeout_secs if timeout_secs is None else timeout_secs
         return idle, max(idle, self._limits.request_timeout_max_secs)
+
+    def _check_allowed(self, tool: str) -> None:
+        if not self._filter.allows(tool):
+            raise UsageError(
+                f"tool {tool!r} of server {self.name!r} is switched off",
+                server=self.name,
+                hint="see include_tools and exclude_tools in moltis.toml",
+            )
 
     def _check_ready(self) -> None:
         if self._state != "ready":
@@ -342,6 +392,7 @@ class Session:
         self._handshake = None
         if agreed.era == "modern":
             self._dialogue.meta = envelope.modern_meta(agreed.protocol_version, CLIENT_INFO, capabilities)
+        self._passing = Passing(agreed.protocol_version, CLIENT_INFO, modern=agreed.era == "modern")
         self._agreed = agreed
         return agreed
 

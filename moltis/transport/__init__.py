@@ -84,8 +84,13 @@ class Notices(Protocol):
         """Take note that messages may have been lost: what the server announces must be looked at anew."""
 
 
-Receiver = Callable[[bytes], None]
-"""Called with each message from the server, in order, on the event loop. It must not block and must not raise."""
+
+class Receiver(Protocol):
+    """Called with each message from the server, in order, on the event loop. It must not block and must not raise."""
+
+    def __call__(self, message: bytes, during: int | None = None, /) -> None:
+        """Take a message. `during`: the id of the request on whose HTTP answer it came; None where nothing tells."""
+
 
 StderrTail = Callable[[], tuple[str, ...]]
 

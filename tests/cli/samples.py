@@ -65,6 +65,7 @@ DAEMON: dict[str, Any] = {
     "data_dir": "/var/moltis",
     "socket_path": "/var/moltis/run/moltis.sock",
     "gateway_url": None,
+    "gateway_problem": None,
     "servers": {"total": 4},
 }
 

@@ -187,11 +187,17 @@ def keep(outcomes: Sequence[Outcome], folder: Path) -> None:
         (folder / f"{name}.txt").write_text(o.output)
 
 
-def write_into_readme(said: str) -> None:
-    begin, end = "<!-- conformance -->", "<!-- /conformance -->"
+def replace_in_readme(begin: str, end: str, said: str) -> None:
+    """Put `said`, with today's date, between two markers of README.md.
+
+    Raises:
+        SystemExit: the markers are not there.
+    """
     text = README.read_text(encoding="utf-8")
     before, _, rest = text.partition(begin)
-    after = rest.partition(end)[2]
+    _, closed, after = rest.partition(end)
+    if not closed:
+        raise SystemExit(f"README.md lacks {begin} and {end}")
     date = datetime.now(UTC).date().isoformat()
     README.write_text(f"{before}{begin}\n\nOn {date}:\n\n{said}\n\n{end}{after}", encoding="utf-8")
 
@@ -211,7 +217,7 @@ def main() -> int:
     said = f"{table(outcomes)}\n\n{summary(outcomes)}"
     print(said)
     if options.readme and not options.only:
-        write_into_readme(said)
+        replace_in_readme("<!-- conformance -->", "<!-- /conformance -->", said)
     for line in (broken := missing(outcomes)):
         print(f"not as promised: {line}", file=sys.stderr)
     return 1 if broken else 0

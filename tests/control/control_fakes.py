@@ -128,6 +128,7 @@ class FakeDaemon:
             data_dir="d",
             socket_path="s",
             gateway_url=None,
+            gateway_problem=None,
             servers={"total": len(self.all)},
         )
 

@@ -97,7 +97,7 @@ async def take_events(
 
 def _hand_on(message: bytes, connection: RemoteConnection, post: Post | None) -> bool:
     """Hand on one message, and say whether it is what `post` waited for."""
-    connection.receive(message)
+    connection.receive(message, None if post is None else post.about.id)
     if post is None or post.answered or post.about.id is None or not answers(message, post.about.id):
         return False
     post.answered = True

@@ -1,0 +1,84 @@
+"""What each server listed when it was last ready: kept in memory, and on disk for the next start.
+
+Written on a thread, one server after the other, and at most as often as the disk takes it; a server whose lists change
+all the time is written once for many changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from moltis import logs
+from moltis.config.plan import Plan, ServerPlan
+from moltis.errors import ConfigError
+from moltis.gateway.api import Known
+from moltis.gateway.known import KnownStore, mark
+
+log = logs.get("moltis.gateway")
+
+WRITE_GAP_SECS = 1.0
+
+
+class Memories:
+    """Of all servers. `current`: gives what a server lists now, None unless it is ready."""
+
+    def __init__(self, folder: Path, current: Callable[[str], Known | None]) -> None:
+        self._store = KnownStore(folder)
+        self._current = current
+        self._known: dict[str, tuple[str, Known]] = {}
+        self._dirty: dict[str, str] = {}
+        self._wake = anyio.Event()
+
+    async def load(self) -> None:
+        """Read what is on disk; what was learnt meanwhile is newer."""
+        loaded = await anyio.to_thread.run_sync(self._store.load_all)
+        self._known = {**loaded, **self._known}
+
+    def of(self, plan: ServerPlan) -> Known | None:
+        """Give what is known of a server, if its entry is the one that it was learnt under."""
+        found = self._known.get(plan.name)
+        return found[1] if found is not None and found[0] == mark(plan) else None
+
+    def learn(self, plan: ServerPlan) -> None:
+        """Take note that a server is ready, or lists something new."""
+        known = self._current(plan.name)
+        if known is None:
+            return
+        of_entry = mark(plan)
+        if self._known.get(plan.name) == (of_entry, known):
+            return
+        self._known[plan.name] = (of_entry, known)
+        self._dirty[plan.name] = of_entry
+        self._wake.set()
+
+    def retain(self, plan: Plan) -> None:
+        """Forget the servers that are not in the plan any more."""
+        names = {server.name for server in plan.servers}
+        for name in self._known.keys() - names:
+            del self._known[name]
+            self._dirty[name] = ""
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Write what is learnt, for as long as this runs."""
+        while True:
+            await self._wake.wait()
+            self._wake = anyio.Event()
+            while self._dirty:
+                name, of_entry = self._dirty.popitem()
+                known = self._known.get(name)
+                work = (
+                    partial(self._store.forget, name)
+                    if known is None
+                    else partial(self._store.save, name, of_entry, known[1])
+                )
+                try:
+                    await anyio.to_thread.run_sync(work)
+                except ConfigError as problem:
+                    log.warning("lists_not_kept", server=name, problem=problem.message)
+            await anyio.sleep(WRITE_GAP_SECS)

@@ -1,0 +1,191 @@
+"""The gateway of one daemon: put together, opened and closed as moltis.toml says.
+
+Imported only where `[gateway]` is enabled. uvicorn is imported when the address is bound already, on a thread, so that
+hosts wait in the backlog rather than for an import.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import anyio
+import anyio.to_thread
+from anyio.abc import TaskGroup
+
+from moltis import __version__, logs
+from moltis.config.listen import split_listen
+from moltis.config.plan import GatewayPlan, Plan, ServerPlan
+from moltis.daemon.memories import Memories
+from moltis.daemon.ports import Ports, known_of
+from moltis.errors import ConfigError, UnknownServer
+from moltis.gateway.api import Known
+from moltis.gateway.doors import Doors
+from moltis.gateway.gateway import Gateway, Settings
+from moltis.gateway.http.application import Application
+from moltis.gateway.http.listener import GatewayListener
+from moltis.gateway.http.settings import HttpSettings
+from moltis.gateway.metrics import Metrics
+from moltis.gateway.tokens import TokenStore
+from moltis.paths import Paths
+from moltis.server.lifecycle import State
+from moltis.server.status import ServerStatus
+from moltis.server.supervisor import Supervisor
+from moltis.session.session import Session
+
+log = logs.get("moltis.gateway")
+
+FLUSH_SECS = 0.2
+"""For the last replies on their way, when the daemon ends."""
+
+
+class Serving:
+    """Serves hosts, over HTTP and over the control socket, from `start` to `aclose`.
+
+    statuses: shows all servers. changed: told when the address is another one, or cannot be had.
+    """
+
+    def __init__(
+        self,
+        paths: Paths,
+        plan: Plan,
+        supervisor: Supervisor[Session],
+        tasks: TaskGroup,
+        *,
+        status: Callable[[str], ServerStatus],
+        statuses: Callable[[], Sequence[ServerStatus]],
+        changed: Callable[[], None],
+    ) -> None:
+        self._supervisor = supervisor
+        self._tasks = tasks
+        self._statuses = statuses
+        self._changed = changed
+        self._plan = plan.gateway
+        self._memories = Memories(paths.known_dir, self._current)
+        self._ports = Ports(supervisor, self._memories.of, status, tasks)
+        self._metrics = Metrics()
+        self._closing = False
+        self.tokens = TokenStore(paths.access_tokens)
+        self.gateway = Gateway(self._ports, _settings(plan.gateway), self._metrics.observe)
+        self._application = Application(
+            self.gateway,
+            Doors(),
+            self.tokens.verify,
+            _http_settings(plan),
+            ready=lambda: not self._closing,
+            metrics=self._render,
+        )
+        self._listener: GatewayListener | None = None
+        self._listening = anyio.CancelScope()
+
+    @property
+    def url(self) -> str | None:
+        """Where `/mcp` is; None while it is not served over HTTP."""
+        return self._listener.url if self._listener is not None else None
+
+    @property
+    def problem(self) -> str | None:
+        """Why it is not served over HTTP, and what mends that; None where nothing is wrong."""
+        return self._listener.problem if self._listener is not None else None
+
+    async def start(self) -> None:
+        """Begin: bind the address, if it can be had, and learn what was known."""
+        self._listen()
+        self._tasks.start_soon(self._load)
+        self._tasks.start_soon(self.tokens.run)
+
+    def apply(self, plan: Plan) -> None:
+        """Go on by another plan."""
+        before, self._plan = self._plan, plan.gateway
+        self.gateway.reconfigure(_settings(plan.gateway))
+        self._application.reconfigure(_http_settings(plan))
+        self._ports.retain()
+        self._memories.retain(plan)
+        self.gateway.servers_changed()
+        if before.listen != plan.gateway.listen:
+            self._tasks.start_soon(self._listen_elsewhere)
+
+    async def aclose(self) -> None:
+        """End what is still open; at most `FLUSH_SECS`."""
+        self._closing = True
+        self.gateway.close("moltis is stopping")
+        if self._listener is not None:
+            await self._listener.close(FLUSH_SECS)
+
+    def begin_to_close(self) -> None:
+        """Take no more requests; those under way may still be answered."""
+        self._closing = True
+        self.gateway.close("moltis is stopping")
+
+    # --- what the daemon tells
+
+    def server_moved(self, plan: ServerPlan, state: State) -> None:
+        if state is State.READY:
+            self._memories.learn(plan)
+            self.gateway.came_up(plan.name)
+        self.gateway.server_moved(plan.name)
+
+    def lists_changed(self, name: str) -> None:
+        plan = self._supervisor.plan.server(name)
+        if plan is not None:
+            self._memories.learn(plan)
+        self.gateway.lists_changed(name)
+
+    # --- parts
+
+    def _current(self, name: str) -> Known | None:
+        try:
+            session = self._supervisor.actor(name).ready_life
+        except UnknownServer:
+            return None
+        return None if session is None else known_of(session)
+
+    async def _load(self) -> None:
+        try:
+            await anyio.to_thread.run_sync(self.tokens.load)
+        except ConfigError as problem:
+            log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
+        await self._memories.load()
+        self.gateway.servers_changed()
+        await self._memories.run()
+
+    def _listen(self) -> None:
+        scope = self._listening = anyio.CancelScope()
+        listener = GatewayListener(self._application, self._plan.listen, on_change=self._address_changed)
+        self._listener = listener
+
+        async def run() -> None:
+            with scope:
+                await listener.run()
+
+        self._tasks.start_soon(run)
+
+    async def _listen_elsewhere(self) -> None:
+        if self._listener is not None:
+            await self._listener.close(FLUSH_SECS)
+        self._listening.cancel()
+        self._listen()
+
+    def _address_changed(self) -> None:
+        if self.url is not None:
+            log.info("gateway_listening", url=self.url)
+        elif self.problem is not None:
+            log.warning("gateway_not_listening", listen=self._plan.listen, problem=self.problem)
+        self._changed()
+
+    def _render(self) -> bytes:
+        return self._metrics.render(self._statuses(), self._application.sessions, self.gateway.in_flight, __version__)
+
+
+def _settings(plan: GatewayPlan) -> Settings:
+    return Settings(separator=plan.tool_separator)
+
+
+def _http_settings(plan: Plan) -> HttpSettings:
+    gateway = plan.gateway
+    return HttpSettings(
+        require_token=gateway.require_token,
+        allowed_origins=gateway.allowed_origins,
+        rate_limit_per_minute=gateway.rate_limit_per_minute,
+        max_body_bytes=plan.defaults.max_message_bytes,
+        listen_host=split_listen(gateway.listen)[0],
+    )

@@ -1,0 +1,84 @@
+"""What a host can be asked, by the capabilities that it declared (MCP, Client features).
+
+Pure. Servers are shared, so a server of the legacy era is told that everything can be asked; whether this host can
+answer just this question is decided here, when it comes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+__all__ = ["MAX_QUESTION_BYTES", "can_answer", "with_forms"]
+
+MAX_QUESTION_BYTES: Final = 4 * 1024 * 1024
+"""A sampling request holds a conversation, pictures included. What is longer is not put to a host."""
+
+_MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
+
+
+class _Declared(msgspec.Struct):
+    sampling: Any = None
+    elicitation: Any = None
+    roots: Any = None
+
+
+class _Elicitation(msgspec.Struct):
+    mode: Any = "form"
+
+
+class _Sampling(msgspec.Struct, rename="camel"):
+    tools: Raw | UnsetType = UNSET
+    tool_choice: Raw | UnsetType = UNSET
+
+
+_DECLARED = msgspec.json.Decoder(_Declared)
+_ELICITATION = msgspec.json.Decoder(_Elicitation)
+_SAMPLING = msgspec.json.Decoder(_Sampling)
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+
+
+def can_answer(capabilities: bytes, method: str, params: bytes) -> bool:
+    """Whether a host that declared these can be asked this. All but `method` is JSON; `params` may be empty."""
+    if len(params) > MAX_QUESTION_BYTES:
+        return False
+    try:
+        declared = _DECLARED.decode(capabilities or b"{}")
+        match method:
+            case "roots/list":
+                return declared.roots is not None
+            case "elicitation/create":
+                return _ELICITATION.decode(params).mode in _modes(declared.elicitation)
+            case "sampling/createMessage":
+                return _samples(declared.sampling, _SAMPLING.decode(params))
+            case _:
+                return False
+    except _MALFORMED:
+        return False
+
+
+def with_forms(capabilities: bytes) -> bytes | None:
+    """Declare forms for a host that declares no elicitation; None if it does, or what it declares is not an object."""
+    try:
+        if _DECLARED.decode(capabilities).elicitation is not None:
+            return None
+        members = _MEMBERS.decode(capabilities)
+    except _MALFORMED:
+        return None
+    return msgspec.json.encode({**members, "elicitation": Raw(b'{"form":{}}')})
+
+
+def _modes(elicitation: Any) -> frozenset[str]:
+    """Give the modes; naming none means forms (MCP 2025-11-25, Elicitation: it was so before there were modes)."""
+    if not isinstance(elicitation, dict):
+        return frozenset()
+    return frozenset(mode for mode in ("form", "url") if mode in elicitation) or frozenset({"form"})
+
+
+def _samples(declared: Any, wanted: _Sampling) -> bool:
+    """Whether it samples, and with tools if the question has some (MCP 2025-11-25, Sampling: `sampling.tools`)."""
+    if not isinstance(declared, dict):
+        return False
+    return "tools" in declared or (wanted.tools is UNSET and wanted.tool_choice is UNSET)

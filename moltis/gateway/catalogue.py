@@ -1,0 +1,274 @@
+"""What is listed: the lists of all servers as one, or of one server as they are, in pages that are ready to be sent.
+
+One rule: nothing is made twice. A page is bytes, made when it is first asked for and kept until a list changes; finding
+out what changed compares tuples that are mostly the same objects.
+
+Where names meet, the server that is first in order keeps its own: of tools and prompts the first of a name is listed
+alone, of resources and templates every further one under its alias (`naming`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import blake2b
+from typing import Final
+
+from moltis.errors import UsageError
+from moltis.gateway.owners import Owner, Owners
+from moltis.gateway.shelves import ADDRESSED_BY_NAME, Part, Shelf, make_part, without_clashes
+from moltis.session.envelope import json_string
+from moltis.session.listing import Kind
+
+__all__ = ["PAGE_BYTES", "Catalogue", "Owner", "Shelf", "instructions"]
+
+PAGE_BYTES: Final = 4 * 1024 * 1024
+
+MAX_REMEMBERED: Final = 4096
+MAX_REMEMBERED_CHARS: Final = 1024
+"""Names whose owner is looked up once. They are the hosts' words."""
+
+MAX_INSTRUCTIONS_BYTES: Final = 64 * 1024
+
+
+class Catalogue:
+    """The lists of some servers as one.
+
+    sep: between a server's name and its tool's or prompt's. None for the lists of a single server, which stay as they
+        are; then there is at most one shelf.
+    page_bytes: how long the items of a page may be; one is always on it.
+
+    Not thread-safe; nothing here blocks.
+    """
+
+    def __init__(self, sep: str | None = "__", page_bytes: int = PAGE_BYTES) -> None:
+        self._sep = sep
+        self._page_bytes = page_bytes
+        self._shelves: list[Shelf] = []
+        self._owners = Owners(())
+        self._parts: dict[tuple[Kind, str], Part] = {}
+        self._lists: dict[Kind, _List] = {}
+        self._remembered: dict[Kind, dict[str, Owner]] = {kind: {} for kind in Kind}
+
+    def update(self, shelves: Sequence[Shelf]) -> None:
+        """Take what there is now, in the order it is to be listed; to be called before asking, as often as one likes.
+
+        Pass the shelves of all servers, those that are not listed with `listed=False`: a name is only understood if its
+        server is known. Tuples that are the same objects as last time cost nothing; equal ones, a comparison.
+        """
+        before, self._shelves = self._shelves, list(shelves)
+        if before == self._shelves:
+            return
+        for kind in list(self._lists):
+            if _listed(before, kind) != _listed(self._shelves, kind):
+                del self._lists[kind]
+        present = {shelf.server for shelf in self._shelves}
+        self._parts = {key: part for key, part in self._parts.items() if key[1] in present}
+        self._owners = Owners(self._shelves)
+        for remembered in self._remembered.values():
+            remembered.clear()
+
+    def page(self, kind: Kind, cursor: str | None = None, first: bytes = b"") -> bytes:
+        """Give the result of a list request: a JSON object on one line, the same bytes object each time.
+
+        cursor: `nextCursor` of an earlier page; None or empty for the first. It stays good while the item before it or
+            the one behind it is listed.
+        first: members to begin with, as `b'"resultType":"complete",'`, with the comma behind. Meant for few constants:
+            pages are kept for each.
+
+        Raises:
+            UsageError: the cursor is not one of ours, or what it pointed to is gone (-32602).
+        """
+        return self._list(kind).page(cursor, first)
+
+    def digest(self, kind: Kind) -> bytes:
+        """Give 16 bytes that differ when what is listed does, by content or order."""
+        return self._list(kind).digest
+
+    def owner_of_tool(self, name: str) -> Owner | None:
+        """Say whose tool it is, listed or not; None if the name begins with no server's."""
+        return self._remembered[Kind.TOOLS].get(name) or self._find(Kind.TOOLS, name)
+
+    def owner_of_prompt(self, name: str) -> Owner | None:
+        """Say whose prompt it is, listed or not; None if the name begins with no server's."""
+        return self._remembered[Kind.PROMPTS].get(name) or self._find(Kind.PROMPTS, name)
+
+    def owner_of_resource(self, uri: str) -> Owner | None:
+        """Say who is to be asked for a resource, and by which URI; None if nobody can be told to have it.
+
+        Who lists it; else who has the most specific template that it may come from; else the only server whose URIs
+        have its scheme. `moltis://SERVER/...` is that server's whatever is listed. Of a single server, everything is.
+        """
+        return self._remembered[Kind.RESOURCES].get(uri) or self._find(Kind.RESOURCES, uri)
+
+    def owner_of_template(self, template: str) -> Owner | None:
+        """Say whose URI template it is (`completion/complete`), and how the server spells it; else as for a URI."""
+        return self._remembered[Kind.TEMPLATES].get(template) or self._find(Kind.TEMPLATES, template)
+
+    def _list(self, kind: Kind) -> _List:
+        found = self._lists.get(kind)
+        if found is None:
+            parts: Iterable[Part] = [self._part(kind, shelf) for shelf in self._shelves if shelf.listed]
+            if self._sep is not None:
+                parts = without_clashes(parts)
+            found = self._lists[kind] = _List(kind, [part for part in parts if part.raws], self._page_bytes)
+        return found
+
+    def _part(self, kind: Kind, shelf: Shelf) -> Part:
+        key = (kind, shelf.server)
+        items = shelf.items(kind)
+        part = self._parts.get(key)
+        if part is None or part.items != items:
+            part = self._parts[key] = make_part(kind, shelf.server, items, self._sep)
+        return part
+
+    def _find(self, kind: Kind, text: str) -> Owner | None:
+        if self._sep is None:
+            owner = self._owners.of_single(kind, text)
+        elif kind in ADDRESSED_BY_NAME:
+            owner = self._owners.of_name(kind, text, self._sep)
+        else:
+            owner = self._list(kind).owner(text) or self._owners.of_uri(text)
+        if owner is not None and len(text) <= MAX_REMEMBERED_CHARS:
+            remembered = self._remembered[kind]
+            if len(remembered) >= MAX_REMEMBERED:
+                remembered.clear()
+            remembered[text] = owner
+        return owner
+
+
+def _listed(shelves: Sequence[Shelf], kind: Kind) -> list[tuple[object, ...]]:
+    return [(shelf.server, shelf.items(kind)) for shelf in shelves if shelf.listed]
+
+
+@dataclass(eq=False)
+class _List:
+    """One list as it is shown."""
+
+    kind: Kind
+    parts: list[Part]
+    page_bytes: int
+    _pages: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> bytes:
+        return blake2b(b"".join(part.digest for part in self.parts), digest_size=16).digest()
+
+    @cached_property
+    def _raws(self) -> list[bytes]:
+        return [raw for part in self.parts for raw in part.raws]
+
+    @cached_property
+    def _shown(self) -> list[str]:
+        return [shown for part in self.parts for shown in part.shown]
+
+    def owner(self, shown: str) -> Owner | None:
+        for part in self.parts:
+            name = part.names.get(shown)
+            if name is not None:
+                return Owner(part.server, name)
+        return None
+
+    def page(self, cursor: str | None, first: bytes) -> bytes:
+        start = self._start(cursor) if cursor else 0
+        found = self._pages.get((start, first))
+        if found is None:
+            end = self._end(start)
+            more = b"" if end >= len(self._raws) else b',"nextCursor":%b' % json_string(self._cursor(end))
+            items = b",".join(self._raws[start:end])
+            found = b'{%b"%b":[%b]%b}' % (first, self.kind.member.encode(), items, more)
+            if start in self._starts and len(self._pages) < _MOST_FIRSTS * len(self._starts):
+                self._pages[start, first] = found
+        return found
+
+    @cached_property
+    def _starts(self) -> frozenset[int]:
+        """Where pages begin for whoever reads from the beginning: a cursor can be made to point anywhere."""
+        starts = [0]
+        while (end := self._end(starts[-1])) < len(self._raws):
+            starts.append(end)
+        return frozenset(starts)
+
+    def _end(self, start: int) -> int:
+        size = 0
+        for index in range(start, len(self._raws)):
+            size += len(self._raws[index]) + 1
+            if size > self.page_bytes and index > start:
+                return index
+        return len(self._raws)
+
+    def _cursor(self, at: int) -> str:
+        told = _CURSOR.pack(_KINDS.index(self.kind), at, _trace(self._shown[at - 1]), _trace(self._shown[at]))
+        return base64.urlsafe_b64encode(told).decode().rstrip("=")
+
+    def _start(self, cursor: str) -> int:
+        try:
+            told = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+            kind, at, behind, ahead = _CURSOR.unpack(told)
+        except (binascii.Error, ValueError, struct.error):
+            kind = -1
+        if not 0 <= kind < len(_KINDS) or _KINDS[kind] is not self.kind:
+            raise UsageError("the cursor is not one that this list was given with", hint="list again without a cursor")
+        shown = self._shown
+        if 0 < at < len(shown) and _trace(shown[at - 1]) == behind and _trace(shown[at]) == ahead:
+            return at
+        # The list has changed since. Of names that are there twice, the one that is nearest is meant.
+        traces = [_trace(name) for name in shown]
+        after = [index + 1 for index, trace in enumerate(traces) if trace == behind]
+        before = [index for index, trace in enumerate(traces) if trace == ahead]
+        if not after and not before:
+            raise UsageError("the list has changed too much for this cursor", hint="list again without a cursor")
+        return min(after or before, key=lambda index: abs(index - at))
+
+
+_KINDS: Final = tuple(Kind)
+_CURSOR: Final = struct.Struct(">BI8s8s")
+_MOST_FIRSTS: Final = 4
+
+
+def _trace(shown: str) -> bytes:
+    return blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+# --- instructions
+
+
+def instructions(parts: Iterable[tuple[str, str | None]], sep: str = "__") -> str:
+    """Join what servers say of how to use them, `(server, text)`, under their names; at most 64 KiB in UTF-8.
+
+    Where that is too little, the longest texts are cut, each to the same length, so that none pushes out another.
+    Empty if no server says anything.
+    """
+    said = [(server, text.strip()) for server, text in parts if text and text.strip()]
+    if not said:
+        return ""
+    intro = f"Several MCP servers behind one. The tools and prompts of each are named SERVER{sep}NAME."
+    heads = [f"\n\n# {server}\n\n" for server, _ in said]
+    room = MAX_INSTRUCTIONS_BYTES - len((intro + "".join(heads)).encode())
+    texts = [text.encode("utf-8", "replace") for _, text in said]
+    share = _fair_share([len(text) for text in texts], room)
+    return intro + "".join(head + _cut(text, share) for head, text in zip(heads, texts, strict=True))
+
+
+def _fair_share(lengths: Sequence[int], room: int) -> int:
+    """Give the length to which the longest are to be cut so that all have room."""
+    ordered = sorted(lengths)
+    for index, length in enumerate(ordered):
+        share = max(room, 0) // (len(ordered) - index)
+        if length > share:
+            return share
+        room -= length
+    return ordered[-1]
+
+
+def _cut(text: bytes, most: int) -> str:
+    if len(text) <= most:
+        return text.decode()
+    return text[: max(most - len(_CUT), 0)].decode("utf-8", "ignore") + _CUT.decode() if most >= len(_CUT) else ""
+
+
+_CUT: Final = b" [...]"

@@ -1,0 +1,222 @@
+"""The way back to a host: one body of JSON, or a stream of server-sent events (WHATWG HTML 9.2).
+
+Whoever has something to send only leaves it here and never waits; the task of the HTTP request takes it from here, at
+the pace of the one who reads. The one rule: what waits for a host that does not read is bounded, and then it is cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, Protocol
+
+from moltis.transport.wire.once import Once
+
+__all__ = ["CLOSING", "MAX_WAITING_BYTES", "PULSE_SECS", "Connection", "Exchange", "Flow", "Header", "Send", "respond"]
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+Header = tuple[bytes, bytes]
+
+MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
+"""Of one stream, ahead of the reply. One message is always taken, whatever its size."""
+PULSE_SECS: Final = 7.5
+PULSES_A_COMMENT: Final = 2
+"""A stream on which nothing was sent gets a comment, so that nobody on the way takes it for dead (9.2.7)."""
+
+COMMENT: Final = b": still here\n\n"
+JSON: Final = (b"content-type", b"application/json")
+EVENTS: Final = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+CLOSING: Final = (b"connection", b"close")
+
+
+class Connection(Protocol):
+    """The connection that a request came by."""
+
+    def watch(self, lost: Callable[[], None]) -> None:
+        """Call back once when it is lost; at once if it is lost already."""
+
+    def unwatch(self, lost: Callable[[], None]) -> None:
+        """Do not call back. Idempotent."""
+
+    def abort(self) -> None:
+        """Cut it off; what is queued is dropped, and it is lost."""
+
+
+async def respond(send: Send, status: int, headers: Iterable[Header], body: bytes = b"") -> None:
+    """Answer with a body of known length. `headers` without its length."""
+    await send(
+        {"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+class Flow:
+    """Messages on their way into a stream of events."""
+
+    __slots__ = ("_connection", "_ended", "_frames", "_gone", "_once", "_quiet", "_waiting_bytes")
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._frames: list[bytes] = []
+        self._waiting_bytes = 0
+        self._once: Once[None] | None = None
+        self._gone = False
+        self._ended = False
+        self._quiet = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything can still be sent."""
+        return not (self._ended or self._gone)
+
+    def push(self, message: bytes) -> bool:
+        """Send a message, one line; False if that cannot be done any more."""
+        if self._ended or self._gone:
+            return False
+        if self._frames and self._waiting_bytes + len(message) > MAX_WAITING_BYTES:
+            self.cut()
+            return False
+        self._frames.append(b"event: message\ndata: %b\n\n" % message)
+        self._waiting_bytes += len(message)
+        self._wake()
+        return True
+
+    def pulse(self) -> None:
+        """Let time pass, `PULSE_SECS` of it."""
+        self._quiet += 1
+        if self._quiet >= PULSES_A_COMMENT and not self._frames and self.is_open:
+            self._frames.append(COMMENT)
+            self._wake()
+
+    def end(self) -> None:
+        """Send what waits, then end the stream. Idempotent."""
+        self._ended = True
+        self._wake()
+
+    def lost(self) -> None:
+        """Learn that there is no way to the host any more. Idempotent."""
+        self._gone = True
+        self._frames.clear()
+        self._wake()
+
+    def cut(self) -> None:
+        """Give up a host that does not read."""
+        self.lost()
+        self._connection.abort()
+
+    async def stream(self, send: Send, headers: Iterable[Header]) -> None:
+        """Send events until the end, or until the connection is lost."""
+        self._connection.watch(self.lost)
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": [*EVENTS, *headers]})
+            while not self._gone:
+                if self._frames:
+                    body = b"".join(self._frames)
+                    self._frames.clear()
+                    self._waiting_bytes = self._quiet = 0
+                    last = self._last_frame()
+                    if last is not None:
+                        await send({"type": "http.response.body", "body": body + last})
+                        return
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                elif (last := self._last_frame()) is not None:
+                    await send({"type": "http.response.body", "body": last})
+                    return
+                else:
+                    await self._sleep()
+        finally:
+            self._gone = True
+            self._connection.unwatch(self.lost)
+
+    def _last_frame(self) -> bytes | None:
+        """Give what ends the stream; None while it goes on."""
+        return b"" if self._ended else None
+
+    def _wake(self) -> None:
+        if self._once is not None:
+            self._once.set(None)
+
+    async def _sleep(self) -> None:
+        self._once = Once()
+        try:
+            await self._once.wait()
+        finally:
+            self._once = None
+
+
+class Exchange(Flow):
+    """One request of a host, fitting `Outlet`. It becomes a stream only if something comes ahead of the reply.
+
+    streams: whether the host takes a stream. plain: whether it takes a body of JSON.
+    asks: whether it could answer a request of ours, which takes a session.
+    """
+
+    __slots__ = ("_asks", "_plain", "_reply", "_status", "_streams", "id")
+
+    def __init__(self, connection: Connection, id: bytes, *, streams: bool, plain: bool, asks: bool) -> None:
+        super().__init__(connection)
+        self.id = id
+        self._streams = streams
+        self._plain = plain
+        self._asks = asks
+        self._reply: bytes | None = None
+        self._status = 200
+
+    @property
+    def outcome(self) -> bytes | None:
+        """The reply, once there is one."""
+        return self._reply
+
+    @property
+    def can_be_plain(self) -> bool:
+        """Whether there is a reply, nothing is to be sent ahead of it, and the host takes it as JSON."""
+        return self._reply is not None and self._plain and not self._frames
+
+    def tell(self, message: bytes) -> bool:
+        """See `Outlet`."""
+        return self._streams and self.push(message)
+
+    def can_ask(self) -> bool:
+        """See `Outlet`."""
+        return self._asks and self._streams and self.is_open
+
+    def reply(self, message: bytes, status: int = 200) -> None:
+        """See `Outlet`."""
+        if not self._ended:
+            self._ended = True
+            self._reply = message
+            self._status = status
+            self._wake()
+
+    def pulse(self) -> None:
+        if self._streams:
+            super().pulse()
+
+    async def finish(self, send: Send, headers: Iterable[Header]) -> None:
+        """Send whatever comes until the reply is out, the exchange ends without one, or the connection is lost."""
+        while not (self._frames or self._ended or self._gone):
+            await self._sleep()
+        if self._gone:
+            return
+        if self.can_be_plain or (self._ended and not self._streams):
+            await self.send_plain(send, headers)
+        else:
+            await self.stream(send, headers)
+
+    async def send_plain(self, send: Send, headers: Iterable[Header]) -> None:
+        """Send the reply as JSON; an end without a reply as an empty answer."""
+        if self._reply is None:
+            await respond(send, 202, headers)
+            return
+        body = self._reply
+        start = [JSON, (b"content-length", b"%d" % len(body)), *headers]
+        await send({"type": "http.response.start", "status": self._status, "headers": start})
+        await send({"type": "http.response.body", "body": body})
+
+    def _last_frame(self) -> bytes | None:
+        if not self._ended:
+            return None
+        return b"" if self._reply is None else b"event: message\ndata: %b\n\n" % self._reply

@@ -1,0 +1,106 @@
+"""What is answered to a request that is not served: a JSON-RPC error with a status of HTTP (contract 8).
+
+Pure. The one rule: what the request said is not repeated, but for its id.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from moltis.errors import RpcCode
+from moltis.gateway import messages
+from moltis.gateway.doors import Headers
+
+__all__ = [
+    "Refusal",
+    "forbidden",
+    "gone",
+    "method_not_allowed",
+    "no_session",
+    "not_acceptable",
+    "not_json",
+    "overloaded",
+    "rate_limited",
+    "too_large",
+    "unauthorized",
+    "unknown_server",
+    "wrong",
+]
+
+UNAUTHORIZED: Final = -32001
+RATE_LIMITED: Final = -32002
+FORBIDDEN: Final = -32003
+"""The manual's codes."""
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """An answer of ours. `data`: JSON, or nothing."""
+
+    status: int
+    code: int
+    message: str
+    headers: Headers = ()
+    data: bytes = b""
+
+    def body(self, id: bytes = b"null") -> bytes:
+        """Give the JSON-RPC error; `id`: JSON."""
+        return messages.error(id, self.code, self.message, self.data)
+
+
+def wrong(reason: str, *, status: int = 400, code: int = RpcCode.INVALID_REQUEST) -> Refusal:
+    return Refusal(status, code, reason)
+
+
+def forbidden(reason: str) -> Refusal:
+    return Refusal(403, FORBIDDEN, reason)
+
+
+def unauthorized(*, token_given: bool) -> Refusal:
+    """RFC 6750 section 3: an error is named only to who has sent a token."""
+    if token_given:
+        challenge = b'Bearer error="invalid_token"'
+        return Refusal(
+            401, UNAUTHORIZED, "this access token is unknown or expired", ((b"www-authenticate", challenge),)
+        )
+    message = "an access token is needed (moltis token create), as Authorization: Bearer TOKEN"
+    return Refusal(401, UNAUTHORIZED, message, ((b"www-authenticate", b"Bearer"),))
+
+
+def rate_limited(secs: int) -> Refusal:
+    return Refusal(429, RATE_LIMITED, f"too many requests; try again in {secs} s", ((b"retry-after", b"%d" % secs),))
+
+
+def method_not_allowed(allowed: bytes, reason: str) -> Refusal:
+    return Refusal(405, RpcCode.INVALID_REQUEST, reason, ((b"allow", allowed),))
+
+
+def not_acceptable(reason: str) -> Refusal:
+    return Refusal(406, RpcCode.INVALID_REQUEST, reason)
+
+
+def not_json() -> Refusal:
+    return Refusal(415, RpcCode.INVALID_REQUEST, "Content-Type must be application/json")
+
+
+def too_large(limit: int) -> Refusal:
+    message = f"a message may have {limit} bytes"
+    return Refusal(413, RpcCode.INVALID_REQUEST, message, ((b"connection", b"close"),))
+
+
+def no_session() -> Refusal:
+    """MCP 2025-11-25, Session Management: a host that is told so begins a new one."""
+    return Refusal(404, RpcCode.INVALID_REQUEST, "there is no such session, or not any more: initialize again")
+
+
+def unknown_server() -> Refusal:
+    return Refusal(404, RpcCode.UNKNOWN_SERVER, "there is no server of that name; see moltis status")
+
+
+def overloaded(reason: str) -> Refusal:
+    return Refusal(503, RpcCode.INTERNAL_ERROR, reason, ((b"retry-after", b"5"),))
+
+
+def gone() -> Refusal:
+    return Refusal(500, RpcCode.INTERNAL_ERROR, "the gateway failed at this request; its log says more")

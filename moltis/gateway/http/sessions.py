@@ -1,0 +1,127 @@
+"""Hosts of the eras that have sessions (MCP 2025-11-25, Transports, Session Management).
+
+The one rule: a session is there only for the principal that began it, and only at the path where it began; for all
+others it does not exist. Which of them may be given up is told by use alone: one that has a request under way, or a
+stream open, is never idle.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+from moltis.gateway.api import HostApi, Principal
+from moltis.gateway.http.exchange import Exchange, Flow
+
+__all__ = ["IDLE_SECS", "MAX_SESSIONS", "Session", "Sessions"]
+
+MAX_SESSIONS: Final = 1024
+IDLE_SECS: Final = 1800.0
+MAX_STREAMS: Final = 4
+"""Standalone streams of one session. A host needs one, and two while it replaces it."""
+ID_BYTES: Final = 24
+
+
+class Session:
+    """One host. `uses`: requests and streams that are under way."""
+
+    __slots__ = ("host", "id", "last_used", "open", "principal", "server", "streams", "uses")
+
+    host: HostApi
+
+    def __init__(self, id: str, server: str | None, principal: Principal, now: float) -> None:
+        self.id = id
+        self.server = server
+        self.principal = principal
+        self.last_used = now
+        self.uses = 0
+        self.streams: list[Flow] = []
+        self.open: dict[bytes, Exchange] = {}
+
+    def unsolicited(self, message: bytes) -> bool:
+        """Send what belongs to no request, on one stream only: the newest that is there."""
+        return any(stream.push(message) for stream in reversed(self.streams))
+
+    def add_stream(self, stream: Flow) -> None:
+        """Take a standalone stream; the oldest makes room."""
+        self.streams.append(stream)
+        if len(self.streams) > MAX_STREAMS:
+            self.streams.pop(0).end()
+
+    def remove_stream(self, stream: Flow) -> None:
+        if stream in self.streams:
+            self.streams.remove(stream)
+
+
+class Sessions:
+    """The table. `now`: a monotonic clock, in seconds."""
+
+    def __init__(
+        self, now: Callable[[], float], *, max_sessions: int = MAX_SESSIONS, idle_secs: float = IDLE_SECS
+    ) -> None:
+        self._now = now
+        self._max = max_sessions
+        self._idle_secs = idle_secs
+        self._sessions: dict[str, Session] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def find(self, id: str, server: str | None, principal: Principal) -> Session | None:
+        """Give a session to the one who may have it."""
+        session = self._sessions.get(id)
+        if session is None or session.server != server or session.principal != principal:
+            return None
+        return session
+
+    def begin(
+        self,
+        server: str | None,
+        principal: Principal,
+        new_host: Callable[[str | None, Principal, Callable[[bytes], bool]], HostApi],
+    ) -> Session | None:
+        """Make a session and its host; when there are too many, the one that has been idle longest makes room.
+
+        None: all of them are in use. What `new_host` raises goes to the caller.
+        """
+        if len(self._sessions) >= self._max:
+            idle = [session for session in self._sessions.values() if not session.uses]
+            if not idle:
+                return None
+            self.end(min(idle, key=lambda session: session.last_used))
+        session = Session(secrets.token_urlsafe(ID_BYTES), server, principal, self._now())
+        session.host = new_host(server, principal, session.unsolicited)
+        self._sessions[session.id] = session
+        return session
+
+    def enter(self, session: Session) -> None:
+        """Note that something of it is under way."""
+        session.uses += 1
+
+    def leave(self, session: Session) -> None:
+        """Note that something of it is over."""
+        session.uses -= 1
+        session.last_used = self._now()
+
+    def end(self, session: Session) -> None:
+        """End it: its streams, its requests, its host. Idempotent."""
+        if self._sessions.pop(session.id, None) is None:
+            return
+        session.host.close()
+        for exchange in tuple(session.open.values()):
+            exchange.end()
+        for stream in tuple(session.streams):
+            stream.end()
+
+    def end_idle(self) -> bool:
+        """End those that were idle too long; tell whether any is left."""
+        before = self._now() - self._idle_secs
+        for session in [s for s in self._sessions.values() if not s.uses and s.last_used < before]:
+            self.end(session)
+        return bool(self._sessions)
+
+    def end_all(self) -> None:
+        """End all of them."""
+        for session in tuple(self._sessions.values()):
+            self.end(session)

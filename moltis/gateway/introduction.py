@@ -1,0 +1,83 @@
+"""What a host is told when it asks who it talks to: `initialize`, and `server/discover` from MCP 2026-07-28 on.
+
+Pure. One server is introduced in its own words, but for what is ours to promise: we notice by ourselves when a list is
+new (a server that comes back may list something else), so we always promise to tell.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from moltis.gateway.api import Known
+from moltis.gateway.messages import SERVER_INFO
+from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
+
+__all__ = ["Introduction", "of_all", "of_one", "version_for"]
+
+_ALL: Final[dict[str, Any]] = {
+    "tools": {"listChanged": True},
+    "resources": {"listChanged": True, "subscribe": True},
+    "prompts": {"listChanged": True},
+    "logging": {},
+    "completions": {},
+}
+_LISTS: Final = ("tools", "resources", "prompts")
+
+
+class Introduction(msgspec.Struct, frozen=True):
+    """Who it is. `info`: `Implementation` of MCP."""
+
+    info: dict[str, Any]
+    capabilities: dict[str, Any] = _ALL
+    instructions: str | None = None
+
+    def initialized(self, version: str) -> bytes:
+        """Give the result of `initialize`."""
+        said = {"protocolVersion": version, "capabilities": self.capabilities, "serverInfo": self.info}
+        return msgspec.json.encode({**said, **self._instructions()})
+
+    def discovered(self) -> bytes:
+        """Give the result of `server/discover`."""
+        said = {"supportedVersions": list(MODERN_VERSIONS), "capabilities": self.capabilities}
+        rest = msgspec.json.encode({**said, **self._instructions()})
+        return b"{%b%b" % (self.modern_members(), rest[1:])
+
+    def modern_members(self) -> bytes:
+        """Give the members that each result of ours begins with (MCP 2026-07-28), with the comma behind.
+
+        Nothing of ours may be cached: a list is new as soon as a server comes or goes, and not every host listens.
+        """
+        return b'"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"%b":%b},' % (
+            SERVER_INFO.encode(),
+            msgspec.json.encode(self.info),
+        )
+
+    def _instructions(self) -> dict[str, str]:
+        return {"instructions": self.instructions} if self.instructions else {}
+
+
+def of_all(name: str, version: str, instructions: str) -> Introduction:
+    """Introduce the gateway itself."""
+    return Introduction({"name": name, "version": version}, instructions=instructions or None)
+
+
+def of_one(name: str, known: Known | None) -> Introduction:
+    """Introduce one server; of one that nothing is known of, everything is expected."""
+    if known is None:
+        return Introduction({"name": name, "version": "unknown"})
+    agreed = known.agreed
+    info = {"name": name, "version": "unknown", **(agreed.server_info or {})}
+    capabilities = dict(agreed.capabilities)
+    if known.tools or not any(capabilities.get(member) is not None for member in _LISTS):
+        capabilities.setdefault("tools", {})  # some servers declare nothing and have tools all the same
+    for member in _LISTS:
+        if isinstance(capabilities.get(member), dict):
+            capabilities[member] = {**capabilities[member], "listChanged": True}
+    return Introduction(info, capabilities, agreed.instructions)
+
+
+def version_for(requested: str | None) -> str:
+    """Give the protocol version that a session is held in (MCP 2025-11-25, Lifecycle)."""
+    return requested if requested in HANDSHAKE_VERSIONS else HANDSHAKE_VERSIONS[-1]

@@ -1,0 +1,302 @@
+"""MCP over a stream of lines (MCP, stdio transport): one host on one connection, in either era or both.
+
+A connection of the control socket becomes one by `mcp.connect`, which is what `moltis connect` does for a host that
+starts a command. The one rule: a host that does not read holds up itself. Its own requests wait, what it need not be
+told is kept back or left out, and only replies that it asked for pile up, which is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import msgspec
+
+from moltis import logs
+from moltis.gateway import messages
+from moltis.gateway.api import LOCAL, GatewayApi, HostApi
+from moltis.gateway.messages import Answer, Ask, Tell, Unreadable
+from moltis.transport.frames import JOIN_BYTES, Framer
+from moltis.transport.wire import Cancellable, call_later
+
+__all__ = ["Conn", "LineHost", "LineLimits"]
+
+log = logs.get("moltis.gateway")
+
+LINES_PER_TURN: Final = 16
+"""Lines taken before others have their turn: well under a millisecond's work."""
+
+INTERNAL_ERROR: Final = -32603
+OUR_FAULT: Final = "Internal error: a fault of moltis, not of yours"
+INVALID_REQUEST: Final = -32600
+
+
+@dataclass(frozen=True, slots=True)
+class LineLimits:
+    """What one host may take.
+
+    in_flight: requests without a reply; further ones are refused, for its answers and cancellations must get through.
+    output_bytes_held: of what waits to be read; beyond it list changes and the like are kept back.
+    output_bytes_paused: beyond it nothing more is read from the host, and progress and log messages are left out.
+    output_bytes: beyond it the host is dropped when it has taken nothing for `stuck_secs`.
+    output_bytes_at_most: beyond it the host is dropped at once, however fast it reads.
+    """
+
+    line_bytes: int = 16 * 1024 * 1024
+    in_flight: int = 4096
+    output_bytes_held: int = 64 * 1024
+    output_bytes_paused: int = 1024 * 1024
+    output_bytes: int = 16 * 1024 * 1024
+    output_bytes_at_most: int = 128 * 1024 * 1024
+    stuck_secs: float = 60.0
+
+
+class Conn(Protocol):
+    """What is asked of a connection, as `transport.wire.PeerConn` is one."""
+
+    peer_pid: int | None
+
+    @property
+    def buffered(self) -> int: ...
+    @property
+    def stuck_secs(self) -> float: ...
+    @property
+    def has_hung_up(self) -> bool: ...
+    @property
+    def is_closing(self) -> bool: ...
+    def write(self, data: bytes) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class LineHost:
+    """One host; a `control.registry.Guest`.
+
+    server: the one server it sees as it is, or None for all of them.
+
+    Raises:
+        UnknownServer: there is none of that name.
+    """
+
+    def __init__(
+        self,
+        conn: Conn,
+        gateway: GatewayApi,
+        server: str | None,
+        limits: LineLimits | None = None,
+        *,
+        later: Callable[[float, Callable[[], None]], Cancellable] = call_later,
+    ) -> None:
+        self._conn = conn
+        self._limits = limits or LineLimits()
+        self._later = later
+        self._framer = Framer(self._limits.line_bytes)
+        self._oversized = 0
+        self._open: dict[bytes, _LineOutlet] = {}
+        self._is_begun = False
+        self._kept_back = False
+        self._half_closed = False
+        self._turn_is_due = False
+        self._is_over = False
+        self._host: HostApi = gateway.new_host(server, LOCAL, self._unsolicited)
+
+    @property
+    def partial_bytes(self) -> int:
+        """What is held of a line that is not whole."""
+        return self._framer.pending_bytes
+
+    # --- what the connection tells
+
+    def begin(self) -> None:
+        """The connection is its own now."""
+        self._is_begun = True
+        self._host.attached()
+
+    def data_received(self, data: bytes) -> None:
+        self._framer.push(data)
+        if not self._turn_is_due:
+            self._take_turn()
+
+    def eof_received(self) -> None:
+        """Answer what was asked, unless nobody is there to read it. Half a line is none."""
+        self._half_closed = True
+        if self._conn.has_hung_up:
+            self._drop()
+        else:
+            self._close_when_done()
+
+    def closed(self, exc: BaseException | None) -> None:
+        self._end()
+
+    def drained(self) -> None:
+        """Take note that everything written has gone, after some of it had to wait."""
+        if self._is_over:
+            return
+        if self._kept_back:
+            self._kept_back = False
+            self._host.attached()
+        self._turn_later()
+
+    def sweep(self) -> None:
+        """Drop the host if it is gone, or has stopped reading while much waits for it."""
+        if self._is_over:
+            return
+        limits = self._limits
+        if self._conn.stuck_secs > limits.stuck_secs and self._conn.buffered > limits.output_bytes:
+            self._drop("slow_reader")
+        elif self._half_closed and self._conn.has_hung_up:
+            self._drop()
+
+    # --- lines
+
+    def _take_turn(self) -> None:
+        """Take lines while the host reads its replies, and leave others their turn in between."""
+        for _ in range(LINES_PER_TURN):
+            if self._is_over or self._conn.is_closing:
+                return
+            if self._conn.buffered > self._limits.output_bytes_paused:
+                self._conn.pause_reading()  # `drained` goes on
+                return
+            line = self._framer.next_line()
+            if line is None:
+                self._conn.resume_reading()
+                self._close_when_done()
+                return
+            if line:
+                self._take(line)
+            elif self._framer.oversized > self._oversized:
+                self._oversized = self._framer.oversized
+                why = f"a message has at most {self._limits.line_bytes} bytes"
+                self.write(messages.error(b"null", INVALID_REQUEST, why))
+        self._conn.pause_reading()
+        self._turn_later()
+
+    def _turn_later(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self._later(0, self._due_turn)
+
+    def _due_turn(self) -> None:
+        self._turn_is_due = False
+        self._take_turn()
+
+    def _take(self, line: bytes) -> None:
+        incoming = messages.parse(line)
+        try:
+            if isinstance(incoming, Ask):
+                self._ask(incoming)
+            elif isinstance(incoming, Tell):
+                if incoming.method == "notifications/cancelled":
+                    self._open.pop(_given_up(incoming), None)
+                self._host.notification(incoming)
+            elif isinstance(incoming, Answer):
+                self._host.answer(incoming)
+            else:
+                self._refuse(incoming)
+        except Exception:
+            log.error("host_message_failed", pid=self._conn.peer_pid, exc_info=True)
+            if isinstance(incoming, Ask):
+                self._open.pop(incoming.id, None)
+                self.write(messages.error(incoming.id, INTERNAL_ERROR, OUR_FAULT))
+
+    def _ask(self, ask: Ask) -> None:
+        if len(self._open) >= self._limits.in_flight:
+            why = f"{self._limits.in_flight} requests of this host have no reply yet"
+            self.write(messages.error(ask.id, INTERNAL_ERROR, why))
+            return
+        outlet = _LineOutlet(self, ask.id)
+        self._open.setdefault(ask.id, outlet)  # an id in use twice is for the host to refuse, by the second's outlet
+        self._host.request(ask, outlet)
+
+    def _refuse(self, unreadable: Unreadable) -> None:
+        self.write(messages.error(unreadable.id, unreadable.code, unreadable.reason))
+
+    # --- the way back
+
+    def write(self, message: bytes) -> None:
+        """Send one line."""
+        if self._conn.buffered > self._limits.output_bytes_at_most:
+            self._drop("slow_reader")
+        elif len(message) <= JOIN_BYTES:
+            self._conn.write(message + b"\n")
+        else:
+            self._conn.write(message)
+            self._conn.write(b"\n")
+
+    def can_ask(self) -> bool:
+        """Whether the host reads, and could answer."""
+        return not self._half_closed and self._reads()
+
+    def tell(self, message: bytes) -> bool:
+        """Send what is not a reply, unless the host has enough to read."""
+        if not self._reads():
+            return False
+        self.write(message)
+        return True
+
+    def answered(self, id: bytes, outlet: _LineOutlet, reply: bytes) -> None:
+        """Send the reply to a request."""
+        if self._open.get(id) is outlet:
+            del self._open[id]
+        if not self._is_over:
+            self.write(reply)
+            if self._half_closed:
+                self._close_when_done()
+
+    def _reads(self) -> bool:
+        return not self._is_over and self._conn.buffered <= self._limits.output_bytes_paused
+
+    def _unsolicited(self, message: bytes) -> bool:
+        if not self._is_begun or self._is_over:
+            return False
+        if self._conn.buffered > self._limits.output_bytes_held:
+            self._kept_back = True
+            return False
+        self.write(message)
+        return True
+
+    # --- the end
+
+    def _close_when_done(self) -> None:
+        if self._half_closed and not self._open and not self._framer.waiting:
+            self._end()
+            self._conn.close()
+
+    def _drop(self, reason: str = "") -> None:
+        if reason and not self._is_over:
+            log.warning("mcp_host_dropped", pid=self._conn.peer_pid, reason=reason, buffered=self._conn.buffered)
+        self._end()
+        self._conn.abort()
+
+    def _end(self) -> None:
+        """Give up what the host waits for. Idempotent."""
+        if not self._is_over:
+            self._is_over = True
+            self._open.clear()
+            self._host.close()
+
+
+class _LineOutlet:
+    """The way back for one request."""
+
+    __slots__ = ("_id", "_line_host")
+
+    def __init__(self, line_host: LineHost, id: bytes) -> None:
+        self._line_host = line_host
+        self._id = id
+
+    def tell(self, message: bytes) -> bool:
+        return self._line_host.tell(message)
+
+    def can_ask(self) -> bool:
+        return self._line_host.can_ask()
+
+    def reply(self, message: bytes, status: int = 200) -> None:
+        self._line_host.answered(self._id, self, message)
+
+
+def _given_up(tell: Tell) -> bytes:
+    return bytes(tell.params.get("requestId", msgspec.Raw()))

@@ -1,0 +1,124 @@
+"""Names that are unique across servers, and the way back from them.
+
+One rule: a server's own names never change what they mean. An item that is renamed keeps every other byte of every
+value, in the server's order.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from moltis.session.envelope import json_string, one_line
+from moltis.session.listing import Item, Kind
+
+__all__ = [
+    "ALIAS_SCHEME",
+    "alias",
+    "alias_template",
+    "is_alias",
+    "join",
+    "origin",
+    "renamed",
+    "scheme_of",
+    "split",
+    "splits",
+]
+
+ALIAS_SCHEME: Final = "moltis"
+"""Of the URIs that say whose they are: `moltis://SERVER/` and the server's own URI, percent-encoded."""
+
+_PREFIX: Final = "moltis://"
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")  # RFC 3986 section 3.1
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+_MEMBER: Final = {Kind.TOOLS: "name", Kind.PROMPTS: "name", Kind.RESOURCES: "uri", Kind.TEMPLATES: "uriTemplate"}
+"""The member that an item is addressed by."""
+
+_HEAD: Final = {kind: b'{"%b":' % member.encode() for kind, member in _MEMBER.items()}
+_KEY: Final = {kind: b'"%b"' % member.encode() for kind, member in _MEMBER.items()}
+
+
+def join(server: str, name: str, sep: str) -> str:
+    """Give the name under which all servers' hosts know a tool or prompt."""
+    return f"{server}{sep}{name}"
+
+
+def split(text: str, sep: str) -> tuple[str, str] | None:
+    """Take a joined name apart at its first separator; None if it has none, or nothing before it.
+
+    It undoes `join` for every server whose name neither holds nor, with what follows it, begins the separator. A server
+    may be called `a_`, though: `a_` with `t` and `a` with `_t` are both `a___t`. Whoever knows the servers asks
+    `splits`.
+    """
+    server, found, name = text.partition(sep)
+    return (server, name) if found and server else None
+
+
+def splits(text: str, sep: str) -> list[tuple[str, str]]:
+    """Give every way to take a joined name apart, shortest server first; at most 64, as long as a server's name is."""
+    found: list[tuple[str, str]] = []
+    at = text.find(sep, 1, _LONGEST_SERVER + len(sep))
+    while at != -1:
+        found.append((text[:at], text[at + len(sep) :]))
+        at = text.find(sep, at + 1, _LONGEST_SERVER + len(sep))
+    return found
+
+
+_LONGEST_SERVER: Final = 64
+
+
+def renamed(item: Item, kind: Kind, name: str) -> bytes:
+    """Give the item's JSON, on one line, addressed by another name.
+
+    A member that it has twice is there once, as everybody reads it: the last one.
+    """
+    raw = item.raw
+    head = _HEAD[kind]
+    old = head + json_string(item.name)
+    if raw.startswith(old) and raw.find(_KEY[kind], len(head)) < 0 and b"\\u" not in raw:
+        # The usual spelling; and no other key can be this one, spelled out or escaped.
+        return one_line(b"%b%b%b" % (head, json_string(name), raw[len(old) :]))
+    members = _MEMBERS.decode(raw)
+    members[_MEMBER[kind]] = msgspec.Raw(json_string(name))
+    return one_line(msgspec.json.encode(members))
+
+
+# --- URIs
+
+
+def scheme_of(uri: str) -> str | None:
+    """Give a URI's scheme in lower case; None if it has none."""
+    found = _SCHEME.match(uri)
+    return found[1].lower() if found else None
+
+
+def alias(server: str, uri: str) -> str:
+    """Give the URI that says whose it is."""
+    return f"{_PREFIX}{server}/{quote(uri, safe='')}"
+
+
+def alias_template(server: str, template: str) -> str:
+    """Give the URI template that says whose it is. It stays as it is, for what it expands to must come back exactly."""
+    return f"{_PREFIX}{server}/{template}"
+
+
+def is_alias(uri: str) -> bool:
+    """Whether a URI or template is one of those that are ours to give."""
+    return uri[: len(_PREFIX)].lower() == _PREFIX
+
+
+def origin(uri: str) -> tuple[str, str] | None:
+    """Give the server and its own URI that an alias, or an expanded template of `alias_template`, stands for.
+
+    None if it is neither. An alias has no colon behind the server, so what has a scheme there was expanded.
+    """
+    if not is_alias(uri):
+        return None
+    server, slash, rest = uri[len(_PREFIX) :].partition("/")
+    if not (server and slash and rest):
+        return None
+    return (server, rest) if _SCHEME.match(rest) else (server, unquote(rest))

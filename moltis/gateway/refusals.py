@@ -1,0 +1,104 @@
+"""Errors of our own: their codes, and the HTTP status that goes with each.
+
+What a server refuses is not here; it is passed on as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from moltis.errors import MoltisError, RpcCode
+from moltis.gateway import messages
+from moltis.gateway.api import Outlet
+from moltis.session.handshake import MODERN_VERSIONS, UNSUPPORTED_VERSION
+
+__all__ = [
+    "FORBIDDEN",
+    "RESOURCE_NOT_FOUND",
+    "Refusal",
+    "bad_params",
+    "forbidden",
+    "no_such_method",
+    "no_such_resource",
+    "of_error",
+    "refuse",
+    "shutting_down",
+    "status_of",
+    "unsupported_version",
+]
+
+FORBIDDEN: Final = -32003
+RESOURCE_NOT_FOUND: Final = -32002
+"""Until MCP 2025-11-25; from 2026-07-28 on it is -32602."""
+
+_LEGACY: Final = {RpcCode.PARSE_ERROR: 400, RpcCode.INVALID_REQUEST: 400, FORBIDDEN: 403}
+_MODERN: Final = {
+    **_LEGACY,
+    RpcCode.INVALID_PARAMS: 400,
+    -32020: 400,  # header mismatch
+    -32021: 400,  # missing client capability
+    UNSUPPORTED_VERSION: 400,
+    RpcCode.METHOD_NOT_FOUND: 404,
+}
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a request is not done. `data`: JSON, or nothing."""
+
+    code: int
+    message: str
+    data: bytes = b""
+
+
+def status_of(code: int, *, modern: bool) -> int:
+    """Give the HTTP status of an error of ours (the manual's table; MCP 2026-07-28, Streamable HTTP)."""
+    return (_MODERN if modern else _LEGACY).get(code, 200)
+
+
+def refuse(outlet: Outlet, id: bytes, refusal: Refusal, *, modern: bool) -> None:
+    """Reply with an error."""
+    message = messages.error(id, refusal.code, refusal.message, refusal.data)
+    outlet.reply(message, status_of(refusal.code, modern=modern))
+
+
+def of_error(error: MoltisError) -> Refusal:
+    """Refuse for a reason that is an error already."""
+    return Refusal(error.rpc_code, error.message, _json(error.data()))
+
+
+def bad_params(message: str) -> Refusal:
+    """Refuse params that are missing or of a wrong type."""
+    return Refusal(RpcCode.INVALID_PARAMS, message)
+
+
+def no_such_method(method: str, hint: str = "") -> Refusal:
+    """Refuse a method that is not known here."""
+    return Refusal(RpcCode.METHOD_NOT_FOUND, f"Method not found: {method[:100]}{hint and '; '}{hint}")
+
+
+def no_such_resource(uri: str, *, modern: bool) -> Refusal:
+    """Refuse a resource that nobody has."""
+    code = RpcCode.INVALID_PARAMS if modern else RESOURCE_NOT_FOUND
+    return Refusal(code, "Resource not found", _json({"uri": uri}))
+
+
+def forbidden(what: str) -> Refusal:
+    """Refuse what a token is not for."""
+    return Refusal(FORBIDDEN, f"{what} needs an access token of scope write; this one may only read")
+
+
+def unsupported_version(requested: str) -> Refusal:
+    """Refuse a request of another protocol revision (MCP 2026-07-28, Versioning)."""
+    data = {"supported": list(MODERN_VERSIONS), "requested": requested[:100]}
+    return Refusal(UNSUPPORTED_VERSION, "Unsupported protocol version", _json(data))
+
+
+def shutting_down(reason: str) -> Refusal:
+    """Refuse because the gateway is closed."""
+    return Refusal(RpcCode.NOT_READY, f"moltis is going away: {reason}", _json({"kind": "not_ready", "server": None}))
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return msgspec.json.encode(value)

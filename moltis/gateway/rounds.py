@@ -1,0 +1,191 @@
+"""Questions of a server in the form of either era: as requests of their own, or as rounds (SEP-2322).
+
+Pure. From 2026-07-28 on a server answers a request with its questions (`input_required`), and the request is sent
+again with the answers. Before, it sends each as a request while it works. Questions and answers themselves are the
+same in both, and stay the bytes they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from moltis.session.envelope import json_string
+
+__all__ = [
+    "CANCELLED",
+    "IN_ROUNDS",
+    "MAX_QUESTIONS",
+    "MAX_ROUNDS",
+    "REQUEST_STATE",
+    "RESPONSES",
+    "Asked",
+    "Required",
+    "as_round",
+    "for_legacy",
+    "read",
+    "responses",
+    "retry_delay",
+    "with_token",
+    "without_rounds",
+]
+
+RESPONSES: Final = "inputResponses"
+REQUEST_STATE: Final = "requestState"
+
+IN_ROUNDS: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
+"""What may be answered with questions (MCP 2026-07-28)."""
+
+MAX_ROUNDS: Final = 10
+"""Of one call. The reference clients give up after as many."""
+
+MAX_QUESTIONS: Final = 64
+"""At once, of one call."""
+
+MAX_RESULT_BYTES: Final = 4 * 1024 * 1024
+"""The longest result that is looked at for questions; a longer one is an outcome like any other."""
+
+FIRST_DELAY_SECS: Final = 0.05
+MAX_DELAY_SECS: Final = 0.25
+"""Before asking again when the server only said to come back; as the reference client waits."""
+
+CANCELLED: Final = b'{"action":"cancel"}'
+"""What a host says of a form or page that it refused with an error: nobody chose anything (MCP, Elicitation)."""
+
+_MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """One question. `params`: JSON, or empty."""
+
+    method: str
+    params: Raw = Raw()
+
+
+class Required(msgspec.Struct, frozen=True):
+    """Questions by the server's keys, and the state to be given back, JSON; None if there is none."""
+
+    questions: dict[str, Asked]
+    state: Raw | None
+
+
+class _Result(msgspec.Struct, rename="camel"):
+    result_type: str = ""
+    input_requests: dict[str, Asked] | None = None
+    request_state: Raw = Raw(b"null")
+
+
+_RESULT = msgspec.json.Decoder(_Result)
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+
+
+def read(result: bytes) -> Required | None:
+    """Give the questions of an `InputRequiredResult`; None for any other result, and for one that is not well formed.
+
+    Copies nothing of a result that cannot be one.
+    """
+    if b"input_required" not in result or len(result) > MAX_RESULT_BYTES:
+        return None
+    try:
+        found = _RESULT.decode(result)
+    except _MALFORMED:
+        return None
+    questions = found.input_requests or {}
+    state = None if bytes(found.request_state) == b"null" else found.request_state.copy()
+    if found.result_type != "input_required" or len(questions) > MAX_QUESTIONS or (state is None and not questions):
+        return None
+    if state is not None and bytes(state)[:1] != b'"':
+        return None
+    return Required({key: Asked(q.method, q.params.copy()) for key, q in questions.items()}, state)
+
+
+def as_round(questions: Iterable[tuple[str, str, bytes]], token: str) -> bytes:
+    """Put questions (key, method, params) into an `InputRequiredResult`, JSON."""
+    asked = b",".join(
+        b'%b:{"method":%b%b}' % (json_string(key), json_string(method), _member(b"params", _without_token(params)))
+        for key, method, params in questions
+    )
+    return b'{"resultType":"input_required","inputRequests":{%b},"requestState":%b}' % (asked, json_string(token))
+
+
+def responses(params: dict[str, Raw]) -> dict[str, bytes]:
+    """Give the answers in a retry, by key: those that are objects, as results are. Never raises."""
+    raw = params.get(RESPONSES)
+    if raw is None:
+        return {}
+    try:
+        members = _MEMBERS.decode(raw)
+    except _MALFORMED:
+        return {}
+    return {key: bytes(value) for key, value in members.items() if bytes(value)[:1] == b"{"}
+
+
+def without_rounds(params: dict[str, Raw]) -> dict[str, Raw]:
+    """Give params without what only servers of 2026-07-28 know."""
+    if RESPONSES not in params and REQUEST_STATE not in params:
+        return params
+    return {name: value for name, value in params.items() if name not in (RESPONSES, REQUEST_STATE)}
+
+
+def with_answers(params: dict[str, Raw], answers: dict[str, Raw], state: Raw | None) -> dict[str, Raw]:
+    """Give the params with which a request is sent again."""
+    again = without_rounds(params).copy()
+    if answers:
+        again[RESPONSES] = Raw(msgspec.json.encode(answers))
+    if state is not None:
+        again[REQUEST_STATE] = state
+    return again
+
+
+def retry_delay(rounds: int) -> float:
+    """Give the seconds to wait before round 1, 2, ... when nothing was asked."""
+    return min(FIRST_DELAY_SECS * 2.0 ** (rounds - 1), MAX_DELAY_SECS)
+
+
+def for_legacy(method: str, params: bytes, id: str) -> bytes:
+    """Give a question's params as MCP 2025-11-25 wants them: a page to be visited needs an `elicitationId`."""
+    if method != "elicitation/create" or b"url" not in params or b"elicitationId" in params:
+        return params
+    members = _members(params)
+    if members is None or bytes(members.get("mode", b"")) != b'"url"':
+        return params
+    return msgspec.json.encode({**members, "elicitationId": Raw(json_string(id))})
+
+
+def with_token(params: bytes, token: int) -> tuple[bytes, Raw | None]:
+    """Give a question's params with another progress token, and the one they had; as they are if they had none."""
+    if b"progressToken" not in params:
+        return params, None
+    members = _members(params) or {}
+    meta = _members(members.get("_meta", b"")) or {}
+    theirs = meta.get("progressToken")
+    if theirs is None:
+        return params, None
+    members["_meta"] = Raw(msgspec.json.encode({**meta, "progressToken": token}))
+    return msgspec.json.encode(members), theirs
+
+
+def _without_token(params: bytes) -> bytes:
+    """Leave out the progress token: a retry has no way to say how far its answer is."""
+    if b"progressToken" not in params:
+        return params
+    members = _members(params) or {}
+    meta = _members(members.get("_meta", b"")) or {}
+    if meta.pop("progressToken", None) is None:
+        return params
+    members["_meta"] = Raw(msgspec.json.encode(meta))
+    return msgspec.json.encode(members)
+
+
+def _member(name: bytes, value: bytes) -> bytes:
+    return b',"%b":%b' % (name, value) if value else b""
+
+
+def _members(json: bytes | Raw) -> dict[str, Raw] | None:
+    try:
+        return _MEMBERS.decode(json)
+    except _MALFORMED:
+        return None

@@ -1,0 +1,139 @@
+"""What one server has to offer, and how it looks among that of others.
+
+One rule: whatever a server lists, it cannot take a name that is another server's, nor spoil the list for the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
+from typing import Final
+
+import msgspec
+
+from moltis.gateway.naming import alias, alias_template, is_alias, join, renamed
+from moltis.session.envelope import one_line
+from moltis.session.listing import Item, Kind
+
+__all__ = ["ADDRESSED_BY_NAME", "Part", "Shelf", "make_part", "without_clashes"]
+
+ADDRESSED_BY_NAME: Final = frozenset({Kind.TOOLS, Kind.PROMPTS})
+
+_UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, ValueError)
+
+
+class Shelf(msgspec.Struct, frozen=True):
+    """What one server has to offer, in its own order and words: filtered already, if it is to be.
+
+    listed: whether hosts see it. What is not listed is still known to be this server's, so that a host which asks for
+        it learns why it cannot have it.
+    """
+
+    server: str
+    tools: tuple[Item, ...] = ()
+    resources: tuple[Item, ...] = ()
+    templates: tuple[Item, ...] = ()
+    prompts: tuple[Item, ...] = ()
+    listed: bool = True
+
+    def items(self, kind: Kind) -> tuple[Item, ...]:
+        """Give one of the lists."""
+        if kind is Kind.TOOLS:
+            return self.tools
+        if kind is Kind.RESOURCES:
+            return self.resources
+        return self.templates if kind is Kind.TEMPLATES else self.prompts
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One server's share of a list, ready to be sent.
+
+    items: what it was made of.
+    shown: what the items are listed as; raws: their JSON, on one line, in the same order.
+    names: what the server calls what is listed.
+    """
+
+    kind: Kind
+    server: str
+    items: tuple[Item, ...]
+    shown: tuple[str, ...]
+    raws: tuple[bytes, ...]
+    names: dict[str, str]
+
+    @cached_property
+    def digest(self) -> bytes:
+        """Of what is listed; empty if nothing is."""
+        return blake2b(b",".join(self.raws), digest_size=16).digest() if self.raws else b""
+
+    def without(self, taken: frozenset[str]) -> Part:
+        """Give the same with these names left to others: under their aliases, or not at all."""
+        last: tuple[frozenset[str], Part] | None = self.__dict__.get("_without")
+        if last is None or last[0] != taken:
+            last = self.__dict__["_without"] = (taken, _made(self.kind, self.server, self.items, self._again(taken)))
+        return last[1]
+
+    def _again(self, taken: frozenset[str]) -> Iterator[tuple[Item, str, bytes]]:
+        by_name = {item.name: item for item in reversed(self.items)}
+        for shown, raw in zip(self.shown, self.raws, strict=True):
+            name = self.names[shown]
+            if shown not in taken:
+                yield by_name[name], shown, raw
+            elif self.kind not in ADDRESSED_BY_NAME:
+                item = by_name[name]
+                other = _alias(self.kind, self.server, name)
+                yield item, other, renamed(item, self.kind, other)
+
+
+def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None) -> Part:
+    """Make a server's share of a list. `sep` None: of a list that is the server's own, which stays as it is."""
+    if sep is None:
+        shown = tuple(item.name for item in items)
+        raws = tuple(one_line(item.raw) for item in items)
+        return Part(kind, server, items, shown, raws, dict(zip(shown, shown, strict=True)))
+    return _made(kind, server, items, _among_others(kind, server, items, sep))
+
+
+def _among_others(kind: Kind, server: str, items: tuple[Item, ...], sep: str) -> Iterator[tuple[Item, str, bytes]]:
+    for item in items:
+        name = item.name
+        try:
+            if kind in ADDRESSED_BY_NAME:
+                shown = join(server, name, sep)
+                yield item, shown, renamed(item, kind, shown)
+            elif is_alias(name):
+                # These are ours to give: a server that lists one might answer in the name of another.
+                shown = _alias(kind, server, name)
+                yield item, shown, renamed(item, kind, shown)
+            else:
+                yield item, name, one_line(item.raw)
+        except _UNREADABLE:
+            continue  # it cannot be listed under another name
+
+
+def _alias(kind: Kind, server: str, name: str) -> str:
+    return alias(server, name) if kind is Kind.RESOURCES else alias_template(server, name)
+
+
+def _made(kind: Kind, server: str, items: tuple[Item, ...], found: Iterable[tuple[Item, str, bytes]]) -> Part:
+    names: dict[str, str] = {}
+    raws: list[bytes] = []
+    for item, shown, raw in found:
+        # Some model providers refuse a whole list in which a name is there twice.
+        if shown not in names:
+            names[shown] = item.name
+            raws.append(raw)
+    return Part(kind, server, items, tuple(names), tuple(raws), names)
+
+
+def without_clashes(parts: Iterable[Part]) -> Iterator[Part]:
+    """Give the parts with each name in one of them only: the first that has it."""
+    seen: set[str] = set()
+    for part in parts:
+        kept = part
+        if not seen.isdisjoint(part.names):
+            kept = part.without(frozenset(seen.intersection(part.names)))
+        seen.update(kept.names)
+        yield kept

@@ -1,0 +1,286 @@
+"""What a host sees, `/mcp` or `/servers/NAME/mcp`, and who is responsible for each of its requests.
+
+A view is shared by all hosts that see the same. It is made of what the servers list at the moment; `stale` says that
+this may have changed, and the next who asks finds it up to date.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from moltis.errors import MoltisError, UnknownServer
+from moltis.gateway import introduction, refusals
+from moltis.gateway.api import Known, ServerPort, World
+from moltis.gateway.catalogue import Catalogue, Owner, Shelf, instructions
+from moltis.gateway.introduction import Introduction
+from moltis.gateway.messages import text_of
+from moltis.gateway.refusals import Refusal
+from moltis.gateway.templates import Target, read_template
+from moltis.session.envelope import json_string
+from moltis.session.listing import Item, Kind
+
+__all__ = ["LISTED", "Route", "View"]
+
+LISTED: Final = frozenset({"starting", "initializing", "ready", "backoff", "awaiting_auth"})
+"""States of servers whose tools are worth offering: those that run, or will without anybody doing more than log in."""
+
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
+
+
+class Route(msgspec.Struct, gc=False):
+    """Where a request goes, in the server's own names. `name` and `tool` as for `Upstream.forward`."""
+
+    port: ServerPort
+    params: dict[str, Raw]
+    name: str | None = None
+    tool: str | None = None
+
+
+class View:
+    """All servers as one, or one as it is.
+
+    server: the only one; None for all.
+    separator: between a server's name and a tool's own, where all are seen.
+    """
+
+    def __init__(self, world: World, server: str | None, *, name: str, version: str, separator: str) -> None:
+        self.server = server
+        self.path = "/mcp" if server is None else f"/servers/{server}/mcp"
+        self._world = world
+        self._named = (name, version)
+        self._separator = separator
+        self._catalogue = Catalogue(separator if server is None else None)
+        self._stale = True
+        self._introduced: Introduction | None = None
+        self._first = b""
+        self._tools: dict[str, tuple[Owner, Raw]] = {}
+        self._told = self._digests()
+
+    def sees(self, server: str) -> bool:
+        """Whether a server belongs to it."""
+        return self.server is None or self.server == server
+
+    def stale(self) -> None:
+        """Look anew at what servers list, when it is next asked for."""
+        self._stale = True
+
+    def news(self) -> list[str]:
+        """Give the `list_changed` notifications that are due since this was last asked, or the view was made."""
+        digests = self._digests()
+        changed = [kind.changed for kind in Kind if digests[kind] != self._told[kind]]
+        self._told = digests
+        return list(dict.fromkeys(changed))
+
+    # --- what is said of it
+
+    def introduction(self) -> Introduction:
+        """Say who it is."""
+        self._refresh()
+        if self._introduced is None:
+            self._introduced = self._introduce()
+        return self._introduced
+
+    def page(self, kind: Kind, cursor: str | None, *, modern: bool) -> bytes | Refusal:
+        """Give a page of a list, as the result of the request for it."""
+        first = b""
+        if modern:
+            introduced = self.introduction()
+            self._first = first = self._first or introduced.modern_members()
+        else:
+            self._refresh()
+        try:
+            return self._catalogue.page(kind, cursor, first)
+        except MoltisError as error:
+            return refusals.of_error(error)
+
+    def unsettled(self) -> ServerPort | None:
+        """Give the only server, if it is starting and nothing is known of it yet."""
+        port = self._only()
+        if port is None or port.state() not in ("starting", "initializing") or port.known() is not None:
+            return None
+        return port
+
+    # --- who is responsible
+
+    def tool(self, params: dict[str, Raw]) -> Route | Refusal:
+        """Route `tools/call`."""
+        name = text_of(params, "name")
+        if name is None:
+            return refusals.bad_params("params.name must be a string")
+        if self.server is not None:
+            return self._to(self.server, params, name, name)
+        self._refresh()
+        found = self._tools.get(name)
+        if found is None:
+            owner = self._catalogue.owner_of_tool(name)
+            if owner is None:
+                return refusals.bad_params(f"Unknown tool: {name[:200]}")
+            found = owner, Raw(json_string(owner.name))
+            if len(self._tools) < _MAX_ROUTES:
+                self._tools[name] = found
+        owner, params["name"] = found
+        return self._to(owner.server, params, owner.name, owner.name)
+
+    def prompt(self, params: dict[str, Raw]) -> Route | Refusal:
+        """Route `prompts/get`."""
+        name = text_of(params, "name")
+        if name is None:
+            return refusals.bad_params("params.name must be a string")
+        if self.server is not None:
+            return self._to(self.server, params, name)
+        self._refresh()
+        owner = self._catalogue.owner_of_prompt(name)
+        if owner is None:
+            return refusals.bad_params(f"Unknown prompt: {name[:200]}")
+        params["name"] = Raw(json_string(owner.name))
+        return self._to(owner.server, params, owner.name)
+
+    def resource(self, params: dict[str, Raw], *, modern: bool) -> Route | Refusal:
+        """Route `resources/read`."""
+        uri = text_of(params, "uri")
+        if uri is None:
+            return refusals.bad_params("params.uri must be a string")
+        if self.server is not None:
+            return self._to(self.server, params, uri)
+        owner = self.locate(uri)
+        if owner is None:
+            return refusals.no_such_resource(uri, modern=modern)
+        params["uri"] = Raw(json_string(owner.name))
+        return self._to(owner.server, params, owner.name)
+
+    def completion(self, params: dict[str, Raw]) -> Route | Refusal:
+        """Route `completion/complete`, by what it is about."""
+        if self.server is not None:
+            return self._to(self.server, params)
+        try:
+            ref = _MEMBERS.decode(params["ref"])
+        except (KeyError, msgspec.MsgspecError):
+            return refusals.bad_params("params.ref must be an object")
+        self._refresh()
+        member, owner = "name", None
+        if text_of(ref, "type") == "ref/prompt":
+            owner = self._catalogue.owner_of_prompt(text_of(ref, "name") or "")
+        elif text_of(ref, "type") == "ref/resource":
+            member, owner = "uri", self._catalogue.owner_of_template(text_of(ref, "uri") or "")
+        if owner is None:
+            return refusals.bad_params("params.ref is neither a prompt nor a resource that is known")
+        ref[member] = Raw(json_string(owner.name))
+        params["ref"] = Raw(msgspec.json.encode(ref))
+        return self._to(owner.server, params)
+
+    def anything(self, method: str, params: dict[str, Raw]) -> Route | Refusal:
+        """Route a method that is not known here: to the only server, which may know it."""
+        if self.server is None:
+            return refusals.no_such_method(method)
+        return self._to(self.server, params)
+
+    def locate(self, uri: str) -> Owner | None:
+        """Say whose resource it is; None if nobody can be told to have it."""
+        if self.server is not None:
+            return Owner(self.server, uri)
+        self._refresh()
+        return self._catalogue.owner_of_resource(uri)
+
+    def may_watch(self, uri: str) -> bool:
+        """Whether subscribing to a resource can make sense. In doubt it can."""
+        if self.server is None:
+            return self.locate(uri) is not None or any(
+                port.state() in LISTED and port.known() is None for port in self._world.ports()
+            )
+        port = self._only()
+        upstream = port.upstream() if port is not None else None
+        if upstream is None:
+            return True
+        resources = upstream.agreed.capabilities.get("resources")
+        if isinstance(resources, dict) and resources.get("subscribe") is True:
+            return True
+        return any(item.name == uri for item in upstream.items(Kind.RESOURCES)) or _matches(
+            upstream.items(Kind.TEMPLATES), uri
+        )
+
+    def ports(self) -> list[ServerPort]:
+        """Give the servers that belong to it."""
+        if self.server is None:
+            return list(self._world.ports())
+        port = self._only()
+        return [] if port is None else [port]
+
+    # --- how
+
+    def _only(self) -> ServerPort | None:
+        if self.server is None:
+            return None
+        try:
+            return self._world.port(self.server)
+        except UnknownServer:
+            return None
+
+    def _to(
+        self, server: str, params: dict[str, Raw], name: str | None = None, tool: str | None = None
+    ) -> Route | Refusal:
+        try:
+            return Route(self._world.port(server), params, name, tool)
+        except UnknownServer as error:
+            return refusals.of_error(error)
+
+    def _refresh(self) -> None:
+        if self._stale:
+            self._stale = False
+            self._introduced = None
+            self._first = b""
+            self._tools.clear()
+            self._catalogue.update([_shelf(port) for port in self.ports()])
+
+    def _digests(self) -> dict[Kind, bytes]:
+        self._refresh()
+        return {kind: self._catalogue.digest(kind) for kind in Kind}
+
+    def _introduce(self) -> Introduction:
+        if self.server is not None:
+            port = self._only()
+            return introduction.of_one(self.server, port.known() if port is not None else None)
+        parts = [(port.name, _instructions(port)) for port in self._world.ports() if port.state() in LISTED]
+        name, version = self._named
+        return introduction.of_all(name, version, instructions(parts, self._separator))
+
+
+_MAX_ROUTES: Final = 10_000
+"""Tools that were called, listed or not: a host may call what it likes."""
+
+
+def _instructions(port: ServerPort) -> str | None:
+    known = port.known()
+    return known.agreed.instructions if known is not None else None
+
+
+def _shelf(port: ServerPort) -> Shelf:
+    """Give what a server has to offer: of its session, or of what was last known."""
+    listed = port.state() in LISTED
+    upstream = port.upstream()
+    if upstream is not None:
+        return Shelf(
+            port.name,
+            tools=upstream.items(Kind.TOOLS),
+            resources=upstream.items(Kind.RESOURCES),
+            templates=upstream.items(Kind.TEMPLATES),
+            prompts=upstream.items(Kind.PROMPTS),
+            listed=listed,
+        )
+    known = port.known()
+    if known is None:
+        return Shelf(port.name, listed=listed)
+    return Shelf(port.name, _allowed(port, known), known.resources, known.templates, known.prompts, listed)
+
+
+def _allowed(port: ServerPort, known: Known) -> tuple[Item, ...]:
+    allowed = tuple(item for item in known.tools if port.allows(item.name))
+    return known.tools if len(allowed) == len(known.tools) else allowed
+
+
+def _matches(templates: tuple[Item, ...], uri: str) -> bool:
+    target = Target(uri)
+    read = (read_template(item.name) for item in templates)
+    return any(template is None or template.matches(target) for template in read)

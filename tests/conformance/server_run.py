@@ -1,0 +1,218 @@
+"""Run the server scenarios of the MCP conformance suites, directly and through the daemon, and print both as Markdown.
+
+    server_run.py [--direct] [--keep FOLDER] [--readme]
+
+The server is tests/servers/fixture_server.py: directly its own Streamable HTTP, through the daemon its stdio behind
+`/servers/NAME/mcp`, in the era that the suite speaks. What is run: version 0.1.16, and 0.2 at 2025-11-25 and at
+2026-07-28, all their scenarios but those of extensions. Exit status 0: every scenario that passes directly passes
+through the daemon too, and warns of nothing of which it did not warn directly.
+
+--direct runs nothing through the daemon; --keep leaves what the suites said in FOLDER; --readme puts the table into
+README.md, with its date.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from run import MODERN, NEW, OLD, Suite, replace_in_readme
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
+
+from gateway_harness import fixture, fixture_over_http, gateway_url, start
+from harness import Daemon
+
+LEGACY = "2025-11-25"
+RUN_WITHIN = 120.0
+SCENARIO_WITHIN = 10.0
+BEGIN, END = "<!-- server conformance -->", "<!-- /server conformance -->"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One version of the suite at one protocol revision; None is what each scenario of 0.1.16 takes."""
+
+    version: str
+    revision: str | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.version} at {self.revision}" if self.revision else self.version
+
+    @property
+    def server(self) -> str:
+        """Give the name under which the daemon has a fixture of its own for this round."""
+        return re.sub(r"\W", "-", self.title.replace(" at ", "-"))
+
+    @property
+    def legacy(self) -> bool:
+        return self.revision != MODERN
+
+
+ROUNDS = (Round(OLD, None), Round(NEW, LEGACY), Round(NEW, MODERN))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a scenario came to: how many of its checks succeeded, and what failed or was warned of."""
+
+    succeeded: int
+    failed: tuple[str, ...] = ()
+    warned: frozenset[str] = frozenset()
+
+    @property
+    def ok(self) -> bool:
+        return not self.failed
+
+    @property
+    def cell(self) -> str:
+        """Say it in a cell of the table. A scenario that asks nothing of such a server has no checks to count."""
+        counted = f"{self.succeeded}/{self.succeeded + len(self.failed)} " if self.succeeded or self.failed else ""
+        warned = f", {len(self.warned)} warned" if self.warned else ""
+        return f"{counted}{'ok' if self.ok else 'failed'}{warned}"
+
+
+NOT_RUN = Result(0, ("the suite did not run it",))
+
+
+@dataclass
+class Outcomes:
+    """The results of one round, by scenario. `through` is empty if only the direct ones were wanted."""
+
+    round: Round
+    scenarios: Sequence[str]
+    direct: Mapping[str, Result] = field(default_factory=dict)
+    through: Mapping[str, Result] = field(default_factory=dict)
+
+    def worse(self) -> list[str]:
+        """Say what passes directly and does not pass through the daemon."""
+        found = []
+        for name in self.scenarios:
+            direct, through = self.direct[name], self.through[name]
+            if direct.ok and not through.ok:
+                found += [f"{self.round.title} {name}: {why}" for why in through.failed]
+            elif direct.ok and (more := through.warned - direct.warned):
+                found += [f"{self.round.title} {name}: warned: {why}" for why in sorted(more)]
+        return found
+
+
+def scenarios(suite: Suite, of: Round) -> list[str]:
+    words = ["list", "--server", *(["--spec-version", of.revision] if of.revision else [])]
+    listed = subprocess.run(suite.command(of.version, *words), capture_output=True, text=True, check=True)
+    return re.findall(r"^\s+- (\S+)", listed.stdout, re.MULTILINE)
+
+
+def ask(suite: Suite, of: Round, url: str, place: Path) -> dict[str, Result]:
+    """Run all scenarios of a round against a server; `place` gets what the suite said and its checks."""
+    place.mkdir(parents=True)
+    words = ["server", "--url", url, "--suite", "all", "--output-dir", str(place)]
+    if of.revision:
+        words += ["--spec-version", of.revision, "--timeout", str(int(SCENARIO_WITHIN * 1000))]
+    with (place / "said.txt").open("wb") as said, contextlib.suppress(subprocess.TimeoutExpired):
+        command = suite.command(of.version, *words)
+        subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=RUN_WITHIN, check=False, cwd=place
+        )
+    found = {}
+    for checks in place.glob("server-*/checks.json"):
+        name = re.sub(r"-\d{4}-\d\d-\d\dT[\d-]+Z$", "", checks.parent.name.removeprefix("server-"))
+        found[name] = result_of(json.loads(checks.read_bytes()))
+    return {name: found.get(name, NOT_RUN) for name in scenarios(suite, of)}
+
+
+def result_of(checks: Sequence[Mapping[str, str]]) -> Result:
+    def texts(status: str) -> list[str]:
+        return [f"{c['name']}: {c.get('errorMessage', '')}" for c in checks if c["status"] == status]
+
+    succeeded = sum(check["status"] == "SUCCESS" for check in checks)
+    return Result(succeeded, tuple(texts("FAILURE")), frozenset(c["name"] for c in checks if c["status"] == "WARNING"))
+
+
+@contextlib.contextmanager
+def daemon_with_fixtures() -> Iterator[Daemon]:
+    with tempfile.TemporaryDirectory(prefix="moltis-", ignore_cleanup_errors=True) as name:
+        daemon = Daemon(Path(name))
+        servers = {r.server: fixture(daemon, **({"protocol": "legacy"} if r.legacy else {})) for r in ROUNDS}
+        try:
+            start(daemon, servers)
+            daemon.wait_all()
+            yield daemon
+        finally:
+            daemon.end_everything()
+
+
+def run_direct(suite: Suite, of: Round, place: Path) -> dict[str, Result]:
+    with fixture_over_http(f"mark-{uuid.uuid4().hex}") as url:
+        return ask(suite, of, url, place / f"{of.server}-direct")
+
+
+def run_all(suite: Suite, place: Path, *, through: bool = True) -> list[Outcomes]:
+    """Run all rounds at once, each against fixtures of its own."""
+    with ThreadPoolExecutor(2 * len(ROUNDS)) as pool:
+        direct = [pool.submit(run_direct, suite, r, place) for r in ROUNDS]
+        passed: list[dict[str, Result]] = [{} for _ in ROUNDS]
+        if through:
+            with daemon_with_fixtures() as daemon:
+                urls = [gateway_url(daemon, r.server) for r in ROUNDS]
+                asked = [
+                    pool.submit(ask, suite, r, url, place / f"{r.server}-through")
+                    for r, url in zip(ROUNDS, urls, strict=True)
+                ]
+                passed = [future.result() for future in asked]
+        results = [future.result() for future in direct]
+    return [Outcomes(r, list(d), d, t) for r, d, t in zip(ROUNDS, results, passed, strict=True)]
+
+
+def table(rounds: Sequence[Outcomes]) -> str:
+    """Give the Markdown table: a row for each scenario, two columns for each round."""
+    names = list(dict.fromkeys(name for outcomes in rounds for name in outcomes.scenarios))
+    lines = ["| scenario |" + "".join(f" {o.round.title} | through the daemon |" for o in rounds)]
+    lines.append("|---|" + "---|---|" * len(rounds))
+    for name in names:
+        cells = [results[name].cell if name in results else "" for o in rounds for results in (o.direct, o.through)]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def summary(rounds: Sequence[Outcomes]) -> str:
+    lines = []
+    for o in rounds:
+        direct = f"{sum(r.ok for r in o.direct.values())} of {len(o.scenarios)} directly"
+        through = f", {sum(r.ok for r in o.through.values())} through the daemon" if o.through else ""
+        lines.append(f"{o.round.title}: {direct}{through}")
+    return "  \n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--direct", action="store_true")
+    parser.add_argument("--keep", type=Path)
+    parser.add_argument("--readme", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="moltis-", ignore_cleanup_errors=True) as name:
+        place = options.keep or Path(name)
+        rounds = run_all(Suite(), place, through=not options.direct)
+    said = f"{table(rounds)}\n\n{summary(rounds)}"
+    print(said)
+    if options.direct:
+        return 0
+    if options.readme:
+        replace_in_readme(BEGIN, END, said)
+    for line in (worse := [line for outcomes in rounds for line in outcomes.worse()]):
+        print(f"worse than directly: {line}", file=sys.stderr)
+    return 1 if worse else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
