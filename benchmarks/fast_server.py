@@ -1,7 +1,8 @@
 """The least a stdio MCP server can do: what is measured is the program between it and the client, not it.
 
 Run as `python -S -E fast_server.py`; standard library, one thread, raw file descriptors. With `--hang` it reads and
-never answers. Tools: echo {message}, and flood {stderr_mb, line_mib}: so much stderr, and one line of that size.
+never answers. Tools: echo {message}, big {bytes}: a text of that size, and flood {stderr_mb, line_mib}: so much stderr,
+and one line of that size.
 """
 
 import json
@@ -11,6 +12,7 @@ import sys
 VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 TOOLS = [
     {"name": "echo", "inputSchema": {"type": "object", "properties": {"message": {"type": "string"}}}},
+    {"name": "big", "inputSchema": {"type": "object", "properties": {"bytes": {"type": "integer"}}}},
     {"name": "flood", "inputSchema": {"type": "object"}},
 ]
 encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -32,6 +34,12 @@ def flood(arguments):
     return "flooded"
 
 
+def big_answer(id, size):
+    """Put together without a look at the text, so that what a large result costs is the cost of moving it."""
+    body = '{"jsonrpc":"2.0","id":%s,"result":{"content":[{"type":"text","text":"%s"}],"isError":false}}\n'
+    return body % (encode(id), "x" * size)
+
+
 def result_of(method, params):
     if method == "tools/call":
         arguments = params.get("arguments") or {}
@@ -49,6 +57,8 @@ def answer(line):
     message = json.loads(line)
     if "id" not in message or "method" not in message:
         return ""
+    if message["method"] == "tools/call" and message["params"]["name"] == "big":
+        return big_answer(message["id"], message["params"]["arguments"]["bytes"])
     result = result_of(message["method"], message.get("params"))
     if result is None:
         body = {"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32601, "message": "Method not found"}}

@@ -13,7 +13,7 @@ import sys
 from figure import Figure, row, save
 from workbench import OUT
 
-GROUPS = ("launch", "hang", "idle", "calls", "remote", "login", "command_line", "flood")
+GROUPS = ("launch", "hang", "idle", "calls", "remote", "login", "command_line", "flood", "gateway")
 
 
 def main() -> int:

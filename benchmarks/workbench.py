@@ -34,7 +34,8 @@ def fast_server(*words: str) -> Argv:
 
 def is_server(pid: int) -> bool:
     with contextlib.suppress(OSError):
-        return b"fast_server.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        return any(word.endswith(b"/fast_server.py") and b" " not in word for word in words)  # not a shell's command
     return False
 
 
@@ -119,7 +120,12 @@ class Daemon:
     def __init__(self, servers: Mapping[str, Argv | str], mcp: Mapping[str, float] | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="moltis-bench-"))
         self.socket = self.folder / "data" / "run" / "moltis.sock"
-        lines = ["[gateway]", 'listen = "127.0.0.1:0"', "[mcp]", *(f"{key} = {value}" for key, value in (mcp or {}).items())]
+        lines = [
+            "[gateway]",
+            'listen = "127.0.0.1:0"',
+            "[mcp]",
+            *(f"{key} = {value}" for key, value in (mcp or {}).items()),
+        ]
         for name, how in servers.items():
             lines.append(f"[mcp.servers.{name}]")
             if isinstance(how, str):

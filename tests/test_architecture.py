@@ -110,7 +110,7 @@ ONLY_IN = {
     "pydantic": {"moltis.config": "moltis.toml is checked with it; wire types are msgspec"},
     "tomli_w": {
         "moltis.config.overrides": "writes env.toml, which is ours alone",
-        "moltis.gateway.tokens": "and so is tokens.toml",
+        "moltis.gateway.token_file": "and so is tokens.toml",
     },
     "structlog": {"moltis.logs": "the one sink"},
     "click": {"moltis.cli": "the command line"},

@@ -10,7 +10,6 @@ alone, of resources and templates every further one under its alias (`naming`).
 from __future__ import annotations
 
 import base64
-import binascii
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +19,8 @@ from typing import Final
 
 from moltis.errors import UsageError
 from moltis.gateway.owners import Owner, Owners
-from moltis.gateway.shelves import ADDRESSED_BY_NAME, Part, Shelf, make_part, without_clashes
-from moltis.session.envelope import json_string
+from moltis.gateway.shelves import Part, Shelf, make_part, without_clashes
+from moltis.session.envelope import json_string, one_line
 from moltis.session.listing import Kind
 
 __all__ = ["PAGE_BYTES", "Catalogue", "Owner", "Shelf", "instructions"]
@@ -50,9 +49,9 @@ class Catalogue:
         self._page_bytes = page_bytes
         self._shelves: list[Shelf] = []
         self._owners = Owners(())
-        self._parts: dict[tuple[Kind, str], Part] = {}
-        self._lists: dict[Kind, _List] = {}
-        self._remembered: dict[Kind, dict[str, Owner]] = {kind: {} for kind in Kind}
+        self._parts: dict[tuple[str, str], Part] = {}
+        self._lists: dict[str, _List] = {}
+        self._remembered: dict[str, dict[str, Owner]] = {kind.member: {} for kind in Kind}
 
     def update(self, shelves: Sequence[Shelf]) -> None:
         """Take what there is now, in the order it is to be listed; to be called before asking, as often as one likes.
@@ -63,9 +62,9 @@ class Catalogue:
         before, self._shelves = self._shelves, list(shelves)
         if before == self._shelves:
             return
-        for kind in list(self._lists):
+        for kind in Kind:
             if _listed(before, kind) != _listed(self._shelves, kind):
-                del self._lists[kind]
+                self._lists.pop(kind.member, None)
         present = {shelf.server for shelf in self._shelves}
         self._parts = {key: part for key, part in self._parts.items() if key[1] in present}
         self._owners = Owners(self._shelves)
@@ -91,11 +90,11 @@ class Catalogue:
 
     def owner_of_tool(self, name: str) -> Owner | None:
         """Say whose tool it is, listed or not; None if the name begins with no server's."""
-        return self._remembered[Kind.TOOLS].get(name) or self._find(Kind.TOOLS, name)
+        return self._remembered["tools"].get(name) or self._find(Kind.TOOLS, name)
 
     def owner_of_prompt(self, name: str) -> Owner | None:
         """Say whose prompt it is, listed or not; None if the name begins with no server's."""
-        return self._remembered[Kind.PROMPTS].get(name) or self._find(Kind.PROMPTS, name)
+        return self._remembered["prompts"].get(name) or self._find(Kind.PROMPTS, name)
 
     def owner_of_resource(self, uri: str) -> Owner | None:
         """Say who is to be asked for a resource, and by which URI; None if nobody can be told to have it.
@@ -103,23 +102,23 @@ class Catalogue:
         Who lists it; else who has the most specific template that it may come from; else the only server whose URIs
         have its scheme. `moltis://SERVER/...` is that server's whatever is listed. Of a single server, everything is.
         """
-        return self._remembered[Kind.RESOURCES].get(uri) or self._find(Kind.RESOURCES, uri)
+        return self._remembered["resources"].get(uri) or self._find(Kind.RESOURCES, uri)
 
     def owner_of_template(self, template: str) -> Owner | None:
         """Say whose URI template it is (`completion/complete`), and how the server spells it; else as for a URI."""
-        return self._remembered[Kind.TEMPLATES].get(template) or self._find(Kind.TEMPLATES, template)
+        return self._remembered["resourceTemplates"].get(template) or self._find(Kind.TEMPLATES, template)
 
     def _list(self, kind: Kind) -> _List:
-        found = self._lists.get(kind)
+        found = self._lists.get(kind.member)
         if found is None:
             parts: Iterable[Part] = [self._part(kind, shelf) for shelf in self._shelves if shelf.listed]
             if self._sep is not None:
                 parts = without_clashes(parts)
-            found = self._lists[kind] = _List(kind, [part for part in parts if part.raws], self._page_bytes)
+            found = self._lists[kind.member] = _List(kind, [part for part in parts if part.raws], self._page_bytes)
         return found
 
     def _part(self, kind: Kind, shelf: Shelf) -> Part:
-        key = (kind, shelf.server)
+        key = (kind.member, shelf.server)
         items = shelf.items(kind)
         part = self._parts.get(key)
         if part is None or part.items != items:
@@ -129,12 +128,12 @@ class Catalogue:
     def _find(self, kind: Kind, text: str) -> Owner | None:
         if self._sep is None:
             owner = self._owners.of_single(kind, text)
-        elif kind in ADDRESSED_BY_NAME:
+        elif kind is Kind.TOOLS or kind is Kind.PROMPTS:
             owner = self._owners.of_name(kind, text, self._sep)
         else:
             owner = self._list(kind).owner(text) or self._owners.of_uri(text)
         if owner is not None and len(text) <= MAX_REMEMBERED_CHARS:
-            remembered = self._remembered[kind]
+            remembered = self._remembered[kind.member]
             if len(remembered) >= MAX_REMEMBERED:
                 remembered.clear()
             remembered[text] = owner
@@ -179,7 +178,7 @@ class _List:
         if found is None:
             end = self._end(start)
             more = b"" if end >= len(self._raws) else b',"nextCursor":%b' % json_string(self._cursor(end))
-            items = b",".join(self._raws[start:end])
+            items = one_line(b",".join(self._raws[start:end]))
             found = b'{%b"%b":[%b]%b}' % (first, self.kind.member.encode(), items, more)
             if start in self._starts and len(self._pages) < _MOST_FIRSTS * len(self._starts):
                 self._pages[start, first] = found
@@ -193,7 +192,13 @@ class _List:
             starts.append(end)
         return frozenset(starts)
 
+    @cached_property
+    def _fits(self) -> bool:
+        return sum(map(len, self._raws)) + len(self._raws) <= self.page_bytes
+
     def _end(self, start: int) -> int:
+        if self._fits:
+            return len(self._raws)
         size = 0
         for index in range(start, len(self._raws)):
             size += len(self._raws[index]) + 1
@@ -203,15 +208,11 @@ class _List:
 
     def _cursor(self, at: int) -> str:
         told = _CURSOR.pack(_KINDS.index(self.kind), at, _trace(self._shown[at - 1]), _trace(self._shown[at]))
-        return base64.urlsafe_b64encode(told).decode().rstrip("=")
+        return base64.urlsafe_b64encode(told).decode()
 
     def _start(self, cursor: str) -> int:
-        try:
-            told = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-            kind, at, behind, ahead = _CURSOR.unpack(told)
-        except (binascii.Error, ValueError, struct.error):
-            kind = -1
-        if not 0 <= kind < len(_KINDS) or _KINDS[kind] is not self.kind:
+        kind, at, behind, ahead = _read_cursor(cursor)
+        if kind != _KINDS.index(self.kind):
             raise UsageError("the cursor is not one that this list was given with", hint="list again without a cursor")
         shown = self._shown
         if 0 < at < len(shown) and _trace(shown[at - 1]) == behind and _trace(shown[at]) == ahead:
@@ -227,7 +228,18 @@ class _List:
 
 _KINDS: Final = tuple(Kind)
 _CURSOR: Final = struct.Struct(">BI8s8s")
+"""The list, a position, and traces of the names before and behind it. 21 bytes need no padding in base64."""
 _MOST_FIRSTS: Final = 4
+
+
+def _read_cursor(cursor: str) -> tuple[int, int, bytes, bytes]:
+    try:
+        if len(cursor) == _CURSOR.size // 3 * 4:
+            kind, at, behind, ahead = _CURSOR.unpack(base64.b64decode(cursor, altchars=b"-_", validate=True))
+            return kind, at, behind, ahead
+    except (ValueError, struct.error):
+        pass
+    return -1, 0, b"", b""
 
 
 def _trace(shown: str) -> bytes:

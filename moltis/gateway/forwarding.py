@@ -1,59 +1,29 @@
-"""One request passed on to a server and its answer passed back, whatever the eras of the two."""
+"""Requests passed on to servers, and their answers passed back, whatever the eras of the two.
+
+`relay` is one request on its way, `asking` and `rounds` are the questions of servers, `parking` those who wait for an
+answer without a host, `failures` what hosts are told when there is none. A request that is answered without a question
+costs one relay: no task, no timer, no entry in a table of ours.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Protocol
 
+import anyio
 from msgspec import Raw
 
-from moltis.gateway.api import Outlet, Principal, ServerPort, World
-from moltis.gateway.messages import Answer, Ask
+from moltis.errors import ServerNotReady
+from moltis.gateway import failures, rounds
+from moltis.gateway.api import Outlet, ServerPort, World
+from moltis.gateway.asking import HostSide
+from moltis.gateway.desk import Desk, OnRequest
+from moltis.gateway.messages import Ask, text_of
+from moltis.gateway.parking import Bond
+from moltis.gateway.relay import Relay
 
 __all__ = ["Forwarding", "HostSide", "OnRequest", "Running"]
-
-OnRequest = Callable[[str, str, str | None, float, str], None]
-"""Method, server, tool (for `tools/call`), seconds, outcome of each request; for counting."""
-
-
-class HostSide(Protocol):
-    """What is asked of a host while a request of it is passed on. Nothing here blocks or raises."""
-
-    @property
-    def principal(self) -> Principal: ...
-
-    @property
-    def client_info(self) -> bytes:
-        """Give `clientInfo` of its `initialize`, JSON; an object of ours if it sent none. Legacy hosts only."""
-
-    @property
-    def capabilities(self) -> bytes:
-        """Give `capabilities` of its `initialize`, JSON; `{}` if it sent none. Legacy hosts only."""
-
-    @property
-    def log_level(self) -> str | None:
-        """Give the level it set by `logging/setLevel`; None if it set none. Legacy hosts only."""
-
-    def ask_host(
-        self, method: str, params: bytes, outlet: Outlet, on_answer: Callable[[Answer], None]
-    ) -> int | None:
-        """Send a legacy host a request on `outlet`, with an id of the host's own numbering.
-
-        on_answer: called once with what the host answers; never after `take_back`, and not before this returns. When
-            the host goes away it gets an `Answer` with an error.
-
-        Returns:
-            The id; None if there is no way, and then nothing is called.
-        """
-
-    def take_back(self, id: int, reason: bytes) -> None:
-        """Tell the host that a question needs no answer any more (`notifications/cancelled`), on the question's outlet.
-
-        reason: a JSON string, or empty. No effect once it is answered.
-        """
-
-    def done(self, id: bytes) -> None:
-        """Learn that the request of this id has had its reply, or (after `Running.cancel`) will have none."""
 
 
 class Running(Protocol):
@@ -66,11 +36,14 @@ class Running(Protocol):
 class Forwarding:
     """Passes requests on. One for the whole gateway.
 
-    on_request: hears of every request that has had its reply, or was cancelled.
+    on_request: hears of every request once it has had its reply, or was cancelled. It must not raise.
+    clock: measures durations, in seconds.
     """
 
-    def __init__(self, world: World, on_request: OnRequest | None = None) -> None:
-        raise NotImplementedError
+    def __init__(
+        self, world: World, on_request: OnRequest | None = None, *, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._desk = Desk(world, on_request, clock)
 
     def begin(
         self,
@@ -92,14 +65,43 @@ class Forwarding:
         view: where it came in; a call that waits for an answer is only given on to the same view.
 
         Returns:
-            What to cancel it by; None if the reply was given already (`HostSide.done` was called then, too).
+            What to cancel it by; None if it has had its reply already (`HostSide.done` was called then, too).
         """
-        raise NotImplementedError
+        if rounds.REQUEST_STATE in params and ask.is_modern:
+            state = text_of(params, rounds.REQUEST_STATE)
+            if state is not None and state in self._desk.parking:
+                bond = self._desk.bond(host, view, port.name, ask.method, name)
+                return self._resume(host, ask, outlet, state, bond, rounds.responses(params))
+        relay = Relay(self._desk, host, ask, outlet, port, params, name, tool, view)
+        relay.send()
+        return relay if relay.owes_a_reply else None
+
+    def _resume(
+        self, host: HostSide, ask: Ask, outlet: Outlet, token: str, bond: Bond, answers: dict[str, bytes]
+    ) -> Running | None:
+        """Go on with a parked call. A token of somebody else, or of another call, stands for nothing."""
+        parked = self._desk.parking.take(token, bond, anyio.current_time())
+        if parked is None:
+            host.done(ask.id)
+            error = failures.StateUnknown(bond.server)
+            outlet.reply(*failures.answered(ask.id, ask.method, error, modern=True))
+            return None
+        parked.join(host, ask, outlet, answers)
+        return parked if parked.owes_a_reply else None
 
     def host_progressed(self, host: HostSide, params: dict[str, Raw]) -> None:
         """Take `notifications/progress` of a legacy host: how far it is with a question. Others' are ignored."""
-        raise NotImplementedError
+        self._desk.tokens.progressed(host, params)
+
+    @property
+    def parked(self) -> int:
+        """How many calls wait for a host to come back with answers."""
+        return len(self._desk.parking)
 
     def close(self, reason: str) -> None:
-        """Give up what waits: for an answer of a modern host, or for a server to start."""
-        raise NotImplementedError
+        """Give up what waits: for a host to come back, or for a server to start. What servers work at goes on."""
+        for parked in self._desk.parking.take_all():
+            parked.cancel(reason)
+        for waiting in tuple(self._desk.waiting):
+            told = f"moltis is going away: {reason}"
+            waiting.abandon(ServerNotReady(told, server=waiting.server, state="stopping"))

@@ -1,16 +1,38 @@
-"""All hosts and all servers, brought together."""
+"""All hosts and all servers, brought together: what one server says reaches the hosts that it concerns, and what hosts
+want of a server, taken together, reaches the server.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import msgspec
+from msgspec import Raw
 
 from moltis import __version__
-from moltis.gateway.api import Principal, World
-from moltis.gateway.forwarding import OnRequest
+from moltis.errors import UnknownServer
+from moltis.gateway import refusals
+from moltis.gateway.api import Principal, ServerPort, Upstream, World
+from moltis.gateway.forwarding import Forwarding, OnRequest
 from moltis.gateway.host import Host
+from moltis.gateway.levels import Levels, passes
+from moltis.gateway.messages import text_of
+from moltis.gateway.refusals import Refusal
+from moltis.gateway.subscriptions import UPDATED, Subscriptions
+from moltis.gateway.views import View
 
 __all__ = ["Gateway", "Settings"]
+
+ANNOUNCE_AFTER_SECS: Final = 0.1
+"""Servers come up together, and a server that loads plugins says for each that its tools are new."""
+
+UNASKED_LEVEL: Final = "info"
+"""What a host gets that never set a level, of a server that logs more because another host wants it."""
+
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,49 +48,216 @@ class Gateway:
     """The gateway. `on_request` hears of every request that was passed on, for counting."""
 
     def __init__(self, world: World, settings: Settings | None = None, on_request: OnRequest | None = None) -> None:
-        raise NotImplementedError
+        self.world = world
+        self.forwarding = Forwarding(world, on_request)
+        self.subscriptions = Subscriptions(self._watch)
+        self.levels = Levels()
+        self.closing: Refusal | None = None
+        self._settings = settings or Settings()
+        self._hosts: dict[Host, None] = {}
+        self._views: dict[str | None, View] = {}
+        self._watched: dict[str, frozenset[str]] = {}
+        self._levelled: dict[str, str] = {}
+        self._announcing = False
 
     # --- for the fronts
 
     def new_host(self, server: str | None, principal: Principal, unsolicited: Callable[[bytes], bool]) -> Host:
-        """Make a host; see `GatewayApi`."""
-        raise NotImplementedError
+        """Make a host that sees all servers, or one.
+
+        Raises:
+            UnknownServer: there is no such server.
+        """
+        if server is not None:
+            self.world.port(server)
+        host = Host(self, self._view(server), principal, unsolicited)
+        self._hosts[host] = None
+        return host
 
     def knows(self, server: str) -> bool:
         """Whether there is a server of that name."""
-        raise NotImplementedError
+        try:
+            self.world.port(server)
+        except UnknownServer:
+            return False
+        return True
 
     # --- for metrics
 
     @property
     def hosts(self) -> int:
         """How many hosts there are."""
-        raise NotImplementedError
+        return len(self._hosts)
 
     @property
     def in_flight(self) -> int:
         """How many requests of hosts wait for their reply."""
-        raise NotImplementedError
+        return sum(host.in_flight for host in self._hosts)
 
     # --- what the daemon tells
 
     def server_moved(self, name: str) -> None:
         """The server's state has changed."""
+        if self._upstream(name) is None:
+            self._forget(name)
+        self._changed(name)
 
     def came_up(self, name: str) -> None:
         """The server is ready, by a new session: what hosts want of it is set anew."""
+        self._forget(name)
+        self._watch(name)
+        self._level(name)
+        self._changed(name)
 
     def lists_changed(self, name: str) -> None:
         """What the server lists is new."""
+        self._changed(name)
 
     def servers_changed(self) -> None:
         """Servers were added, removed or changed."""
+        used = {host.view.server for host in self._hosts}
+        for server in [*self._views]:
+            if server is not None and server not in used and not self.knows(server):
+                del self._views[server]
+        for server in {*self._watched, *self._levelled}:
+            if not self.knows(server):
+                self._forget(server)
+        self._changed(None)
 
     def notified(self, name: str, method: str, params: bytes) -> None:
         """The server said something that is about no request (`Hooks.on_notification`)."""
+        try:
+            members = _MEMBERS.decode(params) if params else {}
+        except msgspec.MsgspecError:
+            return
+        if method == UPDATED:
+            for watcher, uri in self.subscriptions.updated(name, text_of(members, "uri") or ""):
+                watcher.resource_updated(uri, members)
+        elif method == "notifications/message":
+            level = text_of(members, "level")
+            unasked = UNASKED_LEVEL if self.levels.wanted(name) is not None else None
+            for host in self._who_see(name):
+                if passes(host.log_level or unasked, level):
+                    host.say(method, params)
+        else:
+            # Whoever was asked to go to a URL hears of its end (MCP, Elicitation: others ignore ids they do not know);
+            # what else there may be is for those who deal with this server alone.
+            everyone = method == "notifications/elicitation/complete"
+            for host in self._who_see(name):
+                if everyone or host.view.server is not None:
+                    host.say(method, params)
 
     def reconfigure(self, settings: Settings) -> None:
         """Show itself differently from now on."""
+        self._settings = settings
+        for view in self._views.values():
+            view.reconfigure(name=settings.name, version=settings.version, separator=settings.separator)
+        self._changed(None)
 
     def close(self, reason: str) -> None:
         """Listens end with their result, waiting requests fail, and so does every later one. Idempotent."""
+        if self.closing is not None:
+            return
+        self.closing = refusals.shutting_down(reason)
+        for host in [*self._hosts]:
+            host.shut(self.closing)
+        self.forwarding.close(reason)
+
+    # --- what hosts tell
+
+    def level_set(self, host: Host) -> None:
+        """A host wants another level of logging."""
+        if host.log_level is not None:
+            self.levels.want(host, host.view.server, host.log_level)
+        for port in host.view.ports():
+            self._level(port.name)
+
+    def level_of_request(self, port: ServerPort, level: str) -> None:
+        """One request to a server wants a level of logging: servers of MCP 2026-07-28 are told with the request."""
+        upstream = port.upstream()
+        if upstream is not None and upstream.agreed.era == "legacy" and self.levels.want_once(port.name, level):
+            self._level(port.name)
+
+    def left(self, host: Host) -> None:
+        """A host is gone."""
+        self._hosts.pop(host, None)
+        if self.levels.leave(host):
+            for port in host.view.ports():
+                self._level(port.name)
+
+    # --- what is told to servers
+
+    def _watch(self, name: str) -> None:
+        """Have a server tell of what is wanted of it, if that is another than before."""
+        upstream = self._upstream(name)
+        if upstream is None:
+            return
+        wanted = self.subscriptions.wanted(name)
+        if wanted == self._watched.get(name, frozenset()):
+            return
+        if wanted:
+            self._watched[name] = wanted
+        else:
+            del self._watched[name]
+        upstream.watch_resources(wanted)
+
+    def _level(self, name: str) -> None:
+        upstream = self._upstream(name)
+        if upstream is None:
+            return
+        wanted = self.levels.wanted(name)
+        if wanted == self._levelled.get(name):
+            return
+        if wanted is not None:
+            self._levelled[name] = wanted
+        else:
+            del self._levelled[name]
+        upstream.want_log_level(wanted)
+
+    def _forget(self, name: str) -> None:
+        """Forget what a session was told: there is another one, or none."""
+        self._watched.pop(name, None)
+        self._levelled.pop(name, None)
+        self.levels.restarted(name)
+
+    def _upstream(self, name: str) -> Upstream | None:
+        try:
+            return self.world.port(name).upstream()
+        except UnknownServer:
+            return None
+
+    # --- what is told to hosts
+
+    def _view(self, server: str | None) -> View:
+        view = self._views.get(server)
+        if view is None:
+            named = self._settings
+            view = View(self.world, server, name=named.name, version=named.version, separator=named.separator)
+            self._views[server] = view
+        return view
+
+    def _who_see(self, name: str) -> list[Host]:
+        return [host for host in self._hosts if host.view.sees(name)]
+
+    def _changed(self, name: str | None) -> None:
+        """Look anew at what a server lists (None: all), and soon tell the hosts if it is another than before."""
+        concerned = [view for view in self._views.values() if name is None or view.sees(name)]
+        for view in concerned:
+            view.stale()
+        if concerned and not self._announcing:
+            self._announcing = True
+            self.world.start(self._announce)
+
+    async def _announce(self) -> None:
+        try:
+            await anyio.sleep(ANNOUNCE_AFTER_SECS)
+        finally:
+            self._announcing = False
+        if self.closing is not None:
+            return
+        self.subscriptions.relocate()
+        for view in [*self._views.values()]:
+            methods = view.news()
+            for host in [host for host in self._hosts if methods and host.view is view]:
+                for method in methods:
+                    host.list_changed(method)

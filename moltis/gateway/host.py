@@ -1,31 +1,406 @@
-"""One host: its era, its questions, what it subscribed to."""
+"""One host: which era each of its requests is of, what it is asked, what it wants to hear of.
+
+What can be answered from what is known is answered here and at once; the rest is passed on. A host of MCP 2026-07-28
+says in each request who it is, so nothing of it is remembered between two; what `initialize` said is for the others.
+"""
 
 from __future__ import annotations
 
-from moltis.gateway.api import Outlet
-from moltis.gateway.messages import Answer, Ask, Tell
+from collections.abc import Callable
+from typing import Final, Protocol
 
-__all__ = ["Host"]
+import msgspec
+from msgspec import Raw
+
+from moltis.errors import RpcCode
+from moltis.gateway import introduction, messages, refusals
+from moltis.gateway.api import Outlet, Principal, ServerPort, World
+from moltis.gateway.catalogue import Owner
+from moltis.gateway.forwarding import Forwarding, Running
+from moltis.gateway.levels import LEVELS
+from moltis.gateway.listens import Listens
+from moltis.gateway.messages import CAPABILITIES, LOG_LEVEL, PROTOCOL_VERSION, Answer, Ask, Tell, text_of
+from moltis.gateway.outbox import Outbox
+from moltis.gateway.questions import Questions
+from moltis.gateway.refusals import Refusal, bad_params, refuse
+from moltis.gateway.settling import Settling
+from moltis.gateway.subscriptions import MAX_WATCHED, UPDATED, Subscriptions, updated_params
+from moltis.gateway.views import Route, View
+from moltis.session.envelope import one_line
+from moltis.session.handshake import MODERN_VERSIONS
+from moltis.session.listing import Kind
+
+__all__ = ["Host", "Hub"]
+
+_NAMELESS: Final = b'{"name":"unknown","version":"unknown"}'
+_CURRENT: Final = msgspec.json.encode(MODERN_VERSIONS[-1])
+_NOBODY: Final = (None, None, False)
+
+
+class Hub(Protocol):
+    """What hosts share."""
+
+    @property
+    def world(self) -> World: ...
+
+    @property
+    def forwarding(self) -> Forwarding: ...
+
+    @property
+    def subscriptions(self) -> Subscriptions: ...
+
+    @property
+    def closing(self) -> Refusal | None:
+        """Why nothing is taken any more."""
+
+    def level_set(self, host: Host) -> None:
+        """A host wants another level of logging."""
+
+    def level_of_request(self, port: ServerPort, level: str) -> None:
+        """One request to a server wants a level of logging."""
+
+    def left(self, host: Host) -> None:
+        """A host is gone."""
 
 
 class Host:
     """One host; made by `Gateway.new_host`. Fits `api.HostApi` and `forwarding.HostSide`."""
 
+    def __init__(self, hub: Hub, view: View, principal: Principal, unsolicited: Callable[[bytes], bool]) -> None:
+        self.view = view
+        self.principal = principal
+        self.client_info = _NAMELESS
+        self.capabilities = b"{}"
+        self.log_level: str | None = None
+        self.in_session = False
+        """It has sent `initialize`: it is told what is new, without being asked for it in a request."""
+        self._hub = hub
+        self._unsolicited = unsolicited
+        self._outbox: Outbox | None = None
+        self._waiting: dict[bytes, tuple[Running | None, Outlet | None, bool]] = {}
+        self._listens = Listens(hub.subscriptions, view.locate)
+        self._questions = Questions()
+        self._closed = False
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for their reply; listens do not."""
+        return len(self._waiting)
+
+    # --- what the front hands over
+
     def request(self, ask: Ask, outlet: Outlet) -> None:
         """Take a request."""
-        raise NotImplementedError
+        modern = PROTOCOL_VERSION in ask.meta and ask.method != "initialize"
+        refusal = self._hub.closing
+        if refusal is None and (ask.id in self._waiting or ask.id in self._listens):
+            refusal = Refusal(RpcCode.INVALID_REQUEST, "a request with this id has no reply yet")
+        if refusal is None and modern:
+            refusal = _unfit(ask)
+        if refusal is not None:
+            refuse(outlet, ask.id, refusal, modern=modern)
+            return
+        if self._outbox is not None and self._outbox.held and not modern and ask.method not in _BEFORE_READY:
+            self._ready()
+        handler = (_MODERN if modern else _LEGACY).get(ask.method)
+        if handler is not None:
+            handler(self, ask, outlet, modern)
+        elif ask.method in _KNOWN:
+            hint = "" if modern else f"before MCP {MODERN_VERSIONS[0]}; params._meta says which version a request is of"
+            refuse(outlet, ask.id, refusals.no_such_method(ask.method, hint), modern=modern)
+        else:
+            self._unknown(ask, outlet, modern)
 
     def notification(self, tell: Tell) -> None:
-        """Take a notification."""
+        """Take a notification. One that is not known goes to the only server, if there is but one to see."""
+        match tell.method:
+            case "notifications/initialized":
+                self._ready()
+            case "notifications/cancelled":
+                id = bytes(tell.params.get("requestId", b""))
+                self.drop(id, text_of(tell.params, "reason") or "the host cancelled it")
+            case "notifications/progress":
+                self._hub.forwarding.host_progressed(self, tell.params)
+            case "notifications/roots/list_changed":
+                self._tell_servers(tell, legacy_only=True)
+            case _ if self.view.server is not None and self.principal.may_write:
+                self._tell_servers(tell, legacy_only=False)
+            case _:
+                pass
 
     def answer(self, answer: Answer) -> None:
         """Take the answer to a question."""
+        self._questions.answered(answer)
 
     def drop(self, id: bytes, reason: str) -> None:
         """Give up a request that waits."""
+        self._listens.drop(id)
+        running, _, _ = self._waiting.pop(id, _NOBODY)
+        if running is not None:
+            running.cancel(reason)
 
     def attached(self) -> None:
         """Send what was kept."""
+        if self._outbox is not None:
+            self._outbox.flush()
 
     def close(self) -> None:
         """It is gone."""
+        if self._closed:
+            return
+        self._closed = True
+        for id in [*self._waiting]:
+            self.drop(id, "the host is gone")
+        self._listens.close()
+        self._questions.close()
+        self._hub.subscriptions.leave(self)
+        self._outbox = None
+        self._hub.left(self)
+
+    # --- what the gateway tells
+
+    def list_changed(self, method: str) -> None:
+        """Hear that a list is new."""
+        if self.in_session:
+            self._out().put(messages.notification(method), once=True)
+        self._listens.list_changed(method)
+
+    def say(self, method: str, params: bytes) -> None:
+        """Tell something that belongs to no request, if it is in a session."""
+        if self.in_session:
+            self._out().put(messages.notification(method, params))
+
+    def locate(self, uri: str) -> Owner | None:
+        """Say whose resource it is now."""
+        return self.view.locate(uri)
+
+    def resource_updated(self, uri: str, params: dict[str, Raw]) -> None:
+        """Hear that a resource was updated that it subscribed to."""
+        self._out().put(messages.notification(UPDATED, updated_params(uri, params)), once=True)
+
+    def shut(self, refusal: Refusal) -> None:
+        """Reply to all that waits: the gateway closes."""
+        self._listens.end()
+        for id, (_, outlet, modern) in [*self._waiting.items()]:
+            self.drop(id, refusal.message)
+            if outlet is not None:
+                refuse(outlet, id, refusal, modern=modern)
+
+    # --- what forwarding asks
+
+    def ask_host(self, method: str, params: bytes, outlet: Outlet, on_answer: Callable[[Answer], None]) -> int | None:
+        """Send a question; see `HostSide`."""
+        return self._questions.ask(method, params, outlet, on_answer)
+
+    def take_back(self, id: int, reason: bytes) -> None:
+        """Take a question back; see `HostSide`."""
+        self._questions.take_back(id, reason)
+
+    def done(self, id: bytes) -> None:
+        """Forget a request that has had its reply."""
+        self._waiting.pop(id, None)
+
+    # --- answered here
+
+    def _initialize(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        self.client_info = _object(ask.params, "clientInfo", _NAMELESS)
+        self.capabilities = _object(ask.params, "capabilities", b"{}")
+        self.in_session = True
+        self._out().held = True
+        version = introduction.version_for(text_of(ask.params, "protocolVersion"))
+
+        def reply() -> None:
+            outlet.reply(messages.result(ask.id, self.view.introduction().initialized(version)))
+
+        self._when_settled(ask, outlet, modern, reply)
+
+    def _discover(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        def reply() -> None:
+            outlet.reply(messages.result(ask.id, self.view.introduction().discovered()))
+
+        self._when_settled(ask, outlet, modern, reply)
+
+    def _ping(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        outlet.reply(messages.result(ask.id, b"{}"))
+
+    def _list(self, kind: Kind, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        cursor = text_of(ask.params, "cursor")
+        if cursor is None and bytes(ask.params.get("cursor", b"null")) != b"null":
+            refuse(outlet, ask.id, bad_params("params.cursor must be a string"), modern=modern)
+            return
+
+        def reply() -> None:
+            page = self.view.page(kind, cursor, modern=modern)
+            if isinstance(page, Refusal):
+                refuse(outlet, ask.id, page, modern=modern)
+            else:
+                outlet.reply(messages.result(ask.id, page))
+
+        self._when_settled(ask, outlet, modern, reply)
+
+    def _set_level(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        level = text_of(ask.params, "level")
+        if level not in LEVELS:
+            refuse(outlet, ask.id, bad_params(f"params.level must be one of {', '.join(LEVELS)}"), modern=modern)
+            return
+        self.log_level = level
+        self._hub.level_set(self)
+        outlet.reply(messages.result(ask.id, b"{}"))
+
+    def _subscribe(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        uri = text_of(ask.params, "uri")
+        if uri is None:
+            refuse(outlet, ask.id, bad_params("params.uri must be a string"), modern=modern)
+        elif self._watched() >= MAX_WATCHED:
+            refuse(outlet, ask.id, refusals.too_many(f"{MAX_WATCHED} resources are subscribed to"), modern=modern)
+        elif not self.view.may_watch(uri):
+            refuse(outlet, ask.id, refusals.no_such_resource(uri, modern=modern), modern=modern)
+        else:
+            self._hub.subscriptions.watch(self, uri)
+            outlet.reply(messages.result(ask.id, b"{}"))
+
+    def _unsubscribe(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        uri = text_of(ask.params, "uri")
+        if uri is None:
+            refuse(outlet, ask.id, bad_params("params.uri must be a string"), modern=modern)
+        else:
+            self._hub.subscriptions.unwatch(self, uri)
+            outlet.reply(messages.result(ask.id, b"{}"))
+
+    def _listen(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        refusal = self._listens.open(ask, outlet, watched=self._watched())
+        if refusal is not None:
+            refuse(outlet, ask.id, refusal, modern=modern)
+
+    # --- passed on
+
+    def _call_tool(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        if not self.principal.may_write:
+            refuse(outlet, ask.id, refusals.forbidden("tools/call"), modern=modern)
+            return
+        self._pass_on(ask, outlet, modern, self.view.tool(ask.params))
+
+    def _get_prompt(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        self._pass_on(ask, outlet, modern, self.view.prompt(ask.params))
+
+    def _read_resource(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        self._pass_on(ask, outlet, modern, self.view.resource(ask.params, modern=modern))
+
+    def _complete(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        self._pass_on(ask, outlet, modern, self.view.completion(ask.params))
+
+    def _unknown(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        route = self.view.anything(ask.method, ask.params)
+        if not self.principal.may_write and not isinstance(route, Refusal):
+            route = refusals.forbidden("a method that moltis does not know")
+        self._pass_on(ask, outlet, modern, route)
+
+    def _pass_on(self, ask: Ask, outlet: Outlet, modern: bool, route: Route | Refusal) -> None:
+        if isinstance(route, Refusal):
+            refuse(outlet, ask.id, route, modern=modern)
+            return
+        id = ask.id
+        if modern and LOG_LEVEL in ask.meta:
+            level = text_of(ask.meta, LOG_LEVEL)
+            if level in LEVELS:
+                self._hub.level_of_request(route.port, level)
+        self._waiting[id] = None, outlet, modern
+        running = self._hub.forwarding.begin(
+            self, ask, outlet, route.port, params=route.params, name=route.name, tool=route.tool, view=self.view.path
+        )
+        if running is None:
+            self._waiting.pop(id, None)
+        elif id in self._waiting:
+            self._waiting[id] = running, outlet, modern
+
+    # --- how
+
+    def _when_settled(self, ask: Ask, outlet: Outlet, modern: bool, reply: Callable[[], None]) -> None:
+        """Reply, but wait a little if it is about a single server that is starting for the first time."""
+        port = self.view.unsettled()
+        if port is None:
+            reply()
+            return
+
+        def settled() -> None:
+            self.done(ask.id)
+            self.view.stale()
+            reply()
+
+        settling = Settling(port, settled)
+        self._waiting[ask.id] = settling, outlet, modern
+        self._hub.world.start(settling.run)
+
+    def _ready(self) -> None:
+        if self._outbox is not None:
+            self._outbox.held = False
+            self._outbox.flush()
+
+    def _out(self) -> Outbox:
+        if self._outbox is None:
+            self._outbox = Outbox(self._unsolicited)
+        return self._outbox
+
+    def _watched(self) -> int:
+        return self._hub.subscriptions.count(self) + self._listens.watched()
+
+    def _tell_servers(self, tell: Tell, *, legacy_only: bool) -> None:
+        params = msgspec.json.encode(tell.params) if tell.params else b""
+        for port in self.view.ports():
+            upstream = port.upstream()
+            if upstream is not None and not (legacy_only and upstream.agreed.era != "legacy"):
+                upstream.tell(tell.method, params)
+
+
+def _unfit(ask: Ask) -> Refusal | None:
+    """Say what is wrong with `_meta` of a modern request (MCP 2026-07-28, Per-request protocol fields)."""
+    meta = ask.meta
+    if bytes(meta[PROTOCOL_VERSION]) != _CURRENT:
+        version = text_of(meta, PROTOCOL_VERSION)
+        if version is None:
+            return bad_params(f"params._meta: {PROTOCOL_VERSION} must be a string")
+        if version not in MODERN_VERSIONS:
+            return refusals.unsupported_version(version)
+    if bytes(meta.get(CAPABILITIES, b""))[:1] != b"{":
+        return bad_params(f"params._meta: {CAPABILITIES} is missing or not an object")
+    return None
+
+
+def _object(params: dict[str, Raw], name: str, otherwise: bytes) -> bytes:
+    found = bytes(params.get(name, b""))
+    return one_line(found) if found[:1] == b"{" else otherwise
+
+
+_Handler = Callable[[Host, Ask, Outlet, bool], None]
+
+
+def _lister(kind: Kind) -> _Handler:
+    def handler(host: Host, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        host._list(kind, ask, outlet, modern)
+
+    return handler
+
+
+_BOTH: Final[dict[str, _Handler]] = {
+    "tools/call": Host._call_tool,
+    "prompts/get": Host._get_prompt,
+    "resources/read": Host._read_resource,
+    "completion/complete": Host._complete,
+    **{kind.method: _lister(kind) for kind in Kind},
+}
+_LEGACY: Final[dict[str, _Handler]] = {
+    **_BOTH,
+    "initialize": Host._initialize,
+    "ping": Host._ping,
+    "logging/setLevel": Host._set_level,
+    "resources/subscribe": Host._subscribe,
+    "resources/unsubscribe": Host._unsubscribe,
+}
+_MODERN: Final[dict[str, _Handler]] = {
+    **_BOTH,
+    "server/discover": Host._discover,
+    "subscriptions/listen": Host._listen,
+}
+_KNOWN: Final = _LEGACY.keys() | _MODERN.keys()
+_BEFORE_READY: Final = frozenset({"initialize", "ping"})
+"""What a host may send before it is told anything (MCP 2025-11-25, Lifecycle)."""

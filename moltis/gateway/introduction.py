@@ -70,8 +70,8 @@ def of_one(name: str, known: Known | None) -> Introduction:
     agreed = known.agreed
     info = {"name": name, "version": "unknown", **(agreed.server_info or {})}
     capabilities = dict(agreed.capabilities)
-    if known.tools or not any(capabilities.get(member) is not None for member in _LISTS):
-        capabilities.setdefault("tools", {})  # some servers declare nothing and have tools all the same
+    if capabilities.get("tools") is None and (known.tools or not any(capabilities.get(member) for member in _LISTS)):
+        capabilities["tools"] = {}  # some servers declare nothing and have tools all the same
     for member in _LISTS:
         if isinstance(capabilities.get(member), dict):
             capabilities[member] = {**capabilities[member], "listChanged": True}

@@ -1,36 +1,196 @@
 """What servers listed when they were last ready, on disk: one file a server.
 
-One rule: this is a memory and no more. Whatever is wrong with a file, it is as if there were none.
+    {"format":1,"mark":"...","agreed":{...},"tools":[...],"resources":[...],"resourceTemplates":[...],"prompts":[...]}
+
+The items are the bytes that the server sent. One rule: this is a memory and no more. Whatever is wrong with a file, it
+is as if there were none.
 """
 
 from __future__ import annotations
 
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
+from typing import Final
 
+import msgspec
+
+from moltis.config.atomic import one_writer, replace
 from moltis.config.plan import ServerPlan
+from moltis.errors import ConfigError
 from moltis.gateway.api import Known
+from moltis.names import name_problem
+from moltis.session.handshake import Agreed
+from moltis.session.listing import Item, Kind, ListError, Pages
+
+__all__ = ["MAX_FILE_BYTES", "KnownStore", "mark"]
+
+MAX_FILE_BYTES: Final = 16 * 1024 * 1024
+"""Of one server. Of what is more, nothing is kept."""
+
+_FORMAT: Final = 1
+_SUFFIX: Final = ".json"
+_UNFINISHED: Final = ".tmp"
+_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
+
+
+class _File(msgspec.Struct):
+    format: int
+    mark: str
+    agreed: Agreed
+    tools: msgspec.Raw
+    resources: msgspec.Raw
+    templates: msgspec.Raw = msgspec.field(name="resourceTemplates")
+    prompts: msgspec.Raw
+
+
+_DECODER: Final = msgspec.json.Decoder(_File)
+
+
+class _Broken(Exception):
+    """It is not a file of ours, or not whole any more."""
 
 
 def mark(plan: ServerPlan) -> str:
-    """Name an entry of moltis.toml as it is written; what is known under another mark is of another server."""
-    raise NotImplementedError
+    """Name an entry of moltis.toml as it is written; what is known under another mark is of another server.
+
+    No secret goes into it, so neither do the values of arguments: a server that is ready is asked anyway.
+    """
+    return sha256(msgspec.json.encode([plan.transport, plan.protocol, plan.shown])).hexdigest()
 
 
 class KnownStore:
-    """All files of one folder. Every method blocks, on the disk, and may be called from any thread."""
+    """All files of one folder, which is made when first written to (0700). One daemon at a time uses it.
 
-    def __init__(self, folder: Path) -> None: ...
+    Every method blocks, on the disk, and may be called from any thread.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
     def load_all(self) -> dict[str, tuple[str, Known]]:
         """Give what is known, with its mark, by server. Never raises; what is broken is removed."""
-        raise NotImplementedError
+        found: dict[str, tuple[str, Known]] = {}
+        for path in self._files():
+            name = path.name.removesuffix(_SUFFIX)
+            try:
+                found[name] = _read(path)
+            except _Broken:
+                _remove(path)
+            except OSError:
+                continue  # it may be readable next time
+        return found
 
     def save(self, name: str, mark: str, known: Known) -> None:
-        """Keep what is known of a server.
+        """Keep what is known of a server; if that is too much, nothing is.
 
         Raises:
             ConfigError: it cannot be written; what was kept before is still there.
+            ValueError: that is no server's name.
         """
+        path = self._path(name)
+        data = _encoded(mark, known)
+        if data is None:
+            self.forget(name)
+            return
+        with one_writer(self._folder / _SUFFIX):  # the lock is the folder's
+            with suppress(OSError):
+                os.chmod(self._folder, 0o700)
+            replace(path, data)
 
     def forget(self, name: str) -> None:
-        """Keep nothing of a server. Never raises."""
+        """Keep nothing of a server. Never raises for a server's name."""
+        _remove(self._path(name))
+
+    def _path(self, name: str) -> Path:
+        problem = name_problem(name)
+        if problem:
+            raise ValueError(problem)
+        return self._folder / f"{name}{_SUFFIX}"
+
+    def _files(self) -> Iterator[Path]:
+        with suppress(OSError, ConfigError):
+            if not self._folder.is_dir():
+                return
+            with one_writer(self._folder / _SUFFIX):
+                paths = sorted(self._folder.iterdir())
+                for path in paths:
+                    if path.name.startswith(".") and path.name.endswith(_UNFINISHED):
+                        _remove(path)  # whoever was writing it is dead, for the lock is ours
+            for path in paths:
+                if path.name.endswith(_SUFFIX) and not name_problem(path.name.removesuffix(_SUFFIX)):
+                    yield path
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+# --- a file
+
+
+def _encoded(mark: str, known: Known) -> bytes | None:
+    try:
+        data = msgspec.json.encode(
+            _File(
+                _FORMAT,
+                mark,
+                known.agreed,
+                tools=_array(known.tools),
+                resources=_array(known.resources),
+                templates=_array(known.templates),
+                prompts=_array(known.prompts),
+            )
+        )
+    except (*_MALFORMED, OverflowError, TypeError):
+        return None  # what a server says of itself may be nested too deeply, or hold a number too long to be written
+    return data if len(data) <= MAX_FILE_BYTES else None
+
+
+def _array(items: tuple[Item, ...]) -> msgspec.Raw:
+    return msgspec.Raw(b"[%b]" % b",".join(item.raw for item in items))
+
+
+def _read(path: Path) -> tuple[str, Known]:
+    data = _bytes_of(path)
+    try:
+        data.decode()  # strings that are skipped over are not checked to be UTF-8
+        file = _DECODER.decode(data)
+    except _MALFORMED as fault:
+        raise _Broken from fault
+    if file.format != _FORMAT:
+        raise _Broken
+    return file.mark, Known(
+        file.agreed,
+        tools=_items(Kind.TOOLS, file.tools),
+        resources=_items(Kind.RESOURCES, file.resources),
+        templates=_items(Kind.TEMPLATES, file.templates),
+        prompts=_items(Kind.PROMPTS, file.prompts),
+    )
+
+
+def _items(kind: Kind, array: msgspec.Raw) -> tuple[Item, ...]:
+    """Read items as they were read when the server sent them: what does not pass there does not pass here."""
+    pages = Pages(kind)
+    try:
+        pages.add(b'{"%b":%b}' % (kind.member.encode(), array))
+    except ListError as fault:
+        raise _Broken from fault
+    if pages.nameless or pages.truncated:
+        raise _Broken
+    return tuple(pages.items)
+
+
+def _bytes_of(path: Path) -> bytes:
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise _Broken  # a link, a pipe: nothing of ours
+    # Should it have been replaced by either just now: neither followed nor waited for.
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        data = file.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise _Broken
+    return data

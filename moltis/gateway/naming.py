@@ -7,12 +7,12 @@ value, in the server's order.
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from moltis.session.envelope import json_string, one_line
 from moltis.session.listing import Item, Kind
 
 __all__ = [
@@ -33,13 +33,13 @@ ALIAS_SCHEME: Final = "moltis"
 
 _PREFIX: Final = "moltis://"
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")  # RFC 3986 section 3.1
-_MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
-_MEMBER: Final = {Kind.TOOLS: "name", Kind.PROMPTS: "name", Kind.RESOURCES: "uri", Kind.TEMPLATES: "uriTemplate"}
-"""The member that an item is addressed by."""
+_ADDRESS: Final = {"tools": "name", "prompts": "name", "resources": "uri", "resourceTemplates": "uriTemplate"}
+"""The member that an item is addressed by, by `Kind.member`: looking up an Enum is slow."""
 
-_HEAD: Final = {kind: b'{"%b":' % member.encode() for kind, member in _MEMBER.items()}
-_KEY: Final = {kind: b'"%b"' % member.encode() for kind, member in _MEMBER.items()}
+_decode: Final[Callable[[bytes], Any]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_encode: Final = msgspec.json.Encoder().encode
+_LONGEST_SERVER: Final = 64
 
 
 def join(server: str, name: str, sep: str) -> str:
@@ -68,23 +68,18 @@ def splits(text: str, sep: str) -> list[tuple[str, str]]:
     return found
 
 
-_LONGEST_SERVER: Final = 64
-
-
 def renamed(item: Item, kind: Kind, name: str) -> bytes:
-    """Give the item's JSON, on one line, addressed by another name.
+    """Give the item's JSON, addressed by another name.
 
     A member that it has twice is there once, as everybody reads it: the last one.
+
+    Raises:
+        msgspec.MsgspecError, RecursionError: it is not a JSON object after all.
     """
-    raw = item.raw
-    head = _HEAD[kind]
-    old = head + json_string(item.name)
-    if raw.startswith(old) and raw.find(_KEY[kind], len(head)) < 0 and b"\\u" not in raw:
-        # The usual spelling; and no other key can be this one, spelled out or escaped.
-        return one_line(b"%b%b%b" % (head, json_string(name), raw[len(old) :]))
-    members = _MEMBERS.decode(raw)
-    members[_MEMBER[kind]] = msgspec.Raw(json_string(name))
-    return one_line(msgspec.json.encode(members))
+    # Cutting the name out and putting another in takes longer: another member of that name must be looked for.
+    members: dict[str, object] = _decode(item.raw)
+    members[_ADDRESS[kind.member]] = name
+    return _encode(members)
 
 
 # --- URIs

@@ -1,4 +1,4 @@
-"""What is sent to a host that belongs to no request of it: sent now, or kept until there is a way. In order, bounded."""
+"""What goes to a host and belongs to no request of it: sent now, or kept until there is a way. In order, bounded."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Owners:
 
     @cached_property
     def _templates(self) -> list[tuple[Template, str]]:
-        """Give the templates, the one that says most of a URI first, so that a mere `{+uri}` keeps nobody from theirs."""
+        """Give what says most of a URI first, so that a mere `{+uri}` keeps nobody from theirs."""
         found = []
         for index, shelf in enumerate(self._shelves):
             for template in _templates_of(shelf):

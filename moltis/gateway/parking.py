@@ -14,12 +14,9 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-__all__ = ["PREFIX", "Bond", "Parking"]
+__all__ = ["Bond", "Parking"]
 
 T = TypeVar("T")
-
-PREFIX: Final = "moltis."
-"""What our tokens begin with, so that one that is not known any more is not taken for a server's own state."""
 
 MAX_PARKED: Final = 512
 MAX_OF_ONE: Final = 128
@@ -65,11 +62,14 @@ class Parking(Generic[T]):
     def __len__(self) -> int:
         return len(self._places)
 
+    def __contains__(self, token: str) -> bool:
+        return token in self._places
+
     def put(self, call: T, bond: Bond, now: float) -> str | None:
         """Park a call and give its token; None if there is no room."""
         if len(self._places) >= MAX_PARKED or self._of[bond.principal] >= MAX_OF_ONE:
             return None
-        token = PREFIX + self._new_token()
+        token = self._new_token()
         self._places[token] = _Place(call, bond, now + self._secs)
         self._of[bond.principal] += 1
         return token

@@ -26,6 +26,7 @@ __all__ = [
     "refuse",
     "shutting_down",
     "status_of",
+    "too_many",
     "unsupported_version",
 ]
 
@@ -93,6 +94,11 @@ def unsupported_version(requested: str) -> Refusal:
     """Refuse a request of another protocol revision (MCP 2026-07-28, Versioning)."""
     data = {"supported": list(MODERN_VERSIONS), "requested": requested[:100]}
     return Refusal(UNSUPPORTED_VERSION, "Unsupported protocol version", _json(data))
+
+
+def too_many(told: str) -> Refusal:
+    """Refuse one more subscription."""
+    return Refusal(RpcCode.INTERNAL_ERROR, f"Subscription limit reached: {told}")
 
 
 def shutting_down(reason: str) -> Refusal:

@@ -17,11 +17,14 @@ from moltis.session.envelope import json_string
 
 __all__ = [
     "CANCELLED",
+    "CANNOT",
     "IN_ROUNDS",
     "MAX_QUESTIONS",
     "MAX_ROUNDS",
+    "OVER",
     "REQUEST_STATE",
     "RESPONSES",
+    "TOO_MANY",
     "Asked",
     "Required",
     "as_round",
@@ -29,6 +32,7 @@ __all__ = [
     "read",
     "responses",
     "retry_delay",
+    "with_answers",
     "with_token",
     "without_rounds",
 ]
@@ -54,6 +58,11 @@ MAX_DELAY_SECS: Final = 0.25
 
 CANCELLED: Final = b'{"action":"cancel"}'
 """What a host says of a form or page that it refused with an error: nobody chose anything (MCP, Elicitation)."""
+
+OVER: Final = b'{"code":-32603,"message":"the request that this is about is over"}'
+CANNOT: Final = b'{"code":-32601,"message":"the host that called cannot answer this"}'
+TOO_MANY: Final = b'{"code":-32603,"message":"too many questions; this one was not put to anybody"}'
+"""What servers are told of questions that come to nothing: JSON-RPC error objects."""
 
 _MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
 

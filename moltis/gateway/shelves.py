@@ -14,12 +14,11 @@ from typing import Final
 import msgspec
 
 from moltis.gateway.naming import alias, alias_template, is_alias, join, renamed
-from moltis.session.envelope import one_line
 from moltis.session.listing import Item, Kind
 
-__all__ = ["ADDRESSED_BY_NAME", "Part", "Shelf", "make_part", "without_clashes"]
+__all__ = ["Part", "Shelf", "make_part", "without_clashes"]
 
-ADDRESSED_BY_NAME: Final = frozenset({Kind.TOOLS, Kind.PROMPTS})
+_BY_NAME: Final = (Kind.TOOLS, Kind.PROMPTS)
 
 _UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
@@ -52,7 +51,7 @@ class Part:
     """One server's share of a list, ready to be sent.
 
     items: what it was made of.
-    shown: what the items are listed as; raws: their JSON, on one line, in the same order.
+    shown: what the items are listed as; raws: their JSON, in the same order.
     names: what the server calls what is listed.
     """
 
@@ -72,60 +71,72 @@ class Part:
         """Give the same with these names left to others: under their aliases, or not at all."""
         last: tuple[frozenset[str], Part] | None = self.__dict__.get("_without")
         if last is None or last[0] != taken:
-            last = self.__dict__["_without"] = (taken, _made(self.kind, self.server, self.items, self._again(taken)))
+            last = self.__dict__["_without"] = (taken, self._remade(taken))
         return last[1]
 
-    def _again(self, taken: frozenset[str]) -> Iterator[tuple[Item, str, bytes]]:
+    def _remade(self, taken: frozenset[str]) -> Part:
+        found = _Found(self.kind)
         by_name = {item.name: item for item in reversed(self.items)}
         for shown, raw in zip(self.shown, self.raws, strict=True):
-            name = self.names[shown]
+            item = by_name[self.names[shown]]
             if shown not in taken:
-                yield by_name[name], shown, raw
-            elif self.kind not in ADDRESSED_BY_NAME:
-                item = by_name[name]
-                other = _alias(self.kind, self.server, name)
-                yield item, other, renamed(item, self.kind, other)
+                found.add(item, shown, raw)
+            elif self.kind not in _BY_NAME:
+                found.add(item, _alias(self.kind, self.server, item.name))
+        return found.part(self.server, self.items)
 
 
 def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None) -> Part:
     """Make a server's share of a list. `sep` None: of a list that is the server's own, which stays as it is."""
     if sep is None:
         shown = tuple(item.name for item in items)
-        raws = tuple(one_line(item.raw) for item in items)
+        raws = tuple(item.raw for item in items)
         return Part(kind, server, items, shown, raws, dict(zip(shown, shown, strict=True)))
-    return _made(kind, server, items, _among_others(kind, server, items, sep))
-
-
-def _among_others(kind: Kind, server: str, items: tuple[Item, ...], sep: str) -> Iterator[tuple[Item, str, bytes]]:
-    for item in items:
-        name = item.name
-        try:
-            if kind in ADDRESSED_BY_NAME:
-                shown = join(server, name, sep)
-                yield item, shown, renamed(item, kind, shown)
-            elif is_alias(name):
+    found = _Found(kind)
+    if kind in _BY_NAME:
+        for item in items:
+            found.add(item, join(server, item.name, sep))
+    else:
+        for item in items:
+            if is_alias(item.name):
                 # These are ours to give: a server that lists one might answer in the name of another.
-                shown = _alias(kind, server, name)
-                yield item, shown, renamed(item, kind, shown)
+                found.add(item, _alias(kind, server, item.name))
             else:
-                yield item, name, one_line(item.raw)
-        except _UNREADABLE:
-            continue  # it cannot be listed under another name
+                found.add(item, item.name, item.raw)
+    return found.part(server, items)
+
+
+class _Found:
+    """A part in the making."""
+
+    __slots__ = ("kind", "names", "raws")
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.names: dict[str, str] = {}
+        self.raws: list[bytes] = []
+
+    def add(self, item: Item, shown: str, raw: bytes | None = None) -> None:
+        """List an item, renamed where its JSON is not given: unless it cannot be, or its name is there already.
+
+        Some model providers refuse a whole list in which a name is there twice.
+        """
+        if shown in self.names:
+            return
+        if raw is None:
+            try:
+                raw = renamed(item, self.kind, shown)
+            except _UNREADABLE:
+                return
+        self.names[shown] = item.name
+        self.raws.append(raw)
+
+    def part(self, server: str, items: tuple[Item, ...]) -> Part:
+        return Part(self.kind, server, items, tuple(self.names), tuple(self.raws), self.names)
 
 
 def _alias(kind: Kind, server: str, name: str) -> str:
     return alias(server, name) if kind is Kind.RESOURCES else alias_template(server, name)
-
-
-def _made(kind: Kind, server: str, items: tuple[Item, ...], found: Iterable[tuple[Item, str, bytes]]) -> Part:
-    names: dict[str, str] = {}
-    raws: list[bytes] = []
-    for item, shown, raw in found:
-        # Some model providers refuse a whole list in which a name is there twice.
-        if shown not in names:
-            names[shown] = item.name
-            raws.append(raw)
-    return Part(kind, server, items, tuple(names), tuple(raws), names)
 
 
 def without_clashes(parts: Iterable[Part]) -> Iterator[Part]:

@@ -1,4 +1,4 @@
-"""Who wants to hear of what: updates of single resources, and `subscriptions/listen` of MCP 2026-07-28.
+"""Who wants to hear of updates of which resource.
 
 One rule: what a server is to tell of is the union of what hosts want to hear of it, and follows from this table alone.
 
@@ -15,18 +15,14 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import Raw
 
-from moltis.gateway import messages
-from moltis.gateway.api import Outlet
 from moltis.gateway.catalogue import Owner
 from moltis.gateway.messages import SUBSCRIPTION_ID
 from moltis.session.envelope import json_string
 
-__all__ = ["ACKNOWLEDGED", "MAX_LISTENS", "MAX_WATCHED", "UPDATED", "Filter", "Listen", "Subscriptions", "Watcher"]
+__all__ = ["MAX_WATCHED", "UPDATED", "Subscriptions", "Watcher", "updated_params"]
 
-ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 UPDATED: Final = "notifications/resources/updated"
 
-MAX_LISTENS: Final = 64
 MAX_WATCHED: Final = 1000
 """Of one host."""
 
@@ -140,95 +136,6 @@ class Subscriptions:
         for server in dict.fromkeys(servers):
             if server is not None:
                 self._on_wanted(server)
-
-
-# --- subscriptions/listen
-
-
-class Filter(msgspec.Struct, rename="camel", frozen=True):
-    """What a host wants to hear of, in the words of `subscriptions/listen`. Members it does not know are ignored."""
-
-    tools_list_changed: bool | None = None
-    prompts_list_changed: bool | None = None
-    resources_list_changed: bool | None = None
-    resource_subscriptions: list[str] | None = None
-
-    def methods(self) -> frozenset[str]:
-        """Give the notifications that it wants, but `notifications/resources/updated`."""
-        wanted = {
-            "tools": self.tools_list_changed,
-            "prompts": self.prompts_list_changed,
-            "resources": self.resources_list_changed,
-        }
-        return frozenset(f"notifications/{name}/list_changed" for name, yes in wanted.items() if yes)
-
-    def uris(self) -> frozenset[str]:
-        """Give the resources that it wants to hear of."""
-        return frozenset(self.resource_subscriptions or ())
-
-    def honored(self) -> bytes:
-        """Give it as JSON for the acknowledgement: what was not asked for is left out."""
-        shown = {f"{name}ListChanged": True for name in ("tools", "prompts", "resources") if self._wants(name)}
-        uris = {"resourceSubscriptions": self.resource_subscriptions} if self.resource_subscriptions else {}
-        return msgspec.json.encode({**shown, **uris})
-
-    def _wants(self, name: str) -> bool:
-        return f"notifications/{name}/list_changed" in self.methods()
-
-
-class Listen:
-    """One request that stays open, on which a host hears what it asked for (MCP 2026-07-28, Subscriptions).
-
-    id: of the request, JSON; on every message it says what stream that belongs to.
-    on_gone: called when there is no way to the host any more.
-    """
-
-    __slots__ = ("_id", "_locate", "_methods", "_on_gone", "_outlet", "filter")
-
-    def __init__(
-        self,
-        id: bytes,
-        outlet: Outlet,
-        filter: Filter,
-        locate: Callable[[str], Owner | None],
-        on_gone: Callable[[], None],
-    ) -> None:
-        self.filter = filter
-        self._id = id
-        self._outlet = outlet
-        self._methods = filter.methods()
-        self._locate = locate
-        self._on_gone = on_gone
-
-    def acknowledge(self) -> bool:
-        """Say what is listened to; it is the first message. False: there is no way to say anything."""
-        params = b'{"notifications":%b,"_meta":{%b}}' % (self.filter.honored(), self._meta())
-        return self._outlet.tell(messages.notification(ACKNOWLEDGED, params))
-
-    def list_changed(self, method: str) -> None:
-        """Hear that a list is new."""
-        if method in self._methods:
-            self._tell(method, b'{"_meta":{%b}}' % self._meta())
-
-    def locate(self, uri: str) -> Owner | None:
-        """Say whose resource it is now."""
-        return self._locate(uri)
-
-    def resource_updated(self, uri: str, params: dict[str, Raw]) -> None:
-        """Hear that a resource was updated."""
-        self._tell(UPDATED, updated_params(uri, params, self._meta()))
-
-    def end(self) -> None:
-        """End it in order: the host gets the result."""
-        result = b'{"resultType":"complete","_meta":{%b}}' % self._meta()
-        self._outlet.reply(messages.result(self._id, result))
-
-    def _tell(self, method: str, params: bytes) -> None:
-        if not self._outlet.tell(messages.notification(method, params)):
-            self._on_gone()
-
-    def _meta(self) -> bytes:
-        return b'"%b":%b' % (SUBSCRIPTION_ID.encode(), self._id)
 
 
 def updated_params(uri: str, params: dict[str, Raw], meta: bytes = b"") -> bytes:

@@ -9,29 +9,25 @@ that there is nothing to guess, unlike a password.
 
 from __future__ import annotations
 
-import os
-import re
 import secrets
-import stat
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import UTC, datetime
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Final
 
 import anyio
 import anyio.to_thread
 import msgspec
-from msgspec import Meta
 
 from moltis import logs
 from moltis.config.atomic import one_writer, replace
-from moltis.config.document import parse
 from moltis.errors import ConfigError, UsageError
+from moltis.gateway import token_file
 from moltis.gateway.api import Principal
+from moltis.gateway.token_file import PREFIX, Entry, Scope
 from moltis.names import did_you_mean
 from moltis.server.record import stamp
 
@@ -39,31 +35,18 @@ __all__ = ["MAX_DAYS", "PREFIX", "Created", "Scope", "TokenInfo", "TokenStore"]
 
 log = logs.get("moltis.gateway")
 
-Scope = Literal["read", "write"]
-"""`write` includes `read`."""
-
-PREFIX: Final = "mlt_"
-"""What a token begins with, so that people and secret scanners know it when they see it."""
-
 LENGTH: Final = len(PREFIX) + 43
 """43 characters of base64url hold 32 bytes (RFC 4648 section 5)."""
 
 MAX_DAYS: Final = 36500.0
 MAX_TOKENS: Final = 1000
-MAX_FILE_BYTES: Final = 1 << 20
 SAVE_SECS: Final = 60.0
 """How often at most the last uses are written."""
 
 CLOSE_SECS: Final = 2.0
 """A disk that does not answer must not keep the daemon from ending; what is lost is when a token was used last."""
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_YEARS: Final = range(1971, 9000)
 _KEY_BYTES: Final = 16
-_HEADER: Final = "# Access tokens, as the SHA-256 of each. `moltis token` writes this file; comments do not stay.\n\n"
-
-Digest = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
-Instant = Annotated[datetime, Meta(tz=True)]
 
 
 class TokenInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,22 +71,12 @@ class Created(msgspec.Struct, frozen=True, kw_only=True):
         return f"Created(name={self.name!r})"
 
 
-class _Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A token in the file. Unknown keys are refused, for writing the file anew would lose them."""
-
-    sha256: Digest
-    scope: Scope
-    created_at: Instant
-    expires_at: Instant | None = None
-    last_used_at: Instant | None = None
-
-
 class _Token:
     """A token in memory. `last_used_at` alone changes."""
 
     __slots__ = ("created_at", "digest", "expires_at", "last_used_at", "principal")
 
-    def __init__(self, name: str, digest: bytes, entry: _Entry) -> None:
+    def __init__(self, name: str, digest: bytes, entry: Entry) -> None:
         self.digest = digest
         self.principal = Principal(name, entry.scope == "write")
         self.created_at = entry.created_at
@@ -147,13 +120,14 @@ class TokenStore:
         self._used = anyio.Event()
 
     def load(self) -> None:
-        """Read the file; once, before all else. Blocking.
+        """Read the file. Blocking. Until then no token is valid.
 
         Raises:
             ConfigError: it cannot be read or is damaged. It is left as it is, and no token is valid until it is mended.
         """
         try:
-            self._tokens = self._read()
+            with one_writer(self._path):
+                self._tokens = self._read()
         except ConfigError as error:
             self._problem = error
             raise
@@ -193,7 +167,7 @@ class TokenStore:
             UsageError: the name is taken or is none, the days are out of range, or there are MAX_TOKENS.
             ConfigError: the file cannot be read or written; nothing has changed.
         """
-        problem = _name_problem(name)
+        problem = token_file.name_problem(name)
         if problem is not None:
             raise UsageError(problem, hint="take a name that says which host it is for, such as laptop-editor")
         if expires_days is not None and not 0 < expires_days <= MAX_DAYS:
@@ -202,7 +176,7 @@ class TokenStore:
         digest = sha256(secret.encode()).digest()
         now = self._now()
         expires = None if expires_days is None else _instant(now + expires_days * 86400)
-        entry = _Entry(sha256=digest.hex(), scope=scope, created_at=_instant(now), expires_at=expires)
+        entry = Entry(sha256=digest.hex(), scope=scope, created_at=_instant(now), expires_at=expires)
         token = _Token(name, digest, entry)
 
         def add(tokens: dict[bytes, _Token]) -> None:
@@ -260,27 +234,23 @@ class TokenStore:
             log.warning("token_uses_not_saved", error=error.message)
 
     def _change(self, change: Callable[[dict[bytes, _Token]], None]) -> None:
-        import tomli_w  # only writing needs it
-
         with one_writer(self._path) as target:
             tokens = self._read()
             change(tokens)
-            tables = {"tokens": {token.name: token.written() for token in tokens.values()}} if tokens else {}
-            text = _HEADER + tomli_w.dumps(tables)
-            if text.encode() != _bytes_of(self._path):
-                replace(target, text.encode(), 0o600)
+            raw = token_file.text_of({token.name: token.written() for token in tokens.values()}).encode()
+            if raw != token_file.read(self._path):
+                replace(target, raw, 0o600)
             self._tokens = tokens
             self._problem = None
 
     def _read(self) -> dict[bytes, _Token]:
         """Read the file's tokens; of those that were known, when they were used last comes from memory."""
-        raw = _bytes_of(self._path)
         tokens: dict[bytes, _Token] = {}
-        for name, entry in _entries(raw or b"", self._path).items():
+        for name, entry in token_file.entries(token_file.read(self._path), self._path).items():
             token = _Token(name, bytes.fromhex(entry.sha256), entry)
             key = token.digest[:_KEY_BYTES]
             if key in tokens:
-                raise _damaged(self._path, f"[tokens.{name}] has the sha256 of another one")
+                raise token_file.damaged(self._path, f"[tokens.{name}] has the sha256 of another one")
             before = self._tokens.get(key)
             if before is not None:
                 token.last_used_at = max(token.last_used_at, before.last_used_at)
@@ -288,90 +258,8 @@ class TokenStore:
         return tokens
 
 
-def _bytes_of(path: Path) -> bytes | None:
-    """Read the file, which must be ours; None when there is none.
-
-    Raises:
-        ConfigError: it cannot be read, is too large or no plain file, or somebody else may have written it.
-    """
-    try:
-        # Without O_NONBLOCK, a FIFO in its place would be waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path} is not a regular file", hint=f"ls -l {path}")
-        if status.st_uid not in (os.geteuid(), 0):
-            raise ConfigError(f"{path} belongs to another user, who could let anybody in", hint=f"ls -l {path}")
-        if status.st_mode & 0o022:
-            raise ConfigError(
-                f"others may write into {path}, so whom it lets in cannot be trusted",
-                hint=f"look at it, then chmod 600 {path}",
-            )
-        if status.st_mode & 0o077:
-            with suppress(OSError):
-                os.fchmod(descriptor, 0o600)
-        with open(descriptor, "rb", closefd=False) as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
-    finally:
-        os.close(descriptor)
-    if len(raw) > MAX_FILE_BYTES:
-        raise _damaged(path, f"it is larger than {MAX_FILE_BYTES} bytes")
-    return raw
-
-
-def _entries(raw: bytes, path: Path) -> dict[str, _Entry]:
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError:
-        raise _damaged(path, "it is not UTF-8 text") from None
-    try:
-        tables: dict[str, Any] = parse(text, str(path)).tables
-    except ConfigError as error:
-        raise ConfigError(error.message, hint=_mend(path)) from None
-    found = tables.pop("tokens", {})
-    if tables or not isinstance(found, dict):
-        raise _damaged(path, "it holds something else than [tokens.NAME]")
-    entries = {}
-    for name, table in found.items():
-        # Who edits by hand may have put a token anywhere: what is not in order is not quoted.
-        if _name_problem(name) is not None:
-            raise _damaged(path, "a name of a token is none")
-        try:
-            entry = msgspec.convert(table, _Entry)
-        except msgspec.ValidationError:
-            raise _damaged(path, f"[tokens.{name}] is not as it was written") from None
-        instants = (entry.created_at, entry.expires_at, entry.last_used_at)
-        if any(instant is not None and instant.year not in _YEARS for instant in instants):
-            raise _damaged(path, f"[tokens.{name}] has an instant out of range")
-        entries[name] = entry
-    return entries
-
-
-def _damaged(path: Path, what: str) -> ConfigError:
-    return ConfigError(f"{path} is damaged: {what}", hint=_mend(path))
-
-
-def _mend(path: Path) -> str:
-    return f"mend {path}, or move it away and make new tokens: moltis token create"
-
-
-def _name_problem(name: str) -> str | None:
-    if name.startswith(PREFIX):
-        return "that looks like a token, not like the name of one"
-    if not _NAME.fullmatch(name):
-        return "a token's name is 1 to 64 of A-Z a-z 0-9 _ . - and starts with a letter or digit"
-    return None
-
-
 def _no_such_token(name: str, known: list[str]) -> UsageError:
-    problem = _name_problem(name)
+    problem = token_file.name_problem(name)
     if problem is None:
         problem = f"no token is called {name!r}{did_you_mean(name, known)}"
     return UsageError(problem, hint="moltis token list")

@@ -59,6 +59,14 @@ class View:
         self._tools: dict[str, tuple[Owner, Raw]] = {}
         self._told = self._digests()
 
+    def reconfigure(self, *, name: str, version: str, separator: str) -> None:
+        """Show all servers under other names; of a single one nothing changes."""
+        self._named = (name, version)
+        if self.server is None and separator != self._separator:
+            self._separator = separator
+            self._catalogue = Catalogue(separator)
+        self._stale = True
+
     def sees(self, server: str) -> bool:
         """Whether a server belongs to it."""
         return self.server is None or self.server == server

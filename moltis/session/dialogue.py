@@ -17,7 +17,7 @@ from moltis.session.caller import Caller
 from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply, Result
 from moltis.session.hooks import Counters, Hooks, RateLimit
 from moltis.session.unasked import MAX_ANSWERS_PER_SEC, Unasked
-from moltis.transport import ConnectionClosed, Outgoing
+from moltis.transport import ConnectionClosed, Outgoing, wire
 
 MAX_IN_FLIGHT = 1024
 """Calls per server. A person's hosts have a few; a server with this many unanswered is not coming back."""
@@ -88,7 +88,8 @@ class Dialogue:
         """The protocol revision that was agreed on, or that is being tried."""
         self._server = server
         self._hooks = hooks
-        self._clock = hooks.clock
+        self._stopwatch = hooks.clock
+        self._now: Callable[[], float] = anyio.current_time
         self._on_reply_seen = on_reply_seen
         self._send: Send | None = None
         self._early: list[tuple[bytes, Outgoing]] = []
@@ -115,6 +116,7 @@ class Dialogue:
     def open(self, send: Send) -> None:
         """Begin to send: first what had to wait because the server spoke before the connection was ours."""
         self._send = send
+        self._now = wire.clock() or anyio.current_time
         for message, about in self._early:
             self._write(message, about)
         self._early.clear()
@@ -125,6 +127,10 @@ class Dialogue:
         self._questions.close()
         for call in self._calls.take_all():
             self._finish(call, Failed(why()), "lost")
+
+    def relay_questions(self) -> None:
+        """From now on put the server's questions to the callers they are about."""
+        self._unasked.relays = True
 
     # --- asking
 
@@ -142,40 +148,9 @@ class Dialogue:
         *,
         idle_secs: float = math.inf,
         max_secs: float = math.inf,
-        tool: str | None = None,
-        limited: bool = False,
-        caller: Caller | None = None,
-        name: str | None = None,
-        mirrored: tuple[tuple[str, str], ...] = (),
     ) -> CallHandle:
-        """Send a request; `on_reply` is called once, unless it is cancelled.
-
-        id: from `new_id`.
-        idle_secs: how long without reply or progress; max_secs: how long at most.
-        tool: what is called, for `Hooks.on_call`.
-        limited: refuse when the server already has `MAX_IN_FLIGHT`.
-        caller: who waits behind it, and may be asked and told what the server has to ask and tell about it.
-        name, mirrored: as in `transport.Outgoing`.
-
-        Raises:
-            MoltisError: nothing was sent, and `on_reply` will not be called.
-        """
-        if self._closed is not None:
-            raise self._closed()
-        if limited:
-            self.check_room()
-        return self.send(
-            id,
-            method,
-            envelope.request(id, method, params),
-            on_reply,
-            idle_secs,
-            max_secs,
-            tool,
-            caller,
-            name,
-            mirrored,
-        )
+        """Send a request of ours with these params; the rest as for `send`."""
+        return self.send(id, method, envelope.request(id, method, params), on_reply, idle_secs, max_secs)
 
     def send(
         self,
@@ -190,16 +165,26 @@ class Dialogue:
         name: str | None = None,
         mirrored: tuple[tuple[str, str], ...] = (),
     ) -> CallHandle:
-        """Send a request that is built already; the rest as for `ask`."""
+        """Send a request; `on_reply` is called once, unless it is cancelled.
+
+        id: from `new_id`; `message` is under it.
+        idle_secs: how long without reply or progress; max_secs: how long at most.
+        tool: what is called, for `Hooks.on_call`.
+        caller: who waits behind it, and may be asked and told what the server has to ask and tell about it.
+        name, mirrored: as in `transport.Outgoing`.
+
+        Raises:
+            MoltisError: nothing was sent, and `on_reply` will not be called.
+        """
         if self._closed is not None:
             raise self._closed()
-        now = anyio.current_time()
+        now = self._now()
         call = Call(
             id,
             method,
             on_reply,
             now,
-            self._clock(),
+            self._stopwatch(),
             idle_secs,
             max_secs,
             tool,
@@ -262,7 +247,7 @@ class Dialogue:
         if self.forget(call):
             self._tell_cancelled(call, reason)
             self._report(call, "cancelled")
-            self._questions.given_up(call, anyio.current_time())
+            self._questions.given_up(call, self._now())
 
     def forget(self, call: Call) -> bool:
         """Wait no longer for a request, and say whether it was still waited for."""
@@ -277,7 +262,7 @@ class Dialogue:
         so that sending and answering one touches no timer.
         """
         while True:
-            now = anyio.current_time()
+            now = self._now()
             for call in self._calls.take_due(now):
                 self._expire(call, now)
             self._questions.decide(now)
@@ -366,7 +351,7 @@ class Dialogue:
         except Exception as fault:
             self.faulted(fault)
         if given_up:
-            self._questions.given_up(call, anyio.current_time())
+            self._questions.given_up(call, self._now())
         elif self._questions.open:
             self._questions.ended(call.id)
 
@@ -374,7 +359,7 @@ class Dialogue:
         on_call = self._hooks.on_call
         if call.tool is not None and on_call is not None:
             try:
-                on_call(self._server, call.tool, (self._clock() - call.began) * 1000, outcome)
+                on_call(self._server, call.tool, (self._stopwatch() - call.began) * 1000, outcome)
             except Exception as fault:
                 self.faulted(fault)
 
@@ -386,7 +371,7 @@ class Dialogue:
 
     def _sample(self, reason: str, message: bytes) -> None:
         on_garbage = self._hooks.on_garbage
-        if on_garbage is not None and self._samples.admits(anyio.current_time()):
+        if on_garbage is not None and self._samples.admits(self._now()):
             shown = self._hooks.scrub(message[:SCRUBBED_BYTES].decode("utf-8", "backslashreplace"))[:SAMPLE_CHARS]
             try:
                 on_garbage(reason, shown)

@@ -281,18 +281,35 @@ class _Progress(msgspec.Struct):
     progressToken: int | float | str | None = None  # noqa: N815 - the wire's spelling
 
 
+class _Subscription(msgspec.Struct):
+    id: int | float | str | None = msgspec.field(name="io.modelcontextprotocol/subscriptionId", default=None)
+
+
+class _Subscribed(msgspec.Struct):
+    meta: _Subscription = msgspec.field(name="_meta", default_factory=_Subscription)
+
+
 class _Cancelled(msgspec.Struct):
     requestId: int | float | str | None = None  # noqa: N815 - the wire's spelling
 
 
 _PROGRESS = msgspec.json.Decoder(_Progress)
 _CANCELLED = msgspec.json.Decoder(_Cancelled)
+_SUBSCRIBED = msgspec.json.Decoder(_Subscribed)
 
 
 def progress_token(params: bytes) -> int | None:
     """Read the token of `notifications/progress`, if it is one of ours."""
     try:
         return _our_id(_PROGRESS.decode(params).progressToken)
+    except _MALFORMED:
+        return None
+
+
+def subscription_id(params: bytes) -> int | None:
+    """Read which `subscriptions/listen` of ours a notification of MCP 2026-07-28 is about."""
+    try:
+        return _our_id(_SUBSCRIBED.decode(params).meta.id)
     except _MALFORMED:
         return None
 

@@ -148,12 +148,14 @@ class Handshake:
 
     client: `clientInfo` as JSON.
     capabilities: what we do for the server, as a JSON object.
+    relayed: the same for a server of the older era, if that is more.
     """
 
     client: bytes
     mode: Literal["auto", "legacy"] = "auto"
     legacy_first: bool = False
     capabilities: bytes = b"{}"
+    relayed: bytes = b""
     probe_unanswered: bool = field(default=False, init=False)
     """A probe was sent and has had no reply of any kind: whatever ends the connection now may be its doing."""
     probe_timed_out: bool = field(default=False, init=False)
@@ -198,7 +200,8 @@ class Handshake:
     def _initialize(self) -> Step:
         self._phase = _Phase.INITIALIZING
         version = envelope.json_string(HANDSHAKE_VERSIONS[-1])
-        params = b'{"protocolVersion":%b,"capabilities":%b,"clientInfo":%b}' % (version, self.capabilities, self.client)
+        capabilities = self.relayed or self.capabilities
+        params = b'{"protocolVersion":%b,"capabilities":%b,"clientInfo":%b}' % (version, capabilities, self.client)
         return Send((Ask(INITIALIZE, params),))
 
     def _done(self, agreed: Agreed, notifications: tuple[str, ...] = ()) -> Step:

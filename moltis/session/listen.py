@@ -125,6 +125,9 @@ class Listener:
             reply = await self._listen(params)
             if isinstance(reply, Failed):
                 return
+            if self._wanted is None:
+                short = 0
+                continue
             if isinstance(reply, ErrorReply) and envelope.read_error(reply.raw).code in REFUSALS:
                 short = MAX_SHORT_STREAMS
             else:
@@ -155,8 +158,8 @@ class Listener:
         """
         stream = self._begin(params, replaces=False)
         while not stream.over:
-            await self._stir()
-            if self._wanted == stream.params or stream.over:
+            if self._wanted == stream.params:
+                await self._stir()
                 continue
             await anyio.sleep(SETTLE_SECS)
             if self._wanted is None:

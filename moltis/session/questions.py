@@ -1,4 +1,4 @@
-"""A server's questions on their way to the host whose call they are about (MCP up to 2025-11-25: requests of the server).
+"""A server's questions on their way to the host whose call they are about (requests of the server, up to 2025-11-25).
 
 The one rule is that each is answered once or withdrawn: by its host, by what answers for hosts that cannot, or by a
 refusal. Whose it is, is decided in `attribution`; until that is certain it waits, for a while.

@@ -14,32 +14,28 @@ from functools import partial
 from typing import Literal
 
 import anyio
-from msgspec import Raw
 
-from moltis import __version__
 from moltis.config.plan import ServerPlan
-from moltis.errors import MoltisError, ServerNotReady, UsageError
-from moltis.session import elicitation, envelope
-from moltis.session.caller import Caller
-from moltis.session.calls import Failed, OnReply, Reply
+from moltis.errors import MoltisError
+from moltis.session import envelope
+from moltis.session.calls import Failed, Reply
 from moltis.session.dialogue import CallHandle, Dialogue
 from moltis.session.facts import Events, Facts, lost
 from moltis.session.handshake import Agreed, EraMemory, Handshake
 from moltis.session.hooks import Hooks
-from moltis.session.listen import Listener, declares_changes, wanted_params
-from moltis.session.listing import Item, Kind, ListError, ToolFilter, with_server
-from moltis.session.lists import Lists
+from moltis.session.listen import Listener, declares_changes, declares_updates, wanted_params
+from moltis.session.listing import Kind, ListError
 from moltis.session.negotiation import HandshakeFailed, negotiate
-from moltis.session.offer import Headers, Offer
 from moltis.session.passing import Passing
-from moltis.session.questions import NOBODY
-from moltis.session.rounds import Ask, Rounds
+from moltis.session.requests import CLIENT_INFO, Requests
+from moltis.session.wishes import LogLevel, Watch
 from moltis.transport import Connection, Ended, OpenFailed, Transport
-
-CLIENT_INFO = b'{"name":"moltis","version":%b}' % envelope.json_string(__version__)
 
 ELICITS = b'{"elicitation":{"form":{}}}'
 """What we say when a server's questions are answered from their defaults (MCP, Elicitation)."""
+
+RELAYS = b'{"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}},"roots":{"listChanged":true}}'
+"""What we say to a server up to 2025-11-25 when hosts are behind us; those of later ones say it with each request."""
 
 SCRUBBED_CHARS = 8192
 TOLD_CHARS = 500
@@ -52,11 +48,12 @@ MAX_PROBES_IN_FLIGHT = 16
 """A server that answers none is ended by its heartbeat long before."""
 
 
-class Session:
+class Session(Requests):
     """One life of one server. `run` lives it; everything else is called while it runs, on the same event loop.
 
     memory: what earlier lives taught about the server's era; shared with the next.
     on_lists_changed: lists whose content is new since the first reading.
+    relays: whether there are hosts that may answer what a server asks.
     """
 
     def __init__(
@@ -69,8 +66,8 @@ class Session:
         memory: EraMemory | None = None,
         hooks: Hooks | None = None,
         on_lists_changed: Callable[[frozenset[Kind]], None] | None = None,
+        relays: bool = False,
     ) -> None:
-        self.name = name
         self._transport = transport
         self._events = events
         self._memory = memory if memory is not None else EraMemory()
@@ -78,20 +75,20 @@ class Session:
         hooks = hooks or Hooks()
         self._clock = hooks.clock
         self._scrub = hooks.scrub
-        self._dialogue = Dialogue(name, hooks, self._notified, self._reply_seen, self._requested)
-        self._lists = Lists(self._ask, self._lists_changed, self._dialogue.counters)
+        self._on_notification = hooks.on_notification
+        self._relays = relays
+        dialogue = Dialogue(name, hooks, self._notified, self._reply_seen, self._requested)
+        super().__init__(name, plan, dialogue, self._lists_changed)
         self._listener = Listener(self._ask_patiently, self.missed)
+        self._watch = Watch(self._tell_and_learn)
+        self._log_level = LogLevel(self._tell_and_learn)
         self._connection: Connection | None = None
         self._opening = anyio.CancelScope()
-        self._agreed: Agreed | None = None
-        self._passing: Passing | None = None
-        self._state: Literal["starting", "initializing", "ready", "stopping", "over"] = "starting"
         self._handshake: Handshake | None = None
         self._ending: Literal["stop", "kill"] | None = None
         self._trouble: Ended | None = None
         self._probes: deque[CallHandle] = deque()
         self._probed_at: float | None = None
-        self.reconfigure(plan)
 
     # --- life
 
@@ -175,186 +172,23 @@ class Session:
             counters=replace(self._dialogue.counters),
         )
 
-    def reconfigure(self, plan: ServerPlan) -> None:
-        """Take new limits and filters; they hold for what comes next."""
-        self._limits = plan.limits
-        self._idle_secs, self._most_secs = self._times(None)
-        self._protocol = plan.protocol
-        self._elicits = plan.elicitation == "defaults"
-        self._remote = plan.transport != "stdio"
-        self._filter = ToolFilter(plan.include_tools, plan.exclude_tools)
-        self._offer: Offer | None = None
+    # --- what hosts want of it
 
-    # --- what is offered
+    def watch_resources(self, uris: frozenset[str]) -> None:
+        """Have the server tell of updates of exactly these; what it tells goes to `Hooks.on_notification`."""
+        if self._state != "ready" or uris == self._watch.wanted:
+            return
+        agreed = self.agreed
+        if not declares_updates(agreed.capabilities):
+            return
+        self._watch.want(uris, quietly=agreed.era == "modern")
+        if agreed.era == "modern":
+            self._listener.want(wanted_params(agreed.capabilities, uris))
 
-    def items(self, kind: Kind) -> tuple[Item, ...]:
-        """Give a list as the server sent it, less the tools that are filtered out."""
-        return self._tools().items if kind is Kind.TOOLS else self._lists.items(kind)
-
-    def listed(self, kind: Kind, server: str) -> list[bytes]:
-        """Give a list as JSON objects, each with `"server": server` as its first member."""
-        name = envelope.json_string(server)
-        return [with_server(item, name) for item in self.items(kind)]
-
-    def tools_json(self, server: str) -> list[bytes]:
-        """Give the tools as `mcp.tools` shows them."""
-        return self.listed(Kind.TOOLS, server)
-
-    def _tools(self) -> Offer:
-        listed = self._lists.items(Kind.TOOLS)
-        if self._offer is None or self._offer.listed is not listed:
-            modern = self._agreed is not None and self._agreed.era == "modern"
-            self._offer = Offer(listed, self._filter, mirrored=self._remote and modern)
-        return self._offer
-
-    # --- requests
-
-    def call_tool(
-        self, tool: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply
-    ) -> CallHandle | Rounds:
-        """Call a tool. `on_reply` gets the outcome, once, unless the call is cancelled.
-
-        arguments: a well-formed JSON object, sent byte for byte.
-        timeout_secs: without reply or progress; None for the configured `request_timeout_secs`.
-
-        Raises:
-            ServerNotReady: nothing was sent.
-            UsageError: the tool is filtered out.
-        """
-        self._check_ready()
-        self._check_allowed(tool)
-        headers = self._tools().headers(tool, arguments) if self._remote else ()
-
-        def ask(more: bytes, on_reply: OnReply) -> CallHandle:
-            id = self._dialogue.new_id()
-            params = envelope.call_params(tool, arguments, envelope.meta_members(self._dialogue.meta, id), more)
-            return self._send(id, "tools/call", params, timeout_secs, on_reply, tool, tool=tool, mirrored=headers)
-
-        return self._ask_in_rounds(ask, on_reply)
-
-    def get_prompt(
-        self, name: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply
-    ) -> CallHandle | Rounds:
-        """Get a prompt. Arguments, outcome and errors as for `call_tool`."""
-        self._check_ready()
-
-        def ask(more: bytes, on_reply: OnReply) -> CallHandle:
-            id = self._dialogue.new_id()
-            params = envelope.call_params(name, arguments, envelope.meta_members(self._dialogue.meta, id), more)
-            return self._send(id, "prompts/get", params, timeout_secs, on_reply, name)
-
-        return self._ask_in_rounds(ask, on_reply)
-
-    def read_resource(self, uri: str, timeout_secs: float | None, on_reply: OnReply) -> CallHandle | Rounds:
-        """Read a resource. Outcome and errors as for `call_tool`."""
-        self._check_ready()
-
-        def ask(more: bytes, on_reply: OnReply) -> CallHandle:
-            id = self._dialogue.new_id()
-            params = envelope.read_params(uri, envelope.meta_members(self._dialogue.meta, id), more)
-            return self._send(id, "resources/read", params, timeout_secs, on_reply, uri)
-
-        return self._ask_in_rounds(ask, on_reply)
-
-    def _ask_in_rounds(self, ask: Ask, on_reply: OnReply) -> CallHandle | Rounds:
-        modern = self._agreed is not None and self._agreed.era == "modern"
-        return Rounds(ask, on_reply) if self._elicits and modern else ask(b"", on_reply)
-
-    async def request(self, method: str, params: bytes = b"{}", timeout_secs: float | None = None) -> Reply:
-        """Send any request and wait for its outcome; being cancelled cancels it upstream. Errors as for `call_tool`."""
-        self._check_ready()
-        idle, most = self._times(timeout_secs)
-        return await self._dialogue.request(method, params, idle_secs=idle, max_secs=most, token=True)
-
-    def _send(
-        self,
-        id: int,
-        method: str,
-        params: bytes,
-        timeout_secs: float | None,
-        on_reply: OnReply,
-        name: str | None = None,
-        *,
-        tool: str | None = None,
-        mirrored: Headers = (),
-    ) -> CallHandle:
-        idle, most = self._times(timeout_secs)
-        return self._dialogue.ask(
-            id,
-            method,
-            params,
-            on_reply,
-            idle_secs=idle,
-            max_secs=most,
-            tool=tool,
-            limited=True,
-            caller=NOBODY,
-            name=name,
-            mirrored=mirrored,
-        )
-
-    def forward(
-        self,
-        method: str,
-        params: dict[str, Raw],
-        meta: dict[str, Raw],
-        on_reply: OnReply,
-        *,
-        caller: Caller,
-        name: str | None = None,
-        tool: str | None = None,
-    ) -> CallHandle:
-        """Pass on a request of a host. `on_reply` gets the outcome, once, unless it is cancelled.
-
-        params: its members but `_meta`, sent byte for byte.
-        meta: the members of `_meta`, without those that the server's era does not have; the progress token is ours.
-        caller: hears of progress and log messages, and is asked the server's questions about it.
-        name: what it is about (`params.name`, `params.uri`), where there is such a thing.
-        tool: the tool's own name, for `tools/call`.
-
-        Raises:
-            ServerNotReady: nothing was sent.
-            UsageError: the tool is filtered out.
-        """
-        if self._state != "ready" or self._passing is None:
-            self._check_ready()
-            raise AssertionError("it is ready without having agreed on anything")
-        headers: Headers = ()
-        if tool is not None:
-            self._check_allowed(tool)
-            if self._remote:
-                arguments = params.get("arguments")
-                headers = self._tools().headers(tool, None if arguments is None else bytes(arguments))
-        dialogue = self._dialogue
-        dialogue.check_room()
-        id = dialogue.new_id()
-        message = self._passing.request(id, method, params, meta)
-        return dialogue.send(
-            id, method, message, on_reply, self._idle_secs, self._most_secs, tool, caller, name, headers
-        )
-
-    def _times(self, timeout_secs: float | None) -> tuple[float, float]:
-        """Give idle and total seconds. Who asks for more than the cap has said how long it may take."""
-        idle = self._limits.request_timeout_secs if timeout_secs is None else timeout_secs
-        return idle, max(idle, self._limits.request_timeout_max_secs)
-
-    def _check_allowed(self, tool: str) -> None:
-        if not self._filter.allows(tool):
-            raise UsageError(
-                f"tool {tool!r} of server {self.name!r} is switched off",
-                server=self.name,
-                hint="see include_tools and exclude_tools in moltis.toml",
-            )
-
-    def _check_ready(self) -> None:
-        if self._state != "ready":
-            told = "is not running" if self._state == "over" else f"is {self._state}"
-            raise ServerNotReady(
-                f"server {self.name!r} {told}",
-                server=self.name,
-                state="stopped" if self._state == "over" else self._state,
-                hint=f"moltis why {self.name}",
-            )
+    def want_log_level(self, level: str | None) -> None:
+        """Have the server log from this level on, if it is one that is told so beside the requests; None: as it is."""
+        if self._state == "ready" and self.agreed.era == "legacy" and "logging" in self.agreed.capabilities:
+            self._log_level.want(level)
 
     # --- between open and closed
 
@@ -372,9 +206,9 @@ class Session:
                 self._events.initialized()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._lists.follow)
-                wanted = wanted_params(agreed.capabilities) if agreed.era == "modern" else None
-                if wanted is not None:
-                    tasks.start_soon(self._listener.keep, wanted)
+                if agreed.era == "modern":
+                    self._listener.want(wanted_params(agreed.capabilities, self._watch.wanted))
+                    tasks.start_soon(self._listener.keep)
         except HandshakeFailed as failure:
             self._give_up(connection, "handshake_failed", f"the handshake failed: {failure}")
         except ListError as failure:
@@ -386,12 +220,15 @@ class Session:
 
     async def _agree(self) -> Agreed:
         capabilities = ELICITS if self._elicits else b"{}"
-        self._handshake = Handshake(CLIENT_INFO, self._protocol, self._memory.legacy_first, capabilities)
+        relayed = RELAYS if self._relays else b""
+        self._handshake = Handshake(CLIENT_INFO, self._protocol, self._memory.legacy_first, capabilities, relayed)
         agreed = await negotiate(self._dialogue, self._handshake)
         self._memory.agreed(agreed.era)
         self._handshake = None
         if agreed.era == "modern":
             self._dialogue.meta = envelope.modern_meta(agreed.protocol_version, CLIENT_INFO, capabilities)
+        elif self._relays:
+            self._dialogue.relay_questions()
         self._passing = Passing(agreed.protocol_version, CLIENT_INFO, modern=agreed.era == "modern")
         self._agreed = agreed
         return agreed
@@ -425,14 +262,6 @@ class Session:
 
     # --- what the dialogue, the lists and the stream call
 
-    async def _ask(self, method: str, params: bytes) -> Reply:
-        idle, most = self._times(None)
-        return await self._dialogue.request(method, params, idle_secs=idle, max_secs=most, token=False)
-
-    def _ask_patiently(self, method: str, params: bytes, on_reply: OnReply) -> CallHandle:
-        params = envelope.with_meta(params, self._dialogue.meta)
-        return self._dialogue.ask(self._dialogue.new_id(), method, params, on_reply)
-
     # --- what the connection and the stream notice
 
     def request_failed(self, id: int, error: MoltisError) -> None:
@@ -441,20 +270,34 @@ class Session:
         self._dialogue.fail(id, error)
 
     def missed(self) -> None:
-        """Have every list read again that the server promises to announce changes of."""
-        offered = self._agreed.capabilities if self._agreed is not None else {}
+        """Have all looked at anew that the server promises to announce changes of, and tell it anew what is wanted."""
+        if self._agreed is None:
+            return
+        offered = self._agreed.capabilities
         self._lists.mark_stale(kind for kind in Kind if declares_changes(offered, kind.capability))
+        if self._agreed.era == "legacy":
+            self._watch.again()
+            self._log_level.again()
+        for uri in sorted(self._watch.wanted):
+            self._tell_all("notifications/resources/updated", b'{"uri":%b}' % envelope.json_string(uri))
 
     def _requested(self, method: str, params: bytes) -> bytes | None:
-        return elicitation.answer(params) if self._elicits and method == "elicitation/create" else None
+        """Answer what no host is to answer. A host that is none has no folders."""
+        if self._relays and method == "roots/list":
+            return b'{"roots":[]}'
+        return self.default_answer(method, params)
 
     def _lists_changed(self, kinds: frozenset[Kind]) -> None:
         if self._on_lists_changed is not None:
             self._on_lists_changed(kinds)
 
     def _notified(self, method: str, params: bytes) -> None:
-        if not self._lists.notified(method):
-            self._listener.notified(method, params)
+        if not self._lists.notified(method) and not self._listener.notified(method, params):
+            self._tell_all(method, params)
+
+    def _tell_all(self, method: str, params: bytes) -> None:
+        if self._on_notification is not None:
+            self._on_notification(self.name, method, params)
 
     def _reply_seen(self) -> None:
         """A reply to anything is life too: a server may answer calls and leave a probe for later."""

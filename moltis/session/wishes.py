@@ -39,10 +39,11 @@ class Watch:
         """What is to be watched."""
         return self._wanted
 
-    def want(self, uris: frozenset[str]) -> None:
-        """Watch these, and no others."""
+    def want(self, uris: frozenset[str], *, quietly: bool = False) -> None:
+        """Watch these, and no others. `quietly`: the server learns it in another way."""
         self._wanted = uris
-        self._differ(uris ^ self._told)
+        if not quietly:
+            self._differ(uris ^ self._told)
 
     def again(self) -> None:
         """Tell all anew: the server may have forgotten it."""

@@ -84,7 +84,6 @@ class Notices(Protocol):
         """Take note that messages may have been lost: what the server announces must be looked at anew."""
 
 
-
 class Receiver(Protocol):
     """Called with each message from the server, in order, on the event loop. It must not block and must not raise."""
 

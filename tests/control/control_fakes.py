@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -13,6 +13,10 @@ import msgspec
 from moltis.control.api import DaemonStatus, Reloaded, Tried
 from moltis.control.events import Hub
 from moltis.errors import UnknownServer
+from moltis.gateway import messages
+from moltis.gateway.api import Outlet, Principal
+from moltis.gateway.messages import Answer, Ask, Tell
+from moltis.gateway.tokens import Created, Scope, TokenInfo
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.session.calls import OnReply, Result
 from moltis.session.listing import Item, Kind
@@ -105,6 +109,55 @@ class FakeServer:
         self.asked.append("restart")
 
 
+class FakeHost:
+    """Answers each request with its method, except `wait`, whose outlet is kept; hears everything."""
+
+    def __init__(self, server: str | None, unsolicited: Callable[[bytes], bool]) -> None:
+        self.server = server
+        self.unsolicited = unsolicited
+        self.heard: list[Any] = []
+        self.waiting: list[Outlet] = []
+        self.was_closed = anyio.Event()
+
+    def request(self, ask: Ask, outlet: Outlet) -> None:
+        self.heard.append(ask)
+        if ask.method == "wait":
+            self.waiting.append(outlet)
+        else:
+            outlet.reply(messages.result(ask.id, b'{"asked":"%b"}' % ask.method.encode()))
+
+    def notification(self, tell: Tell) -> None:
+        self.heard.append(tell)
+
+    def answer(self, answer: Answer) -> None:
+        self.heard.append(answer)
+
+    def drop(self, id: bytes, reason: str) -> None:
+        self.heard.append(("drop", id))
+
+    def attached(self) -> None:
+        self.heard.append("attached")
+
+    def close(self) -> None:
+        self.was_closed.set()
+
+
+class FakeGateway:
+    """Hosts of all servers, or of `alpha`."""
+
+    def __init__(self) -> None:
+        self.hosts: list[FakeHost] = []
+
+    def new_host(self, server: str | None, principal: Principal, unsolicited: Callable[[bytes], bool]) -> FakeHost:
+        if not (server is None or self.knows(server)):
+            raise UnknownServer(server, ["alpha"])
+        self.hosts.append(FakeHost(server, unsolicited))
+        return self.hosts[-1]
+
+    def knows(self, server: str) -> bool:
+        return server == "alpha"
+
+
 class FakeDaemon:
     """Servers `alpha` and `beta`, both ready. What is asked of it is in `asked`."""
 
@@ -114,6 +167,7 @@ class FakeDaemon:
         self.asked: list[tuple[Any, ...]] = []
         self.timeout_secs = 30.0
         self.env = ["KEY"]
+        self.the_gateway: FakeGateway | None = FakeGateway()
         self.trying = anyio.Event()
         self.try_ended = anyio.Event()
 
@@ -137,6 +191,9 @@ class FakeDaemon:
 
     def shutdown(self) -> None:
         self.asked.append(("shutdown",))
+
+    def gateway(self) -> FakeGateway | None:
+        return self.the_gateway
 
     def servers(self) -> list[FakeServer]:
         return list(self.all.values())
@@ -192,6 +249,16 @@ class FakeDaemon:
 
     async def unset_env(self, name: str) -> bool:
         return name in self.env
+
+    async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
+        self.asked.append(("create token", name, scope, expires_days))
+        return Created(token="mlt_", name=name, scope=scope, expires_at=None)
+
+    def tokens(self) -> list[TokenInfo]:
+        return []
+
+    async def revoke_token(self, name: str) -> None:
+        self.asked.append(("revoke token", name))
 
     async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
         return [msgspec.Raw(b'{"ts": 1}')] * min(limit, 2)

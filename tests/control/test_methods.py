@@ -26,7 +26,8 @@ CONTRACT = (
     "daemon.status daemon.reload daemon.shutdown mcp.list mcp.status mcp.history mcp.tools mcp.resources mcp.prompts "
     "mcp.call mcp.read_resource mcp.get_prompt mcp.start mcp.stop mcp.restart mcp.enable mcp.disable mcp.add "
     "mcp.update mcp.remove mcp.test mcp.config.get mcp.config.update mcp.reauth mcp.oauth.start mcp.oauth.complete "
-    "env.list env.set env.unset logs.tail mcp.subscribe mcp.unsubscribe rpc.discover"
+    "token.create token.list token.revoke env.list env.set env.unset logs.tail mcp.subscribe mcp.unsubscribe "
+    "mcp.connect rpc.discover"
 )
 CALL = b'{"jsonrpc":"2.0","id":"x","method":"mcp.call","params":%b}\n'
 

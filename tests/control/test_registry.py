@@ -45,6 +45,9 @@ class FakeCaller:
         self.tasks.append(work)
         return FakeTask()
 
+    def hand_over(self, build: Callable[[Any], Any]) -> None:
+        pass
+
 
 def dispatch(method: str, params: Any, registry: Registry = METHODS) -> tuple[list[dict[str, Any]], FakeCaller]:
     caller, replies = FakeCaller(), list[bytes]()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import ROOT, SERVERS, Daemon, npm_install
 
-NODE_PACKAGES = ("sdk", "server-everything", "server-filesystem", "server-memory")
+NODE_PACKAGES = ("client", "inspector", "sdk", "server-everything", "server-filesystem", "server-memory")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -56,7 +56,7 @@ def daemon(new_daemon: Callable[[], Daemon]) -> Daemon:
 
 @pytest.fixture(scope="session")
 def node() -> Path:
-    """The folder in which the npm servers are installed, so that `npx -y` finds them there without a network.
+    """The folder in which the npm servers and clients are installed, so that `npx -y` finds them without a network.
 
     MOLTIS_TEST_NODE names one that has them; otherwise they are installed beside the tests, once.
     """

@@ -74,6 +74,7 @@ def fixture_over_http(mark: str) -> Iterator[str]:
     killer.start()
     try:
         port = process.stdout.readline().decode().strip()
+        killer.cancel()
         assert port, f"the fixture server ended with {process.wait(10)} before it listened"
         yield f"http://127.0.0.1:{port}/mcp"
     finally:

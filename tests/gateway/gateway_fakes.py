@@ -107,7 +107,7 @@ class FakeUpstream:
     def __init__(self, name: str, what: Agreed | None = None, **lists: Sequence[Item]) -> None:
         self.name = name
         self._agreed = what or agreed()
-        self.lists: dict[Kind, tuple[Item, ...]] = {kind: () for kind in Kind}
+        self.lists: dict[Kind, tuple[Item, ...]] = dict.fromkeys(Kind, ())
         for kind, items in lists.items():
             self.lists[Kind[kind.upper()]] = tuple(items)
         self.hidden: frozenset[str] = frozenset()

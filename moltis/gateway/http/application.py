@@ -1,18 +1,72 @@
-"""SIGNATURES ONLY YET; being filled in."""
+"""One request of HTTP: let in, read, handed to its host, answered. An ASGI application without a framework.
+
+A call of a tool spends some tens of microseconds here, and there is one task for it, uvicorn's own. The one rule is the
+order: where it comes from, who it is, how often, and only then what it says.
+"""
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final
 
-from moltis.gateway.api import GatewayApi, Principal
-from moltis.gateway.doors import Doors
+from moltis import logs
+from moltis.gateway import messages
+from moltis.gateway.api import LOCAL, GatewayApi, Principal
+from moltis.gateway.doors import BadRequest, Doors, Forbidden, Headers, bearer
+from moltis.gateway.http import modern, refusals
+from moltis.gateway.http.exchange import CLOSING, JSON, PULSE_SECS, Connection, Exchange, Flow, Send, respond
+from moltis.gateway.http.reading import (
+    NONE,
+    ONCE,
+    Accepts,
+    Gone,
+    Receive,
+    Refused,
+    add_trace,
+    body_of,
+    is_json,
+    repeated,
+    server_of,
+)
+from moltis.gateway.http.sessions import Session, Sessions
 from moltis.gateway.http.settings import HttpSettings
+from moltis.gateway.http.ticker import Ticker
+from moltis.gateway.limits import RateLimit
+from moltis.gateway.messages import Answer, Ask, Tell, Unreadable
+from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
+from moltis.transport.wire import now
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
 
 __all__ = ["Application"]
 
+log = logs.get("moltis.gateway.http")
+
+CONNECTION: Final = "moltis.connection"
+SESSION_ID: Final = b"mcp-session-id"
+CANCELLED: Final = -32800
+"""What a legacy host that cancelled is answered: its POST must be answered somehow."""
+SESSION_SWEEP_SECS: Final = 60.0
+UNREAD_BYTES: Final = 64 * 1024
+"""A longer body that was not read is not worth a connection that goes on."""
+MAX_ACCEPTS: Final = 64
+
+_LEGACY: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
+_MODERN: Final = frozenset(version.encode() for version in MODERN_VERSIONS)
+_AGREED: Final = re.compile(rb'"protocolVersion": ?"([0-9-]{10})"')
+_NEWEST_LEGACY: Final = HANDSHAKE_VERSIONS[-1].encode()
+_PLACES: Final = ("/mcp", "/mcp/")
+
 
 class Application:
-    """The ASGI application."""
+    """The ASGI application; it wants `server.GatewayServer` around it.
+
+    authenticate: gives whom an access token stands for, None for one that is unknown or expired.
+    ready: whether the configuration is loaded. metrics: Prometheus text; None: not served.
+    """
 
     def __init__(
         self,
@@ -22,20 +76,173 @@ class Application:
         settings: HttpSettings,
         ready: Callable[[], bool],
         metrics: Callable[[], bytes] | None = None,
-    ) -> None: ...
+    ) -> None:
+        self._gateway = gateway
+        self._doors = doors
+        self._authenticate = authenticate
+        self._settings = settings
+        self._limit = RateLimit(settings.rate_limit_per_minute)
+        self._ready = ready
+        self._metrics = metrics
+        self._sessions = Sessions(now)
+        self._flows: set[Flow] = set()
+        self._waiting = 0
+        self._accepts: dict[bytes | None, Accepts] = {}
+        self._plain: ASGIApp | None = None
+        self._pulse = Ticker(PULSE_SECS, self._let_time_pass)
+        self._sweep = Ticker(SESSION_SWEEP_SECS, self._sessions.end_idle)
 
     @property
     def sessions(self) -> int:
         """How many hosts have a session (legacy eras)."""
-        return 0
+        return len(self._sessions)
 
     @property
     def in_flight(self) -> int:
         """How many requests wait for their reply."""
-        return 0
+        return self._waiting
 
     def reconfigure(self, settings: HttpSettings) -> None:
         """Take other settings; requests under way are not affected."""
+        if settings.rate_limit_per_minute != self._settings.rate_limit_per_minute:
+            self._limit = RateLimit(settings.rate_limit_per_minute)
+        self._doors = Doors(settings.allowed_origins, settings.listen_host)
+        self._settings = settings
+
+    def end_streams(self) -> None:
+        """End the streams that nothing is due on."""
+        for flow in [flow for flow in self._flows if not isinstance(flow, Exchange)]:
+            flow.end()
 
     def close(self) -> None:
-        """End all streams and sessions. Idempotent."""
+        """End all streams, requests and sessions. Idempotent."""
+        self._pulse.stop()
+        self._sweep.stop()
+        self._sessions.end_all()
+        for flow in tuple(self._flows):
+            flow.end()
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        path: str = scope["path"]
+        server = None if path in _PLACES else server_of(path)
+        inbound = Inbound(scope, send, server)
+        try:
+            self._let_in(inbound)
+            if server is None and path not in _PLACES:
+                await self._serve_plain(scope, receive, inbound)
+            elif scope["method"] == "POST":
+                self._identify(inbound)
+                await self._post(inbound, receive)
+            else:
+                await self._serve_other(scope["method"], inbound)
+        except Refused as refused:
+            await self._refuse(inbound, refused.refusal, refused.id)
+        except Gone:
+            pass
+        except Exception as failure:
+            log.error("gateway_request_failed", error=type(failure).__name__, where=_where(failure))
+            await self._refuse(inbound, refusals.gone(), b"null")
+
+    # --- doors
+
+    def _let_in(self, inbound: Inbound) -> None:
+        headers = inbound.headers
+        try:
+            if inbound.repeated and inbound.repeated & ONCE:
+                raise BadRequest("a header that may be there once is there more than once")
+            inbound.cors = self._doors.admit(headers.get(b"host"), headers.get(b"origin"))
+        except Forbidden as failure:
+            raise Refused(refusals.forbidden(failure.reason)) from None
+        except BadRequest as failure:
+            raise Refused(refusals.wrong(failure.reason)) from None
+
+    def _identify(self, inbound: Inbound) -> None:
+        authorization = inbound.headers.get(b"authorization")
+        token = bearer(authorization)
+        principal = None if token is None else self._authenticate(token)
+        if principal is None:
+            if self._settings.require_token:
+                raise Refused(refusals.unauthorized(token_given=authorization is not None))
+            principal = LOCAL
+        inbound.principal = principal
+        if self._settings.rate_limit_per_minute:
+            secs = self._limit.refused_secs(principal.name, now())
+            if secs:
+                raise Refused(refusals.rate_limited(secs))
+        if inbound.server is not None and not self._gateway.knows(inbound.server):
+            raise Refused(refusals.unknown_server())
+
+    def _accepted(self, inbound: Inbound) -> Accepts:
+        header = inbound.headers.get(b"accept")
+        found = self._accepts.get(header)
+        if found is None or b"accept" in inbound.repeated:
+            found = Accepts.of(header)
+            if b"accept" in inbound.repeated:  # several lines are one list; the last alone is not what was said
+                return Accepts(True, True, True)
+            if len(self._accepts) < MAX_ACCEPTS:
+                self._accepts[header] = found
+        return found
+
+    # --- what is not POST
+
+    async def _serve_other(self, method: str, inbound: Inbound) -> None:
+        if method == "OPTIONS":
+            requested = inbound.headers.get(b"access-control-request-headers")
+            headers = self._doors.preflight(inbound.cors, requested)
+            await inbound.send({"type": "http.response.start", "status": 204, "headers": headers})
+            await inbound.send({"type": "http.response.body", "body": b""})
+            return
+        self._identify(inbound)
+        if method not in ("GET", "DELETE"):
+            raise Refused(refusals.method_not_allowed(b"GET, POST, DELETE", "send messages by POST"))
+        session = self._session(inbound, b"null")
+        if session is None:
+            raise Refused(refusals.method_not_allowed(b"POST", "without a session there is only POST"))
+        if method == "DELETE":
+            self._sessions.end(session)
+            await respond(inbound.send, 204, inbound.cors)
+            return
+        accepts = self._accepted(inbound)
+        if not (accepts.events or accepts.any):
+            raise Refused(refusals.not_acceptable("GET opens a stream: Accept must have text/event-stream"))
+        await self._stand(inbound, session)
+
+    async def _serve_plain(self, scope: dict[str, Any], receive: Receive, inbound: Inbound) -> None:
+        if self._plain is None:
+            from moltis.gateway.http.plain import plain_app
+
+            self._plain = plain_app(self._ready, self._metrics)
+        await self._plain(scope, receive, inbound.send)  # type: ignore[arg-type]
+
+    # --- POST
+
+    async def _post(self, inbound: Inbound, receive: Receive) -> None:
+        headers = inbound.headers
+        if not is_json(headers.get(b"content-type")):
+            raise Refused(refusals.not_json())
+        inbound.accepts = accepts = self._accepted(inbound)
+        if not (accepts.plain or accepts.events):
+            raise Refused(refusals.not_acceptable("Accept must have application/json and text/event-stream"))
+        body = await body_of(receive, headers.get(b"content-length"), self._settings.max_body_bytes)
+        message = messages.parse(body)
+        if isinstance(message, Ask):
+            await self._ask(inbound, message)
+        else:
+            await self._other_message(inbound, message)
+
+    async def _refuse(self, inbound: Inbound, refusal: refusals.Refusal, id: bytes) -> None:
+        headers: list[tuple[bytes, bytes]] = [JSON, *refusal.headers, *inbound.cors]
+        if CLOSING not in refusal.headers and _is_long(inbound.headers):
+            headers.append(CLOSING)
+        await respond(inbound.send, refusal.status, headers, refusal.body(id))
+
+
+def _is_long(headers: dict[bytes, bytes]) -> bool:
+    length = headers.get(b"content-length", b"0")
+    return b"transfer-encoding" in headers or not length.isdigit() or len(length) > 9 or int(length) > UNREAD_BYTES
+
+
+def _where(failure: Exception) -> str:
+    """Give the places in the code, without any values."""
+    places = traceback.extract_tb(failure.__traceback__)[-3:]
+    return " < ".join(f"{place.name}:{place.lineno}" for place in reversed(places))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, Protocol
 
+from moltis.errors import RpcCode
+from moltis.gateway import messages
 from moltis.transport.wire.once import Once
 
 __all__ = ["CLOSING", "MAX_WAITING_BYTES", "PULSE_SECS", "Connection", "Exchange", "Flow", "Header", "Send", "respond"]
@@ -170,10 +172,9 @@ class Exchange(Flow):
         """The reply, once there is one."""
         return self._reply
 
-    @property
-    def can_be_plain(self) -> bool:
-        """Whether there is a reply, nothing is to be sent ahead of it, and the host takes it as JSON."""
-        return self._reply is not None and self._plain and not self._frames
+    def end(self) -> None:
+        """Reply that there will be no reply, unless there is one."""
+        self.reply(messages.error(self.id, RpcCode.INTERNAL_ERROR, "this request was given up: its session has ended"))
 
     def tell(self, message: bytes) -> bool:
         """See `Outlet`."""
@@ -195,28 +196,20 @@ class Exchange(Flow):
         if self._streams:
             super().pulse()
 
-    async def finish(self, send: Send, headers: Iterable[Header]) -> None:
-        """Send whatever comes until the reply is out, the exchange ends without one, or the connection is lost."""
+    async def settle(self) -> bool:
+        """Wait until it is clear what the answer is: JSON, or a stream. False if nobody is there to be answered."""
         while not (self._frames or self._ended or self._gone):
             await self._sleep()
-        if self._gone:
-            return
-        if self.can_be_plain or (self._ended and not self._streams):
-            await self.send_plain(send, headers)
-        else:
-            await self.stream(send, headers)
+        return not self._gone
 
-    async def send_plain(self, send: Send, headers: Iterable[Header]) -> None:
-        """Send the reply as JSON; an end without a reply as an empty answer."""
-        if self._reply is None:
-            await respond(send, 202, headers)
+    async def deliver(self, send: Send, headers: Iterable[Header]) -> None:
+        """Send the answer, to its end; after `settle`, or once there is a reply."""
+        if self._reply is None or self._frames or not self._plain:
+            await self.stream(send, headers)
             return
-        body = self._reply
-        start = [JSON, (b"content-length", b"%d" % len(body)), *headers]
+        start = [JSON, (b"content-length", b"%d" % len(self._reply)), *headers]
         await send({"type": "http.response.start", "status": self._status, "headers": start})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": self._reply})
 
     def _last_frame(self) -> bytes | None:
-        if not self._ended:
-            return None
-        return b"" if self._reply is None else b"event: message\ndata: %b\n\n" % self._reply
+        return None if self._reply is None else b"event: message\ndata: %b\n\n" % self._reply

@@ -12,6 +12,7 @@ import msgspec
 from moltis.errors import RpcCode
 from moltis.gateway import messages
 from moltis.gateway.doors import Headers
+from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 
 __all__ = [
     "Refusal",
@@ -26,6 +27,7 @@ __all__ = [
     "too_large",
     "unauthorized",
     "unknown_server",
+    "unsupported_version",
     "wrong",
 ]
 
@@ -96,6 +98,12 @@ def no_session() -> Refusal:
 
 def unknown_server() -> Refusal:
     return Refusal(404, RpcCode.UNKNOWN_SERVER, "there is no server of that name; see moltis status")
+
+
+def unsupported_version() -> Refusal:
+    """MCP 2025-06-18 and later, Transports, Protocol Version Header."""
+    known = ", ".join([*HANDSHAKE_VERSIONS, *MODERN_VERSIONS])
+    return Refusal(400, RpcCode.INVALID_REQUEST, f"this MCP-Protocol-Version is not spoken here; these are: {known}")
 
 
 def overloaded(reason: str) -> Refusal:

@@ -11,7 +11,7 @@ owners need not be re-entrant.
 from __future__ import annotations
 
 from moltis.transport.wire.link import Link
-from moltis.transport.wire.loop import Cancellable, call_later, now, watch_pidfd
+from moltis.transport.wire.loop import Cancellable, call_later, clock, now, watch_pidfd
 from moltis.transport.wire.pipes import PipeReader, PipeWriter, open_pipe_reader, open_pipe_writer
 from moltis.transport.wire.unix import Handler, PeerConn, UnixListener, peer_credentials, serve_unix
 
@@ -24,6 +24,7 @@ __all__ = [
     "PipeWriter",
     "UnixListener",
     "call_later",
+    "clock",
     "now",
     "open_pipe_reader",
     "open_pipe_writer",

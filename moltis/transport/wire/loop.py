@@ -24,6 +24,14 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+def clock() -> Callable[[], float] | None:
+    """Give a function that tells what `now` tells, at a tenth of the cost; None on another loop than asyncio's."""
+    try:
+        return asyncio.get_running_loop().time
+    except RuntimeError:
+        return None
+
+
 class PidWatch:
     """Watches one process; see `watch_pidfd`."""
 

@@ -291,13 +291,15 @@ class Heard:
     """What a connection said to the session above it."""
 
     messages: list[Any] = field(default_factory=list)
+    during: list[int | None] = field(default_factory=list)
     failures: dict[int, MoltisError] = field(default_factory=dict)
     missed_at: list[float] = field(default_factory=list)
     oversized: int = 0
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
-    def receive(self, message: bytes) -> None:
+    def receive(self, message: bytes, during: int | None = None) -> None:
         self.messages.append(msgspec.json.decode(message))
+        self.during.append(during)
         self._change()
 
     def request_failed(self, id: int, error: MoltisError) -> None:

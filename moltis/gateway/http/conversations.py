@@ -1,0 +1,268 @@
+"""A host that has been let in says something: to which session it belongs, and how its answer goes back.
+
+Knows nothing of doors. The one rule: whatever becomes of a request, what was taken for it is given back: its place in
+the session, the host that was made for it alone, the eye that is kept on its connection.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from moltis.gateway import messages
+from moltis.gateway.api import GatewayApi
+from moltis.gateway.doors import Headers
+from moltis.gateway.http import modern, refusals
+from moltis.gateway.http.exchange import PULSE_SECS, Exchange, Flow, respond
+from moltis.gateway.http.reading import Inbound, Refused, add_trace
+from moltis.gateway.http.sessions import Session, Sessions
+from moltis.gateway.http.ticker import Ticker
+from moltis.gateway.messages import Answer, Ask, Tell, Unreadable
+from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
+from moltis.transport.wire import now
+
+__all__ = ["Conversations"]
+
+SESSION_ID: Final = b"mcp-session-id"
+CANCELLED: Final = -32800
+"""What a legacy host that cancelled is answered: its POST must be answered somehow."""
+SESSION_SWEEP_SECS: Final = 60.0
+
+_LEGACY: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
+_MODERN: Final = frozenset(version.encode() for version in MODERN_VERSIONS)
+_AGREED: Final = re.compile(rb'"protocolVersion": ?"([0-9-]{10})"')
+_NEWEST_LEGACY: Final = HANDSHAKE_VERSIONS[-1].encode()
+
+
+class Conversations:
+    """All that hosts have under way by HTTP."""
+
+    def __init__(self, gateway: GatewayApi, sessions: Sessions | None = None) -> None:
+        self._gateway = gateway
+        self._sessions = Sessions(now) if sessions is None else sessions
+        self._flows: set[Flow] = set()
+        self._waiting = 0
+        self._pulse = Ticker(PULSE_SECS, self._let_time_pass)
+        self._sweep = Ticker(SESSION_SWEEP_SECS, self._sessions.end_idle)
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions there are."""
+        return len(self._sessions)
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for their reply."""
+        return self._waiting
+
+    def end_streams(self) -> None:
+        """End the streams that nothing is due on."""
+        for flow in [flow for flow in self._flows if not isinstance(flow, Exchange)]:
+            flow.end()
+
+    def close(self) -> None:
+        """End all streams, requests and sessions. Idempotent."""
+        self._pulse.stop()
+        self._sweep.stop()
+        self._sessions.end_all()
+        for flow in tuple(self._flows):
+            flow.end()
+
+    # --- streams and sessions
+
+    async def stand(self, inbound: Inbound, session: Session) -> None:
+        """Serve a standalone stream, until the session or the connection ends."""
+        flow = Flow(inbound.connection)
+        session.add_stream(flow)
+        self._sessions.enter(session)
+        self._attend(flow)
+        try:
+            session.host.attached()
+            await flow.stream(inbound.send, inbound.cors)
+        finally:
+            self._flows.discard(flow)
+            session.remove_stream(flow)
+            self._sessions.leave(session)
+
+    def end(self, session: Session) -> None:
+        """End a session."""
+        self._sessions.end(session)
+
+    def session(self, inbound: Inbound, id: bytes) -> Session | None:
+        """Give the session that is named; None if none is. `id`: JSON, of the request that names it.
+
+        Raises:
+            Refused: there is no such session, or it is somebody else's.
+        """
+        named = inbound.headers.get(SESSION_ID)
+        if named is None:
+            return None
+        session = self._sessions.find(named.decode("latin-1"), inbound.server, inbound.principal)
+        if session is None:
+            raise Refused(refusals.no_session(), id)
+        return session
+
+    def _begin(self, inbound: Inbound, ask: Ask) -> Session:
+        session = self._sessions.begin(inbound.server, inbound.principal, self._gateway.new_host)
+        if session is None:
+            raise Refused(refusals.overloaded("all sessions are in use"), ask.id)
+        self._sweep.wind()
+        return session
+
+    def _attend(self, flow: Flow) -> None:
+        self._flows.add(flow)
+        self._pulse.wind()
+
+    def _let_time_pass(self) -> bool:
+        for flow in tuple(self._flows):
+            flow.pulse()
+        return bool(self._flows)
+
+    # --- messages
+
+    async def ask(self, inbound: Inbound, ask: Ask) -> None:
+        """Serve a request, to the end of its answer. Raises `Refused` as long as nothing was sent."""
+        headers, version = inbound.headers, inbound.version
+        if b"traceparent" in headers:
+            add_trace(ask, headers)
+        if ask.is_modern or version in _MODERN:
+            await self._ask_alone(inbound, ask)
+            return
+        if version is not None and version not in _LEGACY:
+            raise Refused(refusals.unsupported_version(), ask.id)
+        session = self.session(inbound, ask.id)
+        if session is None and ask.method != "initialize":
+            await self._ask_once(inbound, ask)
+            return
+        fresh = session is None
+        if session is None:
+            session = self._begin(inbound, ask)
+        exchange = self._exchange(inbound, ask, asks=True)
+        self._sessions.enter(session)
+        session.open.setdefault(ask.id, exchange)
+        self._waiting += 1
+        try:
+            session.host.request(ask, exchange)
+            # If the connection is lost it goes on, and its reply is thrown away (MCP 2025-11-25, Sending Messages 6).
+            if exchange.outcome is None and not await self._settled(exchange):
+                return
+            extra = inbound.cors if not fresh else (*inbound.cors, *_of_new_session(session, exchange))
+            await exchange.deliver(inbound.send, extra)
+        finally:
+            self._waiting -= 1
+            self._flows.discard(exchange)
+            if session.open.get(ask.id) is exchange:
+                del session.open[ask.id]
+            self._sessions.leave(session)
+            if fresh and _is_refused(exchange):
+                self._sessions.end(session)
+
+    async def _ask_alone(self, inbound: Inbound, ask: Ask) -> None:
+        """Serve a request that speaks for itself (2026-07-28): it is given up when its connection is lost."""
+        self._check_modern(inbound, ask)
+        host = self._gateway.new_host(inbound.server, inbound.principal, _nowhere)
+        exchange = self._exchange(inbound, ask, asks=False)
+
+        def lost() -> None:
+            exchange.lost()
+            host.close()
+
+        self._waiting += 1
+        inbound.connection.watch(lost)
+        try:
+            host.request(ask, exchange)
+            if exchange.outcome is None and not await self._settled(exchange):
+                return
+            await exchange.deliver(inbound.send, inbound.cors)
+        finally:
+            self._waiting -= 1
+            self._flows.discard(exchange)
+            inbound.connection.unwatch(lost)
+            host.close()
+
+    async def _ask_once(self, inbound: Inbound, ask: Ask) -> None:
+        """Serve a legacy request that belongs to no session, as small scripts send them."""
+        host = self._gateway.new_host(inbound.server, inbound.principal, _nowhere)
+        exchange = self._exchange(inbound, ask, asks=False)
+        self._waiting += 1
+        try:
+            host.request(ask, exchange)
+            if exchange.outcome is None and not await self._settled(exchange):
+                return
+            await exchange.deliver(inbound.send, (*inbound.cors, (modern.VERSION, inbound.version or _NEWEST_LEGACY)))
+        finally:
+            self._waiting -= 1
+            self._flows.discard(exchange)
+            host.close()
+
+    def _exchange(self, inbound: Inbound, ask: Ask, *, asks: bool) -> Exchange:
+        accepts = inbound.accepts
+        return Exchange(inbound.connection, ask.id, streams=accepts.events, plain=accepts.plain, asks=asks)
+
+    async def _settled(self, exchange: Exchange) -> bool:
+        self._attend(exchange)
+        return await exchange.settle()
+
+    def _check_modern(self, inbound: Inbound, ask: Ask) -> None:
+        refusal = modern.refusal_of(ask, inbound.headers, inbound.repeated)
+        if refusal is None and ask.method == "tools/call" and modern.has_arguments(ask, inbound.headers):
+            name = messages.text_of(ask.params, "name")
+            tool = None if name is None else self._gateway.tool(inbound.server, name)
+            if tool is not None:
+                arguments = ask.params.get("arguments")
+                refusal = modern.mirrored_refusal_of(tool, arguments, inbound.headers, inbound.repeated)
+        if refusal is None and ask.method == "subscriptions/listen" and not inbound.accepts.events:
+            refusal = refusals.not_acceptable("this is answered by a stream: Accept must have text/event-stream")
+        if refusal is not None:
+            raise Refused(refusal, ask.id)
+
+    async def take(self, inbound: Inbound, message: Tell | Answer | Unreadable) -> None:
+        """Take anything else. Raises `Refused`."""
+        if isinstance(message, Unreadable):
+            raise Refused(refusals.wrong(message.reason, code=message.code), message.id)
+        if inbound.version in _MODERN:
+            # In this revision a host has nothing to tell by HTTP, and no answers to give (Sending Messages, 4 and 5).
+            if isinstance(message, Answer):
+                raise Refused(refusals.wrong("in this revision answers go into the request that is sent again"))
+        elif inbound.version is not None and inbound.version not in _LEGACY:
+            raise Refused(refusals.unsupported_version())
+        else:
+            session = self.session(inbound, b"null")
+            if isinstance(message, Tell):
+                _tell(session, message)
+            elif session is None:
+                raise Refused(refusals.wrong("an answer belongs to a session, and none is named"))
+            else:
+                session.host.answer(message)
+        await respond(inbound.send, 202, inbound.cors)
+
+
+def _tell(session: Session | None, tell: Tell) -> None:
+    if session is None:
+        return  # nobody is there to be told
+    session.host.notification(tell)
+    if tell.method == "notifications/cancelled":
+        id = bytes(tell.params.get("requestId", b""))
+        exchange = session.open.get(id)
+        if exchange is not None:
+            exchange.reply(messages.error(id, CANCELLED, "the request was cancelled"))
+
+
+def _nowhere(message: bytes) -> bool:
+    """There is no way to a host for what belongs to no request."""
+    return False
+
+
+def _is_refused(exchange: Exchange) -> bool:
+    reply = exchange.outcome
+    return reply is None or reply.startswith(b'{"jsonrpc":"2.0","id":%b,"error":' % exchange.id)
+
+
+def _of_new_session(session: Session, exchange: Exchange) -> Headers:
+    if exchange.outcome is None:  # it becomes a stream before it is known what the reply is
+        return ((SESSION_ID, session.id.encode()),)
+    if _is_refused(exchange):
+        return ()
+    agreed = _AGREED.search(exchange.outcome)
+    version = (modern.VERSION, agreed[1]) if agreed else (modern.VERSION, _NEWEST_LEGACY)
+    return ((SESSION_ID, session.id.encode()), version)

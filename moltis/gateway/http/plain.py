@@ -1,0 +1,41 @@
+"""What is asked for rarely, and by those who are not hosts: health, metrics, and whatever is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+__all__ = ["plain_app"]
+
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+def plain_app(ready: Callable[[], bool], metrics: Callable[[], bytes] | None) -> ASGIApp:
+    """Make the application. Nothing of it needs an access token: it tells names of servers and numbers, no more."""
+
+    async def healthz(request: Request) -> Response:
+        return PlainTextResponse("ok\n")
+
+    async def readyz(request: Request) -> Response:
+        if ready():
+            return PlainTextResponse("ok\n")
+        return PlainTextResponse("the configuration is not loaded\n", 503)
+
+    async def metrics_text(request: Request) -> Response:
+        assert metrics is not None
+        return Response(metrics(), headers={"content-type": METRICS_TYPE})
+
+    async def nothing(request: Request, failure: Exception) -> Response:
+        status = getattr(failure, "status_code", 404)
+        headers = getattr(failure, "headers", None)
+        return JSONResponse({"error": "there is nothing here"}, status, headers)
+
+    routes = [Route("/healthz", healthz), Route("/readyz", readyz)]
+    if metrics is not None:
+        routes.append(Route("/metrics", metrics_text))
+    return Starlette(routes=routes, exception_handlers={404: nothing, 405: nothing})

@@ -1,0 +1,145 @@
+"""What a request of HTTP says around the message in it.
+
+Pure but for `body_of`, which waits for the client. The one rule: what may be there once is there once.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from moltis.gateway.http.refusals import Refusal, too_large, wrong
+from moltis.gateway.messages import Ask
+from moltis.session.envelope import json_string
+
+__all__ = [
+    "Accepts",
+    "Gone",
+    "Header",
+    "Receive",
+    "Refused",
+    "add_trace",
+    "body_of",
+    "is_json",
+    "repeated",
+    "server_of",
+]
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Header = tuple[bytes, bytes]
+
+NONE: Final[frozenset[bytes]] = frozenset()
+ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"content-type", b"mcp-session-id"})
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_TRACE: Final = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
+MAX_TRACE_BYTES: Final = 1024
+
+
+class Refused(Exception):
+    """A request is not served. `id`: JSON, of the message in it as far as it was read."""
+
+    def __init__(self, refusal: Refusal, id: bytes = b"null") -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+        self.id = id
+
+
+class Gone(Exception):
+    """The client has left before it had said what it wants."""
+
+
+class Accepts(NamedTuple):
+    """What a client takes. `plain`: JSON. `events`: a stream, asked for by name. `any`: whatever there is."""
+
+    plain: bool
+    events: bool
+    any: bool
+
+    @classmethod
+    def of(cls, accept: bytes | None) -> Accepts:
+        """Read an `Accept` header (RFC 9110 12.5.1); without one, anything is welcome."""
+        if accept is None:
+            return cls(True, False, True)
+        ranges = {text for text in map(_media_range, accept.lower().split(b",")) if text}
+        return cls(
+            not ranges.isdisjoint((b"application/json", b"application/*", b"*/*")),
+            not ranges.isdisjoint((b"text/event-stream", b"text/*")),
+            b"*/*" in ranges,
+        )
+
+
+def _media_range(text: bytes) -> bytes | None:
+    name, *parameters = (part.strip() for part in text.split(b";"))
+    return None if any(_is_zero(parameter) for parameter in parameters) else name
+
+
+def _is_zero(parameter: bytes) -> bool:
+    key, _, value = parameter.partition(b"=")
+    return key.strip() == b"q" and value.strip().rstrip(b"0") in (b"", b"0.")
+
+
+def is_json(content_type: bytes | None) -> bool:
+    """Whether a body is said to be JSON, or nothing is said."""
+    return content_type is None or content_type.partition(b";")[0].strip().lower() == b"application/json"
+
+
+def repeated(headers: Iterable[Header]) -> frozenset[bytes]:
+    """Give the names that are there more than once."""
+    seen: set[bytes] = set()
+    twice: set[bytes] = set()
+    for name, _ in headers:
+        (twice if name in seen else seen).add(name)
+    return frozenset(twice)
+
+
+def server_of(path: str) -> str | None:
+    """Give the name in `/servers/NAME/mcp`; None for any other path."""
+    if not path.startswith("/servers/"):
+        return None
+    name, slash, rest = path[len("/servers/") :].partition("/")
+    return name if slash and rest in ("mcp", "mcp/") and _NAME.fullmatch(name) else None
+
+
+async def body_of(receive: Receive, declared: bytes | None, limit: int) -> bytes:
+    """Read a body. `declared`: its `Content-Length`.
+
+    Raises:
+        Refused: it has, or is going to have, more than `limit` bytes; the rest is not read.
+        Gone: the client left.
+    """
+    if declared is not None and not (declared.isdigit() and len(declared) < 16):
+        raise Refused(wrong("this Content-Length is no length"))
+    if declared is not None and int(declared) > limit:
+        raise Refused(too_large(limit))
+    message = await receive()
+    if message["type"] != "http.request":
+        raise Gone
+    body: bytes = message["body"]
+    if not message["more_body"]:
+        if len(body) > limit:
+            raise Refused(too_large(limit))
+        return body
+    parts, size = [body], len(body)
+    while message["more_body"]:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise Gone
+        parts.append(message["body"])
+        size += len(parts[-1])
+        if size > limit:
+            raise Refused(too_large(limit))
+    return b"".join(parts)
+
+
+def add_trace(ask: Ask, headers: dict[bytes, bytes]) -> None:
+    """Have a request carry the trace context of its HTTP request on (W3C Trace Context; MCP, SEP-414)."""
+    if b"traceparent" not in headers or "traceparent" in ask.meta:
+        return
+    for header, member in _TRACE:
+        value = headers.get(header)
+        if value is not None and len(value) <= MAX_TRACE_BYTES and value.isascii():
+            ask.meta[member] = msgspec.Raw(json_string(value.decode("ascii")))

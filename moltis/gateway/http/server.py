@@ -1,0 +1,284 @@
+"""uvicorn as a part of a daemon: it serves sockets that are bound already, and owns neither signals nor logs nor a clock.
+
+Its own main loop wakes ten times a second, which is all the processor time an idle daemon would use; here it waits.
+The one rule: whatever a client does or fails to do, its connection does not stay for ever. It has a time to say what it
+wants, a time to take what it is given, and, when there are too many connections, the ones that are idle make room.
+
+This module is what imports uvicorn, and importing it costs some tens of milliseconds: `listener` does so after it
+listens.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import Server, ServerState
+
+from moltis.transport.wire import Cancellable, call_later
+from moltis.transport.wire.once import Once
+
+__all__ = ["CONNECTION", "GatewayServer"]
+
+CONNECTION: Final = "moltis.connection"
+"""The member of a request's scope that is its `exchange.Connection`."""
+
+KEEP_ALIVE_SECS: Final = 75
+"""An idle connection. Hosts close theirs earlier, and so do not send into one that is being closed."""
+READ_SECS: Final = 60.0
+"""From the first byte of a request, or the connection's beginning, to the request's last byte."""
+STUCK_SECS: Final = 60.0
+"""In which a client that is owed something must have taken some of it."""
+BACKLOG: Final = 2048
+MAX_HEADER_BYTES: Final = 64 * 1024
+BAD: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n"
+TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+TOO_LONG: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+class _State(ServerState):
+    def __init__(self, owner: GatewayServer) -> None:
+        super().__init__()
+        self.owner = owner
+
+
+class GatewayServer(Server):
+    """Serves an ASGI application. `read_secs` and `stuck_secs`: see `READ_SECS` and `STUCK_SECS`."""
+
+    def __init__(
+        self, app: Any, *, max_connections: int, read_secs: float = READ_SECS, stuck_secs: float = STUCK_SECS
+    ) -> None:
+        _silence()
+        super().__init__(
+            Config(
+                app,
+                http=GatewayConnection,
+                ws="none",
+                loop="none",
+                lifespan="off",
+                interface="asgi3",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                date_header=False,
+                backlog=BACKLOG,
+                timeout_keep_alive=KEEP_ALIVE_SECS,
+            )
+        )
+        self.max_connections = max_connections
+        self.read_secs = read_secs
+        self.stuck_secs = stuck_secs
+        self._empty: Once[None] | None = None
+        self.turns = 0
+        self.servers = []
+        self.server_state = _State(self)
+
+    async def listen(self, sockets: Sequence[socket.socket]) -> None:
+        """Begin to accept. The sockets are bound and listen, and are closed by `stop`."""
+        self.config.load()
+        self.lifespan = self.config.lifespan_class(self.config)
+        await self.startup(sockets=list(sockets))
+
+    def stop(self) -> None:
+        """Accept no more; idle connections are closed, others after the reply that is under way. Idempotent."""
+        servers, self.servers = self.servers, []
+        for server in servers:
+            server.close()
+        for connection in tuple(self.server_state.connections):
+            connection.shutdown()
+
+    async def drained(self) -> None:
+        """Wait until there are no connections."""
+        while self.server_state.connections:
+            self._empty = Once()
+            await self._empty.wait()
+
+    def abort(self) -> None:
+        """Cut off what there still is. Idempotent."""
+        for connection in tuple(self.server_state.connections):
+            assert isinstance(connection, GatewayConnection)
+            connection.abort()
+        for task in tuple(self.server_state.tasks):
+            task.cancel()
+
+    def connection_over(self) -> None:
+        if self._empty is not None and not self.server_state.connections:
+            self._empty.set(None)
+
+    def make_room(self) -> bool:
+        """Close the connection that has been idle longest; False if all are in use."""
+        idle = [c for c in self.server_state.connections if isinstance(c, GatewayConnection) and c.is_idle]
+        if not idle:
+            return False
+        min(idle, key=lambda connection: connection.turn).abort()
+        return True
+
+
+class _Part(enum.Enum):
+    """What of a request is being read."""
+
+    NOTHING = "nothing"
+    HEADERS = "headers"
+    BODY = "body"
+
+
+class GatewayConnection(HttpToolsProtocol):
+    """One connection; fits `exchange.Connection`."""
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        assert isinstance(server_state, _State)
+        self._owner = server_state.owner
+        self._watchers: set[Callable[[], None]] = set()
+        self._lost = False
+        self._refused = False
+        self._part = _Part.NOTHING
+        self._header_bytes = 0
+        self._reading: Cancellable | None = None
+        self._stuck: Cancellable | None = None
+        self.turn = 0
+
+    # --- exchange.Connection
+
+    def watch(self, lost: Callable[[], None]) -> None:
+        if self._lost:
+            lost()
+        else:
+            self._watchers.add(lost)
+
+    def unwatch(self, lost: Callable[[], None]) -> None:
+        self._watchers.discard(lost)
+
+    def abort(self) -> None:
+        if not self._lost:
+            self.transport.abort()
+
+    # --- its life
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request of it is under way."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def connection_made(self, transport: Any) -> None:
+        owner = self._owner
+        if len(self.connections) >= owner.max_connections and not owner.make_room():
+            self._refused = True
+            transport.write(BUSY)
+            transport.close()
+            return
+        super().connection_made(transport)
+        self._reading = call_later(owner.read_secs, self._too_slow)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._refused and self.transport is None:
+            return
+        self._lost = True
+        for timer in (self._reading, self._stuck):
+            if timer is not None:
+                timer.cancel()
+        self._reading = self._stuck = None
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+        watchers, self._watchers = self._watchers, set()
+        for lost in watchers:
+            lost()
+        self._owner.connection_over()
+
+    # --- reading
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        super().data_received(data)
+        if self._part is _Part.NOTHING:
+            if self._reading is not None:
+                self._reading.cancel()
+                self._reading = None
+            return
+        if self._part is _Part.HEADERS:
+            self._header_bytes += len(data)
+            if self._header_bytes > MAX_HEADER_BYTES:
+                self._refuse(TOO_LONG)
+        if self._reading is None and not self._lost:
+            self._reading = call_later(self._owner.read_secs, self._too_slow)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._part = _Part.HEADERS
+        self._header_bytes = 0
+        self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]
+
+    def on_headers_complete(self) -> None:
+        self._part = _Part.BODY
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._part = _Part.NOTHING
+        self._owner.turns += 1
+        self.turn = self._owner.turns
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(BAD)
+
+    def _too_slow(self) -> None:
+        self._reading = None
+        if self._lost:
+            return
+        if self.flow.read_paused:  # we are the slow ones: it waits behind another request
+            self._reading = call_later(self._owner.read_secs, self._too_slow)
+        else:
+            self._refuse(TOO_SLOW)
+
+    def _refuse(self, answer: bytes) -> None:
+        """Say what is wrong, if that can be taken for the answer to nothing else, and close."""
+        if self._refused:
+            return
+        self._refused = True
+        if self._part is _Part.HEADERS and self.is_idle and not self.pipeline:
+            self.transport.write(answer)
+        elif self._part is _Part.BODY and not self.cycle.response_started and not self.pipeline:
+            self.transport.write(answer)
+        self.transport.close()
+
+    # --- writing
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._stuck is None:
+            self._watch_progress(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stuck is not None:
+            self._stuck.cancel()
+            self._stuck = None
+
+    def _watch_progress(self, before: int) -> None:
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            if left < before:
+                self._watch_progress(left)
+            else:
+                self._stuck = None
+                self.abort()
+
+        self._stuck = call_later(self._owner.stuck_secs, look)
+
+
+def _silence() -> None:
+    """Keep uvicorn's own words, which are in no format of ours and can hold what a client sent, out of our log."""
+    for name in ("uvicorn.error", "uvicorn.access", "uvicorn.asgi"):
+        logger = logging.getLogger(name)
+        logger.setLevel(logging.CRITICAL)
+        logger.propagate = False
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())

@@ -1,0 +1,178 @@
+"""`subscriptions/listen` of MCP 2026-07-28: requests of one host that stay open, on which it hears what it asked for.
+
+Nothing is replayed. Whoever opens a stream asks for what it is about after the acknowledgement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from moltis.errors import RpcCode
+from moltis.gateway import messages
+from moltis.gateway.api import Outlet
+from moltis.gateway.catalogue import Owner
+from moltis.gateway.messages import SUBSCRIPTION_ID, Ask
+from moltis.gateway.refusals import Refusal, bad_params, too_many
+from moltis.gateway.subscriptions import MAX_WATCHED, UPDATED, Subscriptions, updated_params
+
+__all__ = ["ACKNOWLEDGED", "MAX_LISTENS", "Filter", "Listen", "Listens"]
+
+ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
+
+MAX_LISTENS: Final = 64
+"""Of one host."""
+
+
+class Filter(msgspec.Struct, rename="camel", frozen=True):
+    """What a host wants to hear of, in the words of `subscriptions/listen`. Members it does not know are ignored."""
+
+    tools_list_changed: bool | None = None
+    prompts_list_changed: bool | None = None
+    resources_list_changed: bool | None = None
+    resource_subscriptions: list[str] | None = None
+
+    def methods(self) -> frozenset[str]:
+        """Give the notifications that it wants, but `notifications/resources/updated`."""
+        wanted = {
+            "tools": self.tools_list_changed,
+            "prompts": self.prompts_list_changed,
+            "resources": self.resources_list_changed,
+        }
+        return frozenset(f"notifications/{name}/list_changed" for name, yes in wanted.items() if yes)
+
+    def uris(self) -> frozenset[str]:
+        """Give the resources that it wants to hear of."""
+        return frozenset(self.resource_subscriptions or ())
+
+    def honored(self) -> bytes:
+        """Give it as JSON for the acknowledgement: what was not asked for is left out."""
+        shown = {f"{name}ListChanged": True for name in ("tools", "prompts", "resources") if self._wants(name)}
+        uris = {"resourceSubscriptions": self.resource_subscriptions} if self.resource_subscriptions else {}
+        return msgspec.json.encode({**shown, **uris})
+
+    def _wants(self, name: str) -> bool:
+        return f"notifications/{name}/list_changed" in self.methods()
+
+
+class Listen:
+    """One request that stays open, on which a host hears what it asked for (MCP 2026-07-28, Subscriptions).
+
+    id: of the request, JSON; on every message it says what stream that belongs to.
+    on_gone: called when there is no way to the host any more.
+    """
+
+    __slots__ = ("_id", "_locate", "_methods", "_on_gone", "_outlet", "filter")
+
+    def __init__(
+        self,
+        id: bytes,
+        outlet: Outlet,
+        filter: Filter,
+        locate: Callable[[str], Owner | None],
+        on_gone: Callable[[], None],
+    ) -> None:
+        self.filter = filter
+        self._id = id
+        self._outlet = outlet
+        self._methods = filter.methods()
+        self._locate = locate
+        self._on_gone = on_gone
+
+    def acknowledge(self) -> bool:
+        """Say what is listened to; it is the first message. False: there is no way to say anything."""
+        params = b'{"notifications":%b,"_meta":{%b}}' % (self.filter.honored(), self._meta())
+        return self._outlet.tell(messages.notification(ACKNOWLEDGED, params))
+
+    def list_changed(self, method: str) -> None:
+        """Hear that a list is new."""
+        if method in self._methods:
+            self._tell(method, b'{"_meta":{%b}}' % self._meta())
+
+    def locate(self, uri: str) -> Owner | None:
+        """Say whose resource it is now."""
+        return self._locate(uri)
+
+    def resource_updated(self, uri: str, params: dict[str, Raw]) -> None:
+        """Hear that a resource was updated."""
+        self._tell(UPDATED, updated_params(uri, params, self._meta()))
+
+    def end(self) -> None:
+        """End it in order: the host gets the result."""
+        result = b'{"resultType":"complete","_meta":{%b}}' % self._meta()
+        self._outlet.reply(messages.result(self._id, result))
+
+    def _tell(self, method: str, params: bytes) -> None:
+        if not self._outlet.tell(messages.notification(method, params)):
+            self._on_gone()
+
+    def _meta(self) -> bytes:
+        return b'"%b":%b' % (SUBSCRIPTION_ID.encode(), self._id)
+
+
+class Listens:
+    """The streams of one host. `locate` says whose a resource is that the host sees."""
+
+    def __init__(self, subscriptions: Subscriptions, locate: Callable[[str], Owner | None]) -> None:
+        self._subscriptions = subscriptions
+        self._locate = locate
+        self._open: dict[bytes, Listen] = {}
+
+    def __len__(self) -> int:
+        """How many are open."""
+        return len(self._open)
+
+    def __contains__(self, id: bytes) -> bool:
+        """Whether the request of this id is one of them."""
+        return id in self._open
+
+    def watched(self) -> int:
+        """Give how many resources they watch."""
+        return sum(map(self._subscriptions.count, self._open.values()))
+
+    def open(self, ask: Ask, outlet: Outlet, *, watched: int) -> Refusal | None:
+        """Open one, or say why not. `watched`: how many resources the host watches in all."""
+        try:
+            wanted = _FILTER.decode(ask.params["notifications"])
+        except (KeyError, msgspec.MsgspecError):
+            return bad_params("params.notifications must be an object that says what is listened to")
+        if len(self._open) >= MAX_LISTENS:
+            return too_many(f"{MAX_LISTENS} streams are open")
+        if watched + len(wanted.uris()) > MAX_WATCHED:
+            return too_many(f"no more than {MAX_WATCHED} resources can be subscribed to")
+        listen = Listen(ask.id, outlet, wanted, self._locate, partial(self.drop, ask.id))
+        if not listen.acknowledge():
+            return Refusal(RpcCode.INVALID_REQUEST, "subscriptions/listen needs a stream: accept text/event-stream")
+        self._open[ask.id] = listen
+        for uri in sorted(wanted.uris()):
+            self._subscriptions.watch(listen, uri)
+        return None
+
+    def drop(self, id: bytes) -> None:
+        """Give one up; the host hears nothing more on it. No effect if it is not open."""
+        listen = self._open.pop(id, None)
+        if listen is not None:
+            self._subscriptions.leave(listen)
+
+    def list_changed(self, method: str) -> None:
+        """Hear that a list is new."""
+        for listen in [*self._open.values()]:
+            listen.list_changed(method)
+
+    def end(self) -> None:
+        """End all in order."""
+        for id, listen in [*self._open.items()]:
+            self.drop(id)
+            listen.end()
+
+    def close(self) -> None:
+        """Give all up."""
+        for id in [*self._open]:
+            self.drop(id)
+
+
+_FILTER: Final = msgspec.json.Decoder(Filter)

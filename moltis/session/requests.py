@@ -1,0 +1,261 @@
+"""What can be asked of one server once it is ready, on behalf of whom: the control socket, or a host of the gateway.
+
+The one rule is that a request has one outcome, which is what the server sent or why there is nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Literal
+
+from msgspec import Raw
+
+from moltis import __version__
+from moltis.config.plan import ServerPlan
+from moltis.errors import ServerNotReady, UsageError
+from moltis.session import elicitation, envelope
+from moltis.session.caller import Caller
+from moltis.session.calls import OnReply, Reply
+from moltis.session.dialogue import CallHandle, Dialogue
+from moltis.session.handshake import Agreed
+from moltis.session.listing import Item, Kind, ToolFilter, with_server
+from moltis.session.lists import Lists
+from moltis.session.offer import Headers, Offer
+from moltis.session.passing import Passing
+from moltis.session.questions import NOBODY
+from moltis.session.rounds import Ask, Rounds
+
+__all__ = ["CLIENT_INFO", "Requests", "SessionState"]
+
+CLIENT_INFO: Final = b'{"name":"moltis","version":%b}' % envelope.json_string(__version__)
+
+SessionState = Literal["starting", "initializing", "ready", "stopping", "over"]
+
+
+class Requests:
+    """The part of a session that asks. `dialogue` carries it; `on_lists_changed` as for `lists.Lists`."""
+
+    def __init__(
+        self,
+        name: str,
+        plan: ServerPlan,
+        dialogue: Dialogue,
+        on_lists_changed: Callable[[frozenset[Kind]], None],
+    ) -> None:
+        self.name = name
+        self._dialogue = dialogue
+        self._state: SessionState = "starting"
+        self._agreed: Agreed | None = None
+        self._passing: Passing | None = None
+        self._lists = Lists(self._ask, on_lists_changed, dialogue.counters)
+        self.reconfigure(plan)
+
+    def reconfigure(self, plan: ServerPlan) -> None:
+        """Take new limits and filters; they hold for what comes next."""
+        self._limits = plan.limits
+        self._idle_secs, self._most_secs = self._times(None)
+        self._protocol = plan.protocol
+        self._elicits = plan.elicitation == "defaults"
+        self._remote = plan.transport != "stdio"
+        self._filter = ToolFilter(plan.include_tools, plan.exclude_tools)
+        self._offer: Offer | None = None
+
+    @property
+    def agreed(self) -> Agreed:
+        """What the server said of itself.
+
+        Raises:
+            ServerNotReady: nothing is agreed on yet.
+        """
+        if self._agreed is None:
+            raise self._not_ready()
+        return self._agreed
+
+    # --- what is offered
+
+    def items(self, kind: Kind) -> tuple[Item, ...]:
+        """Give a list as the server sent it, less the tools that are filtered out."""
+        return self._tools().items if kind is Kind.TOOLS else self._lists.items(kind)
+
+    def listed_all(self, kind: Kind) -> tuple[Item, ...]:
+        """Give a list as the server sent it, with the tools that are filtered out."""
+        return self._lists.items(kind)
+
+    def listed(self, kind: Kind, server: str) -> list[bytes]:
+        """Give a list as JSON objects, each with `"server": server` as its first member."""
+        name = envelope.json_string(server)
+        return [with_server(item, name) for item in self.items(kind)]
+
+    def tools_json(self, server: str) -> list[bytes]:
+        """Give the tools as `mcp.tools` shows them."""
+        return self.listed(Kind.TOOLS, server)
+
+    def _tools(self) -> Offer:
+        listed = self._lists.items(Kind.TOOLS)
+        if self._offer is None or self._offer.listed is not listed:
+            modern = self._agreed is not None and self._agreed.era == "modern"
+            self._offer = Offer(listed, self._filter, mirrored=self._remote and modern)
+        return self._offer
+
+    # --- requests
+
+    def call_tool(
+        self, tool: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply
+    ) -> CallHandle | Rounds:
+        """Call a tool. `on_reply` gets the outcome, once, unless the call is cancelled.
+
+        arguments: a well-formed JSON object, sent byte for byte.
+        timeout_secs: without reply or progress; None for the configured `request_timeout_secs`.
+
+        Raises:
+            ServerNotReady: nothing was sent.
+            UsageError: the tool is filtered out.
+        """
+        self._check_ready()
+        self._check_allowed(tool)
+        headers = self._tools().headers(tool, arguments) if self._remote else ()
+
+        def ask(more: bytes, on_reply: OnReply) -> CallHandle:
+            id = self._dialogue.new_id()
+            params = envelope.call_params(tool, arguments, envelope.meta_members(self._dialogue.meta, id), more)
+            return self._send(id, "tools/call", params, timeout_secs, on_reply, tool, tool=tool, mirrored=headers)
+
+        return self._ask_in_rounds(ask, on_reply)
+
+    def get_prompt(
+        self, name: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply
+    ) -> CallHandle | Rounds:
+        """Get a prompt. Arguments, outcome and errors as for `call_tool`."""
+        self._check_ready()
+
+        def ask(more: bytes, on_reply: OnReply) -> CallHandle:
+            id = self._dialogue.new_id()
+            params = envelope.call_params(name, arguments, envelope.meta_members(self._dialogue.meta, id), more)
+            return self._send(id, "prompts/get", params, timeout_secs, on_reply, name)
+
+        return self._ask_in_rounds(ask, on_reply)
+
+    def read_resource(self, uri: str, timeout_secs: float | None, on_reply: OnReply) -> CallHandle | Rounds:
+        """Read a resource. Outcome and errors as for `call_tool`."""
+        self._check_ready()
+
+        def ask(more: bytes, on_reply: OnReply) -> CallHandle:
+            id = self._dialogue.new_id()
+            params = envelope.read_params(uri, envelope.meta_members(self._dialogue.meta, id), more)
+            return self._send(id, "resources/read", params, timeout_secs, on_reply, uri)
+
+        return self._ask_in_rounds(ask, on_reply)
+
+    def _ask_in_rounds(self, ask: Ask, on_reply: OnReply) -> CallHandle | Rounds:
+        modern = self._agreed is not None and self._agreed.era == "modern"
+        return Rounds(ask, on_reply) if self._elicits and modern else ask(b"", on_reply)
+
+    async def request(self, method: str, params: bytes = b"{}", timeout_secs: float | None = None) -> Reply:
+        """Send any request and wait for its outcome; being cancelled cancels it upstream. Errors as for `call_tool`."""
+        self._check_ready()
+        idle, most = self._times(timeout_secs)
+        return await self._dialogue.request(method, params, idle_secs=idle, max_secs=most, token=True)
+
+    def _send(
+        self,
+        id: int,
+        method: str,
+        params: bytes,
+        timeout_secs: float | None,
+        on_reply: OnReply,
+        name: str | None = None,
+        *,
+        tool: str | None = None,
+        mirrored: Headers = (),
+    ) -> CallHandle:
+        idle, most = self._times(timeout_secs)
+        self._dialogue.check_room()
+        message = envelope.request(id, method, params)
+        return self._dialogue.send(id, method, message, on_reply, idle, most, tool, NOBODY, name, mirrored)
+
+    def forward(
+        self,
+        method: str,
+        params: dict[str, Raw],
+        meta: dict[str, Raw],
+        on_reply: OnReply,
+        *,
+        caller: Caller,
+        name: str | None = None,
+        tool: str | None = None,
+    ) -> CallHandle:
+        """Pass on a request of a host. `on_reply` gets the outcome, once, unless it is cancelled.
+
+        params: its members but `_meta`, sent byte for byte.
+        meta: the members of `_meta`, without those that the server's era does not have; the progress token is ours.
+        caller: hears of progress and log messages, and is asked the server's questions about it.
+        name: what it is about (`params.name`, `params.uri`), where there is such a thing.
+        tool: the tool's own name, for `tools/call`.
+
+        Raises:
+            ServerNotReady: nothing was sent.
+            UsageError: the tool is filtered out.
+        """
+        if self._state != "ready" or self._passing is None:
+            raise self._not_ready()
+        headers: Headers = ()
+        if tool is not None:
+            self._check_allowed(tool)
+            if self._remote:
+                arguments = params.get("arguments")
+                headers = self._tools().headers(tool, None if arguments is None else bytes(arguments))
+        dialogue = self._dialogue
+        dialogue.check_room()
+        id = dialogue.new_id()
+        message = self._passing.request(id, method, params, meta)
+        return dialogue.send(
+            id, method, message, on_reply, self._idle_secs, self._most_secs, tool, caller, name, headers
+        )
+
+    def tell(self, method: str, params: bytes) -> None:
+        """Pass on a notification, to a server of the era that has such. `params`: a JSON object, or nothing."""
+        if self._state == "ready" and self.agreed.era == "legacy":
+            self._dialogue.tell(method, envelope.one_line(params))
+
+    def default_answer(self, method: str, params: bytes) -> bytes | None:
+        """Answer a question of the server for a host that cannot, if `elicitation = "defaults"` says so."""
+        return elicitation.answer(params) if self._elicits and method == "elicitation/create" else None
+
+    def _times(self, timeout_secs: float | None) -> tuple[float, float]:
+        """Give idle and total seconds. Who asks for more than the cap has said how long it may take."""
+        idle = self._limits.request_timeout_secs if timeout_secs is None else timeout_secs
+        return idle, max(idle, self._limits.request_timeout_max_secs)
+
+    def _check_allowed(self, tool: str) -> None:
+        if not self._filter.allows(tool):
+            raise UsageError(
+                f"tool {tool!r} of server {self.name!r} is switched off",
+                server=self.name,
+                hint="see include_tools and exclude_tools in moltis.toml",
+            )
+
+    def _check_ready(self) -> None:
+        if self._state != "ready":
+            raise self._not_ready()
+
+    def _not_ready(self) -> ServerNotReady:
+        told = "is not running" if self._state == "over" else f"is {self._state}"
+        return ServerNotReady(
+            f"server {self.name!r} {told}",
+            server=self.name,
+            state="stopped" if self._state == "over" else self._state,
+            hint=f"moltis why {self.name}",
+        )
+
+    async def _ask(self, method: str, params: bytes) -> Reply:
+        idle, most = self._times(None)
+        return await self._dialogue.request(method, params, idle_secs=idle, max_secs=most, token=False)
+
+    def _ask_patiently(self, method: str, params: bytes, on_reply: OnReply) -> CallHandle:
+        params = envelope.with_meta(params, self._dialogue.meta)
+        return self._dialogue.ask(self._dialogue.new_id(), method, params, on_reply)
+
+    def _tell_and_learn(self, method: str, params: bytes, on_reply: OnReply) -> CallHandle:
+        idle, most = self._times(None)
+        params = envelope.with_meta(params, self._dialogue.meta)
+        return self._dialogue.ask(self._dialogue.new_id(), method, params, on_reply, idle_secs=idle, max_secs=most)
