@@ -88,7 +88,11 @@ class Serving:
         return self._listener.problem if self._listener is not None else None
 
     async def start(self) -> None:
-        """Begin: bind the address, if it can be had, and learn what was known."""
+        """Begin: learn who may come in, bind the address, if it can be had, and learn what was known."""
+        try:
+            await anyio.to_thread.run_sync(self.tokens.load)
+        except ConfigError as problem:
+            log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
         self._listen()
         self._tasks.start_soon(self._load)
         self._tasks.start_soon(self.tokens.run)
@@ -140,10 +144,6 @@ class Serving:
         return None if session is None else known_of(session)
 
     async def _load(self) -> None:
-        try:
-            await anyio.to_thread.run_sync(self.tokens.load)
-        except ConfigError as problem:
-            log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
         await self._memories.load()
         self.gateway.servers_changed()
         await self._memories.run()

@@ -180,7 +180,9 @@ class _List:
             more = b"" if end >= len(self._raws) else b',"nextCursor":%b' % json_string(self._cursor(end))
             items = one_line(b",".join(self._raws[start:end]))
             found = b'{%b"%b":[%b]%b}' % (first, self.kind.member.encode(), items, more)
-            if start in self._starts and len(self._pages) < _MOST_FIRSTS * len(self._starts):
+            if start in self._starts:
+                if len(self._pages) >= _MOST_FIRSTS * len(self._starts):
+                    self._pages.clear()
                 self._pages[start, first] = found
         return found
 
@@ -230,6 +232,7 @@ _KINDS: Final = tuple(Kind)
 _CURSOR: Final = struct.Struct(">BI8s8s")
 """The list, a position, and traces of the names before and behind it. 21 bytes need no padding in base64."""
 _MOST_FIRSTS: Final = 4
+"""Two are meant; a third is there for a while when what they say has changed."""
 
 
 def _read_cursor(cursor: str) -> tuple[int, int, bytes, bytes]:

@@ -25,20 +25,24 @@ MAX_WAITING: Final = 1024
 """Requests that wait for a server to start, or to be sent again, of all hosts and servers."""
 
 
-class OnItsWay(Protocol):
-    """A request on its way, as `relay.Relay` is one."""
+class Waiting(Protocol):
+    """A request that a host waits for, and that no server works at."""
 
-    def cancel(self, reason: str) -> None: ...
+    @property
+    def server(self) -> str: ...
 
     def abandon(self, error: MoltisError) -> None: ...
 
-    def join(self, host: HostSide, ask: Ask, outlet: Outlet, answers: dict[str, bytes]) -> None: ...
+
+class Parked(Protocol):
+    """A call that no host waits for now."""
 
     @property
     def owes_a_reply(self) -> bool: ...
 
-    @property
-    def server(self) -> str: ...
+    def cancel(self, reason: str = ...) -> None: ...
+
+    def join(self, host: HostSide, ask: Ask, outlet: Outlet, answers: dict[str, bytes]) -> None: ...
 
 
 class Desk:
@@ -48,8 +52,8 @@ class Desk:
         self.world = world
         self.on_request = on_request
         self.clock = clock
-        self.parking: Parking[OnItsWay] = Parking()
-        self.waiting: set[OnItsWay] = set()
+        self.parking: Parking[Parked] = Parking()
+        self.waiting: set[Waiting] = set()
         self.tokens = Tokens()
         self._sweeping = False
 
@@ -57,7 +61,7 @@ class Desk:
         """Say what a retry must agree in with the request that it is one of."""
         return Bond(host.principal.name, view, server, method, name)
 
-    def park(self, call: OnItsWay, bond: Bond) -> str | None:
+    def park(self, call: Parked, bond: Bond) -> str | None:
         """Park a call, see to it that it is given up when its time is up, and give its token; None: no room."""
         token = self.parking.put(call, bond, anyio.current_time())
         if token is not None and not self._sweeping:

@@ -7,60 +7,34 @@ says in each request who it is, so nothing of it is remembered between two; what
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 from msgspec import Raw
 
 from moltis.errors import RpcCode
 from moltis.gateway import introduction, messages, refusals
-from moltis.gateway.api import Outlet, Principal, ServerPort, World
+from moltis.gateway.api import Outlet, Principal
 from moltis.gateway.catalogue import Owner
-from moltis.gateway.forwarding import Forwarding, Running
+from moltis.gateway.forwarding import Running
+from moltis.gateway.hub import Hub
 from moltis.gateway.levels import LEVELS
 from moltis.gateway.listens import Listens
-from moltis.gateway.messages import CAPABILITIES, LOG_LEVEL, PROTOCOL_VERSION, Answer, Ask, Tell, text_of
+from moltis.gateway.messages import CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION, Answer, Ask, Tell, text_of
 from moltis.gateway.outbox import Outbox
 from moltis.gateway.questions import Questions
 from moltis.gateway.refusals import Refusal, bad_params, refuse
 from moltis.gateway.settling import Settling
-from moltis.gateway.subscriptions import MAX_WATCHED, UPDATED, Subscriptions, updated_params
+from moltis.gateway.subscriptions import MAX_WATCHED, UPDATED, updated_params
 from moltis.gateway.views import Route, View
 from moltis.session.envelope import one_line
 from moltis.session.handshake import MODERN_VERSIONS
 from moltis.session.listing import Kind
 
-__all__ = ["Host", "Hub"]
+__all__ = ["Host"]
 
 _NAMELESS: Final = b'{"name":"unknown","version":"unknown"}'
-_CURRENT: Final = msgspec.json.encode(MODERN_VERSIONS[-1])
-_NOBODY: Final = (None, None, False)
-
-
-class Hub(Protocol):
-    """What hosts share."""
-
-    @property
-    def world(self) -> World: ...
-
-    @property
-    def forwarding(self) -> Forwarding: ...
-
-    @property
-    def subscriptions(self) -> Subscriptions: ...
-
-    @property
-    def closing(self) -> Refusal | None:
-        """Why nothing is taken any more."""
-
-    def level_set(self, host: Host) -> None:
-        """A host wants another level of logging."""
-
-    def level_of_request(self, port: ServerPort, level: str) -> None:
-        """One request to a server wants a level of logging."""
-
-    def left(self, host: Host) -> None:
-        """A host is gone."""
+_UNNAMED: Final = Raw(_NAMELESS)
 
 
 class Host:
@@ -77,7 +51,7 @@ class Host:
         self._hub = hub
         self._unsolicited = unsolicited
         self._outbox: Outbox | None = None
-        self._waiting: dict[bytes, tuple[Running | None, Outlet | None, bool]] = {}
+        self._waiting: dict[bytes, tuple[Running | None, Outlet, bool]] = {}
         self._listens = Listens(hub.subscriptions, view.locate)
         self._questions = Questions()
         self._closed = False
@@ -96,10 +70,12 @@ class Host:
         if refusal is None and (ask.id in self._waiting or ask.id in self._listens):
             refusal = Refusal(RpcCode.INVALID_REQUEST, "a request with this id has no reply yet")
         if refusal is None and modern:
-            refusal = _unfit(ask)
+            refusal = refusals.unfit(ask)
         if refusal is not None:
             refuse(outlet, ask.id, refusal, modern=modern)
             return
+        if modern:
+            ask.meta.setdefault(CLIENT_INFO, _UNNAMED)  # it may be missing; servers are told something
         if self._outbox is not None and self._outbox.held and not modern and ask.method not in _BEFORE_READY:
             self._ready()
         handler = (_MODERN if modern else _LEGACY).get(ask.method)
@@ -135,9 +111,9 @@ class Host:
     def drop(self, id: bytes, reason: str) -> None:
         """Give up a request that waits."""
         self._listens.drop(id)
-        running, _, _ = self._waiting.pop(id, _NOBODY)
-        if running is not None:
-            running.cancel(reason)
+        waiting = self._waiting.pop(id, None)
+        if waiting is not None and waiting[0] is not None:
+            waiting[0].cancel(reason)
 
     def attached(self) -> None:
         """Send what was kept."""
@@ -183,8 +159,7 @@ class Host:
         self._listens.end()
         for id, (_, outlet, modern) in [*self._waiting.items()]:
             self.drop(id, refusal.message)
-            if outlet is not None:
-                refuse(outlet, id, refusal, modern=modern)
+            refuse(outlet, id, refusal, modern=modern)
 
     # --- what forwarding asks
 
@@ -274,23 +249,14 @@ class Host:
 
     # --- passed on
 
-    def _call_tool(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
-        if not self.principal.may_write:
+    def _forward(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        if ask.method == "tools/call" and not self.principal.may_write:
             refuse(outlet, ask.id, refusals.forbidden("tools/call"), modern=modern)
-            return
-        self._pass_on(ask, outlet, modern, self.view.tool(ask.params))
-
-    def _get_prompt(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
-        self._pass_on(ask, outlet, modern, self.view.prompt(ask.params))
-
-    def _read_resource(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
-        self._pass_on(ask, outlet, modern, self.view.resource(ask.params, modern=modern))
-
-    def _complete(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
-        self._pass_on(ask, outlet, modern, self.view.completion(ask.params))
+        else:
+            self._pass_on(ask, outlet, modern, self.view.route(ask.method, ask.params, modern=modern))
 
     def _unknown(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
-        route = self.view.anything(ask.method, ask.params)
+        route = self.view.route(ask.method, ask.params, modern=modern)
         if not self.principal.may_write and not isinstance(route, Refusal):
             route = refusals.forbidden("a method that moltis does not know")
         self._pass_on(ask, outlet, modern, route)
@@ -352,20 +318,6 @@ class Host:
                 upstream.tell(tell.method, params)
 
 
-def _unfit(ask: Ask) -> Refusal | None:
-    """Say what is wrong with `_meta` of a modern request (MCP 2026-07-28, Per-request protocol fields)."""
-    meta = ask.meta
-    if bytes(meta[PROTOCOL_VERSION]) != _CURRENT:
-        version = text_of(meta, PROTOCOL_VERSION)
-        if version is None:
-            return bad_params(f"params._meta: {PROTOCOL_VERSION} must be a string")
-        if version not in MODERN_VERSIONS:
-            return refusals.unsupported_version(version)
-    if bytes(meta.get(CAPABILITIES, b""))[:1] != b"{":
-        return bad_params(f"params._meta: {CAPABILITIES} is missing or not an object")
-    return None
-
-
 def _object(params: dict[str, Raw], name: str, otherwise: bytes) -> bytes:
     found = bytes(params.get(name, b""))
     return one_line(found) if found[:1] == b"{" else otherwise
@@ -382,10 +334,7 @@ def _lister(kind: Kind) -> _Handler:
 
 
 _BOTH: Final[dict[str, _Handler]] = {
-    "tools/call": Host._call_tool,
-    "prompts/get": Host._get_prompt,
-    "resources/read": Host._read_resource,
-    "completion/complete": Host._complete,
+    **dict.fromkeys(("tools/call", "prompts/get", "resources/read", "completion/complete"), Host._forward),
     **{kind.method: _lister(kind) for kind in Kind},
 }
 _LEGACY: Final[dict[str, _Handler]] = {

@@ -19,6 +19,7 @@ from moltis.gateway.api import CallHandle, Outlet, ServerPort, Upstream
 from moltis.gateway.asking import PROGRESS, HostSide
 from moltis.gateway.desk import MAX_WAITING, Desk
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, Ask
+from moltis.session.caller import Question
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
 from moltis.session.envelope import json_string
 
@@ -307,4 +308,10 @@ class Passage:
         raise NotImplementedError
 
     def can_answer(self, method: str, params: bytes) -> bool:
+        raise NotImplementedError
+
+    def asked(self, question: Question) -> None:
+        raise NotImplementedError
+
+    def withdrawn(self, question: Question, params: bytes) -> None:
         raise NotImplementedError

@@ -12,6 +12,7 @@ import msgspec
 from moltis.errors import MoltisError, RpcCode
 from moltis.gateway import messages
 from moltis.gateway.api import Outlet
+from moltis.gateway.messages import CAPABILITIES, PROTOCOL_VERSION, Ask, text_of
 from moltis.session.handshake import MODERN_VERSIONS, UNSUPPORTED_VERSION
 
 __all__ = [
@@ -27,12 +28,15 @@ __all__ = [
     "shutting_down",
     "status_of",
     "too_many",
+    "unfit",
     "unsupported_version",
 ]
 
 FORBIDDEN: Final = -32003
 RESOURCE_NOT_FOUND: Final = -32002
 """Until MCP 2025-11-25; from 2026-07-28 on it is -32602."""
+
+_CURRENT: Final = msgspec.json.encode(MODERN_VERSIONS[-1])
 
 _LEGACY: Final = {RpcCode.PARSE_ERROR: 400, RpcCode.INVALID_REQUEST: 400, FORBIDDEN: 403}
 _MODERN: Final = {
@@ -104,6 +108,20 @@ def too_many(told: str) -> Refusal:
 def shutting_down(reason: str) -> Refusal:
     """Refuse because the gateway is closed."""
     return Refusal(RpcCode.NOT_READY, f"moltis is going away: {reason}", _json({"kind": "not_ready", "server": None}))
+
+
+def unfit(ask: Ask) -> Refusal | None:
+    """Say what is wrong with `_meta` of a modern request (MCP 2026-07-28, Per-request protocol fields)."""
+    meta = ask.meta
+    if bytes(meta[PROTOCOL_VERSION]) != _CURRENT:
+        version = text_of(meta, PROTOCOL_VERSION)
+        if version is None:
+            return bad_params(f"params._meta: {PROTOCOL_VERSION} must be a string")
+        if version not in MODERN_VERSIONS:
+            return unsupported_version(version)
+    if bytes(meta.get(CAPABILITIES, b""))[:1] != b"{":
+        return bad_params(f"params._meta: {CAPABILITIES} is missing or not an object")
+    return None
 
 
 def _json(value: dict[str, Any]) -> bytes:

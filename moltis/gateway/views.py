@@ -56,7 +56,6 @@ class View:
         self._stale = True
         self._introduced: Introduction | None = None
         self._first = b""
-        self._tools: dict[str, tuple[Owner, Raw]] = {}
         self._told = self._digests()
 
     def reconfigure(self, *, name: str, version: str, separator: str) -> None:
@@ -113,77 +112,21 @@ class View:
 
     # --- who is responsible
 
-    def tool(self, params: dict[str, Raw]) -> Route | Refusal:
-        """Route `tools/call`."""
-        name = text_of(params, "name")
-        if name is None:
-            return refusals.bad_params("params.name must be a string")
-        if self.server is not None:
-            return self._to(self.server, params, name, name)
-        self._refresh()
-        found = self._tools.get(name)
-        if found is None:
-            owner = self._catalogue.owner_of_tool(name)
-            if owner is None:
-                return refusals.bad_params(f"Unknown tool: {name[:200]}")
-            found = owner, Raw(json_string(owner.name))
-            if len(self._tools) < _MAX_ROUTES:
-                self._tools[name] = found
-        owner, params["name"] = found
-        return self._to(owner.server, params, owner.name, owner.name)
-
-    def prompt(self, params: dict[str, Raw]) -> Route | Refusal:
-        """Route `prompts/get`."""
-        name = text_of(params, "name")
-        if name is None:
-            return refusals.bad_params("params.name must be a string")
-        if self.server is not None:
-            return self._to(self.server, params, name)
-        self._refresh()
-        owner = self._catalogue.owner_of_prompt(name)
-        if owner is None:
-            return refusals.bad_params(f"Unknown prompt: {name[:200]}")
-        params["name"] = Raw(json_string(owner.name))
-        return self._to(owner.server, params, owner.name)
-
-    def resource(self, params: dict[str, Raw], *, modern: bool) -> Route | Refusal:
-        """Route `resources/read`."""
-        uri = text_of(params, "uri")
-        if uri is None:
-            return refusals.bad_params("params.uri must be a string")
-        if self.server is not None:
-            return self._to(self.server, params, uri)
-        owner = self.locate(uri)
-        if owner is None:
-            return refusals.no_such_resource(uri, modern=modern)
-        params["uri"] = Raw(json_string(owner.name))
-        return self._to(owner.server, params, owner.name)
-
-    def completion(self, params: dict[str, Raw]) -> Route | Refusal:
-        """Route `completion/complete`, by what it is about."""
-        if self.server is not None:
-            return self._to(self.server, params)
-        try:
-            ref = _MEMBERS.decode(params["ref"])
-        except (KeyError, msgspec.MsgspecError):
-            return refusals.bad_params("params.ref must be an object")
-        self._refresh()
-        member, owner = "name", None
-        if text_of(ref, "type") == "ref/prompt":
-            owner = self._catalogue.owner_of_prompt(text_of(ref, "name") or "")
-        elif text_of(ref, "type") == "ref/resource":
-            member, owner = "uri", self._catalogue.owner_of_template(text_of(ref, "uri") or "")
-        if owner is None:
-            return refusals.bad_params("params.ref is neither a prompt nor a resource that is known")
-        ref[member] = Raw(json_string(owner.name))
-        params["ref"] = Raw(msgspec.json.encode(ref))
-        return self._to(owner.server, params)
-
-    def anything(self, method: str, params: dict[str, Raw]) -> Route | Refusal:
-        """Route a method that is not known here: to the only server, which may know it."""
-        if self.server is None:
-            return refusals.no_such_method(method)
-        return self._to(self.server, params)
+    def route(self, method: str, params: dict[str, Raw], *, modern: bool) -> Route | Refusal:
+        """Say which server a request goes to, and how it is put to that one. Names in `params` are replaced."""
+        match method:
+            case "tools/call":
+                return self._tool(params)
+            case "prompts/get":
+                return self._prompt(params)
+            case "resources/read":
+                return self._resource(params, modern=modern)
+            case _ if self.server is not None:
+                return self._to(self.server, params)  # which may know a method that is not known here
+            case "completion/complete":
+                return self._completion(params)
+            case _:
+                return refusals.no_such_method(method)
 
     def locate(self, uri: str) -> Owner | None:
         """Say whose resource it is; None if nobody can be told to have it."""
@@ -218,6 +161,61 @@ class View:
 
     # --- how
 
+    def _tool(self, params: dict[str, Raw]) -> Route | Refusal:
+        name = text_of(params, "name")
+        if name is None:
+            return refusals.bad_params("params.name must be a string")
+        if self.server is not None:
+            return self._to(self.server, params, name, name)
+        self._refresh()
+        owner = self._catalogue.owner_of_tool(name)
+        if owner is None:
+            return refusals.bad_params(f"Unknown tool: {name[:200]}")
+        params["name"] = Raw(json_string(owner.name))
+        return self._to(owner.server, params, owner.name, owner.name)
+
+    def _prompt(self, params: dict[str, Raw]) -> Route | Refusal:
+        name = text_of(params, "name")
+        if name is None:
+            return refusals.bad_params("params.name must be a string")
+        if self.server is not None:
+            return self._to(self.server, params, name)
+        self._refresh()
+        owner = self._catalogue.owner_of_prompt(name)
+        if owner is None:
+            return refusals.bad_params(f"Unknown prompt: {name[:200]}")
+        params["name"] = Raw(json_string(owner.name))
+        return self._to(owner.server, params, owner.name)
+
+    def _resource(self, params: dict[str, Raw], *, modern: bool) -> Route | Refusal:
+        uri = text_of(params, "uri")
+        if uri is None:
+            return refusals.bad_params("params.uri must be a string")
+        if self.server is not None:
+            return self._to(self.server, params, uri)
+        owner = self.locate(uri)
+        if owner is None:
+            return refusals.no_such_resource(uri, modern=modern)
+        params["uri"] = Raw(json_string(owner.name))
+        return self._to(owner.server, params, owner.name)
+
+    def _completion(self, params: dict[str, Raw]) -> Route | Refusal:
+        try:
+            ref = _MEMBERS.decode(params["ref"])
+        except (KeyError, msgspec.MsgspecError):
+            return refusals.bad_params("params.ref must be an object")
+        self._refresh()
+        member, owner = "name", None
+        if text_of(ref, "type") == "ref/prompt":
+            owner = self._catalogue.owner_of_prompt(text_of(ref, "name") or "")
+        elif text_of(ref, "type") == "ref/resource":
+            member, owner = "uri", self._catalogue.owner_of_template(text_of(ref, "uri") or "")
+        if owner is None:
+            return refusals.bad_params("params.ref is neither a prompt nor a resource that is known")
+        ref[member] = Raw(json_string(owner.name))
+        params["ref"] = Raw(msgspec.json.encode(ref))
+        return self._to(owner.server, params)
+
     def _only(self) -> ServerPort | None:
         if self.server is None:
             return None
@@ -239,7 +237,6 @@ class View:
             self._stale = False
             self._introduced = None
             self._first = b""
-            self._tools.clear()
             self._catalogue.update([_shelf(port) for port in self.ports()])
 
     def _digests(self) -> dict[Kind, bytes]:
@@ -253,10 +250,6 @@ class View:
         parts = [(port.name, _instructions(port)) for port in self._world.ports() if port.state() in LISTED]
         name, version = self._named
         return introduction.of_all(name, version, instructions(parts, self._separator))
-
-
-_MAX_ROUTES: Final = 10_000
-"""Tools that were called, listed or not: a host may call what it likes."""
 
 
 def _instructions(port: ServerPort) -> str | None:

@@ -3,9 +3,11 @@
     server_run.py [--direct] [--keep FOLDER] [--readme]
 
 The server is tests/servers/fixture_server.py: directly its own Streamable HTTP, through the daemon its stdio behind
-`/servers/NAME/mcp`, in the era that the suite speaks. What is run: version 0.1.16, and 0.2 at 2025-11-25 and at
-2026-07-28, all their scenarios but those of extensions. Exit status 0: every scenario that passes directly passes
-through the daemon too, and warns of nothing of which it did not warn directly.
+`/servers/NAME/mcp`, in the era that the suite speaks and, translated, in the other one. What is run: version 0.1.16,
+and 0.2 at 2025-11-25 and at 2026-07-28, all their scenarios but those of extensions. Exit status 0: every scenario
+that passes directly passes through the daemon too, and warns of nothing of which it did not warn directly; those of
+2025 do so translated too. (Those of 2026-07-28 cannot all: they name what a server is to ask at once, and a legacy
+server asks one thing after the other.)
 
 --direct runs nothing through the daemon; --keep leaves what the suites said in FOLDER; --readme puts the table into
 README.md, with its date.
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import re
 import subprocess
@@ -22,9 +25,10 @@ import sys
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from run import MODERN, NEW, OLD, Suite, replace_in_readme
 
@@ -37,6 +41,9 @@ LEGACY = "2025-11-25"
 RUN_WITHIN = 120.0
 SCENARIO_WITHIN = 10.0
 BEGIN, END = "<!-- server conformance -->", "<!-- /server conformance -->"
+
+Way = Literal["direct", "through", "translated"]
+"""To the server itself, through the daemon, or through the daemon to the same server held to the other era."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +58,19 @@ class Round:
         return f"{self.version} at {self.revision}" if self.revision else self.version
 
     @property
-    def server(self) -> str:
-        """Give the name under which the daemon has a fixture of its own for this round."""
-        return re.sub(r"\W", "-", self.title.replace(" at ", "-"))
-
-    @property
     def legacy(self) -> bool:
         return self.revision != MODERN
 
+    def server(self, way: Way) -> str:
+        """Give the name of the fixture that this round has to itself."""
+        return re.sub(r"\W+", "-", f"{self.title} {way}")
 
+    def protocol(self, way: Way) -> dict[str, str]:
+        """Give the key of moltis.toml that decides in which era the fixture speaks."""
+        return {"protocol": "legacy"} if self.legacy is (way == "through") else {}
+
+
+THROUGH: tuple[Way, Way] = ("through", "translated")
 ROUNDS = (Round(OLD, None), Round(NEW, LEGACY), Round(NEW, MODERN))
 
 
@@ -86,25 +97,39 @@ class Result:
 NOT_RUN = Result(0, ("the suite did not run it",))
 
 
-@dataclass
+Results = Mapping[str, Result]
+"""By scenario."""
+
+
+@dataclass(frozen=True)
 class Outcomes:
-    """The results of one round, by scenario. `through` is empty if only the direct ones were wanted."""
+    """The results of one round. Those through the daemon are empty if only the direct ones were wanted."""
 
     round: Round
-    scenarios: Sequence[str]
-    direct: Mapping[str, Result] = field(default_factory=dict)
-    through: Mapping[str, Result] = field(default_factory=dict)
+    direct: Results
+    through: Results
+    translated: Results
 
     def worse(self) -> list[str]:
         """Say what passes directly and does not pass through the daemon."""
-        found = []
-        for name in self.scenarios:
-            direct, through = self.direct[name], self.through[name]
-            if direct.ok and not through.ok:
-                found += [f"{self.round.title} {name}: {why}" for why in through.failed]
-            elif direct.ok and (more := through.warned - direct.warned):
-                found += [f"{self.round.title} {name}: warned: {why}" for why in sorted(more)]
-        return found
+        found = worse_than(self.direct, self.through)
+        if self.round.legacy:
+            found += [f"{line} (translated)" for line in worse_than(self.direct, self.translated)]
+        return [f"{self.round.title} {line}" for line in found]
+
+    def __str__(self) -> str:
+        ways = {"directly": self.direct, "through the daemon": self.through, "translated": self.translated}
+        counted = [f"{sum(r.ok for r in results.values())} {way}" for way, results in ways.items() if results]
+        return f"{self.round.title}: of {len(self.direct)} scenarios {', '.join(counted)}"
+
+
+def worse_than(direct: Results, other: Results) -> list[str]:
+    found = []
+    for name, result in direct.items():
+        if result.ok:
+            found += [f"{name}: {why}" for why in other[name].failed]
+            found += [f"{name}: warned: {why}" for why in sorted(other[name].warned - result.warned)]
+    return found
 
 
 def scenarios(suite: Suite, of: Round) -> list[str]:
@@ -143,7 +168,7 @@ def result_of(checks: Sequence[Mapping[str, str]]) -> Result:
 def daemon_with_fixtures() -> Iterator[Daemon]:
     with tempfile.TemporaryDirectory(prefix="moltis-", ignore_cleanup_errors=True) as name:
         daemon = Daemon(Path(name))
-        servers = {r.server: fixture(daemon, **({"protocol": "legacy"} if r.legacy else {})) for r in ROUNDS}
+        servers = {r.server(way): fixture(daemon, **r.protocol(way)) for r in ROUNDS for way in THROUGH}
         try:
             start(daemon, servers)
             daemon.wait_all()
@@ -152,31 +177,29 @@ def daemon_with_fixtures() -> Iterator[Daemon]:
             daemon.end_everything()
 
 
-def run_direct(suite: Suite, of: Round, place: Path) -> dict[str, Result]:
+def ask_directly(suite: Suite, of: Round, place: Path) -> Results:
     with fixture_over_http(f"mark-{uuid.uuid4().hex}") as url:
-        return ask(suite, of, url, place / f"{of.server}-direct")
+        return ask(suite, of, url, place / of.server("direct"))
 
 
 def run_all(suite: Suite, place: Path, *, through: bool = True) -> list[Outcomes]:
-    """Run all rounds at once, each against fixtures of its own."""
-    with ThreadPoolExecutor(2 * len(ROUNDS)) as pool:
-        direct = [pool.submit(run_direct, suite, r, place) for r in ROUNDS]
-        passed: list[dict[str, Result]] = [{} for _ in ROUNDS]
+    """Run all rounds at once, each against fixtures of its own. `place` gets a folder for each."""
+    with ThreadPoolExecutor(3 * len(ROUNDS)) as pool, contextlib.ExitStack() as stack:
+        asked: dict[tuple[Round, Way], Future[Results]] = {}
+        for r in ROUNDS:
+            asked[r, "direct"] = pool.submit(ask_directly, suite, r, place)
         if through:
-            with daemon_with_fixtures() as daemon:
-                urls = [gateway_url(daemon, r.server) for r in ROUNDS]
-                asked = [
-                    pool.submit(ask, suite, r, url, place / f"{r.server}-through")
-                    for r, url in zip(ROUNDS, urls, strict=True)
-                ]
-                passed = [future.result() for future in asked]
-        results = [future.result() for future in direct]
-    return [Outcomes(r, list(d), d, t) for r, d, t in zip(ROUNDS, results, passed, strict=True)]
+            daemon = stack.enter_context(daemon_with_fixtures())
+            for r, way in itertools.product(ROUNDS, THROUGH):
+                name = r.server(way)
+                asked[r, way] = pool.submit(ask, suite, r, gateway_url(daemon, name), place / name)
+        results = {key: future.result() for key, future in asked.items()}
+    return [Outcomes(r, *(results.get((r, way), {}) for way in get_args(Way))) for r in ROUNDS]
 
 
 def table(rounds: Sequence[Outcomes]) -> str:
     """Give the Markdown table: a row for each scenario, two columns for each round."""
-    names = list(dict.fromkeys(name for outcomes in rounds for name in outcomes.scenarios))
+    names = list(dict.fromkeys(name for outcomes in rounds for name in outcomes.direct))
     lines = ["| scenario |" + "".join(f" {o.round.title} | through the daemon |" for o in rounds)]
     lines.append("|---|" + "---|---|" * len(rounds))
     for name in names:
@@ -186,12 +209,7 @@ def table(rounds: Sequence[Outcomes]) -> str:
 
 
 def summary(rounds: Sequence[Outcomes]) -> str:
-    lines = []
-    for o in rounds:
-        direct = f"{sum(r.ok for r in o.direct.values())} of {len(o.scenarios)} directly"
-        through = f", {sum(r.ok for r in o.through.values())} through the daemon" if o.through else ""
-        lines.append(f"{o.round.title}: {direct}{through}")
-    return "  \n".join(lines)
+    return "\n".join(f"- {outcomes}" for outcomes in rounds)
 
 
 def main() -> int:

@@ -5,7 +5,7 @@ All of them are synchronous and remember what they were told. `FakeWorld.start` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import anyio.abc
@@ -180,7 +180,7 @@ class FakePort:
         self.last_error: LastError | None = None
 
     def ready(self, upstream: FakeUpstream | None = None, **lists: Sequence[Item]) -> FakeUpstream:
-        self._upstream = upstream or FakeUpstream(self.name, **lists)
+        self._upstream = upstream or FakeUpstream(self.name, None, **lists)
         self.move("ready")
         return self._upstream
 
@@ -246,7 +246,7 @@ class FakeWorld:
     def __init__(self, *ports: FakePort, tasks: anyio.abc.TaskGroup | None = None) -> None:
         self._ports = {port.name: port for port in ports}
         self.tasks = tasks
-        self.started: list[Callable[[], object]] = []
+        self.started: list[Callable[[], Coroutine[Any, Any, object]]] = []
 
     def add(self, port: FakePort) -> FakePort:
         self._ports[port.name] = port
@@ -264,11 +264,11 @@ class FakeWorld:
         except KeyError:
             raise UnknownServer(name, self._ports) from None
 
-    def start(self, work: Callable[[], object]) -> None:
+    def start(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         if self.tasks is None:
             self.started.append(work)
         else:
-            self.tasks.start_soon(work)  # type: ignore[arg-type]  # a coroutine function, by the protocol's words
+            self.tasks.start_soon(work)
 
 
 class FakeOutlet:

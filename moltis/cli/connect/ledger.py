@@ -20,7 +20,10 @@ LISTS = ("tools", "resources", "prompts")
 MAX_KEPT = 1000
 """Subscriptions to resources that are told to the next daemon; the gateway itself allows a host no more."""
 
-Id = "str | int"
+REPEATED = frozenset({"initialize", "logging/setLevel", "resources/subscribe"})
+"""Requests that the next daemon is sent too. Of all others the line is forgotten once it is sent."""
+
+BOM = b"\xef\xbb\xbf"
 
 
 class Entry:
@@ -43,13 +46,15 @@ class Entry:
 class Ledger:
     """Both directions of one host's connection.
 
-    `for_host` is what to write to the host, the writer's to take from. What to send to the daemon is `next_line`; it
-    counts as sent once `sent` says so, and a line of which only half was sent is sent again, whole, to the next daemon.
+    What to write to the host is `take_for_host`, `bytes_for_host` in all. What to send to the daemon is `next_line`, of
+    `bytes_for_daemon`; it counts as sent once `sent` says so, and a line of which only half was sent is sent again,
+    whole, to the next daemon.
     """
 
     def __init__(self) -> None:
-        self.for_host: deque[bytes] = deque()
-        self.held_bytes = 0
+        self.bytes_for_host = 0
+        self.bytes_for_daemon = 0
+        self._for_host: deque[bytes] = deque()
         self._queue: deque[Entry] = deque()
         self._open: dict[str | int, Entry] = {}
         self._is_connected = False
@@ -69,7 +74,16 @@ class Ledger:
         self._last_asked = 0
         self._shift = 0
 
-    # --- what the writer to the daemon asks
+    # --- what the writers ask
+
+    def take_for_host(self, bytes_enough: int) -> bytes:
+        """Take whole lines, each with its newline, until there are so many bytes or none are left."""
+        lines, size = [], 0
+        while self._for_host and size < bytes_enough:
+            lines.append(self._for_host.popleft())
+            size += len(lines[-1]) + 1
+        self.bytes_for_host -= size
+        return b"\n".join([*lines, b""])
 
     def next_line(self) -> bytes | None:
         """Give what is to be sent next, without its newline; None while there is nothing, or no daemon."""
@@ -87,9 +101,11 @@ class Ledger:
                 self._swallow[entry.request_id] = entry
             return
         entry = self._queue.popleft()
-        self.held_bytes -= len(entry.line)
+        self.bytes_for_daemon -= len(entry.line)
         if entry.request_id is not None:
             self._open[entry.request_id] = entry
+            if entry.method not in REPEATED:
+                entry.line = b""
         elif entry.method == "notifications/initialized":
             self._initialized = entry
 
@@ -108,7 +124,7 @@ class Ledger:
         id = _id(message.get("id"))
         if not isinstance(method, str):
             if "id" in message and ("result" in message or "error" in message):
-                self._host_answered(line, message, id)
+                self._host_answered(line, id)
             else:
                 self._enqueue(Entry(line))
         elif "id" in message:
@@ -127,7 +143,7 @@ class Ledger:
             self._daemon_answered(line, json.loads(reply[1]), reply[2] == b"result")
             return
         if line.startswith(b'{"jsonrpc":"2.0","method":') and not (self._shift and b"/cancelled" in line[:80]):
-            self.for_host.append(line)
+            self._to_host(line)
             return
         message = _members(line)
         id = _id(message.get("id"))
@@ -138,17 +154,16 @@ class Ledger:
             id += self._shift
             self._asked.add(id)
             self._last_asked = max(self._last_asked, id)
-            line = _with(line, message, id=id) if self._shift else line
+            line = _renumbered(line, "id", id - self._shift, id) if self._shift else line
         elif message.get("method") == "notifications/cancelled" and self._shift:
-            params = message.get("params")
-            cancelled = _id(params.get("requestId")) if isinstance(params, dict) else None
+            cancelled = _cancelled_id(message)
             if isinstance(cancelled, int):
-                line = _with(line, message, params={**params, "requestId": cancelled + self._shift})
-        self.for_host.append(line)
+                line = _renumbered(line, "requestId", cancelled, cancelled + self._shift)
+        self._to_host(line)
 
     def oversized(self, max_bytes: int) -> None:
         """Take note that the host wrote a line too long to be looked at."""
-        self.for_host.append(_error(None, INVALID_REQUEST, f"a message has at most {max_bytes} bytes", {}))
+        self._to_host(_error(None, INVALID_REQUEST, f"a message has at most {max_bytes} bytes", {}))
 
     # --- the daemon comes and goes
 
@@ -171,19 +186,19 @@ class Ledger:
         self._open.clear()
         for id in sorted(self._asked):
             params = {"requestId": id, "reason": why}
-            self.for_host.append(_line({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}))
+            self._to_host(_line({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}))
         self._asked.clear()
         self._shift = self._last_asked
         # `initialize` changes nothing but the connection that is gone, and the host goes no further without its answer.
         self._queue = deque([*again, *(entry for entry in self._queue if not entry.bound)])
-        self.held_bytes = sum(len(entry.line) for entry in self._queue)
+        self.bytes_for_daemon = sum(len(entry.line) for entry in self._queue)
 
     def give_up(self, why: str) -> None:
         """No daemon will come: whatever waits is answered."""
         self._refuse([*self._open.values(), *self._queue], why)
         self._open.clear()
         self._queue.clear()
-        self.held_bytes = 0
+        self.bytes_for_daemon = 0
 
     # --- from the host
 
@@ -191,21 +206,20 @@ class Ledger:
         if entry.bound and not self._is_connected:
             return
         self._queue.append(entry)
-        self.held_bytes += len(entry.line)
+        self.bytes_for_daemon += len(entry.line)
 
-    def _host_answered(self, line: bytes, message: dict[str, object], id: str | int | None) -> None:
-        if id not in self._asked:
+    def _host_answered(self, line: bytes, id: str | int | None) -> None:
+        if not isinstance(id, int) or id not in self._asked:
             return  # the question was withdrawn, or another daemon's
         self._asked.discard(id)
-        self._enqueue(Entry(_with(line, message, id=id - self._shift) if self._shift else line, bound=True))
+        self._enqueue(Entry(_renumbered(line, "id", id, id - self._shift) if self._shift else line, bound=True))
 
     def _host_cancelled(self, line: bytes, message: dict[str, object]) -> None:
-        params = message.get("params")
-        id = _id(params.get("requestId")) if isinstance(params, dict) else None
+        id = _cancelled_id(message)
         waiting = next((entry for entry in self._queue if id is not None and entry.request_id == id), None)
         if waiting is not None:
             self._queue.remove(waiting)
-            self.held_bytes -= len(waiting.line)
+            self.bytes_for_daemon -= len(waiting.line)
             return
         if id is not None and id in self._open and self._open[id].method != "initialize":
             del self._open[id]
@@ -222,7 +236,7 @@ class Ledger:
         entry = self._open.pop(id, None)
         if entry is not None and is_result:
             self._learn(entry, line)
-        self.for_host.append(line)
+        self._to_host(line)
 
     def _learn(self, entry: Entry, reply: bytes) -> None:
         """Keep what was told to this daemon and is to be told to the next."""
@@ -243,19 +257,23 @@ class Ledger:
         told = (self._initialized, self._log_level, *self._subscribed.values())
         self._replay.extend(entry for entry in told if entry is not None)
         for kind in self._lists:
-            self.for_host.append(_line({"jsonrpc": "2.0", "method": f"notifications/{kind}/list_changed"}))
+            self._to_host(_line({"jsonrpc": "2.0", "method": f"notifications/{kind}/list_changed"}))
+
+    def _to_host(self, line: bytes) -> None:
+        self._for_host.append(line)
+        self.bytes_for_host += len(line) + 1
 
     def _refuse(self, entries: list[Entry], why: str) -> None:
         data = {"kind": "daemon_not_running", "server": None, "hint": "moltis status; moltis logs"}
         for entry in entries:
             if entry.request_id is not None:
-                self.for_host.append(_error(entry.request_id, GONE, why, data))
+                self._to_host(_error(entry.request_id, GONE, why, data))
 
 
 def _members(line: bytes) -> dict[str, object]:
     """Read a line; what is no JSON object has no members, and is for the daemon to refuse."""
     try:
-        message = json.loads(line)
+        message = json.loads(line.removeprefix(BOM))
     except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}
@@ -263,6 +281,11 @@ def _members(line: bytes) -> dict[str, object]:
 
 def _id(value: object) -> str | int | None:
     return value if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
+def _cancelled_id(message: dict[str, object]) -> str | int | None:
+    params = message.get("params")
+    return _id(params.get("requestId")) if isinstance(params, dict) else None
 
 
 def _text(members: object, name: str) -> str:
@@ -279,9 +302,14 @@ def _changing_lists(reply: bytes) -> tuple[str, ...]:
     return tuple(kind for kind in LISTS if isinstance(offered.get(kind), dict) and offered[kind].get("listChanged"))
 
 
-def _with(line: bytes, message: dict[str, object], **members: object) -> bytes:
-    """Give a message with members replaced."""
-    return _line({**message, **members})
+def _renumbered(line: bytes, name: str, old: int, new: int) -> bytes:
+    """Give a message with its id, or the id that it is about, replaced, and every other byte as it is."""
+    for found in re.finditer(rb'"%b"\s*:\s*(%d)(?![\d.eE])' % (name.encode(), old), line):
+        changed = b"%b%d%b" % (line[: found.start(1)], new, line[found.end(1) :])
+        message = _members(changed)
+        if (_id(message.get("id")) if name == "id" else _cancelled_id(message)) == new:
+            return changed
+    return line
 
 
 def _line(message: dict[str, object]) -> bytes:

@@ -1,4 +1,4 @@
-"""One request of HTTP: let in, read, handed to its host, answered. An ASGI application without a framework.
+"""One request of HTTP: let in, read, handed on. An ASGI application without a framework.
 
 A call of a tool spends some tens of microseconds here, and there is one task for it, uvicorn's own. The one rule is the
 order: where it comes from, who it is, how often, and only then what it says.
@@ -6,36 +6,22 @@ order: where it comes from, who it is, how often, and only then what it says.
 
 from __future__ import annotations
 
-import re
 import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from moltis import logs
+from moltis.errors import UnknownServer
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, GatewayApi, Principal
-from moltis.gateway.doors import BadRequest, Doors, Forbidden, Headers, bearer
-from moltis.gateway.http import modern, refusals
-from moltis.gateway.http.exchange import CLOSING, JSON, PULSE_SECS, Connection, Exchange, Flow, Send, respond
-from moltis.gateway.http.reading import (
-    NONE,
-    ONCE,
-    Accepts,
-    Gone,
-    Receive,
-    Refused,
-    add_trace,
-    body_of,
-    is_json,
-    repeated,
-    server_of,
-)
-from moltis.gateway.http.sessions import Session, Sessions
+from moltis.gateway.doors import BadRequest, Doors, Forbidden, bearer
+from moltis.gateway.http import refusals
+from moltis.gateway.http.conversations import Conversations
+from moltis.gateway.http.exchange import CLOSING, JSON, Header, Send, respond
+from moltis.gateway.http.reading import ONCE, Accepts, Gone, Inbound, Receive, Refused, body_of, is_json, server_of
 from moltis.gateway.http.settings import HttpSettings
-from moltis.gateway.http.ticker import Ticker
 from moltis.gateway.limits import RateLimit
-from moltis.gateway.messages import Answer, Ask, Tell, Unreadable
-from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
+from moltis.gateway.messages import Ask
 from moltis.transport.wire import now
 
 if TYPE_CHECKING:
@@ -45,20 +31,10 @@ __all__ = ["Application"]
 
 log = logs.get("moltis.gateway.http")
 
-CONNECTION: Final = "moltis.connection"
-SESSION_ID: Final = b"mcp-session-id"
-CANCELLED: Final = -32800
-"""What a legacy host that cancelled is answered: its POST must be answered somehow."""
-SESSION_SWEEP_SECS: Final = 60.0
 UNREAD_BYTES: Final = 64 * 1024
 """A longer body that was not read is not worth a connection that goes on."""
 MAX_ACCEPTS: Final = 64
-
-_LEGACY: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
-_MODERN: Final = frozenset(version.encode() for version in MODERN_VERSIONS)
-_AGREED: Final = re.compile(rb'"protocolVersion": ?"([0-9-]{10})"')
-_NEWEST_LEGACY: Final = HANDSHAKE_VERSIONS[-1].encode()
-_PLACES: Final = ("/mcp", "/mcp/")
+PLACES: Final = ("/mcp", "/mcp/")
 
 
 class Application:
@@ -66,6 +42,7 @@ class Application:
 
     authenticate: gives whom an access token stands for, None for one that is unknown or expired.
     ready: whether the configuration is loaded. metrics: Prometheus text; None: not served.
+    conversations: what hosts have under way; of its own, unless a test brings another.
     """
 
     def __init__(
@@ -76,6 +53,8 @@ class Application:
         settings: HttpSettings,
         ready: Callable[[], bool],
         metrics: Callable[[], bytes] | None = None,
+        *,
+        conversations: Conversations | None = None,
     ) -> None:
         self._gateway = gateway
         self._doors = doors
@@ -84,23 +63,19 @@ class Application:
         self._limit = RateLimit(settings.rate_limit_per_minute)
         self._ready = ready
         self._metrics = metrics
-        self._sessions = Sessions(now)
-        self._flows: set[Flow] = set()
-        self._waiting = 0
+        self._conversations = conversations or Conversations(gateway)
         self._accepts: dict[bytes | None, Accepts] = {}
         self._plain: ASGIApp | None = None
-        self._pulse = Ticker(PULSE_SECS, self._let_time_pass)
-        self._sweep = Ticker(SESSION_SWEEP_SECS, self._sessions.end_idle)
 
     @property
     def sessions(self) -> int:
         """How many hosts have a session (legacy eras)."""
-        return len(self._sessions)
+        return self._conversations.sessions
 
     @property
     def in_flight(self) -> int:
         """How many requests wait for their reply."""
-        return self._waiting
+        return self._conversations.in_flight
 
     def reconfigure(self, settings: HttpSettings) -> None:
         """Take other settings; requests under way are not affected."""
@@ -111,24 +86,19 @@ class Application:
 
     def end_streams(self) -> None:
         """End the streams that nothing is due on."""
-        for flow in [flow for flow in self._flows if not isinstance(flow, Exchange)]:
-            flow.end()
+        self._conversations.end_streams()
 
     def close(self) -> None:
         """End all streams, requests and sessions. Idempotent."""
-        self._pulse.stop()
-        self._sweep.stop()
-        self._sessions.end_all()
-        for flow in tuple(self._flows):
-            flow.end()
+        self._conversations.close()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        server = None if path in _PLACES else server_of(path)
+        server = None if path in PLACES else server_of(path)
         inbound = Inbound(scope, send, server)
         try:
             self._let_in(inbound)
-            if server is None and path not in _PLACES:
+            if server is None and path not in PLACES:
                 await self._serve_plain(scope, receive, inbound)
             elif scope["method"] == "POST":
                 self._identify(inbound)
@@ -137,6 +107,8 @@ class Application:
                 await self._serve_other(scope["method"], inbound)
         except Refused as refused:
             await self._refuse(inbound, refused.refusal, refused.id)
+        except UnknownServer:  # removed since it was looked for
+            await self._refuse(inbound, refusals.unknown_server(), b"null")
         except Gone:
             pass
         except Exception as failure:
@@ -195,17 +167,17 @@ class Application:
         self._identify(inbound)
         if method not in ("GET", "DELETE"):
             raise Refused(refusals.method_not_allowed(b"GET, POST, DELETE", "send messages by POST"))
-        session = self._session(inbound, b"null")
+        session = self._conversations.session(inbound, b"null")
         if session is None:
             raise Refused(refusals.method_not_allowed(b"POST", "without a session there is only POST"))
         if method == "DELETE":
-            self._sessions.end(session)
+            self._conversations.end(session)
             await respond(inbound.send, 204, inbound.cors)
             return
         accepts = self._accepted(inbound)
         if not (accepts.events or accepts.any):
             raise Refused(refusals.not_acceptable("GET opens a stream: Accept must have text/event-stream"))
-        await self._stand(inbound, session)
+        await self._conversations.stand(inbound, session)
 
     async def _serve_plain(self, scope: dict[str, Any], receive: Receive, inbound: Inbound) -> None:
         if self._plain is None:
@@ -226,12 +198,12 @@ class Application:
         body = await body_of(receive, headers.get(b"content-length"), self._settings.max_body_bytes)
         message = messages.parse(body)
         if isinstance(message, Ask):
-            await self._ask(inbound, message)
+            await self._conversations.ask(inbound, message)
         else:
-            await self._other_message(inbound, message)
+            await self._conversations.take(inbound, message)
 
     async def _refuse(self, inbound: Inbound, refusal: refusals.Refusal, id: bytes) -> None:
-        headers: list[tuple[bytes, bytes]] = [JSON, *refusal.headers, *inbound.cors]
+        headers: list[Header] = [JSON, *refusal.headers, *inbound.cors]
         if CLOSING not in refusal.headers and _is_long(inbound.headers):
             headers.append(CLOSING)
         await respond(inbound.send, refusal.status, headers, refusal.body(id))

@@ -1,7 +1,7 @@
 """The way back to a host: one body of JSON, or a stream of server-sent events (WHATWG HTML 9.2).
 
 Whoever has something to send only leaves it here and never waits; the task of the HTTP request takes it from here, at
-the pace of the one who reads. The one rule: what waits for a host that does not read is bounded, and then it is cut off.
+the pace of the one who reads. The one rule: what waits for a host that does not read is bounded, then it is cut off.
 """
 
 from __future__ import annotations
@@ -13,10 +13,25 @@ from moltis.errors import RpcCode
 from moltis.gateway import messages
 from moltis.transport.wire.once import Once
 
-__all__ = ["CLOSING", "MAX_WAITING_BYTES", "PULSE_SECS", "Connection", "Exchange", "Flow", "Header", "Send", "respond"]
+__all__ = [
+    "CLOSING",
+    "CONNECTION",
+    "JSON",
+    "MAX_WAITING_BYTES",
+    "PULSE_SECS",
+    "Connection",
+    "Exchange",
+    "Flow",
+    "Header",
+    "Send",
+    "respond",
+]
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 Header = tuple[bytes, bytes]
+
+CONNECTION: Final = "moltis.connection"
+"""The member of a request's scope (ASGI 3.0) that is the `Connection` it came by."""
 
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 """Of one stream, ahead of the reply. One message is always taken, whatever its size."""

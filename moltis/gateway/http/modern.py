@@ -19,7 +19,7 @@ from moltis.gateway.http.refusals import Refusal
 from moltis.gateway.messages import CAPABILITIES, PROTOCOL_VERSION, Ask, text_of
 from moltis.session.mirrored import Mirror, mirror_of
 
-__all__ = ["HEADER_MISMATCH", "METHOD", "NAME", "PARAM", "ROUTING", "VERSION", "decoded", "refusal_of", "status_of"]
+__all__ = ["HEADER_MISMATCH", "VERSION", "decoded", "has_arguments", "mirrored_refusal_of", "refusal_of", "status_of"]
 
 HEADER_MISMATCH: Final = -32020
 MISSING_CAPABILITY: Final = -32021
@@ -74,8 +74,8 @@ def refusal_of(ask: Ask, headers: HeaderMap, repeated: frozenset[bytes] = frozen
         return _mismatch(f"{METHOD.decode()} header and the request's method differ")
     member = NAMED.get(ask.method)
     if member is not None:
-        name = text_of(ask.params, member)
-        if name is not None and decoded(headers.get(NAME)) != name:
+        about = text_of(ask.params, member)
+        if about is not None and decoded(headers.get(NAME)) != about:
             return _mismatch(f"{NAME.decode()} header and params.{member} differ")
     return None
 

@@ -11,6 +11,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from moltis.gateway.api import Principal
+from moltis.gateway.doors import Headers
+from moltis.gateway.http.exchange import CONNECTION, Connection, Header, Send
 from moltis.gateway.http.refusals import Refusal, too_large, wrong
 from moltis.gateway.messages import Ask
 from moltis.session.envelope import json_string
@@ -29,7 +32,8 @@ __all__ = [
 ]
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
-Header = tuple[bytes, bytes]
+
+VERSION: Final = b"mcp-protocol-version"
 
 NONE: Final[frozenset[bytes]] = frozenset()
 ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"content-type", b"mcp-session-id"})
@@ -37,19 +41,6 @@ ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"content-type", 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TRACE: Final = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
 MAX_TRACE_BYTES: Final = 1024
-
-
-class Refused(Exception):
-    """A request is not served. `id`: JSON, of the message in it as far as it was read."""
-
-    def __init__(self, refusal: Refusal, id: bytes = b"null") -> None:
-        super().__init__(refusal.message)
-        self.refusal = refusal
-        self.id = id
-
-
-class Gone(Exception):
-    """The client has left before it had said what it wants."""
 
 
 class Accepts(NamedTuple):
@@ -70,6 +61,38 @@ class Accepts(NamedTuple):
             not ranges.isdisjoint((b"text/event-stream", b"text/*")),
             b"*/*" in ranges,
         )
+
+
+class Inbound:
+    """What is known of one request before its body is read."""
+
+    __slots__ = ("accepts", "connection", "cors", "headers", "principal", "repeated", "send", "server", "version")
+
+    accepts: Accepts
+    principal: Principal
+
+    def __init__(self, scope: dict[str, Any], send: Send, server: str | None) -> None:
+        raw = scope["headers"]
+        self.headers: dict[bytes, bytes] = dict(raw)
+        self.repeated = NONE if len(self.headers) == len(raw) else repeated(raw)
+        self.connection: Connection = scope[CONNECTION]
+        self.cors: Headers = ()
+        self.version = self.headers.get(VERSION)
+        self.send = send
+        self.server = server
+
+
+class Refused(Exception):
+    """A request is not served. `id`: JSON, of the message in it as far as it was read."""
+
+    def __init__(self, refusal: Refusal, id: bytes = b"null") -> None:
+        super().__init__(refusal.message)
+        self.refusal = refusal
+        self.id = id
+
+
+class Gone(Exception):
+    """The client has left before it had said what it wants."""
 
 
 def _media_range(text: bytes) -> bytes | None:

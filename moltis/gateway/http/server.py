@@ -1,4 +1,4 @@
-"""uvicorn as a part of a daemon: it serves sockets that are bound already, and owns neither signals nor logs nor a clock.
+"""uvicorn as a part of a daemon: it serves sockets that are bound already, and has no signals, logs or clock of its own.
 
 Its own main loop wakes ten times a second, which is all the processor time an idle daemon would use; here it waits.
 The one rule: whatever a client does or fails to do, its connection does not stay for ever. It has a time to say what it
@@ -20,13 +20,11 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import Server, ServerState
 
+from moltis.gateway.http.exchange import CONNECTION
 from moltis.transport.wire import Cancellable, call_later
 from moltis.transport.wire.once import Once
 
-__all__ = ["CONNECTION", "GatewayServer"]
-
-CONNECTION: Final = "moltis.connection"
-"""The member of a request's scope that is its `exchange.Connection`."""
+__all__ = ["GatewayServer"]
 
 KEEP_ALIVE_SECS: Final = 75
 """An idle connection. Hosts close theirs earlier, and so do not send into one that is being closed."""
@@ -178,7 +176,7 @@ class GatewayConnection(HttpToolsProtocol):
         self._reading = call_later(owner.read_secs, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._refused and self.transport is None:
+        if self not in self.connections:  # it was turned away
             return
         self._lost = True
         for timer in (self._reading, self._stuck):
@@ -243,9 +241,8 @@ class GatewayConnection(HttpToolsProtocol):
         if self._refused:
             return
         self._refused = True
-        if self._part is _Part.HEADERS and self.is_idle and not self.pipeline:
-            self.transport.write(answer)
-        elif self._part is _Part.BODY and not self.cycle.response_started and not self.pipeline:
+        unanswered = self.is_idle if self._part is _Part.HEADERS else not self.cycle.response_started
+        if unanswered and not self.pipeline:
             self.transport.write(answer)
         self.transport.close()
 

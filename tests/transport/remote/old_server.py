@@ -153,7 +153,6 @@ class Told:
         self._news = anyio.Event()
 
     def receive(self, message: bytes, during: int | None = None) -> None:
-        assert during is None, "all answers come on one stream, which does not tell"
         self.messages.append(message)
         self._news.set()
 

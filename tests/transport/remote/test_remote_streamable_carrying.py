@@ -27,7 +27,7 @@ async def test_a_reply_is_received_as_the_bytes_that_were_sent() -> None:
         server.on["tools/call"] = odd
         await dial.shake_hands()
         hear = dial.heard.receive
-        dial.connection.receive = lambda message: (received.append(message), hear(message))[1]
+        dial.connection.receive = lambda message, during=None: (received.append(message), hear(message))[1]
         await dial.ask("tools/call", {"name": "t"})
     assert received == [body]
 
@@ -408,7 +408,7 @@ async def test_a_body_that_is_no_reply_fails_the_request(body: bytes) -> None:
         await peer.answer(200, body)
 
     async with serving(McpServer()) as server, dialled(server.url) as dial:
-        dial.connection.receive = lambda message: None
+        dial.connection.receive = lambda message, during=None: None
         server.on["tools/call"] = other
         dial.connection.send(
             b'{"jsonrpc":"2.0","id":1,"method":"tools/call"}', Outgoing(1, "tools/call", version=MODERN)
@@ -523,7 +523,7 @@ async def test_a_fault_of_a_receiver_costs_one_request() -> None:
         await dial.shake_hands()
         receive = dial.connection.receive
 
-        def faulty(message: bytes) -> None:
+        def faulty(message: bytes, during: int | None = None) -> None:
             raise RuntimeError("SECRET")
 
         dial.connection.receive = faulty

@@ -49,6 +49,37 @@ async def test_a_reply_that_broke_off_is_resumed_from_the_last_event() -> None:
         assert server.count("tools/call") == 1
 
 
+async def test_what_comes_on_the_answer_to_a_request_is_said_to_be_about_it_even_after_it_was_resumed() -> None:
+    async def call(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(NOTE, id="e0")
+
+    async def resume(peer: Peer) -> None:
+        await peer.begin_events()
+        if "last-event-id" in peer.request.headers:
+            await peer.event({**NOTE, "method": "resumed"}, id="e1")
+            await peer.event({"jsonrpc": "2.0", "id": 2, "result": {}})
+        else:
+            await peer.event({**NOTE, "method": "unsolicited"})
+            await peer.gone()
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on.update({"tools/call": call, "GET": resume})
+        await dial.shake_hands()
+        assert isinstance(await dial.ask("tools/call"), dict)
+        heard = [
+            (m.get("method", "reply"), during)
+            for m, during in zip(dial.heard.messages, dial.heard.during, strict=True)
+            if m.get("id") != 1
+        ]
+        assert sorted(heard, key=str) == [
+            ("notifications/message", 2),
+            ("reply", 2),
+            ("resumed", 2),
+            ("unsolicited", None),
+        ]
+
+
 @pytest.mark.parametrize("stateful", [True, False])
 async def test_a_reply_is_resumed_as_often_as_the_server_says_something_each_time(stateful: bool) -> None:
     rounds = 0

@@ -1,0 +1,36 @@
+"""`moltis connect` by click: its help, and what is said about words that are wrong. Hosts come by `quick`."""
+
+from __future__ import annotations
+
+import click
+
+from moltis.cli import link
+from moltis.cli.commands import command
+from moltis.cli.completion import server_names
+from moltis.errors import UsageError
+
+
+@command("connect")
+@click.option(
+    "--server",
+    metavar="NAME",
+    help="Only this server, as it is.",
+    shell_complete=lambda ctx, _param, word: server_names(ctx, word),
+)
+@click.option("--project", metavar="NAME", help="Not in this version yet.")
+@click.pass_context
+def connect(ctx: click.Context, server: str | None, project: str | None) -> None:
+    """Be an MCP server on stdin and stdout: all servers of the running daemon as one, or one as it is.
+
+    For hosts that start a command: `"command": "moltis", "args": ["connect"]`. It needs no token. When the daemon is
+    restarted it waits up to a minute for it, and the host notices nothing but the requests that were under way.
+    """
+    if project is not None:
+        raise UsageError(
+            "projects are not supported by this version yet", hint="leave --project out, or name one --server"
+        )
+    if server is not None and not server:
+        raise UsageError("--server needs a name", hint="moltis mcp list")
+    from moltis.cli.connect.quick import serve
+
+    serve(str(link.paths(ctx).socket), server)

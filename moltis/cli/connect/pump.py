@@ -1,0 +1,299 @@
+"""Lines both ways between stdin, stdout and the daemon, and the wait for a daemon that went away.
+
+One thread, one poll(2). The one rule: nobody is waited for but in poll. stdin and stdout are never made non-blocking,
+for that would be so for whoever shares them (a shell's terminal): a pipe that is ready takes PIPE_BUF bytes at once
+(pipe(7)), and a socket is asked not to wait.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import stat
+import time
+from collections.abc import Callable
+
+from moltis.cli.connect.door import NotNow
+from moltis.cli.connect.ledger import Ledger
+
+MAX_LINE_BYTES = 16 * 1024 * 1024
+"""Of the host, as in the gateway."""
+
+FIRST_TRY_SECS = 10.0
+"""A host may be started together with the daemon."""
+
+RETURN_SECS = 60.0
+"""An upgrade of the daemon takes some seconds."""
+
+PAUSE_SECS = 0.1
+MAX_PAUSE_SECS = 2.0
+LAST_WORDS_SECS = 2.0
+"""What a host that has closed stdin may still be answered in; it then waits for this process to end."""
+
+FLUSH_SECS = 0.5
+READ_BYTES = 256 * 1024
+HELD_BYTES = 4 * 1024 * 1024
+"""Beyond this, waiting for one side, nothing more is read from the other; one line may be longer."""
+
+Enter = Callable[[], tuple[socket.socket, bytes]]
+
+
+class HostLeft(Exception):
+    """Nobody reads stdout any more."""
+
+
+class Lines:
+    """Bytes into lines, in linear time."""
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self._max_bytes = max_bytes
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._discarding = False
+
+    def feed(self, data: bytes) -> list[bytes | None]:
+        """Give the lines that this completes, without blank ones and newlines; None for one that was too long."""
+        *ends, rest = data.split(b"\n")
+        lines: list[bytes | None] = []
+        for end in ends:
+            self._add(end)
+            line = b"".join(self._parts)
+            if self._discarding:
+                lines.append(None)
+            elif line and not line.isspace():
+                lines.append(line)
+            self._parts, self._size, self._discarding = [], 0, False
+        self._add(rest)
+        return lines
+
+    def _add(self, part: bytes) -> None:
+        if part and not self._discarding:
+            self._parts.append(part)
+            self._size += len(part)
+            if self._max_bytes is not None and self._size > self._max_bytes:
+                self._parts, self._discarding = [], True
+
+
+class HostOut:
+    """stdout, or what stands for it."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        mode = os.fstat(fd).st_mode
+        self._socket = socket.socket(fileno=os.dup(fd)) if stat.S_ISSOCK(mode) else None
+        self._portion = READ_BYTES if stat.S_ISREG(mode) else select.PIPE_BUF
+        self._rest = memoryview(b"")
+
+    def is_idle(self, ledger: Ledger) -> bool:
+        return not (self._rest or ledger.bytes_for_host)
+
+    def write(self, ledger: Ledger) -> None:
+        """Write what it takes now; call it when poll says that it takes some.
+
+        Raises:
+            HostLeft: its reader is gone.
+        """
+        if not self._rest:
+            self._rest = memoryview(ledger.take_for_host(READ_BYTES))
+        try:
+            if self._socket is not None:
+                written = self._socket.send(self._rest, socket.MSG_DONTWAIT)
+            else:
+                written = os.write(self.fd, self._rest[: self._portion])
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as failure:
+            raise HostLeft from failure
+        self._rest = self._rest[written:]
+
+    def close(self) -> None:
+        """Let go of it; stdout itself stays open."""
+        if self._socket is not None:
+            self._socket.close()
+
+
+class Pump:
+    """One host's session, from its first byte to its last.
+
+    enter: gives a new connection to the daemon (door.enter).
+    talk: says something to a person, on stderr.
+    """
+
+    def __init__(self, enter: Enter, talk: Callable[[str], None], host_in: int = 0, host_out: int = 1) -> None:
+        self._enter = enter
+        self._talk = talk
+        self._in = host_in
+        self._out = HostOut(host_out)
+        self._ledger = Ledger()
+        self._from_host = Lines(MAX_LINE_BYTES)
+        self._from_daemon = Lines()
+        self._daemon: socket.socket | None = None
+        self._sending = memoryview(b"")
+        self._is_deaf = False
+        self._ends_at: float | None = None
+        self._was_connected = False
+        self._tries_at = self._tries_until = 0.0
+        self._pause = PAUSE_SECS
+
+    def run(self) -> None:
+        """Serve until stdin ends, or stdout's reader is gone.
+
+        Raises:
+            DaemonNotRunning: there was none for too long; every request has been answered so.
+            MoltisError: it does not let us in; likewise.
+        """
+        self._tries_until = time.monotonic() + FIRST_TRY_SECS
+        try:
+            while not self._is_done():
+                if self._daemon is None and time.monotonic() >= self._tries_at:
+                    self._try()
+                self._turn()
+        except HostLeft:
+            pass
+        finally:
+            self._out.close()
+            if self._daemon is not None:
+                self._daemon.close()
+
+    # --- one turn
+
+    def _turn(self) -> None:
+        poll = select.poll()
+        ledger, daemon = self._ledger, self._daemon
+        if self._ends_at is None and ledger.bytes_for_daemon <= HELD_BYTES:
+            poll.register(self._in, select.POLLIN)
+        if not self._out.is_idle(ledger):
+            poll.register(self._out.fd, select.POLLOUT)
+        if daemon is not None:
+            if not (self._sending or self._is_deaf):
+                line = ledger.next_line()
+                self._sending = memoryview(b"" if line is None else line + b"\n")
+            wanted = select.POLLIN if ledger.bytes_for_host <= HELD_BYTES else 0
+            wanted |= select.POLLOUT if self._sending else 0
+            if wanted:
+                poll.register(daemon, wanted)
+        for fd, events in poll.poll(self._wait_ms()):
+            if fd == self._out.fd and not self._out.is_idle(ledger):
+                self._out.write(ledger)
+            if fd == self._in and self._ends_at is None and events & ~select.POLLOUT:
+                self._read_host()
+            if daemon is not None and fd == daemon.fileno():
+                if events & select.POLLOUT and self._sending:
+                    self._send(daemon)
+                if events & ~select.POLLOUT:
+                    self._read_daemon(daemon)
+
+    def _wait_ms(self) -> float | None:
+        now = time.monotonic()
+        moments = [] if self._ends_at is None else [self._ends_at]
+        if self._daemon is None:
+            moments.append(self._tries_at)
+        return max(0.0, min(moments) - now) * 1000 + 1 if moments else None
+
+    # --- the host
+
+    def _read_host(self) -> None:
+        try:
+            data = os.read(self._in, READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:  # EIO of a terminal that is gone
+            data = b""
+        if not data:
+            data = b"\n"  # what `printf '{...}' | moltis connect` leaves without its newline is a line too
+            self._ends_at = time.monotonic() + LAST_WORDS_SECS
+            if not self._was_connected:
+                self._ends_at = max(self._ends_at, self._tries_until + LAST_WORDS_SECS)
+        for line in self._from_host.feed(data):
+            if line is None:
+                self._ledger.oversized(MAX_LINE_BYTES)
+            else:
+                self._ledger.host_said(line)
+
+    def _is_done(self) -> bool:
+        if self._ends_at is None:
+            return False
+        if time.monotonic() >= self._ends_at:
+            self._say_last("the host closed its end before there was an answer")
+            return True
+        if not self._ledger.awaited and not self._sending and self._out.is_idle(self._ledger):
+            return self._was_connected
+        return False
+
+    def _say_last(self, why: str) -> None:
+        """Answer what waits, and let the host have it if it reads."""
+        self._ledger.give_up(why)
+        until = time.monotonic() + FLUSH_SECS
+        poll = select.poll()
+        poll.register(self._out.fd, select.POLLOUT)
+        try:
+            while not self._out.is_idle(self._ledger) and poll.poll(max(0.0, until - time.monotonic()) * 1000):
+                self._out.write(self._ledger)
+        except HostLeft:
+            pass
+
+    # --- the daemon
+
+    def _try(self) -> None:
+        try:
+            self._daemon, rest = self._enter()
+        except NotNow as failure:
+            if time.monotonic() >= self._tries_until:
+                from moltis.errors import DaemonNotRunning
+
+                self._say_last(f"{failure}; start it: moltis run")
+                raise DaemonNotRunning(str(failure), hint="start it: moltis run") from None
+            self._tries_at = min(time.monotonic() + self._pause, self._tries_until)
+            self._pause = min(2 * self._pause, MAX_PAUSE_SECS)
+        except Exception as failure:
+            self._say_last(str(failure))
+            raise
+        else:
+            if self._was_connected:
+                self._talk("the daemon is back")
+            self._was_connected, self._is_deaf = True, False
+            self._pause = PAUSE_SECS
+            self._from_daemon = Lines()
+            if self._ends_at is not None:
+                self._ends_at = time.monotonic() + LAST_WORDS_SECS
+            self._ledger.connected()
+            self._daemon_said(rest)
+
+    def _send(self, daemon: socket.socket) -> None:
+        try:
+            while self._sending:
+                self._sending = self._sending[daemon.send(self._sending) :]
+                if not self._sending:
+                    self._ledger.sent()
+                    line = self._ledger.next_line()
+                    self._sending = memoryview(b"" if line is None else line + b"\n")
+        except (BlockingIOError, InterruptedError):
+            pass
+        except OSError:  # what it said before it went is read yet, and then its end
+            self._sending, self._is_deaf = memoryview(b""), True
+
+    def _read_daemon(self, daemon: socket.socket) -> None:
+        try:
+            data = daemon.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""
+        if data:
+            self._daemon_said(data)
+        else:
+            self._lost(daemon)
+
+    def _daemon_said(self, data: bytes) -> None:
+        for line in self._from_daemon.feed(data):
+            if line is not None:
+                self._ledger.daemon_said(line)
+
+    def _lost(self, daemon: socket.socket) -> None:
+        daemon.close()
+        self._daemon, self._sending = None, memoryview(b"")
+        self._ledger.lost("the moltis daemon went away before it answered; the request may have been carried out")
+        now = time.monotonic()
+        self._tries_at, self._tries_until = now + self._pause, now + RETURN_SECS
+        self._talk(f"the daemon went away; waiting up to {RETURN_SECS:g} s for it")
