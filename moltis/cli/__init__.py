@@ -7,7 +7,10 @@ it uses, and `--version` for nothing at all. `connect`, which hosts wait for, do
 from __future__ import annotations
 
 import sys
-from typing import NoReturn
+
+TYPE_CHECKING = False  # typing itself would be half of what `--version` takes
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 def main() -> NoReturn:

@@ -32,6 +32,8 @@ MAX_REMEMBERED_CHARS: Final = 1024
 """Names whose owner is looked up once. They are the hosts' words."""
 
 MAX_INSTRUCTIONS_BYTES: Final = 64 * 1024
+MAX_INSTRUCTORS: Final = 256
+"""Servers whose instructions are passed on, so that each has a sentence at least."""
 
 
 class Catalogue:
@@ -259,6 +261,7 @@ def instructions(parts: Iterable[tuple[str, str | None]], sep: str = "__") -> st
     Empty if no server says anything.
     """
     said = [(server, text.strip()) for server, text in parts if text and text.strip()]
+    del said[MAX_INSTRUCTORS:]
     if not said:
         return ""
     intro = f"Several MCP servers behind one. The tools and prompts of each are named SERVER{sep}NAME."
@@ -283,7 +286,7 @@ def _fair_share(lengths: Sequence[int], room: int) -> int:
 def _cut(text: bytes, most: int) -> str:
     if len(text) <= most:
         return text.decode()
-    return text[: max(most - len(_CUT), 0)].decode("utf-8", "ignore") + _CUT.decode() if most >= len(_CUT) else ""
+    return text[: most - len(_CUT)].decode("utf-8", "ignore") + _CUT.decode()
 
 
 _CUT: Final = b" [...]"

@@ -30,7 +30,7 @@ class Introduction(msgspec.Struct, frozen=True):
     """Who it is. `info`: `Implementation` of MCP."""
 
     info: dict[str, Any]
-    capabilities: dict[str, Any] = _ALL
+    capabilities: dict[str, Any]
     instructions: str | None = None
 
     def initialized(self, version: str) -> bytes:
@@ -60,13 +60,13 @@ class Introduction(msgspec.Struct, frozen=True):
 
 def of_all(name: str, version: str, instructions: str) -> Introduction:
     """Introduce the gateway itself."""
-    return Introduction({"name": name, "version": version}, instructions=instructions or None)
+    return Introduction({"name": name, "version": version}, _ALL, instructions or None)
 
 
 def of_one(name: str, known: Known | None) -> Introduction:
     """Introduce one server; of one that nothing is known of, everything is expected."""
     if known is None:
-        return Introduction({"name": name, "version": "unknown"})
+        return Introduction({"name": name, "version": "unknown"}, _ALL)
     agreed = known.agreed
     info = {"name": name, "version": "unknown", **(agreed.server_info or {})}
     capabilities = dict(agreed.capabilities)

@@ -7,7 +7,7 @@ value, in the server's order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
@@ -58,12 +58,13 @@ def split(text: str, sep: str) -> tuple[str, str] | None:
     return (server, name) if found and server else None
 
 
-def splits(text: str, sep: str) -> list[tuple[str, str]]:
-    """Give every way to take a joined name apart, shortest server first; at most 64, as long as a server's name is."""
+def splits(text: str, sep: str, servers: Container[str]) -> list[tuple[str, str]]:
+    """Give every way to take a joined name apart in front of which one of these servers stands, shortest first."""
     found: list[tuple[str, str]] = []
     at = text.find(sep, 1, _LONGEST_SERVER + len(sep))
     while at != -1:
-        found.append((text[:at], text[at + len(sep) :]))
+        if text[:at] in servers:
+            found.append((text[:at], text[at + len(sep) :]))
         at = text.find(sep, at + 1, _LONGEST_SERVER + len(sep))
     return found
 

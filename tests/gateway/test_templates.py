@@ -106,7 +106,24 @@ def test_a_match_is_found_whichever_way_it_goes(template: str, uri: str) -> None
 
 @pytest.mark.parametrize(
     "template",
-    ["{", "}", "{}", "{a", "a}", "{a{b}}", "{ a }", "{a b}", "{=a}", "{!a}", "{|a}", "{+}", "{a,}", "{,a}", "{a:}", "{a-b}"],
+    [
+        "{",
+        "}",
+        "{}",
+        "{a",
+        "a}",
+        "{a{b}}",
+        "{ a }",
+        "{a b}",
+        "{=a}",
+        "{!a}",
+        "{|a}",
+        "{+}",
+        "{a,}",
+        "{,a}",
+        "{a:}",
+        "{a-b}",
+    ],
 )
 def test_what_is_no_template_is_none(template: str) -> None:
     assert read_template(template) is None

@@ -114,21 +114,21 @@ class ScriptedConnection:
         for out in self._server.script(parsed):
             self.say(out)
 
-    def say(self, *outs: Out) -> None:
+    def say(self, *outs: Out, during: int | None = None) -> None:
         for out in outs:
             if isinstance(out, tuple):
                 self._server.tasks.start_soon(self._say_later, *out)
             else:
                 raw = out if isinstance(out, bytes) else json.dumps(out).encode()
-                self._token.run_sync_soon(self._deliver, raw)
+                self._token.run_sync_soon(self._deliver, raw, during)
 
     async def _say_later(self, delay: float, message: Message) -> None:
         await anyio.sleep(delay)
         self._deliver(json.dumps(message).encode())
 
-    def _deliver(self, raw: bytes) -> None:
+    def _deliver(self, raw: bytes, during: int | None = None) -> None:
         if self._ended is None:
-            self._receive(raw)
+            self._receive(raw, during)
 
     def stderr_tail(self) -> tuple[str, ...]:
         return ("warming up", "boom")

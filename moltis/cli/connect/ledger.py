@@ -264,7 +264,7 @@ class Ledger:
         self.bytes_for_host += len(line) + 1
 
     def _refuse(self, entries: list[Entry], why: str) -> None:
-        data = {"kind": "daemon_not_running", "server": None, "hint": "moltis status; moltis logs"}
+        data: dict[str, object] = {"kind": "daemon_not_running", "server": None, "hint": "moltis status; moltis logs"}
         for entry in entries:
             if entry.request_id is not None:
                 self._to_host(_error(entry.request_id, GONE, why, data))

@@ -84,12 +84,18 @@ class HostOut:
         self._socket = socket.socket(fileno=os.dup(fd)) if stat.S_ISSOCK(mode) else None
         self._portion = READ_BYTES if stat.S_ISREG(mode) else select.PIPE_BUF
         self._rest = memoryview(b"")
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
 
     def is_idle(self, ledger: Ledger) -> bool:
         return not (self._rest or ledger.bytes_for_host)
 
+    def takes_some(self, within_secs: float = 0.0) -> bool:
+        """Whether it takes something, or fails, now or soon."""
+        return bool(self._poll.poll(within_secs * 1000))
+
     def write(self, ledger: Ledger) -> None:
-        """Write what it takes now; call it when poll says that it takes some.
+        """Write what it takes now; call it only when it takes some.
 
         Raises:
             HostLeft: its reader is gone.
@@ -166,9 +172,7 @@ class Pump:
         if not self._out.is_idle(ledger):
             poll.register(self._out.fd, select.POLLOUT)
         if daemon is not None:
-            if not (self._sending or self._is_deaf):
-                line = ledger.next_line()
-                self._sending = memoryview(b"" if line is None else line + b"\n")
+            self._load()
             wanted = select.POLLIN if ledger.bytes_for_host <= HELD_BYTES else 0
             wanted |= select.POLLOUT if self._sending else 0
             if wanted:
@@ -178,11 +182,16 @@ class Pump:
                 self._out.write(ledger)
             if fd == self._in and self._ends_at is None and events & ~select.POLLOUT:
                 self._read_host()
+                self._load()
+                if daemon is not None and self._sending:
+                    self._send(daemon)
             if daemon is not None and fd == daemon.fileno():
                 if events & select.POLLOUT and self._sending:
                     self._send(daemon)
                 if events & ~select.POLLOUT:
                     self._read_daemon(daemon)
+                    if not self._out.is_idle(ledger) and self._out.takes_some():
+                        self._out.write(ledger)
 
     def _wait_ms(self) -> float | None:
         now = time.monotonic()
@@ -225,10 +234,8 @@ class Pump:
         """Answer what waits, and let the host have it if it reads."""
         self._ledger.give_up(why)
         until = time.monotonic() + FLUSH_SECS
-        poll = select.poll()
-        poll.register(self._out.fd, select.POLLOUT)
         try:
-            while not self._out.is_idle(self._ledger) and poll.poll(max(0.0, until - time.monotonic()) * 1000):
+            while not self._out.is_idle(self._ledger) and self._out.takes_some(max(0.0, until - time.monotonic())):
                 self._out.write(self._ledger)
         except HostLeft:
             pass
@@ -260,14 +267,19 @@ class Pump:
             self._ledger.connected()
             self._daemon_said(rest)
 
+    def _load(self) -> None:
+        """Take up the next line, if none is on its way."""
+        if not (self._sending or self._is_deaf):
+            line = self._ledger.next_line()
+            self._sending = memoryview(b"" if line is None else line + b"\n")
+
     def _send(self, daemon: socket.socket) -> None:
         try:
             while self._sending:
                 self._sending = self._sending[daemon.send(self._sending) :]
                 if not self._sending:
                     self._ledger.sent()
-                    line = self._ledger.next_line()
-                    self._sending = memoryview(b"" if line is None else line + b"\n")
+                    self._load()
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:  # what it said before it went is read yet, and then its end

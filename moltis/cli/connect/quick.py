@@ -79,7 +79,7 @@ def serve(path: str, server: str | None) -> None:
 
 
 def _open_standard_streams() -> None:
-    """Put something at 0, 1 and 2, where a host left nothing: else the connection to the daemon would be one of them."""
+    """Put something at 0, 1 and 2 if a host left nothing there: else the connection to the daemon would be one."""
     for fd in range(3):
         try:
             os.fstat(fd)

@@ -35,14 +35,16 @@ _NEWEST_LEGACY: Final = HANDSHAKE_VERSIONS[-1].encode()
 
 
 class Conversations:
-    """All that hosts have under way by HTTP."""
+    """All that hosts have under way by HTTP. `pulse_secs`: half the time without an event until a comment is sent."""
 
-    def __init__(self, gateway: GatewayApi, sessions: Sessions | None = None) -> None:
+    def __init__(
+        self, gateway: GatewayApi, sessions: Sessions | None = None, *, pulse_secs: float = PULSE_SECS
+    ) -> None:
         self._gateway = gateway
         self._sessions = Sessions(now) if sessions is None else sessions
         self._flows: set[Flow] = set()
         self._waiting = 0
-        self._pulse = Ticker(PULSE_SECS, self._let_time_pass)
+        self._pulse = Ticker(pulse_secs, self._let_time_pass)
         self._sweep = Ticker(SESSION_SWEEP_SECS, self._sessions.end_idle)
 
     @property

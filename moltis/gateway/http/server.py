@@ -1,4 +1,4 @@
-"""uvicorn as a part of a daemon: it serves sockets that are bound already, and has no signals, logs or clock of its own.
+"""uvicorn as a part of a daemon: it serves sockets that are bound already, and leaves signals, logs and clocks alone.
 
 Its own main loop wakes ten times a second, which is all the processor time an idle daemon would use; here it waits.
 The one rule: whatever a client does or fails to do, its connection does not stay for ever. It has a time to say what it
@@ -47,11 +47,12 @@ class _State(ServerState):
 
 
 class GatewayServer(Server):
-    """Serves an ASGI application. `read_secs` and `stuck_secs`: see `READ_SECS` and `STUCK_SECS`."""
+    """Serves an ASGI application."""
 
-    def __init__(
-        self, app: Any, *, max_connections: int, read_secs: float = READ_SECS, stuck_secs: float = STUCK_SECS
-    ) -> None:
+    read_secs = READ_SECS
+    stuck_secs = STUCK_SECS
+
+    def __init__(self, app: Any, *, max_connections: int) -> None:
         _silence()
         super().__init__(
             Config(
@@ -71,8 +72,6 @@ class GatewayServer(Server):
             )
         )
         self.max_connections = max_connections
-        self.read_secs = read_secs
-        self.stuck_secs = stuck_secs
         self._empty: Once[None] | None = None
         self.turns = 0
         self.servers = []

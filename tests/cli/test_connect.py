@@ -1,0 +1,546 @@
+"""`moltis connect` as a host starts it: a process between pipes, against a daemon process that dies and comes back."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_shell import REPOSITORY, Shell
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moltis.cli.connect import door, quick
+from moltis.cli.connect.pump import MAX_LINE_BYTES, Lines
+from moltis.paths import find_paths
+
+MIB = 1024 * 1024
+ROOT = str(REPOSITORY)
+SECS = 30.0
+"""How long anything may take that takes milliseconds."""
+
+
+class Stub:
+    """The daemon: starts, is killed, starts again."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.socket = shell.socket
+        self.record = shell.home / "record.jsonl"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        self.socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.socket.unlink(missing_ok=True)
+        script = Path(__file__).with_name("stub_daemon.py")
+        words = [sys.executable, str(script), str(self.socket), str(self.record)]
+        self.process = subprocess.Popen(words, stdout=subprocess.PIPE)
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"ready\n"
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.gone()
+
+    def gone(self) -> None:
+        """Wait until it has ended."""
+        assert self.process is not None
+        self.process.wait(SECS)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.process = None
+
+    def heard(self) -> list[Any]:
+        """Give what hosts said to it, in order."""
+        lines = [json.loads(line)[1] for line in self.record.read_bytes().splitlines()]
+        return [json.loads(line) for line in lines]
+
+
+class Host:
+    """A host, with `moltis connect` for its server."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        self.process = process
+        self.stdin, self.stdout, self.stderr = process.stdin, process.stdout, process.stderr
+        self._buffer = b""
+
+    def send(self, data: bytes) -> None:
+        """Write all of it, however long the other side takes."""
+        left = memoryview(data)
+        while left:
+            assert select.select([], [self.stdin], [], SECS)[1], "it does not read"
+            left = left[os.write(self.stdin.fileno(), left[: select.PIPE_BUF]) :]
+
+    def say(self, **message: Any) -> None:
+        self.send(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
+
+    def line(self, secs: float = SECS) -> bytes:
+        """Give the next line without its newline; nothing at the end."""
+        while b"\n" not in self._buffer:
+            assert select.select([self.stdout], [], [], secs)[0], "it does not say anything"
+            data = os.read(self.stdout.fileno(), 1 << 20)
+            if not data:
+                return b""
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        return line
+
+    def json(self) -> Any:
+        return json.loads(self.line())
+
+    def ask(self, id: int | str, method: str, **params: Any) -> Any:
+        self.say(id=id, method=method, params=params)
+        return self.json()
+
+    def initialize(self) -> None:
+        self.ask(0, "initialize", clientInfo={"name": "h"})
+        self.say(method="notifications/initialized")
+
+    def is_silent(self, secs: float = 0.1) -> bool:
+        return not self._buffer and not select.select([self.stdout], [], [], secs)[0]
+
+    def ends(self) -> tuple[int, str]:
+        """Give the exit code and what it said to a person."""
+        said = self.stderr.read().decode()
+        return self.process.wait(SECS), said
+
+
+Connect = Callable[..., Host]
+
+
+@pytest.fixture
+def stub(shell: Shell) -> Iterator[Stub]:
+    one = Stub(shell)
+    yield one
+    one.kill()
+
+
+@pytest.fixture
+def connect(shell: Shell) -> Iterator[Connect]:
+    """Start `moltis connect`, some of pump's constants changed where a test would have to wait for minutes."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*words: str, **patches: float) -> Host:
+            command = shell.command("connect", *words)
+            if patches:
+                setup = "".join(f"pump.{name} = {value};" for name, value in patches.items())
+                script = f"import sys; from moltis.cli import main; from moltis.cli.connect import pump; {setup} main()"
+                command = [sys.executable, "-c", script, "connect", *words]
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=shell.environ,
+                cwd=shell.home,
+                bufsize=0,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            return Host(process)
+
+        yield start
+
+
+# --- while nothing goes wrong
+
+
+def test_lines_pass_both_ways_byte_for_byte(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    odd = b'{ "id":"\\u00e9\xc3\xa9" ,"method":"wait", "jsonrpc" : "2.0","params":{"n":1.50, "e":1e400}}\r'
+    host.send(odd + b"\n\n" + b'{"jsonrpc":"2.0","id":1,"method":"echo","params":[1.5]}\n')
+    assert host.line() == b'{"jsonrpc":"2.0","id":1,"result":[1.5]}'
+    first = stub.record.read_bytes().splitlines()[0]
+    assert json.loads(first)[1].encode() == odd + b"\n"
+    host.send(b"garbage\n")
+    assert host.json()["error"]["code"] == -32700
+
+
+def test_ten_megabyte_lines_pass_both_ways_at_once(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    for number in range(3):
+        text = "y" * (10 * MIB)
+        assert host.ask(number, "echo", text=text)["result"] == {"text": text}
+        assert len(host.ask(number, "big", size=10 * MIB)["result"]) == 10 * MIB
+
+
+def test_a_line_beyond_the_limit_is_refused_and_the_next_one_passes(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    for _ in range(17):
+        host.send(b"x" * MIB)
+    host.send(b"\n")
+    assert str(MAX_LINE_BYTES) in host.json()["error"]["message"]
+    assert host.ask(1, "echo", a=1)["result"] == {"a": 1}
+
+
+def test_a_host_that_stops_reading_holds_up_only_itself(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    for number in range(40):
+        host.say(id=number, method="big", params={"size": MIB})
+    with open(f"/proc/{host.process.pid}/statm", encoding="ascii") as statm:
+        assert int(statm.read().split()[1]) * 4096 < 60 * MIB
+    assert [host.json()["id"] for _ in range(40)] == list(range(40))
+
+
+def test_questions_of_the_daemon_come_and_their_answers_go(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    question = host.ask(5, "ask")
+    assert question == {"jsonrpc": "2.0", "id": 1, "method": "roots/list"}
+    host.say(id=1, result={"roots": []})
+    assert host.json() == {"jsonrpc": "2.0", "id": 5, "result": {"roots": []}}
+
+
+def test_stdin_and_stdout_may_be_sockets_as_node_makes_them(stub: Stub, shell: Shell) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        process = subprocess.Popen(
+            shell.command("connect"), stdin=theirs, stdout=theirs, env=shell.environ, cwd=shell.home
+        )
+        ours.settimeout(SECS)
+        ours.sendall(b'{"jsonrpc":"2.0","id":1,"method":"big","params":{"size":3000000}}\n')
+        said = b""
+        while not said.endswith(b"\n"):
+            said += ours.recv(1 << 20)
+        assert len(json.loads(said)["result"]) == 3_000_000
+        ours.shutdown(socket.SHUT_WR)
+        assert process.wait(SECS) == 0
+        assert os.get_blocking(theirs.fileno())
+
+
+# --- the daemon goes away
+
+
+def test_what_was_under_way_is_answered_and_the_host_goes_on_with_the_next_daemon(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    host.initialize()
+    assert host.ask(1, "logging/setLevel", level="error")["result"] == {"level": "error"}
+    assert host.ask(2, "resources/subscribe", uri="a:1")["id"] == 2
+    assert host.ask(3, "resources/subscribe", uri="a:2")["id"] == 3
+    assert host.ask(4, "resources/unsubscribe", uri="a:1")["id"] == 4
+    host.say(id=5, method="wait")
+    host.say(id="six", method="die")
+    refused = [host.json(), host.json()]
+    assert [(m["id"], m["error"]["code"]) for m in refused] == [(5, -32603), ("six", -32603)]
+    assert refused[0]["error"]["data"]["kind"] == "daemon_not_running"
+    stub.gone()
+    stub.record.unlink()
+    host.say(id=7, method="echo", params={"late": 1})
+    assert host.is_silent()
+    stub.start()
+    said = [host.json() for _ in range(3)]
+    assert [m["method"] for m in said[:2]] == ["notifications/tools/list_changed", "notifications/prompts/list_changed"]
+    assert said[2] == {"jsonrpc": "2.0", "id": 7, "result": {"late": 1}}
+    assert [(m.get("id"), m["method"], m.get("params")) for m in stub.heard()] == [
+        (0, "initialize", {"clientInfo": {"name": "h"}}),
+        (None, "notifications/initialized", None),
+        (1, "logging/setLevel", {"level": "error"}),
+        (3, "resources/subscribe", {"uri": "a:2"}),
+        (7, "echo", {"late": 1}),
+    ]
+    assert host.is_silent()
+    host.stdin.close()
+    code, words = host.ends()
+    assert code == 0
+    assert words.splitlines() == [
+        "moltis: the daemon went away; waiting up to 60 s for it", "moltis: the daemon is back",
+    ]  # fmt: skip
+
+
+def test_half_a_line_of_a_dying_daemon_is_never_seen(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    host.say(id=1, method="half")
+    assert host.json()["error"]["code"] == -32603
+    stub.gone()
+    stub.start()
+    assert host.ask(2, "echo")["id"] == 2
+
+
+def test_questions_of_a_dead_daemon_are_withdrawn_and_never_mixed_up_with_the_next_ones(
+    stub: Stub, connect: Connect
+) -> None:
+    host = connect()
+    assert host.ask(5, "ask")["id"] == 1
+    stub.kill()
+    said = {m.get("method") or m["id"]: m for m in (host.json(), host.json())}
+    assert said["notifications/cancelled"]["params"]["requestId"] == 1
+    assert "error" in said[5]
+    stub.start()
+    question = host.ask(6, "ask")
+    assert question["id"] != 1
+    host.say(id=1, result="of the dead one")
+    host.say(id=question["id"], result="right")
+    assert host.json() == {"jsonrpc": "2.0", "id": 6, "result": "right"}
+
+
+def test_a_request_taken_back_while_there_is_no_daemon_is_never_sent(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    host.ask(1, "echo")
+    stub.kill()
+    host.say(id=2, method="echo", params={"n": 2})
+    host.say(method="notifications/cancelled", params={"requestId": 2})
+    host.say(id=3, method="echo", params={"n": 3})
+    assert host.is_silent()
+    stub.record.unlink()
+    stub.start()
+    assert host.json()["id"] == 3
+    assert [m["id"] for m in stub.heard()] == [3]
+
+
+def test_it_starts_before_the_daemon_does(shell: Shell, connect: Connect) -> None:
+    host = connect()
+    host.say(id=1, method="echo")
+    assert host.is_silent()
+    stub = Stub(shell)
+    try:
+        assert host.json()["id"] == 1
+    finally:
+        stub.kill()
+
+
+def test_a_daemon_without_room_is_tried_again(stub: Stub, connect: Connect) -> None:
+    assert connect("--server", "full").ask(1, "echo")["id"] == 1
+
+
+def test_a_daemon_that_ends_again_and_again_is_met_each_time(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    host.initialize()
+    for number in range(1, 4):
+        host.say(id=number, method="die")
+        said = host.json()
+        while said.get("id") != number:
+            said = host.json()
+        assert "error" in said
+        stub.gone()
+        stub.start()
+
+
+# --- every end has its code
+
+
+def test_no_daemon_is_exit_3_with_one_line_and_the_host_is_told_too(connect: Connect) -> None:
+    host = connect(FIRST_TRY_SECS=0.3)
+    host.say(id=1, method="initialize")
+    refused = host.json()
+    assert (refused["id"], "moltis run" in refused["error"]["message"]) == (1, True)
+    code, said = host.ends()
+    first, *hint = said.splitlines()
+    assert (code, first.startswith("moltis: no daemon answers at "), hint) == (3, True, ["hint: start it: moltis run"])
+
+
+def test_a_daemon_that_never_comes_back_is_exit_3_and_what_waited_is_answered(stub: Stub, connect: Connect) -> None:
+    host = connect(RETURN_SECS=0.5)
+    host.ask(1, "echo")
+    stub.kill()
+    host.say(id=2, method="echo")
+    assert host.json()["error"]["code"] == -32603
+    code, said = host.ends()
+    assert (code, "Traceback" in said) == (3, False)
+
+
+def test_no_such_server_is_exit_4_and_the_host_is_told_too(stub: Stub, connect: Connect) -> None:
+    host = connect("--server=nobody")
+    code, said = host.ends()
+    assert (code, said) == (4, "moltis: no server is called 'nobody'\n")
+
+
+def test_a_server_that_went_with_the_daemon_is_exit_4(shell: Shell, stub: Stub, connect: Connect) -> None:
+    host = connect("--server", "full")
+    host.ask(1, "echo")
+    stub.kill()
+    with refusing(shell, {"code": -32004, "message": "gone", "data": {"kind": "unknown_server"}}):
+        host.say(id=2, method="echo")
+        assert host.json()["error"]["message"] == "gone"
+        assert host.ends()[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        ({"code": -32601, "message": "Method not found"}, 1),
+        ({"code": -32603, "message": "no gateway", "data": {"kind": "internal"}}, 1),
+        ({"code": -32603, "message": "not yours", "data": {"kind": "not_permitted"}}, 5),
+        ({"code": -32602, "message": "no param"}, 2),
+    ],
+    ids=["older", "no gateway", "not permitted", "usage"],
+)
+def test_a_daemon_that_refuses_is_one_line_and_an_exit_code(
+    shell: Shell, connect: Connect, error: dict[str, Any], code: int
+) -> None:
+    with refusing(shell, error):
+        found, said = connect().ends()
+    assert found == code
+    assert said.startswith("moltis: ")
+    assert "Traceback" not in said
+
+
+@contextlib.contextmanager
+def refusing(shell: Shell, error: dict[str, Any]) -> Iterator[None]:
+    """A daemon that answers one client with an error."""
+    shell.socket.parent.mkdir(parents=True, exist_ok=True)
+    shell.socket.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(shell.socket))
+        listener.listen()
+        listener.settimeout(SECS)
+
+        def answer() -> None:
+            with contextlib.suppress(OSError), listener.accept()[0] as peer:
+                peer.recv(4096)
+                peer.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "error": error}).encode() + b"\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            thread.join(SECS)
+
+
+def test_projects_come_later_is_exit_2(shell: Shell) -> None:
+    done = shell.moltis("connect", "--project", "site")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("moltis: projects are not supported by this version yet")
+    assert shell.moltis("connect", "--server", "").returncode == 2
+    assert shell.moltis("connect", "words").returncode == 2
+
+
+def test_the_end_of_stdin_is_exit_0_once_all_is_answered(stub: Stub, connect: Connect) -> None:
+    host = connect(LAST_WORDS_SECS=300)
+    host.say(id=1, method="subscriptions/listen")
+    host.initialize()
+    host.send(
+        b'{"jsonrpc":"2.0","id":2,"method":"big","params":{"size":3000000}}\n{"jsonrpc":"2.0","id":3,"method":"ping"}'
+    )
+    host.stdin.close()
+    assert [host.json()["id"] for _ in range(2)] == [2, 3]
+    assert host.ends() == (0, "")
+
+
+def test_after_the_end_of_stdin_what_takes_long_is_answered_with_an_error(stub: Stub, connect: Connect) -> None:
+    host = connect(LAST_WORDS_SECS=0.3)
+    host.say(id=1, method="wait")
+    host.stdin.close()
+    assert host.json()["error"]["code"] == -32603
+    assert host.ends() == (0, "")
+
+
+def test_an_empty_stdin_is_exit_0_where_there_is_a_daemon_and_3_where_there_is_none(
+    shell: Shell, stub: Stub, connect: Connect
+) -> None:
+    host = connect()
+    host.stdin.close()
+    assert host.ends()[0] == 0
+    stub.kill()
+    host = connect(FIRST_TRY_SECS=0.2, LAST_WORDS_SECS=0.2)
+    host.stdin.close()
+    assert host.ends()[0] == 3
+
+
+@pytest.mark.parametrize("state", ["idle", "waiting", "blocked"])
+def test_sigterm_is_exit_0_at_once(stub: Stub, connect: Connect, state: str) -> None:
+    host = connect()
+    host.ask(1, "echo")
+    if state == "waiting":
+        stub.kill()
+        host.say(id=2, method="echo")
+    elif state == "blocked":
+        host.say(id=2, method="big", params={"size": MIB})
+        assert select.select([host.stdout], [], [], SECS)[0]
+    host.process.terminate()
+    assert host.process.wait(SECS) == 0
+
+
+def test_a_host_that_no_longer_reads_is_exit_0(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    host.stdout.close()
+    host.say(id=1, method="echo")
+    assert host.ends() == (0, "")
+
+
+def test_interrupting_is_130(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    host.ask(1, "echo")
+    host.process.send_signal(signal.SIGINT)
+    assert host.ends() == (130, "")
+
+
+def test_streams_that_are_closed_are_no_trouble(stub: Stub, shell: Shell) -> None:
+    words = " ".join(shell.command("connect"))
+    for closed in ("<&-", "<&- 2>&-", "<&- >&-"):
+        done = subprocess.run(["/bin/sh", "-c", f"exec {words} {closed}"], env=shell.environ, timeout=SECS)
+        assert done.returncode == 0
+
+
+# --- how it starts
+
+
+def test_what_a_host_waits_for_is_not_imported() -> None:
+    script = "import sys, moltis.cli.connect.quick; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", script], capture_output=True, text=True, env={"PYTHONPATH": ROOT}
+    )
+    loaded = set(done.stdout.split())
+    assert "moltis.cli.connect.pump" in loaded, done.stderr
+    assert not {"click", "msgspec", "anyio", "asyncio", "dataclasses", "pathlib", "typing", "moltis.errors"} & loaded
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ("connect", {}),
+        ("connect --server x", {"--server": "x"}),
+        ("connect --server=x --socket y", {"--server": "x", "--socket": "y"}),
+        ("--data-dir d connect", {"--data-dir": "d"}),
+        ("--config=c connect --server connect", {"--config": "c", "--server": "connect"}),
+        ("connect connect", None),
+        ("connect --server", None),
+        ("connect --server=", None),
+        ("connect --project x", None),
+        ("connect --help", None),
+        ("connect extra", None),
+        ("--server x connect", None),
+        ("mcp get connect", None),
+        ("", None),
+    ],
+)
+def test_only_a_plain_command_line_is_taken_without_click(words: str, found: dict[str, str] | None) -> None:
+    assert quick.options(words.split()) == found
+
+
+NAMES = st.none() | st.sampled_from(["", "a", "~/b", "/c/d", "../e", "~", "x/../y"])
+
+
+@given(NAMES, NAMES, NAMES, NAMES)
+def test_the_socket_is_where_every_other_command_finds_it(
+    named: str | None, data_dir: str | None, env_socket: str | None, env_data: str | None
+) -> None:
+    given = {"MOLTIS_SOCKET": env_socket, "MOLTIS_DATA_DIR": env_data}
+    environ = {name: value for name, value in given.items() if value is not None}
+    found = find_paths(socket=named, data_dir=data_dir, environ=environ).socket
+    assert door.socket_path(named, data_dir, environ) == str(found)
+
+
+@given(st.lists(st.binary(max_size=12)), st.integers(1, 8))
+def test_lines_are_the_same_in_any_pieces(parts: list[bytes], size: int) -> None:
+    stream = b"\n".join(parts) + b"\n"
+    whole, pieces = Lines(8), Lines(8)
+    cut = [line for i in range(0, len(stream), size) for line in pieces.feed(stream[i : i + size])]
+    assert cut == whole.feed(stream)
+    expected = [None if len(p) > 8 else p for p in stream.split(b"\n") if len(p) > 8 or (p and not p.isspace())]
+    assert cut == expected
