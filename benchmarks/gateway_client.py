@@ -23,6 +23,7 @@ import uvloop
 
 TEXT = "x" * 100
 VERSION = "2025-11-25"
+PATIENCE_SECS = 60.0
 
 
 class Http(asyncio.Protocol):
@@ -243,7 +244,8 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         try:
-            answer = await client.obey(json.loads(line))
+            async with asyncio.timeout(PATIENCE_SECS):
+                answer = await client.obey(json.loads(line))
         except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), flush=True)

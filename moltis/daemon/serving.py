@@ -66,11 +66,12 @@ class Serving:
         self._closing = False
         self.tokens = TokenStore(paths.access_tokens)
         self.gateway = Gateway(self._ports, _settings(plan.gateway), self._metrics.observe)
+        http = _http_settings(plan)
         self._application = Application(
             self.gateway,
-            Doors(),
+            Doors(http.allowed_origins, http.listen_host),
             self.tokens.verify,
-            _http_settings(plan),
+            http,
             ready=lambda: not self._closing,
             metrics=self._render,
         )
@@ -166,10 +167,6 @@ class Serving:
         self._listen()
 
     def _address_changed(self) -> None:
-        if self.url is not None:
-            log.info("gateway_listening", url=self.url)
-        elif self.problem is not None:
-            log.warning("gateway_not_listening", listen=self._plan.listen, problem=self.problem)
         self._changed()
 
     def _render(self) -> bytes:

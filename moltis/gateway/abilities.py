@@ -26,7 +26,7 @@ class _Declared(msgspec.Struct):
 
 
 class _Elicitation(msgspec.Struct):
-    mode: Any = "form"
+    mode: str = "form"
 
 
 class _Sampling(msgspec.Struct, rename="camel"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 import anyio
@@ -23,6 +25,9 @@ Outcomes are those of `failures.outcome_of`, and `cancelled` and `input_required
 
 MAX_WAITING: Final = 1024
 """Requests that wait for a server to start, or to be sent again, of all hosts and servers."""
+
+TOKEN_BYTES: Final = 24
+"""As random as an access token: who has it may answer in the name of its host."""
 
 
 class Waiting(Protocol):
@@ -52,7 +57,7 @@ class Desk:
         self.world = world
         self.on_request = on_request
         self.clock = clock
-        self.parking: Parking[Parked] = Parking()
+        self.parking: Parking[Parked] = Parking(partial(secrets.token_urlsafe, TOKEN_BYTES))
         self.waiting: set[Waiting] = set()
         self.tokens = Tokens()
         self._sweeping = False

@@ -82,6 +82,10 @@ class Gateway:
             return False
         return True
 
+    def tool(self, server: str | None, name: str) -> bytes | None:
+        """Give a tool as it is listed to a host that sees all servers, or one; None if it is not."""
+        return self._view(server).tool(name) if server is None or self.knows(server) else None
+
     # --- for metrics
 
     @property

@@ -34,6 +34,7 @@ from moltis.session.listing import Kind
 __all__ = ["Host"]
 
 _NAMELESS: Final = b'{"name":"unknown","version":"unknown"}'
+_GONE: Final = refusals.shutting_down("this session is over")
 _UNNAMED: Final = Raw(_NAMELESS)
 
 
@@ -66,7 +67,7 @@ class Host:
     def request(self, ask: Ask, outlet: Outlet) -> None:
         """Take a request."""
         modern = PROTOCOL_VERSION in ask.meta and ask.method != "initialize"
-        refusal = self._hub.closing
+        refusal = _GONE if self._closed else self._hub.closing
         if refusal is None and (ask.id in self._waiting or ask.id in self._listens):
             refusal = Refusal(RpcCode.INVALID_REQUEST, "a request with this id has no reply yet")
         if refusal is None and modern:
@@ -125,6 +126,7 @@ class Host:
         if self._closed:
             return
         self._closed = True
+        self.in_session = False
         for id in [*self._waiting]:
             self.drop(id, "the host is gone")
         self._listens.close()
@@ -152,7 +154,8 @@ class Host:
 
     def resource_updated(self, uri: str, params: dict[str, Raw]) -> None:
         """Hear that a resource was updated that it subscribed to."""
-        self._out().put(messages.notification(UPDATED, updated_params(uri, params)), once=True)
+        if not self._closed:
+            self._out().put(messages.notification(UPDATED, updated_params(uri, params)), once=True)
 
     def shut(self, refusal: Refusal) -> None:
         """Reply to all that waits: the gateway closes."""

@@ -63,7 +63,7 @@ class Listen:
     """One request that stays open, on which a host hears what it asked for (MCP 2026-07-28, Subscriptions).
 
     id: of the request, JSON; on every message it says what stream that belongs to.
-    on_gone: called when there is no way to the host any more.
+    on_gone: called when it ends because something could not be sent.
     """
 
     __slots__ = ("_id", "_locate", "_methods", "_on_gone", "_outlet", "filter")
@@ -108,7 +108,9 @@ class Listen:
 
     def _tell(self, method: str, params: bytes) -> None:
         if not self._outlet.tell(messages.notification(method, params)):
+            # A stream with a gap would be worse than none: at its end a host that is still there asks for everything.
             self._on_gone()
+            self.end()
 
     def _meta(self) -> bytes:
         return b'"%b":%b' % (SUBSCRIPTION_ID.encode(), self._id)
@@ -146,7 +148,7 @@ class Listens:
             return too_many(f"no more than {MAX_WATCHED} resources can be subscribed to")
         listen = Listen(ask.id, outlet, wanted, self._locate, partial(self.drop, ask.id))
         if not listen.acknowledge():
-            return Refusal(RpcCode.INVALID_REQUEST, "subscriptions/listen needs a stream: accept text/event-stream")
+            return Refusal(RpcCode.INVALID_REQUEST, _NO_STREAM)
         self._open[ask.id] = listen
         for uri in sorted(wanted.uris()):
             self._subscriptions.watch(listen, uri)
@@ -175,4 +177,5 @@ class Listens:
             self.drop(id)
 
 
+_NO_STREAM: Final = "subscriptions/listen needs a stream to write on: over HTTP, accept text/event-stream"
 _FILTER: Final = msgspec.json.Decoder(Filter)

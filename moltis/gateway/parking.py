@@ -1,13 +1,12 @@
 """Calls that wait while their host asks a person, between one request of the host and its retry (SEP-2322).
 
-Knows no clock: instants are handed in, in monotonic seconds. A token is good for one retry, and only for whoever got
+Pure: instants are handed in, in monotonic seconds. A token is good for one retry, and only for whoever got
 it: for everybody else it does not exist. Every call leaves the table exactly once.
 """
 
 from __future__ import annotations
 
 import math
-import secrets
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
@@ -50,11 +49,11 @@ class _Place(Generic[T]):
 
 
 class Parking(Generic[T]):
-    """All parked calls, by token. `new_token` gives what nobody can guess."""
+    """All parked calls, by token. `new_token` gives what nobody can guess; `secs`: how long each may stay."""
 
-    def __init__(self, *, secs: float = PARKED_SECS, new_token: Callable[[], str] | None = None) -> None:
+    def __init__(self, new_token: Callable[[], str], secs: float = PARKED_SECS) -> None:
         self._secs = secs
-        self._new_token = new_token or _new_token
+        self._new_token = new_token
         self._places: dict[str, _Place[T]] = {}  # in the order in which they are due
         self._of: Counter[str] = Counter()
         self._kept_bytes = 0
@@ -112,7 +111,3 @@ class Parking(Generic[T]):
     def next_due(self) -> float:
         """Give the earliest instant at which `take_due` finds one; infinity when there is none."""
         return next((place.due for place in self._places.values()), math.inf)
-
-
-def _new_token() -> str:
-    return secrets.token_urlsafe(24)

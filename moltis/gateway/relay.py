@@ -206,7 +206,6 @@ class Relay(Passage):
         if self._open is not None and not self._open.in_round:
             self._stop_waiting()
             self._params = rounds.with_answers(self._params, self._answers, self._state)
-            self._handle = None
             self.send()
 
     def _answer_is_late(self) -> None:
@@ -243,7 +242,6 @@ class Relay(Passage):
             told = "its result came before the host's answer, and there was no room to keep it"
             reply = Failed(NotAnswered(told, server=self.server))
         self._kept = reply
-        self._handle = None
 
     def join(self, host: HostSide, ask: Ask, outlet: Outlet, answers: dict[str, bytes]) -> None:
         """Go on with a host that came back; it has left the parking already.

@@ -186,6 +186,8 @@ def _without_token(params: bytes) -> bytes:
     if meta.pop("progressToken", None) is None:
         return params
     members["_meta"] = Raw(msgspec.json.encode(meta))
+    if not meta:
+        del members["_meta"]
     return msgspec.json.encode(members)
 
 

@@ -17,6 +17,7 @@ from moltis.gateway.api import Known, ServerPort, World
 from moltis.gateway.catalogue import Catalogue, Owner, Shelf, instructions
 from moltis.gateway.introduction import Introduction
 from moltis.gateway.messages import text_of
+from moltis.gateway.naming import renamed
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.templates import Target, read_template
 from moltis.session.envelope import json_string
@@ -56,6 +57,8 @@ class View:
         self._stale = True
         self._introduced: Introduction | None = None
         self._first = b""
+        self._shelves: list[Shelf] = []
+        self._offered: dict[str, bytes] = {}
         self._told = self._digests()
 
     def reconfigure(self, *, name: str, version: str, separator: str) -> None:
@@ -102,6 +105,19 @@ class View:
             return self._catalogue.page(kind, cursor, first)
         except MoltisError as error:
             return refusals.of_error(error)
+
+    def tool(self, name: str) -> bytes | None:
+        """Give a tool as it is listed; None if it is not."""
+        self._refresh()
+        found = self._offered.get(name)
+        if found is None:
+            owner = Owner(self.server, name) if self.server is not None else self._catalogue.owner_of_tool(name)
+            item = None if owner is None else self._item(owner)
+            if item is None:
+                return None
+            found = item.raw if self.server is not None else renamed(item, Kind.TOOLS, name)
+            self._offered[name] = found
+        return found
 
     def unsettled(self) -> ServerPort | None:
         """Give the only server, if it is starting and nothing is known of it yet."""
@@ -216,6 +232,12 @@ class View:
         params["ref"] = Raw(msgspec.json.encode(ref))
         return self._to(owner.server, params)
 
+    def _item(self, owner: Owner) -> Item | None:
+        for shelf in self._shelves:
+            if shelf.server == owner.server and shelf.listed:
+                return next((item for item in shelf.tools if item.name == owner.name), None)
+        return None
+
     def _only(self) -> ServerPort | None:
         if self.server is None:
             return None
@@ -237,7 +259,9 @@ class View:
             self._stale = False
             self._introduced = None
             self._first = b""
-            self._catalogue.update([_shelf(port) for port in self.ports()])
+            self._offered.clear()
+            self._shelves = [_shelf(port) for port in self.ports()]
+            self._catalogue.update(self._shelves)
 
     def _digests(self) -> dict[Kind, bytes]:
         self._refresh()

@@ -212,31 +212,6 @@ class Dialogue:
                 hint=f"wait for some of them, or moltis mcp restart {self._server}",
             )
 
-    async def request(self, method: str, params: bytes, *, idle_secs: float, max_secs: float, token: bool) -> Reply:
-        """Send a request and wait for its outcome. Being cancelled cancels it upstream too.
-
-        params: a JSON object; `meta` is added to it, and with `token` a progress token, which the server may use to say
-            that it is still at work.
-
-        Raises:
-            MoltisError: nothing was sent.
-        """
-        done = anyio.Event()
-        outcome: list[Reply] = []
-
-        def arrived(reply: Reply) -> None:
-            outcome.append(reply)
-            done.set()
-
-        id = self.new_id()
-        params = envelope.with_meta(params, envelope.meta_members(self.meta, id if token else None))
-        handle = self.ask(id, method, params, arrived, idle_secs=idle_secs, max_secs=max_secs)
-        try:
-            await done.wait()
-        finally:
-            handle.cancel()
-        return outcome[0]
-
     def tell(self, method: str, params: bytes = b"", *, cancels: int | None = None) -> None:
         """Send a notification, if there is still someone to send it to. `cancels`: the request that it gives up."""
         about = Outgoing(None, method, version=self.version, cancels=cancels)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
+import anyio
 from msgspec import Raw
 
 from moltis import __version__
@@ -153,8 +154,7 @@ class Requests:
     async def request(self, method: str, params: bytes = b"{}", timeout_secs: float | None = None) -> Reply:
         """Send any request and wait for its outcome; being cancelled cancels it upstream. Errors as for `call_tool`."""
         self._check_ready()
-        idle, most = self._times(timeout_secs)
-        return await self._dialogue.request(method, params, idle_secs=idle, max_secs=most, token=True)
+        return await self._wait(method, params, timeout_secs, token=True)
 
     def _send(
         self,
@@ -248,8 +248,29 @@ class Requests:
         )
 
     async def _ask(self, method: str, params: bytes) -> Reply:
-        idle, most = self._times(None)
-        return await self._dialogue.request(method, params, idle_secs=idle, max_secs=most, token=False)
+        return await self._wait(method, params, None, token=False)
+
+    async def _wait(self, method: str, params: bytes, timeout_secs: float | None, *, token: bool) -> Reply:
+        """Send a request of ours and wait for its outcome. Being cancelled cancels it upstream too.
+
+        token: whether to send a progress token, which the server may use to say that it is still at work.
+        """
+        done = anyio.Event()
+        outcome: list[Reply] = []
+
+        def arrived(reply: Reply) -> None:
+            outcome.append(reply)
+            done.set()
+
+        idle, most = self._times(timeout_secs)
+        id = self._dialogue.new_id()
+        params = envelope.with_meta(params, envelope.meta_members(self._dialogue.meta, id if token else None))
+        handle = self._dialogue.ask(id, method, params, arrived, idle_secs=idle, max_secs=most)
+        try:
+            await done.wait()
+        finally:
+            handle.cancel()
+        return outcome[0]
 
     def _ask_patiently(self, method: str, params: bytes, on_reply: OnReply) -> CallHandle:
         params = envelope.with_meta(params, self._dialogue.meta)

@@ -20,6 +20,7 @@ import contextlib
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -140,6 +141,7 @@ def scenarios(suite: Suite, of: Round) -> list[str]:
 
 def ask(suite: Suite, of: Round, url: str, place: Path) -> dict[str, Result]:
     """Run all scenarios of a round against a server; `place` gets what the suite said and its checks."""
+    shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     words = ["server", "--url", url, "--suite", "all", "--output-dir", str(place)]
     if of.revision:

@@ -148,6 +148,14 @@ def test_a_host_that_cannot_be_reached_any_more_is_a_refusal() -> None:
     assert ask(one.call).refused
 
 
+def test_a_legacy_host_without_a_stream_is_asked_nothing() -> None:
+    one = bench()
+    tried = one.legacy(outlet=FakeOutlet(asks=False))
+    assert not one.call.caller.can_answer("elicitation/create", msgspec.json.encode(FORM))
+    assert ask(one.call).refused
+    assert tried.host.questions == []
+
+
 @pytest.mark.parametrize(
     ("capabilities", "method", "params", "can"),
     [
@@ -400,7 +408,7 @@ async def test_a_modern_host_is_told_to_come_back_with_the_answer_and_gets_the_r
         assert tried.running is not None
         assert tried.host.finished == [b"1"]
         (key,) = keys(tried)
-        assert tried.result["inputRequests"][key] == {"method": "elicitation/create", "params": {**FORM, "_meta": {}}}
+        assert tried.result["inputRequests"][key] == {"method": "elicitation/create", "params": FORM}
         assert question.outcomes == []
         one.call.caller.progressed(b'{"progressToken":1,"progress":2}')
         again = one.retry(tried, {key: ACCEPT}, meta={"progressToken": "second"})
@@ -413,6 +421,14 @@ async def test_a_modern_host_is_told_to_come_back_with_the_answer_and_gets_the_r
         assert again.told == [("notifications/progress", {"progressToken": "second", "progress": 3})]
         assert len(one.upstream.calls) == 1
         assert one.outcomes == ["input_required", "ok"]
+
+
+async def test_the_other_meta_of_a_question_stays() -> None:
+    async with live() as one:
+        tried = one.modern()
+        ask(one.call, params={**FORM, "_meta": {"progressToken": 5, "a.b/c": 1}})
+        assert tried.result["inputRequests"]["q1"]["params"]["_meta"] == {"a.b/c": 1}
+        one.forwarding.close("end")
 
 
 async def parked(one: Bench, **more: Any) -> tuple[Try, FakeQuestion]:
@@ -516,6 +532,18 @@ async def test_a_call_whose_host_does_not_come_back_is_given_up() -> None:
         late = one.retry(tried, {keys(tried)[0]: ACCEPT})
         assert late.error["data"]["reason"] == "invalid_request_state"
         assert len(one.upstream.calls) == 1
+
+
+async def test_a_token_cannot_be_guessed_and_is_never_the_same() -> None:
+    async with live() as one:
+        tokens = set()
+        for n in range(50):
+            tried = one.modern(id=n)
+            ask(one.call)
+            tokens.add(tried.result["requestState"])
+        assert len(tokens) == 50
+        assert {len(token) for token in tokens} == {32}
+        one.forwarding.close("end")
 
 
 async def test_each_round_has_its_own_time() -> None:

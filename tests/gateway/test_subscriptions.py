@@ -260,7 +260,7 @@ def test_streams_and_what_they_watch_are_bounded() -> None:
     assert listens.watched() == len(listens) == 0
 
 
-def test_a_stream_that_cannot_be_written_is_not_opened_and_one_that_no_longer_can_is_given_up() -> None:
+def test_a_stream_that_cannot_be_written_is_not_opened_and_one_that_no_longer_can_is_ended() -> None:
     subscriptions, _ = table()
     listens = Listens(subscriptions, lambda uri: Owner("s", uri))
     ask = modern_ask("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["f:a"]}})
@@ -273,7 +273,7 @@ def test_a_stream_that_cannot_be_written_is_not_opened_and_one_that_no_longer_ca
     (watcher, uri), *_ = subscriptions.updated("s", "f:a")
     watcher.resource_updated(uri, {})
     assert len(listens) == len(subscriptions) == 0
-    assert not outlet.answered
+    assert outlet.result["resultType"] == "complete"
 
 
 # --- levels

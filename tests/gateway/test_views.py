@@ -78,12 +78,12 @@ def test_all_servers_are_listed_as_one_and_one_as_it_is() -> None:
 @pytest.mark.parametrize("state", STATES)
 def test_servers_that_run_or_will_by_themselves_are_listed_by_what_was_last_known(state: str) -> None:
     port = FakePort("one")
-    port.ready(tools=[tool("t"), tool("off")])
-    port.move(state)
+    port.ready(tools=[tool("t"), tool("off")]).hidden = frozenset({"off"})
     port.switched_off = frozenset({"off"})
+    port.move(state)
     for seen in (view(FakeWorld(port)), view(FakeWorld(port), "one")):
         names = [name.removeprefix("one__") for name in listed(seen, Kind.TOOLS)]
-        assert names == ([] if state == "ready" else ["t"] if state in LISTED else [])
+        assert names == (["t"] if state in LISTED else [])
 
 
 def test_tools_that_are_filtered_out_of_a_ready_server_are_not_listed() -> None:
@@ -157,6 +157,23 @@ def test_a_server_that_is_removed_is_an_empty_view() -> None:
     assert refused(seen, "tools/call", {"name": "t"}).code == -32004
     assert seen.ports() == []
     assert seen.introduction().info["name"] == "one"
+
+
+def test_one_tool_can_be_looked_at_as_it_is_listed() -> None:
+    world, one, _ = two_servers()
+    both, alone = view(world), view(world, "one")
+    listing = both.page(Kind.TOOLS, None, modern=False)
+    assert isinstance(listing, bytes)
+    found = both.tool("one__t")
+    assert found is not None
+    assert found in listing
+    assert both.tool("one__t") is found
+    assert alone.tool("t") == one.upstream().items(Kind.TOOLS)[0].raw
+    assert [both.tool(name) for name in ("t", "one__u", "nobody__t")] == [None] * 3
+    assert alone.tool("one__t") is None
+    one.move("stopped")
+    both.stale()
+    assert both.tool("one__t") is None
 
 
 # --- where requests go

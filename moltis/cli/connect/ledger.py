@@ -59,6 +59,7 @@ class Ledger:
         self._open: dict[str | int, Entry] = {}
         self._is_connected = False
         self._was_lost = False
+        self._going: Entry | None = None
         # what the next daemon is told
         self._initialize: Entry | None = None
         self._lists: tuple[str, ...] = ()
@@ -87,14 +88,16 @@ class Ledger:
 
     def next_line(self) -> bytes | None:
         """Give what is to be sent next, without its newline; None while there is nothing, or no daemon."""
-        if not self._is_connected:
-            return None
-        if self._replay:
-            return self._replay[0].line
-        return self._queue[0].line if self._queue and not self._awaits_initialize else None
+        if self._going is None and self._is_connected:
+            if self._replay:
+                self._going = self._replay[0]
+            elif self._queue and not self._awaits_initialize:
+                self._going = self._queue[0]
+        return None if self._going is None else self._going.line
 
     def sent(self) -> None:
         """Take note that `next_line` has been sent."""
+        self._going = None
         if self._replay:
             entry = self._replay.popleft()
             if entry.request_id is not None:
@@ -178,6 +181,7 @@ class Ledger:
     def lost(self, why: str) -> None:
         """It is gone: what it had is answered, and what it had asked is withdrawn."""
         self._is_connected, self._was_lost = False, True
+        self._going = None
         self._replay.clear()
         self._swallow.clear()
         self._awaits_initialize = False
@@ -217,10 +221,12 @@ class Ledger:
     def _host_cancelled(self, line: bytes, message: dict[str, object]) -> None:
         id = _cancelled_id(message)
         waiting = next((entry for entry in self._queue if id is not None and entry.request_id == id), None)
-        if waiting is not None:
+        if waiting is not None and waiting is not self._going:
             self._queue.remove(waiting)
             self.bytes_for_daemon -= len(waiting.line)
             return
+        if waiting is not None:  # half of it may have been sent: the other half goes too, but not to the next daemon
+            waiting.request_id, waiting.bound = None, True
         if id is not None and id in self._open and self._open[id].method != "initialize":
             del self._open[id]
         self._enqueue(Entry(line, "notifications/cancelled", None, True))

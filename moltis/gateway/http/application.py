@@ -84,6 +84,10 @@ class Application:
         self._doors = Doors(settings.allowed_origins, settings.listen_host)
         self._settings = settings
 
+    def end_principal(self, name: str) -> None:
+        """End the sessions, streams and requests of one principal: its access token was revoked."""
+        self._conversations.end_principal(name)
+
     def end_streams(self) -> None:
         """End the streams that nothing is due on."""
         self._conversations.end_streams()

@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from moltis.gateway import messages
-from moltis.gateway.api import GatewayApi
+from moltis.gateway.api import GatewayApi, Principal
 from moltis.gateway.doors import Headers
 from moltis.gateway.http import modern, refusals
 from moltis.gateway.http.exchange import PULSE_SECS, Exchange, Flow, respond
@@ -42,7 +42,7 @@ class Conversations:
     ) -> None:
         self._gateway = gateway
         self._sessions = Sessions(now) if sessions is None else sessions
-        self._flows: set[Flow] = set()
+        self._flows: dict[Flow, Principal] = {}
         self._waiting = 0
         self._pulse = Ticker(pulse_secs, self._let_time_pass)
         self._sweep = Ticker(SESSION_SWEEP_SECS, self._sessions.end_idle)
@@ -62,6 +62,12 @@ class Conversations:
         for flow in [flow for flow in self._flows if not isinstance(flow, Exchange)]:
             flow.end()
 
+    def end_principal(self, name: str) -> None:
+        """End everything of one principal."""
+        self._sessions.end_principal(name)
+        for flow in [flow for flow, principal in self._flows.items() if principal.name == name]:
+            flow.end()
+
     def close(self) -> None:
         """End all streams, requests and sessions. Idempotent."""
         self._pulse.stop()
@@ -77,12 +83,12 @@ class Conversations:
         flow = Flow(inbound.connection)
         session.add_stream(flow)
         self._sessions.enter(session)
-        self._attend(flow)
+        self._attend(flow, inbound)
         try:
             session.host.attached()
             await flow.stream(inbound.send, inbound.cors)
         finally:
-            self._flows.discard(flow)
+            self._flows.pop(flow, None)
             session.remove_stream(flow)
             self._sessions.leave(session)
 
@@ -111,8 +117,8 @@ class Conversations:
         self._sweep.wind()
         return session
 
-    def _attend(self, flow: Flow) -> None:
-        self._flows.add(flow)
+    def _attend(self, flow: Flow, inbound: Inbound) -> None:
+        self._flows[flow] = inbound.principal
         self._pulse.wind()
 
     def _let_time_pass(self) -> bool:
@@ -146,13 +152,13 @@ class Conversations:
         try:
             session.host.request(ask, exchange)
             # If the connection is lost it goes on, and its reply is thrown away (MCP 2025-11-25, Sending Messages 6).
-            if exchange.outcome is None and not await self._settled(exchange):
+            if exchange.outcome is None and not await self._settled(exchange, inbound):
                 return
             extra = inbound.cors if not fresh else (*inbound.cors, *_of_new_session(session, exchange))
             await exchange.deliver(inbound.send, extra)
         finally:
             self._waiting -= 1
-            self._flows.discard(exchange)
+            self._flows.pop(exchange, None)
             if session.open.get(ask.id) is exchange:
                 del session.open[ask.id]
             self._sessions.leave(session)
@@ -173,12 +179,12 @@ class Conversations:
         inbound.connection.watch(lost)
         try:
             host.request(ask, exchange)
-            if exchange.outcome is None and not await self._settled(exchange):
+            if exchange.outcome is None and not await self._settled(exchange, inbound):
                 return
             await exchange.deliver(inbound.send, inbound.cors)
         finally:
             self._waiting -= 1
-            self._flows.discard(exchange)
+            self._flows.pop(exchange, None)
             inbound.connection.unwatch(lost)
             host.close()
 
@@ -189,20 +195,20 @@ class Conversations:
         self._waiting += 1
         try:
             host.request(ask, exchange)
-            if exchange.outcome is None and not await self._settled(exchange):
+            if exchange.outcome is None and not await self._settled(exchange, inbound):
                 return
             await exchange.deliver(inbound.send, (*inbound.cors, (modern.VERSION, inbound.version or _NEWEST_LEGACY)))
         finally:
             self._waiting -= 1
-            self._flows.discard(exchange)
+            self._flows.pop(exchange, None)
             host.close()
 
     def _exchange(self, inbound: Inbound, ask: Ask, *, asks: bool) -> Exchange:
         accepts = inbound.accepts
         return Exchange(inbound.connection, ask.id, streams=accepts.events, plain=accepts.plain, asks=asks)
 
-    async def _settled(self, exchange: Exchange) -> bool:
-        self._attend(exchange)
+    async def _settled(self, exchange: Exchange, inbound: Inbound) -> bool:
+        self._attend(exchange, inbound)
         return await exchange.settle()
 
     def _check_modern(self, inbound: Inbound, ask: Ask) -> None:

@@ -36,7 +36,8 @@ CONNECTION: Final = "moltis.connection"
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 """Of one stream, ahead of the reply. One message is always taken, whatever its size."""
 PULSE_SECS: Final = 7.5
-PULSES_A_COMMENT: Final = 2
+PULSES_A_GIVEN_UP: Final = "this request was given up: its session has ended, or the gateway is stopping"
+COMMENT: Final = 2
 """A stream on which nothing was sent gets a comment, so that nobody on the way takes it for dead (9.2.7)."""
 
 COMMENT: Final = b": still here\n\n"
@@ -189,7 +190,7 @@ class Exchange(Flow):
 
     def end(self) -> None:
         """Reply that there will be no reply, unless there is one."""
-        self.reply(messages.error(self.id, RpcCode.INTERNAL_ERROR, "this request was given up: its session has ended"))
+        self.reply(messages.error(self.id, RpcCode.INTERNAL_ERROR, GIVEN_UP))
 
     def tell(self, message: bytes) -> bool:
         """See `Outlet`."""

@@ -7,6 +7,7 @@ ready to serve; the socket listens before uvicorn is even imported, and they wai
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 from collections.abc import Callable
@@ -59,7 +60,7 @@ class GatewayListener:
         self._server: GatewayServer | None = None
         self._sockets: list[socket.socket] = []
         self._closing = anyio.Event()
-        self._closed = False
+        self._over = anyio.Event()
 
     @property
     def url(self) -> str | None:
@@ -82,7 +83,7 @@ class GatewayListener:
                 bound = not self._closing.is_set() and await self._bind()
             if bound:
                 await self._serve()
-            await self._closing.wait()
+            await self._over.wait()
         finally:
             self._cut_off()
 
@@ -110,10 +111,10 @@ class GatewayListener:
         await self._server.listen(self._sockets)
 
     def _cut_off(self) -> None:
-        if self._closed:
+        if self._over.is_set():
             return
-        self._closed = True
         self._closing.set()
+        self._over.set()
         if self._server is not None:
             self._server.stop()
             self._app.close()
@@ -162,8 +163,7 @@ async def _listening(host: str, port: int) -> list[socket.socket]:
     Raises:
         OSError: one of them cannot be had; then there is none.
     """
-    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    addresses = list(dict.fromkeys((family, address) for family, _kind, _protocol, _name, address in found))
+    addresses = await _addresses(host, port)
     sockets: list[socket.socket] = []
     try:
         for family, address in addresses:
@@ -181,6 +181,15 @@ async def _listening(host: str, port: int) -> list[socket.socket]:
             sock.close()
         raise
     return sockets
+
+
+async def _addresses(host: str, port: int) -> list[tuple[int, tuple[str | int, ...]]]:
+    try:
+        version = ipaddress.ip_address(host).version
+    except ValueError:
+        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        return list(dict.fromkeys((family, address) for family, _kind, _protocol, _name, address in found))
+    return [(socket.AF_INET if version == 4 else socket.AF_INET6, (host, port))]
 
 
 def _url(host: str, port: int) -> str:

@@ -230,7 +230,7 @@ class GatewayConnection(HttpToolsProtocol):
         self._reading = None
         if self._lost:
             return
-        if self.flow.read_paused:  # we are the slow ones: it waits behind another request
+        if self.flow.read_paused or self.pipeline:  # we are the slow ones: it waits behind another request
             self._reading = call_later(self._owner.read_secs, self._too_slow)
         else:
             self._refuse(TOO_SLOW)
@@ -240,8 +240,14 @@ class GatewayConnection(HttpToolsProtocol):
         if self._refused:
             return
         self._refused = True
-        unanswered = self.is_idle if self._part is _Part.HEADERS else not self.cycle.response_started
-        if unanswered and not self.pipeline:
+        match self._part:
+            case _Part.HEADERS:
+                can_answer = self.is_idle and not self.pipeline
+            case _Part.BODY:
+                can_answer = not self.cycle.response_started and not self.pipeline
+            case _Part.NOTHING:
+                can_answer = False
+        if can_answer:
             self.transport.write(answer)
         self.transport.close()
 

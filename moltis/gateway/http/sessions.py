@@ -121,6 +121,11 @@ class Sessions:
             self.end(session)
         return bool(self._sessions)
 
+    def end_principal(self, name: str) -> None:
+        """End those of one principal."""
+        for session in [s for s in self._sessions.values() if s.principal.name == name]:
+            self.end(session)
+
     def end_all(self) -> None:
         """End all of them."""
         for session in tuple(self._sessions.values()):

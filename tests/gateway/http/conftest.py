@@ -57,9 +57,7 @@ def serve(gateway: StubGateway) -> Serve:
     ) -> AsyncIterator[Served]:
         given = HttpSettings(**settings)
         doors = Doors(given.allowed_origins, given.listen_host)
-        app = Application(
-            gateway, doors, authenticate, given, lambda: ready, metrics, conversations=conversations
-        )
+        app = Application(gateway, doors, authenticate, given, lambda: ready, metrics, conversations=conversations)
         listener = GatewayListener(app, "127.0.0.1:0", max_connections=max_connections)
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:

@@ -225,7 +225,12 @@ async def test_settings_are_replaced_while_it_serves(serve: Any) -> None:
         (modern("echo"), {**modern_headers("echo"), "mcp-method": "echo"}, 400, -32020),
         (request("echo"), modern_headers("echo"), 400, -32602),
         (request("echo", {"_meta": {}}), modern_headers("echo"), 400, -32602),
-        (modern("subscriptions/listen"), modern_headers("subscriptions/listen", Accept="application/json"), 406, -32600),
+        (
+            modern("subscriptions/listen"),
+            modern_headers("subscriptions/listen", Accept="application/json"),
+            406,
+            -32600,
+        ),
         ({"jsonrpc": "2.0", "id": 1, "result": {}}, modern_headers(""), 400, -32600),
     ],
 )
@@ -291,7 +296,7 @@ async def test_trace_context_goes_into_the_message_unless_it_is_there(served: An
     await client.ask("POST", body=ECHO, headers=trace)
     await client.ask("POST", body=request("echo", {"_meta": {"traceparent": "own"}}), headers=trace)
     await client.ask("POST", body=ECHO, headers={"traceparent": "a" * 2000})
-    metas = [{name: json.loads(value) for name, value in host.asks[0].meta.items()} for host in gateway.hosts]
+    metas = [{name: json.loads(bytes(value)) for name, value in host.asks[0].meta.items()} for host in gateway.hosts]
     assert metas == [{"traceparent": "00-ab-cd-01", "tracestate": 'a="b"'}, {"traceparent": "own"}, {}]
 
 

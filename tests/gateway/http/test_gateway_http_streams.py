@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from gateway_http_fakes import BOTH, Client, StubGateway, modern, modern_headers, request
 
@@ -55,9 +56,7 @@ async def test_what_precedes_a_reply_that_is_there_at_once_still_precedes_it(ser
 async def test_a_host_that_takes_no_stream_gets_json_and_nothing_else(served: Any, gateway: StubGateway) -> None:
     client: Client = await served.dial()
     session = await client.initialize()
-    await client.send(
-        "POST", body=request("later"), headers={"Accept": "application/json", "Mcp-Session-Id": session}
-    )
+    await client.send("POST", body=request("later"), headers={"Accept": "application/json", "Mcp-Session-Id": session})
     ((ask, outlet),) = await gateway.waiting()
     assert (outlet.tell(PROGRESS), outlet.can_ask()) == (False, False)
     outlet.reply(messages.result(ask.id, b"{}"))
@@ -143,9 +142,7 @@ async def test_get_wants_a_stream_to_be_acceptable(served: Any) -> None:
     assert answer.status == 406
 
 
-async def test_a_silent_stream_gets_comments_and_so_does_a_silent_request(
-    serve: Any, gateway: StubGateway
-) -> None:
+async def test_a_silent_stream_gets_comments_and_so_does_a_silent_request(serve: Any, gateway: StubGateway) -> None:
     async with serve(conversations=Conversations(gateway, pulse_secs=0.01)) as served:
         client = await served.dial()
         session = await client.initialize()
@@ -193,7 +190,7 @@ async def test_a_reader_that_stops_reading_is_cut_off_when_too_much_waits_for_it
     while host.unsolicited(message):
         sent += 1
         assert sent < 300, "it must end some time"
-        await anyio.sleep(0)
+        await anyio.lowlevel.checkpoint()
     assert sent >= 40
     await until(lambda: not served.app._conversations._flows)
     assert not host.unsolicited(PROGRESS)

@@ -1,0 +1,232 @@
+"""Sessions: the table by itself, under a clock of our own, and what hosts see of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+from gateway_http_fakes import PRINCIPALS, Client, StubGateway, modern, modern_headers, request
+
+from moltis.gateway import messages
+from moltis.gateway.http.conversations import Conversations
+from moltis.gateway.http.sessions import Session, Sessions
+
+GOOD = PRINCIPALS["good"]
+
+
+class Table:
+    """A session table whose time the test moves."""
+
+    def __init__(self, gateway: StubGateway, **limits: Any) -> None:
+        self.time = 0.0
+        self.gateway = gateway
+        self.sessions = Sessions(lambda: self.time, **limits)
+
+    def begin(self) -> Session | None:
+        self.time += 1
+        return self.sessions.begin(None, GOOD, self.gateway.new_host)
+
+    def knows(self, session: Session) -> bool:
+        return self.sessions.find(session.id, None, GOOD) is session
+
+
+def begun(table: Table) -> Session:
+    session = table.begin()
+    assert session is not None
+    return session
+
+
+def test_a_session_is_found_by_the_one_who_began_it_where_it_began(gateway: StubGateway) -> None:
+    session = begun(Table(gateway))
+    table = Table(gateway)
+    session = begun(table)
+    assert table.sessions.find(session.id, None, GOOD) is session
+    assert table.sessions.find(session.id, None, PRINCIPALS["other"]) is None
+    assert table.sessions.find(session.id, "files", GOOD) is None
+    assert table.sessions.find("x", None, GOOD) is None
+
+
+def test_ids_are_long_and_never_the_same(gateway: StubGateway) -> None:
+    table = Table(gateway)
+    ids = {begun(table).id for _ in range(100)}
+    assert len(ids) == 100
+    assert all(len(id) == 32 for id in ids)
+
+
+def test_the_one_that_has_been_idle_longest_makes_room(gateway: StubGateway) -> None:
+    table = Table(gateway, max_sessions=3)
+    first, second, third = begun(table), begun(table), begun(table)
+    table.sessions.enter(first)
+    table.time += 1
+    table.sessions.enter(second)
+    table.sessions.leave(second)
+    fourth = begun(table)
+    assert [table.knows(session) for session in (first, second, third, fourth)] == [True, True, False, True]
+    assert gateway.hosts[2].is_closed
+
+
+def test_there_is_no_room_when_all_are_in_use(gateway: StubGateway) -> None:
+    table = Table(gateway, max_sessions=2)
+    for _ in range(2):
+        table.sessions.enter(begun(table))
+    assert table.begin() is None
+    assert len(gateway.hosts) == 2, "and no host was made in vain"
+
+
+def test_a_session_ends_when_it_was_idle_too_long_and_never_while_it_is_used(gateway: StubGateway) -> None:
+    table = Table(gateway, idle_secs=100.0)
+    idle, busy = begun(table), begun(table)
+    table.sessions.enter(busy)
+    table.time += 99
+    table.sessions.end_idle()
+    assert table.knows(idle)
+    table.time += 3
+    assert table.sessions.end_idle()
+    assert (table.knows(idle), table.knows(busy)) == (False, True)
+    table.time += 1000
+    table.sessions.leave(busy)
+    assert table.sessions.end_idle(), "it is idle from now on"
+    table.time += 101
+    assert not table.sessions.end_idle(), "none is left"
+    assert [host.is_closed for host in gateway.hosts] == [True, True]
+
+
+def test_ending_twice_is_harmless(gateway: StubGateway) -> None:
+    table = Table(gateway)
+    session = begun(table)
+    table.sessions.end(session)
+    table.sessions.end(session)
+    table.sessions.end_all()
+    assert len(table.sessions) == 0
+
+
+async def test_a_session_is_one_host(served: Any, gateway: StubGateway) -> None:
+    client: Client = await served.dial()
+    session = {"Mcp-Session-Id": await client.initialize()}
+    for _ in range(3):
+        assert (await client.ask("POST", body=request("echo"), headers=session)).status == 200
+    tell = {"jsonrpc": "2.0", "method": "notifications/initialized"}
+    assert (await client.ask("POST", body=tell, headers=session)).status == 202
+    (host,) = gateway.hosts
+    assert [ask.method for ask in host.asks] == ["initialize", "echo", "echo", "echo"]
+    assert [tell.method for tell in host.tells] == ["notifications/initialized"]
+    assert served.app.sessions == 1
+
+
+async def test_a_request_without_a_session_has_a_host_of_its_own(served: Any, gateway: StubGateway) -> None:
+    client: Client = await served.dial()
+    for _ in range(2):
+        await client.ask("POST", body=request("echo"))
+    assert [host.is_closed for host in gateway.hosts] == [True, True]
+    assert served.app.sessions == 0
+
+
+async def test_an_initialize_that_fails_begins_no_session(served: Any, gateway: StubGateway) -> None:
+    client: Client = await served.dial()
+    answer = await client.ask("POST", body=request("initialize", {"wrong": 1}))
+    assert (answer.code, "mcp-session-id" in answer.headers) == (-32602, False)
+    assert (served.app.sessions, gateway.hosts[0].is_closed) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("path", "token"), [("/mcp", "other"), ("/servers/files/mcp", "good"), ("/servers/git/mcp", "good")]
+)
+async def test_a_foreign_session_is_none(served: Any, gateway: StubGateway, path: str, token: str) -> None:
+    client: Client = await served.dial()
+    session = await client.initialize()
+    headers = {"Mcp-Session-Id": session, "Authorization": f"Bearer {token}"}
+    for method, body in [("POST", request("echo")), ("GET", b""), ("DELETE", b"")]:
+        answer = await client.ask(method, path, body, headers)
+        assert (answer.status, answer.code) == (404, -32600), method
+    assert not gateway.hosts[0].is_closed
+    assert len(gateway.hosts) == 1
+
+
+async def test_a_session_of_one_server_is_at_its_path(served: Any, gateway: StubGateway) -> None:
+    client: Client = await served.dial()
+    session = await client.initialize("/servers/files/mcp")
+    assert gateway.hosts[0].server == "files"
+    answer = await client.ask("POST", "/servers/files/mcp", request("echo"), {"Mcp-Session-Id": session})
+    assert answer.status == 200
+
+
+async def test_delete_ends_a_session_its_streams_and_its_requests(served: Any, gateway: StubGateway) -> None:
+    client: Client = await served.dial()
+    session = {"Mcp-Session-Id": await client.initialize()}
+    stream: Client = await served.dial()
+    await stream.send("GET", headers={**session, "Accept": "text/event-stream"})
+    await stream.response_head()
+    caller: Client = await served.dial()
+    await caller.send("POST", body=request("later"), headers=session)
+    await gateway.waiting()
+    answer = await client.ask("DELETE", headers=session)
+    assert (answer.status, answer.body) == (204, b"")
+    assert await stream.event() is None
+    assert (await caller.response()).code == -32603
+    assert gateway.hosts[0].is_closed
+    assert (await client.ask("POST", body=request("echo"), headers=session)).status == 404
+    assert (await client.ask("DELETE", headers=session)).status == 404
+
+
+async def test_an_answer_belongs_to_a_session(served: Any, gateway: StubGateway) -> None:
+    client: Client = await served.dial()
+    body = {"jsonrpc": "2.0", "id": 7, "error": {"code": -1, "message": "no"}}
+    assert (await client.ask("POST", body=body)).status == 400
+    session = {"Mcp-Session-Id": await client.initialize()}
+    assert (await client.ask("POST", body=body, headers=session)).status == 202
+    (answer,) = gateway.hosts[0].answers
+    assert (answer.id, answer.result) == (b"7", None)
+
+
+async def test_when_all_sessions_are_in_use_a_new_host_is_told_to_come_later(serve: Any, gateway: StubGateway) -> None:
+    conversations = Conversations(gateway, Sessions(anyio.current_time, max_sessions=1))
+    async with serve(conversations=conversations) as served:
+        client = await served.dial()
+        session = {"Mcp-Session-Id": await client.initialize()}
+        await client.send("POST", body=request("later"), headers=session)
+        ((ask, outlet),) = await gateway.waiting()
+        other = await served.dial()
+        answer = await other.ask("POST", body=request("initialize"))
+        assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, -32603, "5")
+        outlet.reply(messages.result(ask.id, b"{}"))
+        await client.response()
+        assert (await other.ask("POST", body=request("initialize"))).status == 200
+        assert gateway.hosts[0].is_closed, "it was idle then, and made room"
+
+
+async def test_two_requests_of_one_id_both_end(served: Any, gateway: StubGateway) -> None:
+    client: Client = await served.dial()
+    session = {"Mcp-Session-Id": await client.initialize()}
+    other: Client = await served.dial()
+    await client.send("POST", body=request("later", id=5), headers=session)
+    await gateway.waiting()
+    await other.send("POST", body=request("later", id=5), headers=session)
+    first, second = await gateway.waiting(2)
+    second[1].reply(messages.result(b"5", b'"second"'))
+    first[1].reply(messages.result(b"5", b'"first"'))
+    assert (await client.response()).json["result"] == "first"
+    assert (await other.response()).json["result"] == "second"
+
+
+async def test_a_principal_whose_token_is_revoked_loses_what_it_has_open_and_others_do_not(
+    served: Any, gateway: StubGateway
+) -> None:
+    clients: dict[str, Client] = {}
+    for name in ("good", "other"):
+        clients[name] = client = await served.dial()
+        token = {"Authorization": f"Bearer {name}"}
+        session = await client.initialize(**token)
+        headers = {**token, "Mcp-Session-Id": session, "Accept": "text/event-stream"}
+        await client.send("GET", headers=headers)
+        await client.response_head()
+    listener: Client = await served.dial()
+    method = "subscriptions/listen"
+    await listener.send("POST", body=modern(method), headers=modern_headers(method))
+    await gateway.waiting()
+    served.app.end_principal("good")
+    assert await clients["good"].event() is None
+    assert (await listener.response()).code == -32603
+    assert [host.is_closed for host in gateway.hosts[:2]] == [True, False]
+    assert gateway.hosts[1].unsolicited(messages.notification("notifications/x"))
+    assert (await clients["other"].event())["method"] == "notifications/x"
