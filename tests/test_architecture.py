@@ -97,7 +97,9 @@ PURE = {
     "moltis.gateway.doors",
     "moltis.gateway.limits",
     "moltis.gateway.http.modern",
+    "moltis.cli.connect.ledger",
     "moltis.session.attribution",
+    "moltis.session.passing",
     "moltis.session.caller",
 }
 IMPURE = {

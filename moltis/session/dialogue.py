@@ -97,6 +97,7 @@ class Dialogue:
         self._broken = False
         self._calls = Calls()
         self._last_id = 0
+        self._sounding: int | None = None
         self._wake = anyio.Event()
         self._wake_at = math.inf
         self._samples = RateLimit(MAX_SAMPLES_PER_SEC)
@@ -252,6 +253,18 @@ class Dialogue:
             self._wake_at = instant
             self._wake.set()
 
+    def sound(self) -> int:
+        """Ask for a sign of life, unless one is on its way already; give the id of the last request before it.
+
+        Its reply, which nobody waits for, shows that what was sent before it has been read.
+        """
+        before = self._last_id
+        if self._sounding is None and self._closed is None:
+            id = self._sounding = self.new_id()
+            method, params = ("server/discover", b'{"_meta":{%b}}' % self.meta) if self.meta else ("ping", b"{}")
+            self._write(envelope.request(id, method, params), Outgoing(id, method, version=self.version))
+        return before
+
     def _expire(self, call: Call, now: float) -> None:
         if now >= call.last:
             told = f"was not done after {now - call.sent_at:g} s, however much progress it made"
@@ -305,12 +318,17 @@ class Dialogue:
             self.counters.mended += 1
         call = self._calls.take(response.id)
         if call is None:
-            self.counters.late_replies += 1
+            if response.id is not None and response.id == self._sounding:
+                self._sounding = None
+            else:
+                self.counters.late_replies += 1
             self._questions.answered_late(response.id)
         elif response.result is not None:
             self._finish(call, Result(response.result), "ok")
         else:
             self._finish(call, ErrorReply(response.error or b"{}"), "error")
+        if self._questions.doubts and self._questions.answered(response.id, self._now()):
+            self.sound()
         try:
             self._on_reply_seen()
         except Exception as fault:

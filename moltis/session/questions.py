@@ -31,6 +31,10 @@ GIVEN_UP_SECS: Final = 10.0
 """How long a call that was cancelled, or timed out, may still be what a server asks about. Not longer than a question
 waits, so that none is refused only because somebody gave up another call."""
 
+READ_GRACE_SECS: Final = 0.1
+"""The same, once the server has answered a request that was sent after the cancellation: it has read that by then, and
+what it said before is here."""
+
 MAX_OPEN: Final = 256
 """Questions of one server that nobody has answered yet."""
 MAX_GIVEN_UP: Final = 1024
@@ -55,6 +59,9 @@ class Line(Protocol):
 
     def due_by(self, instant: float) -> None:
         """Have `Questions.decide` called by then at the latest."""
+
+    def sound(self) -> int:
+        """Ask the server for a sign of life, unless one is on its way; give the id of the last request so far."""
 
     def faulted(self, fault: Exception) -> None:
         """Take note that a callback raised."""
@@ -84,6 +91,17 @@ class _Nobody:
 
 
 NOBODY: Final[Caller] = _Nobody()
+
+
+class _GivenUp:
+    """A call that is not waited for any more. last_id: of the last request before the server was told."""
+
+    __slots__ = ("host", "last_id", "until")
+
+    def __init__(self, host: object, until: float, last_id: int) -> None:
+        self.host = host
+        self.until = until
+        self.last_id = last_id
 
 
 class _Question:
@@ -137,7 +155,7 @@ class Questions:
         self._line = line
         self._calls = calls
         self._on_request = on_request
-        self._given_up: dict[int, tuple[object, float]] = {}
+        self._given_up: dict[int, _GivenUp] = {}
 
     # --- what the server says
 
@@ -185,7 +203,7 @@ class Questions:
         hosts = [(call.id, call.caller.host) for call in self._calls.asked_for() if call.caller is not None]
         if self._given_up:
             self._forget_given_up(now)
-            hosts.extend((id, host) for id, (host, _) in self._given_up.items())
+            hosts.extend((id, call.host) for id, call in self._given_up.items())
         return Suspects(hosts)
 
     def newest(self, suspects: Suspects) -> Caller | None:
@@ -205,7 +223,7 @@ class Questions:
             return
         while len(self._given_up) >= MAX_GIVEN_UP:
             self.answered_late(next(iter(self._given_up)))
-        self._given_up[call.id] = (call.caller.host, now + GIVEN_UP_SECS)
+        self._given_up[call.id] = _GivenUp(call.caller.host, now + GIVEN_UP_SECS, self._line.sound())
         for question in list(self.open.values()):
             if question.caller is not None and question.suspects.strike(call.id):
                 self._struck(question)
@@ -216,6 +234,26 @@ class Questions:
         if id is not None and self._given_up.pop(id, None) is not None:
             self.ended(id)
 
+    def answered(self, id: int | None, now: float) -> bool:
+        """Take note of the reply to a request, while calls were given up: what was sent before it has been read.
+
+        True: of some call that was given up this is not known yet.
+        """
+        unread = False
+        for call in self._given_up.values():
+            if call.until > now + READ_GRACE_SECS:
+                if id is not None and id > call.last_id:
+                    call.until = now + READ_GRACE_SECS
+                else:
+                    unread = True
+        self._line.due_by(self.next_due())
+        return unread
+
+    @property
+    def doubts(self) -> bool:
+        """Whether there are calls that were given up and may still be what the server speaks about."""
+        return bool(self._given_up)
+
     # --- time
 
     def next_due(self) -> float:
@@ -223,7 +261,7 @@ class Questions:
         waiting = [question.until for question in self.open.values() if question.caller is None]
         if not waiting:
             return math.inf
-        return min(*waiting, *(until for _, until in self._given_up.values()), math.inf)
+        return min(*waiting, *(call.until for call in self._given_up.values()), math.inf)
 
     def decide(self, now: float) -> None:
         """Refuse what has waited long enough, and strike off the calls that were given up long enough ago."""
@@ -327,7 +365,7 @@ class Questions:
         self._line.write(envelope.error(id, code, words))
 
     def _forget_given_up(self, now: float) -> list[int]:
-        over = [id for id, (_, until) in self._given_up.items() if until <= now]
+        over = [id for id, call in self._given_up.items() if call.until <= now]
         for id in over:
             del self._given_up[id]
         return over

@@ -147,6 +147,14 @@ def test_an_alias_goes_when_the_first_one_does_and_still_works() -> None:
     assert made.owner_of_resource(before[1]) == Owner("b", "file:///x")
 
 
+def test_aliases_follow_what_the_servers_in_front_list() -> None:
+    last = shelf("b", resources=["u:1", "u:2"])
+    made = catalogue(shelf("a", resources=["u:1"]), last)
+    assert listed(made, Kind.RESOURCES) == ["u:1", alias("b", "u:1"), "u:2"]
+    made.update([shelf("a", resources=["u:2"]), last])
+    assert listed(made, Kind.RESOURCES) == ["u:2", "u:1", alias("b", "u:2")]
+
+
 def test_a_template_that_two_servers_list_is_the_first_ones_and_the_other_has_an_alias() -> None:
     made = catalogue(shelf("a", templates=["file:///{p}"]), shelf("b", templates=["file:///{p}"]))
     other = alias_template("b", "file:///{p}")
@@ -201,6 +209,8 @@ def test_a_resource_of_a_server_that_is_not_listed_is_still_known_to_be_its() ->
     )
     assert made.owner_of_resource("file:///x") == Owner("on", "file:///x")
     assert made.owner_of_resource("db://1") == Owner("off", "db://1")
+    before = catalogue(shelf("off", templates=["db://{t}"], listed=False), shelf("on", templates=["{+uri}"]))
+    assert before.owner_of_resource("db://1") == Owner("on", "db://1")
     gone = catalogue(shelf("off", resources=["file:///x"], listed=False), shelf("on", templates=["file:///{x}"]))
     assert gone.owner_of_resource("file:///x") == Owner("off", "file:///x")
 
@@ -211,6 +221,20 @@ def test_templates_made_to_be_slow_do_not_keep_a_server_from_its_own() -> None:
     assert made.owner_of_resource("e" * 4096) is None
     assert made.owner_of_resource("b:" + "e" * 4000) == Owner("b", "b:" + "e" * 4000)
     assert len(listed(made, Kind.TEMPLATES)) == 5001
+
+
+def test_only_so_much_of_a_servers_templates_is_matched_with() -> None:
+    few, many, long = (
+        ["x:{a}"],
+        [f"y{n}:{{a}}" for n in range(600)],
+        ["z:" + "z" * 2000 + f"{n}{{a}}" for n in range(40)],
+    )
+    assert catalogue(shelf("s", templates=few), shelf("t", resources=["x:1"])).owner_of_resource("x:2") is not None
+    for templates in (many, long):
+        made = catalogue(shelf("s", templates=[*templates, "w:{a}"]), shelf("t", resources=["w:1"]))
+        first, last = templates[0].replace("{a}", "1"), "w:2"
+        assert made.owner_of_resource(first) == Owner("s", first)
+        assert made.owner_of_resource(last) is None  # and two servers have the scheme
 
 
 # --- a single server

@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from msgspec import Raw
-from scripted_host import FakeCaller, answers, begin, question, quiet, reply_to
+from scripted_host import FakeCaller, answers, begin, question, quiet, reply_to, silent
 from scripted_server import Running, a_plan, error, legacy, modern, result
 
 from moltis.config.plan import Limits
@@ -278,9 +278,9 @@ async def test_a_question_stays_while_another_call_of_its_host_may_be_what_it_is
 
 
 async def test_a_call_that_was_given_up_may_still_be_what_a_question_is_about() -> None:
-    """The server may not have seen the cancellation, or may not care."""
+    """The server may not have seen the cancellation: it answers nothing that was sent after it."""
     async with anyio.create_task_group() as tasks:
-        running = await Running(tasks, quiet(), relays=True).until_ready()
+        running = await Running(tasks, quiet(ping=silent), relays=True).until_ready()
         gone, other = FakeCaller("a"), FakeCaller("b")
         handle = begin(running, gone)
         begin(running, other)
@@ -291,6 +291,33 @@ async def test_a_call_that_was_given_up_may_still_be_what_a_question_is_about() 
         assert other.questions == []
         await anyio.sleep(1.5)
         assert len(other.questions) == 1, "after ten seconds it is taken to have been stopped"
+        running.session.stop()
+
+
+async def test_a_server_that_has_read_a_cancellation_asks_for_others_at_once() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, quiet(), relays=True).until_ready()
+        callers = [FakeCaller("a"), FakeCaller("b"), FakeCaller("c")]
+        for caller in callers[:2]:
+            begin(running, caller).cancel()
+        begin(running, callers[2])
+        running.server.connection.say(question())
+        await anyio.sleep(0.5)
+        assert [len(caller.questions) for caller in callers] == [0, 0, 1]
+        assert running.session.facts().counters.late_replies == 0, "we asked for what came"
+        running.session.stop()
+
+
+async def test_the_reply_to_a_request_from_before_a_cancellation_shows_nothing() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, quiet(ping=silent), relays=True).until_ready()
+        before, gone, other = FakeCaller("a"), FakeCaller("b"), FakeCaller("c")
+        early = begin(running, before)
+        begin(running, gone).cancel()
+        begin(running, other)
+        running.server.connection.say(question(), reply_to(early))
+        await anyio.sleep(5)
+        assert other.questions == []
         running.session.stop()
 
 
