@@ -13,6 +13,7 @@ Reading order, from what decides to what does:
                 transport.remote: Streamable HTTP of both eras, and the older HTTP+SSE
     http        the one HTTP stack: which addresses may be reached, bounded bodies, TLS
     oauth       logging in: discovery, registration, PKCE, tokens, their store
+    gateway     one MCP endpoint for every host: all servers as one, or one as it is; both eras on both sides
     control     the local JSON-RPC socket: methods, subscriptions, and the client of the command line
     logs        logs.jsonl, written on a thread of its own; logtail reads it back
     service     sd_notify

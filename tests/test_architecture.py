@@ -94,6 +94,8 @@ PURE = {
     "moltis.gateway.naming",
     "moltis.gateway.catalogue",
     "moltis.gateway.templates",
+    "moltis.gateway.owners",
+    "moltis.gateway.shelves",
     "moltis.gateway.doors",
     "moltis.gateway.limits",
     "moltis.gateway.http.modern",

@@ -6,14 +6,18 @@
 
     messages    what a host sends, its envelope only; what is sent to it
     api         the protocols between the parts
-    naming      names that are unique across servers, and the way back from them
-    catalogue   what is listed: of ready servers, or last known of others; `known` keeps that on disk
+    naming      names that are unique across servers, and the way back from them; `templates` read URI templates backwards
+    catalogue   what is listed, in pages: a shelf for each server (`shelves`), and who is responsible (`owners`);
+                `known` keeps on disk what servers listed when they were last ready
     views       `/mcp` and `/servers/NAME/mcp`: what a host sees, and who is responsible for a request
-    host        one host: its era, its questions, what it subscribed to
-    forwarding  one request passed on: progress, questions, cancelling, errors; `rounds` and `parking` bridge the eras
-    http        Streamable HTTP of both eras on uvicorn: doors, sessions, streams; health and metrics beside it
+    gateway     all hosts and all servers, brought together
+    host        one host: its eras, its questions (`questions`), what it subscribed to (`subscriptions`, `listens`,
+                `levels`), what it is told when it comes (`introduction`) and what waits for it (`outbox`)
+    forwarding  requests passed on: one way there and back is a `passage`, with questions meanwhile a `relay`;
+                `rounds` and `parking` bridge the eras, `failures` is what is said when there is no answer
+    http        Streamable HTTP of both eras on uvicorn: sessions, streams; health and metrics beside it
+    doors       who may come in, and (`limits`) how often; `tokens` are made, recognised and kept (`token_file`)
     lines       the same over stdio, for `moltis connect`
-    tokens      access tokens and their store
     metrics     counting
 
 A *host* is a program with a model in it (MCP, Architecture); a *server* is one of ours. What a host sends is a request

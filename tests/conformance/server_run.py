@@ -3,11 +3,11 @@
     server_run.py [--direct] [--keep FOLDER] [--readme]
 
 The server is tests/servers/fixture_server.py: directly its own Streamable HTTP, through the daemon its stdio behind
-`/servers/NAME/mcp`, in the era that the suite speaks and, translated, in the other one. What is run: version 0.1.16,
-and 0.2 at 2025-11-25 and at 2026-07-28, all their scenarios but those of extensions. Exit status 0: every scenario
-that passes directly passes through the daemon too, and warns of nothing of which it did not warn directly; those of
-2025 do so translated too. (Those of 2026-07-28 cannot all: they name what a server is to ask at once, and a legacy
-server asks one thing after the other.)
+`/servers/NAME/mcp`, in the era that the suite speaks. What is run: version 0.1.16, and 0.2 at 2025-11-25 and at
+2026-07-28, all their scenarios but those of extensions; those of 2025 also translated, through the daemon to the same
+server at 2026-07-28. (Those of 2026-07-28 cannot be: they name what a server is to ask at once, and a legacy server
+asks one thing after the other.) Exit status 0: every scenario that passes directly passes through the daemon, and
+warns of nothing of which it did not warn directly.
 
 --direct runs nothing through the daemon; --keep leaves what the suites said in FOLDER; --readme puts the table into
 README.md, with its date.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import itertools
 import json
 import re
 import shutil
@@ -44,7 +43,7 @@ SCENARIO_WITHIN = 10.0
 BEGIN, END = "<!-- server conformance -->", "<!-- /server conformance -->"
 
 Way = Literal["direct", "through", "translated"]
-"""To the server itself, through the daemon, or through the daemon to the same server held to the other era."""
+"""To the server itself, through the daemon, or through the daemon to the same server in the other era."""
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,16 @@ class Round:
         """Give the name of the fixture that this round has to itself."""
         return re.sub(r"\W+", "-", f"{self.title} {way}")
 
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """Give the ways through the daemon."""
+        return ("through", "translated") if self.legacy else ("through",)
+
     def protocol(self, way: Way) -> dict[str, str]:
         """Give the key of moltis.toml that decides in which era the fixture speaks."""
-        return {"protocol": "legacy"} if self.legacy is (way == "through") else {}
+        return {"protocol": "legacy"} if self.legacy and way == "through" else {}
 
 
-THROUGH: tuple[Way, Way] = ("through", "translated")
 ROUNDS = (Round(OLD, None), Round(NEW, LEGACY), Round(NEW, MODERN))
 
 
@@ -104,7 +107,7 @@ Results = Mapping[str, Result]
 
 @dataclass(frozen=True)
 class Outcomes:
-    """The results of one round. Those through the daemon are empty if only the direct ones were wanted."""
+    """The results of one round; empty for a way that was not taken."""
 
     round: Round
     direct: Results
@@ -114,7 +117,7 @@ class Outcomes:
     def worse(self) -> list[str]:
         """Say what passes directly and does not pass through the daemon."""
         found = worse_than(self.direct, self.through)
-        if self.round.legacy:
+        if self.translated:
             found += [f"{line} (translated)" for line in worse_than(self.direct, self.translated)]
         return [f"{self.round.title} {line}" for line in found]
 
@@ -170,7 +173,7 @@ def result_of(checks: Sequence[Mapping[str, str]]) -> Result:
 def daemon_with_fixtures() -> Iterator[Daemon]:
     with tempfile.TemporaryDirectory(prefix="moltis-", ignore_cleanup_errors=True) as name:
         daemon = Daemon(Path(name))
-        servers = {r.server(way): fixture(daemon, **r.protocol(way)) for r in ROUNDS for way in THROUGH}
+        servers = {r.server(way): fixture(daemon, **r.protocol(way)) for r in ROUNDS for way in r.ways}
         try:
             start(daemon, servers)
             daemon.wait_all()
@@ -192,9 +195,10 @@ def run_all(suite: Suite, place: Path, *, through: bool = True) -> list[Outcomes
             asked[r, "direct"] = pool.submit(ask_directly, suite, r, place)
         if through:
             daemon = stack.enter_context(daemon_with_fixtures())
-            for r, way in itertools.product(ROUNDS, THROUGH):
-                name = r.server(way)
-                asked[r, way] = pool.submit(ask, suite, r, gateway_url(daemon, name), place / name)
+            for r in ROUNDS:
+                for way in r.ways:
+                    name = r.server(way)
+                    asked[r, way] = pool.submit(ask, suite, r, gateway_url(daemon, name), place / name)
         results = {key: future.result() for key, future in asked.items()}
     return [Outcomes(r, *(results.get((r, way), {}) for way in get_args(Way))) for r in ROUNDS]
 

@@ -132,6 +132,7 @@ class HttpHost:
         self.session: str | None = None
         self._token = token
         self._ids = itertools.count(1)
+        self._connections: list[http.client.HTTPConnection] = []
 
     def __enter__(self) -> HttpHost:
         if self.era == "legacy":
@@ -142,6 +143,13 @@ class HttpHost:
         if self.session is not None:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 send(self.url, "DELETE", None, self.headers())
+        self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close what is open; a session is not ended by that."""
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
 
     def headers(self, method: str = "", params: Mapping[str, Any] | None = None) -> dict[str, str]:
         found = dict(JSON)
@@ -247,15 +255,13 @@ class HttpHost:
     def _connection(self) -> http.client.HTTPConnection:
         where = urlsplit(self.url)
         assert where.hostname is not None
-        return http.client.HTTPConnection(where.hostname, where.port, timeout=WITHIN)
+        self._connections = [connection for connection in self._connections if connection.sock is not None]
+        self._connections.append(http.client.HTTPConnection(where.hostname, where.port, timeout=WITHIN))
+        return self._connections[-1]
 
     def _post(self, message: Any, headers: Mapping[str, str]) -> http.client.HTTPConnection:
         connection = self._connection()
-        try:
-            connection.request("POST", urlsplit(self.url).path, json.dumps(message).encode(), dict(headers))
-        except BaseException:
-            connection.close()
-            raise
+        connection.request("POST", urlsplit(self.url).path, json.dumps(message).encode(), dict(headers))
         return connection
 
 

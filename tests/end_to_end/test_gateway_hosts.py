@@ -224,9 +224,7 @@ def crowd(url: str, round: int) -> None:
     def one(number: int) -> None:
         era, server = BOTH_ERAS[number % 4 // 2], SERVERS[number // 4 % 2]
         with contextlib.ExitStack() as stack:
-            host = HttpHost(url, era)
-            if era == "legacy":
-                host.begin()
+            host = HttpHost(url, era).__enter__()
             gate.wait(60)
             mine = f"{round}-{number}"
             assert json.loads(host.text(f"{server}__echo", 1, text=mine)) == {"text": mine}

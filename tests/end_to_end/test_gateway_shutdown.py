@@ -6,7 +6,7 @@ import http.client
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -16,6 +16,7 @@ from harness import QUICK, Daemon, wait_until
 from raw_hosts import ABLE, META, MODERN, HttpHost, Pending, PipeHost
 
 BOUND = float(QUICK["stop_eof_secs"]) + float(QUICK["stop_term_secs"]) + 1.0
+Hosts = Callable[..., tuple[HttpHost, ...]]
 STUBBORN = ("eof-ignoring", "ignterm")
 
 
@@ -30,6 +31,22 @@ def serving(daemon: Daemon) -> Daemon:
     start(daemon, servers, mcp={"request_timeout_secs": 60.0})
     daemon.wait_all()
     return daemon
+
+
+@pytest.fixture
+def hosts() -> Iterator[Hosts]:
+    """Have hosts begin, and hang up in the end."""
+    made: list[HttpHost] = []
+
+    def begin(*wanted: HttpHost) -> tuple[HttpHost, ...]:
+        made.extend(wanted)
+        for host in wanted:
+            host.__enter__()
+        return wanted
+
+    yield begin
+    for host in made:
+        host.hang_up()
 
 
 def in_thread(work: Callable[[], Any]) -> Future[Any]:
@@ -76,10 +93,9 @@ def end(daemon: Daemon) -> float:
     return time.monotonic() - began
 
 
-def test_everyone_over_http_is_given_a_clear_end_in_time(serving: Daemon) -> None:
+def test_everyone_over_http_is_given_a_clear_end_in_time(serving: Daemon, hosts: Hosts) -> None:
     url = gateway_url(serving)
-    legacy, modern = HttpHost(url, **ABLE), HttpHost(url, "modern", **ABLE)
-    legacy.begin()
+    legacy, modern = hosts(HttpHost(url, **ABLE), HttpHost(url, "modern", **ABLE))
     tools: Sequence[tuple[str, dict[str, Any]]] = (
         ("stubborn__never", {}),
         ("stubborn__progress", {"secs": 50, "every": 0.1}),
@@ -119,9 +135,8 @@ def test_everyone_over_http_is_given_a_clear_end_in_time(serving: Daemon) -> Non
     serving.assert_nothing_left(0.2)
 
 
-def test_a_question_that_is_open_ends_with_its_call(serving: Daemon) -> None:
-    host = HttpHost(gateway_url(serving), **ABLE)
-    host.begin()
+def test_a_question_that_is_open_ends_with_its_call(serving: Daemon, hosts: Hosts) -> None:
+    (host,) = hosts(HttpHost(gateway_url(serving), **ABLE))
     pending = host.call("old__test_elicitation", message="Who?")
     stream = pending.messages()
     assert next(stream)["method"] == "elicitation/create"
@@ -170,11 +185,11 @@ def test_hosts_that_keep_asking_while_it_ends_are_answered_or_refused_and_never_
     def ask() -> int:
         replies = 0
         while not over.is_set():
-            host = HttpHost(url, "modern")
-            try:
-                reply = host.call("new__echo", text="x").reply()
-            except (EOFError, OSError, http.client.HTTPException):
-                continue
+            with HttpHost(url, "modern") as host:
+                try:
+                    reply = host.call("new__echo", text="x").reply()
+                except (EOFError, OSError, http.client.HTTPException):
+                    continue
             assert "result" in reply or "error" in reply
             replies += 1
         return replies
@@ -188,11 +203,9 @@ def test_hosts_that_keep_asking_while_it_ends_are_answered_or_refused_and_never_
     assert took <= BOUND
 
 
-def test_connections_that_do_nothing_and_hosts_that_read_nothing_delay_nothing(serving: Daemon) -> None:
+def test_connections_that_do_nothing_and_hosts_that_read_nothing_delay_nothing(serving: Daemon, hosts: Hosts) -> None:
     url = gateway_url(serving)
-    idle = [HttpHost(url) for _ in range(20)]
-    for host in idle:
-        host.begin()
+    idle = hosts(*(HttpHost(url) for _ in range(20)))
     kept = [host.listen() for host in idle]
     for stream in kept:
         assert stream.response.status == 200

@@ -7,8 +7,8 @@ order: where it comes from, who it is, how often, and only then what it says.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
 
 from moltis import logs
 from moltis.errors import UnknownServer
@@ -24,12 +24,11 @@ from moltis.gateway.limits import RateLimit
 from moltis.gateway.messages import Ask
 from moltis.transport.wire import now
 
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp
-
 __all__ = ["Application"]
 
 log = logs.get("moltis.gateway.http")
+
+Asgi = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 UNREAD_BYTES: Final = 64 * 1024
 """A longer body that was not read is not worth a connection that goes on."""
@@ -65,7 +64,7 @@ class Application:
         self._metrics = metrics
         self._conversations = conversations or Conversations(gateway)
         self._accepts: dict[bytes | None, Accepts] = {}
-        self._plain: ASGIApp | None = None
+        self._plain: Asgi | None = None
 
     @property
     def sessions(self) -> int:
@@ -188,7 +187,7 @@ class Application:
             from moltis.gateway.http.plain import plain_app
 
             self._plain = plain_app(self._ready, self._metrics)
-        await self._plain(scope, receive, inbound.send)  # type: ignore[arg-type]
+        await self._plain(scope, receive, inbound.send)
 
     # --- POST
 

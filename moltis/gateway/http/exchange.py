@@ -36,10 +36,10 @@ CONNECTION: Final = "moltis.connection"
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 """Of one stream, ahead of the reply. One message is always taken, whatever its size."""
 PULSE_SECS: Final = 7.5
-PULSES_A_GIVEN_UP: Final = "this request was given up: its session has ended, or the gateway is stopping"
-COMMENT: Final = 2
+PULSES_A_COMMENT: Final = 2
 """A stream on which nothing was sent gets a comment, so that nobody on the way takes it for dead (9.2.7)."""
 
+GIVEN_UP: Final = "this request was given up: its session has ended, or the gateway is stopping"
 COMMENT: Final = b": still here\n\n"
 JSON: Final = (b"content-type", b"application/json")
 EVENTS: Final = (

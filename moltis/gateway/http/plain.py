@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 __all__ = ["plain_app"]
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def plain_app(ready: Callable[[], bool], metrics: Callable[[], bytes] | None) -> ASGIApp:
-    """Make the application. Nothing of it needs an access token: it tells names of servers and numbers, no more."""
+def plain_app(ready: Callable[[], bool], metrics: Callable[[], bytes] | None) -> Any:
+    """Make the ASGI application. Nothing of it needs an access token: it tells names and numbers, no more."""
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
