@@ -54,6 +54,14 @@ def test_a_result_passes_byte_for_byte() -> None:
     assert tried.outlet.raw == [b'{"jsonrpc":"2.0","id":1,"result":{"b":1.50, "a":[ ],"b":2}}']
 
 
+def test_a_modern_server_s_result_passes_byte_for_byte_to_a_modern_host() -> None:
+    one = bench("modern")
+    tried = one.modern()
+    result = b'{"content":["%b"], "resultType":"complete"}' % (b"x" * 300)
+    one.call.succeed(result)
+    assert tried.outlet.raw == [b'{"jsonrpc":"2.0","id":1,"result":%b}' % result]
+
+
 def test_a_modern_host_hears_from_a_legacy_server_that_its_result_is_complete() -> None:
     one = bench()
     tried = one.modern()
@@ -131,9 +139,9 @@ def test_a_server_s_own_error_passes_as_it_is(host_era: str, status: int) -> Non
     assert one.outcomes == ["error"]
 
 
-@pytest.mark.parametrize("host_era", ["legacy", "modern"])
-def test_a_tool_call_that_is_lost_is_a_result_that_a_model_can_read(host_era: str) -> None:
-    one = bench()
+@pytest.mark.parametrize(("host_era", "server_era"), ERAS)
+def test_a_tool_call_that_is_lost_is_a_result_that_a_model_can_read(host_era: str, server_era: str) -> None:
+    one = bench(server_era)
     tried = getattr(one, host_era)()
     one.call.fail(lost())
     assert tried.text == "server 'mole' ended (exit code 3). What a person can do: moltis why mole"
@@ -303,6 +311,7 @@ async def test_a_call_to_a_server_that_is_starting_waits_until_it_is_ready(state
         assert not tried.outlet.answered
         one.port.ready()
         await anyio.wait_all_tasks_blocked()
+        one.assert_nothing_is_left()
         one.call.succeed(RESULT)
         assert tried.result == {"content": [{"type": "text", "text": "done"}]}
 

@@ -275,6 +275,15 @@ def test_a_round_is_answered_from_defaults_for_a_host_without_forms(era: str) ->
     assert tried.result["content"]
 
 
+def test_a_modern_host_itself_comes_back_when_nothing_was_asked() -> None:
+    one = bench("modern")
+    one.upstream.defaults = b'{"action":"decline"}'
+    tried = one.modern(capabilities={})
+    one.call.succeed(input_required(state="s"))
+    assert tried.result == {"resultType": "input_required", "requestState": "s"}
+    assert len(one.upstream.calls) == 1
+
+
 def test_defaults_end_too() -> None:
     one = bench("modern")
     one.upstream.defaults = b'{"action":"decline"}'
@@ -514,6 +523,7 @@ async def test_a_token_of_somebody_else_or_of_another_call_stands_for_nothing(ot
         }
         stolen = one.modern(id=2, params=params, **{k: v for k, v in other.items() if k != "name"})
         assert stolen.error["code"] == -32602
+        assert stolen.host.finished == [b"2"]
         assert question.outcomes == []
         assert len(one.upstream.calls) == 1
         own = one.retry(tried, {keys(tried)[0]: ACCEPT}, id=3)
@@ -724,6 +734,14 @@ async def test_closing_the_gateway_gives_parked_calls_up() -> None:
         one.forwarding.close("upgrade")
         assert one.call.cancelled == ["upgrade"]
         assert question.refused
+
+
+async def test_one_task_watches_all_that_are_parked() -> None:
+    one = bench()
+    for n in range(3):
+        one.modern(id=n)
+        ask(one.call)
+    assert len(one.world.started) == 1
 
 
 async def test_calls_are_parked_again_after_all_were_gone() -> None:
