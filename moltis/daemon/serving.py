@@ -7,6 +7,7 @@ hosts wait in the backlog rather than for an import.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import anyio
 import anyio.to_thread
@@ -73,7 +74,7 @@ class Serving:
             self.tokens.verify,
             http,
             ready=lambda: not self._closing,
-            metrics=self._render,
+            metrics=self._figures,
         )
         self._listener: GatewayListener | None = None
         self._listening = anyio.CancelScope()
@@ -115,6 +116,10 @@ class Serving:
         self.gateway.close("moltis is stopping")
         if self._listener is not None:
             await self._listener.close(FLUSH_SECS)
+
+    def revoked(self, token: str) -> None:
+        """End what an access token let in. `token`: its name."""
+        self._application.end_principal(token)
 
     def begin_to_close(self) -> None:
         """Take no more requests; those under way may still be answered."""
@@ -169,8 +174,10 @@ class Serving:
     def _address_changed(self) -> None:
         self._changed()
 
-    def _render(self) -> bytes:
-        return self._metrics.render(self._statuses(), self._application.sessions, self.gateway.in_flight, __version__)
+    def _figures(self) -> Callable[[], bytes]:
+        return partial(
+            self._metrics.render, self._statuses(), self._application.sessions, self.gateway.in_flight, __version__
+        )
 
 
 def _settings(plan: GatewayPlan) -> Settings:

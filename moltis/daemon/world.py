@@ -262,7 +262,9 @@ class Daemon:
         return self._open_serving().tokens.tokens()
 
     async def revoke_token(self, name: str) -> None:
-        await anyio.to_thread.run_sync(self._open_serving().tokens.revoke, name)
+        serving = self._open_serving()
+        await anyio.to_thread.run_sync(serving.tokens.revoke, name)
+        serving.revoked(name)
 
     def _open_serving(self) -> Serving:
         if self._serving is None:

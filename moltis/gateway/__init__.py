@@ -6,7 +6,7 @@
 
     messages    what a host sends, its envelope only; what is sent to it
     api         the protocols between the parts
-    naming      names that are unique across servers, and the way back from them; `templates` read URI templates backwards
+    naming      names that are unique across servers, and the way back; `templates` read URI templates backwards
     catalogue   what is listed, in pages: a shelf for each server (`shelves`), and who is responsible (`owners`);
                 `known` keeps on disk what servers listed when they were last ready
     views       `/mcp` and `/servers/NAME/mcp`: what a host sees, and who is responsible for a request

@@ -66,7 +66,7 @@ class Host:
 
     def request(self, ask: Ask, outlet: Outlet) -> None:
         """Take a request."""
-        modern = PROTOCOL_VERSION in ask.meta and ask.method != "initialize"
+        modern = PROTOCOL_VERSION in ask.meta
         refusal = _GONE if self._closed else self._hub.closing
         if refusal is None and (ask.id in self._waiting or ask.id in self._listens):
             refusal = Refusal(RpcCode.INVALID_REQUEST, "a request with this id has no reply yet")

@@ -290,11 +290,9 @@ class Passage:
             self._handle.cancel(reason)
 
     def abandon(self, error: MoltisError) -> None:
-        """Give it up for a reason that whoever waits for its reply is told."""
+        """Give it up for a reason that its host is told."""
         if self.owes_a_reply:
             self.fail(error)
-        else:
-            self.cancel(error.message)
 
     # --- what `relay` adds
 

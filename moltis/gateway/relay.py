@@ -265,6 +265,7 @@ class Relay(Passage):
 
 
 def _reason(params: bytes) -> bytes:
+    """Give the reason in `notifications/cancelled` as a JSON string; nothing if there is none."""
     try:
         return json_string(msgspec.json.decode(params, type=_Cancelled).reason)
     except (msgspec.MsgspecError, RecursionError, ValueError):

@@ -1,4 +1,4 @@
-"""What hosts find while servers are not ready: the lists of the run before, a wait that ends, or a clear word at once."""
+"""What hosts find while servers are not ready: the lists of the run before, a wait that ends, or a word at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from gateway_harness import OPEN, gateway_url, start
-from harness import EVIL, PYTHON, Daemon, wait_until
+from harness import Daemon, wait_until
 from raw_hosts import BOTH_ERAS, JSON, HttpHost, PipeHost, send
 
 SERVERS = 12
@@ -28,12 +28,20 @@ SLOW_SECS = 30
 LIST = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}).encode()
 
 
+HELD = """#!/bin/sh
+# held.sh FILE COMMAND...: waits, for half a minute, as long as FILE is there.
+hold=$1; shift; n=0
+while [ -e "$hold" ] && [ $n -lt 600 ]; do sleep 0.05; n=$((n+1)); done
+exec "$@" $(cat "$hold.more" 2>/dev/null)
+"""
+
+
 def held(daemon: Daemon, hold: Path, *modes: str, **keys: Any) -> dict[str, Any]:
-    """Give the entry of a server that does not begin, for half a minute, as long as a file is there."""
-    words = " ".join(f"--mode {mode}" for mode in modes)
-    wait = f'n=0; while [ -e "{hold}" ] && [ $n -lt {SLOW_SECS * 10} ]; do sleep 0.1; n=$((n+1)); done'
-    script = f'{wait}; exec "{PYTHON}" -S -E "{EVIL}" --mark {daemon.mark} {words}'
-    return daemon.real("/bin/sh", "-c", script, startup_timeout_secs=60.0, **keys)
+    """Give the entry of a server that does not begin as long as a file is there. What FILE.more says is its to read."""
+    script = daemon.folder / "held.sh"
+    script.write_text(HELD)
+    entry = daemon.evil(*modes, startup_timeout_secs=60.0, **keys)
+    return {**entry, "command": "/bin/sh", "args": [str(script), str(hold), entry["command"], *entry["args"]]}
 
 
 def free_port() -> int:
@@ -154,13 +162,11 @@ def test_broken_memories_do_no_harm(daemon: Daemon) -> None:
 
 def test_a_list_that_is_new_after_the_start_is_told_of(daemon: Daemon) -> None:
     """The server lists other tools than in the run before; hosts that came early hear it."""
-    more, hold = daemon.folder / "more", daemon.folder / "hold"
-    entry = held(daemon, hold)
-    entry["args"][1] += f' $(test -e "{more}" && echo --mode many-tools=3)'
-    start(daemon, {"s": entry})
+    hold = daemon.folder / "hold"
+    start(daemon, {"s": held(daemon, hold)})
     daemon.wait_all()
     assert daemon.stop() == 0
-    more.touch()
+    hold.with_suffix(".more").write_text("--mode many-tools=3")
     hold.touch()
     daemon.start()
     with HttpHost(gateway_url(daemon)) as host, HttpHost(gateway_url(daemon), "modern") as modern:
@@ -218,10 +224,11 @@ def locked() -> Iterator[str]:
 def resting(daemon: Daemon, locked: str) -> Daemon:
     """A gateway whose servers are each in another state in which they take no calls."""
     slow = {"restart_backoff_secs": 300.0, "restart_backoff_max_secs": 300.0}
+    long = {"restart_cooldown_secs": 300.0, "restart_cooldown_max_secs": 300.0}
     dead = daemon.evil("exit-at-once=7")
     servers = {
         "backoff": {**dead, **slow},
-        "cooldown": {**dead, "max_restart_attempts": 1, "restart_backoff_secs": 0.1, "restart_cooldown_secs": 300.0, "restart_cooldown_max_secs": 300.0},
+        "cooldown": {**dead, **long, "max_restart_attempts": 1, "restart_backoff_secs": 0.1},
         "stopped": daemon.evil(),
         "disabled": daemon.evil(enabled=False),
         "invalid": {"command": "/nowhere/at/all"},
@@ -269,7 +276,7 @@ def check_tool_error(reply: Any, state: str) -> None:
     assert data["server"] == state
     assert f"'{state}'" in text
     if state == "awaiting_auth":
-        assert data["kind"] == "auth_required"
+        assert data["kind"] == "login_needed"
         assert "log in" in text
         return
     assert data["state"] == state
@@ -296,7 +303,9 @@ def test_a_call_to_a_server_that_does_not_come_up_in_time_ends_with_that(daemon:
         reply = host.call("s__echo", message="x").reply()
     assert time.monotonic() - began < 4.0
     assert reply["result"]["isError"] is True
-    assert reply["result"]["_meta"]["moltis/error"]["kind"]
+    data = reply["result"]["_meta"]["moltis/error"]
+    assert (data["kind"], data["server"]) == ("not_ready", "s")
+    assert data["state"] in ("starting", "initializing", "backoff")
 
 
 def test_a_host_that_leaves_while_it_waits_for_a_start_leaves_nothing(daemon: Daemon) -> None:

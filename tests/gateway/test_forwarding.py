@@ -353,6 +353,17 @@ async def test_cancelling_a_call_that_waits_for_a_server_lets_it_never_reach_it(
         assert one.outcomes == ["cancelled", "cancelled"]
 
 
+async def test_a_task_that_waits_ends_with_its_request() -> None:
+    async with live(None, "starting") as one, anyio.create_task_group() as tasks:
+        one.world.tasks = tasks
+        tried = one.legacy()
+        await anyio.wait_all_tasks_blocked()
+        assert tried.running is not None
+        tried.running.cancel("enough")
+        began = anyio.current_time()
+    assert anyio.current_time() - began < 1.0
+
+
 async def test_a_server_that_is_ready_and_refuses_at_once_is_told_to_who_waited() -> None:
     async with live(None, "starting") as one:
         tried = one.legacy()

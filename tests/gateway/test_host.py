@@ -154,8 +154,9 @@ def test_a_modern_request_without_abilities_is_refused_and_one_without_a_name_is
     assert msgspec.json.decode(request.meta["io.modelcontextprotocol/clientInfo"])["name"]
 
 
-def test_initialize_begins_a_session_even_if_it_says_a_version_in_its_meta() -> None:
-    assert put(Bench().host(), modern_ask("initialize")).result["protocolVersion"] == "2025-11-25"
+def test_initialize_is_not_known_to_an_era_that_has_no_sessions() -> None:
+    outlet = put(Bench().host(), modern_ask("initialize"))
+    assert (outlet.error["code"], outlet.status) == (-32601, 404)
 
 
 @pytest.mark.parametrize("method", ["ping", "logging/setLevel", "resources/subscribe", "resources/unsubscribe"])

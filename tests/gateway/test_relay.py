@@ -117,6 +117,14 @@ def test_a_question_that_the_server_takes_back_is_taken_back_from_the_host() -> 
     assert tried.result["content"]
 
 
+@pytest.mark.parametrize("params", [b"", b"5", b"{}", b'{"reason":5}'])
+def test_a_question_can_be_taken_back_without_a_reason(params: bytes) -> None:
+    one = bench()
+    tried = one.legacy()
+    one.call.caller.withdrawn(ask(one.call), params)
+    assert tried.host.taken_back in ([(101, b"")], [(101, b'""')])
+
+
 def test_the_end_of_a_call_takes_its_questions_back() -> None:
     one = bench()
     tried = one.legacy()

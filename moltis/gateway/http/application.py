@@ -34,13 +34,15 @@ UNREAD_BYTES: Final = 64 * 1024
 """A longer body that was not read is not worth a connection that goes on."""
 MAX_ACCEPTS: Final = 64
 PLACES: Final = ("/mcp", "/mcp/")
+METRICS: Final = "/metrics"
 
 
 class Application:
     """The ASGI application; it wants `server.GatewayServer` around it.
 
     authenticate: gives whom an access token stands for, None for one that is unknown or expired.
-    ready: whether the configuration is loaded. metrics: Prometheus text; None: not served.
+    ready: whether the configuration is loaded.
+    metrics: takes the figures and gives what makes Prometheus' text of them, on another thread; None: not served.
     conversations: what hosts have under way; of its own, unless a test brings another.
     """
 
@@ -51,7 +53,7 @@ class Application:
         authenticate: Callable[[str], Principal | None],
         settings: HttpSettings,
         ready: Callable[[], bool],
-        metrics: Callable[[], bytes] | None = None,
+        metrics: Callable[[], Callable[[], bytes]] | None = None,
         *,
         conversations: Conversations | None = None,
     ) -> None:
@@ -183,6 +185,8 @@ class Application:
         await self._conversations.stand(inbound, session)
 
     async def _serve_plain(self, scope: dict[str, Any], receive: Receive, inbound: Inbound) -> None:
+        if scope["path"] == METRICS:  # names of servers and tools are for those who may use them
+            self._identify(inbound)
         if self._plain is None:
             from moltis.gateway.http.plain import plain_app
 

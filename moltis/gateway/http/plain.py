@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -15,8 +15,8 @@ __all__ = ["plain_app"]
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def plain_app(ready: Callable[[], bool], metrics: Callable[[], bytes] | None) -> Any:
-    """Make the ASGI application. Nothing of it needs an access token: it tells names and numbers, no more."""
+def plain_app(ready: Callable[[], bool], metrics: Callable[[], Callable[[], bytes]] | None) -> Starlette:
+    """Make the application; `metrics` as of `application.Application`, which has looked at the access token."""
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -28,7 +28,8 @@ def plain_app(ready: Callable[[], bool], metrics: Callable[[], bytes] | None) ->
 
     async def metrics_text(request: Request) -> Response:
         assert metrics is not None
-        return Response(metrics(), headers={"content-type": METRICS_TYPE})
+        text = await anyio.to_thread.run_sync(metrics())
+        return Response(text, headers={"content-type": METRICS_TYPE})
 
     async def nothing(request: Request, failure: Exception) -> Response:
         status = getattr(failure, "status_code", 404)

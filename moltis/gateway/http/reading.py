@@ -73,7 +73,8 @@ class Inbound:
 
     def __init__(self, scope: dict[str, Any], send: Send, server: str | None) -> None:
         raw = scope["headers"]
-        self.headers: dict[bytes, bytes] = dict(raw)
+        # What stands around a value is not part of it (RFC 9110 5.5); the parser leaves what is behind.
+        self.headers: dict[bytes, bytes] = {name: value.strip(b" \t") for name, value in raw}
         self.repeated = NONE if len(self.headers) == len(raw) else repeated(raw)
         self.connection: Connection = scope[CONNECTION]
         self.cors: Headers = ()

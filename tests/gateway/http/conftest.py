@@ -51,7 +51,7 @@ def serve(gateway: StubGateway) -> Serve:
         *,
         max_connections: int = 512,
         conversations: Conversations | None = None,
-        metrics: Callable[[], bytes] | None = None,
+        metrics: Callable[[], Callable[[], bytes]] | None = None,
         ready: bool = True,
         **settings: Any,
     ) -> AsyncIterator[Served]:

@@ -309,9 +309,10 @@ async def test_a_fault_of_ours_is_a_500_that_says_nothing(served: Any) -> None:
 
 
 async def test_metrics_and_readiness_are_what_the_daemon_says(serve: Any) -> None:
-    async with serve(metrics=lambda: b"moltis_up 1\n", ready=False) as served:
+    async with serve(metrics=lambda: lambda: b"moltis_up 1\n", ready=False) as served:
         client = await served.dial()
-        metrics = await client.ask("GET", "/metrics", headers={"Authorization": None})
+        assert (await client.ask("GET", "/metrics", headers={"Authorization": None})).status == 401
+        metrics = await client.ask("GET", "/metrics")
         assert (metrics.status, metrics.body) == (200, b"moltis_up 1\n")
         assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert (await client.ask("GET", "/readyz")).status == 503
