@@ -33,6 +33,7 @@ class Memories:
         self._known: dict[str, tuple[str, Known]] = {}
         self._dirty: dict[str, str] = {}
         self._wake = anyio.Event()
+        self._writing = anyio.Lock()
 
     async def load(self) -> None:
         """Read what is on disk; what was learnt meanwhile is newer."""
@@ -69,6 +70,12 @@ class Memories:
         while True:
             await self._wake.wait()
             self._wake = anyio.Event()
+            await self.write()
+            await anyio.sleep(WRITE_GAP_SECS)
+
+    async def write(self) -> None:
+        """Write what is not written yet."""
+        async with self._writing:
             while self._dirty:
                 name, of_entry = self._dirty.popitem()
                 known = self._known.get(name)
@@ -81,4 +88,3 @@ class Memories:
                     await anyio.to_thread.run_sync(work)
                 except ConfigError as problem:
                     log.warning("lists_not_kept", server=name, problem=problem.message)
-            await anyio.sleep(WRITE_GAP_SECS)

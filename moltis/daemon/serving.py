@@ -90,13 +90,14 @@ class Serving:
         return self._listener.problem if self._listener is not None else None
 
     async def start(self) -> None:
-        """Begin: learn who may come in, bind the address, if it can be had, and learn what was known."""
+        """Begin: learn who may come in and what was known, and bind the address, if it can be had."""
         try:
             await anyio.to_thread.run_sync(self.tokens.load)
         except ConfigError as problem:
             log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
+        await self._memories.load()  # whoever asks first is told what was known, not nothing
         self._listen()
-        self._tasks.start_soon(self._load)
+        self._tasks.start_soon(self._memories.run)
         self._tasks.start_soon(self.tokens.run)
 
     def apply(self, plan: Plan) -> None:
@@ -111,11 +112,13 @@ class Serving:
             self._tasks.start_soon(self._listen_elsewhere)
 
     async def aclose(self) -> None:
-        """End what is still open; at most `FLUSH_SECS`."""
+        """End what is still open, and keep what is not kept yet; at most twice `FLUSH_SECS`."""
         self._closing = True
         self.gateway.close("moltis is stopping")
         if self._listener is not None:
             await self._listener.close(FLUSH_SECS)
+        with anyio.move_on_after(FLUSH_SECS):
+            await self._memories.write()
 
     def revoked(self, token: str) -> None:
         """End what an access token let in. `token`: its name."""
@@ -148,11 +151,6 @@ class Serving:
         except UnknownServer:
             return None
         return None if session is None else known_of(session)
-
-    async def _load(self) -> None:
-        await self._memories.load()
-        self.gateway.servers_changed()
-        await self._memories.run()
 
     def _listen(self) -> None:
         scope = self._listening = anyio.CancelScope()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from moltis import logs
 from moltis.errors import UnknownServer
@@ -190,7 +190,7 @@ class Application:
         if self._plain is None:
             from moltis.gateway.http.plain import plain_app
 
-            self._plain = plain_app(self._ready, self._metrics)
+            self._plain = cast(Asgi, plain_app(self._ready, self._metrics))
         await self._plain(scope, receive, inbound.send)
 
     # --- POST
