@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import click
 
 from moltis.cli import link
@@ -12,6 +14,9 @@ from moltis.cli.commands import command
 @click.pass_context
 def run(ctx: click.Context) -> int:
     """Run the daemon in the foreground, until SIGTERM, SIGINT or `moltis stop`."""
+    # Hundreds of modules are about to be imported, and stay: a collection of them finds nothing, a dozen times. The
+    # daemon switches it on again once it is up.
+    gc.disable()
     from moltis.daemon import main
 
     return int(main(link.paths(ctx)))

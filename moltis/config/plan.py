@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from moltis.errors import ConfigError
+
 TransportName = Literal["stdio", "sse", "streamable-http"]
 Protocol = Literal["auto", "legacy"]
 Elicitation = Literal["off", "defaults"]
@@ -124,6 +126,15 @@ class GatewayPlan:
     catalog_rate_limit_per_minute: int = 60
     tool_separator: ToolSeparator = "__"
     problem: str | None = None
+
+    def refuse_if_open(self) -> None:
+        """Refuse an endpoint that other machines can reach and that needs no token.
+
+        Raises:
+            ConfigError: this is one.
+        """
+        if self.problem is not None:
+            raise ConfigError(f"[gateway] require_token {self.problem}", hint="moltis config check")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -1,44 +1,25 @@
 """`moltis run`: from paths to an exit code.
 
-start: refuse early (lock, config), then log, warden, supervisor, control socket, READY=1
-end:   STOPPING=1, all servers at once, control socket, warden, log
+start: refuse early (lock, config), listen for hosts, then log, warden, supervisor, gateway, control socket, READY=1
+end:   STOPPING=1, all servers at once, gateway, control socket, warden, log
+
+Here is what comes before anything that takes time to import; the rest is in `running`.
 """
 
 from __future__ import annotations
 
-import gc
 import os
-import resource
-import signal
-import sys
-from collections.abc import Callable
+import socket
+from contextlib import suppress
 
-import anyio
-import anyio.lowlevel
-from anyio.abc import TaskStatus
-
-from moltis import __version__, logs
 from moltis.config.load import load
 from moltis.config.overrides import EnvOverrides
-from moltis.control.endpoint import DataDirLock, Endpoint, take_data_dir
-from moltis.daemon.descriptors import raise_limit
-from moltis.daemon.memory import keep_freed_blocks
-from moltis.daemon.watch import Watch
-from moltis.daemon.world import Daemon, refuse_open_gateway
-from moltis.errors import ExitCode
+from moltis.config.plan import GatewayPlan
+from moltis.control.endpoint import take_data_dir
+from moltis.gateway.http.address import listening
 from moltis.paths import Paths
-from moltis.redaction import Scrubber
 
-log = logs.get("moltis.daemon")
-
-END_MARGIN_SECS = 0.3
-"""Past the servers' own stop deadlines before all are killed: a second past them everything is promised to be gone, and
-killing and sweeping take the rest of it."""
-
-RESERVED_DESCRIPTORS = 40
-"""Log, socket, event loop, warden, a start in flight, a configuration being read or written."""
-DESCRIPTORS_PER_SERVER = 8
-MIN_CONNECTIONS = 8
+__all__ = ["main"]
 
 
 def main(paths: Paths) -> int:
@@ -46,123 +27,25 @@ def main(paths: Paths) -> int:
 
     Raises:
         AlreadyRunning: another daemon holds the data dir.
-        ConfigError: moltis.toml cannot be read.
+        ConfigError: moltis.toml cannot be read, or wants an endpoint that anyone could use.
         NotPermitted: the data dir is another user's.
     """
     lock = take_data_dir(paths)
     try:
         overrides = EnvOverrides(paths.env_overrides)
         loaded = load(paths.config, overrides.values(), os.environ)
-        refuse_open_gateway(loaded)
-        scrubber = Scrubber(loaded.plan.secrets)
-        plan = loaded.plan.daemon
-        sink = logs.configure(paths.log, plan.log_level, plan.log_max_bytes, plan.log_backups, scrubber)
-        _say(f"moltis {__version__}: {len(loaded.plan.servers)} servers of {paths.config}, log {paths.log}")
-        keep_freed_blocks()
-        of_servers = raise_limit()
-        gc.freeze()  # what was imported stays: no collection need look at it again
-        try:
-            anyio.run(
-                _run,
-                lambda: Daemon(paths, loaded, overrides, scrubber, sink, max_descriptors=of_servers),
-                paths,
-                lock,
-                backend="asyncio",
-                backend_options={"use_uvloop": _has_uvloop()},
-            )
-        finally:
-            logs.close()
+        loaded.plan.gateway.refuse_if_open()
+        sockets = _listen_early(loaded.plan.gateway)
+        from moltis.daemon.running import run
+
+        return run(paths, lock, loaded, overrides, sockets)
     finally:
         lock.release()
-    return ExitCode.OK
 
 
-async def _run(make: Callable[[], Daemon], paths: Paths, lock: DataDirLock) -> None:
-    daemon = make()
-    daemon.warden.start()
-    try:
-        async with anyio.create_task_group() as tasks:
-            await tasks.start(_obey_signals, daemon)
-            supervised = anyio.Event()
-            await tasks.start(_supervise, daemon, supervised)
-            daemon.start(tasks)
-            await anyio.lowlevel.checkpoint()  # the first servers are being started: while they boot, import the rest
-            from moltis.control.listener import Listener
-            from moltis.control.methods import METHODS
-
-            listener = Listener(Endpoint(paths), lock, METHODS, daemon, max_connections=_connections_allowed(daemon))
-            await tasks.start(listener.run)
-            await daemon.open_gateway()
-            tasks.start_soon(daemon.notifier.run_watchdog)
-            watch = Watch(paths.config, lambda: tasks.start_soon(daemon.reload_quietly, "the file changed"))
-            daemon.notifier.ready(daemon.summary())
-            await daemon.ending.wait()
-            watch.cancel()
-            await _end(daemon, supervised)
-            tasks.cancel_scope.cancel()
-    finally:
-        await daemon.warden.aclose()
-    log.info("daemon_stopped")
-
-
-def _connections_allowed(daemon: Daemon) -> int:
-    """Leave descriptors for the servers: three pipes and a pidfd each, twice while they are being started."""
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(MIN_CONNECTIONS, soft - RESERVED_DESCRIPTORS - DESCRIPTORS_PER_SERVER * len(daemon.supervisor.names()))
-
-
-async def _supervise(
-    daemon: Daemon, over: anyio.Event, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
-) -> None:
-    await daemon.supervisor.run(task_status=task_status)
-    over.set()
-
-
-async def _obey_signals(daemon: Daemon, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)  # they mean nothing here, and would end the daemon
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-        task_status.started()
-        async for number in received:
-            log.info("signal_received", signal=signal.Signals(number).name)
-            if number == signal.SIGHUP:
-                await daemon.reload_quietly("SIGHUP")
-            elif daemon.ending.is_set():
-                daemon.supervisor.shutdown(fast=True)
-            else:
-                daemon.shutdown()
-
-
-async def _end(daemon: Daemon, supervised: anyio.Event) -> None:
-    """Stop all servers at once, within the longest of their stop deadlines and a second, whatever their number."""
-    daemon.notifier.stopping("stopping")
-    log.info("daemon_stopping", servers=daemon.summary())
-    daemon.refuse_requests()
-    daemon.supervisor.shutdown()
-    with anyio.move_on_after(daemon.stop_secs() + END_MARGIN_SECS):
-        async with anyio.create_task_group() as closing:
-            closing.start_soon(daemon.close_logins)
-            await supervised.wait()
-        await daemon.close_gateway()
-        return
-    left = [actor.plan.name for actor in daemon.supervisor if actor.life is not None]
-    if left:
-        log.warning("servers_killed", servers=left)
-    daemon.supervisor.shutdown(fast=True)
-    with anyio.move_on_after(END_MARGIN_SECS):
-        await supervised.wait()
-    await daemon.close_gateway()
-
-
-def _has_uvloop() -> bool:
-    """Where there is no wheel of it, asyncio's own loop does the same, slower."""
-    try:
-        import uvloop  # noqa: F401
-    except ImportError:
-        return False
-    return True
-
-
-def _say(text: str) -> None:
-    if sys.stderr is not None and sys.stderr.isatty():
-        sys.stderr.write(f"{text}\n")
+def _listen_early(plan: GatewayPlan) -> list[socket.socket]:
+    """Listen for hosts, who wait until they are served; what is in the way is told later, and tried again."""
+    if plan.enabled:
+        with suppress(OSError, ValueError):
+            return listening(plan.listen)
+    return []

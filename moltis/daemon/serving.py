@@ -6,6 +6,7 @@ hosts wait in the backlog rather than for an import.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -43,6 +44,7 @@ class Serving:
     """Serves hosts, over HTTP and over the control socket, from `start` to `aclose`.
 
     statuses: shows all servers. changed: told when the address is another one, or cannot be had.
+    sockets: that listen at the address already.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Serving:
         status: Callable[[str], ServerStatus],
         statuses: Callable[[], Sequence[ServerStatus]],
         changed: Callable[[], None],
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         self._supervisor = supervisor
         self._tasks = tasks
@@ -65,6 +68,7 @@ class Serving:
         self._ports = Ports(supervisor, self._memories.of, status, tasks)
         self._metrics = Metrics()
         self._closing = False
+        self._early = sockets
         self.tokens = TokenStore(paths.access_tokens)
         self.gateway = Gateway(self._ports, _settings(plan.gateway), self._metrics.observe)
         http = _http_settings(plan)
@@ -96,7 +100,7 @@ class Serving:
         except ConfigError as problem:
             log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
         await self._memories.load()  # whoever asks first is told what was known, not nothing
-        self._listen()
+        self._listen(self._early)
         self._tasks.start_soon(self._memories.run)
         self._tasks.start_soon(self.tokens.run)
 
@@ -152,9 +156,11 @@ class Serving:
             return None
         return None if session is None else known_of(session)
 
-    def _listen(self) -> None:
+    def _listen(self, sockets: Sequence[socket.socket] = ()) -> None:
         scope = self._listening = anyio.CancelScope()
-        listener = GatewayListener(self._application, self._plan.listen, on_change=self._address_changed)
+        listener = GatewayListener(
+            self._application, self._plan.listen, on_change=self._address_changed, sockets=sockets
+        )
         self._listener = listener
 
         async def run() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
@@ -95,6 +96,7 @@ class Daemon:
         sink: logs.LogSink,
         *,
         max_descriptors: int | None = None,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         self.events = Hub()
         self.ending = anyio.Event()
@@ -113,6 +115,7 @@ class Daemon:
             Surroundings(paths, self.warden, scrubber.text, self._learn, self._login_moved, self._logged_in)
         )
         self._serving: Serving | None = None
+        self._sockets = sockets
         self._tasks: TaskGroup | None = None
         self._started_at = datetime.now(UTC)
         self._started = anyio.current_time()
@@ -150,7 +153,9 @@ class Daemon:
             status=lambda name: self.server(name).status(),
             statuses=lambda: [server.status() for server in self.servers()],
             changed=lambda: self.notifier.status(self.summary()),
+            sockets=self._sockets,
         )
+        self._sockets = ()
         await self._serving.start()
 
     async def close_gateway(self) -> None:
@@ -317,7 +322,7 @@ class Daemon:
 
     async def _reload(self) -> Reloaded:
         loaded = await anyio.to_thread.run_sync(self._read)
-        refuse_open_gateway(loaded)
+        loaded.plan.gateway.refuse_if_open()
         known = set(self._loaded.problems)
         self._report([problem for problem in loaded.problems if problem not in known])
         self._loaded = loaded
@@ -463,16 +468,6 @@ class Daemon:
             self._remotes.rest(name)
         if entry.to == State.AWAITING_AUTH and self._remotes.auth(name).state == "authenticated":
             self._logged_in(name)  # the login was quicker than the end of the run that asked for it
-
-
-def refuse_open_gateway(loaded: Loaded) -> None:
-    """Refuse to run with an endpoint that anyone could use.
-
-    Raises:
-        ConfigError: the endpoint would need no token, and other machines can reach it.
-    """
-    if loaded.plan.gateway.problem is not None:
-        raise ConfigError(f"[gateway] require_token {loaded.plan.gateway.problem}", hint="moltis config check")
 
 
 _RESTING = frozenset(RESTING.values())

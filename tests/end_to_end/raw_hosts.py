@@ -148,6 +148,9 @@ class HttpHost:
     def hang_up(self) -> None:
         """Close what is open; a session is not ended by that."""
         for connection in self._connections:
+            if connection.sock is not None:
+                with contextlib.suppress(OSError):
+                    connection.sock.shutdown(socket.SHUT_RDWR)  # a thread that reads is woken by this, not by close
             connection.close()
         self._connections.clear()
 

@@ -1,7 +1,8 @@
-"""The daemon ends: whoever waits for something is told so, in the form of its era, and it takes no longer than promised."""
+"""The daemon ends: whoever waits for something is told so, in the form of its era, and in the time promised."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import signal
 import threading
@@ -177,6 +178,34 @@ def reply_to(host: PipeHost, id: str) -> Any:
     while (message := host.read()).get("id") != id or "method" in message:
         pass
     return message
+
+
+def test_hosts_on_pipes_and_such_that_come_meanwhile_live_through_restarts(daemon: Daemon) -> None:
+    start(daemon, {"s": daemon.evil(), "stubborn": daemon.evil(*STUBBORN)})
+    daemon.wait_all()
+    call = {"name": "s__echo", "arguments": {"message": "x"}}
+    with contextlib.ExitStack() as stack:
+        pipes: list[PipeHost] = []
+
+        def more() -> None:
+            for _ in range(4):
+                pipes.append(stack.enter_context(PipeHost(daemon)))
+                time.sleep(0.15)
+
+        more()
+        for pipe in pipes:
+            pipe.begin()
+        for turn in range(2):
+            begun = len(pipes)
+            with ThreadPoolExecutor(1) as pool:
+                coming = pool.submit(more)
+                assert end(daemon) <= BOUND
+                coming.result()
+            daemon.start().wait_for("s", "ready")
+            for pipe in pipes[begun:]:
+                assert pipe.begin()["serverInfo"]["name"] == "moltis"
+            for pipe in pipes:
+                assert pipe.request("tools/call", call, f"turn {turn}")["result"]["content"][0]["text"] == "x"
 
 
 def test_hosts_that_keep_asking_while_it_ends_are_answered_or_refused_and_never_left_hanging(serving: Daemon) -> None:

@@ -5,6 +5,7 @@
                                    sessions)        or a stream)   moltis.gateway.host)
 
     settings     what moltis.toml says about it
+    address      sockets that listen
     listener     the address: bound, or tried again
     server       uvicorn, with what a daemon must have otherwise
     application  one request: let in, read, handed on

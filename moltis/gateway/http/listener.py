@@ -7,16 +7,16 @@ ready to serve; the socket listens before uvicorn is even imported, and they wai
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import anyio
 from anyio.abc import TaskStatus
 
 from moltis import logs
+from moltis.gateway.http.address import listening, url_of
 from moltis.gateway.http.application import Application
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ log = logs.get("moltis.gateway.http")
 
 RETRY_SECS: Final = 5.0
 MAX_CONNECTIONS: Final = 512
-BACKLOG: Final = 2048
 LAST_WORDS_SECS: Final = 0.5
 """For those who are cut off to be told so."""
 
@@ -36,7 +35,7 @@ LAST_WORDS_SECS: Final = 0.5
 class GatewayListener:
     """Serves an application at an address. `run` is its life; it may run once.
 
-    listen: `HOST:PORT` or `[IPV6]:PORT`; port 0: any free one.
+    listen: `HOST:PORT` or `[IPV6]:PORT`; port 0: any free one. sockets: that listen there already, if there are any.
     on_change: called whenever `url` or `problem` has changed.
     max_connections: idle ones make room beyond it; when all are busy, a new one gets 503.
     """
@@ -49,6 +48,7 @@ class GatewayListener:
         on_change: Callable[[], None] = lambda: None,
         max_connections: int = MAX_CONNECTIONS,
         retry_secs: float = RETRY_SECS,
+        sockets: Sequence[socket.socket] = (),
     ) -> None:
         self._app = app
         self._listen = listen
@@ -58,7 +58,7 @@ class GatewayListener:
         self._url: str | None = None
         self._problem: str | None = None
         self._server: GatewayServer | None = None
-        self._sockets: list[socket.socket] = []
+        self._sockets = list(sockets)
         self._closing = anyio.Event()
         self._over = anyio.Event()
 
@@ -75,12 +75,12 @@ class GatewayListener:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled or closed; `started` is said after the first try to bind, whatever came of it."""
         try:
-            bound = await self._bind()
+            bound = self._bind()
             task_status.started()
             while not bound and not self._closing.is_set():
                 with anyio.move_on_after(self._retry_secs):
                     await self._closing.wait()
-                bound = not self._closing.is_set() and await self._bind()
+                bound = not self._closing.is_set() and self._bind()
             if bound:
                 await self._serve()
             await self._over.wait()
@@ -123,14 +123,14 @@ class GatewayListener:
             sock.close()
         self._say(None, None)
 
-    async def _bind(self) -> bool:
+    def _bind(self) -> bool:
         try:
-            host, port = split(self._listen)
-            self._sockets = await _listening(host, port)
-        except (OSError, UnicodeError, ValueError) as failure:
+            if not self._sockets:
+                self._sockets = listening(self._listen)
+        except (OSError, ValueError) as failure:
             self._say(None, _reason(failure, self._listen))
             return False
-        self._say(_url(host, self._sockets[0].getsockname()[1]), None)
+        self._say(url_of(self._listen, self._sockets[0].getsockname()[1]), None)
         return True
 
     def _say(self, url: str | None, problem: str | None) -> None:
@@ -144,59 +144,6 @@ class GatewayListener:
         self._on_change()
 
 
-def split(listen: str) -> tuple[str, int]:
-    """Split `HOST:PORT`; an empty host is `127.0.0.1`.
-
-    Raises:
-        ValueError: it is neither `HOST:PORT` nor `[IPV6]:PORT`.
-    """
-    host, colon, port = listen.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    if not colon or not port.isdecimal() or int(port) > 65535 or (":" in bare and host == bare):
-        raise ValueError("it is not HOST:PORT")
-    return bare or "127.0.0.1", int(port)
-
-
-async def _listening(host: str, port: int) -> list[socket.socket]:
-    """Give listening sockets, one for each address of the host, all on one port.
-
-    Raises:
-        OSError: one of them cannot be had; then there is none.
-    """
-    addresses = await _addresses(host, port)
-    sockets: list[socket.socket] = []
-    try:
-        for family, address in addresses:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(sock)
-            sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((address[0], port, *address[2:]))
-            port = sock.getsockname()[1]
-            sock.listen(BACKLOG)
-    except BaseException:
-        for sock in sockets:
-            sock.close()
-        raise
-    return sockets
-
-
-async def _addresses(host: str, port: int) -> list[tuple[int, tuple[str | int, ...]]]:
-    try:
-        version = ipaddress.ip_address(host).version
-    except ValueError:
-        found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return list(dict.fromkeys((family, address) for family, _kind, _protocol, _name, address in found))
-    return [(socket.AF_INET if version == 4 else socket.AF_INET6, (host, port))]
-
-
-def _url(host: str, port: int) -> str:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{shown}]:{port}/mcp" if ":" in shown else f"http://{shown}:{port}/mcp"
-
-
 def _reason(failure: Exception, listen: str) -> str:
     if isinstance(failure, OSError):
         if failure.errno == errno.EADDRINUSE:
@@ -205,4 +152,4 @@ def _reason(failure: Exception, listen: str) -> str:
             return f"{listen} may not be used by this user; choose a port above 1023 for [gateway] listen"
         what = failure.strerror or (os.strerror(failure.errno) if failure.errno else "there is no such host")
         return f"cannot listen at {listen}: {what}; see [gateway] listen"
-    return f"cannot listen at {listen!r}: it is not HOST:PORT; see [gateway] listen"
+    return f"cannot listen at {listen!r}: it {failure}; see [gateway] listen"

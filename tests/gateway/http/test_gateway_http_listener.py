@@ -14,8 +14,9 @@ from gateway_http_fakes import Client, StubGateway, authenticate, request
 
 from moltis.gateway import messages
 from moltis.gateway.doors import Doors
+from moltis.gateway.http.address import url_of
 from moltis.gateway.http.application import Application
-from moltis.gateway.http.listener import GatewayListener, split
+from moltis.gateway.http.listener import GatewayListener
 from moltis.gateway.http.settings import HttpSettings
 
 
@@ -74,16 +75,17 @@ async def test_an_address_that_is_none_is_a_problem_and_not_a_crash(gateway: Stu
 
 
 @pytest.mark.parametrize(
-    ("listen", "parts"),
+    ("listen", "url"),
     [
-        ("127.0.0.1:8642", ("127.0.0.1", 8642)),
-        ("[::1]:0", ("::1", 0)),
-        (":8642", ("127.0.0.1", 8642)),
-        ("localhost:1", ("localhost", 1)),
+        ("127.0.0.1:0", "http://127.0.0.1:7/mcp"),
+        ("[::1]:0", "http://[::1]:7/mcp"),
+        ("0.0.0.0:0", "http://127.0.0.1:7/mcp"),
+        ("[::]:0", "http://[::1]:7/mcp"),
+        ("localhost:0", "http://localhost:7/mcp"),
     ],
 )
-def test_an_address_has_two_parts(listen: str, parts: tuple[str, int]) -> None:
-    assert split(listen) == parts
+def test_its_url_is_one_that_this_machine_can_reach(listen: str, url: str) -> None:
+    assert url_of(listen, 7) == url
 
 
 async def test_all_addresses_of_a_name_are_served_on_one_port(gateway: StubGateway) -> None:

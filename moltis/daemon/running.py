@@ -1,0 +1,155 @@
+"""One run of the daemon, from a configuration that was read to its end; `moltis.daemon` has the order of things."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskStatus
+
+from moltis import __version__, logs
+from moltis.config.load import Loaded
+from moltis.config.overrides import EnvOverrides
+from moltis.control.endpoint import DataDirLock, Endpoint
+from moltis.daemon.descriptors import raise_limit
+from moltis.daemon.memory import keep_freed_blocks
+from moltis.daemon.watch import Watch
+from moltis.daemon.world import Daemon
+from moltis.errors import ExitCode
+from moltis.paths import Paths
+from moltis.redaction import Scrubber
+
+log = logs.get("moltis.daemon")
+
+END_MARGIN_SECS = 0.3
+"""Past the servers' own stop deadlines before all are killed: a second past them everything is promised to be gone, and
+killing and sweeping take the rest of it."""
+
+RESERVED_DESCRIPTORS = 40
+"""Log, socket, event loop, warden, a start in flight, a configuration being read or written."""
+DESCRIPTORS_PER_SERVER = 8
+MIN_CONNECTIONS = 8
+
+
+def run(
+    paths: Paths,
+    lock: DataDirLock,
+    loaded: Loaded,
+    overrides: EnvOverrides,
+    sockets: Sequence[socket.socket],
+) -> ExitCode:
+    """Run until told to end. `sockets`: that hosts connect to already."""
+    scrubber = Scrubber(loaded.plan.secrets)
+    plan = loaded.plan.daemon
+    sink = logs.configure(paths.log, plan.log_level, plan.log_max_bytes, plan.log_backups, scrubber)
+    _say(f"moltis {__version__}: {len(loaded.plan.servers)} servers of {paths.config}, log {paths.log}")
+    keep_freed_blocks()
+    of_servers = raise_limit()
+
+    def make() -> Daemon:
+        return Daemon(paths, loaded, overrides, scrubber, sink, max_descriptors=of_servers, sockets=sockets)
+
+    try:
+        anyio.run(_run, make, paths, lock, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
+    finally:
+        logs.close()
+    return ExitCode.OK
+
+
+async def _run(make: Callable[[], Daemon], paths: Paths, lock: DataDirLock) -> None:
+    daemon = make()
+    daemon.warden.start()
+    try:
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(_obey_signals, daemon)
+            supervised = anyio.Event()
+            await tasks.start(_supervise, daemon, supervised)
+            daemon.start(tasks)
+            await anyio.lowlevel.checkpoint()  # the first servers are being started: while they boot, import the rest
+            await daemon.open_gateway()
+            from moltis.control.listener import Listener
+            from moltis.control.methods import METHODS
+
+            listener = Listener(Endpoint(paths), lock, METHODS, daemon, max_connections=_connections_allowed(daemon))
+            await tasks.start(listener.run)
+            tasks.start_soon(daemon.notifier.run_watchdog)
+            watch = Watch(paths.config, lambda: tasks.start_soon(daemon.reload_quietly, "the file changed"))
+            gc.freeze()  # what was imported stays: no collection need look at it again
+            gc.enable()
+            daemon.notifier.ready(daemon.summary())
+            await daemon.ending.wait()
+            watch.cancel()
+            await _end(daemon, supervised)
+            tasks.cancel_scope.cancel()
+    finally:
+        await daemon.warden.aclose()
+    log.info("daemon_stopped")
+
+
+def _connections_allowed(daemon: Daemon) -> int:
+    """Leave descriptors for the servers: three pipes and a pidfd each, twice while they are being started."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(MIN_CONNECTIONS, soft - RESERVED_DESCRIPTORS - DESCRIPTORS_PER_SERVER * len(daemon.supervisor.names()))
+
+
+async def _supervise(
+    daemon: Daemon, over: anyio.Event, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    await daemon.supervisor.run(task_status=task_status)
+    over.set()
+
+
+async def _obey_signals(daemon: Daemon, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # they mean nothing here, and would end the daemon
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        task_status.started()
+        async for number in received:
+            log.info("signal_received", signal=signal.Signals(number).name)
+            if number == signal.SIGHUP:
+                await daemon.reload_quietly("SIGHUP")
+            elif daemon.ending.is_set():
+                daemon.supervisor.shutdown(fast=True)
+            else:
+                daemon.shutdown()
+
+
+async def _end(daemon: Daemon, supervised: anyio.Event) -> None:
+    """Stop all servers at once, within the longest of their stop deadlines and a second, whatever their number."""
+    daemon.notifier.stopping("stopping")
+    log.info("daemon_stopping", servers=daemon.summary())
+    daemon.refuse_requests()
+    daemon.supervisor.shutdown()
+    with anyio.move_on_after(daemon.stop_secs() + END_MARGIN_SECS):
+        async with anyio.create_task_group() as closing:
+            closing.start_soon(daemon.close_logins)
+            await supervised.wait()
+        await daemon.close_gateway()
+        return
+    left = [actor.plan.name for actor in daemon.supervisor if actor.life is not None]
+    if left:
+        log.warning("servers_killed", servers=left)
+    daemon.supervisor.shutdown(fast=True)
+    with anyio.move_on_after(END_MARGIN_SECS):
+        await supervised.wait()
+    await daemon.close_gateway()
+
+
+def _has_uvloop() -> bool:
+    """Where there is no wheel of it, asyncio's own loop does the same, slower."""
+    try:
+        import uvloop  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _say(text: str) -> None:
+    if sys.stderr is not None and sys.stderr.isatty():
+        sys.stderr.write(f"{text}\n")
