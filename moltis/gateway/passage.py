@@ -252,6 +252,7 @@ class Passage:
 
     def _finish(self, reply: Reply) -> None:
         self._over = True
+        self._handle = None  # it knows us: without this, a collection would have to find each reply of a megabyte
         self._stop_waiting()
         self._close_questions("the request that it is about is over")
         ask = self._ask
@@ -286,8 +287,9 @@ class Passage:
         if self._token is not None:
             self._desk.parking.remove(self._token)
         self._close_questions(reason)
-        if self._handle is not None:
-            self._handle.cancel(reason)
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.cancel(reason)
 
     def abandon(self, error: MoltisError) -> None:
         """Give it up for a reason that its host is told."""

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,17 +86,23 @@ NO_TOKEN: dict[str, str | None] = {"authorization": None}
 CASES: dict[str, Case] = {
     # who it is
     "a good request": Case(200),
-    "a good request of 2026": Case(200, body=MODERN_LIST, headers={"mcp-protocol-version": MODERN, "mcp-method": "tools/list"}),
+    "a good request of 2026": Case(
+        200, body=MODERN_LIST, headers={"mcp-protocol-version": MODERN, "mcp-method": "tools/list"}
+    ),
     "a call": Case(200, body=CALL),
     "a call without a token": Case(401, -32001, body=CALL, headers=NO_TOKEN, answered={"www-authenticate": "^Bearer"}),
-    "a wrong token": Case(401, -32001, headers=bearer("Bearer mlt_wrong"), answered={"www-authenticate": "invalid_token"}),
+    "a wrong token": Case(
+        401, -32001, headers=bearer("Bearer mlt_wrong"), answered={"www-authenticate": "invalid_token"}
+    ),
     "no Bearer": Case(401, -32001, headers=bearer("Basic bWx0OnB3"), answered={"www-authenticate": "^Bearer"}),
     "half a token": Case(401, -32001, headers=bearer("Bearer ")),
     "a revoked token": Case(401, -32001, token="revoked"),
     "bearer in lower case": Case(200, token="write"),
     "reading with a token that may read": Case(200, token="read"),
     "calling with a token that may read": Case(403, -32003, body=CALL, token="read"),
-    "an unknown method with a token that may read": Case(403, -32003, path="/servers/s/mcp", body={**LIST, "method": "x/y"}, token="read"),
+    "an unknown method with a token that may read": Case(
+        403, -32003, path="/servers/s/mcp", body={**LIST, "method": "x/y"}, token="read"
+    ),
     "no session of anyone": Case(404, headers={"mcp-session-id": "made-up"}),
     # where it comes from
     "a foreign Host": Case(403, -32003, headers={"host": "evil.example"}),
@@ -107,10 +113,33 @@ CASES: dict[str, Case] = {
     "a foreign Origin": Case(403, -32003, headers={"origin": "https://evil.example"}),
     "the null Origin": Case(403, -32003, headers={"origin": "null"}),
     "a foreign Origin without a token": Case(403, -32003, headers={"origin": "https://evil.example", **NO_TOKEN}),
-    "the allowed Origin": Case(200, headers={"origin": ORIGIN}, answered={"access-control-allow-origin": f"^{ORIGIN}$", "access-control-expose-headers": "mcp-session-id"}),
-    "the allowed Origin without a token": Case(401, -32001, headers={"origin": ORIGIN, **NO_TOKEN}, answered={"access-control-allow-origin": f"^{ORIGIN}$"}),
-    "a preflight": Case(204, method="OPTIONS", body=None, headers={"origin": ORIGIN, "access-control-request-method": "POST", "access-control-request-headers": "authorization, mcp-session-id", **NO_TOKEN}, answered={"access-control-allow-origin": f"^{ORIGIN}$", "access-control-allow-methods": "POST", "access-control-allow-headers": "authorization.*mcp-session-id"}),
-    "a foreign preflight": Case(403, -32003, method="OPTIONS", body=None, headers={"origin": "https://evil.example", **NO_TOKEN}),
+    "the allowed Origin": Case(
+        200,
+        headers={"origin": ORIGIN},
+        answered={"access-control-allow-origin": f"^{ORIGIN}$", "access-control-expose-headers": "mcp-session-id"},
+    ),
+    "the allowed Origin without a token": Case(
+        401, -32001, headers={"origin": ORIGIN, **NO_TOKEN}, answered={"access-control-allow-origin": f"^{ORIGIN}$"}
+    ),
+    "a preflight": Case(
+        204,
+        method="OPTIONS",
+        body=None,
+        headers={
+            "origin": ORIGIN,
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "authorization, mcp-session-id",
+            **NO_TOKEN,
+        },
+        answered={
+            "access-control-allow-origin": f"^{ORIGIN}$",
+            "access-control-allow-methods": "POST",
+            "access-control-allow-headers": "authorization.*mcp-session-id",
+        },
+    ),
+    "a foreign preflight": Case(
+        403, -32003, method="OPTIONS", body=None, headers={"origin": "https://evil.example", **NO_TOKEN}
+    ),
     # what it is
     "PUT": Case(405, method="PUT", answered={"allow": "POST"}),
     "GET without a session": Case(405, method="GET", body=None),
@@ -120,8 +149,15 @@ CASES: dict[str, Case] = {
     "no such server": Case(404, path="/servers/nobody/mcp"),
     "a path that climbs": Case(404, path="/servers/../mcp"),
     "an unknown revision": Case(400, -32600, headers={"mcp-protocol-version": "1999-01-01"}),
-    "a revision of 2026 that is not spoken": Case(400, -32022, body={**LIST, "params": {"_meta": {f"{META}protocolVersion": "2030-01-01", f"{META}clientCapabilities": {}}}}, headers={"mcp-protocol-version": "2030-01-01", "mcp-method": "tools/list"}),
-    "a header that differs from the body": Case(400, -32020, body=MODERN_LIST, headers={"mcp-protocol-version": MODERN, "mcp-method": "tools/call"}),
+    "a revision of 2026 that is not spoken": Case(
+        400,
+        -32022,
+        body={**LIST, "params": {"_meta": {f"{META}protocolVersion": "2030-01-01", f"{META}clientCapabilities": {}}}},
+        headers={"mcp-protocol-version": "2030-01-01", "mcp-method": "tools/list"},
+    ),
+    "a header that differs from the body": Case(
+        400, -32020, body=MODERN_LIST, headers={"mcp-protocol-version": MODERN, "mcp-method": "tools/call"}
+    ),
     "plain text": Case(415, headers={"content-type": "text/plain"}),
     "an Accept for pictures": Case(406, headers={"accept": "image/png"}),
     "no JSON": Case(400, -32700, body=b"{nonsense"),
@@ -136,13 +172,20 @@ CASES: dict[str, Case] = {
     "an unknown tool": Case(200, -32602, body={**CALL, "params": {"name": "nobody__echo"}}),
     "a call without a name": Case(200, -32602, body={**CALL, "params": {}}),
     "a cursor that nobody gave": Case(200, -32602, body={**LIST, "params": {"cursor": "made-up"}}),
-    "too large a body": Case(413, body=b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":"' + b"x" * MAX_BODY + b'"}}'),
+    "too large a body": Case(
+        413, body=b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{"x":"' + b"x" * MAX_BODY + b'"}}'
+    ),
     # what is no host's
     "healthz": Case(200, method="GET", path="/healthz", body=None, headers=NO_TOKEN),
     "readyz": Case(200, method="GET", path="/readyz", body=None, headers=NO_TOKEN),
-    "metrics": Case(200, method="GET", path="/metrics", body=None, headers=NO_TOKEN, answered={"content-type": "^text/plain"}),
-    "metrics by another Host": Case(403, method="GET", path="/metrics", body=None, headers={"host": "evil.example", **NO_TOKEN}),
-}  # fmt: skip
+    "metrics": Case(
+        200, method="GET", path="/metrics", body=None, token="read", answered={"content-type": "^text/plain"}
+    ),
+    "metrics without a token": Case(401, -32001, method="GET", path="/metrics", body=None, headers=NO_TOKEN),
+    "metrics by another Host": Case(
+        403, method="GET", path="/metrics", body=None, headers={"host": "evil.example", **NO_TOKEN}
+    ),
+}
 
 
 @pytest.mark.parametrize("name", list(CASES))
@@ -220,7 +263,7 @@ def test_a_token_that_has_expired_is_told_so(daemon: Daemon) -> None:
 
 def test_metrics_tell_of_servers_and_requests_and_no_secrets(house: House) -> None:
     house.send("POST", "/mcp", CALL, {})
-    text = house.send("GET", "/metrics", None, NO_TOKEN).body.decode()
+    text = house.send("GET", "/metrics", None, {}).body.decode()
     assert 'moltis_mcp_server_up{server="s"} 1.0' in text
     counted = re.search(r'mcp_server_operation_duration_seconds_count\{.*mcp_method_name="tools/call".*\} (\S+)', text)
     assert counted is not None
