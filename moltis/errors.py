@@ -11,6 +11,7 @@
       ServerNotReady         exit 1, -32005
       ServerError            exit 1, -32009
       AlreadyRunning         exit 1
+      Busy                   exit 1
 
 Errors are raised where they are known and translated once at each edge: the control socket reads `rpc_code` and
 `data()`, the command line reads `exit_code`. A message says what happened and then what to do; it never holds a secret.
@@ -99,6 +100,12 @@ class NotPermitted(MoltisError):
 
     kind = "not_permitted"
     exit_code = ExitCode.NOT_PERMITTED
+
+
+class Busy(MoltisError):
+    """It cannot be done at this moment; in the next one it may be."""
+
+    kind = "busy"
 
 
 class UnknownServer(MoltisError):

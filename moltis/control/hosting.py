@@ -13,6 +13,7 @@ def hand_over(server: str | None, daemon: DaemonApi, caller: Caller) -> None:
 
     Raises:
         UnknownServer: there is none of that name.
+        Busy: the gateway is not open yet, or not any more.
         MoltisError: there is no gateway, or the connection is not free.
     """
     gateway = daemon.gateway()

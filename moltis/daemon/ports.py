@@ -11,12 +11,16 @@ from moltis.config.plan import ServerPlan
 from moltis.daemon.servers import SETTLED
 from moltis.gateway.api import Known
 from moltis.server.actor import Actor
+from moltis.server.lifecycle import State
 from moltis.server.status import ServerStatus
 from moltis.server.supervisor import Supervisor
 from moltis.session.listing import Kind, ToolFilter
 from moltis.session.session import Session
 
 __all__ = ["Port", "Ports", "known_of"]
+
+KNOWN = tuple(state for state in SETTLED if state is not State.STOPPING)
+"""Past a start that failed it is known why, and when it is tried again."""
 
 
 def known_of(session: Session) -> Known:
@@ -69,7 +73,7 @@ class Port:
         return self._filter.allows(tool)
 
     async def wait_settled(self) -> None:
-        await self.actor.wait_state(*SETTLED)
+        await self.actor.wait_state(*KNOWN)
 
     def start_secs(self) -> float:
         return self.actor.plan.limits.startup_timeout_secs

@@ -34,7 +34,7 @@ from moltis.control.api import DaemonStatus, Reloaded, Tried
 from moltis.control.events import Hub
 from moltis.daemon.remotes import Auth, Remotes, Surroundings
 from moltis.daemon.servers import Server, try_once
-from moltis.errors import ConfigError, MoltisError, NotPermitted, UnknownServer
+from moltis.errors import Busy, ConfigError, MoltisError, NotPermitted, UnknownServer
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
@@ -258,6 +258,8 @@ class Daemon:
         return await self._remotes.complete(callback_url, state=state, code=code, iss=iss, error=error)
 
     def gateway(self) -> GatewayApi | None:
+        if self._serving is None and self._loaded.plan.gateway.enabled:
+            raise Busy("the daemon is starting or stopping", hint="try again in a moment")
         return self._serving.gateway if self._serving is not None else None
 
     async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:

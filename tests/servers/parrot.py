@@ -10,6 +10,8 @@ Any request is answered with what its `params` (of a tool call and a prompt: the
 
     say     messages to send before the reply
     result  the result, as JSON text;  error  an error object, likewise
+    wait    reply after the next answer to a question of `say`
+    then    the result when it is asked again with `inputResponses`
     never   no reply at all
 
 In all of these `$ID` is the id and `$TOKEN` the progress token of the request. What has no such params (a resource, a
@@ -49,6 +51,8 @@ class Parrot:
         self.declared = declared
         self._next: dict[str, dict[str, Any]] = {}
         self._heard = heard.open("ab", buffering=0)
+        self._pending: list[tuple[str, str, Out]] = []
+        self._answered = threading.Event()
         self._lock = threading.Lock()
 
     def hear(self, message: bytes, headers: str, out: Out) -> bool:
@@ -57,6 +61,10 @@ class Parrot:
             os.write(self._heard.fileno(), headers.encode() + message.rstrip(b"\r\n") + b"\n")
         said = json.loads(message)
         if "method" not in said:
+            for waiting, result, back in self._pending:
+                back(f'{{"jsonrpc":"2.0","id":{waiting},"result":{result}}}')
+            self._pending.clear()
+            self._answered.set()
             return True
         if "id" not in said:
             if said["method"] == "parrot/next":
@@ -72,6 +80,9 @@ class Parrot:
         script = self._script(said["method"], params)
         for line in script.get("say", ()):
             out(spell(line))
+        if "wait" in script:
+            self._pending.append((id, script["result"], out))
+            return False
         if "error" in script:
             out(f'{{"jsonrpc":"2.0","id":{id},"error":{spell(script["error"])}}}')
         elif "never" not in script:
@@ -94,6 +105,8 @@ class Parrot:
             said = '{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":%s,%s}}'
             return {"say": [said % (json.dumps(params["notifications"]), meta)], "never": True}
         given = params.get("arguments") or {} if method in SCRIPTED else params
+        if "then" in given and "inputResponses" in params:
+            return {"result": given["then"]}
         if "result" in given or "error" in given or "never" in given:
             return given
         return self._next.pop(method, {"result": "{" + (COMPLETE if modern else "").rstrip(",") + "}"})
