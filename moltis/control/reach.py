@@ -13,8 +13,9 @@ import anyio
 from msgspec import UNSET, Raw, UnsetType
 
 from moltis.control.api import CallHandle, DaemonApi, ServerApi, SessionApi
-from moltis.errors import LoginNeeded, MoltisError, ServerNotReady, UsageError
+from moltis.errors import MoltisError, UsageError
 from moltis.names import did_you_mean
+from moltis.server import mending
 from moltis.server.status import ServerStatus
 from moltis.session.listing import Kind
 
@@ -113,18 +114,7 @@ _HINTS: Final = {
 
 def not_ready(status: ServerStatus) -> MoltisError:
     """Say why a server cannot be called now, when that changes, and what mends it."""
-    name = status.name
-    hint = _HINTS.get(status.state, "moltis why {}").format(name)
-    if status.state == "awaiting_auth":
-        return LoginNeeded(
-            f"server {name!r} waits for a person to log in", server=name, auth_url=status.auth_url, hint=hint
-        )
-    message = f"server {name!r} is {'in ' if status.state in ('backoff', 'cooldown') else ''}{status.state}"
-    if status.next_retry_at is not None:
-        message += f" until {status.next_retry_at}"
-    if status.last_error is not None and status.state not in ("disabled", "stopped"):
-        message += f": {status.last_error.message}"
-    return ServerNotReady(message, server=name, state=status.state, next_retry_at=status.next_retry_at, hint=hint)
+    return mending.unavailable(status, _HINTS.get(status.state, "moltis why {}").format(status.name))
 
 
 def no_such_tool(server: str, tool: str, session: SessionApi) -> UsageError:

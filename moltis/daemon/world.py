@@ -464,8 +464,9 @@ class Daemon:
             self.events.publish("state", name, **msgspec.to_builtins(entry))
         if self.notifier.enabled:
             self.notifier.status(self.summary())
-        if self._serving is not None:
-            self._serving.server_moved(self.supervisor.actor(name).plan, State(entry.to))
+        plan = self.supervisor.plan.server(name)
+        if self._serving is not None and plan is not None:  # one that was removed is ended all the same
+            self._serving.server_moved(plan, State(entry.to))
         if entry.to in _RESTING:
             self._remotes.rest(name)
         if entry.to == State.AWAITING_AUTH and self._remotes.auth(name).state == "authenticated":

@@ -106,21 +106,8 @@ _HINTS: Final = {"ready": "call again", "stopping": "wait until it has ended; mo
 
 def not_ready(status: ServerStatus) -> MoltisError:
     """Say why a server takes no request now, when that changes, and what a person can do."""
-    name, state = status.name, status.state
     hint = "; ".join(" ".join(command.split()) for command in mending.commands(status))
-    hint = hint or _HINTS.get(state, "moltis why {}").format(name)
-    if state == "awaiting_auth":
-        message = f"server {name!r} waits for a person to log in"
-        return LoginNeeded(message, server=name, auth_url=status.auth_url, hint=hint)
-    if state == "ready":
-        message = f"the connection to server {name!r} was lost just now"  # it has not been told to its owner yet
-    else:
-        message = f"server {name!r} is {'in ' if state in ('backoff', 'cooldown') else ''}{state}"
-    if status.next_retry_at is not None:
-        message += f" until {status.next_retry_at}"
-    if status.last_error is not None and state in ("backoff", "cooldown", "invalid"):
-        message += f": {status.last_error.message}"
-    return ServerNotReady(message, server=name, state=state, next_retry_at=status.next_retry_at, hint=hint)
+    return mending.unavailable(status, hint or _HINTS.get(status.state, "moltis why {}").format(status.name))
 
 
 def still_starting(status: ServerStatus, secs: float) -> ServerNotReady:

@@ -25,13 +25,16 @@ from moltis.gateway.outbox import Outbox
 from moltis.gateway.questions import Questions
 from moltis.gateway.refusals import Refusal, bad_params, refuse
 from moltis.gateway.settling import Settling
-from moltis.gateway.subscriptions import MAX_WATCHED, UPDATED, updated_params
+from moltis.gateway.subscriptions import UPDATED, updated_params
 from moltis.gateway.views import Route, View
 from moltis.session.envelope import one_line
 from moltis.session.handshake import MODERN_VERSIONS
 from moltis.session.listing import Kind
 
 __all__ = ["Host"]
+
+MAX_INTRODUCTION_BYTES: Final = 256 * 1024
+"""Of what a host says of itself and what it can, which is kept for as long as it is there."""
 
 _NAMELESS: Final = b'{"name":"unknown","version":"unknown"}'
 _GONE: Final = refusals.shutting_down("this session is over")
@@ -181,8 +184,13 @@ class Host:
     # --- answered here
 
     def _initialize(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
-        self.client_info = _object(ask.params, "clientInfo", _NAMELESS)
-        self.capabilities = _object(ask.params, "capabilities", b"{}")
+        client_info = _object(ask.params, "clientInfo", _NAMELESS)
+        capabilities = _object(ask.params, "capabilities", b"{}")
+        if len(client_info) + len(capabilities) > MAX_INTRODUCTION_BYTES:
+            told = f"params: clientInfo and capabilities have at most {MAX_INTRODUCTION_BYTES} bytes together"
+            refuse(outlet, ask.id, bad_params(told), modern=modern)
+            return
+        self.client_info, self.capabilities = client_info, capabilities
         self.in_session = True
         self._out().held = True
         version = introduction.version_for(text_of(ask.params, "protocolVersion"))
@@ -229,8 +237,8 @@ class Host:
         uri = text_of(ask.params, "uri")
         if uri is None:
             refuse(outlet, ask.id, bad_params("params.uri must be a string"), modern=modern)
-        elif self._watched() >= MAX_WATCHED:
-            refuse(outlet, ask.id, refusals.too_many(f"{MAX_WATCHED} resources are subscribed to"), modern=modern)
+        elif (why := self._hub.subscriptions.refusal(self._watched(), (uri,))) is not None:
+            refuse(outlet, ask.id, refusals.too_many(why), modern=modern)
         elif not self.view.may_watch(uri):
             refuse(outlet, ask.id, refusals.no_such_resource(uri, modern=modern), modern=modern)
         else:

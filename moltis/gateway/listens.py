@@ -18,7 +18,7 @@ from moltis.gateway.api import Outlet
 from moltis.gateway.catalogue import Owner
 from moltis.gateway.messages import SUBSCRIPTION_ID, Ask
 from moltis.gateway.refusals import Refusal, bad_params, too_many
-from moltis.gateway.subscriptions import MAX_WATCHED, UPDATED, Subscriptions, updated_params
+from moltis.gateway.subscriptions import UPDATED, Subscriptions, updated_params
 
 __all__ = ["ACKNOWLEDGED", "MAX_LISTENS", "Filter", "Listen", "Listens"]
 
@@ -144,14 +144,15 @@ class Listens:
             return bad_params("params.notifications must be an object that says what is listened to")
         if len(self._open) >= MAX_LISTENS:
             return too_many(f"{MAX_LISTENS} streams are open")
-        if watched + len(wanted.uris()) > MAX_WATCHED:
-            return too_many(f"no more than {MAX_WATCHED} resources can be subscribed to")
+        uris = sorted(wanted.uris())
+        refusal = self._subscriptions.refusal(watched, uris)
+        if refusal is not None:
+            return too_many(refusal)
         listen = Listen(ask.id, outlet, wanted, self._locate, partial(self.drop, ask.id))
         if not listen.acknowledge():
             return Refusal(RpcCode.INVALID_REQUEST, _NO_STREAM)
         self._open[ask.id] = listen
-        for uri in sorted(wanted.uris()):
-            self._subscriptions.watch(listen, uri)
+        self._subscriptions.watch(listen, *uris)
         return None
 
     def drop(self, id: bytes) -> None:

@@ -9,7 +9,7 @@ by `relocate`; one that leads nowhere for now stays where it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final, Protocol
 
 import msgspec
@@ -19,14 +19,29 @@ from moltis.gateway.catalogue import Owner
 from moltis.gateway.messages import SUBSCRIPTION_ID
 from moltis.session.envelope import json_string
 
-__all__ = ["MAX_WATCHED", "UPDATED", "Subscriptions", "Watcher", "updated_params"]
+__all__ = [
+    "MAX_URI_CHARS",
+    "MAX_WATCHED",
+    "MAX_WATCHED_OF_ALL",
+    "UPDATED",
+    "Subscriptions",
+    "Watcher",
+    "updated_params",
+]
 
 UPDATED: Final = "notifications/resources/updated"
 
 MAX_WATCHED: Final = 1000
 """Of one host."""
 
+MAX_WATCHED_OF_ALL: Final = 10_000
+"""Of all hosts together. Every change of what is wanted of a server is a look at all that is."""
+
+MAX_URI_CHARS: Final = 8192
+"""Of what is watched: it is kept for as long as the host likes."""
+
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
+_SEPARATORS: Final = frozenset("/?#")
 
 
 class Watcher(Protocol):
@@ -51,14 +66,26 @@ class Subscriptions:
         """How many resources are watched, each counted for everyone who does."""
         return sum(len(uris) for uris in self._watched.values())
 
-    def watch(self, watcher: Watcher, uri: str) -> None:
-        """Tell a watcher of a resource from now on."""
-        uris = self._watched.setdefault(watcher, {})
-        if uri in uris:
-            return
-        uris[uri] = owner = watcher.locate(uri)
-        if owner is not None:
-            self._tell_wanted(self._enter(watcher, uri, owner))
+    def watch(self, watcher: Watcher, *uris: str) -> None:
+        """Tell a watcher of resources from now on. A server is told once of all that are its."""
+        new: list[str | None] = []
+        for uri in uris:
+            watched = self._watched.setdefault(watcher, {})
+            if uri not in watched:
+                watched[uri] = owner = watcher.locate(uri)
+                if owner is not None:
+                    new.append(self._enter(watcher, uri, owner))
+        self._tell_wanted(*new)
+
+    def refusal(self, watched: int, uris: Collection[str]) -> str | None:
+        """Say why a host that watches so many already may not watch these too; None if it may."""
+        if watched + len(uris) > MAX_WATCHED:
+            return f"no more than {MAX_WATCHED} resources can be subscribed to"
+        if any(len(uri) > MAX_URI_CHARS for uri in uris):
+            return f"a URI that is subscribed to has at most {MAX_URI_CHARS} characters"
+        if uris and len(self) + len(uris) > MAX_WATCHED_OF_ALL:
+            return f"no more than {MAX_WATCHED_OF_ALL} resources can be subscribed to by all hosts together"
+        return None
 
     def unwatch(self, watcher: Watcher, uri: str) -> None:
         """Tell it no more. No effect if it was not told."""
@@ -106,11 +133,12 @@ class Subscriptions:
         if places is None:
             return []
         found: dict[tuple[Watcher, str], None] = dict(places.get(uri, {}))
-        for end in range(len(uri)):
-            if uri[end] in "/?#":
-                for whole in (uri[:end], uri[: end + 1]):
-                    for watcher, shown in places.get(whole, {}) if whole != uri else ():
-                        found[watcher, uri if shown == whole else shown] = None
+        # By the lengths of what is watched, not by the parts that the URI could be cut into: those the server chooses.
+        for length in sorted({len(whole) for whole in places}):
+            if length < len(uri) and (uri[length] in _SEPARATORS or uri[length - 1 : length] in _SEPARATORS):
+                whole = uri[:length]
+                for watcher, shown in places.get(whole, ()):
+                    found[watcher, uri if shown == whole else shown] = None
         return list(found)
 
     def _enter(self, watcher: Watcher, uri: str, owner: Owner) -> str | None:

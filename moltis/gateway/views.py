@@ -181,6 +181,9 @@ class View:
         name = text_of(params, "name")
         if name is None:
             return refusals.bad_params("params.name must be a string")
+        if len(params) > 1 and any(key != "name" and key.lower() == "name" for key in params):
+            # Some servers read names of members without regard to case, and would call another tool than is allowed.
+            return refusals.bad_params("params.name is there more than once")
         if self.server is not None:
             return self._to(self.server, params, name, name)
         self._refresh()

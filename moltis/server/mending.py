@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from moltis.errors import LoginNeeded, MoltisError, ServerNotReady
 from moltis.server.lifecycle import FailureKind, State
 from moltis.server.status import LastError, ServerStatus
 
@@ -64,6 +65,23 @@ def commands(status: ServerStatus) -> list[str]:
             ]
         case State.STARTING | State.INITIALIZING | State.READY | State.STOPPING:
             return []
+
+
+def unavailable(status: ServerStatus, hint: str) -> MoltisError:
+    """Say why a server takes no request now, and when that changes. `hint`: what mends it."""
+    name, state = status.name, status.state
+    if state == State.AWAITING_AUTH:
+        message = f"server {name!r} waits for a person to log in"
+        return LoginNeeded(message, server=name, auth_url=status.auth_url, hint=hint)
+    if state == State.READY:
+        message = f"the connection to server {name!r} was lost just now"  # it has not been told to its owner yet
+    else:
+        message = f"server {name!r} is {'in ' if state in (State.BACKOFF, State.COOLDOWN) else ''}{state}"
+    if status.next_retry_at is not None:
+        message += f" until {status.next_retry_at}"
+    if status.last_error is not None and state not in (State.DISABLED, State.STOPPED, State.READY):
+        message += f": {status.last_error.message}"
+    return ServerNotReady(message, server=name, state=state, next_retry_at=status.next_retry_at, hint=hint)
 
 
 def _guesses(status: ServerStatus, error: LastError) -> list[str]:

@@ -13,11 +13,12 @@ from __future__ import annotations
 import enum
 import logging
 import socket
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import Server, ServerState
 
 from moltis.gateway.http.exchange import CONNECTION
@@ -140,6 +141,7 @@ class GatewayConnection(HttpToolsProtocol):
         self._header_bytes = 0
         self._reading: Cancellable | None = None
         self._stuck: Cancellable | None = None
+        self._earlier: deque[RequestResponseCycle] = deque()
         self.turn = 0
 
     # --- exchange.Connection
@@ -183,6 +185,9 @@ class GatewayConnection(HttpToolsProtocol):
                 timer.cancel()
         self._reading = self._stuck = None
         super().connection_lost(exc)
+        for cycle in self._earlier:  # uvicorn tells only the last of pipelined requests
+            cycle.disconnected = True
+            cycle.message_event.set()
         self._unset_keepalive_if_required()
         watchers, self._watchers = self._watchers, set()
         for lost in watchers:
@@ -215,6 +220,10 @@ class GatewayConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._part = _Part.BODY
+        while self._earlier and self._earlier[0].response_complete:
+            self._earlier.popleft()
+        if not self.is_idle:
+            self._earlier.append(self.cycle)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 from gateway_http_fakes import Client, StubGateway, request
 
 from moltis.gateway import messages
+from moltis.gateway.http import application
 from moltis.gateway.http.server import GatewayServer
 
 ECHO = request("echo", {"text": "hello"})
@@ -48,6 +49,24 @@ async def test_pipelined_requests_are_answered_in_order(served: Any, gateway: St
     assert len(gateway.hosts) == 1, "one at a time"
     outlet.reply(messages.result(ask.id, b"{}"))
     assert [(await client.response()).json["id"] for _ in range(3)] == ["later", "echo", "echo"]
+
+
+async def test_an_answer_to_a_host_that_hung_up_behind_pipelined_requests_is_thrown_away(
+    served: Any, gateway: StubGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[str] = []
+    monkeypatch.setattr(application.log, "error", lambda message, **fields: failed.append(message))
+    client: Client = await served.dial()
+    session = (await client.ask("POST", body=request("initialize"))).headers["mcp-session-id"]
+    for number in (1, 2):
+        await client.send("POST", body=request("later", id=number), headers={"Mcp-Session-Id": session})
+    ((ask, outlet),) = await gateway.waiting()
+    (connection,) = served.server.server_state.connections
+    connection.abort()
+    await until(lambda: not served.server.server_state.connections)
+    outlet.reply(messages.result(ask.id, b"{}"))
+    await until(lambda: not served.app.in_flight)
+    assert failed == []
 
 
 async def test_a_body_may_come_in_chunks_and_slowly(served: Any) -> None:
