@@ -265,8 +265,13 @@ class Web(Host):
         super().__init__(era, able)
         self.url = url
         self.session: str | None = None
-        self._messages: Iterator[bytes] = iter(())
         self.headers: dict[str, str] = {}
+        self._messages: Iterator[bytes] = iter(())
+        self._open: list[http.client.HTTPConnection | http.client.HTTPResponse] = []
+
+    def close(self) -> None:
+        for one in self._open:
+            one.close()
 
     def send(self, message: str, method: str = "", params: str = "") -> None:
         where = urlsplit(self.url)
@@ -282,20 +287,13 @@ class Web(Host):
                 sent["mcp-name"] = about
         connection.request("POST", where.path, message.encode("utf-8", "surrogatepass"), sent)
         response = connection.getresponse()
+        self._open += [response, connection]
         self.session = response.headers.get("mcp-session-id") or self.session
         if response.headers.get("content-type", "").startswith("text/event-stream"):
-            self._messages = self._events(connection, response)
-        else:
-            body = response.read()
-            connection.close()
-            if body:
-                self._messages = iter((body,))
-
-    def _events(self, connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> Iterator[bytes]:
-        with contextlib.closing(connection):
-            for line in iter(response.readline, b""):
-                if line.startswith(b"data:"):
-                    yield line[5:].strip(b" \r\n")
+            lines = iter(response.readline, b"")
+            self._messages = (line[5:].strip(b" \r\n") for line in lines if line.startswith(b"data:"))
+        elif body := response.read():
+            self._messages = iter((body,))
 
     def read(self) -> bytes:
         return next(self._messages)
@@ -316,10 +314,10 @@ def host_at(world: World, way: str, server: str | None, era: str = "legacy", abl
     """Give a host that has begun, over `pipe` or `web`, at one server or all."""
     if way == "web":
         url = world.url if server is None else f"{world.url.removesuffix('/mcp')}/servers/{server}/mcp"
-        host: Host = Web(url, era, able)
-        if era == "legacy":
-            host.begin()
-        yield host
+        with contextlib.closing(Web(url, era, able)) as web:
+            if era == "legacy":
+                web.begin()
+            yield web
         return
     pipe = Pipe(connect_command(world.daemon, server), connect_env(world.daemon), era, able)
     try:
@@ -675,9 +673,9 @@ def _ask_and_answer(host: Host, params: str, answer: str) -> tuple[bytes, bytes]
     asked = host.read()
     message = f'{{"jsonrpc":"2.0","id":{members(asked)["id"].decode()},"result":{answer}}}'
     if isinstance(host, Web):
-        other = Web(host.url)
-        other.session = host.session
-        other.send(message)
+        with contextlib.closing(Web(host.url)) as other:
+            other.session = host.session
+            other.send(message)
     else:
         host.send(message, "", "")
     return members(asked)["params"], host.reply("77")

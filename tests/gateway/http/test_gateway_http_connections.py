@@ -51,19 +51,23 @@ async def test_pipelined_requests_are_answered_in_order(served: Any, gateway: St
     assert [(await client.response()).json["id"] for _ in range(3)] == ["later", "echo", "echo"]
 
 
-async def test_an_answer_to_a_host_that_hung_up_behind_pipelined_requests_is_thrown_away(
+async def test_an_answer_to_a_host_that_pipelined_and_hung_up_is_thrown_away(
     served: Any, gateway: StubGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed: list[str] = []
+    over = anyio.Event()
     monkeypatch.setattr(application.log, "error", lambda message, **fields: failed.append(message))
+    monkeypatch.setattr(GatewayServer, "connection_over", lambda server: over.set())
     client: Client = await served.dial()
-    session = (await client.ask("POST", body=request("initialize"))).headers["mcp-session-id"]
-    for number in (1, 2):
-        await client.send("POST", body=request("later", id=number), headers={"Mcp-Session-Id": session})
+    session = (await client.ask("POST", body=request("initialize", {}))).headers["mcp-session-id"]
+    wire = b""
+    for number, method in enumerate(("echo", "later", "echo")):
+        body = json.dumps(request(method, {}, id=number)).encode()
+        wire += client.head("POST", "/mcp", {"Content-Length": str(len(body)), "Mcp-Session-Id": session}) + body
+    await client.stream.send(wire)
     ((ask, outlet),) = await gateway.waiting()
-    (connection,) = served.server.server_state.connections
-    connection.abort()
-    await until(lambda: not served.server.server_state.connections)
+    await client.stream.aclose()
+    await over.wait()
     outlet.reply(messages.result(ask.id, b"{}"))
     await until(lambda: not served.app.in_flight)
     assert failed == []
