@@ -179,6 +179,19 @@ def test_hosts_hear_that_a_servers_tools_go_and_come_and_nothing_when_it_only_re
 # -- tools that are filtered out
 
 
+def test_a_server_that_is_removed_is_ended_and_the_others_go_on(daemon: Daemon) -> None:
+    start(daemon, {"kept": daemon.evil(), "gone": daemon.evil()}, OPEN)
+    daemon.wait_all()
+    with HttpHost(gateway_url(daemon)) as host:
+        daemon.rpc("mcp.remove", name="gone")
+        assert host.request("tools/call", {"name": "gone__echo"})["error"]["code"] == -32602
+        daemon.write({"kept": daemon.evil(), "gone": daemon.evil()}, gateway=OPEN)
+        daemon.rpc("daemon.reload")
+        daemon.wait_all()
+        assert host.text("gone__echo", message="back") == "back"
+        assert host.text("kept__echo", message="still") == "still"
+
+
 @pytest.mark.parametrize("era", BOTH_ERAS)
 def test_tools_that_are_filtered_out_are_neither_listed_nor_called(daemon: Daemon, era: str) -> None:
     keys = {"include_tools": ["e*", "dump", "say"], "exclude_tools": ["say"]}

@@ -217,8 +217,11 @@ class Application:
 
 
 def _is_long(headers: dict[bytes, bytes]) -> bool:
+    """Whether a body follows that is long; or that may follow or not, as who sends it is asked for it first."""
     length = headers.get(b"content-length", b"0")
-    return b"transfer-encoding" in headers or not length.isdigit() or len(length) > 9 or int(length) > UNREAD_BYTES
+    if b"transfer-encoding" in headers or b"expect" in headers:
+        return True
+    return not length.isdigit() or len(length) > 9 or int(length) > UNREAD_BYTES
 
 
 def _where(failure: Exception) -> str:

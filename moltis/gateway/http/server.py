@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import enum
 import logging
+import re
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import Server, ServerState
@@ -35,10 +37,16 @@ STUCK_SECS: Final = 60.0
 """In which a client that is owed something must have taken some of it."""
 BACKLOG: Final = 2048
 MAX_HEADER_BYTES: Final = 64 * 1024
+FRAMING_A_BYTE: Final = 8
+"""Of a body in chunks, for each byte of it: chunks of one byte take five, and what is more is no message."""
 BAD: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 BUSY: Final = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 5\r\nconnection: close\r\n\r\n"
 TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 TOO_LONG: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)", re.IGNORECASE)
+_HOP_BY_HOP: Final = frozenset({b"connection", b"http2-settings", b"upgrade"})
 
 
 class _State(ServerState):
@@ -139,6 +147,8 @@ class GatewayConnection(HttpToolsProtocol):
         self._refused = False
         self._part = _Part.NOTHING
         self._header_bytes = 0
+        self._body_bytes = 0
+        self._framed_bytes = 0
         self._reading: Cancellable | None = None
         self._stuck: Cancellable | None = None
         self._earlier: deque[RequestResponseCycle] = deque()
@@ -199,7 +209,13 @@ class GatewayConnection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._framed_bytes += len(data)
+        try:
+            self._feed(data)
+        except HttpParserError:
+            self._refuse(BAD)
+            return
         if self._part is _Part.NOTHING:
             if self._reading is not None:
                 self._reading.cancel()
@@ -209,24 +225,65 @@ class GatewayConnection(HttpToolsProtocol):
             self._header_bytes += len(data)
             if self._header_bytes > MAX_HEADER_BYTES:
                 self._refuse(TOO_LONG)
+        elif self._framed_bytes > MAX_HEADER_BYTES + (1 + FRAMING_A_BYTE) * self._body_bytes:
+            self._refuse(TOO_LONG)  # trailers, or extensions of chunks, without end
         if self._reading is None and not self._lost:
             self._reading = call_later(self._owner.read_secs, self._too_slow)
+
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade as upgrade:
+            self._stay(data[upgrade.args[0] :])
+
+    def _stay(self, rest: bytes) -> None:
+        """Take a request that wants another protocol for what it is without that wish (RFC 9110 7.8).
+
+        The parser would read no body of it, and take what follows for the other protocol. `rest`: what follows.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            raise HttpParserError
+        head = [method, b" ", self.url, b" HTTP/", self.parser.get_http_version().encode(), b"\r\n"]
+        for name, value in self.headers:
+            if name not in _HOP_BY_HOP:
+                head += [name, b": ", value, b"\r\n"]
+            elif name == b"connection" and b"close" in value.lower():
+                head.append(b"connection: close\r\n")
+        self.parser = HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as for the first
+        self._feed(b"".join([*head, b"\r\n", rest]))
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._part = _Part.HEADERS
-        self._header_bytes = 0
+        self._header_bytes = self._body_bytes = self._framed_bytes = 0
         self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._part is _Part.HEADERS:  # what comes behind a body is a trailer, and says nothing of who and where
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._part = _Part.BODY
+        if self.parser.should_upgrade():
+            return  # see `_stay`
+        absolute = None if self.url.startswith(b"/") else _ABSOLUTE.match(self.url)
+        if absolute is not None:  # it says where it wants to go, and Host does not count (RFC 9112 3.2.2)
+            self.headers[:] = [(name, absolute[1] if name == b"host" else value) for name, value in self.headers]
         while self._earlier and self._earlier[0].response_complete:
             self._earlier.popleft()
         if not self.is_idle:
             self._earlier.append(self.cycle)
         super().on_headers_complete()
+        self._part = _Part.BODY
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._part is _Part.HEADERS:
+            return  # see `_stay`
         super().on_message_complete()
         self._part = _Part.NOTHING
         self._owner.turns += 1
