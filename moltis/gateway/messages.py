@@ -1,7 +1,8 @@
 """What a host sends, by its envelope: parsed once, in one pass, and nothing below `params` and `_meta` is looked into.
 
 `parse` never raises. Members that are named twice are taken once, the last one, and are passed on once: nobody behind
-us can read something else than we did.
+us can read something else than we did. Half a surrogate pair, which is no Unicode, becomes U+FFFD, as it does in what
+servers say.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from moltis.session.envelope import json_string, one_line
+from moltis.session.envelope import json_string, mend, one_line
 
 __all__ = [
     "CAPABILITIES",
@@ -118,7 +119,20 @@ def parse(message: bytes) -> Incoming:
         if not message.isascii():
             str(message, "utf-8")  # strings that are skipped over are not checked to be UTF-8
     except _MALFORMED:
+        mended = mend(message)
+        return _unreadable(message) if mended is None else _parse_mended(mended)
+    return _read(envelope)
+
+
+def _parse_mended(message: bytes) -> Incoming:
+    try:
+        envelope = _ENVELOPE.decode(message)
+    except _MALFORMED:
         return _unreadable(message)
+    return _read(envelope)
+
+
+def _read(envelope: _Envelope) -> Incoming:
     id = bytes(envelope.id)
     if envelope.jsonrpc != "2.0":
         return Unreadable(INVALID_REQUEST, 'not a JSON-RPC 2.0 message: "jsonrpc" must be "2.0"', _shown_id(id))
@@ -127,9 +141,11 @@ def parse(message: bytes) -> Incoming:
     try:
         params = _MEMBERS.decode(envelope.params) if envelope.params else {}
     except _MALFORMED:
-        if not id:
-            return Unreadable(INVALID_REQUEST, "params must be an object")
-        return Unreadable(INVALID_PARAMS, "params must be an object", _shown_id(id))
+        if bytes(envelope.params) != b"null":  # which some hosts write for none
+            if not id:
+                return Unreadable(INVALID_REQUEST, "params must be an object")
+            return Unreadable(INVALID_PARAMS, "params must be an object", _shown_id(id))
+        params = {}
     if not id:
         return Tell(envelope.method, params)
     if not _is_id(id):
@@ -140,7 +156,9 @@ def parse(message: bytes) -> Incoming:
     try:
         return Ask(id, envelope.method, params, _MEMBERS.decode(meta))
     except _MALFORMED:
-        return Unreadable(INVALID_PARAMS, "params._meta must be an object", id)
+        if bytes(meta) != b"null":
+            return Unreadable(INVALID_PARAMS, "params._meta must be an object", id)
+        return Ask(id, envelope.method, params, {})
 
 
 def _answer(envelope: _Envelope, id: bytes) -> Incoming:
@@ -217,6 +235,6 @@ def request(id: int, method: str, params: bytes = b"") -> bytes:
 def with_member(result: bytes, name: bytes, value: bytes) -> bytes:
     """Give a JSON object with one more member in front, unless it has a member of that name."""
     rest = result.lstrip(b" \t\r\n")[1:].lstrip(b" \t\r\n")
-    if b'"%b"' % name in result[:200]:
+    if b'"%b"' % name in result[:200] and name.decode() in _MEMBERS.decode(result):
         return result
     return b'{"%b":%b%b%b' % (name, value, b"" if rest[:1] == b"}" else b",", rest)

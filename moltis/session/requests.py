@@ -213,8 +213,8 @@ class Requests:
         )
 
     def tell(self, method: str, params: bytes) -> None:
-        """Pass on a notification, to a server of the era that has such. `params`: a JSON object, or nothing."""
-        if self._state == "ready" and self.agreed.era == "legacy":
+        """Pass on a notification. `params`: a JSON object, or nothing."""
+        if self._state == "ready":
             self._dialogue.tell(method, envelope.one_line(params))
 
     def default_answer(self, method: str, params: bytes) -> bytes | None:

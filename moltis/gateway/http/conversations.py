@@ -229,9 +229,13 @@ class Conversations:
         if isinstance(message, Unreadable):
             raise Refused(refusals.wrong(message.reason, code=message.code), message.id)
         if inbound.version in _MODERN:
-            # In this revision a host has nothing to tell by HTTP, and no answers to give (Sending Messages, 4 and 5).
+            # In this revision a host has no answers to give, and what it has to tell is an extension's (Sending
+            # Messages, 4 and 5).
             if isinstance(message, Answer):
                 raise Refused(refusals.wrong("in this revision answers go into the request that is sent again"))
+            host = self._gateway.new_host(inbound.server, inbound.principal, _nowhere)
+            host.notification(message)
+            host.close()
         elif inbound.version is not None and inbound.version not in _LEGACY:
             raise Refused(refusals.unsupported_version())
         else:
