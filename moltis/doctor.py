@@ -178,9 +178,9 @@ def check_files(paths: Paths, uid: int) -> Iterator[Finding]:
     if not paths.data_dir.exists():
         yield Finding(section, Verdict.SKIP, f"{paths.data_dir}: not made yet; the daemon makes it (0700)")
     else:
-        for folder in dict.fromkeys((paths.data_dir, paths.socket.parent, paths.oauth_dir)):
+        for folder in dict.fromkeys((paths.data_dir, paths.socket.parent, paths.oauth_dir, paths.known_dir)):
             yield from _check_folder(folder, uid)
-        for file in (paths.env_overrides, paths.log):
+        for file in (paths.env_overrides, paths.access_tokens, paths.log):
             yield from _check_mode(section, file, "others can read it")
     length = len(os.fsencode(paths.socket))
     if length > MAX_SOCKET_PATH:
@@ -231,6 +231,11 @@ def check_daemon(paths: Paths, answer: Answer, version: str) -> Iterator[Finding
     if answer.status["config_path"] != str(paths.config):
         message = f"the daemon reads {answer.status['config_path']}, this command {paths.config}"
         yield Finding(section, Verdict.WARN, message, "give the same --config, or set MOLTIS_CONFIG")
+    if answer.status.get("gateway_url"):
+        yield Finding(section, Verdict.OK, f"serves hosts at {answer.status['gateway_url']}")
+    elif answer.status.get("gateway_problem"):
+        hint = "hosts that start `moltis connect` are served all the same"
+        yield Finding(section, Verdict.WARN, str(answer.status["gateway_problem"]), hint)
     for server in answer.servers:
         if server.get("enabled") and server.get("status") == "error":
             error = server.get("last_error") or {}

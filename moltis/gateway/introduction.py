@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
+from msgspec import Raw
 
 from moltis.gateway.api import Known
 from moltis.gateway.messages import SERVER_INFO
@@ -24,35 +25,39 @@ _ALL: Final[dict[str, Any]] = {
     "completions": {},
 }
 _LISTS: Final = ("tools", "resources", "prompts")
+_NOTHING: Final = Raw(b"{}")
 
 
 class Introduction(msgspec.Struct, frozen=True):
-    """Who it is. `info`: `Implementation` of MCP."""
+    """Who it is. `info`: `Implementation` of MCP; `more`: what else a server says of itself, `_meta` among it."""
 
     info: dict[str, Any]
     capabilities: dict[str, Any]
     instructions: str | None = None
+    more: dict[str, Raw] = {}
 
     def initialized(self, version: str) -> bytes:
         """Give the result of `initialize`."""
         said = {"protocolVersion": version, "capabilities": self.capabilities, "serverInfo": self.info}
-        return msgspec.json.encode({**said, **self._instructions()})
+        return msgspec.json.encode({**said, **self._instructions(), **self.more})
 
     def discovered(self) -> bytes:
         """Give the result of `server/discover`."""
         said = {"supportedVersions": list(MODERN_VERSIONS), "capabilities": self.capabilities}
-        rest = msgspec.json.encode({**said, **self._instructions()})
-        return b"{%b%b" % (self.modern_members(), rest[1:])
+        more = {name: raw for name, raw in self.more.items() if name != "_meta"}
+        rest = msgspec.json.encode({**said, **self._instructions(), **more})
+        return b"{%b%b" % (self._modern_members(self.more.get("_meta", _NOTHING)), rest[1:])
 
     def modern_members(self) -> bytes:
         """Give the members that each result of ours begins with (MCP 2026-07-28), with the comma behind.
 
         Nothing of ours may be cached: a list is new as soon as a server comes or goes, and not every host listens.
         """
-        return b'"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":{"%b":%b},' % (
-            SERVER_INFO.encode(),
-            msgspec.json.encode(self.info),
-        )
+        return self._modern_members(_NOTHING)
+
+    def _modern_members(self, meta: Raw) -> bytes:
+        named = {SERVER_INFO: self.info, **msgspec.json.decode(meta, type=dict[str, Raw])}
+        return b'"resultType":"complete","ttlMs":0,"cacheScope":"private","_meta":%b,' % msgspec.json.encode(named)
 
     def _instructions(self) -> dict[str, str]:
         return {"instructions": self.instructions} if self.instructions else {}
@@ -75,7 +80,7 @@ def of_one(name: str, known: Known | None) -> Introduction:
     for member in _LISTS:
         if isinstance(capabilities.get(member), dict):
             capabilities[member] = {**capabilities[member], "listChanged": True}
-    return Introduction(info, capabilities, agreed.instructions)
+    return Introduction(info, capabilities, agreed.instructions, agreed.more)
 
 
 def version_for(requested: str | None) -> str:

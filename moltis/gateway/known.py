@@ -12,6 +12,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace as replace_members
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -164,8 +165,9 @@ def _read(path: Path) -> tuple[str, Known]:
         raise _Broken from fault
     if file.format != _FORMAT:
         raise _Broken
+    more = {name: raw.copy() for name, raw in file.agreed.more.items()}  # not to keep the whole file
     return file.mark, Known(
-        file.agreed,
+        replace_members(file.agreed, more=more),
         tools=_items(Kind.TOOLS, file.tools),
         resources=_items(Kind.RESOURCES, file.resources),
         templates=_items(Kind.TEMPLATES, file.templates),

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
+from msgspec import Raw
 
 from moltis.session import envelope
 
@@ -55,13 +56,17 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Agreed:
-    """What both sides will speak, and what the server says of itself (display only, by the specification)."""
+    """What both sides will speak, and what the server says of itself (display only, by the specification).
+
+    more: what else it says, `_meta` among it, as it came.
+    """
 
     era: Era
     protocol_version: str
     server_info: dict[str, Any] | None
     capabilities: dict[str, Any]
     instructions: str | None = None
+    more: dict[str, Raw] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,11 @@ class _Discover(msgspec.Struct, rename="camel"):
     capabilities: dict[str, Any]
     instructions: str | None = None
     meta: Any = msgspec.field(name="_meta", default=None)
+
+
+_UNDERSTOOD = frozenset({"protocolVersion", "capabilities", "serverInfo", "instructions", "supportedVersions"})
+_OF_ONE_ANSWER = frozenset({"resultType", "ttlMs", "cacheScope"})
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 
 
 class _Supported(msgspec.Struct):
@@ -229,6 +239,7 @@ class Handshake:
                 server_info=info if isinstance(info, dict) else None,
                 capabilities=found.capabilities,
                 instructions=found.instructions,
+                more=_more(result),
             )
         )
 
@@ -262,6 +273,7 @@ class Handshake:
             server_info=found.server_info,
             capabilities=found.capabilities,
             instructions=found.instructions,
+            more=_more(result),
         )
         return self._done(agreed, (INITIALIZED,))
 
@@ -278,6 +290,19 @@ class Handshake:
             return self._failed(_nothing_in_common(supported))
         refusal = envelope.read_error(error)
         return self._failed(f"initialize was answered with error {refusal.code}: {refusal.message[:MAX_REFUSAL_CHARS]}")
+
+
+def _more(answer: bytes) -> dict[str, Raw]:
+    """Give the members of an answer that are not understood here, less what is about this answer alone."""
+    found = {
+        name: raw.copy() for name, raw in _MEMBERS.decode(answer).items() if name not in _UNDERSTOOD | _OF_ONE_ANSWER
+    }
+    meta = found.pop("_meta", None)
+    if meta is not None and bytes(meta)[:1] == b"{":
+        rest = {name: raw for name, raw in _MEMBERS.decode(meta).items() if name != SERVER_INFO}
+        if rest:
+            found["_meta"] = Raw(msgspec.json.encode(rest))
+    return found
 
 
 def _mutual(versions: Sequence[str]) -> str | None:

@@ -200,6 +200,20 @@ def test_an_answering_daemon_is_well_and_its_sick_servers_are_not(paths: Paths) 
     assert (bad.verdict, bad.message, bad.hint) == (Verdict.FAIL, "s: backoff: it ended", "moltis why s")
 
 
+@pytest.mark.parametrize(
+    ("said", "verdict", "words"),
+    [
+        ({"gateway_url": "http://127.0.0.1:8642/mcp"}, "ok", "serves hosts at http://127.0.0.1:8642/mcp"),
+        ({"gateway_url": None, "gateway_problem": "127.0.0.1:8642 is taken"}, "warn", "127.0.0.1:8642 is taken"),
+    ],
+)
+def test_it_says_where_hosts_are_served_or_why_not(
+    paths: Paths, said: dict[str, str], verdict: str, words: str
+) -> None:
+    status = {**STATUS, "config_path": str(paths.config), **said}
+    assert told(check_daemon(paths, Answer(status=status, is_running=True), "0.1.0"))[1] == (verdict, words)
+
+
 def test_a_daemon_of_another_version_or_another_file_is_a_warning(paths: Paths) -> None:
     answer = Answer(status={**STATUS, "config_path": "/other.toml"}, is_running=True)
     _, version, config = check_daemon(paths, answer, "0.2.0")

@@ -18,7 +18,18 @@ from moltis.gateway.doors import BadRequest, Doors, Forbidden, bearer
 from moltis.gateway.http import refusals
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.exchange import CLOSING, JSON, Header, Send, respond
-from moltis.gateway.http.reading import ONCE, Accepts, Gone, Inbound, Receive, Refused, body_of, is_json, server_of
+from moltis.gateway.http.reading import (
+    ONCE,
+    Accepts,
+    Gone,
+    Held,
+    Inbound,
+    Receive,
+    Refused,
+    body_of,
+    is_json,
+    server_of,
+)
 from moltis.gateway.http.settings import HttpSettings
 from moltis.gateway.limits import RateLimit
 from moltis.gateway.messages import Ask
@@ -41,6 +52,7 @@ class Application:
     """The ASGI application; it wants `server.GatewayServer` around it.
 
     authenticate: gives whom an access token stands for, None for one that is unknown or expired.
+    lapsed: whether there is no access token of a name any more, or it has expired. What it let in is ended soon then.
     ready: whether the configuration is loaded.
     metrics: takes the figures and gives what makes Prometheus' text of them, on another thread; None: not served.
     conversations: what hosts have under way; of its own, unless a test brings another.
@@ -55,6 +67,7 @@ class Application:
         ready: Callable[[], bool],
         metrics: Callable[[], Callable[[], bytes]] | None = None,
         *,
+        lapsed: Callable[[str], bool] = lambda name: False,
         conversations: Conversations | None = None,
     ) -> None:
         self._gateway = gateway
@@ -64,8 +77,10 @@ class Application:
         self._limit = RateLimit(settings.rate_limit_per_minute)
         self._ready = ready
         self._metrics = metrics
-        self._conversations = conversations or Conversations(gateway)
+        self._conversations = conversations or Conversations(gateway, lapsed=lapsed)
         self._accepts: dict[bytes | None, Accepts] = {}
+        self._held = Held()
+        self._closed_doors = 0
         self._plain: Asgi | None = None
 
     @property
@@ -79,14 +94,17 @@ class Application:
         return self._conversations.in_flight
 
     def reconfigure(self, settings: HttpSettings) -> None:
-        """Take other settings; requests under way are not affected."""
+        """Take other settings; requests under way are not affected, but for those that now needed a token."""
         if settings.rate_limit_per_minute != self._settings.rate_limit_per_minute:
             self._limit = RateLimit(settings.rate_limit_per_minute)
         self._doors = Doors(settings.allowed_origins, settings.listen_host)
-        self._settings = settings
+        before, self._settings = self._settings, settings
+        if settings.require_token and not before.require_token:
+            self.end_principal(LOCAL.name)
 
     def end_principal(self, name: str) -> None:
         """End the sessions, streams and requests of one principal: its access token was revoked."""
+        self._closed_doors += 1
         self._conversations.end_principal(name)
 
     def end_streams(self) -> None:
@@ -202,7 +220,10 @@ class Application:
         inbound.accepts = accepts = self._accepted(inbound)
         if not (accepts.plain or accepts.events):
             raise Refused(refusals.not_acceptable("Accept must have application/json and text/event-stream"))
-        body = await body_of(receive, headers.get(b"content-length"), self._settings.max_body_bytes)
+        before = self._closed_doors
+        body = await body_of(receive, headers.get(b"content-length"), self._settings.max_body_bytes, self._held)
+        if self._closed_doors != before:  # somebody was shut out while this was being sent: is it whose this is?
+            self._identify(inbound)
         message = messages.parse(body)
         if isinstance(message, Ask):
             await self._conversations.ask(inbound, message)

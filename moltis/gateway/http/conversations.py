@@ -7,6 +7,7 @@ the session, the host that was made for it alone, the eye that is kept on its co
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
 from moltis.gateway import messages
@@ -28,6 +29,9 @@ CANCELLED: Final = -32800
 """What a legacy host that cancelled is answered: its POST must be answered somehow."""
 SESSION_SWEEP_SECS: Final = 60.0
 
+MAX_OF_ONE: Final = 384
+"""Requests and streams of one principal, which has a connection for each; of the connections, the rest is others'."""
+
 _LEGACY: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
 _MODERN: Final = frozenset(version.encode() for version in MODERN_VERSIONS)
 _AGREED: Final = re.compile(rb'"protocolVersion": ?"([0-9-]{10})"')
@@ -35,13 +39,23 @@ _NEWEST_LEGACY: Final = HANDSHAKE_VERSIONS[-1].encode()
 
 
 class Conversations:
-    """All that hosts have under way by HTTP. `pulse_secs`: half the time without an event until a comment is sent."""
+    """All that hosts have under way by HTTP.
+
+    pulse_secs: half the time without an event until a comment is sent.
+    lapsed: as of `application.Application`.
+    """
 
     def __init__(
-        self, gateway: GatewayApi, sessions: Sessions | None = None, *, pulse_secs: float = PULSE_SECS
+        self,
+        gateway: GatewayApi,
+        sessions: Sessions | None = None,
+        *,
+        pulse_secs: float = PULSE_SECS,
+        lapsed: Callable[[str], bool] = lambda name: False,
     ) -> None:
         self._gateway = gateway
         self._sessions = Sessions(now) if sessions is None else sessions
+        self._lapsed = lapsed
         self._flows: dict[Flow, Principal] = {}
         self._waiting = 0
         self._pulse = Ticker(pulse_secs, self._let_time_pass)
@@ -79,8 +93,9 @@ class Conversations:
     # --- streams and sessions
 
     async def stand(self, inbound: Inbound, session: Session) -> None:
-        """Serve a standalone stream, until the session or the connection ends."""
-        flow = Flow(inbound.connection)
+        """Serve a standalone stream, until the session or the connection ends. Raises `Refused`."""
+        self._check_share(inbound, b"null")
+        flow = Flow(inbound.connection, session.host.attached)
         session.add_stream(flow)
         self._sessions.enter(session)
         self._attend(flow, inbound)
@@ -121,7 +136,16 @@ class Conversations:
         self._flows[flow] = inbound.principal
         self._pulse.wind()
 
+    def _check_share(self, inbound: Inbound, id: bytes) -> None:
+        if len(self._flows) >= MAX_OF_ONE:
+            own = sum(principal == inbound.principal for principal in self._flows.values())
+            if own >= MAX_OF_ONE:
+                raise Refused(refusals.overloaded(f"{own} of your requests and streams are open"), id)
+
     def _let_time_pass(self) -> bool:
+        for name in {principal.name for principal in self._flows.values()}:
+            if name and self._lapsed(name):
+                self.end_principal(name)
         for flow in tuple(self._flows):
             flow.pulse()
         return bool(self._flows)
@@ -130,6 +154,7 @@ class Conversations:
 
     async def ask(self, inbound: Inbound, ask: Ask) -> None:
         """Serve a request, to the end of its answer. Raises `Refused` as long as nothing was sent."""
+        self._check_share(inbound, ask.id)
         headers, version = inbound.headers, inbound.version
         if b"traceparent" in headers:
             add_trace(ask, headers)

@@ -35,6 +35,8 @@ CONNECTION: Final = "moltis.connection"
 
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 """Of one stream, ahead of the reply. One message is always taken, whatever its size."""
+MAX_OFFERED_BYTES: Final = 256 * 1024
+"""The same, of what can wait elsewhere until there is room: a server that says much cuts nobody off."""
 PULSE_SECS: Final = 7.5
 PULSES_A_COMMENT: Final = 2
 """A stream on which nothing was sent gets a comment, so that nobody on the way takes it for dead (9.2.7)."""
@@ -72,12 +74,27 @@ async def respond(send: Send, status: int, headers: Iterable[Header], body: byte
 
 
 class Flow:
-    """Messages on their way into a stream of events."""
+    """Messages on their way into a stream of events.
 
-    __slots__ = ("_connection", "_ended", "_frames", "_gone", "_once", "_quiet", "_waiting_bytes")
+    on_room: called when there is room again for what was offered in vain.
+    """
 
-    def __init__(self, connection: Connection) -> None:
+    __slots__ = (
+        "_connection",
+        "_ended",
+        "_frames",
+        "_gone",
+        "_on_room",
+        "_once",
+        "_quiet",
+        "_turned_away",
+        "_waiting_bytes",
+    )
+
+    def __init__(self, connection: Connection, on_room: Callable[[], None] | None = None) -> None:
         self._connection = connection
+        self._on_room = on_room
+        self._turned_away = False
         self._frames: list[bytes] = []
         self._waiting_bytes = 0
         self._once: Once[None] | None = None
@@ -101,6 +118,13 @@ class Flow:
         self._waiting_bytes += len(message)
         self._wake()
         return True
+
+    def offer(self, message: bytes) -> bool:
+        """Send a message if there is room for it now; what is not taken is not lost, for the caller keeps it."""
+        if self._frames and self._waiting_bytes + len(message) > MAX_OFFERED_BYTES:
+            self._turned_away = True
+            return False
+        return self.push(message)
 
     def pulse(self) -> None:
         """Let time pass, `PULSE_SECS` of it."""
@@ -140,6 +164,9 @@ class Flow:
                         await send({"type": "http.response.body", "body": body + last})
                         return
                     await send({"type": "http.response.body", "body": body, "more_body": True})
+                    if self._turned_away and self._on_room is not None:
+                        self._turned_away = False
+                        self._on_room()
                 elif (last := self._last_frame()) is not None:
                     await send({"type": "http.response.body", "body": last})
                     return

@@ -14,7 +14,7 @@ import msgspec
 from moltis.gateway.api import Principal
 from moltis.gateway.doors import Headers
 from moltis.gateway.http.exchange import CONNECTION, Connection, Header, Send
-from moltis.gateway.http.refusals import Refusal, too_large, wrong
+from moltis.gateway.http.refusals import Refusal, overloaded, too_large, wrong
 from moltis.gateway.messages import Ask
 from moltis.session.envelope import json_string
 
@@ -22,6 +22,7 @@ __all__ = [
     "Accepts",
     "Gone",
     "Header",
+    "Held",
     "Receive",
     "Refused",
     "add_trace",
@@ -41,6 +42,8 @@ ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"content-type", 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TRACE: Final = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
 MAX_TRACE_BYTES: Final = 1024
+MAX_HELD_BYTES: Final = 256 * 1024 * 1024
+"""Of all bodies that are on their way: a few hundred slow ones of full length would be gigabytes."""
 
 
 class Accepts(NamedTuple):
@@ -128,11 +131,19 @@ def server_of(path: str) -> str | None:
     return name if slash and rest in ("mcp", "mcp/") and _NAME.fullmatch(name) else None
 
 
-async def body_of(receive: Receive, declared: bytes | None, limit: int) -> bytes:
+class Held:
+    """How much is held of bodies that are not whole yet, of all requests together."""
+
+    def __init__(self, most: int = MAX_HELD_BYTES) -> None:
+        self.bytes = 0
+        self.most = most
+
+
+async def body_of(receive: Receive, declared: bytes | None, limit: int, held: Held) -> bytes:
     """Read a body. `declared`: its `Content-Length`.
 
     Raises:
-        Refused: it has, or is going to have, more than `limit` bytes; the rest is not read.
+        Refused: it has, or is going to have, more than `limit` bytes, or too much is held; the rest is not read.
         Gone: the client left.
     """
     if declared is not None and not (declared.isdigit() and len(declared) < 16):
@@ -148,15 +159,22 @@ async def body_of(receive: Receive, declared: bytes | None, limit: int) -> bytes
             raise Refused(too_large(limit))
         return body
     parts, size = [body], len(body)
-    while message["more_body"]:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise Gone
-        parts.append(message["body"])
-        size += len(parts[-1])
-        if size > limit:
-            raise Refused(too_large(limit))
-    return b"".join(parts)
+    held.bytes += size
+    try:
+        while message["more_body"]:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise Gone
+            parts.append(message["body"])
+            size += len(parts[-1])
+            held.bytes += len(parts[-1])
+            if size > limit:
+                raise Refused(too_large(limit))
+            if held.bytes > held.most:
+                raise Refused(overloaded("too much is being sent at once"))
+        return b"".join(parts)
+    finally:
+        held.bytes -= size
 
 
 def add_trace(ask: Ask, headers: dict[bytes, bytes]) -> None:

@@ -8,6 +8,7 @@ stream open, is never idle.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -41,7 +42,7 @@ class Session:
 
     def unsolicited(self, message: bytes) -> bool:
         """Send what belongs to no request, on one stream only: the newest that is there."""
-        return any(stream.push(message) for stream in reversed(self.streams))
+        return any(stream.offer(message) for stream in reversed(self.streams))
 
     def add_stream(self, stream: Flow) -> None:
         """Take a standalone stream; the oldest makes room."""
@@ -81,7 +82,8 @@ class Sessions:
         principal: Principal,
         new_host: Callable[[str | None, Principal, Callable[[bytes], bool]], HostApi],
     ) -> Session | None:
-        """Make a session and its host; when there are too many, the one that has been idle longest makes room.
+        """Make a session and its host; when there are too many, an idle one makes room: of the principal that has the
+        most, the one that has been idle longest.
 
         None: all of them are in use. What `new_host` raises goes to the caller.
         """
@@ -89,7 +91,8 @@ class Sessions:
             idle = [session for session in self._sessions.values() if not session.uses]
             if not idle:
                 return None
-            self.end(min(idle, key=lambda session: session.last_used))
+            of = Counter(session.principal for session in self._sessions.values())
+            self.end(min(idle, key=lambda session: (-of[session.principal], session.last_used)))
         session = Session(secrets.token_urlsafe(ID_BYTES), server, principal, self._now())
         session.host = new_host(server, principal, session.unsolicited)
         self._sessions[session.id] = session
