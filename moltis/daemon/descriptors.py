@@ -14,6 +14,15 @@ from typing import Final
 ENOUGH: Final = 65_536
 
 
+def connections_allowed(most: int) -> int:
+    """Give how many hosts may be connected by HTTP: a quarter of all descriptors, and at most so many.
+
+    Whoever reaches the address can open connections; servers and the control socket need descriptors too.
+    """
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if soft == resource.RLIM_INFINITY else max(16, min(most, soft // 4))
+
+
 def raise_limit() -> int | None:
     """Raise this process's soft limit as far as it may, and give what it was; None where it was left alone."""
     if sys.platform != "linux":  # where a limit cannot be set back for a child, it is not touched

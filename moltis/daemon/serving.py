@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 from moltis import __version__, logs
 from moltis.config.listen import split_listen
 from moltis.config.plan import GatewayPlan, Plan, ServerPlan
+from moltis.daemon.descriptors import connections_allowed
 from moltis.daemon.memories import Memories
 from moltis.daemon.ports import Ports, known_of
 from moltis.errors import ConfigError, UnknownServer
@@ -24,7 +25,7 @@ from moltis.gateway.api import Known
 from moltis.gateway.doors import Doors
 from moltis.gateway.gateway import Gateway, Settings
 from moltis.gateway.http.application import Application
-from moltis.gateway.http.listener import GatewayListener
+from moltis.gateway.http.listener import MAX_CONNECTIONS, GatewayListener
 from moltis.gateway.http.settings import HttpSettings
 from moltis.gateway.metrics import Metrics
 from moltis.gateway.tokens import TokenStore
@@ -72,6 +73,7 @@ class Serving:
         self.tokens = TokenStore(paths.access_tokens)
         self.gateway = Gateway(self._ports, _settings(plan.gateway), self._metrics.observe)
         http = _http_settings(plan)
+        self._connections = connections_allowed(MAX_CONNECTIONS)
         self._application = Application(
             self.gateway,
             Doors(http.allowed_origins, http.listen_host),
@@ -79,9 +81,12 @@ class Serving:
             http,
             ready=lambda: not self._closing,
             metrics=self._figures,
+            lapsed=self.tokens.lapsed,
+            most_of_one=self._connections * 3 // 4,
         )
         self._listener: GatewayListener | None = None
         self._listening = anyio.CancelScope()
+        self._keeping = anyio.CancelScope()
 
     @property
     def url(self) -> str | None:
@@ -101,8 +106,7 @@ class Serving:
             log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
         await self._memories.load()  # whoever asks first is told what was known, not nothing
         self._listen(self._early)
-        self._tasks.start_soon(self._memories.run)
-        self._tasks.start_soon(self.tokens.run)
+        self._tasks.start_soon(self._keep)
 
     def apply(self, plan: Plan) -> None:
         """Go on by another plan."""
@@ -118,15 +122,17 @@ class Serving:
     async def aclose(self) -> None:
         """End what is still open, and keep what is not kept yet; at most twice `FLUSH_SECS`."""
         self._closing = True
-        self.gateway.close("moltis is stopping")
+        self.gateway.close("its gateway was switched off")
         if self._listener is not None:
             await self._listener.close(FLUSH_SECS)
+        self._keeping.cancel()
         with anyio.move_on_after(FLUSH_SECS):
             await self._memories.write()
 
     def revoked(self, token: str) -> None:
         """End what an access token let in. `token`: its name."""
         self._application.end_principal(token)
+        self.gateway.forwarding.give_up(token)
 
     def begin_to_close(self) -> None:
         """Take no more requests; those under way may still be answered."""
@@ -159,7 +165,11 @@ class Serving:
     def _listen(self, sockets: Sequence[socket.socket] = ()) -> None:
         scope = self._listening = anyio.CancelScope()
         listener = GatewayListener(
-            self._application, self._plan.listen, on_change=self._address_changed, sockets=sockets
+            self._application,
+            self._plan.listen,
+            on_change=self._address_changed,
+            max_connections=self._connections,
+            sockets=sockets,
         )
         self._listener = listener
 
@@ -170,10 +180,19 @@ class Serving:
         self._tasks.start_soon(run)
 
     async def _listen_elsewhere(self) -> None:
-        if self._listener is not None:
-            await self._listener.close(FLUSH_SECS)
-        self._listening.cancel()
-        self._listen()
+        before = self._listener
+        if before is not None:
+            await before.close(FLUSH_SECS)
+        if self._listener is before and not self._closing:  # or somebody else did, by the same plan
+            self._listening.cancel()
+            self._listen()
+
+    async def _keep(self) -> None:
+        """Keep on disk what is learnt and used, until all is closed."""
+        with self._keeping:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._memories.run)
+                tasks.start_soon(self.tokens.run)
 
     def _address_changed(self) -> None:
         self._changed()

@@ -202,6 +202,10 @@ class GatewayApi(Protocol):
             UnknownServer: there is no such server.
         """
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no requests any more, and never will."""
+
     def knows(self, server: str) -> bool:
         """Whether there is a server of that name."""
 

@@ -167,6 +167,10 @@ class _List:
     def _shown(self) -> list[str]:
         return [shown for part in self.parts for shown in part.shown]
 
+    @cached_property
+    def _traces(self) -> list[bytes]:
+        return [_trace(name) for name in self._shown]
+
     def owner(self, shown: str) -> Owner | None:
         for part in self.parts:
             name = part.names.get(shown)
@@ -222,9 +226,8 @@ class _List:
         if 0 < at < len(shown) and _trace(shown[at - 1]) == behind and _trace(shown[at]) == ahead:
             return at
         # The list has changed since. Of names that are there twice, the one that is nearest is meant.
-        traces = [_trace(name) for name in shown]
-        after = [index + 1 for index, trace in enumerate(traces) if trace == behind]
-        before = [index for index, trace in enumerate(traces) if trace == ahead]
+        after = [index + 1 for index, trace in enumerate(self._traces) if trace == behind]
+        before = [index for index, trace in enumerate(self._traces) if trace == ahead]
         if not after and not before:
             raise UsageError("the list has changed too much for this cursor", hint="list again without a cursor")
         return min(after or before, key=lambda index: abs(index - at))

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from moltis import __version__
 from moltis.errors import UnknownServer
-from moltis.gateway import refusals
+from moltis.gateway import messages, refusals
 from moltis.gateway.api import Principal, ServerPort, Upstream, World
 from moltis.gateway.forwarding import Forwarding, OnRequest
 from moltis.gateway.host import Host
@@ -31,6 +31,9 @@ ANNOUNCE_AFTER_SECS: Final = 0.1
 
 UNASKED_LEVEL: Final = "info"
 """What a host gets that never set a level, of a server that logs more because another host wants it."""
+
+MAX_SAID_BYTES: Final = 1024 * 1024
+"""Of what a server says unasked to all its hosts. A message may be longer, but not for each of a hundred hosts."""
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -73,6 +76,11 @@ class Gateway:
         host = Host(self, self._view(server), principal, unsolicited)
         self._hosts[host] = None
         return host
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no requests any more, and never will."""
+        return self.closing is not None
 
     def knows(self, server: str) -> bool:
         """Whether there is a server of that name."""
@@ -130,6 +138,8 @@ class Gateway:
 
     def notified(self, name: str, method: str, params: bytes) -> None:
         """The server said something that is about no request (`Hooks.on_notification`)."""
+        if len(params) > MAX_SAID_BYTES:
+            return
         try:
             members = _MEMBERS.decode(params) if params else {}
         except msgspec.MsgspecError:
@@ -138,18 +148,18 @@ class Gateway:
             for watcher, uri in self.subscriptions.updated(name, text_of(members, "uri") or ""):
                 watcher.resource_updated(uri, members)
         elif method == "notifications/message":
-            level = text_of(members, "level")
+            message, level = messages.notification(method, params), text_of(members, "level")
             unasked = UNASKED_LEVEL if self.levels.wanted(name) is not None else None
             for host in self._who_see(name):
                 if passes(host.log_level or unasked, level):
-                    host.say(method, params)
+                    host.say(message)
         else:
             # Whoever was asked to go to a URL hears of its end (MCP, Elicitation: others ignore ids they do not know);
             # what else there may be is for those who deal with this server alone.
-            everyone = method == "notifications/elicitation/complete"
+            message, everyone = messages.notification(method, params), method == "notifications/elicitation/complete"
             for host in self._who_see(name):
                 if everyone or host.view.server is not None:
-                    host.say(method, params)
+                    host.say(message)
 
     def reconfigure(self, settings: Settings) -> None:
         """Show itself differently from now on."""

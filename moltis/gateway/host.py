@@ -146,10 +146,10 @@ class Host:
             self._out().put(messages.notification(method), once=True)
         self._listens.list_changed(method)
 
-    def say(self, method: str, params: bytes) -> None:
-        """Tell something that belongs to no request, if it is in a session."""
+    def say(self, message: bytes) -> None:
+        """Tell something that belongs to no request, if it is in a session. `message`: a notification."""
         if self.in_session:
-            self._out().put(messages.notification(method, params))
+            self._out().put(message)
 
     def locate(self, uri: str) -> Owner | None:
         """Say whose resource it is now."""

@@ -73,7 +73,9 @@ def of_one(name: str, known: Known | None) -> Introduction:
     if known is None:
         return Introduction({"name": name, "version": "unknown"}, _ALL)
     agreed = known.agreed
-    info = {"name": name, "version": "unknown", **(agreed.server_info or {})}
+    info = dict(agreed.server_info or {})
+    info.setdefault("name", name)
+    info.setdefault("version", "unknown")
     capabilities = dict(agreed.capabilities)
     if capabilities.get("tools") is None and (known.tools or not any(capabilities.get(member) for member in _LISTS)):
         capabilities["tools"] = {}  # some servers declare nothing and have tools all the same

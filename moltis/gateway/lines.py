@@ -91,6 +91,7 @@ class LineHost:
         later: Callable[[float, Callable[[], None]], Cancellable] = call_later,
     ) -> None:
         self._conn = conn
+        self._gateway = gateway
         self._limits = limits or LineLimits()
         self._later = later
         self._framer = Framer(self._limits.line_bytes)
@@ -141,11 +142,14 @@ class LineHost:
         self._turn_later()
 
     def sweep(self) -> None:
-        """Drop the host if it is gone, or has stopped reading while much waits for it."""
+        """Drop the host if it is gone, or has stopped reading while much waits for it; or end it with the gateway."""
         if self._is_over:
             return
         limits = self._limits
-        if self._conn.stuck_secs > limits.stuck_secs and self._conn.buffered > limits.output_bytes:
+        if self._gateway.is_closed:  # while the daemon goes on there may be another, for who connects anew
+            self._end()
+            self._conn.close()
+        elif self._conn.stuck_secs > limits.stuck_secs and self._conn.buffered > limits.output_bytes:
             self._drop("slow_reader")
         elif self._half_closed and self._conn.has_hung_up:
             self._drop()

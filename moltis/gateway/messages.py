@@ -119,14 +119,14 @@ def parse(message: bytes) -> Incoming:
         if not message.isascii():
             str(message, "utf-8")  # strings that are skipped over are not checked to be UTF-8
     except _MALFORMED:
-        mended = mend(message)
-        return _unreadable(message) if mended is None else _parse_mended(mended)
+        return _second_look(message)
     return _read(envelope)
 
 
-def _parse_mended(message: bytes) -> Incoming:
+def _second_look(message: bytes) -> Incoming:
     try:
-        envelope = _ENVELOPE.decode(message)
+        message.decode()  # bytes that are not UTF-8 are not mended: a host is to hear of its fault
+        envelope = _ENVELOPE.decode(mend(message) or b"")
     except _MALFORMED:
         return _unreadable(message)
     return _read(envelope)

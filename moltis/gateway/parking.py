@@ -104,6 +104,11 @@ class Parking(Generic[T]):
         due = [token for token, place in self._places.items() if place.due <= now]
         return [call for call in map(self.remove, due) if call is not None]
 
+    def take_of(self, principal: str) -> list[T]:
+        """Remove and give those of one principal."""
+        own = [token for token, place in self._places.items() if place.bond.principal == principal]
+        return [call for call in map(self.remove, own) if call is not None]
+
     def take_all(self) -> list[T]:
         """Remove and give all."""
         return self.take_due(math.inf)

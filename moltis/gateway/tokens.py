@@ -150,6 +150,11 @@ class TokenStore:
             self._used.set()
         return token.principal
 
+    def lapsed(self, name: str) -> bool:
+        """Whether there is no token of this name, or it has expired. Never raises."""
+        token = next((token for token in self._tokens.values() if token.name == name), None)
+        return token is None or self._now() >= token.expires_at
+
     def tokens(self) -> list[TokenInfo]:
         """Give all tokens, oldest first, expired ones among them; from memory.
 

@@ -147,6 +147,7 @@ class FakeGateway:
 
     def __init__(self) -> None:
         self.hosts: list[FakeHost] = []
+        self.is_closed = False
 
     def new_host(self, server: str | None, principal: Principal, unsolicited: Callable[[bytes], bool]) -> FakeHost:
         if not (server is None or self.knows(server)):

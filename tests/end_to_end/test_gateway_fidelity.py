@@ -7,162 +7,45 @@ hosts write and read bytes.
 from __future__ import annotations
 
 import contextlib
-import http.client
-import itertools
 import json
-import re
-import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 import pytest
-from gateway_harness import connect_command, connect_env, gateway_url, start
-from harness import PYTHON, SERVERS, Daemon, wait_until
-from processes import signal_pid
-
-PARROT = SERVERS / "parrot.py"
-LEGACY, MODERN = "2025-11-25", "2026-07-28"
-META = "io.modelcontextprotocol/"
-WITHIN = 10.0
-
-# --- what the servers declare: every member the specification has, and some that it has not
-
-ICONS = '[{"src":"data:image/png;base64,AA==","mimeType":"image/png","sizes":["48x48","any"],"theme":"dark","vendor":1}]'
-INFO = (
-    '{"name":"parrot","title":"P\u00e4rr\u00f6t \U0001f99c","version":"1.0","description":"It repeats.",'
-    f'"websiteUrl":"https://example.com/?a=1&b=2","icons":{ICONS},"vendor/info":[1.0,null,{{"b":1,"a":2}}]}}'
+from fidelity_harness import (
+    CAPABILITIES,
+    DISCOVER,
+    ICONS,
+    INFO,
+    INITIALIZE,
+    INSTRUCTIONS,
+    LEGACY,
+    META,
+    NAMED,
+    NAMES,
+    NASTY,
+    PROMPTS,
+    RESOURCES,
+    SCHEMA,
+    SERVERS_OF,
+    TEMPLATES,
+    TOOLS,
+    Host,
+    Pipe,
+    Web,
+    World,
+    encoded,
+    heard_of,
+    host_at,
+    loads,
+    members,
+    new_mark,
+    without,
 )
-CAPABILITIES = (
-    '{"tools":{"listChanged":true,"vendor/t":1.0},"resources":{"listChanged":true,"subscribe":true},'
-    '"prompts":{"listChanged":true},"logging":{},"completions":{"vendor":{}},'
-    '"experimental":{"vendor/x":{"n":12345678901234567890123,"f":1.0}},'
-    '"extensions":{"com.example/ui":{"mimeTypes":["text/html;profile=mcp-app"]}},'
-    '"tasks":{"list":{},"cancel":{},"requests":{"tools":{"call":{}}}},"vendor/cap":{"\u00e9":"\U0001f600"}}'
-)
-INSTRUCTIONS = '"Line one\\nline \\"two\\" \u2028 \U0001f600"'
-SAID = '"vendor/top":{"deep":[1e400,-0.0,123456789012345678901234567890]},"_meta":{"vendor/m":{"x":1.50}}'
-INITIALIZE = (
-    f'{{"protocolVersion":"{LEGACY}","capabilities":{CAPABILITIES},"serverInfo":{INFO},'
-    f'"instructions":{INSTRUCTIONS},{SAID}}}'
-)
-DISCOVER = (
-    f'{{"resultType":"complete","ttlMs":1000,"cacheScope":"public","supportedVersions":["{MODERN}"],'
-    f'"capabilities":{CAPABILITIES},"instructions":{INSTRUCTIONS},"vendor/top":{{"deep":[1e400,-0.0]}},'
-    f'"_meta":{{"{META}serverInfo":{INFO},"vendor/m":{{"x":1.50}}}}}}'
-)
-
-NASTY = (
-    '{"z":1e400,"big":123456789012345678901234567890,"one":1.0,"exp":1E2,"neg":-0,"tiny":0.1e-400,'
-    r'"pair":"\ud83d\ude00","raw":"' + "\U0001f600\u2028\u2029\ufffe\U0010ffff" + r'","esc":"\u0000\/\u00e9",'
-    '"a":{"b":[ 1 ,\t2 ],"":null},"__proto__":{},"n":9007199254740993}'
-)
-"""JSON that changes when it is parsed and written again."""
-
-SCHEMA = (
-    '{"type":"object","$schema":"https://json-schema.org/draft/2020-12/schema","$defs":{"a":{"type":"string"}},'
-    '"properties":{"z":{"$ref":"#/$defs/a"},"a":{"type":"integer","maximum":9007199254740993,"default":1.0}},'
-    '"additionalProperties":false,"required":[],"x-vendor":{"y":1e400}}'
-)
-ANNOTATIONS = '{"title":"T","readOnlyHint":true,"destructiveHint":false,"idempotentHint":true,"openWorldHint":false,"v":1}'
-
-
-def tool(name: str, more: str = "") -> str:
-    return (
-        f'{{"_meta":{{"vendor/a":{NASTY}}},"description":"d","icons":{ICONS},"inputSchema":{SCHEMA},'
-        f'"outputSchema":{SCHEMA},"annotations":{ANNOTATIONS},"execution":{{"taskSupport":"optional"}},'
-        f'"title":"T","name":{name},"vendor":{{"b":1,"a":2}}{more}}}'
-    )
-
-
-NAMES = ('"say"', '"a__b"', '"dot.ted/sl\\/ash"', '"\u00fcn\u00ef \U0001f600"', '"server__say"', '"__"', '"parrot__say"')
-TOOLS = [tool(name) for name in NAMES]
-RESOURCE = (
-    f'{{"uri":"parrot://one","name":"one","title":"O","description":"d","mimeType":"text/plain","size":9007199254740993,'
-    f'"annotations":{{"audience":["user"],"priority":0.50,"lastModified":"2025-01-12T15:00:58Z","v":1}},"icons":{ICONS},'
-    f'"_meta":{{"vendor/a":{NASTY}}},"vendor":1.0}}'
-)
-RESOURCES = [RESOURCE, '{"uri":"parrot://tw%20o?q=\u00e9#f","name":"two"}', '{"uri":"file:///tmp/a b","name":"three"}']
-TEMPLATES = [
-    f'{{"uriTemplate":"parrot://t/{{id}}{{?x,y}}","name":"t","title":"T","icons":{ICONS},"_meta":{{"v":1.0}},"vendor":1}}',
-    '{"uriTemplate":"any:{+rest}","name":"any"}',
-]
-PROMPTS = [
-    f'{{"name":"ask","title":"A","arguments":[{{"name":"result","title":"R","required":false,"v":1.0}}],"icons":{ICONS},'
-    f'"_meta":{{"vendor/a":{NASTY}}},"vendor":1.0}}'
-]
-
-
-def pages(member: str, items: list[str]) -> list[str]:
-    return [f'"{member}":[{item}]' for item in items]
-
-
-DECLARED = {
-    "initialize": INITIALIZE,
-    "discover": DISCOVER,
-    "tools": pages("tools", TOOLS),
-    "resources": pages("resources", RESOURCES),
-    "resourceTemplates": pages("resourceTemplates", TEMPLATES),
-    "prompts": pages("prompts", PROMPTS),
-}
-
-SERVERS_OF = {"old": ("legacy", False), "new": ("modern", False), "oldweb": ("legacy", True), "newweb": ("modern", True)}
-NAMED = [*SERVERS_OF]
-_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-
-def members(text: bytes | msgspec.Raw) -> dict[str, bytes]:
-    return {name: bytes(raw) for name, raw in _MEMBERS.decode(text).items()}
-
-
-# --- the world
-
-
-class World:
-    """A daemon with four parrots behind it: of both eras, on both transports."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.daemon = Daemon(folder)
-        self._processes: list[subprocess.Popen[bytes]] = []
-
-    def begin(self) -> None:
-        (self.folder / "declared").write_text(json.dumps(DECLARED))
-        servers = {
-            name: {"url": f"http://127.0.0.1:{self._listening(name, era)}/mcp"}
-            if web
-            else self.daemon.real(PYTHON, *self.parrot(name, era))
-            for name, (era, web) in SERVERS_OF.items()
-        }
-        start(self.daemon, servers)
-        self.daemon.wait_all()
-        self.url = gateway_url(self.daemon)
-
-    def parrot(self, name: str, era: str) -> list[str]:
-        heard, declared = str(self.folder / f"{name}.heard"), str(self.folder / "declared")
-        return [str(PARROT), "--heard", heard, "--era", era, "--declares", declared]
-
-    def _listening(self, name: str, era: str) -> int:
-        command = [PYTHON, *self.parrot(name, era), "--http"]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
-        self._processes.append(process)
-        assert process.stdout is not None
-        return int(process.stdout.readline())
-
-    def heard(self, name: str) -> list[bytes]:
-        return (self.folder / f"{name}.heard").read_bytes().splitlines()
-
-    def end(self) -> None:
-        self.daemon.end_everything()
-        for process in self._processes:
-            signal_pid(process.pid, 9)
-            process.wait(10)
-            assert process.stdout is not None
-            process.stdout.close()
 
 
 @pytest.fixture(scope="module")
@@ -176,175 +59,9 @@ def world() -> Iterator[World]:
             made.end()
 
 
-# --- hosts
-
-
-class Host:
-    """A host that writes and reads bytes. Of MCP 2026-07-28 it says who it is in each request."""
-
-    def __init__(self, era: str = "legacy", able: str = "{}") -> None:
-        self.era = era
-        self.able = able
-        self.told: list[bytes] = []
-        self._ids = itertools.count(1)
-
-    def meta(self, more: str = "") -> str:
-        if self.era == "legacy":
-            return "{" + more + "}"
-        return (
-            f'{{"{META}protocolVersion":"{MODERN}","{META}clientInfo":{{"name":"h","version":"1","v":1.0}},'
-            f'"{META}clientCapabilities":{self.able}{more and ","}{more}}}'
-        )
-
-    def ask(self, method: str, params: str = "{}", id: str | None = None, meta: str = "") -> bytes:
-        """Send a request and give the reply, whole. `params`: with braces; `_meta` is added to them if there is any."""
-        id = id or str(next(self._ids))
-        if self.era == "modern" or meta:
-            comma = "" if params == "{}" else ","
-            params = f'{{"_meta":{self.meta(meta)}{comma}{params[1:]}'
-        self.send(f'{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}', method, params)
-        return self.reply(id)
-
-    def result(self, method: str, params: str = "{}", meta: str = "") -> bytes:
-        reply = members(self.ask(method, params, None, meta))
-        assert "result" in reply, reply
-        return reply["result"]
-
-    def call(self, script: dict[str, Any], name: str = "say", meta: str = "", more: str = "") -> bytes:
-        """Call the tool that says what it is told, and give the reply."""
-        params = f'{{"name":{json.dumps(name)},"arguments":{json.dumps(script)}{more}}}'
-        return self.ask("tools/call", params, None, meta)
-
-    def begin(self, version: str = LEGACY) -> bytes:
-        params = f'{{"protocolVersion":"{version}","capabilities":{self.able},"clientInfo":{{"name":"h","version":"1"}}}}'
-        result = self.result("initialize", params)
-        self.send('{"jsonrpc":"2.0","method":"notifications/initialized"}', "notifications/initialized", "{}")
-        return result
-
-    def reply(self, id: str) -> bytes:
-        """Give the next message that is a reply; those before it are added to `told`."""
-        while True:
-            message = self.read()
-            if b'"method"' not in members(message) and "method" not in members(message):
-                assert members(message)["id"] == id.encode(), message
-                return message
-            self.told.append(message)
-
-    def send(self, message: str, method: str, params: str) -> None:
-        raise NotImplementedError
-
-    def read(self) -> bytes:
-        raise NotImplementedError
-
-
-class Pipe(Host):
-    """Over stdio: `moltis connect`, or a server itself."""
-
-    def __init__(self, command: list[str], env: dict[str, str] | None = None, era: str = "legacy", able: str = "{}"):
-        super().__init__(era, able)
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, start_new_session=True
-        )
-
-    def send(self, message: str, method: str = "", params: str = "") -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(message.encode("utf-8", "surrogatepass") + b"\n")
-        self.process.stdin.flush()
-
-    def read(self) -> bytes:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, "it hung up"
-        return line.rstrip(b"\n")
-
-
-class Web(Host):
-    """Over Streamable HTTP."""
-
-    def __init__(self, url: str, era: str = "legacy", able: str = "{}") -> None:
-        super().__init__(era, able)
-        self.url = url
-        self.session: str | None = None
-        self.headers: dict[str, str] = {}
-        self._messages: Iterator[bytes] = iter(())
-        self._open: list[http.client.HTTPConnection | http.client.HTTPResponse] = []
-
-    def close(self) -> None:
-        for one in self._open:
-            one.close()
-
-    def send(self, message: str, method: str = "", params: str = "") -> None:
-        where = urlsplit(self.url)
-        assert where.hostname is not None
-        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=30)
-        sent = {"content-type": "application/json", "accept": "application/json, text/event-stream", **self.headers}
-        if self.session is not None:
-            sent |= {"mcp-session-id": self.session}
-        if self.era == "modern":
-            sent |= {"mcp-protocol-version": MODERN, "mcp-method": method}
-            about = json.loads(params).get("name") or json.loads(params).get("uri")
-            if about is not None:
-                sent["mcp-name"] = about
-        connection.request("POST", where.path, message.encode("utf-8", "surrogatepass"), sent)
-        response = connection.getresponse()
-        self._open += [response, connection]
-        self.session = response.headers.get("mcp-session-id") or self.session
-        if response.headers.get("content-type", "").startswith("text/event-stream"):
-            lines = iter(response.readline, b"")
-            self._messages = (line[5:].strip(b" \r\n") for line in lines if line.startswith(b"data:"))
-        elif body := response.read():
-            self._messages = iter((body,))
-
-    def read(self) -> bytes:
-        return next(self._messages)
-
-
-@contextlib.contextmanager
-def direct(world: World, era: str) -> Iterator[Pipe]:
-    host = Pipe([PYTHON, *world.parrot(f"direct-{era}", era)], era=era)
-    try:
-        yield host
-    finally:
-        host.process.kill()
-        host.process.communicate()
-
-
-@contextlib.contextmanager
-def host_at(world: World, way: str, server: str | None, era: str = "legacy", able: str = "{}") -> Iterator[Host]:
-    """Give a host that has begun, over `pipe` or `web`, at one server or all."""
-    if way == "web":
-        url = world.url if server is None else f"{world.url.removesuffix('/mcp')}/servers/{server}/mcp"
-        with contextlib.closing(Web(url, era, able)) as web:
-            if era == "legacy":
-                web.begin()
-            yield web
-        return
-    pipe = Pipe(connect_command(world.daemon, server), connect_env(world.daemon), era, able)
-    try:
-        if era == "legacy":
-            pipe.begin()
-        yield pipe
-    finally:
-        pipe.process.kill()
-        pipe.process.communicate()
-
-
 WAYS = [(way, server) for way in ("pipe", "web") for server in NAMED]
 each_way = pytest.mark.parametrize(("way", "server"), WAYS)
 each_era = pytest.mark.parametrize("era", ["legacy", "modern"])
-
-
-def loads(text: bytes | str) -> Any:
-    """Read JSON so that nothing is equal but what is the same: order of members, spelling of numbers."""
-
-    def pairs(found: list[tuple[str, Any]]) -> Any:
-        return ("object", found)
-
-    return json.loads(text, object_pairs_hook=pairs, parse_float=str, parse_int=str, parse_constant=str)
-
-
-def without(text: bytes, *names: str) -> bytes:
-    return msgspec.json.encode({k: msgspec.Raw(v) for k, v in members(text).items() if k not in names})
 
 
 # --- introductions
@@ -355,7 +72,16 @@ def without(text: bytes, *names: str) -> bytes:
 def test_one_server_introduces_itself_in_its_own_words(world: World, way: str, server: str, era: str) -> None:
     with host_at(world, way, server, era) as host:
         if era == "legacy":
-            found = members(host.begin("2025-06-18")) if way == "web" else members(host.result("initialize", '{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"h","version":"1"}}'))
+            found = (
+                members(host.begin("2025-06-18"))
+                if way == "web"
+                else members(
+                    host.result(
+                        "initialize",
+                        '{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"h","version":"1"}}',
+                    )
+                )
+            )
             assert found["protocolVersion"] == b'"2025-06-18"'
             info = found["serverInfo"]
         else:
@@ -417,14 +143,16 @@ def _listed(host: Host, method: str, member: str) -> list[bytes]:
 
 
 RESULTS = {
-    "unknown members everywhere": f'{{"vendor":{NASTY},"content":[{{"type":"text","text":"t","vendor":{NASTY},"_meta":{NASTY},'
+    "unknown members everywhere": f'{{"vendor":{NASTY},"content":[{{"type":"text","text":"t","vendor":{NASTY},'
+    f'"_meta":{NASTY},'
     f'"annotations":{{"audience":["assistant"],"priority":1e0,"v":null}}}}],"_meta":{NASTY}}}',
     "every content": '{"content":[{"type":"image","data":"AA==","mimeType":"image/png"},{"type":"audio","data":"AA==",'
     '"mimeType":"audio/wav","_meta":{}},{"type":"resource_link","uri":"any:thing","name":"n","title":"t","size":1.0,'
     f'"icons":{ICONS}}},{{"type":"resource","resource":{{"uri":"x:y","blob":"AA==","_meta":{NASTY}}}}},'
     '{"type":"vendor/new","x":1}],"structuredContent":' + NASTY + "}",
     "isError": '{"content":[],"isError":true,"structuredContent":{"resultType":"mine","ttlMs":5}}',
-    "named like a member of ours": '{"structuredContent":{"resultType":"x"},"content":[{"type":"text","text":"resultType"}]}',
+    "named like a member of ours": '{"structuredContent":{"resultType":"x"},'
+    '"content":[{"type":"text","text":"resultType"}]}',
     "no object members": "{}",
     "white space": '{ "content" :\t[ ] , "a" : { "b" : 1 } }',
     "duplicates": '{"content":[],"a":1,"a":2,"_meta":{"k":1,"k":2}}',
@@ -483,42 +211,31 @@ def test_errors_arrive_byte_for_byte(world: World, way: str, server: str, era: s
 # --- what servers hear
 
 
-def heard_of(world: World, server: str, method: str, mark: str) -> bytes:
-    """Give the params of the last message with that method and something in it that a test can tell it by."""
-
-    def find() -> bytes | None:
-        for line in reversed(world.heard(server)):
-            message = line[line.find(b'{"jsonrpc"') :]
-            if f'"{method}"'.encode() in message and mark.encode() in message:
-                return message
-        return None
-
-    found: bytes = wait_until(f"{server} hears {method}", find, WITHIN)
-    return members(found)["params"]
-
-
-_MARKS = itertools.count(1)
-
-
-def new_mark() -> str:
-    return f"mark{next(_MARKS)}"
+TRACE = '"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"'
 
 
 @each_way
 @each_era
 def test_a_request_arrives_byte_for_byte(world: World, way: str, server: str, era: str) -> None:
     with host_at(world, way, server, era) as host:
-        for more, arguments in (("", NASTY), (f',"vendor/x":{NASTY},"task":{{"ttl":1.0}}', "{}"), ("", None), ("", "null")):
+        for more, arguments in (
+            ("", NASTY),
+            (f',"vendor/x":{NASTY},"task":{{"ttl":1.0}}', "{}"),
+            ("", None),
+            ("", "null"),
+        ):
             mark = new_mark()
             given = "" if arguments is None else f'"arguments":{arguments},'
-            trace = '"traceparent":"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01","tracestate":"a=b"'
-            host.ask("tools/call", f'{{"name":"say",{given}"mark":"{mark}"{more}}}', None, f'{trace},"vendor/m":{NASTY}')
+            trace = f'"traceparent":{TRACE},"tracestate":"a=b"'
+            host.ask(
+                "tools/call", f'{{"name":"say",{given}"mark":"{mark}"{more}}}', None, f'{trace},"vendor/m":{NASTY}'
+            )
             params = heard_of(world, server, "tools/call", mark)
             got = members(params)
             assert without(params, "_meta").decode() == f'{{"name":"say",{given}"mark":"{mark}"{more}}}'
             meta = members(got["_meta"])
             assert meta["vendor/m"].decode() == NASTY
-            assert meta["traceparent"].startswith(b'"00-0af') and meta["tracestate"] == b'"a=b"'
+            assert (meta["traceparent"].decode(), meta["tracestate"]) == (TRACE, b'"a=b"')
             assert isinstance(json.loads(meta["progressToken"]), int)
             modern = SERVERS_OF[server][0] == "modern"
             assert (f"{META}protocolVersion" in meta) == modern
@@ -533,8 +250,8 @@ def test_the_other_methods_pass_whole(world: World, way: str, server: str, era: 
     asked = {
         "prompts/get": '{"name":"ask","arguments":{"a":"%s"},"vendor":1.0}',
         "resources/read": '{"uri":"unlisted:%s?\u00e9#x y","vendor":1.0}',
-        "completion/complete": '{"ref":{"type":"ref/resource","uri":"parrot://t/{id}{?x,y}","v":1.0},"argument":{"name":"id",'
-        '"value":"%s","v":1},"context":{"arguments":{"x":"y"},"v":1.0},"vendor":1.0}',
+        "completion/complete": '{"ref":{"type":"ref/resource","uri":"parrot://t/{id}{?x,y}","v":1.0},'
+        '"argument":{"name":"id","value":"%s","v":1},"context":{"arguments":{"x":"y"},"v":1.0},"vendor":1.0}',
         "vendor/method": '{"mark":"%s","x":' + NASTY + "}",
         "tasks/get": '{"taskId":"%s"}',
         "tasks/result": '{"taskId":"%s"}',
@@ -545,13 +262,11 @@ def test_the_other_methods_pass_whole(world: World, way: str, server: str, era: 
         for method, shape in asked.items():
             mark = new_mark()
             params = shape % mark
-            result = f'{{{complete}"vendor":{NASTY},"contents":[{{"uri":"x:y","text":"","_meta":{{"ttlMs":1,"resultType":2}}}}]}}'
-            host.send(
-                f'{{"jsonrpc":"2.0","method":"parrot/next","params":{json.dumps({"method": method, "result": result})}}}',
-                "parrot/next",
-                "{}",
-            )
-            heard_of(world, server, "parrot/next", json.dumps(method))
+            contents = '[{"uri":"x:y","text":"","_meta":{"ttlMs":1,"resultType":2}}]'
+            result = f'{{{complete}"vendor":{NASTY},"contents":{contents}}}'
+            following = json.dumps({"method": method, "result": result, "mark": mark})
+            host.send(f'{{"jsonrpc":"2.0","method":"parrot/next","params":{following}}}', "parrot/next", "{}")
+            heard_of(world, server, "parrot/next", mark)
             found = host.result(method, params)
             assert without(heard_of(world, server, method, mark), "_meta").decode() == params
             if era == "modern" and not complete:
@@ -563,7 +278,16 @@ def test_the_other_methods_pass_whole(world: World, way: str, server: str, era: 
                 assert found.decode() == result, method
 
 
-IDS = ['"s"', "0", "-1", "9007199254740993", "123456789012345678901234567890", '""', '"\u00e9 \U0001f600 \\u00e9 \\" \\n"', '"0"']
+IDS = [
+    '"s"',
+    "0",
+    "-1",
+    "9007199254740993",
+    "123456789012345678901234567890",
+    '""',
+    '"\u00e9 \U0001f600 \\u00e9 \\" \\n"',
+    '"0"',
+]
 
 
 @each_way
@@ -571,7 +295,9 @@ IDS = ['"s"', "0", "-1", "9007199254740993", "123456789012345678901234567890", '
 def test_ids_come_back_as_they_were(world: World, way: str, server: str, era: str) -> None:
     with host_at(world, way, server, era) as host:
         for id in IDS:
-            assert members(host.ask("tools/call", '{"name":"say","arguments":{"result":"{}"}}', id))["id"].decode() == id
+            assert (
+                members(host.ask("tools/call", '{"name":"say","arguments":{"result":"{}"}}', id))["id"].decode() == id
+            )
 
 
 @pytest.mark.parametrize("way", ["pipe", "web"])
@@ -586,9 +312,11 @@ def test_params_and_meta_that_are_null_are_as_good_as_none(world: World, way: st
 def test_half_a_surrogate_pair_becomes_a_replacement_character_both_ways(world: World, way: str) -> None:
     with host_at(world, way, "old") as host:
         mark = new_mark()
-        host.ask("tools/call", r'{"name":"say","arguments":{"result":"{}","a":"\ud83d %s \\ud83d"}}' % mark)
+        halves = r'"\ud83d \\ud83d"'
+        host.ask("tools/call", f'{{"name":"say","arguments":{{"result":"{{}}","a":{halves},"b":"{mark}"}}}}')
         got = members(heard_of(world, "old", "tools/call", mark))["arguments"].decode()
-        assert got == r'{"result":"{}","a":"\ufffd %s \\ud83d"}' % mark
+        mended = r'"\ufffd \\ud83d"'
+        assert got == f'{{"result":"{{}}","a":{mended},"b":"{mark}"}}'
         assert members(host.call({"result": r'{"a":"\ude00"}'}))["result"] == rb'{"a":"\ufffd"}'
 
 
@@ -611,7 +339,10 @@ def test_progress_keeps_everything_but_the_servers_token(world: World, way: str,
 @each_way
 @each_era
 def test_log_messages_arrive_byte_for_byte(world: World, way: str, server: str, era: str) -> None:
-    all_params = [f'{{"level":"error","logger":"l\u00e9","data":{data},"_meta":{{"v":1.0}},"vendor":1}}' for data in (NASTY, '"t"', "null", "1.0", "[]")]
+    all_params = [
+        f'{{"level":"error","logger":"l\u00e9","data":{data},"_meta":{{"v":1.0}},"vendor":1}}'
+        for data in (NASTY, '"t"', "null", "1.0", "[]")
+    ]
     says = [f'{{"jsonrpc":"2.0","method":"notifications/message","params":{params}}}' for params in all_params]
     with host_at(world, way, server, era) as host:
         if era == "legacy":
@@ -623,7 +354,8 @@ def test_log_messages_arrive_byte_for_byte(world: World, way: str, server: str, 
 
 ABLE = '{"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}},"roots":{"listChanged":true}}'
 QUESTIONS = {
-    "sampling/createMessage": '{"messages":[{"role":"user","content":[{"type":"tool_result","toolUseId":"u","content":[],"v":1.0}],'
+    "sampling/createMessage": '{"messages":[{"role":"user",'
+    '"content":[{"type":"tool_result","toolUseId":"u","content":[],"v":1.0}],'
     f'"_meta":{NASTY}}}],"maxTokens":100,"includeContext":"thisServer","temperature":1.0,"stopSequences":["\u2028"],'
     f'"systemPrompt":"s","metadata":{NASTY},"modelPreferences":{{"hints":[{{"name":"x"}}],"costPriority":0.10}},'
     f'"tools":[{{"name":"t","inputSchema":{SCHEMA}}}],"toolChoice":{{"mode":"auto"}},"vendor":1.0,"_meta":{{"v":1.0}}}}',
@@ -632,7 +364,8 @@ QUESTIONS = {
     "elicitation/create ": '{"mode":"url","elicitationId":"e1","url":"https://x/?a=\u00e9","message":"m","vendor":1.0}',
 }
 ANSWERS = {
-    "sampling/createMessage": f'{{"role":"assistant","model":"m","stopReason":"vendor/x","content":[{{"type":"tool_use","id":"i","name":"n",'
+    "sampling/createMessage": '{"role":"assistant","model":"m","stopReason":"vendor/x",'
+    '"content":[{"type":"tool_use","id":"i","name":"n",'
     f'"input":{NASTY}}}],"_meta":{NASTY},"vendor":1.0}}',
     "elicitation/create": f'{{"action":"accept","content":{NASTY},"_meta":{{"v":1.0}},"vendor":1.0}}',
     "roots/list": '{"roots":[{"uri":"file:///a%20b","name":"\u00e9","_meta":{"v":1.0},"vendor":1.0}],"_meta":{"v":1.0}}',
@@ -641,24 +374,24 @@ ANSWERS = {
 
 @each_way
 @each_era
-@pytest.mark.parametrize("question", QUESTIONS)
-def test_questions_and_answers_are_byte_for_byte(world: World, way: str, server: str, era: str, question: str) -> None:
-    method, asked = question.strip(), QUESTIONS[question]
-    answer = ANSWERS[method].replace('"vendor"', f'"{new_mark()}"')
+def test_questions_and_answers_are_byte_for_byte(world: World, way: str, server: str, era: str) -> None:
     with host_at(world, way, server, era, ABLE) as host:
-        params = '{"name":"say","arguments":%s}'
-        if SERVERS_OF[server][0] == "legacy":
-            say = f'{{"jsonrpc":"2.0","id":"q 1.0","method":"{method}","params":{asked}}}'
-            params %= json.dumps({"say": [say], "wait": True, "result": '{"done":true}'})
-        else:
-            result = f'{{"resultType":"input_required","inputRequests":{{"k\u00e9":{{"method":"{method}","params":{asked}}}}},"requestState":"s\u00e9"}}'
-            params %= json.dumps({"result": result, "then": '{"done":true}'})
-        got, reply = _ask_and_answer(host, params, answer)
-        assert got.decode() == asked
-        assert b'"done":true' in reply, reply
-    mark = re.findall(r'"(mark\d+)"', answer)[0]
-    (line,) = [line for line in world.heard(server) if f'"{mark}"'.encode() in line]
-    assert answer.encode() in line
+        for question, asked in QUESTIONS.items():
+            method, mark = question.strip(), new_mark()
+            answer = ANSWERS[method].replace('"vendor"', f'"{mark}"')
+            params = '{"name":"say","arguments":%s}'
+            if SERVERS_OF[server][0] == "legacy":
+                say = f'{{"jsonrpc":"2.0","id":"q 1.0","method":"{method}","params":{asked}}}'
+                params %= json.dumps({"say": [say], "wait": True, "result": '{"done":true}'})
+            else:
+                requests = f'{{"k\u00e9":{{"method":"{method}","params":{asked}}}}}'
+                result = f'{{"resultType":"input_required","inputRequests":{requests},"requestState":"s\u00e9"}}'
+                params %= json.dumps({"result": result, "then": '{"done":true}'})
+            got, reply = _ask_and_answer(host, params, answer)
+            assert got.decode() == asked
+            assert b'"done":true' in reply, reply
+            (line,) = [line for line in world.heard(server) if mark.encode() in line]
+            assert answer.encode() in line
 
 
 def _ask_and_answer(host: Host, params: str, answer: str) -> tuple[bytes, bytes]:
@@ -667,7 +400,8 @@ def _ask_and_answer(host: Host, params: str, answer: str) -> tuple[bytes, bytes]
         result = members(host.result("tools/call", params))
         assert result["resultType"] == b'"input_required"', result
         ((key, question),) = members(result["inputRequests"]).items()
-        again = f'{params[:-1]},"requestState":{result["requestState"].decode()},"inputResponses":{{{json.dumps(key)}:{answer}}}}}'
+        answers = f"{{{json.dumps(key)}:{answer}}}"
+        again = f'{params[:-1]},"requestState":{result["requestState"].decode()},"inputResponses":{answers}}}'
         return members(question)["params"], host.ask("tools/call", again)
     host.send(f'{{"jsonrpc":"2.0","id":77,"method":"tools/call","params":{params}}}', "tools/call", params)
     asked = host.read()
@@ -703,3 +437,163 @@ def test_notifications_that_nobody_knows_pass_to_the_host(world: World, way: str
             host.told.append(host.read())
         if SERVERS_OF[server][1] or way == "pipe":
             assert [members(told)["params"].decode() for told in host.told] == [params]
+
+
+# --- the rest of what passes
+
+
+@each_way
+def test_ten_megabytes_pass_both_ways(world: World, way: str, server: str) -> None:
+    big = "x" * (10 * 1024 * 1024) + "\u00e9"
+    with host_at(world, way, server) as host:
+        mark = new_mark()
+        params = f'{{"name":"say","arguments":{{"result":"{{\\"content\\":[]}}"}},"big":"{big}","mark":"{mark}"}}'
+        assert host.result("tools/call", params) == b'{"content":[]}'
+        assert members(heard_of(world, server, "tools/call", mark))["big"] == f'"{big}"'.encode()
+        result = f'{{"content":[{{"type":"text","text":"{big}"}}]}}'
+        assert (
+            host.result("tools/call", f'{{"name":"say","arguments":{json.dumps({"result": result})}}}')
+            == result.encode()
+        )
+
+
+SLOW = {
+    "tools/call": '{"name":"say","arguments":{"never":true},"mark":"%s"}',
+    "prompts/get": '{"name":"ask","arguments":{"never":true},"mark":"%s"}',
+    "resources/read": '{"uri":"parrot://one","never":true,"mark":"%s"}',
+    "completion/complete": '{"ref":{"type":"ref/prompt","name":"ask"},"never":true,"mark":"%s"}',
+    "vendor/slow": '{"never":true,"mark":"%s"}',
+}
+
+
+@each_way
+def test_any_request_can_be_cancelled(world: World, way: str, server: str) -> None:
+    with host_at(world, way, server) as host:
+        for method, shape in SLOW.items():
+            mark = new_mark()
+            message = f'{{"jsonrpc":"2.0","id":"c","method":"{method}","params":{shape % mark}}}'
+            params = f'{{"requestId":"c","reason":"stop \u00e9 {mark}"}}'
+            cancelled = f'{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{params}}}'
+            if isinstance(host, Web):
+                sending = threading.Thread(target=host.send, args=(message,))
+                sending.start()
+                heard_of(world, server, method, mark)
+                with contextlib.closing(Web(host.url)) as other:
+                    other.session = host.session
+                    other.send(cancelled)
+                sending.join()
+            else:
+                host.send(message, "", "")
+                heard_of(world, server, method, mark)
+                host.send(cancelled, "", "")
+            if SERVERS_OF[server] != ("modern", True):  # there the connection is closed instead
+                told = members(heard_of(world, server, "notifications/cancelled", mark))
+                assert told["reason"].decode() == f'"stop \u00e9 {mark}"'
+        assert host.result("tools/call", '{"name":"say","arguments":{"result":"{}"}}') == b"{}"
+
+
+@pytest.mark.parametrize("server", ["old", "new"])
+def test_updates_of_a_resource_that_nobody_lists_arrive_whole(world: World, server: str) -> None:
+    uri = f"unlisted:{new_mark()}?\u00e9"
+    more = f'"title":"t","_meta":{{"v":1.0,"x":{NASTY}}},"vendor":1.0'
+    with host_at(world, "pipe", server) as host:
+        host.result("resources/subscribe", f'{{"uri":"{uri}","_meta":{{"v":1}}}}')
+        asked = "resources/subscribe" if server == "old" else "subscriptions/listen"
+        heard_of(world, server, asked, uri)
+        said = f'{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"{uri}",{more}}}}}'
+        host.call({"say": [said], "result": "{}"})
+        updates = [members(told)["params"] for told in host.told if b"resources/updated" in told and b"vendor" in told]
+        while not updates:
+            told = host.read()
+            updates = [members(told)["params"]] if b"vendor" in told else []
+        assert loads(updates[0]) == loads(f'{{"uri":"{uri}","title":"t","vendor":1.0,"_meta":{{"v":1.0,"x":{NASTY}}}}}')
+
+
+@pytest.mark.parametrize("server", NAMED)
+def test_the_end_of_a_visit_to_a_page_is_told(world: World, server: str) -> None:
+    params = f'{{"elicitationId":"{new_mark()}","_meta":{{"v":1.0}},"vendor":1.0}}'
+    said = f'{{"jsonrpc":"2.0","method":"notifications/elicitation/complete","params":{params}}}'
+    with host_at(world, "pipe", server) as host:
+        host.call({"say": [said], "result": "{}"})
+        if not host.told:
+            host.told.append(host.read())
+        assert members(host.told[0])["params"].decode() == params
+
+
+@pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "1999-01-01"])
+def test_hosts_of_any_revision_are_answered_in_theirs(world: World, version: str) -> None:
+    for way, server in (("pipe", None), ("web", "new")):
+        with host_at(world, way, server) as host:
+            if isinstance(host, Web):
+                host.session = None
+            found = members(host.begin(version))["protocolVersion"].decode()
+            assert found == f'"{version if version[0] == "2" else LEGACY}"'
+            if isinstance(host, Web):
+                host.headers = {"mcp-protocol-version": found.strip('"')}
+            assert host.result("ping") == b"{}"
+
+
+@each_way
+@each_era
+def test_marked_arguments_are_in_headers_on_both_sides(world: World, way: str, server: str, era: str) -> None:
+    arguments = '{"region":" \u00e9 ","n":9007199254740993,"result":"{}","mark":"%s"}'
+    region = encoded(" \u00e9 ")
+    for view, name in ((server, "marked"), (None, f"{server}__marked")):
+        with host_at(world, way, view, era) as host:
+            mark = new_mark()
+            if isinstance(host, Web) and era == "modern":
+                host.headers = {"mcp-param-region": encoded(" other "), "mcp-param-n": "9007199254740993"}
+                refused = members(host.ask("tools/call", f'{{"name":"{name}","arguments":{arguments % mark}}}'))
+                assert json.loads(refused["error"])["code"] == -32020
+                host.headers["mcp-param-region"] = region
+            host.result("tools/call", f'{{"name":"{name}","arguments":{arguments % mark}}}')
+            assert members(heard_of(world, server, "tools/call", mark))["arguments"].decode() == arguments % mark
+            if SERVERS_OF[server] == ("modern", True):
+                (line,) = [line for line in world.heard(server) if f'"{mark}"'.encode() in line]
+                headers = {header.lower() for header in json.loads(line[: line.find(b'{"jsonrpc"')])}
+                assert {f"mcp-param-region: {region.lower()}", "mcp-param-n: 9007199254740993"} <= headers
+
+
+# --- all servers as one
+
+
+@each_way
+@each_era
+def test_at_mcp_a_tool_of_any_name_can_be_called(world: World, way: str, server: str, era: str) -> None:
+    with host_at(world, way, None, era) as host:
+        for own in map(json.loads, NAMES):
+            mark = new_mark()
+            assert b"error" not in members(host.call({"result": '{"content":[]}', "mark": mark}, f"{server}__{own}"))
+            params = members(heard_of(world, server, "tools/call", mark))
+            assert json.loads(params["name"]) == own
+
+
+@pytest.mark.parametrize("server", NAMED)
+def test_at_mcp_equal_prompts_resources_and_templates_lead_to_their_servers(world: World, server: str) -> None:
+    with host_at(world, "pipe", None) as host:
+        for own in ("parrot://one", "parrot://tw%20o?q=\u00e9#f", "file:///tmp/a b"):
+            mark = new_mark()
+            uri = own if server == "old" else f"moltis://{server}/{quote(own, safe='')}"
+            host.result("resources/read", f'{{"uri":"{uri}","mark":"{mark}"}}')
+            assert json.loads(members(heard_of(world, server, "resources/read", mark))["uri"]) == own
+        mark = new_mark()
+        expanded = "parrot://t/7?x=1" if server == "old" else f"moltis://{server}/parrot://t/7?x=1"
+        host.result("resources/read", f'{{"uri":"{expanded}","mark":"{mark}"}}')
+        assert members(heard_of(world, server, "resources/read", mark))["uri"] == b'"parrot://t/7?x=1"'
+        mark = new_mark()
+        own = "parrot://t/{id}{?x,y}"
+        template = own if server == "old" else f"moltis://{server}/{own}"
+        rest = f'"argument":{{"name":"id","value":"1","v":1.0}},"context":{{"arguments":{{"x":"1"}}}},"mark":"{mark}"'
+        host.result("completion/complete", f'{{"ref":{{"type":"ref/resource","uri":"{template}","v":1.0}},{rest}}}')
+        params = heard_of(world, server, "completion/complete", mark)
+        assert without(params, "_meta").decode() == f'{{"ref":{{"type":"ref/resource","uri":"{own}","v":1.0}},{rest}}}'
+        mark = new_mark()
+        host.result("prompts/get", f'{{"name":"{server}__ask","arguments":{{"result":"{{}}","a":"{mark}"}}}}')
+        assert members(heard_of(world, server, "prompts/get", mark))["name"] == b'"ask"'
+
+
+def test_at_mcp_results_with_links_are_as_the_server_said(world: World) -> None:
+    for server in NAMED:
+        with host_at(world, "web", None) as host:
+            for what, result in RESULTS.items():
+                assert members(host.call({"result": result}, f"{server}__say"))["result"].decode() == result, what

@@ -23,7 +23,7 @@ from trio.testing import MockClock
 
 from moltis.errors import UnknownServer
 from moltis.gateway.api import LOCAL, GatewayApi
-from moltis.gateway.gateway import ANNOUNCE_AFTER_SECS, Gateway, Settings
+from moltis.gateway.gateway import ANNOUNCE_AFTER_SECS, MAX_SAID_BYTES, Gateway, Settings
 from moltis.gateway.host import Host
 from moltis.session.listing import Kind
 
@@ -325,6 +325,15 @@ def test_a_request_that_wants_log_messages_has_a_legacy_server_log_and_a_modern_
 
 
 # --- everything else that a server says
+
+
+def test_what_is_said_to_everybody_is_not_endless() -> None:
+    bench = Bench()
+    _, way = bench.session("one")
+    for size in (MAX_SAID_BYTES, 100):
+        for method in ("notifications/message", "notifications/other"):
+            bench.gateway.notified("one", method, b'{"data":"%b"}' % (b"x" * size))
+    assert [len(message) < 200 for message in way.sent] == [True, True]
 
 
 def test_other_notifications_reach_those_who_deal_with_this_server_alone() -> None:

@@ -27,6 +27,7 @@ from mcp_types.methods import SERVER_NOTIFICATIONS, SERVER_RESULTS
 from pydantic import TypeAdapter
 from trio.testing import MockClock
 
+from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, HostApi, Principal
 from moltis.gateway.gateway import Gateway
 from moltis.gateway.host import Host
@@ -440,6 +441,23 @@ def test_subscriptions_of_a_host_are_bounded_streams_included() -> None:
     assert "limit" in put(host, modern_ask("subscriptions/listen", more, id=4)).error["message"]
 
 
+@pytest.mark.parametrize("member", ["clientInfo", "capabilities"])
+def test_what_a_host_says_of_itself_is_kept_and_so_it_is_bounded(member: str) -> None:
+    host = Bench().host()
+    assert put(host, ask("initialize", {member: {"x": "y" * 300_000}})).error["code"] == -32602
+    assert not host.in_session
+    assert put(host, ask("initialize", {member: {"x": "y" * 200_000}})).answered
+
+
+@pytest.mark.parametrize("server", [None, "one"])
+def test_a_call_names_its_tool_once_however_servers_read_it(server: str | None) -> None:
+    """Some read members of JSON without regard to case, and would call what is filtered out, or somebody else's."""
+    bench = Bench()
+    params = {"name": name_of(server, "t"), "Name": "hidden"}
+    assert put(bench.host(server), ask("tools/call", params)).error["code"] == -32602
+    assert not put(bench.host(server), ask("tools/call", {"name": name_of(server, "t"), "title": "x"}, id=2)).answered
+
+
 def test_levels_must_be_words_of_the_protocol() -> None:
     bench = Bench()
     host = bench.host()
@@ -480,11 +498,11 @@ def test_what_a_host_without_a_stream_is_told_is_kept_and_sent_in_order() -> Non
     host = in_session(Bench().host(way=way))
     put(host, ask("resources/subscribe", {"uri": "f:a"}))
     host.list_changed("notifications/tools/list_changed")
-    host.say("notifications/message", b'{"data":1}')
+    host.say(messages.notification("notifications/message", b'{"data":1}'))
     host.list_changed("notifications/tools/list_changed")
     host.resource_updated("f:a", {})
     host.resource_updated("f:a", {})
-    host.say("notifications/message", b'{"data":1}')
+    host.say(messages.notification("notifications/message", b'{"data":1}'))
     way.open = True
     host.attached()
     host.attached()
@@ -502,7 +520,7 @@ def test_a_modern_host_hears_only_what_it_listens_to() -> None:
     outlet = put(host, modern_ask("subscriptions/listen", {"notifications": {"toolsListChanged": True}}))
     host.list_changed("notifications/tools/list_changed")
     host.list_changed("notifications/prompts/list_changed")
-    host.say("notifications/message", b"{}")
+    host.say(messages.notification("notifications/message", b"{}"))
     assert way.sent == []
     assert [message["method"] for message in outlet.told[1:]] == ["notifications/tools/list_changed"]
 
@@ -556,7 +574,7 @@ def test_a_host_that_is_gone_is_told_nothing_however_open_its_way() -> None:
     host = in_session(Bench().host(way=way))
     host.close()
     host.list_changed("notifications/tools/list_changed")
-    host.say("notifications/message", b"{}")
+    host.say(messages.notification("notifications/message", b"{}"))
     host.resource_updated("f:a", {})
     assert way.sent == []
 

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from moltis.config.plan import Limits, RemoteLaunch, ServerPlan, Shown, StdioLaunch
 from moltis.errors import ConfigError
@@ -64,6 +65,12 @@ def test_what_is_saved_is_loaded_with_its_mark(store: KnownStore, folder: Path) 
     store.save("db", "m2", Known(AGREED))
     expected = {"git": ("m1", KNOWN), "db": ("m2", Known(AGREED))}
     assert store.load_all() == KnownStore(folder).load_all() == expected
+
+
+def test_what_a_server_says_of_itself_beyond_what_is_understood_is_loaded_byte_for_byte(store: KnownStore) -> None:
+    agreed = Agreed("legacy", "1", None, {}, None, {"vendor": Raw(b'{"z":1e400,"a":1.0}'), "_meta": Raw(b'{"v":[1]}')})
+    store.save("git", "m", Known(agreed))
+    assert store.load_all() == {"git": ("m", Known(agreed))}
 
 
 def test_the_last_that_was_saved_counts(store: KnownStore) -> None:

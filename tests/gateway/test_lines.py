@@ -111,6 +111,7 @@ class FakeGateway:
         self.host = FakeHost()
         self.unsolicited: Callable[[bytes], bool] = lambda _message: False
         self.asked: tuple[str | None, Principal] | None = None
+        self.is_closed = False
 
     def new_host(self, server: str | None, principal: Principal, unsolicited: Callable[[bytes], bool]) -> FakeHost:
         if server == "unknown":
@@ -332,6 +333,16 @@ def test_a_stuck_host_is_dropped_only_when_it_costs_much(buffered: int, stuck_se
 
 
 # --- a host that goes away
+
+
+def test_a_host_is_ended_with_its_gateway_so_that_it_can_come_back_to_another() -> None:
+    case = Case()
+    case.say(ask(1, "wait"))
+    case.lines.sweep()
+    assert not case.conn.closed_by
+    case.gateway.is_closed = True
+    case.lines.sweep()
+    assert (case.conn.closed_by, case.host.closed_times) == ("close", 1)
 
 
 def test_a_lost_connection_closes_the_host_once_and_late_replies_are_harmless() -> None:

@@ -63,6 +63,15 @@ def test_one_principal_does_not_use_up_the_room_of_all(monkeypatch: pytest.Monke
     assert lot.put(5, BOND, 0.0) == "4"
 
 
+def test_what_one_principal_has_parked_can_be_given_up() -> None:
+    lot: Parking[str] = Parking(numbered())
+    for who, call in (("ann", "1"), ("ben", "2"), ("ann", "3")):
+        lot.put(call, Bond(who, "/mcp", "mole", "tools/call", "dig"), 0.0)
+    assert lot.take_of("ann") == ["1", "3"]
+    assert lot.take_of("ann") == []
+    assert lot.take_all() == ["2"]
+
+
 def test_results_are_kept_as_long_as_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parking, "MAX_KEPT_BYTES", 10)
     lot: Parking[str] = Parking(numbered())

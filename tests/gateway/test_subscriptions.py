@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -13,9 +14,15 @@ from moltis.gateway.catalogue import Owner
 from moltis.gateway.levels import LEVELS, Levels, lowest, passes
 from moltis.gateway.listens import MAX_LISTENS, Listens
 from moltis.gateway.messages import Answer
-from moltis.gateway.outbox import MAX_KEPT, Outbox
+from moltis.gateway.outbox import MAX_KEPT, MAX_KEPT_BYTES, Outbox
 from moltis.gateway.questions import MAX_QUESTIONS, Questions
-from moltis.gateway.subscriptions import MAX_WATCHED, Subscriptions, updated_params
+from moltis.gateway.subscriptions import (
+    MAX_URI_CHARS,
+    MAX_WATCHED,
+    MAX_WATCHED_OF_ALL,
+    Subscriptions,
+    updated_params,
+)
 
 SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 
@@ -145,6 +152,38 @@ def test_who_watches_whole_and_part_hears_once() -> None:
     subscriptions.watch(watcher, "f:///a")
     subscriptions.watch(watcher, "f:///a/b")
     assert subscriptions.updated("s", "f:///a/b") == [(watcher, "f:///a/b")]
+
+
+def test_a_server_is_told_once_of_all_that_is_watched_at_once() -> None:
+    subscriptions, told = table()
+    subscriptions.watch(Watching(), *(f"f:{number}" for number in range(1000)))
+    assert told == ["s"]
+    assert len(subscriptions.wanted("s")) == 1000
+    subscriptions.watch(Watching())
+    assert told == ["s"]
+
+
+def test_an_update_of_very_many_parts_takes_no_longer_than_what_is_watched() -> None:
+    subscriptions, _ = table()
+    watcher = Watching()
+    subscriptions.watch(watcher, "f:", "f:///", "f:a")
+    hostile = "f:" + "/" * 2_000_000
+    began = time.perf_counter()
+    found = subscriptions.updated("s", hostile)
+    assert time.perf_counter() - began < 0.5
+    assert found == [(watcher, hostile)]
+
+
+def test_what_is_watched_is_bounded_in_number_and_length_for_one_and_for_all() -> None:
+    subscriptions, _ = table()
+    assert subscriptions.refusal(0, ["f:" + "a" * (MAX_URI_CHARS - 2)]) is None
+    assert "characters" in (subscriptions.refusal(0, ["f:" + "a" * MAX_URI_CHARS]) or "")
+    assert subscriptions.refusal(MAX_WATCHED - 1, ["f:a"]) is None
+    assert str(MAX_WATCHED) in (subscriptions.refusal(MAX_WATCHED, ["f:a"]) or "")
+    for host in range(MAX_WATCHED_OF_ALL // MAX_WATCHED):
+        subscriptions.watch(Watching(), *(f"f:{host}/{number}" for number in range(MAX_WATCHED)))
+    assert "all hosts" in (subscriptions.refusal(0, ["f:a"]) or "")
+    assert subscriptions.refusal(0, []) is None
 
 
 def test_params_of_an_update_keep_what_the_server_says_but_not_the_stream_it_said_it_on() -> None:
@@ -350,6 +389,24 @@ def test_nothing_is_sent_to_a_host_that_is_not_ready_however_open_the_way() -> N
     outbox.held = False
     outbox.flush()
     assert way.sent == [b"1"]
+
+
+def test_what_is_kept_is_bounded_in_bytes_too() -> None:
+    way = Way()
+    outbox = Outbox(way)
+    outbox.put(b"list changed", once=True)
+    for number in range(20):
+        outbox.put(b"%2d" % number + b"x" * (MAX_KEPT_BYTES // 4))
+    outbox.put(b"y" * (MAX_KEPT_BYTES + 1))
+    assert len(outbox) == 4
+    outbox.held, way.open = False, True
+    outbox.flush()
+    assert [message[:2] for message in way.sent] == [b"li", b"17", b"18", b"19"]
+    way.sent.clear()
+    way.open = False
+    for _ in range(2):
+        outbox.put(b"x" * (MAX_KEPT_BYTES // 2))
+    assert len(outbox) == 2, "what was sent takes no room"
 
 
 def test_what_is_kept_is_bounded_and_the_oldest_log_message_goes_first() -> None:

@@ -142,6 +142,16 @@ def test_a_token_ends_at_the_instant_that_was_said(store: TokenStore, wall: Wall
     assert names(store) == ["short"]  # it is shown until it is revoked, so that people see why they are not let in
 
 
+def test_a_token_has_lapsed_when_it_is_over_or_gone(store: TokenStore, wall: Wall) -> None:
+    store.create("day", "read", 1)
+    store.create("ever", "read")
+    assert [store.lapsed(name) for name in ("day", "ever", "none")] == [False, False, True]
+    wall.secs += 86400
+    assert [store.lapsed(name) for name in ("day", "ever")] == [True, False]
+    store.revoke("ever")
+    assert store.lapsed("ever")
+
+
 def test_a_revoked_token_lets_nobody_in_at_once_and_after_a_restart(store: TokenStore, path: Path, wall: Wall) -> None:
     gone, stays = store.create("gone", "write").token, store.create("stays", "write").token
     store.revoke("gone")

@@ -16,6 +16,7 @@ from gateway_fakes import (
     template,
     tool,
 )
+from msgspec import Raw
 
 from moltis.gateway.api import Known
 from moltis.gateway.refusals import Refusal
@@ -335,6 +336,19 @@ def test_one_server_is_introduced_in_its_own_words_but_list_changes_are_ours_to_
         "tools": {"listChanged": True},
         "resources": {"subscribe": True, "listChanged": True},
     }
+
+
+def test_what_a_server_says_of_itself_beyond_that_is_said_to_hosts_of_either_era() -> None:
+    port = FakePort("one")
+    more = {"vendor": Raw(b'{"z":1e400,"a":1.0}'), "_meta": Raw(b'{"v":1.0}')}
+    port.ready(FakeUpstream("one", agreed(more=more, server_info={"title": "T", "name": "n"})))
+    introduced = view(FakeWorld(port), "one").introduction()
+    info = b'{"title":"T","name":"n","version":"unknown"}'
+    initialized = introduced.initialized("2025-06-18")
+    assert initialized.endswith(b'"serverInfo":%b,"vendor":{"z":1e400,"a":1.0},"_meta":{"v":1.0}}' % info)
+    discovered = introduced.discovered()
+    assert b'"_meta":{"io.modelcontextprotocol/serverInfo":%b,"v":1.0},' % info in discovered
+    assert discovered.endswith(b',"vendor":{"z":1e400,"a":1.0}}')
 
 
 def test_a_server_that_says_nothing_of_itself_is_introduced_all_the_same() -> None:

@@ -96,13 +96,15 @@ class Parrot:
         if method in ("initialize", "server/discover"):
             return {"error": '{"code":-32601,"message":"Method not found"}'}
         if method in LISTS:
-            pages = self.declared.get(LISTS[method], ['"%s":[]' % LISTS[method]])
+            pages = self.declared.get(LISTS[method], [f'"{LISTS[method]}":[]'])
             page = int(params.get("cursor") or 0)
             more = f',"nextCursor":"{page + 1}"' if page + 1 < len(pages) else ""
             return {"result": "{" + (COMPLETE if modern else "") + pages[page] + more + "}"}
         if method == "subscriptions/listen":
             meta = '"_meta":{"io.modelcontextprotocol/subscriptionId":$ID}'
-            said = '{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":%s,%s}}'
+            said = (
+                '{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{"notifications":%s,%s}}'
+            )
             return {"say": [said % (json.dumps(params["notifications"]), meta)], "never": True}
         given = params.get("arguments") or {} if method in SCRIPTED else params
         if "then" in given and "inputResponses" in params:

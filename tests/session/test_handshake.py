@@ -236,3 +236,32 @@ def test_a_proven_era_is_remembered_through_failures_until_proven_otherwise() ->
     assert memory.legacy_first
     memory.agreed("modern")
     assert not memory.legacy_first
+
+
+def test_what_a_server_says_of_itself_that_is_not_understood_is_kept_as_it_came() -> None:
+    machine = handshake(mode="legacy")
+    machine.start()
+    said = b'{"protocolVersion":"2025-11-25","capabilities":{},"vendor":{"z":1e400,"a":1.0},"_meta":{"v":[ 1 ]}}'
+    step = machine.on_reply(INITIALIZE, said, None)
+    assert isinstance(step, Done)
+    assert {name: bytes(raw) for name, raw in step.agreed.more.items()} == {
+        "vendor": b'{"z":1e400,"a":1.0}',
+        "_meta": b'{"v":[ 1 ]}',
+    }
+
+
+@pytest.mark.parametrize(
+    ("meta", "kept"),
+    [
+        (b'{"io.modelcontextprotocol/serverInfo":{"name":"n","version":"1"},"v":1.0}', {"_meta": b'{"v":1.0}'}),
+        (b'{"io.modelcontextprotocol/serverInfo":{"name":"n","version":"1"}}', {}),
+        (b"null", {}),
+    ],
+)
+def test_what_is_about_a_discovery_alone_is_not_kept(meta: bytes, kept: dict[str, bytes]) -> None:
+    machine = handshake()
+    machine.start()
+    said = b'{"resultType":"complete","ttlMs":5,"cacheScope":"public","supportedVersions":["2026-07-28"],'
+    step = machine.on_reply(DISCOVER, said + b'"capabilities":{},"_meta":%b}' % meta, None)
+    assert isinstance(step, Done)
+    assert {name: bytes(raw) for name, raw in step.agreed.more.items()} == kept

@@ -8,6 +8,7 @@
     address      sockets that listen
     listener     the address: bound, or tried again
     server       uvicorn, with what a daemon must have otherwise
+    joining      head and body in one write
     application  one request: let in, read, handed on
     refusals     what is answered to those that are not
     exchange     the way back: one JSON body, or a stream of events

@@ -44,6 +44,8 @@ Asgi = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 UNREAD_BYTES: Final = 64 * 1024
 """A longer body that was not read is not worth a connection that goes on."""
 MAX_ACCEPTS: Final = 64
+MOST_OF_ONE: Final = 384
+"""Requests and streams of one principal, which has a connection for each; of the connections, the rest is others'."""
 PLACES: Final = ("/mcp", "/mcp/")
 METRICS: Final = "/metrics"
 
@@ -55,6 +57,7 @@ class Application:
     lapsed: whether there is no access token of a name any more, or it has expired. What it let in is ended soon then.
     ready: whether the configuration is loaded.
     metrics: takes the figures and gives what makes Prometheus' text of them, on another thread; None: not served.
+    most_of_one: how many requests and streams of one principal may be open.
     conversations: what hosts have under way; of its own, unless a test brings another.
     """
 
@@ -68,6 +71,7 @@ class Application:
         metrics: Callable[[], Callable[[], bytes]] | None = None,
         *,
         lapsed: Callable[[str], bool] = lambda name: False,
+        most_of_one: int = MOST_OF_ONE,
         conversations: Conversations | None = None,
     ) -> None:
         self._gateway = gateway
@@ -81,6 +85,8 @@ class Application:
         self._accepts: dict[bytes | None, Accepts] = {}
         self._held = Held()
         self._closed_doors = 0
+        self._open: dict[str, int] = {}
+        self._most_of_one = most_of_one
         self._plain: Asgi | None = None
 
     @property
@@ -125,7 +131,11 @@ class Application:
                 await self._serve_plain(scope, receive, inbound)
             elif scope["method"] == "POST":
                 self._identify(inbound)
-                await self._post(inbound, receive)
+                self._enter(inbound)
+                try:
+                    await self._post(inbound, receive)
+                finally:
+                    self._leave(inbound)
             else:
                 await self._serve_other(scope["method"], inbound)
         except Refused as refused:
@@ -167,6 +177,20 @@ class Application:
         if inbound.server is not None and not self._gateway.knows(inbound.server):
             raise Refused(refusals.unknown_server())
 
+    def _enter(self, inbound: Inbound) -> None:
+        inbound.entered_as = name = inbound.principal.name
+        count = self._open.get(name, 0)
+        if count >= self._most_of_one:
+            raise Refused(refusals.overloaded(f"{count} of your requests and streams are open"))
+        self._open[name] = count + 1
+
+    def _leave(self, inbound: Inbound) -> None:
+        count = self._open[inbound.entered_as] - 1
+        if count:
+            self._open[inbound.entered_as] = count
+        else:
+            del self._open[inbound.entered_as]
+
     def _accepted(self, inbound: Inbound) -> Accepts:
         header = inbound.headers.get(b"accept")
         found = self._accepts.get(header)
@@ -200,7 +224,11 @@ class Application:
         accepts = self._accepted(inbound)
         if not (accepts.events or accepts.any):
             raise Refused(refusals.not_acceptable("GET opens a stream: Accept must have text/event-stream"))
-        await self._conversations.stand(inbound, session)
+        self._enter(inbound)
+        try:
+            await self._conversations.stand(inbound, session)
+        finally:
+            self._leave(inbound)
 
     async def _serve_plain(self, scope: dict[str, Any], receive: Receive, inbound: Inbound) -> None:
         if scope["path"] == METRICS:  # names of servers and tools are for those who may use them
@@ -224,6 +252,13 @@ class Application:
         body = await body_of(receive, headers.get(b"content-length"), self._settings.max_body_bytes, self._held)
         if self._closed_doors != before:  # somebody was shut out while this was being sent: is it whose this is?
             self._identify(inbound)
+        if len(body) <= UNREAD_BYTES:
+            await self._hand_on(inbound, body)
+        else:
+            with self._held.of(len(body)):
+                await self._hand_on(inbound, body)
+
+    async def _hand_on(self, inbound: Inbound, body: bytes) -> None:
         message = messages.parse(body)
         if isinstance(message, Ask):
             await self._conversations.ask(inbound, message)

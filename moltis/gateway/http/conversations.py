@@ -29,9 +29,6 @@ CANCELLED: Final = -32800
 """What a legacy host that cancelled is answered: its POST must be answered somehow."""
 SESSION_SWEEP_SECS: Final = 60.0
 
-MAX_OF_ONE: Final = 384
-"""Requests and streams of one principal, which has a connection for each; of the connections, the rest is others'."""
-
 _LEGACY: Final = frozenset(version.encode() for version in HANDSHAKE_VERSIONS)
 _MODERN: Final = frozenset(version.encode() for version in MODERN_VERSIONS)
 _AGREED: Final = re.compile(rb'"protocolVersion": ?"([0-9-]{10})"')
@@ -93,8 +90,7 @@ class Conversations:
     # --- streams and sessions
 
     async def stand(self, inbound: Inbound, session: Session) -> None:
-        """Serve a standalone stream, until the session or the connection ends. Raises `Refused`."""
-        self._check_share(inbound, b"null")
+        """Serve a standalone stream, until the session or the connection ends."""
         flow = Flow(inbound.connection, session.host.attached)
         session.add_stream(flow)
         self._sessions.enter(session)
@@ -136,12 +132,6 @@ class Conversations:
         self._flows[flow] = inbound.principal
         self._pulse.wind()
 
-    def _check_share(self, inbound: Inbound, id: bytes) -> None:
-        if len(self._flows) >= MAX_OF_ONE:
-            own = sum(principal == inbound.principal for principal in self._flows.values())
-            if own >= MAX_OF_ONE:
-                raise Refused(refusals.overloaded(f"{own} of your requests and streams are open"), id)
-
     def _let_time_pass(self) -> bool:
         for name in {principal.name for principal in self._flows.values()}:
             if name and self._lapsed(name):
@@ -154,7 +144,6 @@ class Conversations:
 
     async def ask(self, inbound: Inbound, ask: Ask) -> None:
         """Serve a request, to the end of its answer. Raises `Refused` as long as nothing was sent."""
-        self._check_share(inbound, ask.id)
         headers, version = inbound.headers, inbound.version
         if b"traceparent" in headers:
             add_trace(ask, headers)

@@ -22,7 +22,7 @@ from moltis.gateway.http.application import Application
 if TYPE_CHECKING:
     from moltis.gateway.http.server import GatewayServer
 
-__all__ = ["GatewayListener"]
+__all__ = ["MAX_CONNECTIONS", "GatewayListener"]
 
 log = logs.get("moltis.gateway.http")
 
@@ -75,7 +75,7 @@ class GatewayListener:
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled or closed; `started` is said after the first try to bind, whatever came of it."""
         try:
-            bound = self._bind()
+            bound = not self._closing.is_set() and self._bind()
             task_status.started()
             while not bound and not self._closing.is_set():
                 with anyio.move_on_after(self._retry_secs):

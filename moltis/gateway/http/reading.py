@@ -6,7 +6,8 @@ Pure but for `body_of`, which waits for the client. The one rule: what may be th
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -69,10 +70,23 @@ class Accepts(NamedTuple):
 class Inbound:
     """What is known of one request before its body is read."""
 
-    __slots__ = ("accepts", "connection", "cors", "headers", "principal", "repeated", "send", "server", "version")
+    __slots__ = (
+        "accepts",
+        "connection",
+        "cors",
+        "entered_as",
+        "headers",
+        "principal",
+        "repeated",
+        "send",
+        "server",
+        "version",
+    )
 
     accepts: Accepts
     principal: Principal
+    entered_as: str
+    """The principal under whom it was counted, who may be another one after a reload."""
 
     def __init__(self, scope: dict[str, Any], send: Send, server: str | None) -> None:
         raw = scope["headers"]
@@ -132,11 +146,26 @@ def server_of(path: str) -> str | None:
 
 
 class Held:
-    """How much is held of bodies that are not whole yet, of all requests together."""
+    """How much is held of long bodies: of those on their way, and of those whose request has no reply, all together."""
 
     def __init__(self, most: int = MAX_HELD_BYTES) -> None:
         self.bytes = 0
         self.most = most
+
+    @contextmanager
+    def of(self, size: int) -> Iterator[None]:
+        """Hold a body, for as long as this is entered.
+
+        Raises:
+            Refused: too much is held already.
+        """
+        self.bytes += size
+        try:
+            if self.bytes > self.most:
+                raise Refused(overloaded("too much is being sent at once"))
+            yield
+        finally:
+            self.bytes -= size
 
 
 async def body_of(receive: Receive, declared: bytes | None, limit: int, held: Held) -> bytes:

@@ -16,7 +16,7 @@ import re
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from uvicorn.config import Config
@@ -24,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import Server, ServerState
 
 from moltis.gateway.http.exchange import CONNECTION
+from moltis.gateway.http.joining import Joining
 from moltis.transport.wire import Cancellable, call_later
 from moltis.transport.wire.once import Once
 
@@ -275,6 +276,7 @@ class GatewayConnection(HttpToolsProtocol):
         if not self.is_idle:
             self._earlier.append(self.cycle)
         super().on_headers_complete()
+        self.cycle.transport = cast(Any, Joining(self.transport, self.cycle))
         self._part = _Part.BODY
 
     def on_body(self, body: bytes) -> None:

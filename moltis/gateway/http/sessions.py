@@ -42,7 +42,8 @@ class Session:
 
     def unsolicited(self, message: bytes) -> bool:
         """Send what belongs to no request, on one stream only: the newest that is there."""
-        return any(stream.offer(message) for stream in reversed(self.streams))
+        newest = next((stream for stream in reversed(self.streams) if stream.is_open), None)
+        return newest is not None and newest.offer(message)
 
     def add_stream(self, stream: Flow) -> None:
         """Take a standalone stream; the oldest makes room."""

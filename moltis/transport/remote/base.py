@@ -295,7 +295,7 @@ class RemoteConnection(ABC):
             self._cancel(tasks, message, about, about.cancels)
         elif about.id is not None:
             self._ask(tasks, message, about)
-        elif not _modern(about):
+        elif about.method or not _modern(about):  # from 2026-07-28 on there are no answers to give
             self._tell(tasks, Post(message, about, self._settled), TELL_SECS)
 
     def _ask(self, tasks: TaskGroup, message: bytes, about: Outgoing) -> None:

@@ -274,6 +274,14 @@ async def test_a_notification_is_accepted_without_a_body(served: Any, headers: H
     assert (answer.status, answer.body) == (202, b"")
 
 
+async def test_a_notification_of_2026_07_28_is_an_extensions_and_handed_on(served: Any, gateway: StubGateway) -> None:
+    client: Client = await served.dial()
+    body = {"jsonrpc": "2.0", "method": "vendor/said", "params": {"x": 1}}
+    await client.ask("POST", "/servers/files/mcp", body=body, headers=modern_headers("vendor/said"))
+    ((server, closed, (tell,)),) = [(host.server, host.is_closed, host.tells) for host in gateway.hosts]
+    assert (server, closed, tell.method, bytes(tell.params["x"])) == ("files", True, "vendor/said", b"1")
+
+
 async def test_a_notification_of_a_version_that_is_not_spoken_is_refused(served: Any) -> None:
     client: Client = await served.dial()
     body = {"jsonrpc": "2.0", "method": "notifications/x"}

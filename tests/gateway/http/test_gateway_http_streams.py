@@ -182,6 +182,27 @@ async def test_a_reader_that_stops_reading_is_cut_off_when_too_much_waits_for_it
 ) -> None:
     client: Client = await served.dial()
     session = await client.initialize()
+    await client.send("POST", body=request("later"), headers={"Mcp-Session-Id": session})
+    ((_, outlet),) = await gateway.waiting()
+    message = messages.notification("notifications/message", b'{"data":"%b"}' % (b"x" * 100_000))
+    sent = 0
+    while outlet.tell(message):
+        sent += 1
+        assert sent < 300, "it must end some time"
+        await anyio.lowlevel.checkpoint()
+    assert sent >= 40
+    await until(lambda: not served.app._conversations._flows)
+    assert not outlet.tell(PROGRESS)
+    (host,) = gateway.hosts
+    assert not host.is_closed, "its session can be used on"
+    assert (await (await served.dial()).ask("POST", body=request("echo"), headers={"Mcp-Session-Id": session})).status
+
+
+async def test_what_belongs_to_no_request_waits_for_a_slow_reader_and_cuts_it_off_never(
+    served: Any, gateway: StubGateway
+) -> None:
+    client: Client = await served.dial()
+    session = await client.initialize()
     await client.send("GET", headers={"Mcp-Session-Id": session, "Accept": "text/event-stream"})
     await client.response_head()
     (host,) = gateway.hosts
@@ -191,11 +212,15 @@ async def test_a_reader_that_stops_reading_is_cut_off_when_too_much_waits_for_it
         sent += 1
         assert sent < 300, "it must end some time"
         await anyio.lowlevel.checkpoint()
-    assert sent >= 40
-    await until(lambda: not served.app._conversations._flows)
-    assert not host.unsolicited(PROGRESS)
-    assert not host.is_closed, "its session can be used on"
-    assert (await (await served.dial()).ask("POST", body=request("echo"), headers={"Mcp-Session-Id": session})).status
+    host.kept.append(PROGRESS)
+    times = host.times_attached
+    read = b""
+    async for chunk in client.chunks():
+        read += chunk
+        if b"notifications/progress" in read:
+            break
+    assert read.count(b"notifications/message") == sent
+    assert host.times_attached > times, "it was told that there is room"
 
 
 async def test_one_message_is_taken_however_large_it_is(served: Any, gateway: StubGateway) -> None:
