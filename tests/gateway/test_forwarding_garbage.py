@@ -1,4 +1,4 @@
-"""A reply is gone as soon as it is sent: it must not wait for a garbage collection, which a megabyte does not hasten."""
+"""A reply is gone once it is sent: it must not wait for a garbage collection, which a megabyte does not hasten."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ JOIN_BYTES: Final = 64 * 1024
 
 
 class Joining:
-    """The transport of one response, as uvicorn's cycle uses it. A response of unknown length is written as it comes."""
+    """The transport of one response, as uvicorn's cycle uses it; one of unknown length is written as it comes."""
 
     __slots__ = ("_cycle", "_head", "_transport")
 
