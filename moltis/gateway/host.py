@@ -36,6 +36,9 @@ __all__ = ["Host"]
 MAX_INTRODUCTION_BYTES: Final = 256 * 1024
 """Of what a host says of itself and what it can, which is kept for as long as it is there."""
 
+MAX_TOLD_BYTES: Final = 16 * 1024
+"""Of params of what all servers are told at once."""
+
 _NAMELESS: Final = b'{"name":"unknown","version":"unknown"}'
 _GONE: Final = refusals.shutting_down("this session is over")
 _UNNAMED: Final = Raw(_NAMELESS)
@@ -323,6 +326,8 @@ class Host:
 
     def _tell_servers(self, tell: Tell, *, legacy_only: bool) -> None:
         params = msgspec.json.encode(tell.params) if tell.params else b""
+        if legacy_only and len(params) > MAX_TOLD_BYTES:
+            params = b""  # it says nothing but `_meta` (MCP, Roots), and each server would get a copy
         for port in self.view.ports():
             upstream = port.upstream()
             if upstream is not None and not (legacy_only and upstream.agreed.era != "legacy"):

@@ -12,7 +12,8 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from moltis.session.envelope import json_string, mend, one_line
+from moltis.session.envelope import json_string, one_line
+from moltis.session.unicode import mend
 
 __all__ = [
     "CAPABILITIES",

@@ -17,7 +17,7 @@ from moltis.session.caller import Caller
 from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply, Result
 from moltis.session.hooks import Counters, Hooks, RateLimit
 from moltis.session.unasked import MAX_ANSWERS_PER_SEC, Unasked
-from moltis.transport import ConnectionClosed, Outgoing, wire
+from moltis.transport import ConnectionClosed, ConnectionFull, Outgoing, wire
 
 MAX_IN_FLIGHT = 1024
 """Calls per server. A person's hosts have a few; a server with this many unanswered is not coming back."""
@@ -34,7 +34,7 @@ LASTING = frozenset({"subscriptions/listen"})
 """What is asked once and never answered while all is well."""
 
 Send = Callable[[bytes, Outgoing], None]
-"""Sends one message, or raises ConnectionClosed."""
+"""Sends one message, or raises ConnectionClosed or ConnectionFull."""
 
 
 def refuse_all(method: str, params: bytes) -> bytes | None:
@@ -385,9 +385,18 @@ class Dialogue:
         except ConnectionClosed:
             self._broken = True
             return False
+        except ConnectionFull:
+            return False
         return True
 
     def _unsendable(self) -> MoltisError:
+        if not self._broken:
+            return ServerNotReady(
+                f"server {self._server!r} has not read yet what it was sent before; nothing was sent",
+                server=self._server,
+                state="ready",
+                hint="call again in a moment",
+            )
         return ServerNotReady(
             f"server {self._server!r} is going away; nothing was sent", server=self._server, state="stopping"
         )

@@ -10,18 +10,15 @@ alone would save 28 us on 100 kB and is not worth that.)
 
 from __future__ import annotations
 
-import re
-
 import msgspec
+
+from moltis.session.unicode import mend
 
 MAX_BATCH = 1000
 """Messages taken from one array. Batches existed only in MCP 2025-03-26, and none was ever seen this long."""
 
 MAX_ID_BYTES = 1024
 """The longest request id of a server that is echoed back to it."""
-
-MAX_MENDED_BYTES = 1024 * 1024
-"""The longest message worth mending: mending is an order slower than parsing."""
 
 RAW_NOTHING = msgspec.Raw()
 
@@ -151,26 +148,6 @@ def _batch(message: bytes) -> Incoming:
     if len(items) > MAX_BATCH:
         found.append(Junk("a batch that is too long"))
     return Batch(tuple(found)) if found else Junk("an empty batch")
-
-
-_SURROGATE = re.compile(
-    rb"(?<!\\)((?:\\\\)*)"  # an even run of backslashes escapes itself, not the u
-    rb"\\u(?:([dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[dD][89a-fA-F][0-9a-fA-F]{2})"
-)
-
-
-def mend(message: bytes) -> bytes | None:
-    r"""Replace what is not Unicode by U+FFFD, or give None if there is nothing to replace or too much to look at.
-
-    Two kinds are met: bytes of another encoding, and half a surrogate pair, which JavaScript writes as "\ud83d" when
-    it cuts a string in the middle of an emoji. Both are inside strings, so the shape of the message stays as it was.
-    """
-    if len(message) > MAX_MENDED_BYTES:
-        return None
-    mended = message.decode("utf-8", "replace").encode()
-    if b"\\u" in mended:
-        mended = _SURROGATE.sub(lambda m: m[0] if m[2] else m[1] + rb"\ufffd", mended)
-    return None if mended == message else mended
 
 
 # --- what we send

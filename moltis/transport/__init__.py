@@ -19,6 +19,7 @@ __all__ = [
     "PLAIN",
     "Connection",
     "ConnectionClosed",
+    "ConnectionFull",
     "Ended",
     "Notices",
     "OpenFailed",
@@ -32,6 +33,10 @@ __all__ = [
 
 class ConnectionClosed(Exception):
     """The connection is over, or is ending; nothing was sent."""
+
+
+class ConnectionFull(Exception):
+    """So much waits to be read by the server that no more is taken for now; nothing was sent, and it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,7 @@ class Connection(Protocol):
 
         Raises:
             ConnectionClosed: it is over or ending.
+            ConnectionFull: too much waits for the server already.
         """
 
     def stderr_tail(self) -> tuple[str, ...]:

@@ -17,7 +17,17 @@ from typing import Final
 import anyio
 
 from moltis.config.plan import Limits, StdioLaunch
-from moltis.transport import PLAIN, ConnectionClosed, Ended, Notices, OpenFailed, Outgoing, Receiver, exit_words
+from moltis.transport import (
+    PLAIN,
+    ConnectionClosed,
+    ConnectionFull,
+    Ended,
+    Notices,
+    OpenFailed,
+    Outgoing,
+    Receiver,
+    exit_words,
+)
 from moltis.transport.containment import Warden
 from moltis.transport.frames import JOIN_BYTES, Framer, StderrLines
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost
@@ -42,6 +52,9 @@ HALF_CLOSED_SECS: Final = 0.5
 """A server closes its streams a moment before it exits; one that lives on after this long is of no use any more."""
 MIN_STALL_SECS: Final = 1.0
 MAX_BUFFERED_BYTES: Final = 64 * 1024 * 1024
+SMALL_BYTES: Final = 64 * 1024
+SPARE_BYTES: Final = 8 * 1024 * 1024
+"""Beyond `MAX_BUFFERED_BYTES`, for small messages: a cancellation or a ping gets through where a file does not."""
 DRAIN_BYTES: Final = 1024 * 1024
 """What is still read after the exit: all that a pipe can hold, while a grandchild may be writing for ever."""
 DROPPED_REPORT_SECS: Final = 1.0
@@ -169,13 +182,15 @@ class StdioConnection:
         """Queue one message (no newline inside, none at the end).
 
         Raises:
-            ConnectionClosed: it is over or ending, or 64 MiB are waiting to be read by the server already.
+            ConnectionClosed: it is over or ending.
+            ConnectionFull: 64 MiB are waiting to be read by the server already. That is nobody's fault yet: a few
+                long messages at once will do it. A server that does not read at all is ended by `_check_stall`.
         """
         if self.ending or self._stdin is None:
             raise ConnectionClosed
-        if self._stdin.buffered + len(message) > MAX_BUFFERED_BYTES:
-            self._fail("write_stalled", f"stopped reading: {self._stdin.buffered} bytes wait in its stdin")
-            raise ConnectionClosed
+        most = MAX_BUFFERED_BYTES if len(message) > SMALL_BYTES else MAX_BUFFERED_BYTES + SPARE_BYTES
+        if self._stdin.buffered + len(message) > most:
+            raise ConnectionFull
         if len(message) <= JOIN_BYTES:
             self._stdin.write(message + b"\n")
         else:

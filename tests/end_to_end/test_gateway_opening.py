@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import re
 import socket
@@ -354,3 +355,15 @@ def test_a_server_that_is_added_is_there_for_hosts_that_came_before(daemon: Daem
         wait_until("its own endpoint is there", lambda: send(url, "POST", LIST, JSON).status == 200)
         daemon.rpc("mcp.remove", name="two")
         wait_until("its endpoint is gone", lambda: send(url, "POST", LIST, JSON).status == 404)
+
+
+def test_a_host_on_a_pipe_goes_on_when_the_gateway_is_switched_off_and_on_again(daemon: Daemon) -> None:
+    start(daemon, {"s": daemon.evil()})
+    daemon.wait_all()
+    with PipeHost(daemon) as host:
+        host.begin()
+        for gateway in ({**OPEN, "enabled": False}, OPEN):
+            daemon.write({"s": daemon.evil()}, gateway=gateway)
+            daemon.rpc("daemon.reload")
+        ids = itertools.count()
+        wait_until("it is served again", lambda: "result" in host.request("tools/list", {}, next(ids)))

@@ -230,3 +230,26 @@ def test_nothing_that_the_gateway_keeps_is_for_other_users_or_holds_a_token(hous
     assert {"tokens.toml", "known", "bad.json", "logs.jsonl", "moltis.sock"} <= {file.name for file in files}
     assert [file for file in files if file.lstat().st_mode & 0o077] == []
     assert [file for file in files if file.is_file() and token.encode() in file.read_bytes()] == []
+
+
+def test_very_long_messages_at_once_cost_no_server_its_life(house: House, host: Host) -> None:
+    reader = house.host(house.token("reader", "read")).session(house.all)
+    params = {"x": "y" * 15_000_000}
+    told = json.dumps({"jsonrpc": "2.0", "method": "notifications/roots/list_changed", "params": params}).encode()
+    calls: list[Any] = []
+
+    def call() -> None:
+        params = {"name": "good__echo", "arguments": {"message": "z" * 15_000_000}}
+        calls.append(host.ask(house.all, "tools/call", params).json["result"])
+
+    threads = [threading.Thread(target=send, args=(house.all, "POST", told, reader.headers)) for _ in range(6)]
+    threads += [threading.Thread(target=call) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(calls) == 8
+    texts = [result["content"][0]["text"] for result in calls]
+    assert all(len(text) == 15_000_000 or "has not read yet" in text for text in texts)
+    assert any(len(text) == 15_000_000 for text in texts)
+    assert {step["to"] for step in house.daemon.history("good")} <= {"starting", "initializing", "ready"}

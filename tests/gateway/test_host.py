@@ -458,6 +458,14 @@ def test_a_call_names_its_tool_once_however_servers_read_it(server: str | None) 
     assert not put(bench.host(server), ask("tools/call", {"name": name_of(server, "t"), "title": "x"}, id=2)).answered
 
 
+def test_what_every_server_is_told_is_short() -> None:
+    bench = Bench()
+    host = in_session(bench.host())
+    for size in (100, 1_000_000):
+        host.notification(tell("notifications/roots/list_changed", {"_meta": {"x": "y" * size}}))
+    assert [len(params) < 200 for _, params in bench.upstream.told] == [True, True]
+
+
 def test_levels_must_be_words_of_the_protocol() -> None:
     bench = Bench()
     host = bench.host()

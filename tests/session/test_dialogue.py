@@ -4,13 +4,15 @@ import json
 from typing import Any
 
 import anyio
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moltis.errors import MoltisError
+from moltis.errors import MoltisError, ServerNotReady
 from moltis.session.calls import Reply
 from moltis.session.dialogue import Dialogue
 from moltis.session.hooks import Hooks
+from moltis.transport import ConnectionFull, Outgoing
 
 MEMBERS = st.fixed_dictionaries(
     {"jsonrpc": st.just("2.0")},
@@ -47,3 +49,24 @@ def test_whatever_a_server_says_each_call_has_exactly_one_outcome(messages: list
 
     anyio.run(talk)
     assert all(len(got) == 1 for got in outcomes.values())
+
+
+async def test_what_finds_no_room_is_not_sent_and_the_connection_goes_on() -> None:
+    sent: list[bytes] = []
+    full = True
+
+    def send(message: bytes, about: Outgoing) -> None:
+        if full:
+            raise ConnectionFull
+        sent.append(message)
+
+    dialogue = Dialogue("x", Hooks(), lambda method, params: None, lambda: None)
+    dialogue.open(send)
+    outcomes: list[Reply] = []
+    with pytest.raises(ServerNotReady, match="has not read yet"):
+        dialogue.ask(dialogue.new_id(), "tools/call", b"{}", outcomes.append)
+    dialogue.tell("notifications/roots/list_changed")
+    assert (dialogue.broken, dialogue.in_flight, sent, outcomes) == (False, 0, [], [])
+    full = False
+    dialogue.ask(dialogue.new_id(), "tools/call", b"{}", outcomes.append)
+    assert (dialogue.in_flight, len(sent)) == (1, 1)

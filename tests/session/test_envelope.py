@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from moltis.session import envelope
 from moltis.session.envelope import Batch, Junk, Notification, Request, Response, parse
+from moltis.session.unicode import MAX_MENDED_BYTES, mend
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -142,8 +143,27 @@ def test_bytes_of_another_encoding_are_replaced_and_the_answer_not_lost() -> Non
 
 
 def test_a_message_too_long_to_mend_is_junk() -> None:
-    text = b"x" * envelope.MAX_MENDED_BYTES + b"\xff"
+    text = b"x" * MAX_MENDED_BYTES + b"\xff"
     assert isinstance(parse(b'{"jsonrpc":"2.0","id":1,"result":"%b"}' % text), Junk)
+
+
+@pytest.mark.parametrize("text", [b"x" * 3_000_000, rb"\\" * 1_000_000, rb"\ud83d\ude00" * 200_000])
+def test_half_a_surrogate_pair_is_mended_in_a_message_of_any_length(text: bytes) -> None:
+    mended = parse(rb'{"jsonrpc":"2.0","id":1,"result":"%b\ud83d"}' % text)
+    assert mended == Response(1, rb'"%b\ufffd"' % text, None, True)
+
+
+ESCAPES = st.lists(
+    st.sampled_from(["\\\\", "\\ud83d", "\\uDE00", "\\udbff", "\\u0041", "\\n", "u", "d83d", "x", "\u00e9"])
+)
+
+
+@given(ESCAPES)
+def test_halves_of_surrogate_pairs_are_mended_and_nothing_else_is(escapes: list[str]) -> None:
+    text = f'"{"".join(escapes)}"'
+    expected = json.loads(text).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    mended = mend(text.encode()) or text.encode()
+    assert json.loads(mended) == expected
 
 
 @given(st.text(), st.dictionaries(st.text(), JSON, max_size=3), st.integers(1))

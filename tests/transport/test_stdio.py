@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import anyio
 import pytest
 
 from moltis.config.plan import Limits, StdioLaunch
-from moltis.transport import ConnectionClosed, Ended, OpenFailed, exit_words
+from moltis.transport import ConnectionClosed, ConnectionFull, Ended, OpenFailed, exit_words
 from moltis.transport.containment import Warden
 from moltis.transport.stdio import STDERR_TURN_LINES, TURN_LINES, StdioConnection, StdioTransport, child_environment
 from moltis.transport.warden import ProcTree
@@ -260,13 +261,24 @@ async def test_a_slow_reader_is_borne(start: Start, seen: Seen) -> None:
     assert (await end(connection)).kind == "exited"
 
 
-async def test_what_waits_for_a_server_is_bounded(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_waits_for_a_server_is_bounded_and_costs_no_server_its_life(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("moltis.transport.stdio.MAX_BUFFERED_BYTES", 1_000_000)
+    monkeypatch.setattr("moltis.transport.stdio.SPARE_BYTES", 150_000)
     connection = await start("sleep", "50", request_timeout_secs=60.0)
-    connection.send(b"x" * 900_000)
-    with pytest.raises(ConnectionClosed):
+    connection.send(b"x" * 990_000)
+    with pytest.raises(ConnectionFull):
         connection.send(b"x" * 900_000)
-    assert (await end(connection, within=2)).kind == "write_stalled"
+    small = 0
+    with suppress(ConnectionFull):
+        while small < 100:
+            connection.send(b"x" * 50_000)
+            small += 1
+    assert 1 <= small < 10, "a small message finds room for longer, and not for ever"
+    assert not connection.ending
+    connection.kill()
+    assert (await end(connection, within=2)).kind == "exited"
 
 
 @pytest.mark.parametrize("cwd", [None, "/usr"])
