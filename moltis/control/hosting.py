@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from moltis.control.api import DaemonApi
 from moltis.control.registry import Caller
-from moltis.errors import MoltisError
+from moltis.errors import Busy, MoltisError
 from moltis.gateway.lines import LineHost
 
 
@@ -19,4 +19,6 @@ def hand_over(server: str | None, daemon: DaemonApi, caller: Caller) -> None:
     gateway = daemon.gateway()
     if gateway is None:
         raise MoltisError("this daemon runs without its gateway", hint="[gateway] enabled = true in moltis.toml")
+    if gateway.is_closed:
+        raise Busy("the daemon is stopping", hint="try again in a moment")
     caller.hand_over(lambda conn: LineHost(conn, gateway, server))

@@ -70,6 +70,15 @@ async def test_a_daemon_without_a_gateway_says_so(serve: Serve, dial: Dial, daem
         assert "gateway" in (await wire.call("mcp.connect"))["message"]
 
 
+async def test_a_gateway_that_is_closed_takes_no_hosts_and_says_to_try_again(
+    serve: Serve, dial: Dial, daemon: FakeDaemon
+) -> None:
+    assert daemon.the_gateway is not None
+    daemon.the_gateway.is_closed = True
+    async with serve(), dial() as wire:
+        assert (await wire.call("mcp.connect"))["data"]["kind"] == "busy"
+
+
 async def test_what_was_sent_before_the_answer_is_the_hosts_in_order_and_in_any_pieces(
     serve: Serve, dial: Dial, daemon: FakeDaemon
 ) -> None:

@@ -96,7 +96,7 @@ RESOURCE = (
     f'"annotations":{{"audience":["user"],"priority":0.50,"lastModified":"2025-01-12T15:00:58Z","v":1}},"icons":{ICONS},'
     f'"_meta":{{"vendor/a":{NASTY}}},"vendor":1.0}}'
 )
-RESOURCES = [RESOURCE, '{"uri":"parrot://tw%20o?q=\u00e9#f","name":"two"}', '{"uri":"file:///tmp/a b","name":"three"}']
+RESOURCES = [RESOURCE, '{"uri":"parrot://tw%20o?q=\u00e9#f","name":"two"}', '{"uri":"file:///srv/a b","name":"three"}']
 TEMPLATES = [
     f'{{"uriTemplate":"parrot://t/{{id}}{{?x,y}}","name":"t","title":"T","icons":{ICONS},"_meta":{{"v":1.0}},"vendor":1}}',
     '{"uriTemplate":"any:{+rest}","name":"any"}',

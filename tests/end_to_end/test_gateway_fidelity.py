@@ -575,7 +575,7 @@ def test_at_mcp_a_tool_of_any_name_can_be_called(world: World, way: str, server:
 @pytest.mark.parametrize("server", NAMED)
 def test_at_mcp_equal_prompts_resources_and_templates_lead_to_their_servers(world: World, server: str) -> None:
     with host_at(world, "pipe", None) as host:
-        for own in ("parrot://one", "parrot://tw%20o?q=\u00e9#f", "file:///tmp/a b"):
+        for own in ("parrot://one", "parrot://tw%20o?q=\u00e9#f", "file:///srv/a b"):
             mark = new_mark()
             uri = own if server == "old" else f"moltis://{server}/{quote(own, safe='')}"
             host.result("resources/read", f'{{"uri":"{uri}","mark":"{mark}"}}')
