@@ -239,8 +239,7 @@ class Dialogue:
         """
         while True:
             now = self._now()
-            for call in self._calls.take_due(now):
-                self._expire(call, now)
+            self._expire_due(now)
             self._questions.decide(now)
             self._wake = anyio.Event()
             self._wake_at = min(self._calls.next_due(), self._questions.next_due())
@@ -264,6 +263,10 @@ class Dialogue:
             method, params = ("server/discover", b'{"_meta":{%b}}' % self.meta) if self.meta else ("ping", b"{}")
             self._write(envelope.request(id, method, params), Outgoing(id, method, version=self.version))
         return before
+
+    def _expire_due(self, now: float) -> None:
+        for call in self._calls.take_due(now):  # not in the task: asleep, it would hold the last one, and its host
+            self._expire(call, now)
 
     def _expire(self, call: Call, now: float) -> None:
         if now >= call.last:

@@ -258,15 +258,11 @@ class Questions:
 
     def next_due(self) -> float:
         """Give the earliest instant at which `decide` may have something to do; infinity when there is none."""
-        waiting = [question.until for question in self.open.values() if question.caller is None]
-        if not waiting:
-            return math.inf
-        return min(*waiting, *(call.until for call in self._given_up.values()), math.inf)
+        waiting = (question.until for question in self.open.values() if question.caller is None)
+        return min(*waiting, *(call.until for call in self._given_up.values()), math.inf, math.inf)
 
     def decide(self, now: float) -> None:
         """Refuse what has waited long enough, and strike off the calls that were given up long enough ago."""
-        if not self.open:
-            return
         for id in self._forget_given_up(now):
             self.ended(id)
         for question in list(self.open.values()):

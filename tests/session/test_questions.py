@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from typing import Any
 
 import anyio
@@ -343,6 +345,26 @@ async def test_a_question_of_a_call_that_alone_was_given_up_is_put_to_nobody() -
         await anyio.sleep(1)
         assert gone.questions == []
         assert refusal(running)["code"] == -32601
+        running.session.stop()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+async def test_a_host_whose_call_was_given_up_is_forgotten_though_nothing_more_is_said(how: str) -> None:
+    class Host:
+        pass
+
+    async with anyio.create_task_group() as tasks:
+        plan = a_plan(limits=Limits(request_timeout_secs=5))
+        running = await Running(tasks, quiet(ping=silent), plan, relays=True).until_ready()
+        host = Host()
+        known = weakref.ref(host)
+        handle = begin(running, FakeCaller(host))
+        if how == "cancelled":
+            handle.cancel()
+        del host, handle
+        await anyio.sleep(16)
+        gc.collect()
+        assert known() is None
         running.session.stop()
 
 
