@@ -1,7 +1,7 @@
 """The gateway of one daemon: put together, opened and closed as moltis.toml says.
 
-Imported only where `[gateway]` is enabled. uvicorn is imported when the address is bound already, on a thread, so that
-hosts wait in the backlog rather than for an import.
+Imported only where `[gateway]` is enabled, and uvicorn only when the address is bound already: hosts wait in its
+backlog for what has to be imported and read.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ class Serving:
         listener = GatewayListener(
             self._application,
             self._plan.listen,
-            on_change=self._address_changed,
+            on_change=self._changed,
             max_connections=self._connections,
             sockets=sockets,
         )
@@ -193,9 +193,6 @@ class Serving:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._memories.run)
                 tasks.start_soon(self.tokens.run)
-
-    def _address_changed(self) -> None:
-        self._changed()
 
     def _figures(self) -> Callable[[], bytes]:
         return partial(
