@@ -13,14 +13,27 @@ from typing import Final
 
 ENOUGH: Final = 65_536
 
+RESERVED: Final = 40
+"""Log, socket, event loop, warden, a start in flight, a configuration being read or written."""
+A_SERVER: Final = 8
+"""Three pipes and a pidfd each, twice while it is being started."""
+MIN_CONTROL: Final = 8
+MIN_HTTP: Final = 16
 
-def connections_allowed(most: int) -> int:
+
+def control_connections(servers: int) -> int:
+    """Give how many clients the control socket may have, so that enough is left for so many servers."""
+    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(MIN_CONTROL, soft - RESERVED - A_SERVER * servers)
+
+
+def http_connections(most: int) -> int:
     """Give how many hosts may be connected by HTTP: a quarter of all descriptors, and at most so many.
 
     Whoever reaches the address can open connections; servers and the control socket need descriptors too.
     """
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return most if soft == resource.RLIM_INFINITY else max(16, min(most, soft // 4))
+    return most if soft == resource.RLIM_INFINITY else max(MIN_HTTP, min(most, soft // 4))
 
 
 def raise_limit() -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import resource
 import signal
 import socket
 import sys
@@ -17,7 +16,7 @@ from moltis import __version__, logs
 from moltis.config.load import Loaded
 from moltis.config.overrides import EnvOverrides
 from moltis.control.endpoint import DataDirLock, Endpoint
-from moltis.daemon.descriptors import raise_limit
+from moltis.daemon.descriptors import control_connections, raise_limit
 from moltis.daemon.memory import keep_freed_blocks
 from moltis.daemon.watch import Watch
 from moltis.daemon.world import Daemon
@@ -30,11 +29,6 @@ log = logs.get("moltis.daemon")
 END_MARGIN_SECS = 0.3
 """Past the servers' own stop deadlines before all are killed: a second past them everything is promised to be gone, and
 killing and sweeping take the rest of it."""
-
-RESERVED_DESCRIPTORS = 40
-"""Log, socket, event loop, warden, a start in flight, a configuration being read or written."""
-DESCRIPTORS_PER_SERVER = 8
-MIN_CONNECTIONS = 8
 
 
 def run(
@@ -76,7 +70,13 @@ async def _run(make: Callable[[], Daemon], paths: Paths, lock: DataDirLock) -> N
             from moltis.control.listener import Listener
             from moltis.control.methods import METHODS
 
-            listener = Listener(Endpoint(paths), lock, METHODS, daemon, max_connections=_connections_allowed(daemon))
+            listener = Listener(
+                Endpoint(paths),
+                lock,
+                METHODS,
+                daemon,
+                max_connections=control_connections(len(daemon.supervisor.names())),
+            )
             await tasks.start(listener.run)
             tasks.start_soon(daemon.notifier.run_watchdog)
             watch = Watch(paths.config, lambda: tasks.start_soon(daemon.reload_quietly, "the file changed"))
@@ -90,12 +90,6 @@ async def _run(make: Callable[[], Daemon], paths: Paths, lock: DataDirLock) -> N
     finally:
         await daemon.warden.aclose()
     log.info("daemon_stopped")
-
-
-def _connections_allowed(daemon: Daemon) -> int:
-    """Leave descriptors for the servers: three pipes and a pidfd each, twice while they are being started."""
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(MIN_CONNECTIONS, soft - RESERVED_DESCRIPTORS - DESCRIPTORS_PER_SERVER * len(daemon.supervisor.names()))
 
 
 async def _supervise(

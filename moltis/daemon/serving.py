@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 from moltis import __version__, logs
 from moltis.config.listen import split_listen
 from moltis.config.plan import GatewayPlan, Plan, ServerPlan
-from moltis.daemon.descriptors import connections_allowed
+from moltis.daemon.descriptors import http_connections
 from moltis.daemon.memories import Memories
 from moltis.daemon.ports import Ports, known_of
 from moltis.errors import ConfigError, UnknownServer
@@ -45,7 +45,6 @@ class Serving:
     """Serves hosts, over HTTP and over the control socket, from `start` to `aclose`.
 
     statuses: shows all servers. changed: told when the address is another one, or cannot be had.
-    sockets: that listen at the address already.
     """
 
     def __init__(
@@ -58,7 +57,6 @@ class Serving:
         status: Callable[[str], ServerStatus],
         statuses: Callable[[], Sequence[ServerStatus]],
         changed: Callable[[], None],
-        sockets: Sequence[socket.socket] = (),
     ) -> None:
         self._supervisor = supervisor
         self._tasks = tasks
@@ -69,11 +67,10 @@ class Serving:
         self._ports = Ports(supervisor, self._memories.of, status, tasks)
         self._metrics = Metrics()
         self._closing = False
-        self._early = sockets
         self.tokens = TokenStore(paths.access_tokens)
         self.gateway = Gateway(self._ports, _settings(plan.gateway), self._metrics.observe)
         http = _http_settings(plan)
-        self._connections = connections_allowed(MAX_CONNECTIONS)
+        self._connections = http_connections(MAX_CONNECTIONS)
         self._application = Application(
             self.gateway,
             Doors(http.allowed_origins, http.listen_host),
@@ -98,14 +95,17 @@ class Serving:
         """Why it is not served over HTTP, and what mends that; None where nothing is wrong."""
         return self._listener.problem if self._listener is not None else None
 
-    async def start(self) -> None:
-        """Begin: learn who may come in and what was known, and bind the address, if it can be had."""
+    async def start(self, sockets: Sequence[socket.socket] = ()) -> None:
+        """Begin: learn who may come in and what was known, and bind the address, if it can be had.
+
+        sockets: that listen there already.
+        """
         try:
             await anyio.to_thread.run_sync(self.tokens.load)
         except ConfigError as problem:
             log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
         await self._memories.load()  # whoever asks first is told what was known, not nothing
-        self._listen(self._early)
+        self._listen(sockets)
         self._tasks.start_soon(self._keep)
 
     def apply(self, plan: Plan) -> None:

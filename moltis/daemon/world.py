@@ -153,10 +153,9 @@ class Daemon:
             status=lambda name: self.server(name).status(),
             statuses=lambda: [server.status() for server in self.servers()],
             changed=lambda: self.notifier.status(self.summary()),
-            sockets=self._sockets,
         )
-        self._sockets = ()
-        await self._serving.start()
+        sockets, self._sockets = self._sockets, ()
+        await self._serving.start(sockets)
 
     async def close_gateway(self) -> None:
         """Serve hosts no more; at most a moment."""

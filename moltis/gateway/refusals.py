@@ -17,6 +17,7 @@ from moltis.session.handshake import MODERN_VERSIONS, UNSUPPORTED_VERSION
 
 __all__ = [
     "FORBIDDEN",
+    "HEADER_MISMATCH",
     "RESOURCE_NOT_FOUND",
     "Refusal",
     "bad_params",
@@ -36,14 +37,18 @@ FORBIDDEN: Final = -32003
 RESOURCE_NOT_FOUND: Final = -32002
 """Until MCP 2025-11-25; from 2026-07-28 on it is -32602."""
 
+HEADER_MISMATCH: Final = -32020
+MISSING_CAPABILITY: Final = -32021
+"""From MCP 2026-07-28 on."""
+
 _CURRENT: Final = msgspec.json.encode(MODERN_VERSIONS[-1])
 
 _LEGACY: Final = {RpcCode.PARSE_ERROR: 400, RpcCode.INVALID_REQUEST: 400, FORBIDDEN: 403}
 _MODERN: Final = {
     **_LEGACY,
     RpcCode.INVALID_PARAMS: 400,
-    -32020: 400,  # header mismatch
-    -32021: 400,  # missing client capability
+    HEADER_MISMATCH: 400,
+    MISSING_CAPABILITY: 400,
     UNSUPPORTED_VERSION: 400,
     RpcCode.METHOD_NOT_FOUND: 404,
 }

@@ -17,13 +17,10 @@ import msgspec
 from moltis.errors import RpcCode
 from moltis.gateway.http.refusals import Refusal
 from moltis.gateway.messages import CAPABILITIES, PROTOCOL_VERSION, Ask, text_of
+from moltis.gateway.refusals import HEADER_MISMATCH
 from moltis.session.mirrored import Mirror, mirror_of
 
-__all__ = ["HEADER_MISMATCH", "VERSION", "decoded", "has_arguments", "mirrored_refusal_of", "refusal_of", "status_of"]
-
-HEADER_MISMATCH: Final = -32020
-MISSING_CAPABILITY: Final = -32021
-UNSUPPORTED_VERSION: Final = -32022
+__all__ = ["HEADER_MISMATCH", "VERSION", "decoded", "has_arguments", "mirrored_refusal_of", "refusal_of"]
 
 VERSION: Final = b"mcp-protocol-version"
 METHOD: Final = b"mcp-method"
@@ -34,25 +31,10 @@ ROUTING: Final = frozenset({VERSION, METHOD, NAME})
 NAMED: Final = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
 """Which member of `params` is repeated as `Mcp-Name`."""
 
-STATUS: Final = {
-    RpcCode.PARSE_ERROR: 400,
-    RpcCode.INVALID_REQUEST: 400,
-    RpcCode.INVALID_PARAMS: 400,
-    RpcCode.METHOD_NOT_FOUND: 404,
-    HEADER_MISMATCH: 400,
-    MISSING_CAPABILITY: 400,
-    UNSUPPORTED_VERSION: 400,
-}
-
 _ENCODED = re.compile(rb"=\?base64\?(.*)\?=", re.DOTALL)
 _DECIMAL = re.compile(r"(-?[0-9]{1,400})(?:\.(0{1,400}))?")
 
 HeaderMap = Mapping[bytes, bytes]
-
-
-def status_of(code: int) -> int:
-    """Give the status of HTTP for an error code (MCP 2026-07-28, Transports)."""
-    return STATUS.get(code, 200)
 
 
 def refusal_of(ask: Ask, headers: HeaderMap, repeated: frozenset[bytes] = frozenset()) -> Refusal | None:

@@ -5,7 +5,6 @@ Pure but for `body_of`, which waits for the client. The one rule: what may be th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
@@ -15,8 +14,10 @@ import msgspec
 from moltis.gateway.api import Principal
 from moltis.gateway.doors import Headers
 from moltis.gateway.http.exchange import CONNECTION, Connection, Header, Send
+from moltis.gateway.http.modern import VERSION
 from moltis.gateway.http.refusals import Refusal, overloaded, too_large, wrong
 from moltis.gateway.messages import Ask
+from moltis.names import SERVER_NAME
 from moltis.session.envelope import json_string
 
 __all__ = [
@@ -35,12 +36,9 @@ __all__ = [
 
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
-VERSION: Final = b"mcp-protocol-version"
-
 NONE: Final[frozenset[bytes]] = frozenset()
 ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"content-type", b"mcp-session-id"})
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _TRACE: Final = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
 MAX_TRACE_BYTES: Final = 1024
 MAX_HELD_BYTES: Final = 256 * 1024 * 1024
@@ -142,7 +140,7 @@ def server_of(path: str) -> str | None:
     if not path.startswith("/servers/"):
         return None
     name, slash, rest = path[len("/servers/") :].partition("/")
-    return name if slash and rest in ("mcp", "mcp/") and _NAME.fullmatch(name) else None
+    return name if slash and rest in ("mcp", "mcp/") and SERVER_NAME.fullmatch(name) else None
 
 
 class Held:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from mcp.shared import inbound
 from mcp_types.jsonrpc import UNSUPPORTED_PROTOCOL_VERSION
 
-from moltis.gateway.http.modern import decoded, has_arguments, mirrored_refusal_of, refusal_of, status_of
+from moltis.gateway.http.modern import decoded, has_arguments, mirrored_refusal_of, refusal_of
 from moltis.gateway.http.reading import Accepts, is_json, repeated, server_of
 from moltis.gateway.messages import Ask, parse
+from moltis.gateway.refusals import status_of
 
 CALL = {"mcp-protocol-version": MODERN, "mcp-method": "tools/call", "mcp-name": "echo"}
 READ = {"mcp-protocol-version": MODERN, "mcp-method": "resources/read", "mcp-name": "=?base64?w7w=?="}
@@ -86,7 +87,7 @@ def test_a_routing_header_that_is_there_twice_is_a_mismatch(name: str) -> None:
 
 def test_status_codes_are_those_of_the_reference() -> None:
     for code in [*inbound.ERROR_CODE_HTTP_STATUS, -32603, -32001, 7]:
-        assert status_of(code) == inbound.ERROR_CODE_HTTP_STATUS.get(code, 200)
+        assert status_of(code, modern=True) == inbound.ERROR_CODE_HTTP_STATUS.get(code, 200)
 
 
 @given(st.text(max_size=30))
