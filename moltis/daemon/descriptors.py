@@ -23,8 +23,7 @@ MIN_HTTP: Final = 16
 
 def control_connections(servers: int) -> int:
     """Give how many clients the control socket may have, so that enough is left for so many servers."""
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(MIN_CONTROL, soft - RESERVED - A_SERVER * servers)
+    return max(MIN_CONTROL, _soft_limit() - RESERVED - A_SERVER * servers)
 
 
 def http_connections(most: int) -> int:
@@ -32,8 +31,12 @@ def http_connections(most: int) -> int:
 
     Whoever reaches the address can open connections; servers and the control socket need descriptors too.
     """
+    return max(MIN_HTTP, min(most, _soft_limit() // 4))
+
+
+def _soft_limit() -> int:
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return most if soft == resource.RLIM_INFINITY else max(MIN_HTTP, min(most, soft // 4))
+    return ENOUGH if soft == resource.RLIM_INFINITY else soft  # infinity is -1
 
 
 def raise_limit() -> int | None:
