@@ -226,6 +226,12 @@ def test_one_token_does_not_take_all_connections(house: House, host: Host) -> No
 def test_nothing_that_the_gateway_keeps_is_for_other_users_or_holds_a_token(house: House) -> None:
     token = house.token("kept")
     house.host(token).ask(house.all, "tools/list")
+
+    def written() -> bool:  # soon after a server is ready, under another name first
+        names = [file.name for file in (house.daemon.data_dir / "known").glob("*")]
+        return "bad.json" in names and not any(name.startswith(".bad.json") for name in names)
+
+    wait_until("what servers list is on disk", written)
     files = [house.daemon.data_dir, *house.daemon.data_dir.rglob("*")]
     assert {"tokens.toml", "known", "bad.json", "logs.jsonl", "moltis.sock"} <= {file.name for file in files}
     assert [file for file in files if file.lstat().st_mode & 0o077] == []
