@@ -67,6 +67,7 @@ PURE = {
     "moltis.server.mending",
     "moltis.session.envelope",
     "moltis.session.handshake",
+    "moltis.session.pace",
     "moltis.transport.frames",
     "moltis.transport.remote.events",
     "moltis.transport.remote.headers",

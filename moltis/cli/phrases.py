@@ -101,6 +101,8 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
             return f"{state}, login needed"
         case "invalid":
             return f"{state}, {error['message']}" if error.get("message") else state
+        case "ready" if server.get("remarks"):
+            return f"{state}, {server['remarks'][0]}"
         case _:
             return state
 
@@ -147,6 +149,8 @@ def action(server: Mapping[str, Any]) -> str:
         case "awaiting_auth":
             return f"moltis mcp reauth {name}"
         case "backoff" | "cooldown":
+            return f"moltis why {name}"
+        case "ready" if server.get("remarks"):
             return f"moltis why {name}"
         case _:
             return ""

@@ -182,7 +182,7 @@ def _items(kind: Kind, array: msgspec.Raw) -> tuple[Item, ...]:
         pages.add(b'{"%b":%b}' % (kind.member.encode(), array))
     except ListError as fault:
         raise _Broken from fault
-    if pages.nameless or pages.truncated:
+    if pages.nameless or pages.repeated or pages.truncated:
         raise _Broken
     return tuple(pages.items)
 

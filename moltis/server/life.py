@@ -27,6 +27,8 @@ class Facts(Protocol):
     def server_info(self) -> dict[str, Any] | None: ...
     @property
     def protocol_version(self) -> str | None: ...
+    @property
+    def remarks(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ class NoFacts:
     prompt_count: int = 0
     server_info: dict[str, Any] | None = None
     protocol_version: str | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Life(Protocol):

@@ -119,6 +119,7 @@ class Record:
             ready_since=self._moved_at if life.state is State.READY else None,
             last_error=self._last_error(plan, life),
             recent_errors=list(self._errors),
+            remarks=list(facts.remarks),
             last_heartbeat_at=None if heartbeat is None else stamp(heartbeat[0]),
             heartbeat_latency_ms=None if heartbeat is None else round(heartbeat[1] * 1000, 3),
             request_timeout_secs=plan.limits.request_timeout_secs,

@@ -21,7 +21,10 @@ class LastError(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One server as `mcp.status` shows it. Instants are RFC 3339 UTC or null."""
+    """One server as `mcp.status` shows it. Instants are RFC 3339 UTC or null.
+
+    remarks: what is odd about a server though it works, a sentence each.
+    """
 
     name: str
     display_name: str | None
@@ -51,6 +54,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     ready_since: str | None = None
     last_error: LastError | None = None
     recent_errors: list[LastError] = []
+    remarks: list[str] = []
     last_heartbeat_at: str | None = None
     heartbeat_latency_ms: float | None = None
     request_timeout_secs: float = 30.0

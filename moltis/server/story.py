@@ -88,6 +88,8 @@ def tell(status: ServerStatus, history: Sequence[HistoryEntry], now: datetime) -
     happened = list(_happened(history, clock))
     if happened:
         lines += ["", "What happened:", *(f"  {line}" for line in happened)]
+    if status.remarks:
+        lines += ["", "Worth knowing:", *(f"  {remark}" for remark in status.remarks)]
     cited = _cited(status)
     if cited:
         lines += ["", "Its last words:", *(f"  | {line}" for line in cited)]

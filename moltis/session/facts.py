@@ -29,7 +29,10 @@ class Events(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of the server now. Counts are of what `include_tools` and `exclude_tools` leave."""
+    """What is known of the server now. Counts are of what `include_tools` and `exclude_tools` leave.
+
+    remarks: what is odd about it though it works, a sentence each.
+    """
 
     tool_count: int = 0
     resource_count: int = 0
@@ -38,6 +41,7 @@ class Facts:
     protocol_version: str | None = None
     pid: int | None = None
     agreed: Agreed | None = None
+    remarks: tuple[str, ...] = ()
     in_flight: int = 0
     counters: Counters = field(default_factory=Counters)
 

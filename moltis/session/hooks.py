@@ -22,6 +22,7 @@ class Counters:
     truncated_lists: int = 0
     failed_lists: int = 0
     nameless_items: int = 0
+    repeated_items: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,21 +78,31 @@ _HEADS: dict[Kind, msgspec.json.Decoder[_Named] | msgspec.json.Decoder[_Located]
 }
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_BY_NAME = (Kind.TOOLS, Kind.PROMPTS)
+"""What is called by its name: of two with one name the second cannot be meant, and model APIs refuse both."""
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 @dataclass(slots=True)
 class Pages:
-    """One list being read, page after page."""
+    """One list being read, page after page. Nothing is in it twice, whatever the server repeats.
+
+    modern: by the rules of 2026-07-28, where an empty cursor is one like any other (MCP, Pagination); until 2025-11-25
+        that is not said, and old servers end with it.
+    """
 
     kind: Kind
+    modern: bool = False
     items: list[Item] = field(default_factory=list)
     nameless: int = 0
+    repeated: int = 0
     truncated: str | None = None
     """Why the rest was not read, in words; None if nothing is missing."""
     _pages: int = 0
     _bytes: int = 0
     _cursors: set[str] = field(default_factory=set)
+    _seen: set[bytes] = field(default_factory=set)
+    _names: set[str] = field(default_factory=set)
 
     def add(self, result: bytes) -> str | None:
         """Take the result of one page and give the cursor of the next, or None when this was the last to be read.
@@ -103,14 +113,22 @@ class Pages:
         try:
             page = _MEMBERS.decode(result)
             found = _ARRAY.decode(page[self.kind.member])
-            cursor = msgspec.json.decode(page.get("nextCursor", b"null"), type=str | None)
         except (*_UNREADABLE, KeyError) as fault:
             raise ListError(f"the answer to {self.kind.method} is not a list of {self.kind.member}") from fault
         self._pages += 1
+        before = len(self.items) + self.nameless
         for raw in found:
             if not self._take(bytes(raw)):
                 return None
-        return self._turn(cursor)
+        if found and len(self.items) + self.nameless == before:
+            if "nextCursor" in page:
+                self.truncated = "its pages repeat"  # it does not look at the cursor, and gives another each time
+            return None
+        return self._turn(page.get("nextCursor"))
+
+    def break_off(self, why: str) -> None:
+        """Keep what was read: the next page cannot be had, and `why` says so."""
+        self.truncated = why
 
     def _take(self, raw: bytes) -> bool:
         if len(self.items) >= MAX_ITEMS:
@@ -119,17 +137,31 @@ class Pages:
         if self._bytes + len(raw) > MAX_BYTES:
             self.truncated = f"it has more than {MAX_BYTES} bytes"
             return False
+        if raw in self._seen:
+            self.repeated += 1
+            return True
         try:
             head = _HEADS[self.kind].decode(raw)
         except _UNREADABLE:
             self.nameless += 1
             return True
+        self._seen.add(raw)
+        if self.kind in _BY_NAME:
+            if head.name in self._names:
+                self.repeated += 1
+                return True
+            self._names.add(head.name)
         self._bytes += len(raw)
         self.items.append(Item(head.name, raw, head.server is not msgspec.UNSET))
         return True
 
-    def _turn(self, cursor: str | None) -> str | None:
-        if not cursor:
+    def _turn(self, found: msgspec.Raw | None) -> str | None:
+        try:
+            cursor = msgspec.json.decode(b"null" if found is None else found, type=str | None)
+        except _UNREADABLE:
+            self.truncated = "the cursor of its next page is not a text"
+            return None
+        if cursor is None or (cursor == "" and not self.modern):
             return None
         if cursor in self._cursors:
             self.truncated = "its pages go in a circle"

@@ -1,11 +1,12 @@
 """The lists of one server, kept up to date: read at the start, read again when the server says that they changed.
 
-However often it says so, each list is read at most twice a second.
+However often it says so, each list is read at most twice a second, and ever more rarely if it never stops (`pace`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import math
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 import anyio
@@ -16,9 +17,7 @@ from moltis.session.calls import ErrorReply, Failed, Reply, Result
 from moltis.session.handshake import MAX_REFUSAL_CHARS
 from moltis.session.hooks import Counters
 from moltis.session.listing import CHANGED, Item, Kind, ListError, Pages, page_params
-
-RELIST_GAP_SECS = 0.5
-"""From the beginning of one reading to the beginning of the next."""
+from moltis.session.pace import ListPace
 
 OPTIONAL_LIST_SECS = 5.0
 """How long a start waits for what is not tools; a list that takes longer is read once more after the start."""
@@ -38,15 +37,30 @@ class Lists:
         self._on_changed = on_changed
         self._counters = counters
         self._items: dict[Kind, tuple[Item, ...]] = dict.fromkeys(Kind, ())
+        self._cut: dict[Kind, str] = {}
+        self._modern = False
         self._stale: set[Kind] = set()
+        self._announced: set[str] = set()
+        self._paces: dict[str, ListPace] = {changed: ListPace() for changed in CHANGED}
         self._wake = anyio.Event()
 
     def items(self, kind: Kind) -> tuple[Item, ...]:
         """Give the items of a list, in the server's order."""
         return self._items[kind]
 
-    async def read_first(self, capabilities: dict[str, Any]) -> None:
+    def remarks(self) -> list[str]:
+        """Return what a person should know of the lists, a sentence each; nothing of a healthy server's."""
+        now = anyio.current_time()
+        restless = [pace for pace in self._paces.items() if pace[1].restless(now)]
+        return [
+            *(f"its list of {_words(CHANGED[changed])} changes all the time" for changed, _ in restless),
+            *(f"its list of {kind.member} is not complete: {why}" for kind, why in self._cut.items()),
+        ]
+
+    async def read_first(self, capabilities: dict[str, Any], *, modern: bool = False) -> None:
         """Read all lists that the server says it has, at once.
+
+        modern: the server speaks 2026-07-28.
 
         A server that declares nothing at all is asked for tools all the same, and may refuse. What is not tools may
         fail or take its time without keeping the server from its work.
@@ -54,6 +68,7 @@ class Lists:
         Raises:
             ListError: the server has tools and cannot list them.
         """
+        self._modern = modern
         trouble: list[ListError] = []
 
         async def read_tools() -> None:
@@ -78,6 +93,8 @@ class Lists:
         kinds = CHANGED.get(method)
         if kinds is None:
             return False
+        self._paces[method].heard(anyio.current_time())
+        self._announced.add(method)
         self.mark_stale(kinds)
         return True
 
@@ -89,20 +106,34 @@ class Lists:
     async def follow(self) -> None:
         """Read again what has become stale, for as long as this runs."""
         while True:
-            await self._wake.wait()
-            self._wake = anyio.Event()
-            stale, self._stale = self._stale, set()
+            due = await self._wait_due()
+            self._stale -= due
+            announced, self._announced = self._announced, self._announced - {kind.changed for kind in due}
             began = anyio.current_time()
             before = dict(self._items)
-            for kind in (k for k in Kind if k in stale):
+            for kind in (k for k in Kind if k in due):
                 try:
                     await self._read(kind)
                 except ListError:
                     self._counters.failed_lists += 1  # the old list stays
-            changed = frozenset(k for k in stale if self._items[k] != before[k])
+            changed = frozenset(k for k in due if self._items[k] is not before[k])
+            for group in {kind.changed for kind in due}:
+                news = any(kind in changed for kind in CHANGED[group])
+                self._paces[group].read(began, changed=news, asked=group in announced)
             if changed:
                 self._on_changed(changed)
-            await anyio.sleep_until(began + RELIST_GAP_SECS)
+
+    async def _wait_due(self) -> set[Kind]:
+        """Wait until lists are stale and may be read again, and return them."""
+        while True:
+            self._wake = anyio.Event()
+            now = anyio.current_time()
+            due = {kind for kind in self._stale if self._paces[kind.changed].next_at <= now}
+            if due:
+                return due
+            next_at = min((self._paces[kind.changed].next_at for kind in self._stale), default=math.inf)
+            with anyio.CancelScope(deadline=next_at):
+                await self._wake.wait()
 
     async def _read_optional(self, kind: Kind) -> None:
         with anyio.move_on_after(OPTIONAL_LIST_SECS) as patience:
@@ -114,18 +145,29 @@ class Lists:
             self.mark_stale([kind])
 
     async def _read(self, kind: Kind) -> None:
-        pages = Pages(kind)
+        pages = Pages(kind, self._modern)
         cursor: str | None = None
         while True:
-            result = await self._page(kind, cursor)
-            if result is None:
+            try:
+                result = await self._page(kind, cursor)
+                cursor = None if result is None else pages.add(result)
+            except ListError as fault:
+                if self._items[kind] or not pages.items:
+                    raise  # what was there before is better than half of it
+                pages.break_off(f"after {len(pages.items)} of them, {fault}")
+                self.mark_stale([kind])
                 break
-            cursor = pages.add(result)
             if cursor is None:
                 break
         self._counters.nameless_items += pages.nameless
+        self._counters.repeated_items += pages.repeated
         self._counters.truncated_lists += pages.truncated is not None
-        self._items[kind] = tuple(pages.items)
+        if pages.truncated is None:
+            self._cut.pop(kind, None)
+        else:
+            self._cut[kind] = pages.truncated
+        if not _same(self._items[kind], pages.items):
+            self._items[kind] = tuple(pages.items)
 
     async def _page(self, kind: Kind, cursor: str | None) -> bytes | None:
         """Ask for one page; None when the server does not know such a list."""
@@ -145,3 +187,12 @@ class Lists:
                 )
             case Failed(error):
                 raise ListError(error.message)
+
+
+def _same(before: Sequence[Item], now: Sequence[Item]) -> bool:
+    """Return whether two lists have the same items. Their order alone is no news."""
+    return len(before) == len(now) and {item.raw for item in before} == {item.raw for item in now}
+
+
+def _words(kinds: Sequence[Kind]) -> str:
+    return " and ".join(kind.member for kind in kinds)

@@ -168,6 +168,7 @@ class Session(Requests):
             tool_count=len(self.items(Kind.TOOLS)),
             resource_count=len(self.items(Kind.RESOURCES)),
             prompt_count=len(self.items(Kind.PROMPTS)),
+            remarks=tuple(self._clean(remark) for remark in self._lists.remarks()),
             in_flight=self._dialogue.in_flight,
             counters=replace(self._dialogue.counters),
         )
@@ -200,7 +201,7 @@ class Session(Requests):
                 self._state = "initializing"
             self._events.opened(connection.pid)
             agreed = await self._agree()
-            await self._lists.read_first(agreed.capabilities)
+            await self._lists.read_first(agreed.capabilities, modern=agreed.era == "modern")
             if self._state == "initializing":
                 self._state = "ready"
                 self._events.initialized()

@@ -50,6 +50,11 @@ WRONG = {"kind": "config", "message": "timeout: unknown key", "exit_code": None}
     ("status", "text", "action"),
     [
         (server("ready"), "ready", ""),
+        (
+            server("ready", remarks=["its list of tools changes all the time", "more"]),
+            "ready, its list of tools changes all the time",
+            "moltis why x",
+        ),
         (server("starting"), "starting", ""),
         (server("initializing"), "initializing", ""),
         (server("stopping"), "stopping", ""),

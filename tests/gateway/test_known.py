@@ -145,7 +145,7 @@ def test_every_byte_that_a_server_listed_comes_back(
     ((found_mark, back),) = store.load_all().values()
     assert (found_mark, back) == (of_entry, known)
     for kind, one in zip(Kind, (back.tools, back.resources, back.templates, back.prompts), strict=True):
-        assert [item.raw for item in one] == raws[kind]
+        assert [item.raw for item in one] == [item.raw for item in lists[kind]]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a__b", "a.b", "x" * 65, "\0", ".json"])

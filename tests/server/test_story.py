@@ -80,6 +80,20 @@ async def test_a_server_that_came_back_is_told_as_ready_and_not_yet_forgiven() -
     assert "What to do" not in told
 
 
+def test_what_is_odd_about_a_server_that_works_is_told() -> None:
+    remark = "its list of tools changes all the time"
+    status = ServerStatus(
+        name="x",
+        display_name=None,
+        transport="stdio",
+        enabled=True,
+        state="ready",
+        status="connected",
+        remarks=[remark],
+    )
+    assert tell(status, [], EPOCH) == ["x is ready, with 0 tools.", "", "Worth knowing:", f"  {remark}"]
+
+
 async def test_a_program_that_is_not_there_is_told_with_the_command_to_look_for_it() -> None:
     told = await story([fails(Ended("spawn_failed", "cannot run npx: No such file or directory"))], 0.1)
     assert "It could not be started: cannot run npx: No such file or directory." in told

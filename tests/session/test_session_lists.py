@@ -2,14 +2,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import anyio
 import pytest
-from scripted_server import DISCOVERED, INITIALIZED, Message, Out, Running, a_plan, error, legacy, modern, result, tool
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted_server import (
+    DISCOVERED,
+    INITIALIZED,
+    Message,
+    Out,
+    Running,
+    Script,
+    a_plan,
+    error,
+    legacy,
+    modern,
+    result,
+    tool,
+)
 
 from moltis.session.listing import MAX_ITEMS, MAX_PAGES, Kind, ListError, Pages, ToolFilter
+from moltis.session.pace import MAX_GAP_SECS, MIN_GAP_SECS, ListPace
 from moltis.transport import Ended
 
 
@@ -110,6 +126,99 @@ async def test_pages_are_read_to_the_last() -> None:
         running.session.stop()
 
 
+def paged(*pages: Message) -> Script:
+    """Page after page, whatever is asked for; then the last again."""
+    left = list(pages)
+
+    def page(request: Message) -> Iterable[Out]:
+        answer = left.pop(0) if len(left) > 1 else left[0]
+        return [answer(request) if callable(answer) else result(request, answer)]
+
+    return page
+
+
+T = {name: tool(name) for name in "abcd"}
+
+
+@pytest.mark.parametrize("server", [legacy, modern])
+async def test_an_empty_cursor_is_the_end_until_2025_and_a_cursor_like_any_other_from_2026_on(server: Any) -> None:
+    script = server(tools__list=paged({"tools": [T["a"]], "nextCursor": ""}, {"tools": [T["b"]]}))
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, script).until_ready()
+        asked = [request["params"].get("cursor") for request in running.server.asked("tools/list")]
+        assert (names(running), asked) == ((["a", "b"], [None, ""]) if server is modern else (["a"], [None]))
+        running.session.stop()
+
+
+async def test_empty_cursors_without_end_end() -> None:
+    script = modern(
+        tools__list=lambda r: [result(r, {"tools": [tool(r["params"].get("cursor", "a"))], "nextCursor": ""})]
+    )
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, script).until_ready()
+        assert len(running.server.asked("tools/list")) == 2
+        running.session.stop()
+
+
+@pytest.mark.parametrize("server", [legacy, modern])
+@pytest.mark.parametrize("cursors", [["p"], ["p", "q", "r", "s"]], ids=["stands still", "moves"])
+async def test_a_server_that_does_not_look_at_the_cursor_lists_nothing_twice(server: Any, cursors: list[str]) -> None:
+    turns = cycle(cursors)
+    script = server(tools__list=lambda r: [result(r, {"tools": [T["a"], T["b"]], "nextCursor": next(turns)})])
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, script).until_ready()
+        assert names(running) == ["a", "b"]
+        assert len(running.server.asked("tools/list")) == 2
+        (remark,) = running.session.facts().remarks
+        assert remark.startswith("its list of tools is not complete: its pages ")
+        running.session.stop()
+
+
+@pytest.mark.parametrize("cursor", [2, 0, False, {}, []])
+async def test_a_cursor_that_is_no_text_costs_no_page_that_was_read(cursor: Any) -> None:
+    async with anyio.create_task_group() as tasks:
+        running = Running(tasks, legacy(tools__list=paged({"tools": [T["a"]], "nextCursor": cursor})))
+        await running.until_ready()
+        assert names(running) == ["a"]
+        assert running.session.facts().remarks == (
+            "its list of tools is not complete: the cursor of its next page is not a text",
+        )
+        running.session.stop()
+
+
+@pytest.mark.parametrize("second", [lambda r: error(r, -32602), lambda r: result(r, "nonsense")], ids=["error", "junk"])
+async def test_a_second_page_that_cannot_be_had_costs_no_page_that_was_read(second: Any) -> None:
+    first = {"tools": [T["a"]], "nextCursor": "p"}
+    script = legacy(tools__list=paged(first, second, first, {"tools": [T["b"]]}))
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, script).until_ready()
+        assert names(running) == ["a"]
+        assert "is not complete: after 1 of them" in running.session.facts().remarks[0]
+        await anyio.sleep(1)
+        assert names(running) == ["a", "b"], "it is tried once more"
+        assert running.session.facts().remarks == ()
+        running.session.stop()
+
+
+async def test_a_later_reading_that_breaks_off_keeps_the_whole_list_of_before() -> None:
+    whole = {"tools": [T["a"], T["b"]]}
+    script = legacy(tools__list=paged(whole, {"tools": [T["a"]], "nextCursor": "p"}, lambda r: error(r, -32603)))
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, script).until_ready()
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(1)
+        assert names(running) == ["a", "b"]
+        running.session.stop()
+
+
+def test_of_two_tools_with_one_name_the_first_is_listed_and_of_two_resources_both() -> None:
+    tools, resources = Pages(Kind.TOOLS), Pages(Kind.RESOURCES)
+    tools.add(b'{"tools":[{"name":"a","x":1},{"name":"a","x":2},{"name":"b"}]}')
+    assert ([item.raw for item in tools.items], tools.repeated) == ([b'{"name":"a","x":1}', b'{"name":"b"}'], 1)
+    resources.add(b'{"resources":[{"uri":"a:1","name":"x"},{"uri":"a:1","name":"y"},{"uri":"a:1","name":"x"}]}')
+    assert (len(resources.items), resources.repeated) == (2, 1)
+
+
 @pytest.mark.parametrize("circle", [False, True])
 async def test_endless_pages_end(circle: bool) -> None:
     def page(request: Message) -> Iterable[Out]:
@@ -125,19 +234,19 @@ async def test_endless_pages_end(circle: bool) -> None:
 
 def test_a_list_of_too_many_items_or_bytes_is_cut() -> None:
     many = Pages(Kind.TOOLS)
-    assert many.add(json.dumps({"tools": [{"name": "t"}] * (MAX_ITEMS + 5)}).encode()) is None
+    assert many.add(json.dumps({"tools": [{"name": f"t{n}"} for n in range(MAX_ITEMS + 5)]}).encode()) is None
     assert len(many.items) == MAX_ITEMS
     assert many.truncated == "it has more than 10000 items"
     large = Pages(Kind.TOOLS)
-    page = json.dumps({"tools": [{"name": "t", "x": "y" * 5_000_000}], "nextCursor": "c"}).encode()
-    cursors = iter(range(9))
-    while large.add(page.replace(b'"c"', b'"%d"' % next(cursors))) is not None:
-        pass
+    for n in range(9):
+        page = {"tools": [{"name": f"t{n}", "x": "y" * 5_000_000}], "nextCursor": str(n)}
+        if large.add(json.dumps(page).encode()) is None:
+            break
     assert len(large.items) == 3
     assert large.truncated is not None
 
 
-@pytest.mark.parametrize("page", [b"{}", b"[]", b'{"tools":5}', b'{"tools":[],"nextCursor":5}', b"5"])
+@pytest.mark.parametrize("page", [b"{}", b"[]", b'{"tools":5}', b'{"tools":null,"nextCursor":5}', b"5"])
 def test_what_is_no_page_is_an_error(page: bytes) -> None:
     with pytest.raises(ListError, match="the answer to tools/list is not a list of tools"):
         Pages(Kind.TOOLS).add(page)
@@ -214,7 +323,7 @@ async def test_a_list_that_only_claims_to_have_changed_is_not_told() -> None:
         running.session.stop()
 
 
-async def test_a_flood_of_changes_costs_two_readings_a_second() -> None:
+async def test_a_flood_of_changes_is_read_ever_more_slowly() -> None:
     growing = Growing()
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, legacy(tools__list=growing)).until_ready()
@@ -222,12 +331,103 @@ async def test_a_flood_of_changes_costs_two_readings_a_second() -> None:
         for _ in range(300):
             running.server.connection.say(*[changed("tools")] * 100)
             await anyio.sleep(0.01)
-        await anyio.sleep(3)
-        gaps = [b - a for a, b in pairwise(growing.reads[1:])]
-        assert min(gaps) >= 0.5
-        assert 6 <= len([t for t in growing.reads if t >= began]) <= 9
+        await anyio.sleep(5)
+        gaps = [round(b - a, 1) for a, b in pairwise(growing.reads[1:])]
+        assert gaps == [0.5, 0.5, 1, 2]
+        assert growing.reads[1] == began
         assert len(running.session.items(Kind.TOOLS)) == len(growing.reads), "the last change is not missed"
         running.session.stop()
+
+
+def looping(*numbers: int) -> Script:
+    """Lists that have so many tools in turn; each reading is announced as a change once more."""
+    turns = cycle(numbers)
+
+    def read(request: Message) -> Iterable[Out]:
+        yield changed("tools")
+        yield result(request, {"tools": [tool(f"t{n}") for n in range(next(turns))]})
+
+    return read
+
+
+@pytest.mark.parametrize("numbers", [(20,), (20, 21)], ids=["the same", "another"])
+async def test_a_server_that_announces_a_change_at_each_reading_is_read_at_a_falling_rate(numbers: Any) -> None:
+    told: list[float] = []
+    async with anyio.create_task_group() as tasks:
+        running = Running(tasks, legacy(tools__list=looping(*numbers)), on_lists_changed=lambda _: note_time(told))
+        await running.until_ready()
+        began = anyio.current_time()
+        await anyio.sleep(3600)
+        assert len(running.server.asked("tools/list")) < 75, "about one a minute"
+        assert len([at for at in told if at < began + 40]) <= 8
+        assert running.session.facts().remarks == ("its list of tools changes all the time",)
+        running.session.stop()
+
+
+def note_time(times: list[float]) -> None:
+    times.append(anyio.current_time())
+
+
+async def test_another_list_of_a_restless_server_is_read_at_once() -> None:
+    script = legacy(
+        initialize=declaring(tools={}, prompts={}),
+        tools__list=looping(1, 2),
+        prompts__list=lambda r: [result(r, {"prompts": [{"name": "p"}]})],
+    )
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, script).until_ready()
+        await anyio.sleep(1000)
+        running.server.connection.say(changed("prompts"))
+        await anyio.sleep(0.1)
+        assert len(running.server.asked("prompts/list")) == 2
+        running.session.stop()
+
+
+async def test_a_quiet_minute_gives_a_server_its_promptness_back() -> None:
+    answers = looping(1, 2)
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=lambda r: answers(r))).until_ready()
+        await anyio.sleep(1000)
+        answers = Growing()
+        await anyio.sleep(200)
+        assert running.session.facts().remarks == ()
+        before = len(answers.reads)
+        for _ in range(2):
+            running.server.connection.say(changed("tools"))
+            await anyio.sleep(1)
+        assert len(answers.reads) == before + 2
+        running.session.stop()
+
+
+async def test_another_order_is_no_change() -> None:
+    told: list[frozenset[Kind]] = []
+    answers = iter([["a", "b"], ["b", "a"]])
+
+    def read(request: Message) -> Iterable[Out]:
+        return [result(request, {"tools": [tool(name) for name in next(answers)]})]
+
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=read), on_lists_changed=told.append).until_ready()
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(1)
+        assert (names(running), told) == (["a", "b"], [])
+        running.session.stop()
+
+
+@given(st.lists(st.tuples(st.floats(0, 300), st.booleans(), st.booleans()), max_size=60))
+def test_readings_keep_their_distance_and_none_waits_longer_than_a_minute(
+    steps: list[tuple[float, bool, bool]],
+) -> None:
+    pace, now = ListPace(), 0.0
+    for pause, news, asked in steps:
+        now += pause
+        if asked:
+            pace.heard(now)
+        began = max(now, pace.next_at)
+        assert began - now <= MAX_GAP_SECS + 1e-6
+        pace.read(began, changed=news, asked=asked)
+        assert pace.next_at - began >= MIN_GAP_SECS - 1e-6
+        now = began
 
 
 async def test_a_reading_that_fails_keeps_the_old_list() -> None:
