@@ -76,7 +76,7 @@ class Catalogue:
     def page(self, kind: Kind, cursor: str | None = None, first: bytes = b"") -> bytes:
         """Give the result of a list request: a JSON object on one line, the same bytes object each time.
 
-        cursor: `nextCursor` of an earlier page; None or empty for the first. It stays good while the item before it or
+        cursor: `nextCursor` of an earlier page; None for the first. It stays good while the item before it or
             the one behind it is listed.
         first: members to begin with, as `b'"resultType":"complete",'`, with the comma behind. Meant for few constants:
             pages are kept for each.
@@ -179,7 +179,7 @@ class _List:
         return None
 
     def page(self, cursor: str | None, first: bytes) -> bytes:
-        start = self._start(cursor) if cursor else 0
+        start = 0 if cursor is None else self._start(cursor)
         found = self._pages.get((start, first))
         if found is None:
             end = self._end(start)

@@ -94,7 +94,13 @@ class View:
         return self._introduced
 
     def page(self, kind: Kind, cursor: str | None, *, modern: bool) -> bytes | Refusal:
-        """Give a page of a list, as the result of the request for it."""
+        """Return a page of a list, as the result of the request for it.
+
+        An empty cursor of a host up to 2025-11-25 asks for the first page, as some write it; from 2026-07-28 on it is
+        one like any other, and none of ours is empty (MCP, Pagination).
+        """
+        if cursor == "" and not modern:
+            cursor = None
         first = b""
         if modern:
             introduced = self.introduction()

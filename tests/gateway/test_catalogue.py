@@ -18,9 +18,7 @@ MEMBERS = {Kind.TOOLS: "name", Kind.PROMPTS: "name", Kind.RESOURCES: "uri", Kind
 
 
 def items(kind: Kind, *names: str, **more: Any) -> tuple[Item, ...]:
-    pages = Pages(kind)
-    pages.add(json.dumps({kind.member: [{MEMBERS[kind]: name, **more} for name in names]}).encode())
-    return tuple(pages.items)
+    return tuple(Item(name, json.dumps({MEMBERS[kind]: name, **more}).encode()) for name in names)
 
 
 def shelf(server: str, *, listed: bool = True, **names: Sequence[str]) -> Shelf:
@@ -350,9 +348,10 @@ def test_no_cursor_that_a_host_makes_up_does_more_than_be_refused(told: bytes) -
         pass
 
 
-def test_an_empty_cursor_is_none() -> None:
+def test_an_empty_cursor_is_none_of_ours() -> None:
     made = paged("a", "b")
-    assert made.page(Kind.TOOLS, "") == made.page(Kind.TOOLS)
+    with pytest.raises(UsageError):
+        made.page(Kind.TOOLS, "")
 
 
 def test_a_single_servers_names_that_are_there_twice_do_not_turn_pages_in_a_circle() -> None:

@@ -262,6 +262,11 @@ def test_no_cursor_in_other_words_is_the_first_page() -> None:
         assert put(Bench().host(), ask("tools/list", {"cursor": cursor})).result["tools"]
 
 
+@pytest.mark.parametrize("method", ["tools/list", "prompts/list", "resources/list", "resources/templates/list"])
+def test_an_empty_cursor_is_one_that_a_modern_host_never_got(method: str) -> None:
+    assert put(Bench().host(), make(True, method, {"cursor": ""})).error["code"] == -32602
+
+
 def test_a_server_that_comes_and_goes_between_two_pages_changes_what_is_listed_and_nothing_else() -> None:
     bench = Bench()
     host = bench.host()
