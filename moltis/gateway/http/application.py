@@ -17,7 +17,7 @@ from moltis.gateway.api import LOCAL, GatewayApi, Principal
 from moltis.gateway.doors import BadRequest, Doors, Forbidden, bearer
 from moltis.gateway.http import refusals
 from moltis.gateway.http.conversations import Conversations
-from moltis.gateway.http.exchange import CLOSING, JSON, Header, Send, respond
+from moltis.gateway.http.exchange import CLOSING, EVENTS, JSON, Header, Send, respond
 from moltis.gateway.http.reading import (
     ONCE,
     Accepts,
@@ -212,8 +212,8 @@ class Application:
             await inbound.send({"type": "http.response.body", "body": b""})
             return
         self._identify(inbound)
-        if method not in ("GET", "DELETE"):
-            raise Refused(refusals.method_not_allowed(b"GET, POST, DELETE", "send messages by POST"))
+        if method not in ("GET", "HEAD", "DELETE"):
+            raise Refused(refusals.method_not_allowed(b"GET, HEAD, POST, DELETE", "send messages by POST"))
         session = self._conversations.session(inbound, b"null")
         if session is None:
             raise Refused(refusals.method_not_allowed(b"POST", "without a session there is only POST"))
@@ -224,6 +224,10 @@ class Application:
         accepts = self._accepted(inbound)
         if not (accepts.events or accepts.any):
             raise Refused(refusals.not_acceptable("GET opens a stream: Accept must have text/event-stream"))
+        if method == "HEAD":  # what GET would say, without the stream (RFC 9110 9.3.2)
+            await inbound.send({"type": "http.response.start", "status": 200, "headers": [*EVENTS, *inbound.cors]})
+            await inbound.send({"type": "http.response.body", "body": b""})
+            return
         self._enter(inbound)
         try:
             await self._conversations.stand(inbound, session)

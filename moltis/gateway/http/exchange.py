@@ -19,6 +19,7 @@ __all__ = [
     "JSON",
     "MAX_WAITING_BYTES",
     "PULSE_SECS",
+    "EVENTS",
     "Connection",
     "Exchange",
     "Flow",
@@ -66,10 +67,9 @@ class Connection(Protocol):
 
 
 async def respond(send: Send, status: int, headers: Iterable[Header], body: bytes = b"") -> None:
-    """Answer with a body of known length. `headers` without its length."""
-    await send(
-        {"type": "http.response.start", "status": status, "headers": [*headers, (b"content-length", b"%d" % len(body))]}
-    )
+    """Answer with a body of known length. `headers` without its length, which a 204 has not (RFC 9110 8.6)."""
+    length = () if status == 204 else ((b"content-length", b"%d" % len(body)),)
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, *length]})
     await send({"type": "http.response.body", "body": body})
 
 

@@ -9,6 +9,9 @@ __all__ = ["Joining"]
 JOIN_BYTES: Final = 64 * 1024
 """A longer body is not copied for it."""
 
+BODILESS: Final = (b"204", b"304")
+"""Statuses whose answer is its head alone, as is every answer to HEAD (RFC 9110 6.4.1): no second write is sure to come."""
+
 
 class Joining:
     """The transport of one response, as uvicorn's cycle uses it; one of unknown length is written as it comes."""
@@ -25,7 +28,7 @@ class Joining:
         cycle = self._cycle
         if cycle is not None and cycle.response_started:
             self._cycle = None  # it knows us too, and holds the request's body
-            if cycle.chunked_encoding is False:
+            if cycle.chunked_encoding is False and cycle.scope["method"] != "HEAD" and data[9:12] not in BODILESS:
                 self._head = data
                 return
         head = self._head

@@ -122,8 +122,8 @@ def _is_zero(parameter: bytes) -> bool:
 
 
 def is_json(content_type: bytes | None) -> bool:
-    """Whether a body is said to be JSON, or nothing is said."""
-    return content_type is None or content_type.partition(b";")[0].strip().lower() == b"application/json"
+    """Whether a body is said to be JSON; what says nothing of itself is not taken for it (RFC 9110 8.3)."""
+    return content_type is not None and content_type.partition(b";")[0].strip().lower() == b"application/json"
 
 
 def repeated(headers: Iterable[Header]) -> frozenset[bytes]:

@@ -145,6 +145,8 @@ class Client:
 
     def head(self, method: str, path: str, headers: dict[str, str | None]) -> bytes:
         given: dict[str, str | None] = {"Host": f"127.0.0.1:{self.port}", "Authorization": "Bearer good"}
+        if method == "POST":
+            given["Content-Type"] = "application/json"
         lower = {name.lower() for name in headers}
         given = {name: value for name, value in given.items() if name.lower() not in lower} | headers
         lines = [f"{name}: {value}\r\n" for name, value in given.items() if value is not None]

@@ -180,7 +180,8 @@ async def test_a_request_for_a_websocket_is_an_ordinary_get(served: Any) -> None
         (b"", b""),
         (b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n", b"HTTP/1.1 408 "),
         (
-            b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer good\r\nContent-Length: 5\r\n\r\n{",
+            b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer good\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 5\r\n\r\n{",
             b"HTTP/1.1 408 ",
         ),
         (b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{", b"HTTP/1.1 401 "),

@@ -28,7 +28,8 @@ class FakeTransport:
 class FakeCycle:
     """What is looked at of uvicorn's."""
 
-    def __init__(self, *, chunked: bool | None) -> None:
+    def __init__(self, *, chunked: bool | None, method: str = "GET") -> None:
+        self.scope = {"method": method}
         self.response_started = False
         self.chunked_encoding = chunked
 
@@ -69,6 +70,18 @@ def test_a_stream_waits_for_nothing() -> None:
     transport, joining = begun(chunked=True)
     joining.write(b"head")
     assert transport.written[1:] == [b"head"]
+
+
+@pytest.mark.parametrize(
+    ("method", "head"),
+    [("HEAD", b"HTTP/1.1 200 OK"), ("DELETE", b"HTTP/1.1 204 No Content"), ("GET", b"HTTP/1.1 304 Not Modified")],
+)
+def test_a_head_that_no_body_follows_is_not_held_back(method: str, head: bytes) -> None:
+    transport, cycle = FakeTransport(), FakeCycle(chunked=False, method=method)
+    joining = Joining(transport, cycle)
+    cycle.response_started = True
+    joining.write(head)
+    assert transport.written == [head]
 
 
 @pytest.mark.parametrize("with_body", [False, True])
