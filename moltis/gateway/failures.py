@@ -121,10 +121,12 @@ def still_starting(status: ServerStatus, secs: float) -> ServerNotReady:
 
 
 def outcome_of(reply: Reply) -> str:
-    """Say in a word how a request ended: `ok`, `error` (the server's own), `timeout`, or the kind of our error.
+    """Say in a word how a request ended.
 
-    Whether a tool's result says `isError` is not looked at.
+    `ok`, `tool_error` (a result with `isError`), `error` (the server's own), `timeout`, or the kind of our error.
     """
     if isinstance(reply, Failed):
         return "timeout" if isinstance(reply.error, RequestTimeout) else reply.error.kind
-    return "error" if isinstance(reply, ErrorReply) else "ok"
+    if isinstance(reply, ErrorReply):
+        return "error"
+    return "tool_error" if reply.tool_error else "ok"

@@ -16,9 +16,10 @@ from moltis.session.caller import Caller
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
-    """The server's `result`, byte for byte."""
+    """The server's `result`, byte for byte. `tool_error`: of `tools/call`, that it says `isError`."""
 
     raw: bytes
+    tool_error: bool = False
 
 
 class ErrorReply(msgspec.Struct, frozen=True, gc=False):

@@ -16,6 +16,7 @@ from moltis.session import envelope
 from moltis.session.caller import Caller
 from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply, Result
 from moltis.session.hooks import Counters, Hooks, RateLimit
+from moltis.session.results import says_error
 from moltis.session.unasked import MAX_ANSWERS_PER_SEC, Unasked
 from moltis.transport import ConnectionClosed, ConnectionFull, Outgoing, wire
 
@@ -327,7 +328,8 @@ class Dialogue:
                 self.counters.late_replies += 1
             self._questions.answered_late(response.id)
         elif response.result is not None:
-            self._finish(call, Result(response.result), "ok")
+            failed = call.tool is not None and says_error(response.result)
+            self._finish(call, Result(response.result, failed), "tool_error" if failed else "ok")
         else:
             self._finish(call, ErrorReply(response.error or b"{}"), "error")
         if self._questions.doubts and self._questions.answered(response.id, self._now()):

@@ -29,7 +29,7 @@ class Counters:
 class Hooks:
     """What the owner wants to hear of. All are called on the event loop and must not block.
 
-    on_call: server, tool, duration in ms, outcome (`ok error timeout cancelled lost`) of each `tools/call`.
+    on_call: server, tool, duration in ms, outcome (`ok tool_error error timeout cancelled lost`) of each `tools/call`.
     on_garbage: a reason of ours, and at most 200 scrubbed characters of what the server sent; for the debug log only.
     on_notification: server, method, params (JSON, or empty) of what the server says to all: what is about none of the
         calls, and is not dealt with here.

@@ -95,6 +95,7 @@ def test_a_complete_result_is_one_by_the_reference() -> None:
     ("reply", "word"),
     [
         (Result(b"{}"), "ok"),
+        (Result(b"{}", tool_error=True), "tool_error"),
         (ErrorReply(b"{}"), "error"),
         (Failed(RequestTimeout("x")), "timeout"),
         (Failed(ServerNotReady("x", server="s", state="backoff")), "not_ready"),

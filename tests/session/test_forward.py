@@ -211,11 +211,13 @@ async def test_a_server_has_no_more_than_so_many_unanswered_requests() -> None:
 
 async def test_calls_of_tools_are_reported_with_their_outcome() -> None:
     seen: list[tuple[Any, ...]] = []
-    outcomes = iter([lambda r: [result(r, {})], lambda r: [error(r, -1)], silent])
+    failed = {"isError": True}
+    outcomes = iter([lambda r: [result(r, {})], lambda r: [result(r, failed)], lambda r: [error(r, -1)], silent])
     async with anyio.create_task_group() as tasks:
         hooks = Hooks(on_call=lambda *call: seen.append(call))
         running = await Running(tasks, legacy("t", tools__call=lambda r: next(outcomes)(r)), hooks=hooks).until_ready()
         caller = FakeCaller("a")
+        begin(running, caller)
         begin(running, caller)
         begin(running, caller)
         begin(running, caller).cancel()
@@ -224,6 +226,7 @@ async def test_calls_of_tools_are_reported_with_their_outcome() -> None:
         assert [(server, tool, outcome) for server, tool, _, outcome in seen] == [
             ("x", "t", "cancelled"),
             ("x", "t", "ok"),
+            ("x", "t", "tool_error"),
             ("x", "t", "error"),
         ]
         running.session.stop()

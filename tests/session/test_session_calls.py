@@ -263,21 +263,23 @@ async def test_each_tool_call_is_reported_with_its_outcome() -> None:
         how = request["params"]["name"]
         if how == "ok":
             return [(2, result(request, {}))]
+        if how == "tool_error":
+            return [result(request, {"content": [], "isError": True})]
         return [error(request, 1)] if how == "error" else []
 
     async with anyio.create_task_group() as tasks:
         hooks = Hooks(on_call=lambda *call: calls.append(call))
         running = await Running(tasks, legacy(tools__call=answer), hooks=hooks).until_ready()
-        for tool in ("ok", "error", "timeout"):
+        for tool in ("ok", "tool_error", "error", "timeout"):
             running.session.call_tool(tool, None, None, running.replies.append)
         running.session.call_tool("cancelled", None, None, running.replies.append).cancel()
-        await running.until_reply(3)
+        await running.until_reply(4)
         running.session.call_tool("lost", None, None, running.replies.append)
         running.session.kill()
         await running.until_over()
     told = {tool: (server, millis, outcome) for server, tool, millis, outcome in calls}
     assert {tool: outcome for tool, (_, _, outcome) in told.items()} == {
-        t: t for t in ("ok", "error", "timeout", "cancelled", "lost")
+        t: t for t in ("ok", "tool_error", "error", "timeout", "cancelled", "lost")
     }
     assert told["ok"][:2] == ("x", pytest.approx(2000))
 

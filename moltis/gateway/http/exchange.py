@@ -16,10 +16,10 @@ from moltis.transport.wire.once import Once
 __all__ = [
     "CLOSING",
     "CONNECTION",
+    "EVENTS",
     "JSON",
     "MAX_WAITING_BYTES",
     "PULSE_SECS",
-    "EVENTS",
     "Connection",
     "Exchange",
     "Flow",

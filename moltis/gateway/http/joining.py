@@ -10,7 +10,7 @@ JOIN_BYTES: Final = 64 * 1024
 """A longer body is not copied for it."""
 
 BODILESS: Final = (b"204", b"304")
-"""Statuses whose answer is its head alone, as is every answer to HEAD (RFC 9110 6.4.1): no second write is sure to come."""
+"""Statuses whose answer is its head alone, as every answer to HEAD is (RFC 9110 6.4.1): no second write is sure."""
 
 
 class Joining:

@@ -1,0 +1,62 @@
+"""What is looked at of a result, which is passed on as the bytes it is.
+
+Pure, and on the path of every tool call: almost always it is a search for a byte or a few, and nothing is parsed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+__all__ = ["says_error"]
+
+_KEY: Final = b'"isError"'
+_RARE: Final = b"E"
+"""Of the name, the letter that is seldom in a text. One byte is searched 20 times as fast as several (memchr)."""
+_RARE_AT: Final = _KEY.index(_RARE)
+MAX_RARE: Final = 32
+"""So often it may be something else; then it is not rare here, and the whole name is searched."""
+_TRUE: Final = re.compile(rb'"isError"[ \t\r\n]*:[ \t\r\n]*true')
+
+SPELLED_BYTES: Final = 4096
+"""In a longer result no letter of the name is expected to be written as an escape: nobody writes it so, and looking for
+it would cost more than all the rest."""
+_SPELLED: Final = re.compile(rb"\\u00(?:69|73|45|72|6[fF])")
+
+
+class _Result(msgspec.Struct, gc=False):
+    isError: msgspec.Raw = msgspec.Raw()  # noqa: N815 - the wire's spelling
+
+
+_RESULT: Final = msgspec.json.Decoder(_Result)
+_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
+
+
+def says_error(result: bytes) -> bool:
+    """Whether a `CallToolResult` says that the tool failed: its own member `isError` is true (MCP, Tools).
+
+    result: well-formed JSON. It is parsed only where those bytes are in it, in whatever place. Never raises.
+    """
+    if not (_may_be_true(result) or (len(result) <= SPELLED_BYTES and _SPELLED.search(result) is not None)):
+        return False
+    try:
+        return bytes(_RESULT.decode(result).isError) == b"true"
+    except _MALFORMED:
+        return False  # not even an object
+
+
+def _may_be_true(result: bytes) -> bool:
+    at = -1
+    for _ in range(MAX_RARE):
+        at = result.find(_RARE, at + 1)
+        if at < 0:
+            return False
+        if at >= _RARE_AT and _TRUE.match(result, at - _RARE_AT):
+            return True
+    while (at := result.find(_KEY, at)) >= 0:
+        if _TRUE.match(result, at):
+            return True
+        at += len(_KEY)
+    return False
