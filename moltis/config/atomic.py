@@ -6,7 +6,7 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -50,21 +50,26 @@ def _lock(folder: int, path: Path) -> None:
             time.sleep(0.01)
 
 
-def replace(target: Path, data: bytes, mode: int = 0o600) -> None:
+def replace(target: Path, data: bytes, reread: Callable[[Path], object], mode: int = 0o600) -> None:
     """Write a file so that a reader, or a crash at any moment, finds the old one or the new one, never a part.
 
     The owner of a file that is replaced stays, when that is permitted.
 
+    reread: reads a file at a path as whoever reads this one next does. What it refuses is not put in place, so that
+        nothing is ever written that cannot be read again.
+
     Raises:
-        ConfigError: when it cannot be written; the old file is then as it was.
+        ConfigError: when it cannot be written, or not be read again; the old file is then as it was.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
         _write(temporary, data, mode, target)
         try:
+            _check(temporary, target, reread)
             os.rename(temporary, target)
-        except OSError:
-            temporary.unlink()
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
             raise
         folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -73,6 +78,14 @@ def replace(target: Path, data: bytes, mode: int = 0o600) -> None:
             os.close(folder)
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror}") from error
+
+
+def _check(temporary: Path, target: Path, reread: Callable[[Path], object]) -> None:
+    try:
+        reread(temporary)
+    except ConfigError as problem:
+        why = problem.message.replace(str(temporary), str(target)).removeprefix(f"{target}: ")
+        raise ConfigError(f"{target} is left as it is, for it could not be read again: {why}") from None
 
 
 def _write(temporary: Path, data: bytes, mode: int, target: Path) -> None:

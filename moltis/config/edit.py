@@ -159,7 +159,8 @@ def _edit(path: Path, change: Callable[[Tables], None], *, may_create: bool = Fa
             return
         if (target.read_bytes() if target.exists() else b"") != file.raw:
             raise ConfigError(f"{path} was changed by another program just now", hint="try again")
-        replace(target, (_BOM if file.raw.startswith(_BOM) else b"") + new.encode(), file.mode)
+        raw = (_BOM if file.raw.startswith(_BOM) else b"") + new.encode()
+        replace(target, raw, lambda written: parse(read_file(written).text, str(written)), file.mode)
 
 
 def _compact(tables: Tables) -> Tables:

@@ -82,4 +82,5 @@ class EnvOverrides:
             before = dict(values)
             change(values)
             if values != before:
-                replace(target, tomli_w.dumps(dict(sorted(values.items()))).encode(), _MODE)
+                text = tomli_w.dumps(dict(sorted(values.items())))
+                replace(target, text.encode(), lambda path: EnvOverrides(path).values(), _MODE)

@@ -244,7 +244,7 @@ class TokenStore:
             change(tokens)
             raw = token_file.text_of({token.name: token.written() for token in tokens.values()}).encode()
             if raw != token_file.read(self._path):
-                replace(target, raw, 0o600)
+                replace(target, raw, lambda path: token_file.entries(token_file.read(path), path))
             self._tokens = tokens
             self._problem = None
 

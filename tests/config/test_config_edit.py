@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from toml_texts import KEYS, SCALARS, TABLES, documents
 
 from moltis.config import atomic
+from moltis.config.document import MAX_BYTES
 from moltis.config.edit import add_server, remove_server, set_enabled, set_mcp, update_server
 from moltis.config.load import load
 from moltis.config.scan import scan
@@ -408,5 +409,15 @@ def test_a_disk_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> N
     path = tmp_path / "moltis.toml"
     path.mkdir()
     with pytest.raises(ConfigError, match="cannot write"):
-        atomic.replace(path, b"x")
+        atomic.replace(path, b"x", Path.read_bytes)
     assert os.listdir(tmp_path) == ["moltis.toml"]
+
+
+def test_an_edit_that_makes_the_file_too_long_to_be_read_is_refused_and_the_file_stays(tmp_path: Path) -> None:
+    path = tmp_path / "moltis.toml"
+    path.write_text("# " + "x" * (MAX_BYTES - 100) + "\n")
+    before = path.read_bytes()
+    with pytest.raises(ConfigError):
+        add_server(path, "s", {"command": "true", "args": ["y" * 200]})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

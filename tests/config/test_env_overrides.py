@@ -69,3 +69,16 @@ def test_a_damaged_store_is_reported_and_not_overwritten(tmp_path: Path, text: s
         with pytest.raises(ConfigError, match=r"env\.toml"):
             use()
     assert path.read_text() == text
+
+
+def test_what_could_not_be_read_again_is_not_written(store: EnvOverrides, tmp_path: Path) -> None:
+    store.set("FIRST", "a" * 600_000)
+    before = (tmp_path / "data" / "env.toml").read_bytes()
+    with pytest.raises(ConfigError, match="is left as it is, for it could not be read again: the file is larger than"):
+        store.set("SECOND", "b" * 600_000)
+    assert (tmp_path / "data" / "env.toml").read_bytes() == before
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["env.toml"]
+    assert store.names() == ["FIRST"]
+    store.set("SECOND", "short")
+    store.unset("FIRST")
+    assert store.values() == {"SECOND": "short"}
