@@ -27,6 +27,7 @@ from moltis.errors import (
     UnknownServer,
     UsageError,
 )
+from moltis.peers import SAFER, Stranger, refuse_stranger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,12 +57,16 @@ def connect(path: Path, timeout_secs: float | None = DEFAULT_TIMEOUT_SECS) -> Cl
 
     Raises:
         DaemonNotRunning: nothing listens there.
-        NotPermitted: the socket is another user's.
+        NotPermitted: the socket, or whoever listens at it, is another user's; nothing was sent.
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.settimeout(timeout_secs)
     try:
         _connect(sock, str(path), timeout_secs)
+        refuse_stranger(sock, str(path))
+    except Stranger as stranger:
+        sock.close()
+        raise NotPermitted(str(stranger), hint=SAFER) from None
     except PermissionError:
         sock.close()
         raise NotPermitted(f"no permission to use {path}", hint="only the daemon's own user and root may") from None

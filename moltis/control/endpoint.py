@@ -16,7 +16,7 @@ from typing import Final
 
 from moltis.errors import AlreadyRunning, MoltisError, NotPermitted, UsageError
 from moltis.paths import MAX_SOCKET_PATH, Paths
-from moltis.transport.wire import peer_credentials
+from moltis.peers import credentials
 
 BACKLOG: Final = 1024
 """Clients that may wait to be accepted; the kernel cuts it to net.core.somaxconn."""
@@ -165,7 +165,7 @@ class Endpoint:
             probe.settimeout(CONNECT_SECS)
             try:
                 probe.connect(os.fsencode(self.path))
-                _uid, pid = peer_credentials(probe)
+                _uid, pid = credentials(probe)
             except ConnectionRefusedError:
                 self.path.unlink(missing_ok=True)
                 return
@@ -197,7 +197,17 @@ def take_data_dir(paths: Paths) -> DataDirLock:
 
 
 def _make_private_folder(folder: Path) -> None:
+    """Make a folder 0700, or make sure that one which is there is this user's: its owner could exchange what is in it.
+
+    A link is followed if it is this user's too, and so is what it leads to.
+    """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for found in (folder.lstat(), folder.stat()):
+        if found.st_uid != os.geteuid():
+            raise NotPermitted(
+                f"{folder} belongs to another user (uid {found.st_uid})",
+                hint="run moltis as that user, or name a folder of your own with --data-dir",
+            )
     mode = stat.S_IMODE(folder.stat().st_mode)
     if mode & stat.S_ISVTX:  # /tmp, named as a data dir: making that private would break the machine
         raise NotPermitted(f"{folder} is shared with other users", hint="name a folder of your own")

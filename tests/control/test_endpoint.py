@@ -150,3 +150,30 @@ def test_a_lock_whose_file_was_removed_is_taken_again(paths: Paths) -> None:
     with pytest.raises(AlreadyRunning):
         take_data_dir(paths)
     lock.release()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a folder somebody else's")
+@pytest.mark.parametrize("where", ["data dir", "run folder", "behind a link", "a link of theirs"])
+def test_a_data_dir_that_is_another_users_is_not_used(paths: Paths, where: str) -> None:
+    theirs = paths.data_dir if where == "data dir" else paths.lock.parent
+    if where in ("data dir", "run folder"):
+        theirs.mkdir(parents=True)
+        os.chown(theirs, 65534, 65534)
+    else:
+        theirs.parent.mkdir(parents=True)
+        real = theirs.parent / "real"
+        real.mkdir()
+        theirs.symlink_to(real)
+        os.chown(real if where == "behind a link" else theirs, 65534, 65534, follow_symlinks=False)
+    before = theirs.stat().st_mode
+    with pytest.raises(NotPermitted, match=r"belongs to another user \(uid 65534\)"):
+        take_data_dir(paths)
+    assert theirs.stat().st_mode == before
+
+
+def test_a_data_dir_behind_a_link_of_this_users_own_is_used_and_closed(paths: Paths, tmp_path: Path) -> None:
+    real = tmp_path / "elsewhere"
+    real.mkdir(mode=0o755)
+    paths.data_dir.symlink_to(real)
+    take_data_dir(paths).release()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o700

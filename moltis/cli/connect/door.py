@@ -7,6 +7,8 @@ import os
 import socket
 from collections.abc import Mapping
 
+from moltis.peers import SAFER, Stranger, refuse_stranger
+
 ANSWER_SECS = 5.0
 """The daemon answers from memory; after this it is stuck, and is tried again."""
 
@@ -53,6 +55,7 @@ def _ask(sock: socket.socket, path: str, server: str | None) -> tuple[dict[str, 
     said = b""
     try:
         sock.connect(path)
+        refuse_stranger(sock, path)
         sock.sendall(json.dumps(request).encode() + b"\n")
         while b"\n" not in said and len(said) < MAX_ANSWER_BYTES:
             data = sock.recv(65536)
@@ -62,6 +65,10 @@ def _ask(sock: socket.socket, path: str, server: str | None) -> tuple[dict[str, 
         line, _, rest = said.partition(b"\n")
         answer = json.loads(line)
         return (answer if isinstance(answer, dict) else {}), rest
+    except Stranger as stranger:
+        from moltis.errors import NotPermitted
+
+        raise NotPermitted(str(stranger), hint=SAFER) from None
     except PermissionError:
         from moltis.errors import NotPermitted
 

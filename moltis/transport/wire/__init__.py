@@ -13,7 +13,7 @@ from __future__ import annotations
 from moltis.transport.wire.link import Link
 from moltis.transport.wire.loop import Cancellable, call_later, clock, now, watch_pidfd
 from moltis.transport.wire.pipes import PipeReader, PipeWriter, open_pipe_reader, open_pipe_writer
-from moltis.transport.wire.unix import Handler, PeerConn, UnixListener, peer_credentials, serve_unix
+from moltis.transport.wire.unix import Handler, PeerConn, UnixListener, serve_unix
 
 __all__ = [
     "Cancellable",
@@ -28,7 +28,6 @@ __all__ = [
     "now",
     "open_pipe_reader",
     "open_pipe_writer",
-    "peer_credentials",
     "serve_unix",
     "watch_pidfd",
 ]

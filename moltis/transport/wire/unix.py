@@ -6,10 +6,10 @@ import asyncio
 import errno
 import select
 import socket
-import struct
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from moltis.peers import credentials
 from moltis.transport.wire.loop import Cancellable
 from moltis.transport.wire.outbox import Outbox
 
@@ -202,7 +202,7 @@ class UnixListener:
     def _admit(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         try:
-            uid, pid = peer_credentials(sock)
+            uid, pid = credentials(sock)
         except OSError:  # gone already
             sock.close()
             return
@@ -221,15 +221,3 @@ def serve_unix(sock: socket.socket, on_connect: Callable[[PeerConn], Handler | N
     already. Running out of descriptors or memory only pauses accepting for 50 ms; waiting clients stay in the backlog.
     """
     return UnixListener(sock, on_connect)
-
-
-def peer_credentials(sock: socket.socket) -> tuple[int, int | None]:
-    """Give the user id of a unix socket's other end, and its process id where the system tells.
-
-    unix(7) SO_PEERCRED on Linux; LOCAL_PEERCRED (`struct xucred`) on macOS and the BSDs.
-    """
-    if hasattr(socket, "SO_PEERCRED"):
-        pid, uid, _gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        return uid, pid
-    xucred = sock.getsockopt(0, 1, 76)
-    return struct.unpack_from("II", xucred)[1], None
