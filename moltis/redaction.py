@@ -207,18 +207,27 @@ class Scrubber:
     def _candidates(self, text: str) -> Iterable[str]:
         if len(self._forms) <= _FEW_FORMS:
             return self._forms
+        by_head = self._by_head  # once: `update` may come from another thread
         windows = {text[i : i + SHORTEST_SECRET] for i in range(len(text) - SHORTEST_SECRET + 1)}
-        return [form for head in windows & self._by_head.keys() for form in self._by_head[head]]
+        return [form for head in windows & by_head.keys() for form in by_head[head]]
 
     def value(self, value: Any) -> Any:
         """Give a JSON value with every string in it scrubbed, keys included."""
-        if isinstance(value, str):
-            return self.text(value)
-        if isinstance(value, dict):
-            return {self.value(key): self.value(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self.value(item) for item in value]
-        return value
+        return scrubbed(value, self.text)
+
+
+def scrubbed(value: Any, scrub: Callable[[str], str], *, keys: bool = True) -> Any:
+    """Return a JSON value with every string in it scrubbed; without `keys`, the names of members stay."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        return {
+            scrub(key) if keys and isinstance(key, str) else key: scrubbed(item, scrub, keys=keys)
+            for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [scrubbed(item, scrub, keys=keys) for item in value]
+    return value
 
 
 def _spans(text: str, form: str) -> Iterator[tuple[int, int]]:

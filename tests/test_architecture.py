@@ -16,8 +16,10 @@ PACKAGE = ROOT / "moltis"
 FLOORS = {
     "moltis": 0,
     "moltis.names": 0,
+    "moltis.printable": 0,
     "moltis.errors": 1,
     "moltis.paths": 1,
+    "moltis.peers": 1,
     "moltis.redaction": 1,
     "moltis.logtail": 1,
     "moltis.config": 2,
@@ -54,6 +56,7 @@ FLOORS = {
 
 PURE = {
     "moltis.names",
+    "moltis.printable",
     "moltis.errors",
     "moltis.redaction",
     "moltis.config.plan",

@@ -11,8 +11,21 @@ import shutil
 import sys
 from typing import Any, TextIO
 
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
-"""C0 and C1 control characters, made visible: a server's text must not move the cursor or set the title."""
+from moltis.printable import json_text, one_line, printable
+
+__all__ = [
+    "ReaderLeft",
+    "coloured",
+    "data",
+    "data_bytes",
+    "data_json",
+    "flush",
+    "one_line",
+    "prepare",
+    "printable",
+    "talk",
+    "width",
+]
 
 
 class ReaderLeft(Exception):
@@ -44,8 +57,11 @@ def flush() -> None:
 
 
 def data_bytes(raw: bytes) -> None:
-    """Write bytes and a newline to stdout exactly as they are."""
+    """Write JSON and a newline to stdout exactly as it came; to a terminal with what cannot be seen escaped."""
     flush()
+    if sys.stdout.isatty():
+        data(json_text(raw.decode("utf-8", "replace")))
+        return
     try:
         sys.stdout.buffer.write(raw + b"\n")
         sys.stdout.buffer.flush()
@@ -56,7 +72,7 @@ def data_bytes(raw: bytes) -> None:
 def data_json(value: Any) -> None:
     """Write one JSON document: indented for a person, on one line for a program."""
     indent = 2 if sys.stdout.isatty() else None
-    data(json.dumps(value, ensure_ascii=False, indent=indent))
+    data(json_text(json.dumps(value, ensure_ascii=False, indent=indent)))
 
 
 def talk(text: str) -> None:
@@ -67,16 +83,6 @@ def talk(text: str) -> None:
         sys.stderr.flush()
     except BrokenPipeError:
         raise ReaderLeft from None
-
-
-def printable(text: str) -> str:
-    """Give the text with control characters made visible; tabs and newlines stay."""
-    return text.translate(_CONTROLS)
-
-
-def one_line(text: str) -> str:
-    """Give the text as one printable line."""
-    return " ".join(printable(text).split())
 
 
 def coloured(stream: TextIO | None = None) -> bool:

@@ -25,10 +25,10 @@ WRITE_GAP_SECS = 1.0
 
 
 class Memories:
-    """Of all servers. `current`: gives what a server lists now, None unless it is ready."""
+    """Of all servers. `current`: gives what a server lists now, None unless it is ready; `scrub` as in `KnownStore`."""
 
-    def __init__(self, folder: Path, current: Callable[[str], Known | None]) -> None:
-        self._store = KnownStore(folder)
+    def __init__(self, folder: Path, current: Callable[[str], Known | None], scrub: Callable[[str], str] = str) -> None:
+        self._store = KnownStore(folder, scrub)
         self._current = current
         self._known: dict[str, tuple[str, Known]] = {}
         self._dirty: dict[str, str] = {}

@@ -10,6 +10,7 @@ import msgspec
 from moltis.config.plan import ServerPlan
 from moltis.control.api import Tried
 from moltis.daemon.remotes import NO_AUTH, Auth
+from moltis.printable import one_line
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import State, Wanted
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
@@ -113,5 +114,5 @@ async def try_once(plan: ServerPlan, make_session: Callable[[ServerPlan, _FirstN
 
 
 def _in_words(ended: Ended) -> str:
-    tail = " | ".join(ended.stderr_tail[-3:])
+    tail = " | ".join(one_line(line) for line in ended.stderr_tail[-3:])
     return f"{ended.message}; its last words: {tail}" if tail else ended.message

@@ -44,7 +44,8 @@ FLUSH_SECS = 0.2
 class Serving:
     """Serves hosts, over HTTP and over the control socket, from `start` to `aclose`.
 
-    statuses: shows all servers. changed: told when the address is another one, or cannot be had.
+    statuses: shows all servers. changed: told when the address is another one, or cannot be had. scrub: takes known
+    secrets out of a text.
     """
 
     def __init__(
@@ -57,13 +58,14 @@ class Serving:
         status: Callable[[str], ServerStatus],
         statuses: Callable[[], Sequence[ServerStatus]],
         changed: Callable[[], None],
+        scrub: Callable[[str], str],
     ) -> None:
         self._supervisor = supervisor
         self._tasks = tasks
         self._statuses = statuses
         self._changed = changed
         self._plan = plan.gateway
-        self._memories = Memories(paths.known_dir, self._current)
+        self._memories = Memories(paths.known_dir, self._current, scrub)
         self._ports = Ports(supervisor, self._memories.of, status, tasks)
         self._metrics = Metrics()
         self._closing = False

@@ -153,6 +153,7 @@ class Daemon:
             status=lambda name: self.server(name).status(),
             statuses=lambda: [server.status() for server in self.servers()],
             changed=lambda: self.notifier.status(self.summary()),
+            scrub=self._scrubber.text,
         )
         sockets, self._sockets = self._sockets, ()
         await self._serving.start(sockets)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace as replace_members
 from hashlib import sha256
@@ -24,8 +24,9 @@ from moltis.config.plan import ServerPlan
 from moltis.errors import ConfigError
 from moltis.gateway.api import Known
 from moltis.names import name_problem
+from moltis.redaction import scrubbed
 from moltis.session.handshake import Agreed
-from moltis.session.listing import Item, Kind, ListError, Pages
+from moltis.session.listing import Item, Kind, ListError, Pages, without_secrets
 
 __all__ = ["MAX_FILE_BYTES", "KnownStore", "mark"]
 
@@ -67,10 +68,13 @@ class KnownStore:
     """All files of one folder, which is made when first written to (0700). One daemon at a time uses it.
 
     Every method blocks, on the disk, and may be called from any thread.
+
+    scrub: takes known secrets out of a text; a server may repeat its own in what it lists and says of itself.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, scrub: Callable[[str], str] = str) -> None:
         self._folder = folder
+        self._scrub = scrub
 
     def load_all(self) -> dict[str, tuple[str, Known]]:
         """Give what is known, with its mark, by server. Never raises; what is broken is removed."""
@@ -93,14 +97,14 @@ class KnownStore:
             ValueError: that is no server's name.
         """
         path = self._path(name)
-        data = _encoded(mark, known)
+        data = _encoded(mark, known, self._scrub)
         if data is None:
             self.forget(name)
             return
         with one_writer(self._folder / _SUFFIX):  # the lock is the folder's
             with suppress(OSError):
                 os.chmod(self._folder, 0o700)
-            replace(path, data)
+            replace(path, data, _reread)
 
     def forget(self, name: str) -> None:
         """Keep nothing of a server. Never raises for a server's name."""
@@ -134,8 +138,32 @@ def _remove(path: Path) -> None:
 # --- a file
 
 
-def _encoded(mark: str, known: Known) -> bytes | None:
+def _without_secrets(known: Known, scrub: Callable[[str], str]) -> Known:
+    def clean(raw: msgspec.Raw) -> msgspec.Raw:
+        text = bytes(raw).decode("utf-8", "replace")
+        return (
+            raw if scrub(text) == text else msgspec.Raw(msgspec.json.encode(scrubbed(msgspec.json.decode(raw), scrub)))
+        )
+
+    agreed = known.agreed
+    return Known(
+        replace_members(
+            agreed,
+            server_info=scrubbed(agreed.server_info, scrub),
+            instructions=scrubbed(agreed.instructions, scrub),
+            capabilities=scrubbed(agreed.capabilities, scrub, keys=False),
+            more={name: clean(raw) for name, raw in agreed.more.items()},
+        ),
+        *(
+            tuple(without_secrets(items, scrub))
+            for items in (known.tools, known.resources, known.templates, known.prompts)
+        ),
+    )
+
+
+def _encoded(mark: str, known: Known, scrub: Callable[[str], str]) -> bytes | None:
     try:
+        known = _without_secrets(known, scrub)
         data = msgspec.json.encode(
             _File(
                 _FORMAT,
@@ -173,6 +201,13 @@ def _read(path: Path) -> tuple[str, Known]:
         templates=_items(Kind.TEMPLATES, file.templates),
         prompts=_items(Kind.PROMPTS, file.prompts),
     )
+
+
+def _reread(path: Path) -> None:
+    try:
+        _read(path)
+    except (_Broken, OSError) as fault:
+        raise ConfigError(f"what is known of a server could not be read again: {path}") from fault
 
 
 def _items(kind: Kind, array: msgspec.Raw) -> tuple[Item, ...]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from moltis.errors import ServerNotReady
+from moltis.printable import one_line
 from moltis.session.handshake import Agreed
 from moltis.session.hooks import Counters
 from moltis.transport import Ended, exit_words
@@ -48,7 +49,7 @@ class Facts:
 
 def lost(server: str, ended: Ended, *, asked_for: bool) -> ServerNotReady:
     """Make the error of a call whose server went away under it. `asked_for`: it was stopped on purpose."""
-    tail = " | ".join(line[:SHOWN_STDERR_CHARS] for line in ended.stderr_tail[-SHOWN_STDERR_LINES:])
+    tail = " | ".join(one_line(line[:SHOWN_STDERR_CHARS]) for line in ended.stderr_tail[-SHOWN_STDERR_LINES:])
     return ServerNotReady(
         f"server {server!r} {end_in_words(ended)} while the call was running; it is not sent again"
         + (f". Its last words: {tail}" if tail else ""),

@@ -6,11 +6,13 @@ A list is somebody else's text: it may be huge, endless, repeat itself, or hold 
 from __future__ import annotations
 
 import enum
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import msgspec
 
+from moltis.redaction import scrubbed
 from moltis.session import envelope
 
 MAX_PAGES = 100
@@ -78,6 +80,7 @@ _HEADS: dict[Kind, msgspec.json.Decoder[_Named] | msgspec.json.Decoder[_Located]
 }
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_ADDRESSES = ("name", "uri", "uriTemplate")
 _BY_NAME = (Kind.TOOLS, Kind.PROMPTS)
 """What is called by its name: of two with one name the second cannot be meant, and model APIs refuse both."""
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
@@ -190,6 +193,26 @@ def with_server(item: Item, server: bytes) -> bytes:
         del members["server"]
         return b'{"server":%b,%b' % (server, msgspec.json.encode(members)[1:])
     return b'{"server":%b,%b' % (server, item.raw[1:])
+
+
+def without_secrets(items: Iterable[Item], scrub: Callable[[str], str]) -> Iterator[Item]:
+    """Return the items without the secrets that their server repeats in them, for a person's eyes or for the disk.
+
+    What an item is addressed by stays, and so do the names of members, as those of arguments: what is a secret
+    elsewhere may be a plain word there. An item that cannot be looked into and has one is left out.
+    """
+    for item in items:
+        text = item.raw.decode("utf-8", "replace")
+        if scrub(text) == text:
+            yield item
+            continue
+        try:
+            members = msgspec.json.decode(item.raw)
+            kept = {name: members[name] for name in _ADDRESSES if name in members}
+            raw = msgspec.json.encode({**scrubbed(members, scrub, keys=False), **kept})
+        except _UNREADABLE:
+            continue
+        yield Item(item.name, raw, item.claims_server)
 
 
 @dataclass(frozen=True, slots=True)

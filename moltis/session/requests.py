@@ -19,7 +19,7 @@ from moltis.session.caller import Caller
 from moltis.session.calls import OnReply, Reply
 from moltis.session.dialogue import CallHandle, Dialogue
 from moltis.session.handshake import Agreed
-from moltis.session.listing import Item, Kind, ToolFilter, with_server
+from moltis.session.listing import Item, Kind, ToolFilter, with_server, without_secrets
 from moltis.session.lists import Lists
 from moltis.session.offer import Headers, Offer
 from moltis.session.passing import Passing
@@ -34,7 +34,9 @@ SessionState = Literal["starting", "initializing", "ready", "stopping", "over"]
 
 
 class Requests:
-    """The part of a session that asks. `dialogue` carries it; `on_lists_changed` as for `lists.Lists`."""
+    """The part of a session that asks. `dialogue` carries it; `on_lists_changed` as for `lists.Lists`, `scrub` as for
+    `hooks.Hooks`.
+    """
 
     def __init__(
         self,
@@ -42,9 +44,11 @@ class Requests:
         plan: ServerPlan,
         dialogue: Dialogue,
         on_lists_changed: Callable[[frozenset[Kind]], None],
+        scrub: Callable[[str], str],
     ) -> None:
         self.name = name
         self._dialogue = dialogue
+        self._scrub = scrub
         self._state: SessionState = "starting"
         self._agreed: Agreed | None = None
         self._passing: Passing | None = None
@@ -83,9 +87,9 @@ class Requests:
         return self._lists.items(kind)
 
     def listed(self, kind: Kind, server: str) -> list[bytes]:
-        """Give a list as JSON objects, each with `"server": server` as its first member."""
+        """Return a list as JSON objects, each with `"server": server` as its first member, and without secrets."""
         name = envelope.json_string(server)
-        return [with_server(item, name) for item in self.items(kind)]
+        return [with_server(item, name) for item in without_secrets(self.items(kind), self._scrub)]
 
     def tools_json(self, server: str) -> list[bytes]:
         """Give the tools as `mcp.tools` shows them."""

@@ -17,6 +17,8 @@ import anyio
 
 from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError
+from moltis.printable import one_line
+from moltis.redaction import scrubbed
 from moltis.session import envelope
 from moltis.session.calls import Failed, Reply
 from moltis.session.dialogue import CallHandle, Dialogue
@@ -74,11 +76,10 @@ class Session(Requests):
         self._on_lists_changed = on_lists_changed
         hooks = hooks or Hooks()
         self._clock = hooks.clock
-        self._scrub = hooks.scrub
         self._on_notification = hooks.on_notification
         self._relays = relays
         dialogue = Dialogue(name, hooks, self._notified, self._reply_seen, self._requested)
-        super().__init__(name, plan, dialogue, self._lists_changed)
+        super().__init__(name, plan, dialogue, self._lists_changed, hooks.scrub)
         self._listener = Listener(self._ask_patiently, self.missed)
         self._watch = Watch(self._tell_and_learn)
         self._log_level = LogLevel(self._tell_and_learn)
@@ -161,7 +162,7 @@ class Session(Requests):
         """Give what is known now."""
         agreed = self._agreed
         return Facts(
-            server_info=agreed.server_info if agreed is not None else None,
+            server_info=scrubbed(agreed.server_info, self._scrub) if agreed is not None else None,
             protocol_version=agreed.protocol_version if agreed is not None else None,
             pid=self._connection.pid if self._connection is not None else None,
             agreed=agreed,
@@ -241,11 +242,12 @@ class Session(Requests):
         connection.kill()
 
     def _clean(self, message: str) -> str:
-        """Give what is said of a server without the secrets that the server may have repeated, and in few words.
+        """Return what is said of a server as one printable line, without the secrets that the server may have repeated,
+        and in few words.
 
-        Cut twice, so that neither cut lets half a secret through.
+        Cut twice, so that neither cut lets half a secret through. Scrubbed first: a secret may have several lines.
         """
-        return self._scrub(message[:SCRUBBED_CHARS])[:TOLD_CHARS]
+        return one_line(self._scrub(message[:SCRUBBED_CHARS]))[:TOLD_CHARS]
 
     def _over(self, ended: Ended) -> Ended:
         """Fail what is in flight, learn from how it went, and say how it ended: by us if it was by us."""

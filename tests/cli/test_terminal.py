@@ -87,3 +87,17 @@ def test_watching_shows_it_again_until_it_is_interrupted(
             read_until(ours, b"no servers")
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
+
+
+def test_json_on_a_terminal_cannot_move_its_cursor(shell: Shell, daemon: Start, terminal: tuple[int, int]) -> None:
+    said = "\x9b2J\u202e\x7f\u200b"
+    daemon({"mcp.list": [{**server, "display_name": said} for server in mixed()[:1]]})
+    ours, theirs = terminal
+    for words in (("mcp", "list", "--json"), ("rpc", "mcp.list")):
+        done = subprocess.run(
+            shell.command(*words), stdout=theirs, stderr=subprocess.PIPE, env=shell.environ, cwd=shell.home, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+        shown = read_until(ours, b"]")
+        assert said not in shown
+        assert '"display_name": "\\u009b2J\\u202e\\u007f\\u200b"' in shown.replace('":"', '": "')

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from moltis.errors import ConfigError
 from moltis.gateway import known as known_module
 from moltis.gateway.api import Known
 from moltis.gateway.known import MAX_FILE_BYTES, KnownStore, mark
+from moltis.redaction import Scrubber
 from moltis.session.handshake import Agreed
 from moltis.session.listing import Item, Kind, Pages
 
@@ -447,3 +449,27 @@ def test_a_file_is_small_and_holds_items_that_a_person_can_read(store: KnownStor
     data = (folder / "git.json").read_bytes()
     assert b'"tools":[{"name":"a"},{ "name" : "b", "server":"x" }]' in data
     assert msgspec.json.decode(data)["format"] == known_module._FORMAT
+
+
+def test_what_a_server_repeats_of_its_secrets_is_not_kept(folder: Path) -> None:
+    secret = "s3cret/k3y"
+    scrubber = Scrubber([secret, "plain-word"])
+    told = {"name": f"s {secret}", "version": "1"}
+    more = {"x": Raw(b'{"y":"%b"}' % secret.encode())}
+    agreed = replace(AGREED, server_info=told, instructions=f"use {secret}", more=more)
+    tool = {
+        "name": "plain-word",
+        "title": secret,
+        "description": f"key is {secret}",
+        "inputSchema": {"type": "object", "properties": {"plain-word": {"default": secret}}},
+    }
+    raws = [json.dumps(tool).encode(), b'{"name": "b",  "x": 1.0}']
+    items = tuple(Item(name, raw) for name, raw in zip(("plain-word", "b"), raws, strict=True))
+    KnownStore(folder, scrubber.text).save("s", "m", Known(agreed, tools=items))
+    text = (folder / "s.json").read_text()
+    assert "s3cret" not in text
+    ((_, back),) = KnownStore(folder).load_all().values()
+    assert [item.name for item in back.tools] == ["plain-word", "b"]
+    assert back.tools[1].raw == raws[1], "what has no secret is kept byte for byte"
+    assert list(json.loads(back.tools[0].raw)["inputSchema"]["properties"]) == ["plain-word"]
+    assert back.agreed.instructions == "use [REDACTED]"

@@ -48,7 +48,9 @@ async def opened(folder: Path, plan: Plan) -> AsyncIterator[Serving]:
     with anyio.fail_after(10):
         async with anyio.create_task_group() as tasks:
             unknown: Any = None
-            serving = Serving(paths, plan, supervisor, tasks, status=unknown, statuses=list, changed=lambda: None)
+            serving = Serving(
+                paths, plan, supervisor, tasks, status=unknown, statuses=list, changed=lambda: None, scrub=str
+            )
             await serving.start()
             yield serving
 

@@ -1,0 +1,47 @@
+"""Other people's text among ours: one line of characters that can be seen, so that it can neither move a cursor, nor
+reorder what stands around it, nor pass for a line of our own.
+
+Standard library only: the command line imports it for every command.
+"""
+
+from __future__ import annotations
+
+__all__ = ["json_text", "one_line", "printable"]
+
+
+def printable(text: str) -> str:
+    """Return the text with what cannot be seen escaped as in Python: controls (C0, C1), bidi and zero-width characters,
+    line and paragraph separators, lone surrogates. Tabs and newlines stay.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\t" or _is_seen(c) else _escaped(c) for c in text)
+
+
+def one_line(text: str) -> str:
+    """Return the text as one printable line: white space of any kind is one blank."""
+    return " ".join(printable(" ".join(text.split())).split())
+
+
+def json_text(text: str) -> str:
+    """Return a JSON document with what cannot be seen escaped as in JSON; it means the same (RFC 8259 section 7)."""
+    if text.isprintable():
+        return text
+    return "".join(c if c in "\n\r\t" or _is_seen(c) else _json_escaped(c) for c in text)
+
+
+def _is_seen(c: str) -> bool:
+    # A space that is not the ASCII one is not "printable" to Python, and harmless; U+2028 and U+2029 break lines.
+    return c.isprintable() or (c.isspace() and c > "\x9f" and c not in "\u2028\u2029")
+
+
+def _escaped(c: str) -> str:
+    return c.encode("unicode_escape").decode("ascii")
+
+
+def _json_escaped(c: str) -> str:
+    code = ord(c)
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    code -= 0x10000
+    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
