@@ -127,15 +127,16 @@ class Conversation:
     def sweep(self, now: float) -> None:
         """Drop the client if it has stopped reading, stopped in the middle of a line, or gone."""
         self._was_swept = True
-        if self._guest is not None:
+        if self._conn.has_hung_up:
+            if not self._conn.look_again():  # what it said last is heard first
+                self.abort()
+        elif self._guest is not None:
             self._guest.sweep()
         elif self._conn.stuck_secs > self._limits.stuck_secs or self._is_flooded(now):
             log.warning("control_client_dropped", pid=self.peer_pid, reason="slow_reader", buffered=self._conn.buffered)
             self.abort()
         elif self._is_stuck_in_a_line(now):
             self.refuse(f"a line was not finished within {self._limits.partial_line_secs:g} s")
-        elif self._half_closed and self._conn.has_hung_up:
-            self.abort()
 
     def refuse(self, why: str) -> None:
         """Say what is wrong with the client and close the connection."""

@@ -36,6 +36,9 @@ CANCEL_SECS: Final = 1.0
 LOADER_ENV: Final = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 """Without these an interpreter that lies in an odd place may not start; the rest is none of its business."""
 
+LAST_WORDS_SECS: Final = 0.05
+"""What a dead warden said last is read in some turns of the loop; its end of file is not waited for any longer."""
+
 SWEEP_SECS: Final = 0.02
 SWEEP_LIMIT_SECS: Final = 5.0
 
@@ -61,6 +64,7 @@ class Warden:
         self._unanswered = 0
         self._patience: Cancellable | None = None
         self._heartbeat: Cancellable | None = None
+        self._exit: Cancellable | None = None
         self._over = anyio.Event()
         """Set when there is no warden process, and nothing left of the last one."""
         self._over.set()
@@ -103,6 +107,7 @@ class Warden:
         self._over = anyio.Event()
         self._decoder = protocol.Decoder()
         self._link = Link(ours, self._heard, self._warden_died)
+        self._exit = watch_pidfd(self._process.pid, self._look_at_warden)
         self._ping()
         self._beat()
 
@@ -248,6 +253,9 @@ class Warden:
         self._patience = call_later(SECOND_CHANCE_SECS, self._kill_warden)
 
     def _beat(self) -> None:
+        self._look_at_warden()
+        if self._process is None:
+            return
         self._look_around()
         if self._servers and not self._unanswered:
             self._ping()
@@ -264,16 +272,39 @@ class Warden:
     def _kill_warden(self) -> None:
         if self._process is not None:
             self._process.kill()
+            self._look_at_warden(self._process)
+
+    def _look_at_warden(self, awaited: subprocess.Popen[bytes] | None = None) -> None:
+        """See whether the warden process is dead, which ends it whatever the link between us says.
+
+        awaited: the process that has been killed, to be looked at until it is dead.
+        """
+        process = self._process
+        if process is None or (awaited is not None and awaited is not process):
+            return
+        if process.poll() is None:
+            if awaited is not None:
+                call_later(SWEEP_SECS, lambda: self._look_at_warden(awaited))
+        elif self._link is not None:
+            self._link.look_again()  # what it said last is heard first
+            call_later(LAST_WORDS_SECS, lambda: self._warden_gone(process))
+
+    def _warden_gone(self, process: subprocess.Popen[bytes]) -> None:
+        if self._process is process:
+            self._warden_died()
 
     # After its death
 
     def _warden_died(self) -> None:
-        process, self._process, self._link = self._process, None, None
+        process, self._process = self._process, None
+        link, self._link = self._link, None
         assert process is not None
+        assert link is not None
+        link.close()
         process.kill()
         process.wait()  # at once: it is dead, or has just been killed
         self._strays.unregister_own(process.pid)
-        for timer in (self._patience, self._heartbeat):
+        for timer in (self._patience, self._heartbeat, self._exit):
             if timer is not None:
                 timer.cancel()
         self._patience, self._unanswered = None, 0

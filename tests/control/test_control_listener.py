@@ -16,6 +16,7 @@ from moltis.control.conversation import Limits
 from moltis.control.listener import Listener, Timing
 from moltis.paths import Paths
 from moltis.session.calls import Result
+from moltis.transport.wire.inbox import Inbox
 
 Serve = Callable[..., AbstractAsyncContextManager[Listener]]
 Dial = Callable[[], AbstractAsyncContextManager[Wire]]
@@ -102,6 +103,46 @@ async def test_a_half_closed_client_that_then_vanishes_is_noticed(serve: Serve, 
                 await other.call("daemon.status")
             assert not session.calls[0].cancelled.is_set()
         await session.calls[0].cancelled.wait()
+
+
+LEAVINGS = {"a blank": b" ", "half a line": b'{"jsonrpc"', "a notification": b'{"jsonrpc":"2.0","method":"mcp.list"}\n'}
+
+
+@pytest.mark.parametrize("words", LEAVINGS.values(), ids=LEAVINGS)
+async def test_clients_that_leave_with_a_reply_unread_and_something_on_the_way_are_let_go(
+    serve: Serve, paths: Paths, words: bytes
+) -> None:
+    async with serve(timing=QUICK) as listener:
+        for _ in range(10):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(paths.socket))
+                client.send(STATUS % 1)
+                await anyio.wait_readable(client)
+                client.send(words)
+        with anyio.fail_after(5):
+            while listener.connections:  # noqa: ASYNC110 - the kernel sets no event
+                await anyio.sleep(0.01)
+
+
+async def test_a_client_whose_end_the_loop_does_not_tell_of_is_swept_away(
+    serve: Serve, paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop_is_deaf = False
+    read = Inbox._readable
+    monkeypatch.setattr(Inbox, "_readable", lambda inbox: None if loop_is_deaf else read(inbox))
+    async with serve(timing=QUICK) as listener:
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(paths.socket))
+        client.send(STATUS % 1)
+        await anyio.wait_readable(client)
+        loop_is_deaf = True
+        client.close()
+        await anyio.sleep(0.1)
+        assert listener.connections == 1
+        loop_is_deaf = False  # but what it had to tell it has told
+        with anyio.fail_after(5):
+            while listener.connections:  # noqa: ASYNC110 - the kernel sets no event
+                await anyio.sleep(0.01)
 
 
 async def test_a_line_beyond_the_cap_is_named_and_ends_the_connection(serve: Serve, dial: Dial) -> None:

@@ -214,6 +214,42 @@ async def test_a_stopped_warden_is_found_out_and_replaced(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="orphans are handed on by Linux only")
+async def test_a_warden_killed_with_both_directions_full_is_replaced(warden: Warden, run: Run) -> None:
+    process = await run("sleep", "50")
+    assert warden.pid is not None
+    os.kill(warden.pid, signal.SIGSTOP)
+    assert warden._link is not None
+    warden._link.send(encode(b"P", 0) * 200_000)  # more than the socket takes, and each is answered
+    os.kill(warden.pid, signal.SIGCONT)
+    await anyio.sleep(0.01)
+    os.kill(warden.pid, signal.SIGKILL)
+    with anyio.fail_after(10):
+        await process.wait_gone()
+        assert process.is_lost
+        again = await run("sh", "-c", "exit 3")
+        assert await again.wait() == 3
+
+
+@pytest.mark.parametrize("knows_pidfds", [True, False])
+async def test_a_dead_warden_is_noticed_though_its_link_says_nothing(
+    warden: Warden, run: Run, monkeypatch: pytest.MonkeyPatch, knows_pidfds: bool
+) -> None:
+    """As when the loop does not tell of the end of a socket."""
+    monkeypatch.setattr("moltis.transport.containment.HEARTBEAT_SECS", 0.05)
+    monkeypatch.setattr("moltis.transport.wire.inbox.Inbox._end", lambda *_: None)
+    if not knows_pidfds:
+        monkeypatch.setattr("moltis.transport.containment.watch_pidfd", lambda *_: None)
+    process = await run("sleep", "50")
+    assert warden.pid is not None
+    os.kill(warden.pid, signal.SIGKILL)
+    with anyio.fail_after(10):
+        await process.wait_gone()
+        assert process.is_lost
+        again = await run("sh", "-c", "exit 3")
+        assert await again.wait() == 3
+        await warden.aclose()  # this warden is not heard of either
+
+
 async def test_a_sweep_spares_what_is_not_a_servers(warden: Warden, run: Run) -> None:
     """A browser opened for a login is adopted by the daemon when its launcher exits."""
     server = await run("sleep", "50")

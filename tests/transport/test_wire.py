@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import itertools
 import os
@@ -10,6 +12,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import anyio
 import pytest
@@ -414,3 +417,124 @@ async def test_a_link_carries_descriptors_even_when_it_is_full() -> None:
     await log.until("self.eofs == 1")
     for fd in (read_fd, *fds):
         os.close(fd)
+
+
+LAST_WORDS = {"a word": b"last words", "one read": b"x" * 65536, "several reads": b"x" * 150_000}
+
+
+@pytest.mark.parametrize("words", LAST_WORDS.values(), ids=LAST_WORDS)
+@pytest.mark.parametrize("busy", [False, True], ids=["alone", "while much is queued"])
+async def test_the_end_of_a_link_is_heard_after_the_last_words_though_ours_were_not_read(
+    words: bytes, busy: bool
+) -> None:
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+    log = Log()
+    link = wire.Link(ours, log.data_received, log.eof_received)
+    if busy:
+        link.send(b"x" * 2_000_000)
+    else:
+        link.send(b"never read")
+    theirs.send(words)
+    theirs.close()
+    await log.until("self.eofs == 1")
+    assert log.data == words
+    assert link.is_severed
+    link.close()
+
+
+@pytest.mark.parametrize("words", LAST_WORDS.values(), ids=LAST_WORDS)
+async def test_the_end_of_a_client_is_heard_after_its_last_words_though_ours_were_not_read(
+    listening: socket.socket, words: bytes
+) -> None:
+    conns: list[wire.PeerConn] = []
+    log = Log()
+    log.eof_received = lambda: conns[0].close()  # type: ignore[method-assign]
+
+    def connected(conn: wire.PeerConn) -> Log:
+        conns.append(conn)
+        return log
+
+    listener = wire.serve_unix(listening, connected)
+    client = dial(listening)
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
+    await until(lambda: bool(conns))
+    conns[0].write(b"never read")
+    client.send(words)
+    client.close()
+    await until(lambda: bool(log.ends))
+    assert log.data == words
+    listener.close()
+
+
+async def test_a_client_that_leaves_while_it_is_not_read_is_read_to_its_end_later(listening: socket.socket) -> None:
+    conns: list[Echo] = []
+
+    def connected(conn: wire.PeerConn) -> Echo:
+        conns.append(Echo(conn))
+        return conns[-1]
+
+    listener = wire.serve_unix(listening, connected)
+    client = dial(listening)
+    await until(lambda: bool(conns))
+    conn = conns[0].conn
+    conn.pause_reading()
+    conn.write(b"never read")
+    client.send(b"last words")
+    client.close()
+    assert conn.has_hung_up
+    assert not conn.look_again()
+    for _ in range(5):
+        await anyio.lowlevel.checkpoint()
+    assert (conns[0].data, conns[0].ends) == (b"", [])
+    conn.resume_reading()
+    await until(lambda: bool(conns[0].ends))
+    assert conns[0].data == b"last words"
+    assert conn.has_hung_up
+    listener.close()
+
+
+async def test_who_sends_without_end_leaves_others_their_turn(listening: socket.socket) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    turns: list[int] = []
+
+    def refill(data: bytes) -> None:
+        turns.append(len(data))
+        with contextlib.suppress(BlockingIOError):
+            theirs.send(b"x" * 32_768)
+
+    link = wire.Link(ours, refill, lambda: None)
+    theirs.send(b"x" * 32_768)
+    await until(lambda: len(turns) > 20)
+    link.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ENETDOWN])
+async def test_a_listener_outlives_whatever_accepting_says(
+    listening: socket.socket, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = [OSError(number, os.strerror(number))] * 2
+    conns: list[Echo] = []
+
+    class Failing:
+        setblocking = listening.setblocking
+        fileno = listening.fileno
+
+        def accept(self) -> Any:
+            if failures:
+                raise failures.pop()
+            return listening.accept()
+
+    def connected(conn: wire.PeerConn) -> Echo:
+        conns.append(Echo(conn))
+        return conns[-1]
+
+    listener = wire.serve_unix(cast(socket.socket, Failing()), connected)
+    with dial(listening):
+        await until(lambda: bool(conns))
+    assert not failures
+    await until(lambda: bool(conns[0].ends))
+    listener.close()

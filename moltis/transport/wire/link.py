@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-READ_BYTES: Final = 64 * 1024
+from moltis.transport.wire.inbox import Inbox
 
 _SEND_LATER: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 """sendmsg(2): the system is short of something, or too many descriptors of this user are in flight."""
@@ -24,12 +24,12 @@ class Link:
     def __init__(self, sock: socket.socket, on_data: Callable[[bytes], None], on_eof: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
-        self._on_data = on_data
         self._on_eof = on_eof
         self._queue: deque[tuple[memoryview, Sequence[int]]] = deque()
         self._waiting = False
         sock.setblocking(False)
-        self._loop.add_reader(sock.fileno(), self._readable)
+        self._inbox = Inbox(sock, on_data, self._ended)
+        self._inbox.resume()
 
     @property
     def is_severed(self) -> bool:
@@ -69,8 +69,12 @@ class Link:
         """Close now; no callback follows. Idempotent."""
         self._drop_queue()
         if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock.fileno())
+            self._inbox.pause()
             self._sock.close()
+
+    def look_again(self) -> None:
+        """Read what there is, and the end of it, in the next turn of the loop, whatever the loop has been told."""
+        self._inbox.look_again()
 
     def _send(self, data: memoryview, fds: Sequence[int]) -> int:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
@@ -110,20 +114,9 @@ class Link:
         while self._queue:
             _close(self._queue.popleft()[1])
 
-    def _readable(self) -> None:
-        if self._sock.fileno() < 0:
-            return
-        try:
-            data = self._sock.recv(READ_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""
-        if data:
-            self._on_data(data)
-        else:
-            self.close()
-            self._on_eof()
+    def _ended(self, _error: OSError | None) -> None:
+        self.close()
+        self._on_eof()
 
 
 def _copies(fds: Sequence[int]) -> list[int]:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import select
 import socket
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from moltis.peers import credentials
+from moltis.transport.wire.inbox import Inbox
 from moltis.transport.wire.loop import Cancellable
 from moltis.transport.wire.outbox import Outbox
 
-READ_BYTES: Final = 64 * 1024
 ACCEPT_PAUSE_SECS: Final = 0.05
 ACCEPTS_PER_WAKEUP: Final = 32
 LINGER_SECS: Final = 2.0
 """How long `PeerConn.close` lets a peer take to read what is still queued."""
-
-_ACCEPT_LATER: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ECONNABORTED, errno.EPROTO, errno.EPERM}
-)
-"""accept(2): the process or the machine is short of something, or that one client is gone. The listener lives on."""
 
 
 class Handler(Protocol):
@@ -49,10 +43,9 @@ class PeerConn:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._handler: Handler | None = None
-        self._reading = False
-        self._eof = False
         self._linger: Cancellable | None = None
         self._over = False
+        self._inbox = Inbox(sock, self._received, self._ended)
         self._outbox = Outbox(sock.fileno(), self._finish, self._emptied)
         self.peer_uid = peer_uid
         self.peer_pid = peer_pid
@@ -71,6 +64,8 @@ class PeerConn:
     @property
     def has_hung_up(self) -> bool:
         """Whether the peer is gone, and has not only said all it had to say (shutdown(2), as `nc -N` does)."""
+        if self._over:
+            return True
         poll = select.poll()
         poll.register(self._sock.fileno(), 0)
         return any(event & select.POLLHUP for _fd, event in poll.poll(0))
@@ -86,14 +81,19 @@ class PeerConn:
 
     def pause_reading(self) -> None:
         """Take no more from the peer until `resume_reading`. Idempotent."""
-        if self._reading:
-            self._reading = False
-            self._loop.remove_reader(self._sock.fileno())
+        self._inbox.pause()
 
     def resume_reading(self) -> None:
-        if not (self._reading or self._eof or self.is_closing):
-            self._reading = True
-            self._loop.add_reader(self._sock.fileno(), self._readable)
+        if not self.is_closing:
+            self._inbox.resume()
+
+    def look_again(self) -> bool:
+        """Read what there is, and the end of it, in the next turn of the loop, whatever the loop has been told.
+
+        False where nothing is read: reading is paused, or the peer has said all it had to say.
+        """
+        self._inbox.look_again()
+        return self._inbox.is_reading
 
     def close(self) -> None:
         """Stop reading, let the peer have what is queued (at most 2 s), then close. Idempotent."""
@@ -115,22 +115,14 @@ class PeerConn:
         self._handler = handler
         self.resume_reading()
 
-    def _readable(self) -> None:
+    def _received(self, data: bytes) -> None:
         assert self._handler is not None
-        if not self._reading:
-            return
-        try:
-            data = self._sock.recv(READ_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
+        self._handler.data_received(data)
+
+    def _ended(self, error: OSError | None) -> None:
+        if error is not None:
             self._finish(error)
-            return
-        if data:
-            self._handler.data_received(data)
-        else:
-            self._eof = True
-            self.pause_reading()
+        elif self._handler is not None:
             self._handler.eof_received()
 
     def _emptied(self) -> None:
@@ -191,9 +183,7 @@ class UnixListener:
                 sock, _address = self._sock.accept()
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError as error:
-                if error.errno not in _ACCEPT_LATER:
-                    raise
+            except OSError:  # accept(2): something is short, or that one client is gone; the listener lives on
                 self._loop.remove_reader(self._sock.fileno())
                 self._pause = self._loop.call_later(ACCEPT_PAUSE_SECS, self._listen)
                 return

@@ -1,0 +1,80 @@
+"""The way in of a stream socket, which is read to its end on either loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Final
+
+READ_BYTES: Final = 64 * 1024
+"""One recv(2), and what is read in one turn of the loop, or less than twice that."""
+
+
+class Inbox:
+    """What arrives on a socket that its owner opens and closes; nothing is read before `resume`.
+
+    on_data: called with at most 64 KiB.
+    on_end: called once, when no more can come: the error, or None after an orderly end. Nothing is read any more.
+
+    A reader of a socket may not return before recv(2) has said that there is nothing, or have itself called again. When
+    the peer closes with bytes of ours unread, the kernel reports POLLERR beside what it said last (unix(7)); libuv then
+    stops watching the descriptor, calls once, and tells of the end no more (uv__poll_io in src/unix/poll.c).
+    """
+
+    def __init__(
+        self, sock: socket.socket, on_data: Callable[[bytes], None], on_end: Callable[[OSError | None], None]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._on_data = on_data
+        self._on_end = on_end
+        self._over = False
+        self._turn_is_due = False
+        self.is_reading = False
+
+    def resume(self) -> None:
+        """Read from the next turn of the loop on. Idempotent; no effect after the end."""
+        if not self.is_reading and not self._over:
+            self.is_reading = True
+            self._loop.add_reader(self._sock.fileno(), self._readable)
+
+    def pause(self) -> None:
+        """Read no more until `resume`; to be called before the socket is closed. Idempotent."""
+        if self.is_reading:
+            self.is_reading = False
+            self._loop.remove_reader(self._sock.fileno())
+
+    def look_again(self) -> None:
+        """Read in the next turn of the loop whatever the loop has been told, unless paused."""
+        if self.is_reading and not self._turn_is_due:
+            self._turn_is_due = True
+            self._loop.call_soon(self._due_turn)
+
+    def _due_turn(self) -> None:
+        self._turn_is_due = False
+        self._readable()
+
+    def _readable(self) -> None:
+        taken = 0
+        while self.is_reading:
+            if taken >= READ_BYTES:  # others have their turn
+                self.look_again()
+                return
+            try:
+                data = self._sock.recv(READ_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._end(error)
+                return
+            if not data:
+                self._end(None)
+                return
+            taken += len(data)
+            self._on_data(data)
+
+    def _end(self, error: OSError | None) -> None:
+        self._over = True
+        self.pause()
+        self._on_end(error)
