@@ -74,7 +74,10 @@ class _FirstNews:
     def initialized(self) -> None:
         self.ready.set()
 
-    def alive(self, latency_secs: float) -> None:
+    def alive(self, latency_secs: float, *, otherwise: bool = False) -> None:
+        """Of no interest to a try."""
+
+    def unsent(self) -> None:
         """Of no interest to a try."""
 
 

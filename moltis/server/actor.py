@@ -23,6 +23,7 @@ from moltis import transport
 from moltis.config.plan import Limits, ServerPlan
 from moltis.server.life import Life, LifeEvents, NoFacts
 from moltis.server.lifecycle import (
+    NO_PULSE,
     RESTING,
     Admitted,
     Deadline,
@@ -35,6 +36,7 @@ from moltis.server.lifecycle import (
     Lifecycle,
     Moment,
     Policy,
+    Pulse,
     Restart,
     Retuned,
     State,
@@ -78,9 +80,12 @@ class _Start(Generic[L]):
         else:
             self.life.kill()
 
-    def probe(self) -> None:
+    def probe(self, *, otherwise: bool) -> None:
         if self.life is not None:
-            self.life.probe()
+            self.life.probe(otherwise=otherwise)
+
+    def pulse(self) -> Pulse:
+        return self.life.pulse() if self.life is not None else NO_PULSE
 
     def release_slot(self) -> None:
         if self.slot is not None:
@@ -244,7 +249,8 @@ class Actor(Generic[L]):
         if self._finished:
             return
         before = self._lifecycle
-        outcome = step(before, event, Moment(anyio.current_time(), self._roll(), self._policy))
+        pulse = self._start.pulse() if self._start is not None and isinstance(event, Deadline) else NO_PULSE
+        outcome = step(before, event, Moment(anyio.current_time(), self._roll(), self._policy, pulse))
         self._lifecycle = outcome.life
         if outcome.life.state is not before.state:
             if self._start is not None and outcome.life.state not in (State.STARTING, State.INITIALIZING):
@@ -274,8 +280,8 @@ class Actor(Generic[L]):
                 start.stop()
             case Effect.KILL:
                 start.kill()
-            case Effect.PROBE:
-                start.probe()
+            case Effect.PROBE | Effect.PROBE_OTHERWISE:
+                start.probe(otherwise=effect is Effect.PROBE_OTHERWISE)
 
     def _reconfigure(self, plan: ServerPlan) -> None:
         before, self._plan = self._plan, plan

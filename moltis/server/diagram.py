@@ -56,7 +56,7 @@ MEANING: Mapping[State, str] = {
 UNTIL: Mapping[State, str] = {
     State.STARTING: "`startup_timeout_secs`",
     State.INITIALIZING: "`startup_timeout_secs`, since `starting`",
-    State.READY: "the next heartbeat, or its timeout",
+    State.READY: "the next heartbeat, or its timeout; neither counts while a request is under way",
     State.BACKOFF: "`next_retry_at`",
     State.COOLDOWN: "`next_retry_at`",
     State.STOPPING: "`stop_eof_secs` + `stop_term_secs`, then it is killed",
@@ -113,7 +113,8 @@ def arrows() -> Arrows:
 def _likeness(life: Lifecycle) -> object:
     """Give what two lifecycles must share for the same arrows to leave them."""
     cause = life.cause.kind if life.cause is not None else None
-    return (life.state, life.wanted, min(life.attempts, 2), cause, life.run.admitted, life.run.unanswered)
+    run = life.run
+    return (life.state, life.wanted, min(life.attempts, 2), cause, run.admitted, run.unanswered, run.otherwise)
 
 
 def _word(word: str, state: State, to: State) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from moltis import transport
 from moltis.config.plan import ServerPlan
-from moltis.server.lifecycle import Alive, AuthRequired, Event, Initialized, Opened
+from moltis.server.lifecycle import Alive, AuthRequired, Event, Initialized, Opened, Pulse, Unsent
 
 
 class Facts(Protocol):
@@ -52,8 +52,14 @@ class Life(Protocol):
     async def run(self) -> transport.Ended:
         """Live; return when nothing is left, however it came. Cancelling it leaves nothing either."""
 
-    def probe(self) -> None:
-        """Send a heartbeat; an answer is told by `LifeEvents.alive`, silence by nothing."""
+    def probe(self, *, otherwise: bool = False) -> None:
+        """Send a heartbeat; an answer is told by `LifeEvents.alive`, silence by nothing.
+
+        otherwise: ask for something that the server is known to answer, instead of what its protocol has for this.
+        """
+
+    def pulse(self) -> Pulse:
+        """Return what has been observed of the server's life by now."""
 
     def stop(self) -> None:
         """Begin a graceful end. Idempotent, and allowed from the very beginning."""
@@ -82,9 +88,13 @@ class LifeEvents:
         """Handshake and listing are done."""
         self._tell(Initialized(), None)
 
-    def alive(self, latency_secs: float) -> None:
-        """A heartbeat was answered."""
-        self._tell(Alive(), latency_secs)
+    def alive(self, latency_secs: float, *, otherwise: bool = False) -> None:
+        """A heartbeat was answered; `otherwise` as it was sent."""
+        self._tell(Alive(otherwise), latency_secs)
+
+    def unsent(self) -> None:
+        """A heartbeat could not be sent."""
+        self._tell(Unsent(), None)
 
     def auth_required(self) -> None:
         """Nothing goes on until a person has logged in."""

@@ -11,6 +11,7 @@ event like any other, so that a state with a deadline cannot get stuck.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -121,12 +122,29 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a run has observed of its server's life by now. Instants are monotonic seconds; -inf: never.
+
+    heard_at: when the server last said anything.
+    busy_until: in the future, until when requests under way (or cancelled work that may still go on) are given time by
+        their own timeouts; in the past, when the last such time ran out.
+    """
+
+    heard_at: float = -math.inf
+    busy_until: float = -math.inf
+
+
+NO_PULSE = Pulse()
+
+
+@dataclass(frozen=True, slots=True)
 class Moment:
-    """When a step is taken: monotonic seconds, a number drawn from [0, 1), and the limits in force."""
+    """When a step is taken: monotonic seconds, a number drawn from [0, 1), the limits in force, what was observed."""
 
     now: float
     roll: float
     policy: Policy
+    pulse: Pulse = NO_PULSE
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +152,22 @@ class Run:
     """What is known of the present run; as created here, of none.
 
     admitted: it has got its start slot, and its startup timeout counts.
-    probed_at: when the last probe was sent; the beginning of `ready` counts as one.
-    unanswered: that probe has neither been answered nor given up.
-    missed: probes given up since the last sign of life.
+    probed_at: when the last heartbeat began; so counts the beginning of `ready`, and any time the server was busy.
+    asked_at: when the last request of that heartbeat was sent.
+    unanswered: that heartbeat has neither been answered nor given up.
+    missed: heartbeats given up since the last sign of life.
+    proven: this server answers the heartbeat of its protocol (`ping`, `server/discover`).
+    otherwise: it has not answered that one, and is asked for something else that it is known to answer.
     """
 
     pid: int | None = None
     admitted: bool = False
     probed_at: float = 0.0
+    asked_at: float = 0.0
     unanswered: bool = False
     missed: int = 0
+    proven: bool = False
+    otherwise: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +253,14 @@ class Initialized:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """The server has answered something."""
+    """The server has answered a heartbeat; `otherwise` as in `Run`."""
+
+    otherwise: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """The heartbeat could not be sent, which says nothing of the server."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +285,7 @@ class Deadline:
 
 Event = (
     Want | Restart | Retuned | Hurry | AuthDone
-    | Admitted | Opened | Initialized | Alive | AuthRequired | Ended
+    | Admitted | Opened | Initialized | Alive | Unsent | AuthRequired | Ended
     | Deadline
 )  # fmt: skip
 
@@ -266,6 +297,7 @@ class Effect(enum.Enum):
     STOP = "end the run gracefully"
     KILL = "end the run now"
     PROBE = "send a heartbeat"
+    PROBE_OTHERWISE = "ask for something else, as a heartbeat"
 
 
 ON_ENTRY: Mapping[State, Effect] = {State.STARTING: Effect.BEGIN, State.STOPPING: Effect.STOP}

@@ -101,7 +101,9 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
         case FailureKind.HANDSHAKE_FAILED:
             return [*_from_output(error), 'try protocol = "legacy" in its entry, if it is an MCP server at all']
         case FailureKind.UNRESPONSIVE:
-            return ["raise heartbeat_timeout_secs or heartbeat_max_missed if it is busy rather than hung"]
+            return [
+                "raise heartbeat_timeout_secs or heartbeat_max_missed if it was busy, with no request, rather than hung"
+            ]
         case FailureKind.CONNECT_FAILED:
             return ["look whether its `url` is right and answers"]
         case FailureKind.INTERNAL:

@@ -80,7 +80,7 @@ class Record:
         return entry
 
     def heard(self, latency_secs: float) -> None:
-        """Note a sign of life."""
+        """Note an answered heartbeat."""
         self._heartbeat = (self._wall(), latency_secs)
 
     def history(self, limit: int | None = None) -> list[HistoryEntry]:

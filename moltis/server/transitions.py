@@ -35,6 +35,7 @@ from moltis.server.lifecycle import (
     Run,
     State,
     Transition,
+    Unsent,
     Want,
     Wanted,
 )
@@ -141,7 +142,7 @@ def _watch(life: Lifecycle, moment: Moment, effect: Effect | None = None) -> Tra
     """Stay `ready`: forgive what is old enough, and set the deadline to whatever is due first."""
     policy, run = moment.policy, life.run
     forgiven_at = life.since + policy.stable_after_secs
-    due = _probe_lost_at(run, policy) if run.unanswered else _next_probe_at(run, policy)
+    due = _lost_at(run, policy) if run.unanswered else _next_probe_at(run, policy)
     if moment.now >= forgiven_at:
         life = _forgive(life)
     elif life.attempts:
@@ -150,12 +151,26 @@ def _watch(life: Lifecycle, moment: Moment, effect: Effect | None = None) -> Tra
 
 
 def _next_probe_at(run: Run, policy: Policy) -> float:
-    """Probes keep their distance even when one is lost: a server that is busy for a minute is not a dead one."""
+    """Heartbeats keep their distance even when one is lost: a server that is silent for a minute is not a dead one."""
     return run.probed_at + policy.heartbeat_interval_secs
 
 
-def _probe_lost_at(run: Run, policy: Policy) -> float:
-    return run.probed_at + policy.heartbeat_timeout_secs
+def _lost_at(run: Run, policy: Policy) -> float:
+    return run.asked_at + policy.heartbeat_timeout_secs
+
+
+def _observed(run: Run, moment: Moment) -> Run:
+    """Return `run` with what the pulse shows.
+
+    Whoever works has all heartbeats before it, from when its work was given up; whoever has spoken since the last
+    heartbeat began has answered it.
+    """
+    busy_at = min(moment.now, moment.pulse.busy_until)
+    if busy_at > run.probed_at:
+        return replace(run, probed_at=busy_at, unanswered=False, missed=0)
+    if moment.pulse.heard_at >= run.probed_at:
+        return replace(run, unanswered=False, missed=0)
+    return run
 
 
 def _forgive(life: Lifecycle) -> Lifecycle:
@@ -242,8 +257,16 @@ def arrive(life: Lifecycle, event: Initialized, moment: Moment) -> Transition:
 
 
 def heard(life: Lifecycle, event: Alive, moment: Moment) -> Transition:
-    """Any answer is life, however late."""
-    return _watch(replace(life, run=replace(life.run, unanswered=False, missed=0)), moment)
+    """Any answer is life, however late. Who answers the heartbeat of its protocol is not asked for anything else."""
+    run = replace(life.run, unanswered=False, missed=0)
+    if not event.otherwise:
+        run = replace(run, proven=True, otherwise=False)
+    return _watch(replace(life, run=run), moment)
+
+
+def spare(life: Lifecycle, event: Unsent, moment: Moment) -> Transition:
+    """Wait for the next heartbeat: what was not asked is not missed."""
+    return _watch(replace(life, run=replace(life.run, unanswered=False)), moment)
 
 
 def retune(life: Lifecycle, event: Retuned, moment: Moment) -> Transition:
@@ -269,18 +292,28 @@ def late(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
 
 
 def beat(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
-    """Give up a probe, send one, or both. However late we are, one fresh probe comes before any verdict."""
-    policy, run = moment.policy, life.run
+    """Give up a heartbeat, send one, or both; neither while the server is busy.
+
+    However late we are, one fresh heartbeat comes before any verdict. A server that has never answered the heartbeat of
+    its protocol is asked for something else before that is held against it.
+    """
+    policy, run = moment.policy, _observed(life.run, moment)
     overslept = _overslept(life, moment)
-    if run.unanswered and not overslept and moment.now >= _probe_lost_at(run, policy):
+    if moment.pulse.busy_until > moment.now:
+        return _watch(replace(life, run=run), moment)
+    if run.unanswered and not overslept and moment.now >= _lost_at(run, policy):
+        if not run.proven and not run.otherwise:
+            run = replace(run, asked_at=moment.now, otherwise=True)
+            return _watch(replace(life, run=run), moment, Effect.PROBE_OTHERWISE)
         run = replace(run, unanswered=False, missed=run.missed + 1)
         if run.missed >= policy.heartbeat_max_missed:
             message = f"{run.missed} heartbeats in a row were not answered within {policy.heartbeat_timeout_secs:g} s"
             cause = Failure(FailureKind.UNRESPONSIVE, message)
             return _stop(_forgive_if_stable(life, moment), moment, FailureKind.UNRESPONSIVE, cause)
     if overslept or (not run.unanswered and moment.now >= _next_probe_at(run, policy)):
-        run = replace(run, probed_at=moment.now, unanswered=True)
-        return _watch(replace(life, run=run), moment, Effect.PROBE)
+        run = replace(run, probed_at=moment.now, asked_at=moment.now, unanswered=True)
+        effect = Effect.PROBE_OTHERWISE if run.otherwise else Effect.PROBE
+        return _watch(replace(life, run=run), moment, effect)
     return _watch(replace(life, run=run), moment)
 
 
@@ -337,24 +370,24 @@ Cell = Callable[[Lifecycle, Any, Moment], Transition]  # Any: the event's type i
 
 _EVENTS: tuple[type[Event], ...] = (
     Want, Restart, Retuned, Hurry, AuthDone,
-    Admitted, Opened, Initialized, Alive, AuthRequired, Ended, Deadline,
+    Admitted, Opened, Initialized, Alive, Unsent, AuthRequired, Ended, Deadline,
 )  # fmt: skip
 ____ = ignore
 
 # fmt: off
 _ROWS: Mapping[State, tuple[Cell, ...]] = {
-    #                     Want          Retuned         AuthDone      Opened         Alive         Ended
-    #                            Restart        Hurry          Admitted      Initialized    AuthRequired Deadline
-    State.INVALID:       (rouse, ____,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____, ____),
-    State.DISABLED:      (rouse, ____,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____, ____),
-    State.STOPPED:       (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____, ____),
-    State.STARTING:      (keep,  renew, ____,   ____,   ____,  admit, greet, ____,   ____,  leave, lost, late),
-    State.INITIALIZING:  (keep,  renew, ____,   ____,   ____,  ____,  ____,  arrive, ____,  leave, lost, late),
-    State.READY:         (keep,  renew, retune, ____,   ____,  ____,  ____,  ____,   heard, leave, lost, beat),
-    State.AWAITING_AUTH: (rouse, anew,  ____,   ____,   login, ____,  ____,  ____,   ____,  ____,  ____, ____),
-    State.BACKOFF:       (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ask,   ____, retry),
-    State.COOLDOWN:      (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ask,   ____, retry),
-    State.STOPPING:      (note,  after, ____,   hasten, ahead, ____,  ____,  ____,   ____,  ____,  over, hasten),
+    #                     Want          Retuned         AuthDone      Opened         Alive         AuthRequired Deadline
+    #                            Restart        Hurry          Admitted      Initialized    Unsent        Ended
+    State.INVALID:       (rouse, ____,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____,  ____, ____),
+    State.DISABLED:      (rouse, ____,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____,  ____, ____),
+    State.STOPPED:       (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____,  ____, ____),
+    State.STARTING:      (keep,  renew, ____,   ____,   ____,  admit, greet, ____,   ____,  ____,  leave, lost, late),
+    State.INITIALIZING:  (keep,  renew, ____,   ____,   ____,  ____,  ____,  arrive, ____,  ____,  leave, lost, late),
+    State.READY:         (keep,  renew, retune, ____,   ____,  ____,  ____,  ____,   heard, spare, leave, lost, beat),
+    State.AWAITING_AUTH: (rouse, anew,  ____,   ____,   login, ____,  ____,  ____,   ____,  ____,  ____,  ____, ____),
+    State.BACKOFF:       (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ask,   ____, retry),
+    State.COOLDOWN:      (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ask,   ____, retry),
+    State.STOPPING:      (note,  after, ____,   hasten, ahead, ____,  ____,  ____,   ____,  ____,  ____,  over, hasten),
 }
 # fmt: on
 

@@ -6,7 +6,7 @@ Knows no clock: instants are handed in, in monotonic seconds. Every entry leaves
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -30,9 +30,10 @@ class ErrorReply(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """There was no reply and there will be none."""
+    """There was no reply and there will be none. `sent`: False where the server cannot have seen the request."""
 
     error: MoltisError
+    sent: bool = True
 
 
 Reply = Result | ErrorReply | Failed
@@ -118,6 +119,9 @@ class Calls:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    def __iter__(self) -> Iterator[Call]:
+        return iter(self._by_id.values())
 
     def add(self, call: Call) -> None:
         """Enter a request whose id is not in the table."""

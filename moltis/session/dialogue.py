@@ -16,6 +16,7 @@ from moltis.session import envelope
 from moltis.session.caller import Caller
 from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply, Result
 from moltis.session.hooks import Counters, Hooks, RateLimit
+from moltis.session.liveness import Liveness
 from moltis.session.results import says_error
 from moltis.session.unasked import MAX_ANSWERS_PER_SEC, Unasked
 from moltis.transport import ConnectionClosed, ConnectionFull, Outgoing, wire
@@ -70,7 +71,6 @@ class Dialogue:
     """One side of one connection. `open` it once it can send, `close` it when it is over.
 
     on_notification: method and params of what is not dealt with here.
-    on_reply_seen: a reply of any kind arrived, even one that nobody waits for; called after its own callback.
     on_request: gives the result of a request of the server that no caller is to answer, JSON, or None to refuse it.
     """
 
@@ -79,7 +79,6 @@ class Dialogue:
         server: str,
         hooks: Hooks,
         on_notification: Callable[[str, bytes], None],
-        on_reply_seen: Callable[[], None],
         on_request: Callable[[str, bytes], bytes | None] = refuse_all,
     ) -> None:
         self.counters = Counters()
@@ -91,14 +90,16 @@ class Dialogue:
         self._hooks = hooks
         self._stopwatch = hooks.clock
         self._now: Callable[[], float] = anyio.current_time
-        self._on_reply_seen = on_reply_seen
         self._send: Send | None = None
         self._early: list[tuple[bytes, Outgoing]] = []
         self._closed: Callable[[], MoltisError] | None = None
         self._broken = False
         self._calls = Calls()
+        self.liveness = Liveness(self._calls)
+        """The signs of life of the server."""
         self._last_id = 0
         self._sounding: int | None = None
+        self._sounds_by: str | None = None
         self._wake = anyio.Event()
         self._wake_at = math.inf
         self._samples = RateLimit(MAX_SAMPLES_PER_SEC)
@@ -224,7 +225,7 @@ class Dialogue:
         if self.forget(call):
             self._tell_cancelled(call, reason)
             self._report(call, "cancelled")
-            self._questions.given_up(call, self._now())
+            self._given_up(call, timed_out=False)
 
     def forget(self, call: Call) -> bool:
         """Wait no longer for a request, and say whether it was still waited for."""
@@ -261,9 +262,15 @@ class Dialogue:
         before = self._last_id
         if self._sounding is None and self._closed is None:
             id = self._sounding = self.new_id()
-            method, params = ("server/discover", b'{"_meta":{%b}}' % self.meta) if self.meta else ("ping", b"{}")
+            method = self._sounds_by or ("server/discover" if self.meta else "ping")
+            params = b'{"_meta":{%b}}' % self.meta if self.meta else b"{}"
             self._write(envelope.request(id, method, params), Outgoing(id, method, version=self.version))
         return before
+
+    def sound_by(self, method: str | None) -> None:
+        """Have `sound` ask by this from now on, of a server that answers nothing else; None: by the protocol's own."""
+        if method != self._sounds_by:
+            self._sounds_by, self._sounding = method, None
 
     def _expire_due(self, now: float) -> None:
         for call in self._calls.take_due(now):  # not in the task: asleep, it would hold the last one, and its host
@@ -291,6 +298,8 @@ class Dialogue:
     def receive(self, message: bytes, during: int | None = None) -> None:
         """Take one message from the server; `during` as in `transport.Receiver`."""
         incoming = envelope.parse(message)
+        if type(incoming) is not envelope.Junk or self.liveness.at_work(self._now()):
+            self.liveness.heard_at = self._now()
         if type(incoming) is envelope.Response:
             self._replied(incoming)
         elif type(incoming) is envelope.Batch:
@@ -311,11 +320,15 @@ class Dialogue:
                 self.counters.garbage += 1
                 self._sample(reason, message)
 
-    def fail(self, id: int, error: MoltisError) -> None:
+    def fail(self, id: int, error: MoltisError, *, sent: bool = True) -> None:
         """Fail one request that will have no reply; the connection goes on. No effect once it is answered."""
         call = self._calls.take(id)
         if call is not None:
-            self._finish(call, Failed(error), "lost")
+            self._finish(call, Failed(error, sent), "lost")
+
+    def heard(self) -> None:
+        """Take note of a sign of life that is no message."""
+        self.liveness.heard_at = self._now()
 
     def _replied(self, response: envelope.Response) -> None:
         if response.mended:
@@ -332,12 +345,9 @@ class Dialogue:
             self._finish(call, Result(response.result, failed), "tool_error" if failed else "ok")
         else:
             self._finish(call, ErrorReply(response.error or b"{}"), "error")
+        self.liveness.replied(response.id)
         if self._questions.doubts and self._questions.answered(response.id, self._now()):
             self.sound()
-        try:
-            self._on_reply_seen()
-        except Exception as fault:
-            self.faulted(fault)
 
     # --- ends
 
@@ -349,9 +359,14 @@ class Dialogue:
         except Exception as fault:
             self.faulted(fault)
         if given_up:
-            self._questions.given_up(call, self._now())
+            self._given_up(call, timed_out=True)
         elif self._questions.open:
             self._questions.ended(call.id)
+
+    def _given_up(self, call: Call, *, timed_out: bool) -> None:
+        now = self._now()
+        self.liveness.given_up(call, self._last_id, now, timed_out=timed_out)
+        self._questions.given_up(call, now)
 
     def _report(self, call: Call, outcome: str) -> None:
         on_call = self._hooks.on_call

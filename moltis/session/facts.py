@@ -24,8 +24,11 @@ class Events(Protocol):
     def initialized(self) -> None:
         """Handshake and first listing are done: calls are taken."""
 
-    def alive(self, latency_secs: float) -> None:
-        """Something was answered. `latency_secs`: since the probe that it answers or follows."""
+    def alive(self, latency_secs: float, *, otherwise: bool = False) -> None:
+        """A heartbeat was answered, after so many seconds. `otherwise` as in `Session.probe`."""
+
+    def unsent(self) -> None:
+        """A heartbeat could not be sent."""
 
 
 @dataclass(frozen=True, slots=True)

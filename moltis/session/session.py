@@ -19,6 +19,7 @@ from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError
 from moltis.printable import one_line
 from moltis.redaction import scrubbed
+from moltis.server.lifecycle import Pulse
 from moltis.session import envelope
 from moltis.session.calls import Failed, Reply
 from moltis.session.dialogue import CallHandle, Dialogue
@@ -78,7 +79,7 @@ class Session(Requests):
         self._clock = hooks.clock
         self._on_notification = hooks.on_notification
         self._relays = relays
-        dialogue = Dialogue(name, hooks, self._notified, self._reply_seen, self._requested)
+        dialogue = Dialogue(name, hooks, self._notified, self._requested)
         super().__init__(name, plan, dialogue, self._lists_changed, hooks.scrub)
         self._listener = Listener(self._ask_patiently, self.missed)
         self._watch = Watch(self._tell_and_learn)
@@ -89,7 +90,6 @@ class Session(Requests):
         self._ending: Literal["stop", "kill"] | None = None
         self._trouble: Ended | None = None
         self._probes: deque[CallHandle] = deque()
-        self._probed_at: float | None = None
 
     # --- life
 
@@ -145,18 +145,29 @@ class Session(Requests):
             end = self._connection.stop if how == "stop" else self._connection.kill
             end()
 
-    def probe(self) -> None:
-        """Send a heartbeat (`ping`, or `server/discover` from 2026-07-28 on). Any reply at all is `Events.alive`."""
+    def probe(self, *, otherwise: bool = False) -> None:
+        """Send a heartbeat (`ping`, or `server/discover` from 2026-07-28 on). Its reply of any kind is `Events.alive`.
+
+        otherwise: ask for a list instead, of a server that does not answer those.
+        """
         if self._agreed is None:
             return
-        self._probed_at = now = self._clock()
         while len(self._probes) >= MAX_PROBES_IN_FLIGHT:
             self._probes.popleft().forget()
         method = "ping" if self._agreed.era == "legacy" else "server/discover"
+        if otherwise:
+            offered = self._agreed.capabilities
+            method = next((kind.method for kind in Kind if kind.capability in offered), Kind.TOOLS.method)
+        self._dialogue.sound_by(method if otherwise else None)
+        answered = partial(self._probe_answered, self._clock(), otherwise)
         try:
-            self._probes.append(self._ask_patiently(method, b"{}", partial(self._probe_answered, now)))
+            self._probes.append(self._ask_patiently(method, b"{}", answered))
         except MoltisError:
-            self._probed_at = None  # it is over; its end is told by `run`
+            pass  # it is over; its end is told by `run`
+
+    def pulse(self) -> Pulse:
+        """Return what is known of the server's life by now."""
+        return self._dialogue.liveness.pulse(anyio.current_time())
 
     def facts(self) -> Facts:
         """Give what is known now."""
@@ -197,6 +208,7 @@ class Session(Requests):
     async def _serve(self, connection: Connection) -> None:
         """Agree, list, say so, and keep the lists fresh. Whatever goes wrong ends this connection and nothing else."""
         try:
+            self._dialogue.liveness.stderr_at = lambda: connection.stderr_at
             self._dialogue.open(connection.send)
             if self._state == "starting":
                 self._state = "initializing"
@@ -267,10 +279,14 @@ class Session(Requests):
 
     # --- what the connection and the stream notice
 
-    def request_failed(self, id: int, error: MoltisError) -> None:
+    def request_failed(self, id: int, error: MoltisError, *, sent: bool = True) -> None:
         """Fail one request; the heartbeat decides whether the server is at fault."""
         error.message = self._clean(error.message)
-        self._dialogue.fail(id, error)
+        self._dialogue.fail(id, error, sent=sent)
+
+    def heard(self) -> None:
+        """Take note that the server answered by something that is no message."""
+        self._dialogue.heard()
 
     def missed(self) -> None:
         """Have all looked at anew that the server promises to announce changes of, and tell it anew what is wanted."""
@@ -302,16 +318,11 @@ class Session(Requests):
         if self._on_notification is not None:
             self._on_notification(self.name, method, params)
 
-    def _reply_seen(self) -> None:
-        """A reply to anything is life too: a server may answer calls and leave a probe for later."""
-        if self._probed_at is not None:
-            probed_at, self._probed_at = self._probed_at, None
-            self._events.alive(self._clock() - probed_at)
-
-    def _probe_answered(self, probed_at: float, reply: Reply) -> None:
+    def _probe_answered(self, probed_at: float, otherwise: bool, reply: Reply) -> None:
         if not isinstance(reply, Failed):
-            self._probed_at = None
-            self._events.alive(self._clock() - probed_at)
+            self._events.alive(self._clock() - probed_at, otherwise=otherwise)
+        elif not reply.sent:
+            self._events.unsent()
 
 
 def _words(fault: Exception) -> str:

@@ -82,8 +82,14 @@ PLAIN = Outgoing()
 class Notices(Protocol):
     """What a connection tells beside the messages. Called on the event loop; must not block and must not raise."""
 
-    def request_failed(self, id: int, error: MoltisError) -> None:
-        """Take note that one request will have no reply, though the connection goes on."""
+    def request_failed(self, id: int, error: MoltisError, *, sent: bool = True) -> None:
+        """Take note that one request will have no reply, though the connection goes on.
+
+        sent: False where the server cannot have seen it, so that its silence says nothing.
+        """
+
+    def heard(self) -> None:
+        """Take note that the server is there: it answered, though by no message (an HTTP status)."""
 
     def missed(self) -> None:
         """Take note that messages may have been lost: what the server announces must be looked at anew."""
@@ -105,6 +111,10 @@ class Connection(Protocol):
     @property
     def pid(self) -> int | None:
         """The process behind it, if there is one."""
+
+    @property
+    def stderr_at(self) -> float:
+        """When the server last wrote to stderr, in the loop's seconds; -inf for never."""
 
     @property
     def ending(self) -> bool:

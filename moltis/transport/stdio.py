@@ -8,6 +8,7 @@ over within bounds that have names.
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -157,6 +158,7 @@ class StdioConnection:
         self._stderr: PipeReader | None = None
         self._timers: dict[str, Cancellable] = {}
         self._trouble: tuple[str, str] | None = None
+        self.stderr_at = -math.inf
         self._dropped_told = 0
         self._oversized_told = 0
         self._ending = False
@@ -285,8 +287,9 @@ class StdioConnection:
             self._later("half", HALF_CLOSED_SECS, lambda: self._fail("disconnected", "closed its stdin and ran on"))
 
     def _complained(self, data: bytes) -> bool:
+        self.stderr_at = now()
         self._stderr_lines.push(data)
-        for line in self._stderr_lines.take(now(), STDERR_TURN_LINES):
+        for line in self._stderr_lines.take(self.stderr_at, STDERR_TURN_LINES):
             self._reports.on_stderr_line(line)
         if self._stderr_lines.dropped_lines > self._dropped_told and "dropped" not in self._timers:
             self._later("dropped", DROPPED_REPORT_SECS, self._tell_dropped)

@@ -13,7 +13,7 @@ import anyio
 from moltis.config.plan import Limits, ServerPlan, StdioLaunch
 from moltis.server.actor import Actor
 from moltis.server.life import LifeEvents, NoFacts
-from moltis.server.lifecycle import State
+from moltis.server.lifecycle import Pulse, State
 from moltis.server.slots import StartSlots
 from moltis.server.status import HistoryEntry
 from moltis.transport import Ended
@@ -32,6 +32,8 @@ class Script:
     ends_after: float = math.inf
     ended: Ended = CRASH
     answers: bool = True
+    answers_otherwise: bool = False
+    busy_until: float = -math.inf
     stop_takes: float = 0.0
     needs_login: bool = False
     begin_raises: bool = False
@@ -50,6 +52,7 @@ class ScriptedLife:
         self.world, self.plan, self.events, self.script = world, plan, events, script
         self.pid = 100 + len(world.lives)
         self.initialized = self.killed = False
+        self.heard_at = -math.inf
         self.doing = anyio.CancelScope()
         self.lingering = anyio.CancelScope()
         world.lives.append(self)
@@ -83,10 +86,14 @@ class ScriptedLife:
             await anyio.sleep(script.stop_takes)
         return Ended("exited", "killed" if self.killed else "stopped", -9 if self.killed else 0)
 
-    def probe(self) -> None:
+    def probe(self, *, otherwise: bool = False) -> None:
         self.world.probes.append(anyio.current_time())
-        if self.script.answers:
-            self.events.alive(0.002)
+        self.world.kinds.append(otherwise)
+        if self.script.answers or (otherwise and self.script.answers_otherwise):
+            self.events.alive(0.002, otherwise=otherwise)
+
+    def pulse(self) -> Pulse:
+        return Pulse(self.heard_at, self.script.busy_until)
 
     def stop(self) -> None:
         self.doing.cancel()
@@ -116,6 +123,7 @@ class World:
     begun: int = 0
     starts: list[float] = field(default_factory=list)
     probes: list[float] = field(default_factory=list)
+    kinds: list[bool] = field(default_factory=list)
     told: list[HistoryEntry] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -92,7 +92,8 @@ async def test_a_server_that_stops_answering_is_ended_and_started_again() -> Non
     world = World([Script(answers=False), HEALTHY])
     async with world.running() as actor:
         await actor.wait_state(State.BACKOFF)
-        assert world.probes == pytest.approx([30, 60, 90])
+        assert world.probes == pytest.approx([30, 35, 60, 90])
+        assert anyio.current_time() == pytest.approx(95)
         assert await actor.wait_state(State.READY)
         assert actor.status().attempts == 1
 
@@ -106,6 +107,53 @@ async def test_answers_to_heartbeats_are_in_the_status() -> None:
         actor.restart()
         await actor.wait_state(State.STARTING)
         assert actor.status().last_heartbeat_at is None
+
+
+async def test_a_server_that_answers_no_ping_but_something_else_stays_ready_for_ever() -> None:
+    world = World([Script(answers=False, answers_otherwise=True)])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        await anyio.sleep(86_400)
+        assert (actor.state, actor.status().restarts, world.begun) == (State.READY, 0, 1)
+        assert world.kinds[:3] == [False, True, True]
+        assert world.probes[:3] == pytest.approx([30, 35, 60])
+        assert actor.status().heartbeat_latency_ms == 2.0
+
+
+async def test_a_busy_server_is_not_asked_and_has_all_heartbeats_before_it_afterwards() -> None:
+    world = World([Script(answers=False, busy_until=1000.0)])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        await anyio.sleep(1029)
+        assert world.probes == []
+        assert (actor.state, actor.status().last_heartbeat_at) == (State.READY, None)
+        await actor.wait_state(State.STOPPING)
+        assert world.probes == pytest.approx([1030, 1035, 1060, 1090])
+        assert anyio.current_time() == pytest.approx(1095)
+
+
+async def test_whatever_a_server_says_between_two_heartbeats_is_life() -> None:
+    world = World([Script(answers=False)])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        for _ in range(100):
+            await anyio.sleep(50)
+            assert world.alive is not None
+            world.alive.heard_at = anyio.current_time()
+        assert (actor.state, world.begun) == (State.READY, 1)
+        assert actor.status().last_heartbeat_at is None
+
+
+async def test_a_heartbeat_that_could_not_be_sent_is_not_missed() -> None:
+    world = World([Script(answers=False)])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        await anyio.sleep(0.5)
+        for _ in range(100):
+            await anyio.sleep(30)
+            assert world.alive is not None
+            world.alive.events.unsent()
+        assert (actor.state, world.kinds) == (State.READY, [False] * 100)
 
 
 @pytest.mark.parametrize("fast", [False, True])

@@ -31,10 +31,12 @@ from moltis.server.lifecycle import (
     Moment,
     Opened,
     Policy,
+    Pulse,
     Restart,
     Retuned,
     State,
     Transition,
+    Unsent,
     Want,
     Wanted,
 )
@@ -62,11 +64,12 @@ class Server:
     def __init__(self, policy: Policy = POLICY, roll: float = 0.0) -> None:
         self.policy, self.roll, self.now = policy, roll, 1000.0
         self.life = Lifecycle()
+        self.pulse = Pulse()
         self.last = Transition(self.life)
 
     def on(self, *events: Event) -> Server:
         for event in events:
-            self.last = step(self.life, event, Moment(self.now, self.roll, self.policy))
+            self.last = step(self.life, event, Moment(self.now, self.roll, self.policy, self.pulse))
             self.life = self.last.life
         return self
 
@@ -245,7 +248,8 @@ def unanswered(server: Server, times: int) -> list[float]:
     """Let heartbeats be sent and lost; give when they were sent."""
     sent = []
     while server.life.run.missed < times and server.state is State.READY:
-        if server.wait().last.effect is Effect.PROBE:
+        begun = server.wait().life.run.probed_at
+        if server.last.effect in (Effect.PROBE, Effect.PROBE_OTHERWISE) and begun == server.now:
             sent.append(server.now)
         if len(sent) > times:
             break
@@ -254,12 +258,115 @@ def unanswered(server: Server, times: int) -> list[float]:
 
 def test_three_heartbeats_in_a_row_unanswered_end_the_run() -> None:
     server = Server().ready()
-    assert unanswered(server, 3) == [1030, 1060, 1090]
-    assert (server.state, server.last.reason, server.now) == (State.STOPPING, "unresponsive", 1095)
+    server.wait().on(Alive())
+    assert unanswered(server, 3) == [1060, 1090, 1120]
+    assert (server.state, server.last.reason, server.now) == (State.STOPPING, "unresponsive", 1125)
     server.on(Ended(Failure(FailureKind.EXITED, "killed", exit_code=-9)))
     assert server.state is State.BACKOFF
     assert server.life.failure is not None
     assert server.life.failure.kind is FailureKind.UNRESPONSIVE
+
+
+def beat_once(server: Server) -> tuple[Effect | None, float]:
+    """Wait until something is sent."""
+    while server.wait().last.effect is None:
+        pass
+    return server.last.effect, server.now
+
+
+def test_a_server_that_never_answered_a_heartbeat_is_asked_for_something_else_before_one_is_missed() -> None:
+    server = Server().ready()
+    assert beat_once(server) == (Effect.PROBE, 1030)
+    assert beat_once(server) == (Effect.PROBE_OTHERWISE, 1035)
+    assert server.life.run.missed == 0
+    server.on(Alive(otherwise=True))
+    for n in range(2, 100):
+        assert beat_once(server) == (Effect.PROBE_OTHERWISE, 1000 + 30 * n)
+        server.on(Alive(otherwise=True))
+    assert server.state is State.READY
+
+
+@pytest.mark.parametrize(("max_missed", "ends"), [(1, 1040), (2, 1065), (3, 1095)])
+def test_a_server_that_answers_nothing_at_all_is_found_out_in_the_same_time(max_missed: int, ends: float) -> None:
+    server = Server(replace(POLICY, heartbeat_max_missed=max_missed)).ready()
+    unanswered(server, 10)
+    assert (server.state, server.last.reason, server.now) == (State.STOPPING, "unresponsive", ends)
+
+
+def test_who_answers_the_heartbeat_after_all_is_sent_it_from_then_on() -> None:
+    server = Server().ready()
+    beat_once(server)
+    beat_once(server)
+    server.on(Alive())
+    assert beat_once(server) == (Effect.PROBE, 1060)
+    server.wait()
+    assert (server.last.effect, server.life.run.missed) == (None, 1)
+
+
+def test_no_heartbeat_is_sent_or_missed_while_a_request_is_under_way() -> None:
+    server = Server().ready()
+    server.pulse = Pulse(busy_until=1300.0)
+    while server.now < 1290:
+        assert server.wait().last.effect is None
+    assert (server.state, server.life.run.missed) == (State.READY, 0)
+    assert unanswered(server, 3)[0] == 1330
+    assert server.now == 1395
+
+
+def test_a_request_that_begins_after_a_heartbeat_calls_it_off() -> None:
+    server = Server().ready()
+    server.wait().on(Alive())
+    unanswered(server, 2)
+    server.wait()
+    assert server.life.run.unanswered
+    server.pulse = Pulse(busy_until=server.now + 60)
+    server.wait()
+    assert (server.state, server.life.run.missed, server.life.run.unanswered) == (State.READY, 0, False)
+
+
+def test_a_request_that_timed_out_since_the_heartbeat_leaves_all_heartbeats_to_come() -> None:
+    server = Server().ready()
+    server.wait().on(Alive())
+    assert unanswered(server, 2) == [1060, 1090]
+    server.pulse = Pulse(busy_until=server.now + 10)  # it came and went between two looks
+    gave_up = server.pulse.busy_until
+    server.now += 20
+    assert unanswered(server, 3) == [gave_up + 30, gave_up + 60, gave_up + 90]
+    assert server.state is State.STOPPING
+
+
+def test_who_says_anything_after_a_heartbeat_has_not_missed_it() -> None:
+    server = Server().ready()
+    for _ in range(50):
+        beat_once(server)
+        server.pulse = Pulse(heard_at=server.now + 1)
+    assert (server.state, server.life.run.missed, server.life.run.otherwise) == (State.READY, 0, False)
+
+
+def test_what_was_said_before_a_heartbeat_says_nothing_about_it() -> None:
+    server = Server().ready()
+    server.pulse = Pulse(heard_at=1029.0)
+    unanswered(server, 3)
+    assert (server.state, server.now) == (State.STOPPING, 1095)
+
+
+def test_a_heartbeat_that_was_not_sent_is_nobodys_miss_and_no_sign_of_life() -> None:
+    server = Server().ready()
+    server.wait().on(Alive())
+    unanswered(server, 2)
+    for _ in range(5):
+        assert beat_once(server)[0] is Effect.PROBE
+        server.on(Unsent())
+        assert (server.state, server.life.run.missed) == (State.READY, 2)
+    beat_once(server)
+    assert server.wait().state is State.STOPPING
+
+
+def test_a_daemon_that_slept_beside_a_busy_server_lets_it_work() -> None:
+    server = Server().ready()
+    server.pulse = Pulse(busy_until=9000.0)
+    server.wait(late=3000)
+    assert (server.state, server.last.effect, server.life.deadline) == (State.READY, None, server.now + 30)
 
 
 def test_two_missed_heartbeats_and_a_late_answer_are_life() -> None:

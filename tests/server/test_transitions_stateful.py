@@ -26,9 +26,11 @@ from moltis.server.lifecycle import (
     Moment,
     Opened,
     Policy,
+    Pulse,
     Restart,
     Retuned,
     State,
+    Unsent,
     Want,
     Wanted,
 )
@@ -61,10 +63,11 @@ class World(RuleBasedStateMachine):
         self.exists = False  # a run, by the effects alone
         self.initialized = False  # by this very run
         self.starts_since_pardon = 0  # by the machine's own decision
+        self.pulse = Pulse()
 
     def take(self, event: Event, roll: float = 0.5) -> None:
         before, now = self.life, self.now
-        outcome = step(before, event, Moment(now, roll, self.policy))
+        outcome = step(before, event, Moment(now, roll, self.policy, self.pulse))
         self.life = after = outcome.life
         changed = after.state is not before.state
         assert bool(outcome.reason) == changed
@@ -80,6 +83,21 @@ class World(RuleBasedStateMachine):
         if changed and after.state is State.READY:
             assert self.initialized, "ready without a handshake of this run"
         self.check_counts(before, event)
+        self.check_heartbeats(before, outcome.effect)
+
+    def check_heartbeats(self, before: Lifecycle, effect: Effect | None) -> None:
+        after, now = self.life, self.now
+        if before.state is not State.READY:
+            return
+        if after.cause is not None and after.cause.kind is FailureKind.UNRESPONSIVE:
+            assert self.pulse.busy_until <= before.run.probed_at, "its work was waited for"
+            assert self.pulse.heard_at < before.run.probed_at, "it had said something"
+            assert before.run.missed == self.policy.heartbeat_max_missed - 1
+            assert before.run.proven or before.run.otherwise, "it was asked for something that it answers"
+        if effect in (Effect.PROBE, Effect.PROBE_OTHERWISE):
+            assert self.pulse.busy_until <= now, "a busy server is left alone"
+            assert (effect is Effect.PROBE_OTHERWISE) == after.run.otherwise
+            assert not (after.run.otherwise and after.run.proven)
 
     def check_counts(self, before: Lifecycle, event: Event) -> None:
         after = self.life
@@ -108,7 +126,7 @@ class World(RuleBasedStateMachine):
         self.take(event)
 
     @precondition(lambda self: self.exists)
-    @rule(event=st.sampled_from([Admitted(), Opened(1), Alive(), AuthRequired()]))
+    @rule(event=st.sampled_from([Admitted(), Opened(1), Alive(), Alive(otherwise=True), Unsent(), AuthRequired()]))
     def tell(self, event: Event) -> None:
         self.take(event)
 
@@ -138,6 +156,11 @@ class World(RuleBasedStateMachine):
         assert self.life.run.missed <= before.missed + 1
         if late > 1:
             assert self.life.run.missed <= before.missed, "a late deadline proves nothing"
+
+    @rule(heard=st.booleans(), ahead=st.sampled_from([-1e6, -10.0, 0.0, 10.0, 1e6]))
+    def observe(self, heard: bool, ahead: float) -> None:
+        """The server says something, or not; requests come, end, or are given up."""
+        self.pulse = Pulse(self.now if heard else self.pulse.heard_at, self.now + ahead)
 
     @rule(secs=SECS)
     def wait(self, secs: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
@@ -93,6 +94,7 @@ class ScriptedConnection:
         self.stopped = 0
         self.killed = 0
         self.lingers_secs = 0.0
+        self.stderr_at = -math.inf
         self.says_goodbye = False
 
     @property
@@ -204,8 +206,11 @@ class Heard:
         self.events.append(("initialized",))
         self.ready.set()
 
-    def alive(self, latency_secs: float) -> None:
-        self.events.append(("alive", latency_secs))
+    def alive(self, latency_secs: float, *, otherwise: bool = False) -> None:
+        self.events.append(("alive", latency_secs, "otherwise") if otherwise else ("alive", latency_secs))
+
+    def unsent(self) -> None:
+        self.events.append(("unsent",))
 
 
 class Replies(list[Reply]):

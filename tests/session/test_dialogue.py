@@ -34,7 +34,7 @@ def test_whatever_a_server_says_each_call_has_exactly_one_outcome(messages: list
 
     async def talk() -> None:
         sent: list[bytes] = []
-        dialogue = Dialogue("x", Hooks(), lambda method, params: None, lambda: None)
+        dialogue = Dialogue("x", Hooks(), lambda method, params: None)
         dialogue.open(lambda message, about: sent.append(message))
         for _ in range(3):
             id = dialogue.new_id()
@@ -60,7 +60,7 @@ async def test_what_finds_no_room_is_not_sent_and_the_connection_goes_on() -> No
             raise ConnectionFull
         sent.append(message)
 
-    dialogue = Dialogue("x", Hooks(), lambda method, params: None, lambda: None)
+    dialogue = Dialogue("x", Hooks(), lambda method, params: None)
     dialogue.open(send)
     outcomes: list[Reply] = []
     with pytest.raises(ServerNotReady, match="has not read yet"):

@@ -7,6 +7,7 @@ of `run`, and the connection is over within bounds that have names.
 from __future__ import annotations
 
 import base64
+import math
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -117,6 +118,7 @@ class RemoteConnection(ABC):
     """
 
     pid: int | None = None
+    stderr_at: float = -math.inf
 
     def __init__(self, endpoint: Endpoint, receive: Receiver, notices: Notices) -> None:
         """Open the client.
@@ -229,12 +231,15 @@ class RemoteConnection(ABC):
         """End it for a reason; the first one holds. `waits`: what is on its way may finish, as for `stop`."""
         self._end(ended, waits=waits)
 
-    def fail(self, about: Outgoing, error: MoltisError) -> None:
-        """Say that a request will have no reply. Of a notification or an answer, only the number is kept."""
+    def fail(self, about: Outgoing, error: MoltisError, *, sent: bool = True) -> None:
+        """Say that a request will have no reply. Of a notification or an answer, only the number is kept.
+
+        sent: as for `transport.Notices.request_failed`.
+        """
         if about.id is None:
             self.dropped += 1
         else:
-            self.notices.request_failed(about.id, error)
+            self.notices.request_failed(about.id, error, sent=sent)
 
     def not_ready(self, words: str, *, held_secs: float | None = None) -> ServerNotReady:
         """Make the error of a request that failed while the connection goes on. `words` follow the server's name.

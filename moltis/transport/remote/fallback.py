@@ -7,6 +7,8 @@ is an old one. The one rule is that this is asked once, at the beginning, and th
 
 from __future__ import annotations
 
+import math
+
 import anyio
 from anyio.abc import TaskGroup
 
@@ -23,6 +25,7 @@ class FallbackConnection:
     """One connection by whichever the server speaks; implements `transport.Connection` once `run` runs in a task."""
 
     pid: int | None = None
+    stderr_at: float = -math.inf
 
     def __init__(self, endpoint: Endpoint, receive: Receiver, notices: Notices) -> None:
         """Open the client.

@@ -149,6 +149,8 @@ class Told:
     def __init__(self) -> None:
         self.messages: list[bytes] = []
         self.failed: dict[int, MoltisError] = {}
+        self.heard_count = 0
+        self.unsent: set[int] = set()
         self.oversized = 0
         self._news = anyio.Event()
 
@@ -156,10 +158,14 @@ class Told:
         self.messages.append(message)
         self._news.set()
 
-    def request_failed(self, id: int, error: MoltisError) -> None:
+    def request_failed(self, id: int, error: MoltisError, *, sent: bool = True) -> None:
         assert id not in self.failed, "a request fails once"
         self.failed[id] = error
+        self.unsent |= set() if sent else {id}
         self._news.set()
+
+    def heard(self) -> None:
+        self.heard_count += 1
 
     def missed(self) -> None:
         raise AssertionError("nothing is missed on such a connection that its end does not tell")

@@ -293,6 +293,8 @@ class Heard:
     messages: list[Any] = field(default_factory=list)
     during: list[int | None] = field(default_factory=list)
     failures: dict[int, MoltisError] = field(default_factory=dict)
+    unsent: set[int] = field(default_factory=set)
+    heard_count: int = 0
     missed_at: list[float] = field(default_factory=list)
     oversized: int = 0
     _changed: anyio.Event = field(default_factory=anyio.Event)
@@ -302,10 +304,14 @@ class Heard:
         self.during.append(during)
         self._change()
 
-    def request_failed(self, id: int, error: MoltisError) -> None:
+    def request_failed(self, id: int, error: MoltisError, *, sent: bool = True) -> None:
         assert id not in self.failures
         self.failures[id] = error
+        self.unsent |= set() if sent else {id}
         self._change()
+
+    def heard(self) -> None:
+        self.heard_count += 1
 
     def missed(self) -> None:
         self.missed_at.append(anyio.current_time())

@@ -220,7 +220,10 @@ async def test_a_whole_session_comes_about_with_an_old_server() -> None:
         def initialized(self) -> None:
             ready.set()
 
-        def alive(self, latency_secs: float) -> None:
+        def alive(self, latency_secs: float, *, otherwise: bool = False) -> None:
+            pass
+
+        def unsent(self) -> None:
             pass
 
     class InMemory:
