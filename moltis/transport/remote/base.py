@@ -25,8 +25,6 @@ from moltis.transport import PLAIN, ConnectionClosed, Ended, Notices, Outgoing, 
 from moltis.transport.remote import Credentials
 from moltis.transport.remote.gate import MAX_HELD_SECS, HeldBack
 from moltis.transport.remote.headers import FIRST_MODERN
-from moltis.transport.remote.outcomes import HEARTBEATS
-from moltis.transport.remote.replies import overloaded
 
 __all__ = ["Endpoint", "Post", "RemoteConnection"]
 
@@ -342,7 +340,7 @@ class RemoteConnection(ABC):
             with post.scope:
                 await self.carry(post)
         except HeldBack as fault:
-            self._held_back(post, id, fault)
+            self._held_back(post, fault)
         except Exception as fault:
             self.fail(post.about, self.not_ready(f"could not be asked: a fault of moltis: {_words(fault)}"))
         finally:
@@ -352,14 +350,10 @@ class RemoteConnection(ABC):
                 self._uncancelled.remove(post)
             post.settle()
 
-    def _held_back(self, post: Post, id: int, fault: HeldBack) -> None:
-        """Say so, unless it was a heartbeat: a server that has just asked to be left alone is alive."""
-        if post.answered:
-            return
-        if post.about.method in HEARTBEATS:
-            self.receive(overloaded(id, fault.words))
-        else:
-            self.fail(post.about, self.not_ready(fault.words, held_secs=fault.secs))
+    def _held_back(self, post: Post, fault: HeldBack) -> None:
+        """Say so, and that the server has not seen it: a heartbeat is not missed by whoever wants to be left alone."""
+        if not post.answered:
+            self.fail(post.about, self.not_ready(fault.words, held_secs=fault.secs), sent=post.sent)
 
     async def _carry_told(self, post: Post, drop: Post | None) -> None:
         try:

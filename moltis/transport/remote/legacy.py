@@ -45,7 +45,7 @@ from moltis.transport.remote.outcomes import (
     media_type,
     outcome,
 )
-from moltis.transport.remote.replies import error_reply, overloaded, unknown_method
+from moltis.transport.remote.replies import alive, error_reply, unknown_method
 from moltis.transport.remote.turns import events_in_turn
 
 __all__ = ["LegacyConnection"]
@@ -227,6 +227,8 @@ class LegacyConnection(RemoteConnection):
             except Unreachable as fault:
                 self._failed(post, asked, failure(asked, fault.words))
                 return False
+            if response.status_code < 500:
+                self.notices.heard()
             if response.is_success:
                 await discard(response)
                 return True
@@ -249,10 +251,11 @@ class LegacyConnection(RemoteConnection):
             self.receive(reply)
         elif found.do is Do.UNKNOWN_METHOD:
             self.receive(unknown_method(about.id or 0, found.words))
-        elif found.do is Do.ALIVE:
-            self.receive(overloaded(about.id or 0, found.words))
         else:
-            self._failed(post, asked, found)
+            if found.do is Do.ALIVE:
+                self.receive(alive(about.id or 0))
+            else:
+                self._failed(post, asked, found)
             if status in GONE and self._agreed:
                 self.lose(Ended("disconnected", f"has forgotten the connection (HTTP {status})"), waits=True)
 

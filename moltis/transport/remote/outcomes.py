@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urljoin
 
@@ -64,7 +64,7 @@ class Do(enum.Enum):
     ACCEPT = "it was taken, and nothing follows"
     DELIVER = "the body of the error is a JSON-RPC reply"
     RENEW = "the session is lost: begin anew, and send it again"
-    ALIVE = "answer in the server's place: whoever refuses a heartbeat so is alive"
+    ALIVE = "answer in the server's place: whoever answers a heartbeat so is alive"
     WAIT = "leave the server alone for a while, and send it again"
     UNKNOWN_METHOD = "answer in the server's place that it does not know the method"
     FAIL = "this message has failed"
@@ -152,7 +152,18 @@ class Outcome:
 
 
 def outcome(asked: Asked, answered: Answered) -> Outcome:
-    """Decide. A 401 or 403 comes here only when nobody can do anything about it."""
+    """Decide. A 401 or 403 comes here only when nobody can do anything about it.
+
+    A heartbeat only asks if somebody is there, and any answer says so but a 5xx: that is what a proxy says of a server
+    that is not.
+    """
+    found = _outcome(asked, answered)
+    if asked.heartbeat and found.do is Do.FAIL and answered.status < 500:
+        return replace(found, do=Do.ALIVE)
+    return found
+
+
+def _outcome(asked: Asked, answered: Answered) -> Outcome:
     status = answered.status
     if 200 <= status < 300:
         return _succeeded(asked, answered)

@@ -12,7 +12,7 @@ import msgspec
 
 from moltis.errors import RpcCode
 
-__all__ = ["answers", "error_reply", "overloaded", "refuses_session", "succeeds", "unknown_method"]
+__all__ = ["alive", "answers", "error_reply", "refuses_session", "succeeds", "unknown_method"]
 
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 _NOTHING = msgspec.Raw()
@@ -97,12 +97,9 @@ def unknown_method(id: int, words: str) -> bytes:
     return _error(id, RpcCode.METHOD_NOT_FOUND, words)
 
 
-def overloaded(id: int, words: str) -> bytes:
-    """Make the reply of a server that is not asked, or answers without JSON-RPC, because it wants to be left alone.
-
-    words: ours, printable ASCII without quotes.
-    """
-    return _error(id, RpcCode.NOT_READY, words)
+def alive(id: int) -> bytes:
+    """Return a reply to a heartbeat for a server that answers it otherwise than by JSON-RPC, but does answer."""
+    return _error(id, RpcCode.NOT_READY, "it answered by HTTP alone")
 
 
 def _error(id: int, code: RpcCode, words: str) -> bytes:

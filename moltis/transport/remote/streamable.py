@@ -31,7 +31,7 @@ from moltis.transport.remote.headers import FIRST_MODERN, BadSessionId, checked_
 from moltis.transport.remote.incoming import Cursor, TooLarge, take_events, take_message
 from moltis.transport.remote.outcomes import INITIALIZED, UNLIMITED, Asked, Do, Outcome, failure, media_type, outcome
 from moltis.transport.remote.renewal import Session
-from moltis.transport.remote.replies import error_reply, overloaded, unknown_method
+from moltis.transport.remote.replies import alive, error_reply, unknown_method
 from moltis.transport.remote.sessions import NO_SESSION, Sessions
 
 __all__ = ["Rejected", "StreamableConnection"]
@@ -107,6 +107,8 @@ class StreamableConnection(RemoteConnection):
             except Unreachable as fault:
                 come_to_nothing(self, asked, about, failure(asked, fault.words))
                 return False
+            if response.status_code < 500:
+                self.notices.heard()
             try:
                 do = await self._take(post, asked, session, response)
             finally:
@@ -155,7 +157,7 @@ class StreamableConnection(RemoteConnection):
         if found.do is Do.UNKNOWN_METHOD:
             self.receive(unknown_method(about.id or 0, found.words))
         elif found.do is Do.ALIVE:
-            self.receive(overloaded(about.id or 0, found.words))
+            self.receive(alive(about.id or 0))
         else:
             come_to_nothing(self, asked, about, found)
 
@@ -184,7 +186,9 @@ class StreamableConnection(RemoteConnection):
             words = f"broke off: {network_words(fault)}"
         if not post.answered and cursor.last_id and not asked.modern:
             words = await self._resume(post, cursor, session) or words
-        if not post.answered:
+        if not post.answered and asked.heartbeat:
+            self.receive(alive(post.about.id or 0))
+        elif not post.answered:
             come_to_nothing(self, asked, post.about, failure(asked, words + NOT_AGAIN))
         elif post.succeeded:
             self._agreed = True

@@ -46,17 +46,17 @@ def told_to_wait(error: object, secs: float) -> bool:
     return secs - 2 < later < secs + 0.1
 
 
-def is_overloaded(reply: object) -> bool:
+def is_alive(reply: object) -> bool:
     """Whether a reply is the one that is made for a server."""
     assert isinstance(reply, dict), reply
-    return reply["error"]["code"] == RpcCode.NOT_READY and "left alone for" in reply["error"]["message"]
+    return reply["error"]["code"] == RpcCode.NOT_READY and "by HTTP alone" in reply["error"]["message"]
 
 
 # --- heartbeats
 
 
 @pytest.mark.parametrize(("version", "beat"), HEARTBEATS)
-async def test_a_heartbeat_is_answered_for_a_server_that_wants_to_be_left_alone(version: str, beat: str) -> None:
+async def test_a_heartbeat_is_not_sent_to_a_server_that_wants_to_be_left_alone(version: str, beat: str) -> None:
     async with serving(McpServer(stateful=version == LEGACY)) as server, dialled(server.url) as dial:
         await dial.shake_hands(version)
         await dial.ask(beat)
@@ -65,7 +65,9 @@ async def test_a_heartbeat_is_answered_for_a_server_that_wants_to_be_left_alone(
         sent = len(server.requests)
         for _ in range(3):
             began = anyio.current_time()
-            assert is_overloaded(await dial.ask(beat))
+            id = dial.send(beat)
+            assert isinstance(await dial.outcome(id), ServerNotReady)
+            assert id in dial.heard.unsent
             assert anyio.current_time() == began
             await anyio.sleep(5)
         assert len(server.requests) == sent
@@ -84,7 +86,7 @@ async def test_a_heartbeat_that_is_refused_so_is_a_sign_of_life(
         await dial.ask("tools/list")
         refuse(server, beat, status, secs, once=False)
         sent = server.count(beat)
-        assert is_overloaded(await dial.ask(beat))
+        assert is_alive(await dial.ask(beat))
         assert server.count(beat) == sent + 1
 
 
@@ -171,7 +173,8 @@ async def test_what_waits_for_the_session_to_be_confirmed_is_told_too() -> None:
         dial.tell(INITIALIZED)
         began = anyio.current_time()
         call, beat = dial.send("tools/call"), dial.send("ping")
-        assert is_overloaded(await dial.outcome(beat))
+        assert isinstance(await dial.outcome(beat), ServerNotReady)
+        assert beat in dial.heard.unsent
         assert isinstance(await dial.outcome(call), ServerNotReady)
         assert anyio.current_time() - began < 1.5
         assert isinstance(await dial.ask("tools/list"), dict)
@@ -213,7 +216,8 @@ async def test_an_old_server_is_left_alone_in_the_same_way() -> None:
         server.on_post = server.take
         sent, began = len(server.requests), anyio.current_time()
         at.ask(3, "ping")
-        assert is_overloaded(await at.told.outcome(3))
+        assert isinstance(await at.told.outcome(3), ServerNotReady)
+        assert at.told.unsent == {3}
         at.ask(4, "tools/call")
         assert told_to_wait(await at.told.outcome(4), 40)
         assert anyio.current_time() == began
@@ -230,7 +234,7 @@ async def test_an_old_server_that_refuses_a_heartbeat_so_is_alive() -> None:
         await at.begin()
         server.on_post = answering(503, headers={"Retry-After": "0"})
         at.ask(2, "ping")
-        assert is_overloaded(await at.told.outcome(2))
+        assert is_alive(await at.told.outcome(2))
 
 
 async def test_what_waits_for_an_old_server_to_be_told_that_all_is_agreed_is_told_too() -> None:
@@ -248,8 +252,9 @@ async def test_what_waits_for_an_old_server_to_be_told_that_all_is_agreed_is_tol
         began = anyio.current_time()
         at.ask(2, "tools/call")
         at.ask(3, "ping")
-        assert is_overloaded(await at.told.outcome(3))
+        assert isinstance(await at.told.outcome(3), ServerNotReady)
         assert isinstance(await at.told.outcome(2), ServerNotReady)
+        assert 3 in at.told.unsent
         assert anyio.current_time() - began < 1.5
 
 

@@ -29,6 +29,7 @@ CONFIRM = Asked("notifications/initialized", False, session=True)
 DISCOVER = Asked("server/discover", True, modern=True, agreed=False)
 INITIALIZE = Asked("initialize", True, agreed=False)
 HEARTBEAT = Asked("server/discover", True, modern=True)
+PING = Asked("ping", True)
 
 JSON = "application/json"
 EVENTS = "text/event-stream"
@@ -97,8 +98,14 @@ TABLE: list[tuple[Asked, Answered, Do]] = [
     (DISCOVER, Answered(405), Do.UNKNOWN_METHOD),
     (DISCOVER, Answered(500), Do.UNKNOWN_METHOD),
     (DISCOVER, Answered(202), Do.UNKNOWN_METHOD),
-    (HEARTBEAT, Answered(404), Do.FAIL),
-    (HEARTBEAT, Answered(202), Do.FAIL),
+    # whoever answers a heartbeat at all is there, but for a proxy's word that nobody is
+    *((beat, Answered(status), Do.ALIVE) for beat in (HEARTBEAT, PING) for status in (202, 204, 301, 400, 404, 405)),
+    *((PING, Answered(status), Do.ALIVE) for status in (403, 406, 410, 415, 429)),
+    (PING, Answered(200, "text/html"), Do.ALIVE),
+    (PING, Answered(200, compressed=True), Do.ALIVE),
+    *((PING, Answered(status), Do.FAIL) for status in (500, 502, 503, 504)),
+    (PING, Answered(401), Do.LOSE),
+    (LIST, Answered(404), Do.FAIL),
     (HEARTBEAT, Answered(400, reply=True), Do.DELIVER),
     (DISCOVER, Answered(502), Do.LOSE),
     (DISCOVER, Answered(200, "text/html"), Do.LOSE),
