@@ -43,6 +43,10 @@ class Paths:
         return self.data_dir / "known"
 
     @property
+    def sessions(self) -> Path:
+        return self.data_dir / "sessions.json"
+
+    @property
     def lock(self) -> Path:
         return self.data_dir / "run" / "moltis.pid"
 

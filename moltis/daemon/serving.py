@@ -25,7 +25,10 @@ from moltis.gateway.api import Known
 from moltis.gateway.doors import Doors
 from moltis.gateway.gateway import Gateway, Settings
 from moltis.gateway.http.application import Application
+from moltis.gateway.http.conversations import Conversations
+from moltis.gateway.http.kept import KeptSessions
 from moltis.gateway.http.listener import MAX_CONNECTIONS, GatewayListener
+from moltis.gateway.http.sessions import Sessions
 from moltis.gateway.http.settings import HttpSettings
 from moltis.gateway.metrics import Metrics
 from moltis.gateway.tokens import TokenStore
@@ -34,6 +37,7 @@ from moltis.server.lifecycle import State
 from moltis.server.status import ServerStatus
 from moltis.server.supervisor import Supervisor
 from moltis.session.session import Session
+from moltis.transport.wire import now
 
 log = logs.get("moltis.gateway")
 
@@ -72,6 +76,7 @@ class Serving:
         self.tokens = TokenStore(paths.access_tokens)
         self.gateway = Gateway(self._ports, _settings(plan.gateway), self._metrics.observe)
         http = _http_settings(plan)
+        self._kept = KeptSessions(paths.sessions, self.tokens.mark)
         self._connections = http_connections(MAX_CONNECTIONS)
         self._application = Application(
             self.gateway,
@@ -82,6 +87,7 @@ class Serving:
             metrics=self._figures,
             lapsed=self.tokens.lapsed,
             most_of_one=self._connections * 3 // 4,
+            conversations=Conversations(self.gateway, Sessions(now, kept=self._kept), lapsed=self.tokens.lapsed),
         )
         self._listener: GatewayListener | None = None
         self._listening = anyio.CancelScope()
@@ -106,6 +112,7 @@ class Serving:
             await anyio.to_thread.run_sync(self.tokens.load)
         except ConfigError as problem:
             log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
+        await self._kept.load()
         await self._memories.load()  # whoever asks first is told what was known, not nothing
         self._listen(sockets)
         self._tasks.start_soon(self._keep)
@@ -129,7 +136,9 @@ class Serving:
             await self._listener.close(FLUSH_SECS)
         self._keeping.cancel()
         with anyio.move_on_after(FLUSH_SECS):
-            await self._memories.write()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._memories.write)
+                tasks.start_soon(self._kept.close)
 
     def revoked(self, token: str) -> None:
         """End what an access token let in. `token`: its name."""
@@ -195,6 +204,7 @@ class Serving:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._memories.run)
                 tasks.start_soon(self.tokens.run)
+                tasks.start_soon(self._kept.run)
 
     def _figures(self) -> Callable[[], bytes]:
         return partial(

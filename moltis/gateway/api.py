@@ -185,6 +185,12 @@ class HostApi(Protocol):
     def attached(self) -> None:
         """There is a way again for what belongs to no request: what was kept is sent now."""
 
+    def list_changed(self, method: str) -> None:
+        """Hear that a list is new. `method`: of the notification."""
+
+    def resource_updated(self, uri: str, params: dict[str, Raw]) -> None:
+        """Hear that a resource was updated that it subscribed to; `params`: of the notification, less the URI."""
+
     def close(self) -> None:
         """It is gone: what it waits for is given up, what it was asked is refused. Idempotent."""
 

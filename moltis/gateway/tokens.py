@@ -155,6 +155,11 @@ class TokenStore:
         token = next((token for token in self._tokens.values() if token.name == name), None)
         return token is None or self._now() >= token.expires_at
 
+    def mark(self, name: str) -> str:
+        """Return what tells the token of this name from an earlier one of the same name; empty if there is none."""
+        token = next((token for token in self._tokens.values() if token.name == name), None)
+        return "" if token is None else sha256(token.digest).hexdigest()
+
     def tokens(self) -> list[TokenInfo]:
         """Give all tokens, oldest first, expired ones among them; from memory.
 

@@ -15,6 +15,7 @@ from moltis.gateway.api import GatewayApi, Principal
 from moltis.gateway.doors import Headers
 from moltis.gateway.http import modern, refusals
 from moltis.gateway.http.exchange import PULSE_SECS, Exchange, Flow, respond
+from moltis.gateway.http.kept import LEARNT
 from moltis.gateway.http.reading import Inbound, Refused, add_trace
 from moltis.gateway.http.sessions import Session, Sessions
 from moltis.gateway.http.ticker import Ticker
@@ -116,10 +117,23 @@ class Conversations:
         named = inbound.headers.get(SESSION_ID)
         if named is None:
             return None
-        session = self._sessions.find(named.decode("latin-1"), inbound.server, inbound.principal)
+        session = self._named(inbound, named.decode("latin-1"))
         if session is None:
             raise Refused(refusals.no_session(), id)
         return session
+
+    def _reopened(self, inbound: Inbound) -> Session | None:
+        """Return the session that is named by who initializes; one that is not there (any more) is begun anew."""
+        named = inbound.headers.get(SESSION_ID, b"").decode("latin-1")
+        return self._sessions.find(named, inbound.server, inbound.principal)
+
+    def _named(self, inbound: Inbound, id: str) -> Session | None:
+        found = self._sessions.find(id, inbound.server, inbound.principal)
+        if found is None:
+            found = self._sessions.take_up(id, inbound.server, inbound.principal, self._gateway.new_host)
+            if found is not None:
+                self._sweep.wind()
+        return found
 
     def _begin(self, inbound: Inbound, ask: Ask) -> Session:
         session = self._sessions.begin(inbound.server, inbound.principal, self._gateway.new_host)
@@ -145,6 +159,8 @@ class Conversations:
     async def ask(self, inbound: Inbound, ask: Ask) -> None:
         """Serve a request, to the end of its answer. Raises `Refused` as long as nothing was sent."""
         headers, version = inbound.headers, inbound.version
+        if self._gateway.is_closed:
+            raise Refused(refusals.stopping(), ask.id)
         if b"traceparent" in headers:
             add_trace(ask, headers)
         if ask.is_modern or version in _MODERN:
@@ -152,7 +168,7 @@ class Conversations:
             return
         if version is not None and version not in _LEGACY:
             raise Refused(refusals.unsupported_version(), ask.id)
-        session = self.session(inbound, ask.id)
+        session = self._reopened(inbound) if ask.method == "initialize" else self.session(inbound, ask.id)
         if session is None and ask.method != "initialize":
             await self._ask_once(inbound, ask)
             return
@@ -168,6 +184,8 @@ class Conversations:
             # If the connection is lost it goes on, and its reply is thrown away (MCP 2025-11-25, Sending Messages 6).
             if exchange.outcome is None and not await self._settled(exchange, inbound):
                 return
+            if ask.method in LEARNT and not _is_refused(exchange):
+                self._sessions.learn(session, ask)
             extra = inbound.cors if not fresh else (*inbound.cors, *_of_new_session(session, exchange))
             await exchange.deliver(inbound.send, extra)
         finally:

@@ -24,6 +24,7 @@ __all__ = [
     "not_json",
     "overloaded",
     "rate_limited",
+    "stopping",
     "too_large",
     "unauthorized",
     "unknown_server",
@@ -108,6 +109,11 @@ def unsupported_version() -> Refusal:
 
 def overloaded(reason: str) -> Refusal:
     return Refusal(503, RpcCode.INTERNAL_ERROR, reason, ((b"retry-after", b"5"),))
+
+
+def stopping() -> Refusal:
+    """RFC 9110 15.6.4: nothing was done with the request, and it may be sent again to the daemon that comes next."""
+    return Refusal(503, RpcCode.NOT_READY, "moltis is stopping; nothing was sent", ((b"retry-after", b"1"),))
 
 
 def gone() -> Refusal:

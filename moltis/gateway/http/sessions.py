@@ -3,6 +3,9 @@
 The one rule: a session is there only for the principal that began it, and only at the path where it began; for all
 others it does not exist. Which of them may be given up is told by use alone: one that has a request under way, or a
 stream open, is never idle.
+
+A session that is given up, by this table or with the daemon, may be kept (`kept`), and then it is taken up again when
+its host next names it; what ends it for good is DELETE, and the end of its access token.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from typing import Final
 
 from moltis.gateway.api import HostApi, Principal
 from moltis.gateway.http.exchange import Exchange, Flow
+from moltis.gateway.http.kept import KeptSessions
+from moltis.gateway.messages import Ask
 
 __all__ = ["IDLE_SECS", "MAX_SESSIONS", "Session", "Sessions"]
 
@@ -22,6 +27,8 @@ IDLE_SECS: Final = 1800.0
 MAX_STREAMS: Final = 4
 """Standalone streams of one session. A host needs one, and two while it replaces it."""
 ID_BYTES: Final = 24
+
+NewHost = Callable[[str | None, Principal, Callable[[bytes], bool]], HostApi]
 
 
 class Session:
@@ -57,14 +64,20 @@ class Session:
 
 
 class Sessions:
-    """The table. `now`: a monotonic clock, in seconds."""
+    """The table. `now`: a monotonic clock, in seconds. `kept`: where sessions outlive it; None: nowhere."""
 
     def __init__(
-        self, now: Callable[[], float], *, max_sessions: int = MAX_SESSIONS, idle_secs: float = IDLE_SECS
+        self,
+        now: Callable[[], float],
+        *,
+        max_sessions: int = MAX_SESSIONS,
+        idle_secs: float = IDLE_SECS,
+        kept: KeptSessions | None = None,
     ) -> None:
         self._now = now
         self._max = max_sessions
         self._idle_secs = idle_secs
+        self._kept = kept
         self._sessions: dict[str, Session] = {}
 
     def __len__(self) -> int:
@@ -77,26 +90,47 @@ class Sessions:
             return None
         return session
 
-    def begin(
-        self,
-        server: str | None,
-        principal: Principal,
-        new_host: Callable[[str | None, Principal, Callable[[bytes], bool]], HostApi],
-    ) -> Session | None:
+    def take_up(self, id: str, server: str | None, principal: Principal, new_host: NewHost) -> Session | None:
+        """Take up a session that is kept; None if there is none for this one, or no room. Raises as `begin` does."""
+        kept = None if self._kept is None or id in self._sessions else self._kept.find(id, server, principal)
+        if kept is None or not self._make_room():
+            return None
+        session = self._add(id, server, principal, new_host)
+        kept.resume(session.host)
+        return session
+
+    def begin(self, server: str | None, principal: Principal, new_host: NewHost) -> Session | None:
         """Make a session and its host; when there are too many, an idle one makes room: of the principal that has the
         most, the one that has been idle longest.
 
         None: all of them are in use. What `new_host` raises goes to the caller.
         """
+        if not self._make_room():
+            return None
+        return self._add(secrets.token_urlsafe(ID_BYTES), server, principal, new_host)
+
+    def learn(self, session: Session, ask: Ask) -> None:
+        """Take note of a request that has succeeded and changes what is kept of the session (`kept.LEARNT`)."""
+        if self._kept is None or session.id not in self._sessions:
+            return
+        if ask.method == "initialize":
+            self._kept.begin(session.id, session.server, session.principal, ask)
+        else:
+            self._kept.learn(session.id, ask)
+
+    def _make_room(self) -> bool:
         if len(self._sessions) >= self._max:
             idle = [session for session in self._sessions.values() if not session.uses]
             if not idle:
-                return None
+                return False
             of = Counter(session.principal for session in self._sessions.values())
-            self.end(min(idle, key=lambda session: (-of[session.principal], session.last_used)))
-        session = Session(secrets.token_urlsafe(ID_BYTES), server, principal, self._now())
+            self._close(min(idle, key=lambda session: (-of[session.principal], session.last_used)))
+        return True
+
+    def _add(self, id: str, server: str | None, principal: Principal, new_host: NewHost) -> Session:
+        session = Session(id, server, principal, self._now())
         session.host = new_host(server, principal, session.unsolicited)
-        self._sessions[session.id] = session
+        self._sessions[id] = session
         return session
 
     def enter(self, session: Session) -> None:
@@ -109,7 +143,12 @@ class Sessions:
         session.last_used = self._now()
 
     def end(self, session: Session) -> None:
-        """End it: its streams, its requests, its host. Idempotent."""
+        """End it for good: its streams, its requests, its host. Idempotent."""
+        if self._kept is not None:
+            self._kept.forget(session.id)
+        self._close(session)
+
+    def _close(self, session: Session) -> None:
         if self._sessions.pop(session.id, None) is None:
             return
         session.host.close()
@@ -119,18 +158,30 @@ class Sessions:
             stream.end()
 
     def end_idle(self) -> bool:
-        """End those that were idle too long; tell whether any is left."""
+        """Give up those that were idle too long; tell whether any is left."""
+        self._note_uses()
         before = self._now() - self._idle_secs
         for session in [s for s in self._sessions.values() if not s.uses and s.last_used < before]:
-            self.end(session)
+            self._close(session)
         return bool(self._sessions)
 
+    def _note_uses(self) -> None:
+        """Have those that were used of late kept for as long as from now."""
+        if self._kept is not None:
+            since = self._now() - self._idle_secs
+            for session in self._sessions.values():
+                if session.uses or session.last_used >= since:
+                    self._kept.used(session.id)
+
     def end_principal(self, name: str) -> None:
-        """End those of one principal."""
+        """End those of one principal for good, the ones that are only kept among them."""
+        if self._kept is not None:
+            self._kept.forget_principal(name)
         for session in [s for s in self._sessions.values() if s.principal.name == name]:
             self.end(session)
 
     def end_all(self) -> None:
-        """End all of them."""
+        """Give up all of them; those that are kept may be taken up again."""
+        self._note_uses()
         for session in tuple(self._sessions.values()):
-            self.end(session)
+            self._close(session)

@@ -47,6 +47,7 @@ class StubHost:
         self.times_attached = 0
         self.is_closed = False
         self.kept: list[bytes] = []
+        self.changed: list[str] = []
 
     def request(self, ask: Ask, outlet: Outlet) -> None:
         self.asks.append(ask)
@@ -82,6 +83,12 @@ class StubHost:
             assert self.unsolicited(message)
         self.kept.clear()
 
+    def list_changed(self, method: str) -> None:
+        self.changed.append(method)
+
+    def resource_updated(self, uri: str, params: dict[str, Any]) -> None:
+        self.changed.append(uri)
+
     def close(self) -> None:
         self.is_closed = True
 
@@ -91,6 +98,7 @@ class StubGateway:
         self.hosts: list[StubHost] = []
         self.servers = {"files", "git"}
         self.tools: dict[tuple[str | None, str], bytes] = {}
+        self.is_closed = False
 
     def new_host(self, server: str | None, principal: Principal, unsolicited: Callable[[bytes], bool]) -> StubHost:
         if server is not None and server not in self.servers:
