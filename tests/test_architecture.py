@@ -17,6 +17,7 @@ FLOORS = {
     "moltis": 0,
     "moltis.names": 0,
     "moltis.printable": 0,
+    "moltis.nesting": 0,
     "moltis.errors": 1,
     "moltis.paths": 1,
     "moltis.peers": 1,
@@ -57,6 +58,7 @@ FLOORS = {
 PURE = {
     "moltis.names",
     "moltis.printable",
+    "moltis.nesting",
     "moltis.errors",
     "moltis.redaction",
     "moltis.config.plan",

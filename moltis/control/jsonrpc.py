@@ -9,17 +9,13 @@ errors (RFC 8259). A name that an object has twice counts as its last one.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from itertools import accumulate
 from typing import Any, Final
 
 import msgspec
 
 from moltis.errors import RpcCode
-
-MAX_DEPTH: Final = 64
-"""Nesting of one line. Real requests stay under ten; a bomb costs stack wherever its bytes are parsed next."""
+from moltis.nesting import MAX_DEPTH, is_deeper_than
 
 MAX_BATCH: Final = 100
 """Members of one batch: more than a page of anything, and few enough to be answered as one line."""
@@ -70,11 +66,6 @@ _BatchArray: Any = msgspec.defstruct(
 """An array that stops decoding at its 101st member: a list of a million members would be built before it is refused."""
 
 _decode_batch: Final = msgspec.json.Decoder(_BatchArray).decode
-
-_STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_STEPS: Final = bytes.maketrans(b"{}[]", b"\x01\xff\x01\xff")
-"""A bracket as the signed byte that it adds to the depth."""
-_NOT_BRACKETS: Final = bytes(b for b in range(256) if b not in b"{}[]")
 
 
 def parse(line: bytes) -> Message:
@@ -134,15 +125,9 @@ def _unreadable(line: bytes) -> str | None:
             line.decode()
         except UnicodeDecodeError as failure:
             return f"not UTF-8 (byte {failure.start})"
-    if line.count(b"[") + line.count(b"{") > MAX_DEPTH and _is_deeper_than(line, MAX_DEPTH):
+    if is_deeper_than(line, MAX_DEPTH):
         return f"nested deeper than {MAX_DEPTH} levels"
     return None
-
-
-def _is_deeper_than(line: bytes, levels: int) -> bool:
-    """Tell whether brackets outside strings nest deeper; those that do not match make it no JSON anyway."""
-    steps = _STRINGS.sub(b"", line).translate(_STEPS, _NOT_BRACKETS)
-    return max(accumulate(memoryview(steps).cast("b")), default=0) > levels
 
 
 def _parse_one(text: bytes | msgspec.Raw) -> Request | Refused:

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from moltis import logs
 from moltis.errors import RpcCode
 from moltis.gateway import introduction, messages, refusals
 from moltis.gateway.api import Outlet, Principal
@@ -33,6 +34,8 @@ from moltis.session.listing import Kind
 
 __all__ = ["Host"]
 
+log = logs.get("moltis.gateway")
+
 MAX_INTRODUCTION_BYTES: Final = 256 * 1024
 """Of what a host says of itself and what it can, which is kept for as long as it is there."""
 
@@ -41,6 +44,7 @@ MAX_TOLD_BYTES: Final = 16 * 1024
 
 _NAMELESS: Final = b'{"name":"unknown","version":"unknown"}'
 _GONE: Final = refusals.shutting_down("this session is over")
+_FAILED: Final = Refusal(RpcCode.INTERNAL_ERROR, "moltis failed at this request; its log says more")
 _UNNAMED: Final = Raw(_NAMELESS)
 
 
@@ -85,6 +89,18 @@ class Host:
             ask.meta.setdefault(CLIENT_INFO, _UNNAMED)  # it may be missing; servers are told something
         if self._outbox is not None and self._outbox.held and not modern and ask.method not in _BEFORE_READY:
             self._ready()
+        try:
+            self._handle(ask, outlet, modern)
+        except Exception as fault:
+            self._failed(ask, outlet, modern, fault)
+
+    def _failed(self, ask: Ask, outlet: Outlet, modern: bool, fault: Exception) -> None:
+        """Reply that there is no better reply: one is owed."""
+        log.error("request_failed", method=ask.method[:100], error=type(fault).__name__, exc_info=True)
+        self.drop(ask.id, "moltis failed at it")
+        refuse(outlet, ask.id, _FAILED, modern=modern)
+
+    def _handle(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         handler = (_MODERN if modern else _LEGACY).get(ask.method)
         if handler is not None:
             handler(self, ask, outlet, modern)
@@ -305,7 +321,10 @@ class Host:
         def settled() -> None:
             self.done(ask.id)
             self.view.stale()
-            reply()
+            try:
+                reply()
+            except Exception as fault:
+                self._failed(ask, outlet, modern, fault)
 
         settling = Settling(port, settled)
         self._waiting[ask.id] = settling, outlet, modern

@@ -286,11 +286,12 @@ class LineHost:
 class _LineOutlet:
     """The way back for one request."""
 
-    __slots__ = ("_id", "_line_host")
+    __slots__ = ("_id", "_is_over", "_line_host")
 
     def __init__(self, line_host: LineHost, id: bytes) -> None:
         self._line_host = line_host
         self._id = id
+        self._is_over = False
 
     def tell(self, message: bytes) -> bool:
         return self._line_host.tell(message)
@@ -299,7 +300,9 @@ class _LineOutlet:
         return self._line_host.can_ask()
 
     def reply(self, message: bytes, status: int = 200) -> None:
-        self._line_host.answered(self._id, self, message)
+        if not self._is_over:
+            self._is_over = True
+            self._line_host.answered(self._id, self, message)
 
 
 def _given_up(tell: Tell) -> bytes:

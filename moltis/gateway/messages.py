@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from moltis.nesting import MAX_DEPTH, is_deeper_than, outer_id
 from moltis.session.envelope import json_string, one_line
 from moltis.session.unicode import mend
 
@@ -121,7 +122,13 @@ def parse(message: bytes) -> Incoming:
             str(message, "utf-8")  # strings that are skipped over are not checked to be UTF-8
     except _MALFORMED:
         return _second_look(message)
+    if is_deeper_than(message, MAX_DEPTH):
+        return _too_deep(_shown_id(bytes(envelope.id)))
     return _read(envelope)
+
+
+def _too_deep(id: bytes) -> Unreadable:
+    return Unreadable(INVALID_REQUEST, f"nested deeper than {MAX_DEPTH} levels", id)
 
 
 def _second_look(message: bytes) -> Incoming:
@@ -130,6 +137,8 @@ def _second_look(message: bytes) -> Incoming:
         envelope = _ENVELOPE.decode(mend(message) or b"")
     except _MALFORMED:
         return _unreadable(message)
+    if is_deeper_than(message, MAX_DEPTH):
+        return _too_deep(_shown_id(bytes(envelope.id)))
     return _read(envelope)
 
 
@@ -183,6 +192,8 @@ def _unreadable(message: bytes) -> Unreadable:
     try:
         found = msgspec.json.decode(message)
         message.decode()
+    except RecursionError:
+        return _too_deep(_shown_id(outer_id(message) or b""))
     except _MALFORMED:
         return Unreadable(PARSE_ERROR, "not JSON")
     if isinstance(found, list):

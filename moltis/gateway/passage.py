@@ -13,7 +13,8 @@ import anyio
 import msgspec
 from msgspec import Raw
 
-from moltis.errors import MoltisError
+from moltis import logs
+from moltis.errors import MoltisError, RpcCode
 from moltis.gateway import abilities, failures, levels, messages, rounds
 from moltis.gateway.api import CallHandle, Outlet, ServerPort, Upstream
 from moltis.gateway.asking import PROGRESS, HostSide
@@ -25,6 +26,9 @@ from moltis.session.envelope import json_string
 
 __all__ = ["ELICIT", "Passage"]
 
+log = logs.get("moltis.gateway")
+
+INTERNAL: Final = "internal"
 STARTING: Final = frozenset({"starting", "initializing"})
 ELICIT: Final = "elicitation/create"
 LOG: Final = "notifications/message"
@@ -255,19 +259,30 @@ class Passage:
         self._handle = None  # it knows us: without this, a collection would have to find each reply of a megabyte
         self._stop_waiting()
         self._close_questions("the request that it is about is over")
-        ask = self._ask
-        self._host.done(ask.id)  # before the reply: whoever reads that may be gone with it
-        if type(reply) is Result:
-            raw = reply.raw
-            if self._modern and not self._to_modern:
-                raw = failures.completed(ask.method, raw)
-            self._outlet.reply(messages.result(ask.id, raw))
-        elif type(reply) is ErrorReply:
-            self._outlet.reply(*failures.relayed(ask.id, reply.raw, modern=self._modern))
-        elif type(reply) is Failed:
-            self._outlet.reply(*failures.answered(ask.id, ask.method, reply.error, modern=self._modern))
+        message, status, outcome = self._composed(reply)
+        self._host.done(self._ask.id)  # before the reply: whoever reads that may be gone with it
+        self._outlet.reply(message, status)
         if self._desk.on_request is not None:
-            self._count(failures.outcome_of(reply))
+            self._count(outcome)
+
+    def _composed(self, reply: Reply) -> tuple[bytes, int, str]:
+        """Make the reply of a host, with its HTTP status and the outcome. Never raises: it is owed, whatever it is."""
+        ask = self._ask
+        try:
+            if type(reply) is Result:
+                raw = reply.raw
+                if self._modern and not self._to_modern:
+                    raw = failures.completed(ask.method, raw)
+                return messages.result(ask.id, raw), 200, failures.outcome_of(reply)
+            if type(reply) is ErrorReply:
+                return *failures.relayed(ask.id, reply.raw, modern=self._modern), failures.outcome_of(reply)
+            assert type(reply) is Failed
+            answer = failures.answered(ask.id, ask.method, reply.error, modern=self._modern)
+            return *answer, failures.outcome_of(reply)
+        except Exception as fault:
+            log.error("reply_not_composed", server=self.server, method=ask.method[:100], error=type(fault).__name__)
+            told = f"the answer of server {self.server!r} cannot be passed on: see the log of moltis"
+            return messages.error(ask.id, RpcCode.INTERNAL_ERROR, told), 200, INTERNAL
 
     def _count(self, outcome: str) -> None:
         desk = self._desk

@@ -38,7 +38,8 @@ class Failed:
 
 Reply = Result | ErrorReply | Failed
 OnReply = Callable[[Reply], None]
-"""Called once, on the event loop, with the outcome of a request that was sent. It must not block and must not raise."""
+"""Called once, on the event loop, with the outcome of a request that was sent. It must not block and must not
+raise; if it does, it is called once more, with `Failed`."""
 
 
 class Call:

@@ -358,6 +358,7 @@ class Dialogue:
             call.on_reply(reply)
         except Exception as fault:
             self.faulted(fault)
+            self._owe(call, reply)
         if given_up:
             self._given_up(call, timed_out=True)
         elif self._questions.open:
@@ -367,6 +368,16 @@ class Dialogue:
         now = self._now()
         self.liveness.given_up(call, self._last_id, now, timed_out=timed_out)
         self._questions.given_up(call, now)
+
+    def _owe(self, call: Call, reply: Reply) -> None:
+        """Tell whoever could make nothing of a reply that there is none: it is off our books, and is waited for."""
+        if isinstance(reply, Failed):
+            return
+        told = f"server {self._server!r} answered {call.method}, and its answer could not be passed on"
+        try:
+            call.on_reply(Failed(MoltisError(told, server=self._server, hint="moltis logs: this is a fault of moltis")))
+        except Exception as fault:
+            self.faulted(fault)
 
     def _report(self, call: Call, outcome: str) -> None:
         on_call = self._hooks.on_call

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
+from moltis.nesting import outer_id
 from moltis.session.unicode import mend
 
 MAX_BATCH = 1000
@@ -21,6 +22,8 @@ MAX_ID_BYTES = 1024
 """The longest request id of a server that is echoed back to it."""
 
 RAW_NOTHING = msgspec.Raw()
+
+TOO_DEEP = b'{"code":-32603,"message":"the server answered, and its answer is nested too deeply to be read"}'
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -87,9 +90,19 @@ def parse(message: bytes) -> Incoming:
         envelope = _ENVELOPE.decode(message)
         if not message.isascii():
             str(message, "utf-8")  # strings that are skipped over are not checked to be UTF-8
+    except RecursionError:
+        return _too_deep(message)
     except _MALFORMED:
         return _second_look(message)
     return _classify(envelope, mended=False)
+
+
+def _too_deep(message: bytes) -> Message:
+    """Have a reply that nobody can parse be an answer all the same: whoever asked would wait for it in vain."""
+    id = outer_id(message)
+    if id is None or b'"method"' in message[:2048]:
+        return Junk("JSON that is nested too deeply")
+    return Response(_our_id(msgspec.json.decode(id)), None, TOO_DEEP)
 
 
 def _classify(envelope: _Envelope, *, mended: bool) -> Message:
@@ -132,6 +145,8 @@ def _second_look(message: bytes) -> Incoming:
         return Junk("not JSON")
     try:
         return _classify(_ENVELOPE.decode(mended), mended=True)
+    except RecursionError:
+        return _too_deep(mended)
     except _MALFORMED:
         return Junk("not JSON")
 

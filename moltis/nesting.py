@@ -1,0 +1,38 @@
+"""How deep JSON is nested, found without recursion; and whose a message is that is too deep to be parsed."""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+from typing import Final
+
+__all__ = ["MAX_DEPTH", "is_deeper_than", "outer_id"]
+
+MAX_DEPTH: Final = 64
+"""Nesting of one message that is taken. Real ones stay under ten; a bomb costs stack wherever it is parsed next."""
+
+_STRINGS: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+_STEPS: Final = bytes.maketrans(b"{}[]", b"\x01\xff\x01\xff")
+"""A bracket as the signed byte that it adds to the depth."""
+_NOT_BRACKETS: Final = bytes(b for b in range(256) if b not in b"{}[]")
+
+_ENDS: Final = 2048
+"""Bytes at either end of a message in which its id is looked for: it stands before or behind what is nested."""
+_ID: Final = rb'"id"\s*:\s*("(?:[^"\\]|\\.){0,500}"|-?\d{1,20})\s*'
+_WORD: Final = rb'"(?:jsonrpc|method)"\s*:\s*"(?:[^"\\]|\\.){0,500}"\s*'
+_HEAD: Final = re.compile(rb"\s*\{\s*(?:" + _WORD + rb",\s*){0,2}" + _ID + rb",")
+_TAIL: Final = re.compile(rb",\s*" + _ID + rb"(?:,\s*" + _WORD + rb"){0,2}\}\s*\Z")
+
+
+def is_deeper_than(line: bytes, levels: int) -> bool:
+    """Tell whether brackets outside strings nest deeper; those that do not match make it no JSON anyway."""
+    if line.count(b"[") + line.count(b"{") <= levels:
+        return False
+    steps = _STRINGS.sub(b"", line).translate(_STEPS, _NOT_BRACKETS)
+    return max(accumulate(memoryview(steps).cast("b")), default=0) > levels
+
+
+def outer_id(message: bytes) -> bytes | None:
+    """Return the `id` (JSON) of a JSON-RPC message that cannot be parsed; None if it stands at neither end of it."""
+    found = _HEAD.match(message[:_ENDS]) or _TAIL.search(message[-_ENDS:])
+    return found[1] if found else None

@@ -1,0 +1,163 @@
+"""Whatever a server answers, and whatever fails here, the host gets exactly one answer under its id."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from forwarding_fakes import Bench, bench
+from gateway_fakes import FakeOutlet, FakeWorld, ask
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moltis.gateway import failures, messages
+from moltis.gateway.api import LOCAL
+from moltis.gateway.gateway import Gateway, Settings
+from moltis.gateway.messages import Unreadable
+from moltis.gateway.views import View
+from moltis.nesting import MAX_DEPTH, is_deeper_than, outer_id
+from moltis.session import envelope
+
+
+def nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+class Answers(FakeOutlet):
+    """Keeps replies as bytes: not all of them can be parsed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: list[bytes] = []
+
+    def reply(self, message: bytes, status: int = 200) -> None:
+        self.given.append(message)
+
+
+def answers_to(one: Bench, result: bytes, era: str) -> list[bytes]:
+    outlet = Answers()
+    begin = one.modern if era == "modern" else one.legacy
+    begin(outlet=outlet)
+    one.call.succeed(result)
+    return outlet.given
+
+
+@pytest.mark.parametrize("host", ["legacy", "modern"])
+@pytest.mark.parametrize("server", ["legacy", "modern"])
+@pytest.mark.parametrize("levels", [70, 900, 976, 990, 5000, 100_000])
+@pytest.mark.parametrize(
+    "before", [b'{"resultType":%b}', b'{"a":%b,"inputRequests":{}}', b"%b", b'{"input_required":%b}']
+)
+def test_a_result_of_any_depth_is_answered_once(host: str, server: str, levels: int, before: bytes) -> None:
+    one = bench(server)
+    given = answers_to(one, before % nested(levels), host)
+    assert len(given) == 1
+    assert given[0].startswith(b'{"jsonrpc":"2.0","id":1,')
+    assert len(one.counted) == 1
+
+
+def test_what_cannot_be_composed_is_an_internal_error_and_counted_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: Any, **more: Any) -> Any:
+        raise RuntimeError("canary")
+
+    one = bench("legacy")
+    for name in ("completed", "relayed", "answered", "outcome_of"):
+        monkeypatch.setattr(failures, name, broken)
+    tried = one.modern()
+    one.call.succeed()
+    assert tried.error["code"] == -32603
+    assert "canary" not in tried.error["message"]
+    other = one.modern(id=2)
+    one.call.refuse()
+    assert other.error["code"] == -32603
+    assert one.outcomes == ["internal", "internal"]
+    assert (tried.host.finished, other.host.finished) == ([b"1"], [b"2"])
+
+
+_BYTES = st.binary(max_size=60) | st.integers(0, 1200).map(nested)
+
+
+@given(
+    st.tuples(
+        st.sampled_from([b"%b", b'{"resultType":%b}', b'{"x":%b}', b"{%b}", b'{"inputRequests":{"a":%b}}']), _BYTES
+    )
+)
+def test_whatever_bytes_a_result_is_the_host_gets_exactly_one_answer(made: tuple[bytes, bytes]) -> None:
+    for host in ("legacy", "modern"):
+        for server in ("legacy", "modern"):
+            given = answers_to(bench(server), made[0] % made[1], host)
+            assert len(given) == 1
+            assert given[0].startswith(b'{"jsonrpc":"2.0","id":1,')
+
+
+# --- at the door
+
+
+@pytest.mark.parametrize("levels", [62, 63, 64, 900, 2000, 100_000])
+@pytest.mark.parametrize("id", [b"7", b'"a b"'])
+def test_a_message_of_a_host_may_be_64_deep_and_a_deeper_one_is_refused_by_its_id(levels: int, id: bytes) -> None:
+    wire = b'{"jsonrpc":"2.0","id":%b,"method":"tools/call","params":{"a":%b}}' % (id, nested(levels))
+    read = messages.parse(wire)
+    if levels <= 62:
+        assert not isinstance(read, Unreadable)
+    else:
+        assert isinstance(read, Unreadable)
+        assert (read.code, read.id) == (-32600, id)
+        assert "64 levels" in read.reason
+
+
+@pytest.mark.parametrize(
+    ("message", "id"),
+    [
+        (b'{"jsonrpc":"2.0","id":5,"result":' + nested(5000) + b"}", 5),
+        (b'{"result":' + nested(5000) + b',"id":5,"jsonrpc":"2.0"}', 5),
+        (b'{ "id" : "5" , "jsonrpc":"2.0", "result":' + nested(5000) + b"}\n", 5),
+        (b'{"jsonrpc":"2.0","id":5,"error":' + nested(5000) + b"}", 5),
+    ],
+)
+def test_a_reply_too_deep_to_be_parsed_is_a_reply(message: bytes, id: int) -> None:
+    read = envelope.parse(message)
+    assert isinstance(read, envelope.Response)
+    assert (read.id, read.result) == (id, None)
+    assert json.loads(read.error or b"")["code"] == -32603
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"jsonrpc":"2.0","method":"x","id":5,"params":' + nested(5000) + b"}",
+        b'{"result":{"id":5},"x":' + nested(5000) + b"}",
+        b'{"result":' + nested(5000) + b',"text":",\\"id\\":5}"}',
+        nested(5000),
+        b"[" * 5000,
+    ],
+)
+def test_what_is_no_reply_or_does_not_say_to_what_is_none(message: bytes) -> None:
+    assert isinstance(envelope.parse(message), envelope.Junk)
+
+
+@given(st.text(max_size=20), st.integers(0, 100))
+def test_depth_is_counted_outside_of_strings(text: str, levels: int) -> None:
+    raw = json.dumps({"text": text + "[{[{"}).encode()[:-1] + b',"a":' + nested(levels) + b"}"
+    assert is_deeper_than(raw, MAX_DEPTH) is (levels + 1 > MAX_DEPTH)
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_have_an_id_or_none(raw: bytes) -> None:
+    found = outer_id(raw)
+    assert found is None or found in raw
+
+
+def test_a_host_s_request_that_fails_here_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*given: Any, **more: Any) -> Any:
+        raise RuntimeError("canary")
+
+    monkeypatch.setattr(View, "page", broken)
+    monkeypatch.setattr(View, "route", broken)
+    host = Gateway(FakeWorld(), Settings(), lambda *counted: None).new_host(None, LOCAL, lambda message: True)
+    for method, params in [("tools/list", {}), ("tools/call", {"name": "a"}), ("prompts/get", {"name": "b"})]:
+        outlet = FakeOutlet()
+        host.request(ask(method, params), outlet)
+        assert outlet.error["code"] == -32603
+    assert host.in_flight == 0
