@@ -20,6 +20,7 @@ from moltis.session.handshake import Agreed
 from moltis.session.listing import Item, Kind
 
 __all__ = [
+    "ANYONE",
     "LOCAL",
     "CallHandle",
     "GatewayApi",
@@ -34,14 +35,21 @@ __all__ = [
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """On whose behalf something is asked. `name`: of the access token, empty where none is needed."""
+    """On whose behalf something is asked.
+
+    name: of the access token, empty where none is needed. is_known: whether it is certain who that is.
+    """
 
     name: str = ""
     may_write: bool = True
+    is_known: bool = True
 
 
 LOCAL = Principal()
-"""A process of the daemon's own user, by the control socket; or anyone, where no token is required."""
+"""A process of the daemon's own user, by the control socket."""
+
+ANYONE = Principal(is_known=False)
+"""Whoever reaches the endpoint, where no token is required."""
 
 
 class CallHandle(Protocol):

@@ -210,6 +210,12 @@ class Passage:
         """Whose request it is; of a parked one, whose it was."""
         return self._host
 
+    @property
+    def kin(self) -> object:
+        """Whom the host speaks for; where anybody may come in, for nobody but itself."""
+        principal = self._host.principal
+        return principal if principal.is_known else self._host
+
     def progressed(self, params: bytes) -> None:
         """Pass progress on under the host's own token, if it gave one."""
         token = self._ask.meta.get("progressToken")

@@ -36,6 +36,10 @@ class Caller(Protocol):
     def host(self) -> object:
         """Whose request it is. Requests of one host share it; two hosts never do."""
 
+    @property
+    def kin(self) -> object:
+        """On whose behalf the host speaks: equal for two hosts of one principal. The host itself where nobody knows."""
+
     def can_answer(self, method: str, params: bytes) -> bool:
         """Whether the host can be asked this at all: it has declared the capability, and there is a way to it."""
 

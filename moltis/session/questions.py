@@ -74,6 +74,10 @@ class _Nobody:
     def host(self) -> object:
         return self
 
+    @property
+    def kin(self) -> object:
+        return self
+
     def can_answer(self, method: str, params: bytes) -> bool:
         return False
 
@@ -96,10 +100,11 @@ NOBODY: Final[Caller] = _Nobody()
 class _GivenUp:
     """A call that is not waited for any more. last_id: of the last request before the server was told."""
 
-    __slots__ = ("host", "last_id", "until")
+    __slots__ = ("host", "kin", "last_id", "until")
 
-    def __init__(self, host: object, until: float, last_id: int) -> None:
-        self.host = host
+    def __init__(self, caller: Caller, until: float, last_id: int) -> None:
+        self.host = caller.host
+        self.kin = caller.kin
         self.until = until
         self.last_id = last_id
 
@@ -200,11 +205,14 @@ class Questions:
         if during is not None:
             call = self._calls.get(during)
             return Suspects(() if call is None or call.caller is None else [(call.id, call.caller.host)])
-        hosts = [(call.id, call.caller.host) for call in self._calls.asked_for() if call.caller is not None]
+        callers = {call.id: call.caller for call in self._calls.asked_for() if call.caller is not None}
+        hosts = [(id, caller.host) for id, caller in callers.items()]
+        kin = {id: caller.kin for id, caller in callers.items()}
         if self._given_up:
             self._forget_given_up(now)
             hosts.extend((id, call.host) for id, call in self._given_up.items())
-        return Suspects(hosts)
+            kin.update((id, call.kin) for id, call in self._given_up.items())
+        return Suspects(hosts, kin, tuple(self._given_up))
 
     def newest(self, suspects: Suspects) -> Caller | None:
         """Give who waits behind the last of these calls that is still waited for."""
@@ -223,9 +231,10 @@ class Questions:
             return
         while len(self._given_up) >= MAX_GIVEN_UP:
             self.answered_late(next(iter(self._given_up)))
-        self._given_up[call.id] = _GivenUp(call.caller.host, now + GIVEN_UP_SECS, self._line.sound())
+        self._given_up[call.id] = _GivenUp(call.caller, now + GIVEN_UP_SECS, self._line.sound())
         for question in list(self.open.values()):
-            if question.caller is not None and question.suspects.strike(call.id):
+            suspects = question.suspects
+            if suspects.give_up(call.id) if question.caller is None else suspects.strike(call.id):
                 self._struck(question)
         self._line.due_by(self.next_due())
 

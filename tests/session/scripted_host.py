@@ -16,8 +16,9 @@ from moltis.session.dialogue import CallHandle
 class FakeCaller:
     """One call of a host; fits `caller.Caller`."""
 
-    def __init__(self, host: object, *, able: bool = True) -> None:
+    def __init__(self, host: object, *, able: bool = True, kin: object = None) -> None:
         self._host = host
+        self._kin = host if kin is None else kin
         self.able = able
         self.progress: list[bytes] = []
         self.notes: list[tuple[str, bytes]] = []
@@ -28,6 +29,10 @@ class FakeCaller:
     @property
     def host(self) -> object:
         return self._host
+
+    @property
+    def kin(self) -> object:
+        return self._kin
 
     def can_answer(self, method: str, params: bytes) -> bool:
         return self.able

@@ -38,6 +38,32 @@ def test_a_call_that_ends_is_struck_off_and_those_left_may_be_of_one_host() -> N
     assert suspects.ids == (1, 3)
 
 
+@pytest.mark.parametrize(
+    ("calls", "given_up", "verdict"),
+    [
+        ([(1, A), (2, B)], [2], Verdict.CERTAIN),
+        ([(1, A), (2, B)], [1], Verdict.CERTAIN),
+        ([(1, A), (2, B)], [1, 2], Verdict.CERTAIN),
+        ([(1, A), (2, B)], [], Verdict.OPEN),
+        ([(1, A), (3, C)], [3], Verdict.OPEN),
+        ([(1, A), (2, B), (3, C)], [2, 3], Verdict.OPEN),
+        ([(3, C), (1, A)], [3], Verdict.OPEN),
+    ],
+)
+def test_a_call_that_the_same_principal_gave_up_leaves_no_doubt_and_a_stranger_s_does(
+    calls: list[tuple[int, object]], given_up: list[int], verdict: Verdict
+) -> None:
+    assert Suspects(calls, {1: "ann", 2: "ann", 3: "bob"}, given_up).verdict is verdict
+
+
+def test_a_call_that_is_given_up_later_leaves_no_doubt_either() -> None:
+    suspects = Suspects([(1, A), (2, B)], {1: "ann", 2: "ann"})
+    assert suspects.verdict is Verdict.OPEN
+    assert not suspects.give_up(9)
+    assert suspects.give_up(2)
+    assert suspects.verdict is Verdict.CERTAIN
+
+
 class Equal:
     """Two of these are equal, and two hosts all the same."""
 

@@ -296,6 +296,41 @@ async def test_a_call_that_was_given_up_may_still_be_what_a_question_is_about() 
         running.session.stop()
 
 
+@pytest.mark.parametrize("asked_first", [True, False])
+async def test_a_question_is_not_kept_back_because_the_same_principal_gave_up_another_call(asked_first: bool) -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, quiet(ping=silent), relays=True).until_ready()
+        gone, other = FakeCaller("a", kin="ann"), FakeCaller("b", kin="ann")
+        handle = begin(running, gone)
+        begin(running, other)
+        if asked_first:
+            running.server.connection.say(question())
+        handle.cancel()
+        if not asked_first:
+            running.server.connection.say(question())
+        await anyio.sleep(0.5)
+        assert (len(gone.questions), len(other.questions)) == (0, 1)
+        running.session.stop()
+
+
+async def test_a_log_message_is_not_dropped_because_the_same_principal_gave_up_another_call() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, quiet(ping=silent), relays=True).until_ready()
+        gone, other, stranger = FakeCaller("a", kin="ann"), FakeCaller("b", kin="ann"), FakeCaller("c", kin="bob")
+        handle = begin(running, gone)
+        begin(running, other)
+        handle.cancel()
+        line = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "info", "data": "x"}}
+        running.server.connection.say(line)
+        await anyio.sleep(0.5)
+        assert (len(gone.notes), len(other.notes)) == (0, 1)
+        begin(running, stranger).cancel()
+        running.server.connection.say(line)
+        await anyio.sleep(0.5)
+        assert len(other.notes) == 1, "that may be the stranger's"
+        running.session.stop()
+
+
 async def test_a_server_that_has_read_a_cancellation_asks_for_others_at_once() -> None:
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, quiet(), relays=True).until_ready()

@@ -284,6 +284,23 @@ async def test_each_tool_call_is_reported_with_its_outcome() -> None:
     assert told["ok"][:2] == ("x", pytest.approx(2000))
 
 
+async def test_whoever_can_make_nothing_of_a_reply_is_told_that_there_is_none() -> None:
+    got: list[Reply] = []
+
+    def take(reply: Reply) -> None:
+        got.append(reply)
+        if not isinstance(reply, Failed):
+            raise RecursionError
+
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=lambda r: [result(r, {})])).until_ready()
+        running.session.call_tool("t", None, None, take)
+        await anyio.sleep(1)
+        assert [type(reply) for reply in got] == [Result, Failed]
+        assert failure(got[1]).kind == "internal"
+        running.session.stop()
+
+
 async def test_a_callback_that_raises_harms_nobody_else() -> None:
     faults: list[Exception] = []
 
@@ -296,7 +313,9 @@ async def test_a_callback_that_raises_harms_nobody_else() -> None:
         running.session.call_tool("t", None, None, broken)
         running.session.call_tool("t", None, None, running.replies.append)
         await running.until_reply()
-        assert [str(f) for f in faults] == ["mine"]
+        assert [str(f) for f in faults] == ["mine", "mine"], (
+            "once for the reply, and once for what is said in its place"
+        )
         running.session.stop()
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 from moltis import logs
 from moltis.errors import UnknownServer
 from moltis.gateway import messages
-from moltis.gateway.api import LOCAL, GatewayApi, Principal
+from moltis.gateway.api import ANYONE, GatewayApi, Principal
 from moltis.gateway.doors import BadRequest, Doors, Forbidden, bearer
 from moltis.gateway.http import refusals
 from moltis.gateway.http.conversations import Conversations
@@ -106,7 +106,7 @@ class Application:
         self._doors = Doors(settings.allowed_origins, settings.listen_host)
         before, self._settings = self._settings, settings
         if settings.require_token and not before.require_token:
-            self.end_principal(LOCAL.name)
+            self.end_principal(ANYONE.name)
 
     def end_principal(self, name: str) -> None:
         """End the sessions, streams and requests of one principal: its access token was revoked."""
@@ -168,7 +168,7 @@ class Application:
         if principal is None:
             if self._settings.require_token:
                 raise Refused(refusals.unauthorized(token_given=authorization is not None))
-            principal = LOCAL
+            principal = ANYONE
         inbound.principal = principal
         if self._settings.rate_limit_per_minute:
             secs = self._limit.refused_secs(principal.name, now())
