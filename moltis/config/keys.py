@@ -17,7 +17,8 @@ MAX_SECS = 365 * 24 * 3600.0
 LOG_LEVELS = ("debug", "info", "warn", "error", "warning")
 TRANSPORTS = ("stdio", "sse", "streamable-http")
 TRANSPORT_ALIASES = {"streamable_http": "streamable-http", "http": "streamable-http"}
-PROTOCOLS = ("auto", "legacy")
+REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
+PROTOCOLS = ("auto", "legacy", *REVISIONS)
 ELICITATIONS = ("off", "defaults")
 SEPARATORS = ("__", ".", "/")
 GRANTS = ("authorization_code", "client_credentials")
@@ -161,7 +162,10 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("server", "include_tools", "list", "glob patterns; none: all", (), example='["search_*"]'),
     Key("server", "exclude_tools", "list", "glob patterns; wins over include_tools", ()),
-    Key("server", "protocol", "choice", "legacy: only the initialize handshake", "auto", words=PROTOCOLS),
+    Key(
+        "server", "protocol", "choice", "or a revision: that one alone; legacy: initialize alone",
+        "auto", words=PROTOCOLS,
+    ),
     Key(
         "server", "elicitation", "choice", "defaults: a server's questions are answered from their own defaults",
         "off", words=ELICITATIONS,
@@ -299,7 +303,7 @@ def example_toml() -> str:
 def _commented(keys: Iterable[Key], values: Mapping[str, str] | None = None) -> Iterator[str]:
     for key in keys:
         value = (values or {}).get(key.name) or key.example or toml_value(key.default)
-        words = f"; {' | '.join(w for w in key.words if w not in ALIASES)}" if key.words else ""
+        words = f"; {' | '.join(w for w in key.words if w not in ALIASES and w not in REVISIONS)}" if key.words else ""
         setting, doc = f"#{key.name} = {value}", f"# {key.doc}{words}"
         # The doc stands beside a short setting and above a long one.
         yield f"{setting:<41} {doc}" if len(setting) <= 41 and len(doc) <= 78 else f"{doc}\n{setting}"

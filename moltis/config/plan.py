@@ -13,7 +13,7 @@ from typing import Literal
 from moltis.errors import ConfigError
 
 TransportName = Literal["stdio", "sse", "streamable-http"]
-Protocol = Literal["auto", "legacy"]
+Protocol = Literal["auto", "legacy", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"]
 Elicitation = Literal["off", "defaults"]
 ToolSeparator = Literal["__", ".", "/"]
 

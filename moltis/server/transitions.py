@@ -250,6 +250,11 @@ def greet(life: Lifecycle, event: Opened, moment: Moment) -> Transition:
     return Transition(replace(life, state=State.INITIALIZING, since=moment.now, run=run), "opened")
 
 
+def swap(life: Lifecycle, event: Opened, moment: Moment) -> Transition:
+    """Another process took over within the same start; it is given no more time than the first had left."""
+    return Transition(replace(life, run=replace(life.run, pid=event.pid)))
+
+
 def arrive(life: Lifecycle, event: Initialized, moment: Moment) -> Transition:
     """It is ready; nothing is forgiven yet."""
     ready = replace(life, state=State.READY, since=moment.now, run=replace(life.run, probed_at=moment.now))
@@ -382,7 +387,7 @@ _ROWS: Mapping[State, tuple[Cell, ...]] = {
     State.DISABLED:      (rouse, ____,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____,  ____, ____),
     State.STOPPED:       (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____,  ____, ____),
     State.STARTING:      (keep,  renew, ____,   ____,   ____,  admit, greet, ____,   ____,  ____,  leave, lost, late),
-    State.INITIALIZING:  (keep,  renew, ____,   ____,   ____,  ____,  ____,  arrive, ____,  ____,  leave, lost, late),
+    State.INITIALIZING:  (keep,  renew, ____,   ____,   ____,  ____,  swap,  arrive, ____,  ____,  leave, lost, late),
     State.READY:         (keep,  renew, retune, ____,   ____,  ____,  ____,  ____,   heard, spare, leave, lost, beat),
     State.AWAITING_AUTH: (rouse, anew,  ____,   ____,   login, ____,  ____,  ____,   ____,  ____,  ____,  ____, ____),
     State.BACKOFF:       (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ask,   ____, retry),

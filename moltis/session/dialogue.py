@@ -131,6 +131,18 @@ class Dialogue:
         for call in self._calls.take_all():
             self._finish(call, Failed(why()), "lost")
 
+    def renew(self) -> None:
+        """Begin again on another connection: nothing was said on the last one, which is gone, that counts any more."""
+        self._calls.take_all()
+        self._questions.close()
+        self._early.clear()
+        self._send = None
+        self._broken = False
+        self._sounding = None
+        self._unasked.relays = False
+        self.meta = b""
+        self.version = None
+
     def relay_questions(self) -> None:
         """From now on put the server's questions to the callers they are about."""
         self._unasked.relays = True

@@ -1,17 +1,21 @@
-"""How a connection settles on a protocol revision, as a machine without I/O.
+"""How a server and we settle on a protocol revision, as a machine without I/O.
 
 Two eras: up to 2025-11-25 a connection begins with `initialize`; from 2026-07-28 every request says who it is from,
-and `server/discover` asks what the server speaks. `auto` probes with the latter and falls back to the former on
-anything that is not proof of a modern server, as the reference client does (MCP 2026-07-28, Versioning).
+and `server/discover` asks what the server speaks. Over HTTP, where a request harms no other, `auto` begins with the
+latter and falls back to the former, as MCP 2026-07-28 (Versioning) wants it. Over stdio it begins with `initialize`:
+servers on the Rust SDK exit on anything else, and one pipe must not carry two opening requests that a slow server may
+both accept: it would be in the era of the last.
 
-The owner sends what a step says, hands each reply to `on_reply`, and calls `on_timeout` once when an `Ask` with
-`patience_secs` has had none in that time. How long the whole may take is the owner's affair.
+One start may take several connections: a process that exited on what it was asked, or whose era is in doubt, is
+followed by a fresh one that is asked something else. The owner sends what a step says, hands each reply to
+`on_reply`, calls `on_timeout` once when an `Ask` with `patience_secs` has had none in that time, and asks `again` when
+a connection came to nothing before the server was ready. How long the whole may take is the owner's affair.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,11 +31,21 @@ MODERN_VERSIONS = ("2026-07-28",)
 UNSUPPORTED_VERSION = -32022
 """`UnsupportedProtocolVersionError` of MCP 2026-07-28; its data names the server's versions."""
 
-PROBE_PATIENCE_SECS = 10.0
-"""What the reference client gives the probe. A cold `npx` takes 6 s until its server reads anything."""
+PATIENCE_SECS = 10.0
+"""For the first of the two questions, before the other is asked too: what the reference client gives its probe. Over
+stdio it counts from when the server has read the question, for a cold `npx` takes longer until anybody reads."""
+
+MUTE_SECS = 1.0
+"""The same over HTTP for a server that left `server/discover` unanswered the last time."""
+
+MAX_CONNECTIONS = 3
+"""Of one start: the second is for the other era, the third for the first one alone."""
 
 MAX_ANSWER_BYTES = 256 * 1024
 """The longest handshake answer accepted: its parts are shown in every status. Real ones have below 4 kB."""
+
+MAX_TOLD_CHARS = 100
+"""Of a server's name and of its version, as they are remembered."""
 
 MAX_REFUSAL_CHARS = 4096
 """Of a server's own words. Whoever shows them takes out what is secret first, and shortens them after that."""
@@ -59,6 +73,7 @@ class Agreed:
     """What both sides will speak, and what the server says of itself (display only, by the specification).
 
     more: what else it says, `_meta` among it, as it came.
+    supported: the revisions that it names, if it was asked by `server/discover`; one that has both eras may name both.
     """
 
     era: Era
@@ -67,6 +82,7 @@ class Agreed:
     capabilities: dict[str, Any]
     instructions: str | None = None
     more: dict[str, Raw] = field(default_factory=dict)
+    supported: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +107,15 @@ class Failed:
     reason: str
 
 
-Step = Send | Done | Failed
+@dataclass(frozen=True, slots=True)
+class Anew:
+    """End this connection, gently, and open another: `start` says what it begins with."""
+
+
+Step = Send | Done | Failed | Anew
 
 NOTHING = Send()
+ANEW = Anew()
 
 
 class _Initialize(msgspec.Struct, rename="camel"):
@@ -111,6 +133,7 @@ class _Discover(msgspec.Struct, rename="camel"):
     meta: Any = msgspec.field(name="_meta", default=None)
 
 
+_UNSUPPORTED = b'{"code":-32022,"message":"Unsupported protocol version","data":{"supported":[%b]}}'
 _UNDERSTOOD = frozenset({"protocolVersion", "capabilities", "serverInfo", "instructions", "supportedVersions"})
 _OF_ONE_ANSWER = frozenset({"resultType", "ttlMs", "cacheScope"})
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
@@ -118,6 +141,39 @@ _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 
 class _Supported(msgspec.Struct):
     supported: list[str]
+
+
+class Lesson(enum.StrEnum):
+    """What earlier starts taught that the next one would pay for again."""
+
+    NONE = ""
+    LEGACY = "legacy"
+    """It answers `initialize`: over stdio it is never asked anything else, however long it takes."""
+    MODERN = "modern"
+    """Over stdio: it exits on `initialize`, or leaves it unanswered, and answers `server/discover`."""
+    MUTE = "mute"
+    """Over HTTP: it leaves `server/discover` unanswered, and answers `initialize`."""
+
+
+@dataclass(slots=True)
+class EraMemory:
+    """What one server's earlier starts taught, for as long as it is started the same way.
+
+    It only decides what is asked first and how long is waited: the server's answer decides what is spoken, and corrects
+    the memory. server: who that was, in its own words; another version of it is asked anew.
+    on_change: told when something else is known.
+    """
+
+    lesson: Lesson = Lesson.NONE
+    server: str = ""
+    on_change: Callable[[EraMemory], None] | None = None
+
+    def learn(self, lesson: Lesson, server: str = "") -> None:
+        """Take note of a start that went well, or (`NONE`) that what was known is in doubt."""
+        if (lesson, server) != (self.lesson, self.server):
+            self.lesson, self.server = lesson, server
+            if self.on_change is not None:
+                self.on_change(self)
 
 
 class _Phase(enum.Enum):
@@ -128,67 +184,71 @@ class _Phase(enum.Enum):
 
 
 @dataclass(slots=True)
-class EraMemory:
-    """What one server's earlier starts taught, for as long as the daemon runs and the server is started the same way.
-
-    A probe costs a legacy server an error at best; some print a page of warnings, some exit.
-    """
-
-    proven_legacy: bool = False
-    suspected_legacy: bool = False
-
-    @property
-    def legacy_first(self) -> bool:
-        """Whether the next start should begin with `initialize`."""
-        return self.proven_legacy or self.suspected_legacy
-
-    def agreed(self, era: Era) -> None:
-        """Note a handshake that succeeded."""
-        self.proven_legacy = era == "legacy"
-        self.suspected_legacy = False
-
-    def failed(self, *, died_of_probe: bool) -> None:
-        """Note a start without agreement. A suspicion holds for one start, so that a wrong one cannot last."""
-        self.suspected_legacy = died_of_probe
-
-
-@dataclass(slots=True)
 class Handshake:
-    """One negotiation. `legacy_first` (from `EraMemory`) spares `auto` the probe; the server can still correct it.
+    """The negotiation of one start.
 
     client: `clientInfo` as JSON.
+    protocol: as in moltis.toml: `auto`, `legacy`, or the one revision that is offered.
+    remote: each message is a request of its own (HTTP), and none goes down the same pipe as another.
+    memory: what earlier starts taught; what this one teaches is put into it by `was_ready` and `failed`.
     capabilities: what we do for the server, as a JSON object.
     relayed: the same for a server of the older era, if that is more.
     """
 
     client: bytes
-    mode: Literal["auto", "legacy"] = "auto"
-    legacy_first: bool = False
+    protocol: str = "auto"
+    remote: bool = False
+    memory: EraMemory = field(default_factory=EraMemory)
     capabilities: bytes = b"{}"
     relayed: bytes = b""
-    probe_unanswered: bool = field(default=False, init=False)
-    """A probe was sent and has had no reply of any kind: whatever ends the connection now may be its doing."""
-    probe_timed_out: bool = field(default=False, init=False)
     _phase: _Phase = field(default=_Phase.NEW, init=False)
+    _connections: int = field(default=0, init=False)
+    _first: str = field(default="", init=False)
+    """What the present connection begins with; empty: nothing has decided that but the memory."""
+    _alone: bool = field(default=False, init=False)
+    """Whether nothing else may be asked on the present connection, however long that stays unanswered."""
+    _asked: list[str] = field(default_factory=list, init=False)
+    _pending: set[str] = field(default_factory=set, init=False)
     _probes: int = field(default=0, init=False)
+    _refusal: bytes | None = field(default=None, init=False)
+    """How `initialize` was refused, on whatever connection."""
+    _late: Done | None = field(default=None, init=False)
+    """Over HTTP: the answer to a probe that was given up."""
+    _muted: bool = field(default=False, init=False)
+    _impatient: bool = field(default=False, init=False)
+    """Over HTTP: `initialize` has had its time too, and whichever is answered first decides."""
+    _fatal: bool = field(default=False, init=False)
+    """A connection ended on `initialize`."""
+    _agreed: Agreed | None = field(default=None, init=False)
 
     def start(self) -> Step:
-        """Say what to send first."""
-        if self.mode == "legacy" or self.legacy_first:
-            return self._initialize()
-        return self._probe(MODERN_VERSIONS[-1])
+        """Say what to send first on a connection that has just been opened."""
+        self._connections += 1
+        self._asked.clear()
+        self._pending.clear()
+        self._probes = 0
+        self._agreed = None
+        return self._probe() if self._begins_with() == DISCOVER else self._initialize()
 
     def on_timeout(self) -> Step:
-        """The probe had no reply in time: `initialize` follows it, and whichever is answered first decides."""
-        if self._phase is not _Phase.PROBING:
-            return NOTHING
-        self.probe_timed_out = True
-        return self._initialize()
+        """The latest question had no reply in time: ask the other one too."""
+        if self._phase is _Phase.INITIALIZING and self.remote:
+            self._impatient = True
+            return NOTHING if self._late is None else self._finish(self._late)
+        if self._phase is _Phase.INITIALIZING and not self.remote and DISCOVER not in self._asked:
+            probe = self._probe(patience_secs=None)
+            self._phase = _Phase.INITIALIZING  # its answer still decides
+            return probe
+        if self._phase is _Phase.PROBING and self._refusal is not None:
+            return self._refused()
+        if self._phase is _Phase.PROBING and self.remote and self.protocol == "auto":
+            self._muted = True
+            return self._initialize()
+        return NOTHING
 
     def on_reply(self, method: str, result: bytes | None, error: bytes | None) -> Step:
         """Take the reply to the latest request of that method: exactly one of `result` and `error` is not None."""
-        if method == DISCOVER:
-            self.probe_unanswered = False
+        self._pending.discard(method)
         if self._phase in (_Phase.NEW, _Phase.OVER):
             return NOTHING
         if method == DISCOVER:
@@ -197,26 +257,117 @@ class Handshake:
             return NOTHING  # the initialize before this probe, answered twice
         return self._initialized(result) if result is not None else self._initialize_refused(error or b"")
 
+    def on_failure(self, method: str) -> Step | None:
+        """Take note that a question will have no reply, and say what follows; None: nothing can."""
+        self._pending.discard(method)
+        dropped = method == DISCOVER and self._phase is _Phase.PROBING and self._refusal is None
+        if self.remote and self.protocol == "auto" and dropped:
+            return self._initialize()
+        return NOTHING if self.remote and self._phase is _Phase.INITIALIZING and method == DISCOVER else None
+
+    def again(self, *, ended_itself: bool, read: bool) -> bool:
+        """Say whether our asking may be why this connection came to nothing, and another one is to be opened.
+
+        ended_itself: the server ended it; else what it said was of no use.
+        read: the server had read all that it was sent. One that had not cannot have minded it.
+        """
+        if self.protocol != "auto" or self.remote or self._connections >= MAX_CONNECTIONS:
+            return False
+        both = INITIALIZE in self._asked and DISCOVER in self._asked
+        if both and self._refusal is None and not self._alone:
+            # Its answers cannot be told apart: it may be in the era of the one that it read last.
+            return self._next(INITIALIZE, alone=True)
+        if not ended_itself or not read or self._agreed is not None:
+            return False
+        if self._begins_with() == INITIALIZE:
+            unanswered = INITIALIZE in self._pending and self.memory.lesson is not Lesson.LEGACY and not self._alone
+            self._fatal = unanswered
+            return (unanswered or self._refusal is not None) and self._next(DISCOVER)
+        if DISCOVER in self._pending and not self._first:
+            return self._next(INITIALIZE)  # what was remembered is out of date
+        return False
+
+    def was_ready(self) -> None:
+        """Take note that the server became ready: what was learnt holds."""
+        if self._agreed is None:
+            return
+        told = self._agreed.server_info or {}
+        server = " ".join(str(told.get(member, ""))[:MAX_TOLD_CHARS] for member in ("name", "version"))
+        lesson = self._learnt(server)
+        self.memory.learn(lesson, server if lesson is Lesson.MODERN else "")
+
+    def failed(self, *, read: bool) -> None:
+        """Take note that the server did not become ready; what it left unanswered may not be what it answers any more.
+
+        read: as for `again`. A start that was too slow to read anything says nothing of eras.
+        """
+        if read and self._pending and not self.remote:
+            self.memory.learn(Lesson.NONE)
+
+    def _learnt(self, server: str) -> Lesson:
+        assert self._agreed is not None
+        if self.remote:
+            return Lesson.MUTE if self._muted and self._agreed.era == "legacy" else Lesson.NONE
+        if self._agreed.era == "legacy":
+            return Lesson.LEGACY
+        if any(version in HANDSHAKE_VERSIONS for version in self._agreed.supported):
+            return Lesson.NONE  # it has both, and what it did not answer may have been slow
+        if self._first == DISCOVER:
+            return Lesson.MODERN
+        known = self.memory.lesson is Lesson.MODERN and self.memory.server == server
+        return Lesson.MODERN if known else Lesson.NONE
+
     # --- what to send
 
-    def _probe(self, version: str) -> Step:
+    def _begins_with(self) -> str:
+        if self._first:
+            return self._first
+        if self.protocol in MODERN_VERSIONS:
+            return DISCOVER
+        if self.protocol != "auto":
+            return INITIALIZE
+        return DISCOVER if self.remote or self.memory.lesson is Lesson.MODERN else INITIALIZE
+
+    def _next(self, first: str, *, alone: bool = False) -> bool:
+        """Have another connection begin with that; say that there is to be one."""
+        self._phase = _Phase.NEW
+        self._first = first
+        self._alone = alone
+        return True
+
+    def _probe(self, version: str = "", patience_secs: float | None = PATIENCE_SECS) -> Step:
         self._phase = _Phase.PROBING
         self._probes += 1
-        self.probe_unanswered = True
-        self.probe_timed_out = False
+        version = version or (self.protocol if self.protocol in MODERN_VERSIONS else MODERN_VERSIONS[-1])
         meta = envelope.modern_meta(version, self.client, self.capabilities)
-        return Send((Ask(DISCOVER, b'{"_meta":{%b}}' % meta, PROBE_PATIENCE_SECS, version),))
+        if self.protocol != "auto" or (not self.remote and self._refusal is None):
+            patience_secs = None
+        elif self.memory.lesson is Lesson.MUTE:
+            patience_secs = MUTE_SECS
+        return self._ask(Ask(DISCOVER, b'{"_meta":{%b}}' % meta, patience_secs, version))
 
     def _initialize(self) -> Step:
         self._phase = _Phase.INITIALIZING
-        version = envelope.json_string(HANDSHAKE_VERSIONS[-1])
+        offered = self.protocol if self.protocol in HANDSHAKE_VERSIONS else HANDSHAKE_VERSIONS[-1]
         capabilities = self.relayed or self.capabilities
-        params = b'{"protocolVersion":%b,"capabilities":%b,"clientInfo":%b}' % (version, capabilities, self.client)
-        return Send((Ask(INITIALIZE, params),))
+        params = b'{"protocolVersion":%b,"capabilities":%b,"clientInfo":%b}' % (
+            envelope.json_string(offered),
+            capabilities,
+            self.client,
+        )
+        settled = self.protocol != "auto" or self._alone or self.memory.lesson is Lesson.LEGACY
+        patient = settled or (not self.remote and DISCOVER in self._asked)
+        return self._ask(Ask(INITIALIZE, params, None if patient else PATIENCE_SECS))
 
-    def _done(self, agreed: Agreed, notifications: tuple[str, ...] = ()) -> Step:
+    def _ask(self, ask: Ask) -> Step:
+        self._asked.append(ask.method)
+        self._pending.add(ask.method)
+        return Send((ask,))
+
+    def _finish(self, done: Done) -> Step:
         self._phase = _Phase.OVER
-        return Done(agreed, notifications)
+        self._agreed = done.agreed
+        return done
 
     def _failed(self, reason: str) -> Step:
         self._phase = _Phase.OVER
@@ -225,14 +376,29 @@ class Handshake:
     # --- what came back
 
     def _discovered(self, result: bytes) -> Step:
+        done = self._read_discovery(result)
+        if self._phase is _Phase.PROBING:
+            return self._finish(done) if done is not None else self._unproven(b"")
+        if done is None:
+            return NOTHING  # `initialize` is on its way, and its answer decides
+        if self.remote:
+            self._late = done
+            return self._finish(done) if self._impatient else NOTHING
+        # It answered this one and not the other, yet. Should it answer that too, it would be in the older era.
+        if self._connections >= MAX_CONNECTIONS:
+            return NOTHING
+        self._next(DISCOVER)
+        return ANEW
+
+    def _read_discovery(self, result: bytes) -> Done | None:
         found = _read_discover(result)
-        mutual = _mutual(found.supported_versions) if found else None
+        ours = (self.protocol,) if self.protocol in MODERN_VERSIONS else MODERN_VERSIONS
+        mutual = _mutual(found.supported_versions, ours) if found else None
         if found is None or mutual is None:
-            # Not proof of a modern server. When `initialize` is already on its way, its answer decides.
-            return self._initialize() if self._phase is _Phase.PROBING else NOTHING
+            return None
         meta = found.meta if isinstance(found.meta, dict) else {}
         info = meta.get(SERVER_INFO)
-        return self._done(
+        return Done(
             Agreed(
                 era="modern",
                 protocol_version=mutual,
@@ -240,6 +406,7 @@ class Handshake:
                 capabilities=found.capabilities,
                 instructions=found.instructions,
                 more=_more(result),
+                supported=tuple(found.supported_versions),
             )
         )
 
@@ -247,14 +414,26 @@ class Handshake:
         if self._phase is not _Phase.PROBING:
             return NOTHING
         supported = _supported(error)
-        if supported is None:
+        if supported is not None:
+            mutual = _mutual(supported)
+            if mutual is not None and self._probes == 1 and self.protocol in ("auto", mutual):
+                return self._probe(mutual)
+            if not any(version in HANDSHAKE_VERSIONS for version in supported):
+                return self._failed(_nothing_in_common(supported))
+        return self._unproven(error)
+
+    def _unproven(self, error: bytes) -> Step:
+        """The probe did not show a modern server."""
+        if self._refusal is not None:
+            return self._refused()
+        if self.protocol == "auto" and not self._fatal:
             return self._initialize()
-        mutual = _mutual(supported)
-        if mutual is not None and self._probes == 1:
-            return self._probe(mutual)
-        if not any(version in HANDSHAKE_VERSIONS for version in supported):
+        supported = _supported(error) if error else None
+        if supported is not None:
             return self._failed(_nothing_in_common(supported))
-        return self._initialize()
+        if error:
+            return self._failed(_answered_with(DISCOVER, error))
+        return self._failed("the answer to server/discover names no revision that was asked for")
 
     def _initialized(self, result: bytes) -> Step:
         if len(result) > MAX_ANSWER_BYTES:
@@ -265,6 +444,9 @@ class Handshake:
             found = msgspec.json.decode(result, type=_Initialize)
         except (msgspec.MsgspecError, RecursionError, ValueError):
             return self._failed("the answer to initialize is not an InitializeResult")
+        if found.protocol_version in MODERN_VERSIONS:
+            # No answer that the older era allows: like the refusal that it should have been, it shows a modern server.
+            return self._initialize_refused(_UNSUPPORTED % envelope.json_string(found.protocol_version))
         if found.protocol_version not in HANDSHAKE_VERSIONS:
             return self._failed(_nothing_in_common([found.protocol_version]))
         agreed = Agreed(
@@ -275,21 +457,31 @@ class Handshake:
             instructions=found.instructions,
             more=_more(result),
         )
-        return self._done(agreed, (INITIALIZED,))
+        return self._finish(Done(agreed, (INITIALIZED,)))
 
     def _initialize_refused(self, error: bytes) -> Step:
+        self._refusal = error
+        if self.remote and self._late is not None:
+            return self._finish(self._late)
+        if DISCOVER in self._pending and not self.remote:
+            self._phase = _Phase.PROBING  # refused, it leaves no doubt about the era of the answer to the other
+            return NOTHING
         supported = _supported(error)
-        if self.mode == "auto" and self._probes <= 1:
+        if self.protocol == "auto" and self._probes <= 1:
             # This refusal is itself proof of a modern server: the probe came too late, or was spared by mistake.
             mutual = _mutual(supported or [])
             if mutual is not None:
                 return self._probe(mutual)
-            if supported is None and self._probes == 0:
-                return self._probe(MODERN_VERSIONS[-1])  # what was remembered may be out of date
-        if supported is not None:
-            return self._failed(_nothing_in_common(supported))
-        refusal = envelope.read_error(error)
-        return self._failed(f"initialize was answered with error {refusal.code}: {refusal.message[:MAX_REFUSAL_CHARS]}")
+            if supported is None and self._probes == 0 and not _refuses_revision(error):
+                return self._probe()
+        return self._refused()
+
+    def _refused(self) -> Step:
+        error = self._refusal or b""
+        supported = _supported(error)
+        return self._failed(
+            _nothing_in_common(supported) if supported is not None else _answered_with(INITIALIZE, error)
+        )
 
 
 def _more(answer: bytes) -> dict[str, Raw]:
@@ -305,8 +497,24 @@ def _more(answer: bytes) -> dict[str, Raw]:
     return found
 
 
-def _mutual(versions: Sequence[str]) -> str | None:
-    return next((v for v in reversed(MODERN_VERSIONS) if v in versions), None)
+def _mutual(versions: Sequence[str], ours: Sequence[str] = MODERN_VERSIONS) -> str | None:
+    return next((version for version in reversed(ours) if version in versions), None)
+
+
+def _answered_with(method: str, error: bytes) -> str:
+    refusal = envelope.read_error(error)
+    return f"{method} was answered with error {refusal.code}: {refusal.message[:MAX_REFUSAL_CHARS]}"
+
+
+def _refuses_revision(error: bytes) -> bool:
+    """Say whether a server refuses the revision that it was offered, as one of the older era does.
+
+    (MCP 2025-11-25, Lifecycle, Error Handling: -32602 "Unsupported protocol version".)
+    """
+    refusal = envelope.read_error(error)
+    said = refusal.message + bytes(refusal.data).decode("utf-8", "replace")
+    names_old = any(version in said for version in HANDSHAKE_VERSIONS[:-1])
+    return (names_old or "protocol version" in refusal.message.lower()) and not any(v in said for v in MODERN_VERSIONS)
 
 
 def _nothing_in_common(versions: Sequence[str]) -> str:

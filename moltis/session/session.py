@@ -24,11 +24,11 @@ from moltis.session import envelope
 from moltis.session.calls import Failed, Reply
 from moltis.session.dialogue import CallHandle, Dialogue
 from moltis.session.facts import Events, Facts, lost
-from moltis.session.handshake import Agreed, EraMemory, Handshake
+from moltis.session.handshake import PATIENCE_SECS, Agreed, EraMemory, Handshake
 from moltis.session.hooks import Hooks
 from moltis.session.listen import Listener, declares_changes, declares_updates, wanted_params
 from moltis.session.listing import Kind, ListError
-from moltis.session.negotiation import HandshakeFailed, negotiate
+from moltis.session.negotiation import HandshakeFailed, InDoubt, negotiate
 from moltis.session.passing import Passing
 from moltis.session.requests import CLIENT_INFO, Requests
 from moltis.session.wishes import LogLevel, Watch
@@ -44,8 +44,8 @@ SCRUBBED_CHARS = 8192
 TOLD_CHARS = 500
 """Of what is said of a server; what it says itself may be as long as a message."""
 
-NEVER_OF_A_PROBE = frozenset({"auth_required", "connect_failed"})
-"""How a connection ends before its server has looked at a message at all."""
+OF_A_QUESTION = frozenset({"exited", "disconnected", "handshake_failed"})
+"""How a connection may end because of what its server was asked to begin with."""
 
 MAX_PROBES_IN_FLIGHT = 16
 """A server that answers none is ended by its heartbeat long before."""
@@ -87,6 +87,10 @@ class Session(Requests):
         self._connection: Connection | None = None
         self._opening = anyio.CancelScope()
         self._handshake: Handshake | None = None
+        self._first_end: Ended | None = None
+        self._anew = False
+        self._doubted = False
+        self._asked_at = 0.0
         self._ending: Literal["stop", "kill"] | None = None
         self._trouble: Ended | None = None
         self._probes: deque[CallHandle] = deque()
@@ -94,17 +98,24 @@ class Session(Requests):
     # --- life
 
     async def run(self) -> Ended:
-        """Live: open, agree, list, serve. Returns only when nothing is left of it. Cancelling it kills the server."""
-        try:
-            with self._opening:
-                self._connection = await self._transport.open(self._dialogue.receive, self)
-        except OpenFailed as failure:
-            return self._over(failure.ended)
-        except Exception as fault:
-            return self._over(Ended("internal", f"it could not be opened: {_words(fault)}"))
-        if self._connection is None:
-            return self._over(Ended("disconnected", "it was stopped before it was opened"))
-        return await self._live(self._connection)
+        """Live: open, agree, list, serve. Returns only when nothing is left of it. Cancelling it kills the server.
+
+        A server that minds what it is asked to begin with is one life with the process that is asked otherwise.
+        """
+        while True:
+            try:
+                with self._opening:
+                    self._connection = await self._transport.open(self._dialogue.receive, self)
+            except OpenFailed as failure:
+                return self._over(failure.ended)
+            except Exception as fault:
+                return self._over(Ended("internal", f"it could not be opened: {_words(fault)}"))
+            if self._connection is None:
+                return self._over(Ended("disconnected", "it was stopped before it was opened"))
+            ended = await self._live(self._connection)
+            if not self._anew:
+                return ended
+            self._begin_anew(ended)
 
     async def _live(self, connection: Connection) -> Ended:
         if self._ending is not None:
@@ -114,9 +125,10 @@ class Session(Requests):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._dialogue.watch_deadlines)
                 tasks.start_soon(self._serve, connection)
-                self._over(await connection.wait_lost())  # whoever waits for an answer need not wait for the sweep
+                self._lost(connection, await connection.wait_lost())
                 tasks.cancel_scope.cancel()
-            ended = self._over(await connection.wait_closed())
+            ended = await connection.wait_closed()
+            ended = ended if self._anew else self._over(ended)
         except Exception as fault:
             self._trouble = Ended("internal", f"a fault of moltis: {_words(fault)}")
         finally:
@@ -124,8 +136,35 @@ class Session(Requests):
                 connection.kill()
                 with anyio.CancelScope(shield=True):  # bounded: a killed connection is gone in a moment
                     ended = self._over(await connection.wait_closed())
+                self._anew = False
         assert ended is not None
         return ended
+
+    def _lost(self, connection: Connection, ended: Ended) -> None:
+        """Take note that no answer can come any more: whoever waits for one need not wait for the sweep."""
+        if self._ending is not None:
+            self._anew = False
+        elif self._handshake is not None and not self._anew:
+            how = self._trouble.kind if self._trouble is not None else ended.kind
+            ended_itself = self._trouble is None
+            read = self._read(connection)
+            self._anew = how in OF_A_QUESTION and self._handshake.again(ended_itself=ended_itself, read=read)
+        if not self._anew:
+            self._over(ended)
+
+    def _begin_anew(self, ended: Ended) -> None:
+        """Forget the connection that is gone; how it ended is told only if the next one comes to nothing too."""
+        if self._first_end is None and not self._doubted:
+            self._first_end = self._told(ended)
+        self._dialogue.renew()
+        self._anew, self._doubted, self._trouble = False, False, None
+        self._connection, self._agreed, self._passing = None, None, None
+        self._opening = anyio.CancelScope()
+        if self._ending is not None:
+            self._opening.cancel()
+
+    def _read(self, connection: Connection) -> bool:
+        return connection.has_read and not self._dialogue.broken
 
     def stop(self) -> None:
         """Begin a graceful end. Calls in flight may still be answered; new ones are refused. Idempotent."""
@@ -213,9 +252,12 @@ class Session(Requests):
             if self._state == "starting":
                 self._state = "initializing"
             self._events.opened(connection.pid)
-            agreed = await self._agree()
+            agreed = await self._agree(connection)
             await self._lists.read_first(agreed.capabilities, modern=agreed.era == "modern")
             if self._state == "initializing":
+                if self._handshake is not None:
+                    self._handshake.was_ready()
+                    self._handshake = self._first_end = None
                 self._state = "ready"
                 self._events.initialized()
             async with anyio.create_task_group() as tasks:
@@ -223,6 +265,10 @@ class Session(Requests):
                 if agreed.era == "modern":
                     self._listener.want(wanted_params(agreed.capabilities, self._watch.wanted))
                     tasks.start_soon(self._listener.keep)
+        except InDoubt:
+            if self._ending is None and not connection.ending:
+                self._anew = self._doubted = True
+                connection.stop()
         except HandshakeFailed as failure:
             self._give_up(connection, "handshake_failed", f"the handshake failed: {failure}")
         except ListError as failure:
@@ -232,13 +278,13 @@ class Session(Requests):
         except Exception as fault:
             self._give_up(connection, "internal", f"a fault of moltis: {_words(fault)}")
 
-    async def _agree(self) -> Agreed:
+    async def _agree(self, connection: Connection) -> Agreed:
         capabilities = ELICITS if self._elicits else b"{}"
-        relayed = RELAYS if self._relays else b""
-        self._handshake = Handshake(CLIENT_INFO, self._protocol, self._memory.legacy_first, capabilities, relayed)
-        agreed = await negotiate(self._dialogue, self._handshake)
-        self._memory.agreed(agreed.era)
-        self._handshake = None
+        if self._handshake is None:
+            relayed = RELAYS if self._relays else b""
+            self._handshake = Handshake(CLIENT_INFO, self._protocol, self._remote, self._memory, capabilities, relayed)
+        self._asked_at = anyio.current_time()
+        agreed = await negotiate(self._dialogue, self._handshake, partial(self._read, connection))
         if agreed.era == "modern":
             self._dialogue.meta = envelope.modern_meta(agreed.protocol_version, CLIENT_INFO, capabilities)
         elif self._relays:
@@ -263,19 +309,24 @@ class Session(Requests):
 
     def _over(self, ended: Ended) -> Ended:
         """Fail what is in flight, learn from how it went, and say how it ended: by us if it was by us."""
-        ended = replace(ended, message=self._clean(ended.message))
-        if self._trouble is not None:
-            ended = replace(self._trouble, stderr_tail=ended.stderr_tail or self._trouble.stderr_tail)
+        ended = self._told(ended)
+        if self._ending is None and self._first_end is not None:
+            ended = self._first_end  # what came after it was our idea
+        if self._handshake is not None and self._connection is not None:
+            # Being ended by its owner is no sign, unless it had its time to answer and did not.
+            unforced = self._ending is None or anyio.current_time() - self._asked_at >= PATIENCE_SECS
+            self._handshake.failed(read=unforced and self._read(self._connection))
+        self._handshake = None
         self._state = "over"
-        if self._handshake is not None:
-            # Being ended by its owner is no sign, unless it had its time to answer the probe and did not.
-            unforced = self._ending is None or self._handshake.probe_timed_out
-            unanswered = self._handshake.probe_unanswered and ended.kind not in NEVER_OF_A_PROBE
-            self._memory.failed(died_of_probe=unanswered and unforced)
         self._dialogue.close(partial(lost, self.name, ended, asked_for=self._ending is not None))
         return ended
 
-    # --- what the dialogue, the lists and the stream call
+    def _told(self, ended: Ended) -> Ended:
+        """Return how a connection ended, as it may be told: by us if it was by us."""
+        ended = replace(ended, message=self._clean(ended.message))
+        if self._trouble is not None:
+            ended = replace(self._trouble, stderr_tail=ended.stderr_tail or self._trouble.stderr_tail)
+        return ended
 
     # --- what the connection and the stream notice
 

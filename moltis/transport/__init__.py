@@ -120,6 +120,10 @@ class Connection(Protocol):
     def ending(self) -> bool:
         """Whether it is over or on its way there: it takes no message any more, and says itself why."""
 
+    @property
+    def has_read(self) -> bool:
+        """Whether the server has read all that it was sent, or, once it is over, had. True where nothing tells."""
+
     def send(self, message: bytes, about: Outgoing = PLAIN) -> None:
         """Queue one JSON-RPC message (no newline inside, none at the end).
 

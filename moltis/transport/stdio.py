@@ -180,6 +180,10 @@ class StdioConnection:
         """Bytes queued for a server that is not reading them."""
         return self._stdin.buffered if self._stdin is not None else 0
 
+    @property
+    def has_read(self) -> bool:
+        return self._stdin is not None and not self._stdin.unread
+
     def send(self, message: bytes, about: Outgoing = PLAIN) -> None:
         """Queue one message (no newline inside, none at the end).
 

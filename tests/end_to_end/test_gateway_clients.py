@@ -48,7 +48,11 @@ def gateway() -> Iterator[Gateway]:
     with tempfile.TemporaryDirectory(prefix="moltis-", ignore_cleanup_errors=True) as name:
         daemon = Daemon(Path(name))
         try:
-            start(daemon, {"new": fixture(daemon), "old": fixture(daemon, protocol="legacy")}, GUARDED)
+            start(
+                daemon,
+                {"new": fixture(daemon, protocol="2026-07-28"), "old": fixture(daemon, protocol="legacy")},
+                GUARDED,
+            )
             daemon.wait_all()
             yield Gateway(daemon, new_token(daemon, "clients"), gateway_url(daemon))
         finally:

@@ -41,7 +41,7 @@ def daemon() -> Iterator[Daemon]:
         try:
             start(
                 made,
-                {"old": fixture(made, protocol="legacy"), "new": fixture(made)},
+                {"old": fixture(made, protocol="legacy"), "new": fixture(made, protocol="2026-07-28")},
                 OPEN,
                 mcp={"request_timeout_secs": 30.0},
             )

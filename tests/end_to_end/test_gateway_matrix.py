@@ -304,7 +304,7 @@ def gateway() -> Iterator[Daemon]:
         daemon = Daemon(Path(name))
         entries: dict[str, dict[str, Any]] = {}
         for server in ("new", "old", "newweb", "oldweb"):
-            keys = {"protocol": "legacy"} if server.startswith("old") else {}
+            keys = {"protocol": "legacy" if server.startswith("old") else "2026-07-28"}
             if server.endswith("web"):
                 url = stack.enter_context(fixture_over_http(daemon.mark))
                 entries[server] = {"url": url, "transport": "streamable-http", **keys}

@@ -1,4 +1,4 @@
-"""Servers that people use, started as their manuals say: two from PyPI (2026-07-28), three from npm (2025-11-25)."""
+"""Servers that people use, started as their manuals say: two from PyPI (both eras), three from npm (2025-11-25)."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_all_five_and_the_manuals_own_run_side_by_side_in_their_eras(
     running = daemon.start().wait_all("ready", within=90)
     versions = {name: s["protocol_version"] for name, s in running.items()}
     assert versions == {
-        "time": "2026-07-28", "git": "2026-07-28", "everything": "2025-11-25", "filesystem": "2025-11-25",
+        "time": "2025-11-25", "git": "2025-11-25", "everything": "2025-11-25", "filesystem": "2025-11-25",
         "memory": "2025-11-25", "my_server": "2025-11-25",
     }  # fmt: skip
     assert running["my_server"]["server_info"]["name"] == "my-server"
@@ -170,6 +170,7 @@ def test_a_server_of_the_new_era_is_asked_neither_to_initialize_nor_for_ping(
                 places,
                 teed=True,
             )
+            | {"protocol": "2026-07-28"}
         },
         mcp={"heartbeat_interval_secs": 0.3},
     )
@@ -182,10 +183,15 @@ def test_a_server_of_the_new_era_is_asked_neither_to_initialize_nor_for_ping(
     assert all("_meta" in m["params"] for m in sent if "id" in m and "method" in m)
 
 
-def test_legacy_is_kept_to_when_the_file_says_so(daemon: Daemon, node: Path, places: dict[str, str]) -> None:
-    daemon.write({"time": {**entry(daemon, "time", node, places, teed=True), "protocol": "legacy"}})
+@pytest.mark.parametrize(
+    ("protocol", "spoken"), [("auto", "2025-11-25"), ("legacy", "2025-11-25"), ("2025-06-18", "2025-06-18")]
+)
+def test_a_server_of_both_eras_is_asked_to_initialize_alone(
+    daemon: Daemon, node: Path, places: dict[str, str], protocol: str, spoken: str
+) -> None:
+    daemon.write({"time": {**entry(daemon, "time", node, places, teed=True), "protocol": protocol}})
     status = daemon.start().wait_for("time", "ready", within=60)
-    assert status["protocol_version"] == "2025-11-25"
+    assert status["protocol_version"] == spoken
     sent = (daemon.folder / "time" / "sent").read_text()
     assert "server/discover" not in sent
     assert daemon.call("time", "get_current_time", timezone="UTC")["content"]

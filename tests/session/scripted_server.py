@@ -96,6 +96,7 @@ class ScriptedConnection:
         self.lingers_secs = 0.0
         self.stderr_at = -math.inf
         self.says_goodbye = False
+        self.has_read = True
 
     @property
     def pid(self) -> int | None:
@@ -250,6 +251,17 @@ class Running:
         with anyio.fail_after(60):
             await self.heard.ready.wait()
         return self
+
+    async def heard_or_over(self) -> None:
+        """Wait until the session, which runs, is ready or over."""
+        async with anyio.create_task_group() as waiting:
+
+            async def wait(event: anyio.Event) -> None:
+                await event.wait()
+                waiting.cancel_scope.cancel()
+
+            waiting.start_soon(wait, self.over)
+            waiting.start_soon(wait, self.heard.ready)
 
     async def until_over(self) -> Ended:
         with anyio.fail_after(60):

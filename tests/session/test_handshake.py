@@ -1,19 +1,26 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from moltis.config.keys import REVISIONS
 from moltis.session.handshake import (
     DISCOVER,
     HANDSHAKE_VERSIONS,
     INITIALIZE,
     MAX_ANSWER_BYTES,
+    MODERN_VERSIONS,
+    Anew,
     Done,
     EraMemory,
     Failed,
     Handshake,
+    Lesson,
     Send,
     Step,
 )
@@ -24,7 +31,12 @@ INITIALIZED = {"protocolVersion": "2025-11-25", "capabilities": {}, "serverInfo"
 
 
 def handshake(**more: Any) -> Handshake:
-    return Handshake(CLIENT, **more)
+    """A negotiation over HTTP."""
+    return Handshake(CLIENT, **{"remote": True, **more})
+
+
+def by_pipe(lesson: Lesson = Lesson.NONE, **more: Any) -> Handshake:
+    return Handshake(CLIENT, memory=EraMemory(lesson), **more)
 
 
 def asked(step: Step) -> list[str]:
@@ -96,7 +108,7 @@ def test_an_answer_that_proves_nothing_means_an_old_server(answered: object) -> 
 
 @pytest.mark.parametrize("version", HANDSHAKE_VERSIONS)
 def test_every_released_revision_is_accepted(version: str) -> None:
-    machine = handshake(mode="legacy")
+    machine = handshake(protocol="legacy")
     assert asked(machine.start()) == [INITIALIZE]
     step = answer(machine, INITIALIZE, {**INITIALIZED, "protocolVersion": version})
     assert isinstance(step, Done)
@@ -105,7 +117,7 @@ def test_every_released_revision_is_accepted(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["2099-01-01", "2026-07-28", "", "zzz"])
 def test_an_unknown_revision_fails_and_is_named(version: str) -> None:
-    machine = handshake(mode="legacy")
+    machine = handshake(protocol="legacy")
     machine.start()
     step = answer(machine, INITIALIZE, {**INITIALIZED, "protocolVersion": version})
     assert isinstance(step, Failed)
@@ -116,13 +128,13 @@ def test_an_unknown_revision_fails_and_is_named(version: str) -> None:
     "answered", [{}, [], None, {"protocolVersion": 5}, {"protocolVersion": "2025-11-25", "capabilities": []}]
 )
 def test_an_answer_to_initialize_that_is_none_fails(answered: object) -> None:
-    machine = handshake(mode="legacy")
+    machine = handshake(protocol="legacy")
     machine.start()
     assert isinstance(answer(machine, INITIALIZE, answered), Failed)
 
 
 def test_a_server_that_does_not_say_its_name_is_accepted() -> None:
-    machine = handshake(mode="legacy")
+    machine = handshake(protocol="legacy")
     machine.start()
     step = answer(machine, INITIALIZE, {"protocolVersion": "2024-11-05"})
     assert isinstance(step, Done)
@@ -130,7 +142,7 @@ def test_a_server_that_does_not_say_its_name_is_accepted() -> None:
 
 
 def test_an_endless_answer_fails_without_being_kept() -> None:
-    machine = handshake(mode="legacy")
+    machine = handshake(protocol="legacy")
     machine.start()
     step = answer(machine, INITIALIZE, {**INITIALIZED, "instructions": "x" * MAX_ANSWER_BYTES})
     assert isinstance(step, Failed)
@@ -140,10 +152,28 @@ def test_initialize_follows_a_probe_without_answer_and_a_late_answer_still_count
     machine = handshake()
     machine.start()
     assert asked(machine.on_timeout()) == [INITIALIZE]
-    step = answer(machine, DISCOVER, DISCOVERED)
+    assert answer(machine, DISCOVER, DISCOVERED) == Send()  # the answer to initialize decides
+    step = refuse(machine, INITIALIZE, -32601)
     assert isinstance(step, Done)
     assert step.agreed.era == "modern"
-    assert answer(machine, INITIALIZE, INITIALIZED) == Send()
+
+
+def test_a_late_answer_decides_when_initialize_has_had_its_time_too() -> None:
+    machine = handshake()
+    machine.start()
+    machine.on_timeout()
+    assert machine.on_timeout() == Send()
+    assert isinstance(answer(machine, DISCOVER, DISCOVERED), Done)
+
+
+def test_a_late_answer_is_ignored_once_initialize_was_answered() -> None:
+    machine = handshake()
+    machine.start()
+    machine.on_timeout()
+    answer(machine, DISCOVER, DISCOVERED)
+    step = answer(machine, INITIALIZE, INITIALIZED)
+    assert isinstance(step, Done)
+    assert step.agreed.era == "legacy"
 
 
 def test_a_late_refusal_of_the_probe_changes_nothing() -> None:
@@ -190,14 +220,14 @@ def test_initialize_refused_by_a_modern_server_is_proof_of_one() -> None:
 
 
 def test_a_configured_legacy_server_is_never_probed() -> None:
-    machine = handshake(mode="legacy")
+    machine = handshake(protocol="legacy")
     machine.start()
     assert isinstance(refuse(machine, INITIALIZE, -32022, ["2026-07-28"]), Failed)
 
 
 @pytest.mark.parametrize(("code", "supported"), [(-32022, ["2026-07-28"]), (-32022, None), (-32601, None)])
 def test_what_was_remembered_is_corrected_by_the_server(code: int, supported: list[str] | None) -> None:
-    machine = handshake(legacy_first=True)
+    machine = by_pipe(Lesson.LEGACY)
     assert asked(machine.start()) == [INITIALIZE]
     assert asked(refuse(machine, INITIALIZE, code, supported)) == [DISCOVER]
     step = answer(machine, DISCOVER, DISCOVERED)
@@ -205,12 +235,15 @@ def test_what_was_remembered_is_corrected_by_the_server(code: int, supported: li
     assert step.agreed.era == "modern"
 
 
-@pytest.mark.parametrize("mode", ["auto", "legacy"])
-@pytest.mark.parametrize("legacy_first", [True, False])
+@pytest.mark.parametrize("mode", ["auto", "legacy", "2025-06-18", "2026-07-28"])
+@pytest.mark.parametrize("remote", [True, False])
+@pytest.mark.parametrize("lesson", list(Lesson))
 @pytest.mark.parametrize("supported", [None, ["2026-07-28"], ["2025-11-25"], ["2099-01-01"]], ids=str)
 @pytest.mark.parametrize("code", [-32601, -32022])
-def test_a_server_that_refuses_everything_ends_it(mode: str, legacy_first: bool, supported: Any, code: int) -> None:
-    machine = handshake(mode=mode, legacy_first=legacy_first)
+def test_a_server_that_refuses_everything_ends_it(
+    mode: str, remote: bool, lesson: Lesson, supported: Any, code: int
+) -> None:
+    machine = by_pipe(lesson, protocol=mode, remote=remote)
     step = machine.start()
     for _ in range(6):
         if isinstance(step, Failed):
@@ -221,25 +254,177 @@ def test_a_server_that_refuses_everything_ends_it(mode: str, legacy_first: bool,
     pytest.fail("it goes round in circles")
 
 
-def test_a_start_that_dies_of_the_probe_is_followed_by_one_without() -> None:
-    memory = EraMemory()
-    memory.failed(died_of_probe=True)
-    assert memory.legacy_first
-    memory.failed(died_of_probe=False)
-    assert not memory.legacy_first
+def test_every_revision_that_is_spoken_may_be_configured() -> None:
+    assert (*HANDSHAKE_VERSIONS, *MODERN_VERSIONS) == REVISIONS
 
 
-def test_a_proven_era_is_remembered_through_failures_until_proven_otherwise() -> None:
+def test_over_a_pipe_initialize_comes_first() -> None:
+    machine = by_pipe()
+    step = machine.start()
+    assert isinstance(step, Send)
+    (ask,) = step.asks
+    assert (ask.method, json.loads(ask.params)["protocolVersion"], ask.version) == (INITIALIZE, "2025-11-25", None)
+    step = answer(machine, INITIALIZE, INITIALIZED)
+    assert isinstance(step, Done)
+    assert step.agreed.era == "legacy"
+
+
+@pytest.mark.parametrize("code", [-32022, -32601, -32600, -32602, -32000, 7])
+def test_what_refuses_initialize_is_asked_for_the_newer_era_on_the_same_connection(code: int) -> None:
+    machine = by_pipe()
+    machine.start()
+    assert asked(refuse(machine, INITIALIZE, code, ["2026-07-28"] if code == -32022 else None)) == [DISCOVER]
+    step = answer(machine, DISCOVER, DISCOVERED)
+    assert isinstance(step, Done)
+    assert (step.agreed.era, step.agreed.supported) == ("modern", ("2026-07-28",))
+
+
+def test_an_answer_to_initialize_in_the_newer_revision_shows_a_modern_server() -> None:
+    machine = by_pipe()
+    machine.start()
+    assert asked(answer(machine, INITIALIZE, {**INITIALIZED, "protocolVersion": "2026-07-28"})) == [DISCOVER]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"code": -32602, "message": "Unsupported protocol version", "data": {"supported": ["2024-11-05"]}},
+        {"code": -32602, "message": "Invalid params", "data": {"expected": "2025-06-18"}},
+        {"code": -32000, "message": "Bad Request: supported versions: 2025-06-18, 2025-03-26"},
+    ],
+)
+def test_a_refusal_of_the_revision_alone_shows_no_modern_server(error: object) -> None:
+    machine = by_pipe()
+    machine.start()
+    step = machine.on_reply(INITIALIZE, None, json.dumps(error).encode())
+    assert isinstance(step, Failed)
+
+
+def test_what_refuses_both_is_reported_by_its_first_refusal() -> None:
+    machine = by_pipe()
+    machine.start()
+    refuse(machine, INITIALIZE, -32603)
+    step = refuse(machine, DISCOVER, -32601)
+    assert isinstance(step, Failed)
+    assert "initialize was answered with error -32603" in step.reason
+
+
+@pytest.mark.parametrize(
+    ("protocol", "method", "offered"),
+    [
+        ("2024-11-05", INITIALIZE, "2024-11-05"),
+        ("2025-06-18", INITIALIZE, "2025-06-18"),
+        ("legacy", INITIALIZE, "2025-11-25"),
+        ("2026-07-28", DISCOVER, "2026-07-28"),
+    ],
+)
+@pytest.mark.parametrize("remote", [True, False])
+@pytest.mark.parametrize("lesson", list(Lesson))
+def test_a_configured_revision_is_offered_alone(
+    protocol: str, method: str, offered: str, remote: bool, lesson: Lesson
+) -> None:
+    machine = by_pipe(lesson, protocol=protocol, remote=remote)
+    step = machine.start()
+    assert isinstance(step, Send)
+    (ask,) = step.asks
+    assert (ask.method, ask.patience_secs) == (method, None)
+    assert offered in ask.params.decode()
+    assert not machine.again(ended_itself=True, read=True)
+    assert isinstance(refuse(machine, method, -32601), Failed)
+
+
+def test_a_server_that_left_the_probe_unanswered_is_given_less_time_for_it() -> None:
     memory = EraMemory()
-    memory.agreed("legacy")
-    memory.failed(died_of_probe=False)
-    assert memory.legacy_first
-    memory.agreed("modern")
-    assert not memory.legacy_first
+    for patience_secs in (10.0, 1.0, 1.0):
+        machine = Handshake(CLIENT, remote=True, memory=memory)
+        step = machine.start()
+        assert isinstance(step, Send)
+        assert step.asks[0].patience_secs == patience_secs
+        machine.on_timeout()
+        answer(machine, INITIALIZE, INITIALIZED)
+        machine.was_ready()
+        assert memory.lesson is Lesson.MUTE
+    machine = Handshake(CLIENT, remote=True, memory=memory)
+    machine.start()
+    answer(machine, DISCOVER, DISCOVERED)
+    machine.was_ready()
+    assert memory.lesson is Lesson.NONE
+
+
+def test_a_server_that_says_that_it_has_both_eras_is_not_remembered_as_modern() -> None:
+    machine = by_pipe()
+    machine.start()
+    assert machine.again(ended_itself=True, read=True)
+    machine.start()
+    answer(machine, DISCOVER, {**DISCOVERED, "supportedVersions": ["2025-11-25", "2026-07-28"]})
+    machine.was_ready()
+    assert machine.memory.lesson is Lesson.NONE
+
+
+EVENTS = st.lists(
+    st.sampled_from(["timeout", "answer", "late answer", "refuse", "refuse modern", "nonsense", "exit", "exit unread"]),
+    max_size=14,
+)
+
+
+@given(st.sampled_from(list(Lesson)), EVENTS, st.randoms())
+def test_no_order_of_answers_timeouts_and_exits_over_a_pipe_leads_into_two_eras(
+    lesson: Lesson, events: list[str], rng: random.Random
+) -> None:
+    """Agreed in the newer era means that no `initialize` was accepted, or may yet be, by the same process."""
+    machine = by_pipe(lesson)
+    waiting: list[str] = []
+    accepted: set[str] = set()
+    connections = 0
+
+    def opened() -> Step:
+        nonlocal connections
+        connections += 1
+        waiting.clear()
+        accepted.clear()
+        return machine.start()
+
+    step = opened()
+    for event in [*events, *["refuse"] * 6]:
+        if isinstance(step, Send):
+            waiting += [ask.method for ask in step.asks]
+        elif isinstance(step, Anew):
+            step = opened()
+            continue
+        else:
+            break
+        if event == "timeout":
+            step = machine.on_timeout()
+        elif event.startswith("exit"):
+            if not machine.again(ended_itself=True, read=event == "exit"):
+                return
+            step = opened()
+        elif not waiting:
+            step = Send()
+        else:
+            method = waiting.pop(0 if event == "answer" else rng.randrange(len(waiting)))
+            if event in ("answer", "late answer"):
+                accepted.add(method)
+                step = answer(machine, method, INITIALIZED if method == INITIALIZE else DISCOVERED)
+            elif event == "nonsense":
+                step = answer(machine, method, {"hello": 1})
+            else:
+                step = refuse(machine, method, -32022, ["2026-07-28"] if event == "refuse modern" else None)
+    assert connections <= 3
+    if isinstance(step, Done):
+        if step.agreed.era == "modern":
+            assert DISCOVER in accepted
+            assert INITIALIZE not in accepted
+            assert INITIALIZE not in waiting
+        else:
+            assert INITIALIZE in accepted
+            # It may be in the other era only if it was asked for both: then, if it is of no use, it is asked anew.
+            if DISCOVER in machine._asked:
+                assert machine.again(ended_itself=False, read=True) or connections == 3 or machine._alone
 
 
 def test_what_a_server_says_of_itself_that_is_not_understood_is_kept_as_it_came() -> None:
-    machine = handshake(mode="legacy")
+    machine = handshake(protocol="legacy")
     machine.start()
     said = b'{"protocolVersion":"2025-11-25","capabilities":{},"vendor":{"z":1e400,"a":1.0},"_meta":{"v":[ 1 ]}}'
     step = machine.on_reply(INITIALIZE, said, None)

@@ -61,7 +61,8 @@ async def test_replies_find_their_calls_in_any_order() -> None:
 
 async def test_every_modern_request_says_who_it_is_from() -> None:
     async with anyio.create_task_group() as tasks:
-        running = await Running(tasks, modern("t", tools__call=lambda r: [result(r, {})])).until_ready()
+        script = modern("t", tools__call=lambda r: [result(r, {})])
+        running = await Running(tasks, script, a_plan(transport="streamable-http")).until_ready()
         running.session.call_tool("t", b"{}", None, running.replies.append)
         running.session.probe()
         running.session.read_resource("a:b", None, running.replies.append)

@@ -22,7 +22,7 @@ from scripted_server import (
 
 from moltis.config.plan import Limits
 from moltis.errors import ServerNotReady
-from moltis.session.handshake import EraMemory
+from moltis.session.handshake import EraMemory, Lesson
 from moltis.session.hooks import Hooks
 from moltis.transport import Ended
 
@@ -49,9 +49,9 @@ async def over(script: Script, **more: Any) -> Running:
             legacy("a"),
             "2025-11-25",
             "old",
-            ["server/discover", "initialize", "notifications/initialized", "tools/list"],
+            ["initialize", "notifications/initialized", "tools/list"],
         ),
-        (modern("a"), "2026-07-28", "new", ["server/discover", "tools/list"]),
+        (modern("a"), "2026-07-28", "new", ["initialize", "server/discover", "tools/list"]),
     ],
 )
 async def test_a_start_agrees_then_lists_then_says_so(
@@ -174,55 +174,184 @@ async def test_a_graceful_stop_lets_calls_in_flight_be_answered() -> None:
         running.session.kill()
 
 
-async def test_a_server_that_dies_of_the_probe_is_started_without_it_next_time() -> None:
-    memory = EraMemory()
+def exits(running: list[Running], code: int = 1) -> Script:
+    def die(request: Message) -> Iterable[Out]:
+        running[0].server.connection.end(Ended("exited", f"exited with code {code}", code))
+        return []
 
-    def touchy(running: list[Running]) -> Script:
-        def die(request: Message) -> Iterable[Out]:
-            running[0].server.connection.end(Ended("exited", "exited with code 1", 1))
-            return []
-
-        return legacy("a", server__discover=die)
-
-    for attempt in (1, 2, 3):
-        async with anyio.create_task_group() as tasks:
-            holder: list[Running] = []
-            running = Running(tasks, touchy(holder), memory=memory)
-            holder.append(running)
-            tasks.start_soon(running.run)
-            await anyio.sleep(1)
-            assert running.heard.ready.is_set() == (attempt > 1)
-            assert running.server.methods()[0] == ("server/discover" if attempt == 1 else "initialize")
-            running.session.kill()
+    return die
 
 
-async def test_a_stop_during_the_probe_teaches_nothing() -> None:
-    memory = EraMemory()
+async def a_start(script: Any, memory: EraMemory | None = None, *, secs: float = 60, has_read: bool = True) -> Running:
+    """Run one start until it is ready, over, or `secs` have passed; end it; give what was seen."""
     async with anyio.create_task_group() as tasks:
-        running = Running(tasks, modern(server__discover=silent), memory=memory)
+        holder: list[Running] = []
+        running = Running(tasks, script(holder), memory=memory or EraMemory())
+        holder.append(running)
+        opening = running.server.open
+
+        async def open(receive: Any, notices: Any) -> Any:
+            connection = await opening(receive, notices)
+            connection.has_read = has_read
+            return connection
+
+        running.server.open = open  # type: ignore[method-assign]
         tasks.start_soon(running.run)
-        await anyio.sleep(5)
+        with anyio.move_on_after(secs):
+            await running.heard_or_over()
         running.session.kill()
-    assert not memory.legacy_first
+        await running.until_over()
+    return running
 
 
-async def test_a_server_wedged_by_the_probe_is_started_without_it_next_time() -> None:
+def opened(running: Running) -> int:
+    return len(running.server.connections)
+
+
+@pytest.mark.parametrize("code", [0, 1])
+async def test_a_server_that_exits_on_anything_before_initialize_is_simply_ready(code: int) -> None:
+    running = await a_start(lambda holder: legacy("a", server__discover=exits(holder, code)))
+    assert running.heard.ready.is_set()
+    assert running.server.methods()[0] == "initialize"
+    assert (opened(running), running.server.asked("server/discover")) == (1, [])
+
+
+@pytest.mark.parametrize("code", [0, 1])
+async def test_a_server_that_exits_on_initialize_is_asked_otherwise_in_the_same_life(code: int) -> None:
     memory = EraMemory()
+    running = await a_start(lambda holder: modern("a", initialize=exits(holder, code)), memory)
+    assert running.heard.events == [("opened", 42), ("opened", 42), ("initialized",)]
+    assert running.server.methods()[:2] == ["initialize", "server/discover"]
+    assert memory.lesson is Lesson.MODERN
+    again = await a_start(lambda holder: modern("a", initialize=exits(holder, code)), memory)
+    assert (opened(again), again.server.methods()[0]) == (1, "server/discover")
+
+
+async def test_a_server_that_refuses_initialize_and_exits_on_the_next_line_gets_a_fresh_process() -> None:
+    def script(holder: list[Running]) -> Script:
+        def refuse(request: Message) -> Iterable[Out]:
+            return [error(request, -32600)]
+
+        def answer_the_second(request: Message) -> Iterable[Out]:
+            return exits(holder)(request) if opened(holder[0]) == 1 else [result(request, DISCOVERED)]
+
+        return modern("a", initialize=refuse, server__discover=answer_the_second)
+
+    running = await a_start(script)
+    assert running.heard.ready.is_set()
+    assert opened(running) == 2
+
+
+async def test_a_server_that_exited_before_it_read_anything_is_not_started_twice() -> None:
+    running = await a_start(lambda holder: legacy(initialize=exits(holder)), has_read=False)
+    assert (running.ended, opened(running)) == (Ended("exited", "exited with code 1", 1), 1)
+
+
+async def test_a_server_that_exits_on_whatever_it_is_asked_fails_with_its_first_words() -> None:
+    def script(holder: list[Running]) -> Script:
+        return modern(initialize=exits(holder, 3), server__discover=exits(holder, 4))
+
+    running = await a_start(script)
+    assert (running.ended, opened(running)) == (Ended("exited", "exited with code 3", 3), 2)
+
+
+async def test_a_server_that_leaves_initialize_unanswered_is_asked_anew_and_remembered() -> None:
+    memory = EraMemory()
+    running = await a_start(lambda _: modern("a", initialize=silent), memory)
+    assert running.heard.ready.is_set()
+    assert running.server.methods()[:3] == ["initialize", "server/discover", "server/discover"]
+    assert (opened(running), running.server.connections[0].stopped) == (2, 1)
+    assert memory.lesson is Lesson.MODERN
+    again = await a_start(lambda _: modern("a", initialize=silent), memory, secs=1)
+    assert (again.heard.ready.is_set(), opened(again)) == (True, 1)
+
+
+async def test_a_server_that_has_read_nothing_yet_is_not_asked_twice() -> None:
+    running = await a_start(lambda _: legacy(initialize=silent), secs=50, has_read=False)
+    assert running.server.methods() == ["initialize"]
+
+
+async def test_a_slow_server_of_both_eras_that_goes_by_what_it_read_last_is_asked_once_more_alone() -> None:
+    def script(holder: list[Running]) -> Script:
+        def listed(request: Message) -> Iterable[Out]:
+            both = opened(holder[0]) == 1
+            return [error(request, -32600)] if both else [result(request, {"tools": []})]
+
+        def late(request: Message) -> Iterable[Out]:
+            return [(12 if opened(holder[0]) == 1 else 0, result(request, INITIALIZED))]
+
+        return legacy(initialize=late, server__discover=lambda r: [(2.1, result(r, DISCOVERED))], tools__list=listed)
+
+    running = await a_start(script)
+    assert running.heard.ready.is_set()
+    assert running.session.facts().protocol_version == "2025-11-25"
+    assert (opened(running), running.server.asked("server/discover")[1:]) == (2, [])
+
+
+async def test_a_server_that_dies_of_the_late_question_is_asked_once_more_alone() -> None:
+    def script(holder: list[Running]) -> Script:
+        return legacy("a", initialize=lambda r: [(15, result(r, INITIALIZED))], server__discover=exits(holder))
+
+    running = await a_start(script)
+    assert (running.heard.ready.is_set(), opened(running)) == (True, 2)
+    assert running.server.methods()[:3] == ["initialize", "server/discover", "initialize"]
+
+
+async def test_a_stop_during_the_handshake_teaches_nothing_and_starts_nothing() -> None:
+    memory = EraMemory(Lesson.LEGACY)
+    running = await a_start(lambda _: legacy(initialize=silent), memory, secs=5)
+    assert (memory.lesson, opened(running)) == (Lesson.LEGACY, 1)
+
+
+async def test_a_lesson_that_came_to_nothing_is_forgotten_unless_nothing_was_read() -> None:
+    memory = EraMemory(Lesson.LEGACY)
+    await a_start(lambda _: legacy(initialize=silent), memory, has_read=False)
+    assert memory.lesson is Lesson.LEGACY
+    await a_start(lambda _: legacy(initialize=silent), memory)
+    assert memory.lesson is Lesson.NONE
+
+
+@pytest.mark.parametrize("how", ["refuses", "exits"])
+async def test_what_was_remembered_wrongly_is_corrected_in_the_same_start(how: str) -> None:
+    memory = EraMemory(Lesson.MODERN, "new 2")
+    more = (lambda holder: {"server__discover": exits(holder)}) if how == "exits" else lambda holder: {}
+    running = await a_start(lambda holder: legacy("a", **more(holder)), memory)
+    assert running.heard.ready.is_set()
+    assert memory.lesson is Lesson.LEGACY
+
+
+async def test_another_version_of_a_server_is_asked_afresh() -> None:
+    memory = EraMemory(Lesson.MODERN, "new 1")
+    assert (await a_start(lambda _: modern("a"), memory)).heard.ready.is_set()
+    assert memory.lesson is Lesson.NONE
+
+
+async def test_a_modern_server_taken_for_a_legacy_one_is_asked_otherwise() -> None:
+    memory = EraMemory(Lesson.LEGACY)
+    running = await a_start(lambda _: modern("a"), memory)
+    assert running.server.methods()[:2] == ["initialize", "server/discover"]
+    assert memory.lesson is Lesson.NONE
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+async def test_what_is_ended_between_two_processes_of_one_start_leaves_nothing(how: str) -> None:
     async with anyio.create_task_group() as tasks:
-        running = Running(tasks, modern(server__discover=silent, initialize=silent), memory=memory)
+        holder: list[Running] = []
+        running = Running(tasks, modern("a", initialize=exits(holder)))
+        holder.append(running)
+        opening = running.server.open
+
+        async def open(receive: Any, notices: Any) -> Any:
+            connection = await opening(receive, notices)
+            connection.lingers_secs = 5
+            return connection
+
+        running.server.open = open  # type: ignore[method-assign]
         tasks.start_soon(running.run)
-        await anyio.sleep(60)
-        running.session.kill()
-    assert memory.legacy_first
-
-
-async def test_what_was_remembered_wrongly_is_corrected() -> None:
-    memory = EraMemory(proven_legacy=True)
-    async with anyio.create_task_group() as tasks:
-        running = await Running(tasks, modern("a"), memory=memory).until_ready()
-        assert running.server.methods()[:2] == ["initialize", "server/discover"]
-        assert not memory.legacy_first
-        running.session.stop()
+        await anyio.sleep(1)
+        getattr(running.session, how)()
+        await running.until_over()
+        assert opened(running) == 1
 
 
 async def test_a_server_configured_as_legacy_is_not_probed() -> None:

@@ -11,7 +11,6 @@ from scripted_server import Message, Replies, Running, a_plan, error, legacy, mo
 
 from moltis.errors import LoginNeeded, ServerNotReady
 from moltis.session.calls import Failed, Result
-from moltis.session.handshake import EraMemory
 from moltis.session.listing import Kind
 from moltis.session.rounds import MAX_ROUNDS
 from moltis.transport import Ended
@@ -61,7 +60,8 @@ def asks_first(rounds: int) -> Any:
 
 async def test_what_is_sent_says_what_it_is_about() -> None:
     async with anyio.create_task_group() as tasks:
-        running = await Running(tasks, modern("t", tools__call=lambda r: [])).until_ready()
+        script = modern("t", tools__call=lambda r: [])
+        running = await Running(tasks, script, a_plan(transport="streamable-http")).until_ready()
         await anyio.sleep(1)  # until it listens
         running.session.probe()
         handle = running.session.call_tool("t", None, None, running.replies.append)
@@ -86,7 +86,7 @@ async def test_what_is_sent_says_what_it_is_about() -> None:
 
 async def test_a_handshake_is_sent_under_no_version_and_what_follows_under_the_one_agreed_on() -> None:
     async with anyio.create_task_group() as tasks:
-        running = await Running(tasks, legacy("t")).until_ready()
+        running = await Running(tasks, legacy("t"), a_plan(transport="streamable-http")).until_ready()
         versions = {a.method: a.version for a in running.server.about}
         assert versions == {
             "server/discover": "2026-07-28",
@@ -116,7 +116,7 @@ async def test_a_request_that_will_have_no_reply_fails_alone() -> None:
         running.session.stop()
 
 
-@pytest.mark.parametrize("method", ["server/discover", "initialize", "tools/list"])
+@pytest.mark.parametrize("method", ["initialize", "tools/list"])
 async def test_a_server_that_cannot_be_asked_while_it_starts_is_a_failure_to_connect(method: str) -> None:
     async with anyio.create_task_group() as tasks:
         running = Running(tasks, legacy("t"))
@@ -141,6 +141,25 @@ async def test_a_server_that_cannot_be_asked_while_it_starts_is_a_failure_to_con
         )
 
 
+async def test_a_probe_over_http_that_comes_to_nothing_is_followed_by_initialize() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = Running(tasks, legacy("t"), a_plan(transport="streamable-http"))
+
+        def drops_the_probe(message: Message) -> list[Message]:
+            if message.get("method") == "server/discover":
+                assert running.server.notices is not None
+                dropped = ServerNotReady("the connection broke off", server="x", state="starting")
+                running.server.notices.request_failed(message["id"], dropped)
+                return []
+            return list(legacy("t")(message))  # type: ignore[arg-type]
+
+        running.server.script = drops_the_probe
+        await running.until_ready()
+        assert running.server.methods()[:2] == ["server/discover", "initialize"]
+        assert len(running.server.connections) == 1
+        running.session.stop()
+
+
 async def test_a_connection_that_ends_says_itself_why() -> None:
     async with anyio.create_task_group() as tasks:
         running = Running(tasks, legacy("t"))
@@ -163,16 +182,15 @@ async def test_a_connection_that_ends_says_itself_why() -> None:
         assert (await running.until_over()).kind == "auth_required"
 
 
-@pytest.mark.parametrize(("kind", "suspected"), [("auth_required", False), ("connect_failed", False), ("exited", True)])
-async def test_a_server_that_was_never_reached_did_not_die_of_the_probe(kind: str, suspected: bool) -> None:
+@pytest.mark.parametrize("kind", ["auth_required", "connect_failed", "exited"])
+async def test_a_remote_server_that_ends_its_connection_is_not_asked_on_another(kind: str) -> None:
     async with anyio.create_task_group() as tasks:
-        memory = EraMemory()
-        running = Running(tasks, lambda message: [], memory=memory)
+        running = Running(tasks, lambda message: [], a_plan(transport="streamable-http"))
         tasks.start_soon(running.run)
         await anyio.sleep(1)
         running.server.connection.end(Ended(kind, "it is over"))
-        await running.until_over()
-        assert memory.legacy_first is suspected
+        assert (await running.until_over()).kind == kind
+        assert len(running.server.connections) == 1
 
 
 async def test_what_may_have_been_missed_is_looked_at_anew() -> None:

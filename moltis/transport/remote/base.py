@@ -117,6 +117,7 @@ class RemoteConnection(ABC):
 
     pid: int | None = None
     stderr_at: float = -math.inf
+    has_read: bool = True
 
     def __init__(self, endpoint: Endpoint, receive: Receiver, notices: Notices) -> None:
         """Open the client.

@@ -46,6 +46,8 @@ class FallbackConnection:
 
     # --- transport.Connection
 
+    has_read: bool = True
+
     @property
     def ending(self) -> bool:
         """Whether new messages are refused."""

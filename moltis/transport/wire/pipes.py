@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
+import termios
+from array import array
 from collections.abc import Callable
 from typing import Final
 
@@ -136,6 +139,7 @@ class PipeWriter:
         self._fd = fd
         self._on_error = on_error
         self._closing = False
+        self._unread = 0
         os.set_blocking(fd, False)
         self._outbox = Outbox(fd, self._failed, self._emptied)
         # The write end of a pipe turns "readable" when its last reader is gone: a peer that closed is noticed unasked.
@@ -149,6 +153,14 @@ class PipeWriter:
     def buffered(self) -> int:
         """Bytes taken from the owner and not yet by the kernel."""
         return self._outbox.buffered
+
+    @property
+    def unread(self) -> int:
+        """Bytes taken from the owner and not yet by the reader; once it is closed: at that moment.
+
+        0 where the kernel does not say (FIONREAD on the write end of a pipe is Linux's).
+        """
+        return self.buffered + _in_pipe(self._fd) if self.is_open else self._unread
 
     @property
     def stuck_secs(self) -> float:
@@ -170,22 +182,35 @@ class PipeWriter:
         """Close now and drop what is queued. Idempotent; no callback follows."""
         self._closing = True
         if self.is_open:
+            self._unread = self.unread
             self._outbox.abandon()
             self._loop.remove_reader(self._fd)
             fd, self._fd = self._fd, -1
             os.close(fd)
 
     def _reader_gone(self) -> None:
-        self._failed(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
+        if self.is_open:
+            self.abort()
+            self._on_error(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
 
     def _failed(self, error: OSError) -> None:
         if self.is_open:
             self.abort()
+            self._unread += 1  # what could not be written, whatever it was
             self._on_error(error)
 
     def _emptied(self) -> None:
         if self._closing:
             self.abort()
+
+
+def _in_pipe(fd: int) -> int:
+    count = array("i", [0])
+    try:
+        fcntl.ioctl(fd, termios.FIONREAD, count)
+    except OSError:
+        return 0
+    return count[0]
 
 
 def open_pipe_writer(fd: int, on_error: Callable[[OSError], None]) -> PipeWriter:

@@ -1,0 +1,136 @@
+"""What a server is asked to begin with: nothing of it is the server's fault, and it is asked once."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import PYTHON, SERVERS, Daemon
+
+PICKY = SERVERS / "picky_server.py"
+
+EXITS_BEFORE_INITIALIZE = ("--knows", "legacy", "--exits", "other", "1")
+MODERN_AND_EXITS = ("--knows", "modern", "--exits", "initialize", "1")
+MODERN_AND_SILENT = ("--knows", "modern", "--ignores", "initialize")
+
+
+def picky(daemon: Daemon, name: str, *how: str, **keys: Any) -> dict[str, Any]:
+    log = daemon.folder / f"{name}.log"
+    return {
+        "command": PYTHON,
+        "args": ["-S", "-E", str(PICKY), "--mark", daemon.mark, "--log", str(log), *how],
+        **keys,
+    }
+
+
+def asked(daemon: Daemon, name: str) -> list[str]:
+    """Give `started` for each process of the server, and each method that it read."""
+    log: Path = daemon.folder / f"{name}.log"
+    return [line.partition(" ")[2] for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def processes(daemon: Daemon, name: str) -> int:
+    return asked(daemon, name).count("started")
+
+
+def assert_blameless(daemon: Daemon, name: str) -> None:
+    """It came up at the first try, and nothing is held against it."""
+    status = daemon.status(name)
+    told = (status["state"], status["attempts"], status["restarts"], status["last_error"], status["recent_errors"])
+    assert told == ("ready", 0, 0, None, [])
+    assert [entry["to"] for entry in daemon.history(name)][-3:] == ["starting", "initializing", "ready"]
+    assert "backoff" not in {entry["to"] for entry in daemon.history(name)}
+    of_it = [record for record in daemon.records() if record["fields"].get("server") == name]
+    assert {record["level"] for record in of_it} == {"INFO"}
+    assert daemon.text(name, "quick") in ("legacy", "modern")
+    pid = status["pid"]
+    assert re.search(rf"^{pid} ", (daemon.folder / f"{name}.log").read_text().splitlines()[-1])
+
+
+@pytest.mark.parametrize("code", ["0", "1"])
+@pytest.mark.parametrize(
+    ("how", "started", "version"),
+    [
+        (("--knows", "legacy", "--exits", "other"), 1, "2025-11-25"),
+        (("--knows", "both", "--exits", "other"), 1, "2025-11-25"),
+        (("--knows", "modern", "--exits", "initialize"), 2, "2026-07-28"),
+    ],
+    ids=["legacy", "both", "modern"],
+)
+def test_a_server_that_exits_on_what_it_does_not_expect_is_simply_ready(
+    daemon: Daemon, how: tuple[str, ...], started: int, version: str, code: str
+) -> None:
+    daemon.write({"p": picky(daemon, "p", *how, code)}, mcp={"max_restart_attempts": 0})
+    daemon.start()
+    waited = daemon.cli("status", "--wait")
+    assert waited.returncode == 0, waited.stdout + waited.stderr
+    assert_blameless(daemon, "p")
+    assert daemon.status("p")["protocol_version"] == version
+    assert processes(daemon, "p") == started
+
+
+def test_thirty_at_once_are_ready_at_the_first_try(daemon: Daemon) -> None:
+    names = [f"p{n}" for n in range(30)]
+    how = (EXITS_BEFORE_INITIALIZE, MODERN_AND_EXITS)
+    daemon.write(
+        {name: picky(daemon, name, *how[n % 2]) for n, name in enumerate(names)}, mcp={"startup_timeout_secs": 60.0}
+    )
+    daemon.start().wait_all("ready", within=60)
+    for name in names:
+        assert_blameless(daemon, name)
+
+
+def test_a_server_that_has_not_begun_to_read_is_asked_one_thing_only(daemon: Daemon) -> None:
+    """Both questions in the pipe of a server that accepts both would leave it in the era of the second."""
+    daemon.write({"p": picky(daemon, "p", "--knows", "both", "--sleeps", "12")}, mcp={"startup_timeout_secs": 60.0})
+    daemon.start().wait_for("p", "ready", within=40)
+    assert_blameless(daemon, "p")
+    assert "server/discover" not in asked(daemon, "p")
+    assert daemon.text("p", "quick") == "legacy"
+
+
+def test_a_server_that_ignores_initialize_is_asked_by_discover_in_the_same_start(daemon: Daemon) -> None:
+    daemon.write({"p": picky(daemon, "p", *MODERN_AND_SILENT)}, mcp={"startup_timeout_secs": 60.0})
+    daemon.start().wait_for("p", "ready", within=40)
+    assert_blameless(daemon, "p")
+    assert asked(daemon, "p")[:5] == ["started", "initialize", "server/discover", "started", "server/discover"]
+
+
+def test_a_server_that_exits_by_itself_is_started_once_an_attempt(daemon: Daemon) -> None:
+    """One that had not read what it was sent did not exit because of it."""
+    program = f"open({str(daemon.folder / 'p.log')!r}, 'a').write('1 started\\n'); raise SystemExit(3)"
+    later = {"restart_backoff_secs": 30.0, "restart_backoff_max_secs": 30.0}
+    daemon.write({"p": {"command": PYTHON, "args": ["-S", "-E", "-c", program]}}, mcp=later)
+    status = daemon.start().wait_for("p", "backoff")
+    assert status["last_error"]["message"] == "exited with code 3"
+    assert processes(daemon, "p") == 1
+
+
+def test_a_server_that_exits_whatever_it_is_asked_fails_as_it_failed_first(daemon: Daemon) -> None:
+    how = ("--knows", "both", "--exits", "initialize", "7", "--ignores", "server/discover")
+    daemon.write(
+        {"p": picky(daemon, "p", *how)},
+        mcp={"startup_timeout_secs": 3.0, "restart_backoff_secs": 30.0, "restart_backoff_max_secs": 30.0},
+    )
+    began = time.monotonic()
+    status = daemon.start().wait_for("p", "backoff", within=20)
+    assert time.monotonic() - began < 15
+    assert status["attempts"] == 1
+    assert processes(daemon, "p") == 2
+
+
+@pytest.mark.parametrize("how", [EXITS_BEFORE_INITIALIZE, MODERN_AND_EXITS], ids=["legacy", "modern"])
+def test_mcp_test_and_mcp_add_do_as_the_daemon_does(daemon: Daemon, how: tuple[str, ...]) -> None:
+    daemon.write({})
+    daemon.start()
+    entry = picky(daemon, "p", *how)
+    tried = daemon.rpc("mcp.test", name="other", **entry)
+    assert (tried["ok"], tried["error"], tried["tool_count"]) == (True, None, 1)
+    daemon.rpc("mcp.add", name="p", **entry)
+    daemon.wait_for("p", "ready")
+    assert_blameless(daemon, "p")
+    tested = daemon.cli("mcp", "test", "p")
+    assert tested.returncode == 0, tested.stdout + tested.stderr
