@@ -10,6 +10,7 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripted_host import FakeCaller, begin
 from scripted_server import Message, Out, Running, Script, a_plan, legacy, modern, result
 
 from moltis.config.plan import Limits
@@ -223,40 +224,14 @@ async def test_a_hung_server_is_found_out_however_often_it_is_called() -> None:
         running.session.stop()
 
 
-class Thinking:
-    """A host whose person takes their time."""
-
-    def __init__(self) -> None:
-        self.questions: list[Any] = []
-
-    @property
-    def host(self) -> object:
-        return self
-
-    def can_answer(self, method: str, params: bytes) -> bool:
-        return True
-
-    def progressed(self, params: bytes) -> None:
-        pass
-
-    def notified(self, method: str, params: bytes) -> None:
-        pass
-
-    def asked(self, question: Any) -> None:
-        self.questions.append(question)
-
-    def withdrawn(self, question: Any, params: bytes) -> None:
-        pass
-
-
 @pytest.mark.parametrize("method", ["elicitation/create", "sampling/createMessage"])
 async def test_while_a_person_thinks_the_server_is_waited_for(method: str) -> None:
     async with anyio.create_task_group() as tasks:
         running = await Running(
             tasks, legacy("t", tools__call=silent, ping=silent), a_plan(limits=LIMITS), relays=True
         ).until_ready()
-        caller = Thinking()
-        running.session.forward("tools/call", {}, {}, running.replies.append, caller=caller, tool="t")
+        caller = FakeCaller("a")
+        begin(running, caller)
         running.server.connection.say({"jsonrpc": "2.0", "id": "q", "method": method, "params": {}})
         await anyio.sleep(500)
         assert busy_for(running) == pytest.approx(100)
