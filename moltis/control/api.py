@@ -206,7 +206,7 @@ class DaemonApi(Protocol):
     async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
         """Make an access token; None: it never expires. Raises UsageError and ConfigError."""
 
-    def tokens(self) -> list[TokenInfo]:
+    async def tokens(self) -> list[TokenInfo]:
         """Give all access tokens, without their values. Raises ConfigError."""
 
     async def revoke_token(self, name: str) -> None:

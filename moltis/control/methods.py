@@ -275,9 +275,9 @@ async def create_token(params: CreateToken, daemon: DaemonApi) -> Created:
 
 
 @METHODS.method("token.list", exposes="list of `name scope created_at expires_at last_used_at`, never the values")
-def list_tokens(params: Nothing, daemon: DaemonApi) -> list[TokenInfo]:
+async def list_tokens(params: Nothing, daemon: DaemonApi) -> list[TokenInfo]:
     """Show all access tokens, oldest first, expired ones among them."""
-    return daemon.tokens()
+    return await daemon.tokens()
 
 
 @METHODS.method("token.revoke")

@@ -20,6 +20,7 @@ from moltis.config.plan import GatewayPlan, Plan, ServerPlan
 from moltis.daemon.descriptors import http_connections
 from moltis.daemon.memories import Memories
 from moltis.daemon.ports import Ports, known_of
+from moltis.daemon.watch import Watch
 from moltis.errors import ConfigError, UnknownServer
 from moltis.gateway.api import Known
 from moltis.gateway.doors import Doors
@@ -71,8 +72,11 @@ class Serving:
         self._plan = plan.gateway
         self._memories = Memories(paths.known_dir, self._current, scrub)
         self._ports = Ports(supervisor, self._memories.of, status, tasks)
-        self._metrics = Metrics()
+        self._metrics = Metrics(self._ports.lists_tool)
         self._closing = False
+        self._access_tokens = paths.access_tokens
+        self._watch: Watch | None = None
+        self._tokens_problem: str | None = None
         self.tokens = TokenStore(paths.access_tokens)
         self.gateway = Gateway(self._ports, _settings(plan.gateway), self._metrics.observe)
         http = _http_settings(plan)
@@ -113,6 +117,9 @@ class Serving:
         except ConfigError as problem:
             log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
         await self._kept.load()
+        self._watch = Watch(
+            self._access_tokens, self._tokens_edited, absence_counts=True, each_time=self._end_what_is_over
+        )
         await self._memories.load()  # whoever asks first is told what was known, not nothing
         self._listen(sockets)
         self._tasks.start_soon(self._keep)
@@ -135,15 +142,44 @@ class Serving:
         if self._listener is not None:
             await self._listener.close(FLUSH_SECS)
         self._keeping.cancel()
+        if self._watch is not None:
+            self._watch.cancel()
         with anyio.move_on_after(FLUSH_SECS):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._memories.write)
                 tasks.start_soon(self._kept.close)
 
-    def revoked(self, token: str) -> None:
-        """End what an access token let in. `token`: its name."""
-        self._application.end_principal(token)
-        self.gateway.forwarding.give_up(token)
+    async def reread_tokens(self) -> None:
+        """Go by tokens.toml as it is now; one that cannot be read changes nothing."""
+        try:
+            await anyio.to_thread.run_sync(self.tokens.load)
+            self._tokens_problem = None
+        except ConfigError as problem:
+            if problem.message != self._tokens_problem:
+                self._tokens_problem = problem.message
+                log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
+        self._end_what_is_over()
+
+    async def revoke_token(self, name: str) -> None:
+        """Revoke an access token and end what it let in, even if the file cannot be written.
+
+        Raises:
+            UsageError: there is none of that name.
+            ConfigError: it is revoked for as long as this daemon runs.
+        """
+        try:
+            await anyio.to_thread.run_sync(self.tokens.revoke, name)
+        finally:
+            self._end_what_is_over()
+
+    def _tokens_edited(self) -> None:
+        self._tasks.start_soon(self.reread_tokens)
+
+    def _end_what_is_over(self) -> None:
+        """End what was let in by access tokens that are revoked, expired, or out of the file: parked calls too."""
+        for name in self.tokens.take_over():
+            self._application.end_principal(name)
+            self.gateway.forwarding.give_up(name)
 
     def begin_to_close(self) -> None:
         """Take no more requests; those under way may still be answered."""

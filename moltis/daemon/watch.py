@@ -1,4 +1,4 @@
-"""Notices that moltis.toml was edited.
+"""Notices that moltis.toml, or tokens.toml, was edited.
 
 Looks once a second: a library that watches folders costs 2.5 MB, wakes as often, and does not see that a symlinked file
 changed where the link points (dotfile managers). It is a bare timer, not a task: an idle daemon does little else, and a
@@ -17,11 +17,23 @@ LOOK_SECS = 1.0
 
 
 class Watch:
-    """Calls back each time the file has become another one, until cancelled. A file that is gone is no change."""
+    """Calls back each time the file has become another one, until cancelled.
 
-    def __init__(self, path: Path, changed: Callable[[], object]) -> None:
+    absence_counts: whether a file that is gone, or is there again, is a change. each_time: called at every look.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        changed: Callable[[], object],
+        *,
+        absence_counts: bool = False,
+        each_time: Callable[[], object] = lambda: None,
+    ) -> None:
         self._path = path
         self._changed = changed
+        self._absence_counts = absence_counts
+        self._each_time = each_time
         self._seen = _identity(path)
         self._timer: Cancellable = call_later(LOOK_SECS, self._look)
 
@@ -31,9 +43,10 @@ class Watch:
     def _look(self) -> None:
         self._timer = call_later(LOOK_SECS, self._look)
         now = _identity(self._path)
-        if now is not None and now != self._seen:
+        if now != self._seen and (now is not None or self._absence_counts):
             self._seen = now
             self._changed()
+        self._each_time()
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

@@ -265,13 +265,13 @@ class Daemon:
     async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
         return await anyio.to_thread.run_sync(self._open_serving().tokens.create, name, scope, expires_days)
 
-    def tokens(self) -> list[TokenInfo]:
-        return self._open_serving().tokens.tokens()
+    async def tokens(self) -> list[TokenInfo]:
+        serving = self._open_serving()
+        await serving.reread_tokens()
+        return serving.tokens.tokens()
 
     async def revoke_token(self, name: str) -> None:
-        serving = self._open_serving()
-        await anyio.to_thread.run_sync(serving.tokens.revoke, name)
-        serving.revoked(name)
+        await self._open_serving().revoke_token(name)
 
     def _open_serving(self) -> Serving:
         if self._serving is None:
@@ -335,6 +335,7 @@ class Daemon:
         change = self.supervisor.apply(plan)
         if self._serving is not None and plan.gateway.enabled:
             self._serving.apply(plan)
+            await self._serving.reread_tokens()
         elif self._serving is not None:
             await self.close_gateway()
         else:

@@ -101,7 +101,7 @@ class Forwarding:
     def give_up(self, principal: str) -> None:
         """Give up the calls that wait for a host of this principal to come back: it may not any more."""
         for parked in self._desk.parking.take_of(principal):
-            parked.cancel("the access token of its host was revoked")
+            parked.cancel("the access token of its host is not valid any more")
 
     def close(self, reason: str) -> None:
         """Give up what waits: for a host to come back, or for a server to start. What servers work at goes on."""

@@ -9,6 +9,7 @@ that there is nothing to guess, unlike a password.
 
 from __future__ import annotations
 
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -117,17 +118,22 @@ class TokenStore:
         self._now = now
         self._tokens: dict[bytes, _Token] = {}
         self._problem: ConfigError | None = None
+        self._revoked: set[bytes] = set()
+        """Digests that stay invalid for as long as this runs, whatever the file says."""
+        self._over: list[str] = []
+        self._expired: set[bytes] = set()
+        self._next_end = 0.0
         self._used = anyio.Event()
 
     def load(self) -> None:
-        """Read the file. Blocking. Until then no token is valid.
+        """Read the file, for the first time or anew. Blocking. Until it is read once, no token is valid.
 
         Raises:
-            ConfigError: it cannot be read or is damaged. It is left as it is, and no token is valid until it is mended.
+            ConfigError: it cannot be read or is damaged. It is left as it is, and what was valid stays valid.
         """
         try:
             with one_writer(self._path):
-                self._tokens = self._read()
+                self._adopt(self._read())
         except ConfigError as error:
             self._problem = error
             raise
@@ -143,7 +149,7 @@ class TokenStore:
         if token is None or not compare_digest(token.digest, digest):
             return None
         now = self._now()
-        if now >= token.expires_at:
+        if now >= token.expires_at or digest in self._revoked:
             return None
         token.last_used_at = now
         if not self._used.is_set():
@@ -159,6 +165,19 @@ class TokenStore:
         """Return what tells the token of this name from an earlier one of the same name; empty if there is none."""
         token = next((token for token in self._tokens.values() if token.name == name), None)
         return "" if token is None else sha256(token.digest).hexdigest()
+
+    def take_over(self) -> list[str]:
+        """Return the names of the tokens that have become invalid since the last call, each once. Never raises."""
+        over, self._over = self._over, []
+        now = self._now()
+        if now >= self._next_end:
+            tokens = list(self._tokens.values())
+            for token in tokens:
+                if token.expires_at <= now and token.digest not in self._expired:
+                    self._expired.add(token.digest)
+                    over.append(token.name)
+            self._next_end = min((token.expires_at for token in tokens if token.expires_at > now), default=math.inf)
+        return over
 
     def tokens(self) -> list[TokenInfo]:
         """Give all tokens, oldest first, expired ones among them; from memory.
@@ -200,21 +219,32 @@ class TokenStore:
         return Created(token=secret, name=name, scope=scope, expires_at=token.info().expires_at)
 
     def revoke(self, name: str) -> None:
-        """Forget a token, which is not valid any more once this returns. Blocking.
+        """Forget a token. Blocking. It is not valid any more once this returns or raises, whatever becomes of the file.
 
         Raises:
             UsageError: there is none of that name.
-            ConfigError: the file cannot be read or written; nothing has changed.
+            ConfigError: the file cannot be read or written. The token is invalid for as long as this runs.
         """
+        known = [token for token in self._tokens.values() if token.name == name]
+        for token in known:
+            self._revoked.add(token.digest)
+        if known:
+            self._adopt({key: token for key, token in self._tokens.items() if token.name != name})
 
         def remove(tokens: dict[bytes, _Token]) -> None:
-            for key, token in tokens.items():
-                if token.name == name:
-                    del tokens[key]
-                    return
-            raise _no_such_token(name, [token.name for token in tokens.values()])
+            found = [key for key, token in tokens.items() if token.name == name]
+            if not (found or known):
+                raise _no_such_token(name, [token.name for token in tokens.values()])
+            for key in found:
+                del tokens[key]
 
-        self._change(remove)
+        try:
+            self._change(remove)
+        except ConfigError as error:
+            if not known:
+                raise
+            told = f"token {name} is invalid from now on, but would be valid again after a restart: {error.message}"
+            raise ConfigError(told, hint=error.hint) from None
 
     def save(self) -> None:
         """Write when each token was used last. Blocking.
@@ -250,8 +280,17 @@ class TokenStore:
             raw = token_file.text_of({token.name: token.written() for token in tokens.values()}).encode()
             if raw != token_file.read(self._path):
                 replace(target, raw, lambda path: token_file.entries(token_file.read(path), path))
-            self._tokens = tokens
+            self._adopt(tokens)
             self._problem = None
+
+    def _adopt(self, tokens: dict[bytes, _Token]) -> None:
+        """Go by these from now on, and note whose time is over by that: one with other rights is another token."""
+        for key, before in self._tokens.items():
+            after = tokens.get(key)
+            if after is None or after.principal != before.principal:
+                self._over.append(before.name)
+        self._tokens = tokens
+        self._next_end = 0.0  # looked for anew
 
     def _read(self) -> dict[bytes, _Token]:
         """Read the file's tokens; of those that were known, when they were used last comes from memory."""
@@ -259,6 +298,8 @@ class TokenStore:
         for name, entry in token_file.entries(token_file.read(self._path), self._path).items():
             token = _Token(name, bytes.fromhex(entry.sha256), entry)
             key = token.digest[:_KEY_BYTES]
+            if token.digest in self._revoked:
+                continue
             if key in tokens:
                 raise token_file.damaged(self._path, f"[tokens.{name}] has the sha256 of another one")
             before = self._tokens.get(key)

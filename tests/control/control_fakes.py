@@ -255,7 +255,7 @@ class FakeDaemon:
         self.asked.append(("create token", name, scope, expires_days))
         return Created(token="mlt_", name=name, scope=scope, expires_at=None)
 
-    def tokens(self) -> list[TokenInfo]:
+    async def tokens(self) -> list[TokenInfo]:
         return []
 
     async def revoke_token(self, name: str) -> None:

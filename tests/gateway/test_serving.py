@@ -15,7 +15,9 @@ import anyio
 import pytest
 
 from moltis.config.plan import GatewayPlan, Plan
+from moltis.daemon import serving as serving_module
 from moltis.daemon.serving import Serving
+from moltis.errors import ConfigError
 from moltis.paths import Paths
 from moltis.server.supervisor import Supervisor
 from moltis.session.session import Session
@@ -98,3 +100,84 @@ async def test_no_other_address_is_opened_once_it_is_closed(tmp_path: Path, port
         await serving.aclose()
         await anyio.sleep(0.05)
         assert serving.url is None
+
+
+class Ended:
+    """What was ended for a token that is over: its sessions and streams, and its parked calls."""
+
+    def __init__(self, serving: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.principals: list[str] = []
+        self.parked: list[str] = []
+        monkeypatch.setattr(serving._application, "end_principal", self.principals.append)
+        monkeypatch.setattr(serving.gateway.forwarding, "give_up", self.parked.append)
+
+    async def of(self, name: str) -> None:
+        with anyio.fail_after(5):
+            while self.principals != [name]:  # noqa: ASYNC110 - what is waited for has no event
+                await anyio.sleep(0.02)
+        assert self.parked == [name]
+
+
+@pytest.mark.parametrize("how", ["taken out", "removed", "made narrower", "expired"])
+async def test_what_a_token_let_in_ends_within_a_second_of_the_token(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async with opened(tmp_path, listening_at(0)) as serving:
+        path = Paths(config=tmp_path, data_dir=tmp_path, socket=tmp_path).access_tokens
+        serving.tokens.create("stays", "read")
+        token = serving.tokens.create("a", "write", expires_days=0.5 / 86400 if how == "expired" else None).token
+        ended = Ended(serving, monkeypatch)
+        assert serving.tokens.verify(token)
+        text = path.read_text()
+        if how == "taken out":
+            path.write_text(text[: text.index("[tokens.a]")])
+        elif how == "made narrower":
+            path.write_text(text.replace('scope = "write"', 'scope = "read"'))
+        elif how == "removed":
+            path.write_text(text[: text.index("[tokens.stays]")])
+        if how == "removed":
+            with anyio.fail_after(5):
+                while sorted(ended.principals) != ["a", "stays"]:  # noqa: ASYNC110
+                    await anyio.sleep(0.02)
+        else:
+            await ended.of("a")
+        principal = serving.tokens.verify(token)
+        assert principal is None or (how == "made narrower" and not principal.may_write)
+        await serving.aclose()
+
+
+async def test_listing_tokens_and_reloading_go_by_the_file_as_it_is(tmp_path: Path) -> None:
+    async with opened(tmp_path, listening_at(0)) as serving:
+        token = serving.tokens.create("a", "read").token
+        Paths(config=tmp_path, data_dir=tmp_path, socket=tmp_path).access_tokens.unlink()
+        await serving.reread_tokens()
+        assert (serving.tokens.verify(token), serving.tokens.tokens()) == (None, [])
+        await serving.aclose()
+
+
+async def test_a_file_that_cannot_be_read_changes_nothing_and_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(serving_module.log, "error", lambda event, **more: said.append(event))
+    async with opened(tmp_path, listening_at(0)) as serving:
+        token = serving.tokens.create("a", "read").token
+        Paths(config=tmp_path, data_dir=tmp_path, socket=tmp_path).access_tokens.write_bytes(b"{")
+        for _ in range(3):
+            await serving.reread_tokens()
+        assert serving.tokens.verify(token)
+        assert said == ["tokens_not_read"]
+        await serving.aclose()
+
+
+async def test_what_a_revoked_token_let_in_ends_though_the_file_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path, listening_at(0)) as serving:
+        token = serving.tokens.create("a", "read").token
+        Paths(config=tmp_path, data_dir=tmp_path, socket=tmp_path).access_tokens.write_bytes(b"{")
+        ended = Ended(serving, monkeypatch)
+        with pytest.raises(ConfigError, match="invalid from now on"):
+            await serving.revoke_token("a")
+        assert (serving.tokens.verify(token), ended.principals, ended.parked) == (None, ["a"], ["a"])
+        await serving.aclose()

@@ -26,7 +26,7 @@ class Daemon:
     async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
         return self.store.create(name, scope, expires_days)
 
-    def tokens(self) -> list[TokenInfo]:
+    async def tokens(self) -> list[TokenInfo]:
         return self.store.tokens()
 
     async def revoke_token(self, name: str) -> None:
@@ -139,4 +139,4 @@ async def test_the_last_uses_are_written_in_a_worker_thread_when_the_daemon_ends
             tasks.cancel_scope.cancel()
     assert len(threads) == 1
     assert threads[0] is not threading.main_thread()
-    assert Daemon(tmp_path / "tokens.toml").tokens()[0].last_used_at is not None
+    assert Daemon(tmp_path / "tokens.toml").store.tokens()[0].last_used_at is not None

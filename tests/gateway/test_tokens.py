@@ -365,19 +365,77 @@ def test_what_is_no_file_is_not_waited_for(path: Path, wall: Wall, make: Any) ->
         TokenStore(path, now=wall).load()
 
 
-def test_a_failed_write_changes_nothing(store: TokenStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def full(*_: object) -> None:
+    raise ConfigError("cannot write: no space")
+
+
+def test_a_token_that_cannot_be_written_is_none(store: TokenStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     token = store.create("a", "read").token
     before = path.read_bytes()
-
-    def full(*_: object) -> None:
-        raise ConfigError("cannot write: no space")
-
     monkeypatch.setattr(tokens_module, "replace", full)
-    for attempt in (lambda: store.create("b", "read"), lambda: store.revoke("a")):
-        with pytest.raises(ConfigError, match="no space"):
-            attempt()
+    with pytest.raises(ConfigError, match="no space"):
+        store.create("b", "read")
     assert (names(store), path.read_bytes()) == (["a"], before)
     assert store.verify(token)
+
+
+def test_a_token_is_revoked_though_that_cannot_be_written_and_stays_so(
+    store: TokenStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, kept = store.create("a", "read").token, store.create("b", "read").token
+    store.take_over()
+    with monkeypatch.context() as disk:
+        disk.setattr(tokens_module, "replace", full)
+        with pytest.raises(ConfigError, match=r"invalid from now on.*no space"):
+            store.revoke("a")
+        assert (store.verify(token), store.take_over(), names(store)) == (None, ["a"], ["b"])
+        store.load()
+        assert store.verify(token) is None, "the file has it, and it is revoked all the same"
+        with pytest.raises(ConfigError):
+            store.save()
+    store.save()
+    assert b"tokens.a" not in path.read_bytes(), "the next write takes it out of the file"
+    assert store.verify(kept)
+
+
+@pytest.mark.parametrize("damage", [b"{", b"", None])
+def test_a_token_is_revoked_whatever_has_become_of_the_file(
+    store: TokenStore, path: Path, damage: bytes | None
+) -> None:
+    token = store.create("a", "read").token
+    if damage is None:
+        path.chmod(0o666)
+    else:
+        path.write_bytes(damage)
+    if damage == b"":
+        store.revoke("a")
+    else:
+        with pytest.raises(ConfigError):
+            store.revoke("a")
+    assert store.verify(token) is None
+
+
+def test_what_is_over_is_told_once_whatever_ended_it(store: TokenStore, path: Path, wall: Wall) -> None:
+    for name in ("by hand", "by us", "stays"):
+        store.create(name.replace(" ", "-"), "read")
+    store.create("by-time", "read", expires_days=1)
+    store.create("other-rights", "write")
+    assert store.take_over() == []
+    text = path.read_text()
+    path.write_text(text.replace("[tokens.by-hand]", "[tokens.renamed]").replace('scope = "write"', 'scope = "read"'))
+    store.revoke("by-us")
+    assert sorted(store.take_over()) == ["by-hand", "by-us", "other-rights"]
+    wall.secs += 86400
+    assert store.take_over() == ["by-time"]
+    store.load()
+    assert store.take_over() == []
+
+
+def test_a_token_taken_out_while_the_uses_are_saved_is_over_too(store: TokenStore, path: Path) -> None:
+    store.create("a", "read")
+    path.unlink()
+    store.save()
+    assert store.take_over() == ["a"]
 
 
 def test_a_token_taken_out_of_the_file_by_hand_does_not_come_back(store: TokenStore, path: Path) -> None:
