@@ -9,6 +9,7 @@ from anyio.abc import TaskGroup
 
 from moltis.config.plan import ServerPlan
 from moltis.daemon.servers import SETTLED
+from moltis.errors import UnknownServer
 from moltis.gateway.api import Known
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import State
@@ -104,6 +105,14 @@ class Ports:
         if known is None or known.actor is not actor:
             known = self._ports[name] = Port(name, actor, self._remembered, self._status)
         return known
+
+    def lists_tool(self, server: str, tool: str) -> bool:
+        """Whether a server lists a tool of this name, as far as is known of it. Never raises."""
+        try:
+            known = self.port(server).known()
+        except UnknownServer:
+            return False
+        return known is not None and any(item.name == tool for item in known.tools)
 
     def retain(self) -> None:
         """Forget the servers that are gone."""

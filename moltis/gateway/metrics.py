@@ -1,7 +1,8 @@
 """What is counted, and how Prometheus reads it.
 
 Counting is on the path of every request, so it is our own and little: two look-ups and a bisection. The one rule: no
-label is as long or as varied as a host likes; what is not known, or too much, is counted under a word of ours.
+label is as long or as varied as a host likes; what is not known, not printable, or too much, is counted under a word of
+ours.
 
 Names and buckets are those of OpenTelemetry's semantic conventions for MCP, which Prometheus spells with underscores.
 """
@@ -9,7 +10,7 @@ Names and buckets are those of OpenTelemetry's semantic conventions for MCP, whi
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
@@ -92,9 +93,13 @@ class _Tool:
 
 
 class Metrics:
-    """The counters of one daemon, since its start. Nothing here blocks, raises or imports anything until `render`."""
+    """The counters of one daemon, since its start. Nothing here blocks, raises or imports anything until `render`.
 
-    def __init__(self) -> None:
+    is_listed: whether a server lists a tool of that name; any other name is whatever a host made up. Asked once a tool.
+    """
+
+    def __init__(self, is_listed: Callable[[str, str], bool] = lambda server, tool: True) -> None:
+        self._is_listed = is_listed
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._tools: dict[tuple[str, str], _Tool] = {}
 
@@ -150,7 +155,8 @@ class Metrics:
         return self._series.setdefault((method, server, outcome), _Series())
 
     def _new_tool(self, server: str, tool: str) -> _Tool:
-        if len(self._tools) >= MAX_TOOLS or len(tool) > MAX_LABEL:
+        full = len(self._tools) >= MAX_TOOLS
+        if full or len(tool) > MAX_LABEL or not tool.isprintable() or not self._is_listed(server, tool):
             server, tool = "", OTHER_TOOL
         return self._tools.setdefault((server, tool), _Tool())
 

@@ -111,7 +111,32 @@ def test_no_tools_name_spoils_the_text(tool: str) -> None:
     metrics.observe("tools/call", "files", tool, 0.1, "ok")
     found = read(metrics)
     [labels] = [dict(labels) for name, labels in found if name == CALLS]
-    assert labels["tool"] == {"\ud800": "?", "t" * 1000: "other"}.get(tool, tool)
+    assert labels["tool"] == (tool if tool in ("é", "") else "other")
+
+
+@pytest.mark.parametrize("name", ["\x1b[31m", "a\nb", "a\x9bb", "a\u202eb", "a\u200bb", "a\u2028b", "\udc80"])
+def test_no_label_holds_what_a_terminal_would_obey(name: str) -> None:
+    metrics = Metrics()
+    for server, tool in (("files", name), ("files", "good")):
+        metrics.observe("tools/call", server, tool, 0.1, "ok")
+    metrics.observe(name, "files", None, 0.1, "ok")
+    text = metrics.render([], 0, 0, "1").decode()
+    assert all(char == "\n" or char.isprintable() for char in text)
+    assert 'tool="good"' in text
+
+
+def test_names_that_hosts_make_up_are_counted_together_and_take_no_place() -> None:
+    metrics = Metrics(lambda server, tool: (server, tool) in {("files", "real"), ("git", "log")})
+    for n in range(MAX_TOOLS + 50):
+        metrics.observe("tools/call", "files", f"made-up-{n}", 0.1, "error")
+    metrics.observe("tools/call", "git", "real", 0.1, "error")
+    metrics.observe("tools/call", "files", "real", 0.1, "ok")
+    metrics.observe("tools/call", "git", "log", 0.1, "ok")
+    found = read(metrics)
+    assert found[key(CALLS, server="files", tool="real")] == 1
+    assert found[key(CALLS, server="git", tool="log")] == 1
+    assert found[key(CALLS, server="", tool="other")] == MAX_TOOLS + 51
+    assert sum(name == CALLS for name, _ in found) == 3
 
 
 def test_each_server_is_up_or_not_and_in_one_state() -> None:
