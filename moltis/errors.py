@@ -9,6 +9,7 @@
       RequestTimeout         exit 7, -32006
       LoginNeeded            exit 8, -32007
       ServerNotReady         exit 1, -32005
+        NotSent
       ServerError            exit 1, -32009
       AlreadyRunning         exit 1
       Busy                   exit 1
@@ -150,6 +151,11 @@ class ServerNotReady(MoltisError):
 
     def data(self) -> dict[str, Any]:
         return {**super().data(), "state": self.state, "next_retry_at": self.next_retry_at}
+
+
+class NotSent(ServerNotReady):
+    """Nothing was sent, or what was sent was not looked at, and that is no fault of the server: its login cannot be
+    renewed now, or it wants to be left alone."""
 
 
 class RequestTimeout(MoltisError):

@@ -15,7 +15,6 @@ from moltis.server.lifecycle import (
     TIMED,
     Admitted,
     AuthDone,
-    AuthRequired,
     Deadline,
     Ended,
     Event,
@@ -74,8 +73,8 @@ _HAPPENINGS: tuple[tuple[str, Event], ...] = (
     ("slot", Admitted()),
     ("opened", Opened()),
     ("handshake done", Initialized()),
-    ("login needed", AuthRequired()),
     ("login needed", Ended(Failure(FailureKind.AUTH_REQUIRED, ""))),
+    ("login not renewed", Ended(Failure(FailureKind.LOGIN_UNAVAILABLE, ""))),
     ("failure", Ended(Failure(FailureKind.EXITED, ""))),
     ("time", Deadline()),
 )

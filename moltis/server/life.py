@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from moltis import transport
 from moltis.config.plan import ServerPlan
-from moltis.server.lifecycle import Alive, AuthRequired, Event, Initialized, Opened, Pulse, Unsent
+from moltis.server.lifecycle import Alive, Event, Initialized, Opened, Pulse, Unsent
 
 
 class Facts(Protocol):
@@ -95,7 +95,3 @@ class LifeEvents:
     def unsent(self) -> None:
         """A heartbeat could not be sent."""
         self._tell(Unsent(), None)
-
-    def auth_required(self) -> None:
-        """Nothing goes on until a person has logged in."""
-        self._tell(AuthRequired(), None)

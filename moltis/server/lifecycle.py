@@ -69,7 +69,7 @@ TIMED = ACTIVE | {State.BACKOFF, State.COOLDOWN}
 
 
 class FailureKind(enum.StrEnum):
-    """Why a run ended, or was ended. All but `AUTH_REQUIRED` count."""
+    """Why a run ended, or was ended. All count but those of `UNCOUNTED`."""
 
     EXITED = "exited"
     SPAWN_FAILED = "spawn_failed"
@@ -82,11 +82,16 @@ class FailureKind(enum.StrEnum):
     WARDEN_LOST = "warden_lost"
     INTERNAL = "internal"
     AUTH_REQUIRED = "auth_required"
+    LOGIN_UNAVAILABLE = "login_unavailable"
 
     @classmethod
     def of(cls, word: str) -> FailureKind:
         """Give the kind of that name; a word that is none is a fault of this program, and still a failure."""
         return next((kind for kind in cls if kind.value == word), cls.INTERNAL)
+
+
+UNCOUNTED = frozenset({FailureKind.AUTH_REQUIRED, FailureKind.LOGIN_UNAVAILABLE})
+"""No failures of the server: nobody has logged in, or the authorization server cannot be reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +185,8 @@ class Lifecycle:
     attempts: failures in a row.
     cooldowns: cooldowns among them.
     delay_secs: how long this `backoff` or `cooldown` lasts, drawn once.
-    cause: in `stopping`, the failure that it is stopped for; None if it is stopped by request.
+    cause: in `stopping`, the failure that it is stopped for; None if it is stopped by request. In `backoff`, what is
+        waited for where that is no failure.
     failure: the last failure that counted.
     """
 
@@ -195,6 +201,11 @@ class Lifecycle:
     run: Run = Run()
     cause: Failure | None = None
     failure: Failure | None = None
+
+
+def waits_for_login(life: Lifecycle) -> bool:
+    """Whether it would be started, were its login renewed."""
+    return life.state is State.BACKOFF and life.cause is not None
 
 
 # What can happen: asked by people or by moltis.toml, ...
@@ -228,7 +239,9 @@ class Hurry:
 
 @dataclass(frozen=True, slots=True)
 class AuthDone:
-    """A person has logged in."""
+    """The login is good (again). `person`: because a person logged in, which mends more than a wait for the login."""
+
+    person: bool = True
 
 
 # ... reported by the run, ...
@@ -264,11 +277,6 @@ class Unsent:
 
 
 @dataclass(frozen=True, slots=True)
-class AuthRequired:
-    """A person must log in."""
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
     """Nothing of the run is left; `failure` says how it ended, None that it never began."""
 
@@ -285,7 +293,7 @@ class Deadline:
 
 Event = (
     Want | Restart | Retuned | Hurry | AuthDone
-    | Admitted | Opened | Initialized | Alive | Unsent | AuthRequired | Ended
+    | Admitted | Opened | Initialized | Alive | Unsent | Ended
     | Deadline
 )  # fmt: skip
 

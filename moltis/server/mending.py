@@ -41,13 +41,19 @@ PLACEHOLDER = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\}|\{env:([A-Za-z
 MISSING = re.compile(r"required|missing|not set|must be set|undefined|not defined|not found|please set|provide", re.I)
 
 
+_GOES_ON = frozenset({State.READY, State.BACKOFF})
+"""Where a server goes on by itself once its login can be renewed."""
+
+
 def commands(status: ServerStatus) -> list[str]:
     """Give what mends a server, or [] when nothing is to be done."""
-    name = status.name
+    name, error = status.name, status.last_error
+    if error is not None and error.kind == FailureKind.LOGIN_UNAVAILABLE and status.state in _GOES_ON:
+        return [f"moltis mcp reauth {name}    (if it does not come back by itself: a new login)"]
     match State(status.state):
         case State.INVALID:
             return [
-                *_for_placeholder(status.last_error),
+                *_for_placeholder(error),
                 f"moltis config check    (says what is wrong in [mcp.servers.{name}])",
             ]
         case State.DISABLED:
@@ -57,7 +63,7 @@ def commands(status: ServerStatus) -> list[str]:
         case State.AWAITING_AUTH:
             return [f"moltis mcp reauth {name}"]
         case State.BACKOFF | State.COOLDOWN:
-            guesses = _guesses(status, status.last_error) if status.last_error is not None else []
+            guesses = _guesses(status, error) if error is not None else []
             return [
                 *guesses,
                 f"moltis logs {name}",
@@ -108,7 +114,9 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
             return ["look whether its `url` is right and answers"]
         case FailureKind.INTERNAL:
             return ["moltis logs    (this is a fault of moltis; please report it with these lines)"]
-        case FailureKind.DISCONNECTED | FailureKind.WRITE_STALLED | FailureKind.WARDEN_LOST | FailureKind.AUTH_REQUIRED:
+        case FailureKind.AUTH_REQUIRED | FailureKind.LOGIN_UNAVAILABLE:
+            return [f"moltis mcp reauth {status.name}"]
+        case FailureKind.DISCONNECTED | FailureKind.WRITE_STALLED | FailureKind.WARDEN_LOST:
             return _from_output(error)
 
 

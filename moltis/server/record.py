@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 from moltis.config.plan import ServerPlan
 from moltis.server.life import Facts
-from moltis.server.lifecycle import STATUS, Failure, Lifecycle, State, Transition
+from moltis.server.lifecycle import STATUS, UNCOUNTED, Failure, Lifecycle, State, Transition, waits_for_login
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 
 HISTORY_LIMIT = 500
@@ -61,8 +61,8 @@ class Record:
         counted = after.failure if after.failure is not before.failure else None
         if counted is not None:
             self._errors.append(_last_error(counted, self._moved_at))
-        if after.state is State.AWAITING_AUTH:
-            self._refusal = _last_error(ended, self._moved_at) if ended is not None else None
+        if ended is not None and ended.kind in UNCOUNTED:
+            self._refusal = _last_error(ended, self._moved_at)
         told = counted or ended or (after.cause if after.state is State.STOPPING else None)
         entry = HistoryEntry(
             at=self._moved_at,
@@ -128,7 +128,7 @@ class Record:
     def _last_error(self, plan: ServerPlan, life: Lifecycle) -> LastError | None:
         if life.state is State.INVALID:
             return LastError(kind="config", message=plan.problem or "its entry is wrong", at=self._moved_at)
-        if life.state is State.AWAITING_AUTH and self._refusal is not None:
+        if (life.state is State.AWAITING_AUTH or waits_for_login(life)) and self._refusal is not None:
             return self._refusal
         return self._errors[-1] if self._errors else None
 

@@ -17,7 +17,6 @@ from moltis.server.lifecycle import (
     Admitted,
     Alive,
     AuthDone,
-    AuthRequired,
     Deadline,
     Effect,
     Ended,
@@ -38,6 +37,7 @@ from moltis.server.lifecycle import (
     Unsent,
     Want,
     Wanted,
+    waits_for_login,
 )
 
 STOP_SLACK_SECS = 0.5
@@ -111,7 +111,7 @@ def _rest(life: Lifecycle, moment: Moment, reason: str, ended: Failure | None = 
     return Transition(_wait_without_run(life, RESTING[life.wanted], moment), reason, ended=ended)
 
 
-def _await_auth(life: Lifecycle, moment: Moment, ended: Failure | None = None) -> Transition:
+def _await_auth(life: Lifecycle, moment: Moment, ended: Failure) -> Transition:
     return Transition(_wait_without_run(life, State.AWAITING_AUTH, moment), FailureKind.AUTH_REQUIRED, ended=ended)
 
 
@@ -134,6 +134,15 @@ def _fail(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
         attempts=attempts,
         cooldowns=cooldowns,
         failure=failure,
+    )
+    return Transition(waiting, failure.kind, ended=failure)
+
+
+def _await_login(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
+    """Wait until the login works again, which `AuthDone` tells; the clock is for news that got lost. Nothing counts."""
+    delay = max(failure.retry_after_secs or 0.0, moment.policy.restart_backoff_max_secs)
+    waiting = replace(
+        _wait_without_run(life, State.BACKOFF, moment), deadline=moment.now + delay, delay_secs=delay, cause=failure
     )
     return Transition(waiting, failure.kind, ended=failure)
 
@@ -330,9 +339,12 @@ def retry(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
 def lost(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
     """The run ended though it was to go on: a failure, even with exit code 0; but a login that is needed is none."""
     failure = event.failure or Failure(FailureKind.INTERNAL, "it ended before it began")
+    life = _forgive_if_stable(life, moment)
     if failure.kind is FailureKind.AUTH_REQUIRED:
         return _await_auth(life, moment, failure)
-    return _fail(_forgive_if_stable(life, moment), failure, moment)
+    if failure.kind is FailureKind.LOGIN_UNAVAILABLE:
+        return _await_login(life, failure, moment)
+    return _fail(life, failure, moment)
 
 
 def over(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
@@ -342,57 +354,48 @@ def over(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
         return _rest(life, moment, "ended", ended)
     if cause is None:
         return _begin(life, moment, "restart", ended)
-    if cause.kind is FailureKind.AUTH_REQUIRED:
-        return _await_auth(life, moment, ended)
     if ended is not None:
         cause = replace(cause, exit_code=ended.exit_code, stderr_tail=ended.stderr_tail)
     return _fail(life, cause, moment)
 
 
-def leave(life: Lifecycle, event: AuthRequired, moment: Moment) -> Transition:
-    """End the run, for it can do nothing until a person has logged in."""
-    cause = Failure(FailureKind.AUTH_REQUIRED, "a person must log in")
-    return _stop(_forgive_if_stable(life, moment), moment, FailureKind.AUTH_REQUIRED, cause)
-
-
-def ask(life: Lifecycle, event: AuthRequired, moment: Moment) -> Transition:
-    """Wait for the person instead of the clock."""
-    return _await_auth(life, moment)
-
-
 def login(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
-    """Begin with the login; the count is what it was."""
-    return _begin(life, moment, "auth_done")
+    """Begin with the login. A person who logged in has just mended something: the failures so far no longer count."""
+    return _begin(_forgive(life) if event.person else life, moment, "auth_done")
+
+
+def mended(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
+    """Begin if a person has logged in, whatever was waited for; otherwise only if the login was."""
+    return login(life, event, moment) if event.person or waits_for_login(life) else Transition(life)
 
 
 def ahead(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
-    """The login was quicker than the end of the run that asked for it."""
-    asked = life.cause is not None and life.cause.kind is FailureKind.AUTH_REQUIRED
-    return Transition(replace(life, cause=None) if asked else life)
+    """The run is ended for a failure, and a person has logged in meanwhile: begin anew as soon as it is over."""
+    return Transition(replace(_forgive(life), cause=None) if event.person and life.cause is not None else life)
 
 
 Cell = Callable[[Lifecycle, Any, Moment], Transition]  # Any: the event's type is the cell's key
 
 _EVENTS: tuple[type[Event], ...] = (
     Want, Restart, Retuned, Hurry, AuthDone,
-    Admitted, Opened, Initialized, Alive, Unsent, AuthRequired, Ended, Deadline,
+    Admitted, Opened, Initialized, Alive, Unsent, Ended, Deadline,
 )  # fmt: skip
 ____ = ignore
 
 # fmt: off
 _ROWS: Mapping[State, tuple[Cell, ...]] = {
-    #                     Want          Retuned         AuthDone      Opened         Alive         AuthRequired Deadline
-    #                            Restart        Hurry          Admitted      Initialized    Unsent        Ended
-    State.INVALID:       (rouse, ____,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____,  ____, ____),
-    State.DISABLED:      (rouse, ____,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____,  ____, ____),
-    State.STOPPED:       (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ____,  ____, ____),
-    State.STARTING:      (keep,  renew, ____,   ____,   ____,  admit, greet, ____,   ____,  ____,  leave, lost, late),
-    State.INITIALIZING:  (keep,  renew, ____,   ____,   ____,  ____,  swap,  arrive, ____,  ____,  leave, lost, late),
-    State.READY:         (keep,  renew, retune, ____,   ____,  ____,  ____,  ____,   heard, spare, leave, lost, beat),
-    State.AWAITING_AUTH: (rouse, anew,  ____,   ____,   login, ____,  ____,  ____,   ____,  ____,  ____,  ____, ____),
-    State.BACKOFF:       (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ask,   ____, retry),
-    State.COOLDOWN:      (rouse, anew,  ____,   ____,   ____,  ____,  ____,  ____,   ____,  ____,  ask,   ____, retry),
-    State.STOPPING:      (note,  after, ____,   hasten, ahead, ____,  ____,  ____,   ____,  ____,  ____,  over, hasten),
+    #                     Want          Retuned         AuthDone       Opened         Alive         Ended
+    #                            Restart        Hurry           Admitted      Initialized    Unsent        Deadline
+    State.INVALID:       (rouse, ____,  ____,   ____,   ____,   ____,  ____,  ____,   ____,  ____,  ____, ____),
+    State.DISABLED:      (rouse, ____,  ____,   ____,   ____,   ____,  ____,  ____,   ____,  ____,  ____, ____),
+    State.STOPPED:       (rouse, anew,  ____,   ____,   ____,   ____,  ____,  ____,   ____,  ____,  ____, ____),
+    State.STARTING:      (keep,  renew, ____,   ____,   ____,   admit, greet, ____,   ____,  ____,  lost, late),
+    State.INITIALIZING:  (keep,  renew, ____,   ____,   ____,   ____,  swap,  arrive, ____,  ____,  lost, late),
+    State.READY:         (keep,  renew, retune, ____,   ____,   ____,  ____,  ____,   heard, spare, lost, beat),
+    State.AWAITING_AUTH: (rouse, anew,  ____,   ____,   login,  ____,  ____,  ____,   ____,  ____,  ____, ____),
+    State.BACKOFF:       (rouse, anew,  ____,   ____,   mended, ____,  ____,  ____,   ____,  ____,  ____, retry),
+    State.COOLDOWN:      (rouse, anew,  ____,   ____,   mended, ____,  ____,  ____,   ____,  ____,  ____, retry),
+    State.STOPPING:      (note,  after, ____,   hasten, ahead,  ____,  ____,  ____,   ____,  ____,  over, hasten),
 }
 # fmt: on
 

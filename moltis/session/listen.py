@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 
-from moltis.errors import MoltisError, RpcCode
+from moltis.errors import MoltisError, NotSent, RpcCode
 from moltis.session import envelope
 from moltis.session.calls import ErrorReply, Failed, OnReply, Reply
 from moltis.session.dialogue import CallHandle
@@ -27,6 +27,9 @@ LASTING_SECS = 60.0
 
 MAX_SHORT_STREAMS = 8
 """In a row; then the server is left alone until something else is wanted. Its lists are still read at each start."""
+
+NOT_SENT_SECS = 5.0
+"""Between tries that sent nothing, because the login cannot be renewed now."""
 
 SETTLE_SECS = 0.1
 """From a change of what is wanted to the next stream: such changes come in bursts."""
@@ -124,7 +127,10 @@ class Listener:
             opened = anyio.current_time()
             reply = await self._listen(params)
             if isinstance(reply, Failed):
-                return
+                if not isinstance(reply.error, NotSent):
+                    return
+                await anyio.sleep(NOT_SENT_SECS)
+                continue
             if self._wanted is None:
                 short = 0
                 continue

@@ -186,7 +186,7 @@ class Lists:
                     f"{kind.method} was answered with error {refusal.code}: {refusal.message[:MAX_REFUSAL_CHARS]}"
                 )
             case Failed(error):
-                raise ListError(error.message)
+                raise ListError(error.message) from error
 
 
 def _same(before: Sequence[Item], now: Sequence[Item]) -> bool:

@@ -16,7 +16,7 @@ from typing import Literal
 import anyio
 
 from moltis.config.plan import ServerPlan
-from moltis.errors import MoltisError
+from moltis.errors import MoltisError, NotSent
 from moltis.printable import one_line
 from moltis.redaction import scrubbed
 from moltis.server.lifecycle import Pulse
@@ -272,7 +272,12 @@ class Session(Requests):
         except HandshakeFailed as failure:
             self._give_up(connection, "handshake_failed", f"the handshake failed: {failure}")
         except ListError as failure:
-            self._give_up(connection, "handshake_failed", f"its tools could not be listed: {failure}")
+            if isinstance(failure.__cause__, NotSent):
+                self._give_up(connection, "login_unavailable", failure.__cause__.message)
+            else:
+                self._give_up(connection, "handshake_failed", f"its tools could not be listed: {failure}")
+        except NotSent as failure:
+            self._give_up(connection, "login_unavailable", failure.message)
         except MoltisError as failure:
             self._give_up(connection, "connect_failed", failure.message)
         except Exception as fault:

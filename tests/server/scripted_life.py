@@ -75,8 +75,7 @@ class ScriptedLife:
             self.events.opened(self.pid)
             await anyio.sleep(script.ready_after)
             if script.needs_login:
-                self.events.auth_required()
-                await anyio.sleep_forever()
+                return Ended("auth_required", "a person must log in")
             self.initialized = True
             self.events.initialized()
             await anyio.sleep_forever()

@@ -385,7 +385,7 @@ async def test_what_a_past_run_tells_is_not_heard() -> None:
         await actor.wait_state(State.BACKOFF)
         await actor.wait_state(State.INITIALIZING)
         world.lives[0].events.initialized()
-        world.lives[0].events.auth_required()
+        world.lives[0].events.unsent()
         await actor.wait_handled()
         assert actor.state is State.INITIALIZING
 

@@ -164,7 +164,18 @@ def test_a_state_that_needs_a_person_names_a_command_and_no_other_state_does(sta
 def test_every_kind_of_failure_has_words_and_can_be_mended(kind: FailureKind) -> None:
     assert DID[kind]
     error = LastError(kind=kind, message="it failed", at="2026-11-20T12:00:00.000Z")
-    assert commands(status(State.BACKOFF, error))[-1].startswith("moltis mcp restart x")
+    mends = "moltis mcp reauth x" if kind is FailureKind.LOGIN_UNAVAILABLE else "moltis mcp restart x"
+    assert commands(status(State.BACKOFF, error))[-1].startswith(mends)
+
+
+@pytest.mark.parametrize("state", [State.READY, State.BACKOFF])
+def test_a_login_that_cannot_be_renewed_is_told_with_the_next_try_and_what_makes_a_new_one(state: State) -> None:
+    said = "the login of server 'x' cannot be renewed now: connection refused"
+    error = LastError(kind="login_unavailable", message=said, at="2026-11-20T12:00:00.000Z")
+    lines = tell(status(state, error), [], EPOCH)
+    assert said in lines[0]
+    assert any("The renewal is tried again" in line for line in lines)
+    assert any("moltis mcp reauth x" in line for line in lines)
 
 
 @pytest.mark.parametrize(

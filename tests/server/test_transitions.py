@@ -18,7 +18,6 @@ from moltis.server.lifecycle import (
     Admitted,
     Alive,
     AuthDone,
-    AuthRequired,
     Deadline,
     Effect,
     Ended,
@@ -52,6 +51,8 @@ from moltis.server.transitions import (
 POLICY = Policy()
 RUN = Want(Wanted.RUN, "start_requested")
 STOP = Want(Wanted.STOPPED, "stop_requested")
+REFUSED = Ended(Failure(FailureKind.AUTH_REQUIRED, "401"))
+UNAVAILABLE = Ended(Failure(FailureKind.LOGIN_UNAVAILABLE, "its login cannot be renewed now"))
 CRASH = Ended(Failure(FailureKind.EXITED, "exited with code 1", exit_code=1))
 STATES = {"invalid", "disabled", "stopped", "starting", "initializing", "ready"} | {
     "awaiting_auth", "backoff", "cooldown", "stopping",
@@ -228,7 +229,7 @@ def test_a_run_that_ends_in_the_moment_that_forgives_is_forgiven() -> None:
     assert server.on(CRASH).life.attempts == 1
 
 
-@pytest.mark.parametrize("leaves", [(STOP, CRASH, RUN), (AuthRequired(), CRASH, AuthDone())])
+@pytest.mark.parametrize("leaves", [(STOP, CRASH, RUN), (REFUSED, AuthDone(person=False)), (UNAVAILABLE,)])
 def test_whatever_ends_a_stable_run_the_count_is_forgiven(leaves: tuple[Event, ...]) -> None:
     server = Server().on(RUN, CRASH).wait().on(Admitted(), Opened(1), Initialized())
     server.now += POLICY.stable_after_secs
@@ -425,7 +426,7 @@ def test_a_published_delay_is_kept_when_limits_change() -> None:
 
 
 @pytest.mark.parametrize("want", [w for w in Wanted if w is not Wanted.RUN])
-@pytest.mark.parametrize("events", [(), (Opened(1),), (Opened(1), Initialized()), (CRASH,), (AuthRequired(),)])
+@pytest.mark.parametrize("events", [(), (Opened(1),), (Opened(1), Initialized()), (CRASH,), (REFUSED,)])
 def test_a_request_to_rest_wins_from_anywhere(want: Wanted, events: tuple[Event, ...]) -> None:
     server = Server().on(RUN, Admitted(), *events, Want(want, "asked"))
     if server.state in ACTIVE:
@@ -505,15 +506,87 @@ def test_enabling_forgives_without_disturbing_a_ready_server() -> None:
     assert (server.state, server.life.attempts) == (State.READY, 0)
 
 
-@pytest.mark.parametrize("told", [(AuthRequired(), CRASH), (Ended(Failure(FailureKind.AUTH_REQUIRED, "401")),)])
-def test_a_login_that_is_needed_uses_up_no_attempt_and_waits_for_ever(told: tuple[Event, ...]) -> None:
-    server = Server().on(RUN, Admitted(), Opened(), *told)
+def test_a_login_that_is_needed_uses_up_no_attempt_and_waits_for_ever() -> None:
+    server = Server().on(RUN, Admitted(), Opened(), REFUSED)
     assert (server.state, server.life.attempts, server.life.deadline) == (State.AWAITING_AUTH, 0, None)
     assert server.on(AuthDone()).state is State.STARTING
 
 
-def test_a_login_quicker_than_the_end_of_the_run_starts_the_next_one() -> None:
-    assert Server().ready().on(AuthRequired(), AuthDone(), CRASH).state is State.STARTING
+@pytest.mark.parametrize("attempts", range(1, 8))
+def test_a_person_who_logs_in_starts_a_server_from_whatever_wait_it_is_in_and_forgives(attempts: int) -> None:
+    server = Server().on(RUN, *[CRASH, RUN] * (attempts - 1), CRASH)
+    assert server.state is (State.BACKOFF if attempts <= POLICY.max_restart_attempts else State.COOLDOWN)
+    server.on(AuthDone())
+    assert (server.state, server.last.effect, server.last.reason) == (State.STARTING, Effect.BEGIN, "auth_done")
+    assert (server.life.attempts, server.life.cooldowns, server.life.delay_secs) == (0, 0, None)
+
+
+def test_a_person_who_logs_in_while_a_cooldown_s_probe_waits_for_them_has_mended_all_of_it() -> None:
+    server = Server().on(RUN, *[CRASH, RUN] * POLICY.max_restart_attempts, CRASH).wait().on(REFUSED)
+    assert (server.state, server.life.cooldowns) == (State.AWAITING_AUTH, 1)
+    assert server.on(AuthDone()).life.cooldowns == 0
+
+
+@pytest.mark.parametrize(
+    "walk", [(), (Want(Wanted.DISABLED, "disabled"),), (Want(Wanted.INVALID, "invalid"),), (RUN, STOP)]
+)
+def test_a_login_starts_nothing_that_is_not_to_run(walk: tuple[Event, ...]) -> None:
+    server = Server().on(*walk)
+    state = server.state
+    assert server.on(AuthDone()).state is state
+    assert server.on(CRASH).state is not State.STARTING
+
+
+def test_a_person_who_logs_in_while_the_run_is_ended_for_a_failure_begins_the_next_one() -> None:
+    server = Server().on(RUN, Admitted(), Opened()).wait()
+    assert server.state is State.STOPPING
+    assert server.on(AuthDone(), CRASH).state is State.STARTING
+    assert server.life.attempts == 0
+
+
+def test_a_login_renewed_by_itself_cuts_no_wait_short_that_is_about_something_else() -> None:
+    server = Server().on(RUN, CRASH)
+    published = server.life
+    assert server.on(AuthDone(person=False)).life == published
+
+
+@pytest.mark.parametrize("attempts", [0, 3, 6])
+def test_a_start_that_could_not_be_sent_waits_for_the_login_and_counts_nothing(attempts: int) -> None:
+    server = Server().on(RUN, *[CRASH, RUN] * attempts, Admitted(), Opened())
+    failure = server.life.failure
+    server.on(UNAVAILABLE)
+    assert (server.state, server.life.attempts, server.life.failure) == (State.BACKOFF, attempts, failure)
+    assert server.last.reason == FailureKind.LOGIN_UNAVAILABLE
+    assert server.life.deadline == server.now + POLICY.restart_backoff_max_secs
+    server.on(AuthDone(person=False))
+    assert (server.state, server.life.attempts) == (State.STARTING, attempts)
+
+
+def test_should_the_news_of_a_login_get_lost_the_clock_starts_the_server() -> None:
+    server = Server().on(RUN)
+    for _ in range(50):
+        server.on(Admitted(), Opened(), UNAVAILABLE).wait()
+        assert (server.state, server.life.attempts) == (State.STARTING, 0)
+    assert server.on(Admitted(), Opened(), Initialized()).state is State.READY
+
+
+def test_a_heartbeat_that_could_not_be_sent_is_nobody_s_missed_heartbeat() -> None:
+    server = Server().ready()
+    for n in range(1, 200):
+        server.wait()
+        assert (server.last.effect, server.now) == (Effect.PROBE, 1000 + 30 * n)
+        server.on(Unsent())
+        assert (server.state, server.life.run.missed) == (State.READY, 0)
+
+
+def test_what_could_not_be_sent_forgives_no_heartbeat_that_was_missed() -> None:
+    server = Server().ready()
+    for _ in range(2):
+        server.wait().wait()
+    missed = server.life.run.missed
+    assert missed > 0
+    server.wait().on(Unsent())
+    assert server.life.run.missed >= missed
 
 
 def test_ready_is_never_reached_without_an_open_connection_of_this_run() -> None:
@@ -529,7 +602,7 @@ def test_a_state_has_a_deadline_exactly_if_it_is_timed(state: State) -> None:
         State.STARTING: (RUN,),
         State.INITIALIZING: (RUN, Opened(1)),
         State.READY: (RUN, Opened(1), Initialized()),
-        State.AWAITING_AUTH: (RUN, AuthRequired(), Ended()),
+        State.AWAITING_AUTH: (RUN, REFUSED),
         State.BACKOFF: (RUN, CRASH),
         State.COOLDOWN: (RUN, *[CRASH, RUN] * 5, CRASH),
         State.STOPPING: (RUN, STOP),

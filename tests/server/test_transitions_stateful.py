@@ -10,10 +10,10 @@ from moltis.server.lifecycle import (
     ACTIVE,
     RESTING,
     TIMED,
+    UNCOUNTED,
     Admitted,
     Alive,
     AuthDone,
-    AuthRequired,
     Deadline,
     Effect,
     Ended,
@@ -71,6 +71,8 @@ class World(RuleBasedStateMachine):
         self.life = after = outcome.life
         changed = after.state is not before.state
         assert bool(outcome.reason) == changed
+        if isinstance(event, Ended) and event.failure is not None and event.failure.kind in UNCOUNTED:
+            self.starts_since_pardon = 0  # nobody was asked: the next start takes the place of this one
         if isinstance(event, Ended) and self.exists:
             self.exists = self.initialized = False
         if outcome.effect is Effect.BEGIN:
@@ -106,10 +108,14 @@ class World(RuleBasedStateMachine):
         assert self.starts_since_pardon <= self.policy.max_restart_attempts + 1
         if after.attempts > before.attempts:
             assert after.failure is not None
-            assert after.failure.kind is not FailureKind.AUTH_REQUIRED
+            assert after.failure.kind not in UNCOUNTED
             assert after.state in (State.BACKOFF, State.COOLDOWN)
         if after.attempts < before.attempts:
-            forgiven = isinstance(event, Restart) or (isinstance(event, Want) and event.forgive)
+            forgiven = (
+                isinstance(event, Restart)
+                or (isinstance(event, Want) and event.forgive)
+                or (isinstance(event, AuthDone) and event.person)
+            )
             stable = before.state is State.READY and self.now >= before.since + self.policy.stable_after_secs
             assert forgiven or stable
 
@@ -121,12 +127,12 @@ class World(RuleBasedStateMachine):
     def start(self) -> None:
         self.take(Want(Wanted.RUN, "asked"))
 
-    @rule(event=st.sampled_from([Restart(), Retuned(), Hurry(), AuthDone()]))
+    @rule(event=st.sampled_from([Restart(), Retuned(), Hurry(), AuthDone(), AuthDone(person=False)]))
     def ask(self, event: Event) -> None:
         self.take(event)
 
     @precondition(lambda self: self.exists)
-    @rule(event=st.sampled_from([Admitted(), Opened(1), Alive(), Alive(otherwise=True), Unsent(), AuthRequired()]))
+    @rule(event=st.sampled_from([Admitted(), Opened(1), Alive(), Alive(otherwise=True), Unsent()]))
     def tell(self, event: Event) -> None:
         self.take(event)
 

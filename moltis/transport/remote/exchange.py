@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Final
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Final, TypeVar
 
 import anyio
 import httpx2
 
-from moltis.errors import LoginNeeded, MoltisError
+from moltis.errors import LoginNeeded, MoltisError, NotSent
 from moltis.http.bodies import read_capped
 from moltis.http.origins import shown_host
 from moltis.http.retry_after import retry_after_secs
@@ -42,6 +44,9 @@ ERROR_BYTES: Final = 1024 * 1024
 
 FAULTS: Final = (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, InOurWords, OSError)
 """What a request and the reading of its answer may raise."""
+
+
+T = TypeVar("T")
 
 
 class Unreachable(Exception):
@@ -89,7 +94,7 @@ class Exchange:
 
         headers: besides those of moltis.toml and Authorization.
         post: whose message it is; its `sent` and `refused` are kept up to date.
-        patience_secs: how long it may be held back.
+        patience_secs: how long it may be held back; 0 of a heartbeat, which does not wait for a slow renewal either.
 
         Raises:
             HeldBack: the server wants to be left alone for longer than that.
@@ -100,14 +105,15 @@ class Exchange:
         while True:
             if self.gate.closed:
                 await self.gate.wait(patience_secs)
-            authorization = await self._authorization()
+            authorization = await (self._authorization() if patience_secs else self._soon(self._authorization))
             if post is not None:
                 post.sent = True
                 refused = post.refused
             response = await self._send(method, headers, content, authorization)
             if response.status_code not in (401, 403) or refused >= MAX_REFUSALS:
                 return response
-            if not await self._admitted(response, authorization):
+            admitted = partial(self._admitted, response, authorization)
+            if not await (admitted() if patience_secs else self._soon(admitted)):
                 return response
             await discard(response)
             refused += 1
@@ -121,6 +127,13 @@ class Exchange:
             raise NotLetIn(error, Ended("auth_required", "a person must log in")) from error
         except MoltisError as error:
             raise NotLetIn(error, None) from error
+
+    async def _soon(self, let_in: Callable[[], Awaitable[T]]) -> T:
+        """Be let in for a heartbeat: early enough to be answered in time, or not at all."""
+        with anyio.move_on_after(self._endpoint.limits.heartbeat_timeout_secs / 2):
+            return await let_in()
+        server = self._endpoint.server
+        raise NotLetIn(NotSent(f"the login of server {server!r} is being renewed", server=server, state="ready"), None)
 
     async def _admitted(self, response: httpx2.Response, authorization: str | None) -> bool:
         """Ask whether the same request may be sent once more."""

@@ -6,22 +6,28 @@ failure of a request could, such as when to try again.
 
 from __future__ import annotations
 
+from moltis.errors import MoltisError, NotSent
 from moltis.transport import Ended, Outgoing
 from moltis.transport.remote.base import RemoteConnection
 from moltis.transport.remote.exchange import NotLetIn
 from moltis.transport.remote.outcomes import Asked, Do, Outcome
 
-__all__ = ["come_to_nothing", "turned_away"]
+__all__ = ["come_to_nothing", "turned_away", "unavailable"]
 
 
 def turned_away(connection: RemoteConnection, asked: Asked, about: Outgoing, fault: NotLetIn) -> None:
     """Let a message fail that could not be sent, or was refused, for want of credentials."""
     if asked.opens:
-        connection.lose(fault.ended or Ended("connect_failed", fault.error.message))
+        connection.lose(fault.ended or unavailable(fault.error))
         return
     if fault.ended is not None:
         connection.lose(fault.ended, waits=True)
-    connection.fail(about, fault.error)
+    connection.fail(about, fault.error, sent=not isinstance(fault.error, NotSent))
+
+
+def unavailable(error: MoltisError) -> Ended:
+    """Give how a connection ends that could not be begun because its login cannot be renewed now."""
+    return Ended("login_unavailable" if isinstance(error, NotSent) else "connect_failed", error.message)
 
 
 def come_to_nothing(connection: RemoteConnection, asked: Asked, about: Outgoing, found: Outcome) -> None:

@@ -32,7 +32,7 @@ from moltis.transport.remote.exchange import (
     discard,
     read_error,
 )
-from moltis.transport.remote.failures import come_to_nothing, turned_away
+from moltis.transport.remote.failures import come_to_nothing, turned_away, unavailable
 from moltis.transport.remote.headers import post_headers, stream_headers
 from moltis.transport.remote.outcomes import (
     HANDSHAKE,
@@ -98,8 +98,9 @@ class LegacyConnection(RemoteConnection):
         try:
             response = await self._exchange.send("GET", stream_headers(None, None))
         except NotLetIn as fault:
-            kind = "auth_required" if isinstance(fault.error, LoginNeeded) else "connect_failed"
-            return self.lose(fault.ended or Ended(kind, fault.error.message))
+            if fault.ended is None and isinstance(fault.error, LoginNeeded):
+                return self.lose(Ended("auth_required", fault.error.message))
+            return self.lose(fault.ended or unavailable(fault.error))
         except Unreachable as fault:
             return self.lose(Ended("connect_failed", fault.words))
         try:

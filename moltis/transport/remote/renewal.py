@@ -14,7 +14,7 @@ import anyio
 import httpx2
 import msgspec
 
-from moltis.errors import ServerNotReady
+from moltis.errors import NotSent, ServerNotReady
 from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.transport import Ended, Outgoing, Receiver
 from moltis.transport.remote.exchange import FAULTS, Exchange, NotLetIn, Unreachable, discard, held_secs
@@ -110,6 +110,8 @@ async def _begin_anew(
     except Unreachable as fault:
         raise NotRenewed(_ended(f"has lost the session, and {fault.words}")) from fault
     except NotLetIn as fault:
+        if isinstance(fault.error, NotSent):
+            raise NotRenewed(Ended("login_unavailable", f"has lost the session, and {fault.error.message}")) from fault
         told = fault.error.message if isinstance(fault.error, ServerNotReady) else "a person must log in"
         raise NotRenewed(fault.ended or _ended(f"has lost the session, and {told}")) from fault
     return session

@@ -13,6 +13,7 @@ from typing import Final
 import anyio
 import httpx2
 
+from moltis.errors import NotSent
 from moltis.transport.remote.base import RemoteConnection
 from moltis.transport.remote.exchange import FAULTS, Exchange, NotLetIn, Unreachable, discard, held_secs, read_error
 from moltis.transport.remote.gate import MAX_HELD_SECS
@@ -28,6 +29,8 @@ MIN_PAUSE_SECS: Final = 1.0
 MAX_PAUSE_SECS: Final = 60.0
 SPREAD: Final = 0.25
 """Of a pause, added by chance: a server that restarts is not called by all of its clients at once."""
+NOT_SENT_SECS: Final = 5.0
+"""Between tries that sent nothing, because there is no token now."""
 LASTING_SECS: Final = 5.0
 """A stream that lasted so long, or said anything, was none that failed."""
 MISSED_SECS: Final = 60.0
@@ -36,6 +39,7 @@ MISSED_SECS: Final = 60.0
 class _End(enum.Enum):
     NOT_OFFERED = enum.auto()
     SESSION_LOST = enum.auto()
+    NOT_SENT = enum.auto()
     FAILED = enum.auto()
     LASTED = enum.auto()
 
@@ -102,6 +106,9 @@ class StandingStream:
             if end is _End.SESSION_LOST:
                 await self._renew(self._session)
                 return True
+            if end is _End.NOT_SENT:  # which costs nothing; and as soon as it can be, it is to be open again
+                await anyio.sleep(NOT_SENT_SECS)
+                continue
             failures = failures + 1 if end is _End.FAILED else 0
             pause = max(MIN_PAUSE_SECS, self._cursor.retry_secs, MIN_PAUSE_SECS * 2 ** min(failures - 1, 10))
             pause = max(min(pause, max(MAX_PAUSE_SECS, self._cursor.retry_secs)), self._held_secs)
@@ -118,7 +125,7 @@ class StandingStream:
         except NotLetIn as fault:
             if fault.ended is not None:
                 self._connection.lose(fault.ended, waits=True)
-            return _End.FAILED
+            return _End.NOT_SENT if isinstance(fault.error, NotSent) else _End.FAILED
         if response.status_code != 200 or media_type(response.headers.get("Content-Type")) != "text/event-stream":
             return await self._refused(response)
         if self._was_open and not resumes:
