@@ -10,6 +10,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -29,8 +30,8 @@ from moltis.oauth.callback import Callback, parse_callback
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.store import StoreProblem, TokenStore
 from moltis.server.record import stamp
-from moltis.transport import Transport
-from moltis.transport.remote import Credentials, Refusal
+from moltis.transport import Connection, Notices, Receiver, Transport
+from moltis.transport.remote import Refusal
 from moltis.transport.remote.opening import RemoteTransport
 
 log = logs.get("moltis.oauth")
@@ -49,27 +50,32 @@ class Logins:
         self._store = _store(surroundings, encrypted=encrypted)
         self._logins: dict[str, tuple[RemoteLaunch, Login]] = {}
         self._leaving: dict[Login, anyio.Event] = {}
+        self._trials: set[Login] = set()
+        """Of servers that are tried and are not otherwise connected to."""
 
     # --- connections
 
     def transport(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
         """Give the transport of one run."""
         launch = _launch(plan)
-        credentials: Credentials
-        if trial:
-            credentials = _OnTrial(plan.name, self._known(plan) or self._make(plan.name, launch))
-        else:
-            credentials = self._login(plan)
-        return RemoteTransport(
+        open_by = partial(
+            RemoteTransport,
             plan.name,
             plan.transport,
             launch,
             plan.limits,
-            credentials,
-            self._tasks,
+            tasks=self._tasks,
             on_oversized=on_oversized,
             roll=random.random,
         )
+        if not trial:
+            return open_by(credentials=self._login(plan))
+        known = self._known(plan)
+        if known is not None:
+            return open_by(credentials=_OnTrial(plan.name, known))
+        login = self._make(plan.name, launch)
+        self._trials.add(login)
+        return _Trial(open_by(credentials=_OnTrial(plan.name, login)), self._tasks, partial(self._tried, login))
 
     # --- logins
 
@@ -108,6 +114,11 @@ class Logins:
         del self._logins[plan.name]
         await login.forget()
 
+    def as_it_is_now(self, name: str, auth: Auth) -> Auth:
+        """Return a login that cannot be renewed, with when that is tried next."""
+        known = self._logins.get(name)
+        return replace(auth, next_try_at=known[1].next_try_at) if known is not None else auth
+
     def retain(self, plan: Plan) -> None:
         """End the logins of servers that are gone or are reached otherwise."""
         reached = {server.name: server.launch for server in plan.servers}
@@ -129,6 +140,11 @@ class Logins:
             return LoginNeeded(message, server=server, hint=f"moltis why {server}")
         return ServerNotReady(message, server=server, state="awaiting_auth", hint=f"moltis mcp reauth {server}")
 
+    def _tried(self, login: Login) -> None:
+        self._trials.discard(login)
+        self._leaving[login] = anyio.Event()
+        self._tasks.start_soon(self._leave, login)
+
     async def _leave(self, login: Login) -> None:
         try:
             await login.close()
@@ -138,7 +154,7 @@ class Logins:
     async def aclose(self) -> None:
         """End all logins; a refresh under way has a moment to finish, for half of one would cost a login."""
         async with anyio.create_task_group() as closing:
-            for _, login in self._logins.values():
+            for login in [*self._trials, *(login for _, login in self._logins.values())]:
                 closing.start_soon(login.close)
             for gone in self._leaving.values():
                 closing.start_soon(gone.wait)
@@ -172,7 +188,9 @@ class Logins:
             tasks=self._tasks,
             on_change=lambda: self._moved(name, login),
             on_authenticated=partial(self._at.logged_in, name),
+            on_renewed=partial(self._at.renewed, name),
             wall=time.time,
+            roll=random.random,
             token=partial(secrets.token_urlsafe, 32),
             secrets=partial(self._at.learn, name),
             log=log,
@@ -189,11 +207,13 @@ class Logins:
         if known is None or known[1] is not login:
             return  # it ended meanwhile, and another may be there by now
         before = self._at.auths.get(name, NO_AUTH)
-        message = login.message
-        now = (login.state, login.auth_url, message and self._at.scrub(message))
+        message, unavailable = login.message, login.unavailable
+        shown = message or unavailable
+        now = (login.state, login.auth_url, shown and self._at.scrub(shown))
         if now == (before.state, before.url, before.message):
             return
-        auth = self._at.auths[name] = Auth(*now, stamp(datetime.now(UTC)))
+        alone = message is None and unavailable is not None
+        auth = self._at.auths[name] = Auth(*now, stamp(datetime.now(UTC)), alone, login.next_try_at)
         self._at.moved(name, auth)
 
 
@@ -209,6 +229,28 @@ class _OnTrial:
 
     async def refused(self, refusal: Refusal) -> bool:
         raise LoginNeeded("it wants a person to log in", server=self._server)
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """The transport of a try, with a login of its own that ends with it. `over`: called once, when it has."""
+
+    transport: Transport
+    tasks: TaskGroup
+    over: Callable[[], None]
+
+    async def open(self, receive: Receiver, notices: Notices) -> Connection:
+        try:
+            connection = await self.transport.open(receive, notices)
+        except BaseException:
+            self.over()
+            raise
+        self.tasks.start_soon(self._until_closed, connection)
+        return connection
+
+    async def _until_closed(self, connection: Connection) -> None:
+        await connection.wait_closed()
+        self.over()
 
 
 def _launch(plan: ServerPlan) -> RemoteLaunch:

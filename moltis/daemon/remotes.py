@@ -27,12 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Auth:
-    """A login as anyone outside may see it. `message`: why it failed, or what is in its way; `at`: RFC 3339."""
+    """A login as anyone outside may see it. `message`: why it failed, or what is in its way; `at`: RFC 3339.
+
+    unavailable: nobody has to log in, it only cannot be renewed now. next_try_at: when that is tried again, RFC 3339.
+    """
 
     state: str = "not_required"
     url: str | None = None
     message: str | None = None
     at: str = ""
+    unavailable: bool = False
+    next_try_at: str | None = None
 
 
 NO_AUTH = Auth()
@@ -43,7 +48,8 @@ class Surroundings:
     """What remote servers need of the daemon.
 
     scrub: takes known secrets out of a text; learn: told a server's name and values to take out from now on.
-    moved: told a server's login each time that it changes; logged_in: told when it is completed, by name.
+    moved: told a server's login each time that it changes; logged_in: told by name when a person has completed it;
+        renewed: when it works again by itself.
     """
 
     paths: Paths
@@ -52,6 +58,7 @@ class Surroundings:
     learn: Callable[[str, Iterable[str]], None]
     moved: Callable[[str, Auth], None]
     logged_in: Callable[[str], None]
+    renewed: Callable[[str], None]
     auths: dict[str, Auth] = field(default_factory=dict)
 
 
@@ -83,7 +90,10 @@ class Remotes:
 
     def auth(self, name: str) -> Auth:
         """Give a server's login; `NO_AUTH` itself where there is none."""
-        return self._surroundings.auths.get(name, NO_AUTH)
+        auth = self._surroundings.auths.get(name, NO_AUTH)
+        if auth.unavailable and self._logins is not None:
+            return self._logins.as_it_is_now(name, auth)
+        return auth
 
     def transport(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
         """Give the transport of one run. A `trial` uses a login that there is, and begins none."""

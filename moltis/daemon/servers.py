@@ -12,12 +12,14 @@ from moltis.control.api import Tried
 from moltis.daemon.remotes import NO_AUTH, Auth
 from moltis.printable import one_line
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import State, Wanted
+from moltis.server.lifecycle import FailureKind, State, Wanted
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.session.session import Session
 from moltis.transport import Ended
 
 SETTLED = tuple(s for s in State if s not in (State.STARTING, State.INITIALIZING))
+_GOES_ON = frozenset({State.READY, State.STARTING, State.INITIALIZING, State.BACKOFF})
+"""Where what is known of the login says more than the last failure."""
 AT_REST = (State.STOPPED, State.DISABLED, State.INVALID)
 STOP_MARGIN_SECS = 3.0
 """Past the server's own stop deadlines: by then it has been killed, and swept after."""
@@ -34,8 +36,16 @@ class Server:
         status, auth = self._actor.status(), self._auth
         if auth is NO_AUTH:
             return status
-        told = LastError(kind="login_failed", message=auth.message, at=auth.at) if auth.message else status.last_error
-        return msgspec.structs.replace(status, auth_state=auth.state, auth_url=auth.url, last_error=told)
+        told, retry_at = status.last_error, status.next_retry_at
+        if auth.unavailable and status.state in _GOES_ON:
+            told = LastError(kind=FailureKind.LOGIN_UNAVAILABLE, message=auth.message or "", at=auth.at)
+            if status.state == State.READY or retry_at is None or not retry_at < (auth.next_try_at or ""):
+                retry_at = auth.next_try_at
+        elif auth.message:
+            told = LastError(kind="login_failed", message=auth.message, at=auth.at)
+        return msgspec.structs.replace(
+            status, auth_state=auth.state, auth_url=auth.url, last_error=told, next_retry_at=retry_at
+        )
 
     def history(self, limit: int | None = None) -> list[HistoryEntry]:
         return self._actor.history(limit)

@@ -112,7 +112,9 @@ class Daemon:
         self._learnt: dict[str, deque[str]] = {}
         self._reloading = anyio.Lock()
         self._remotes = Remotes(
-            Surroundings(paths, self.warden, scrubber.text, self._learn, self._login_moved, self._logged_in)
+            Surroundings(
+                paths, self.warden, scrubber.text, self._learn, self._login_moved, self._logged_in, self._login_renewed
+            )
         )
         self._serving: Serving | None = None
         self._sockets = sockets
@@ -451,6 +453,11 @@ class Daemon:
         with suppress(UnknownServer):
             self.supervisor.actor(name).post(AuthDone())
 
+    def _login_renewed(self, name: str) -> None:
+        """Have a server begin that waits for its login alone."""
+        with suppress(UnknownServer):
+            self.supervisor.actor(name).post(AuthDone(person=False))
+
     def _logged(self, line: bytes) -> None:
         # Records of other threads (there are few: a file read, a library's warning) are in the file only.
         if self.events.wants("log") and threading.get_ident() == self._thread:
@@ -471,7 +478,7 @@ class Daemon:
         if entry.to in _RESTING:
             self._remotes.rest(name)
         if entry.to == State.AWAITING_AUTH and self._remotes.auth(name).state == "authenticated":
-            self._logged_in(name)  # the login was quicker than the end of the run that asked for it
+            self._login_renewed(name)  # the login was quicker than the end of the run that asked for it
 
 
 _RESTING = frozenset(RESTING.values())

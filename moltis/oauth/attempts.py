@@ -43,6 +43,7 @@ class Attempts:
         self._usable = usable
         self._on_authenticated = on_authenticated
         self._ask = Ask()
+        self._wanted = False
         self._flow: Flow | None = None
         self._job: Job | None = None
         self._pausing = False
@@ -58,8 +59,12 @@ class Attempts:
         """Why the last callback was refused, if one was."""
         return self._flow.note if self._flow is not None else None
 
-    def begin(self, ask: Ask) -> Flow:
-        """Give the login under way, tried again now if it waits for that, or begin one."""
+    def begin(self, ask: Ask, *, wanted: bool = False) -> Flow:
+        """Give the login under way, tried again now if it waits for that, or begin one.
+
+        wanted: a person asked for it, and not a refused request.
+        """
+        self._wanted = wanted or (self._wanted and self.under_way)
         if self._flow is not None and self.under_way:
             if self._pausing:
                 self._flow = Flow(self._means, self._ask)
@@ -73,6 +78,12 @@ class Attempts:
         self._job = self._jobs.join("login", self._log_in)
         self._means.on_change()
         return flow
+
+    def withdraw(self) -> None:
+        """End a login that nobody asked for and nobody has answered yet: what is held works again."""
+        flow, job = self._flow, self._job
+        if self.under_way and not self._wanted and flow is not None and job is not None and not flow.answered:
+            job.scope.cancel()
 
     def present(self) -> Flow | None:
         """Give the login under way, if there is one, as it is."""

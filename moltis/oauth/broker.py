@@ -47,8 +47,9 @@ class Login:
     fetcher: its `allowed` should be `lambda: login.allowed`.
     tasks: hosts what is under way; it must outlive `close`, or be cancelled.
     on_change: told when `state`, `auth_url` or `message` has changed. on_authenticated: told when a person's login, or
-        one that a person began, is done. Neither may block or raise.
-    wall: seconds since the epoch. token: 256 random bits, URL-safe, 43 characters or more.
+        one that a person began, is done. on_renewed: told when it works again, by itself. None may block or raise.
+    wall: seconds since the epoch. roll: a number of [0, 1) by chance.
+    token: 256 random bits, URL-safe, 43 characters or more.
     secrets: told values to take out of whatever is shown from now on.
     """
 
@@ -65,7 +66,9 @@ class Login:
         tasks: TaskGroup,
         on_change: Callable[[], None],
         on_authenticated: Callable[[], None],
+        on_renewed: Callable[[], None],
         wall: Callable[[], float],
+        roll: Callable[[], float],
         token: Callable[[], str],
         secrets: Callable[[Iterable[str]], None],
         log: Log,
@@ -76,6 +79,7 @@ class Login:
         self._static = static_authorization
         self._on_change = on_change
         self._on_authenticated = on_authenticated
+        self._on_renewed = on_renewed
         self._wall = wall
         self._standing = Standing()
         self._jobs = Jobs(server, tasks, log)
@@ -84,13 +88,21 @@ class Login:
             server, url, config, store, fetcher, self._discovery, self._standing, wall=wall, secrets=secrets, log=log
         )
         self._renewal = Renewal(
-            server, self._keeper, self._jobs, self._standing, wall=wall, on_change=self._changed, log=log
+            server,
+            self._keeper,
+            self._jobs,
+            self._standing,
+            wall=wall,
+            roll=roll,
+            on_change=self._changed,
+            on_renewed=self._renewed,
+            log=log,
         )
         means = Means(
             server, config, self._keeper, self._discovery, fetcher, ports, wall, token, secrets, self._changed, log
         )
         self._attempts = Attempts(
-            means, self._jobs, self._standing, usable=self._usable, on_authenticated=on_authenticated
+            means, self._jobs, self._standing, usable=self._usable, on_authenticated=self._authenticated
         )
         self._refusals = Refusals(
             server,
@@ -133,7 +145,21 @@ class Login:
     @property
     def message(self) -> str | None:
         """Why it failed, or why the last answer of a browser was refused; no secret in it."""
-        return self._attempts.note if self.auth_url is not None else self._standing.problem
+        doubt = self._renewal.problem if self._renewal.doubted else None
+        return (self._attempts.note if self.auth_url is not None else self._standing.problem) or doubt
+
+    @property
+    def unavailable(self) -> str | None:
+        """Why it cannot be used now though nobody has to log in: it cannot be renewed, which is tried again."""
+        problem = self._renewal.problem
+        if problem is None or self._renewal.doubted or self._usable():
+            return None
+        return f"the login of server {self._server!r} cannot be renewed now: {problem}"
+
+    @property
+    def next_try_at(self) -> str | None:
+        """When a renewal that failed is tried again, RFC 3339."""
+        return self._renewal.next_try_at
 
     # --- for requests
 
@@ -141,7 +167,7 @@ class Login:
         """Give the value of the Authorization header of the next request; renews an expired token first.
 
         Raises:
-            ServerNotReady: the token has expired, and nobody can renew it now.
+            NotSent: the token has expired, and nobody can renew it now.
         """
         if self._static:
             return None
@@ -150,7 +176,8 @@ class Login:
         tokens = self._keeper.tokens
         if tokens is None:
             return None
-        renewable = self._keeper.refreshable or self._config.grant == "client_credentials"
+        renewable = self._keeper.refreshable and not self._renewal.doubted
+        renewable = renewable or self._config.grant == "client_credentials"
         match before_sending(tokens, renewable=renewable, wall=self._wall()):
             case Sending.RENEW_MEANWHILE:
                 self._renewal.begin_unless_down()
@@ -164,7 +191,7 @@ class Login:
 
         Raises:
             LoginNeeded: a person must log in; with `auth_url` if it was known within a second.
-            ServerNotReady: the authorization server cannot be reached now; what is held is kept.
+            NotSent: the authorization server cannot be reached now; what is held is kept.
         """
         if self._static or self._jobs.closed:
             return False
@@ -196,11 +223,11 @@ class Login:
                 return None
         self._standing.recovered()
         self._refusals.forgive()
-        self._renewal.forgive()
+        self._renewal.hasten()
         if self._config.grant == "client_credentials":
             await self._grant_for_person()
             return None
-        flow = self._attempts.begin(self._refusals.ask)
+        flow = self._attempts.begin(self._refusals.ask, wanted=True)
         with anyio.move_on_after(BEGIN_SECS):
             await flow.prepared.wait()
         if self._jobs.closed:
@@ -241,10 +268,20 @@ class Login:
     # --- behind all that
 
     def _changed(self) -> None:
-        seen = (self.state, self.auth_url, self.message)
+        seen = (self.state, self.auth_url, self.message or self.unavailable)
         if seen != self._told:
             self._told = seen
             self._on_change()
+
+    def _authenticated(self) -> None:
+        self._renewal.forgive()
+        self._changed()
+        self._on_authenticated()
+
+    def _renewed(self) -> None:
+        """What nobody but us wanted to have mended by a person is mended."""
+        self._attempts.withdraw()
+        self._on_renewed()
 
     def _usable(self) -> bool:
         """Whether something is held that is good, as far as anybody knows."""
@@ -268,4 +305,4 @@ class Login:
             self._changed()
             raise again(problem)
         if ours:
-            self._on_authenticated()
+            self._authenticated()

@@ -43,6 +43,18 @@ REGISTERING_SECS = 20.0
 
 MAX_RETRY_AFTER_SECS = 3600.0
 
+RENEWAL_SECS = 1.0
+RENEWAL_MAX_SECS = 10.0
+"""A renewal that failed is tried again so soon, and then less often, up to this: a server whose login has come back
+goes on within seconds, however long it was away."""
+RENEWAL_MAX_RETRY_AFTER_SECS = 60.0
+"""Of an authorization server that says when to come back."""
+DOUBTED_SECS = 300.0
+"""How often a refresh token is tried that a person was asked to replace: a captive portal is no logout."""
+DOUBTED_TIMES = 3
+DOUBTED_AFTER_SECS = 120.0
+"""The same refusal without a reason, so often and for so long, is taken for one of the login."""
+
 
 class Sending(enum.Enum):
     """What to do with what is held, before a request is sent."""
@@ -242,6 +254,13 @@ class Outages:
     until: float = -math.inf
     problem: OAuthProblem | None = None
 
+    def renewal(self, problem: OAuthProblem, now: float, *, begun: float, roll: float, doubted: bool) -> Outages:
+        """Return these and one more failure to renew. begun: when that try began. doubted: as `Unclear.doubted`."""
+        delay = renewal_delay_secs(self.failures + 1, roll=roll, retry_after_secs=problem.retry_after_secs)
+        # Counted from the beginning of a try: one that hung for 10 s has been patient already.
+        until = now + DOUBTED_SECS if doubted else max(begun + delay, now + RENEWAL_SECS / 2)
+        return Outages(self.failures + 1, until, problem)
+
     def over(self, now: float) -> bool:
         """Whether it may be tried (again)."""
         return now >= self.until
@@ -251,6 +270,34 @@ class Outages:
         failures = self.failures + 1
         delay = outage_delay_secs(failures, retry_after_secs=problem.retry_after_secs, posted=posted)
         return Outages(failures, now + delay, problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """Refusals of a renewal in a row that do not say why, alike. since: when the first came, monotonic."""
+
+    status: int | None = None
+    times: int = 0
+    since: float = 0.0
+
+    def and_then(self, status: int | None, now: float) -> Unclear:
+        """Count the outcome of one more try; None: it was something else, which ends the row unless it is doubted."""
+        if status is None:
+            return self if self.doubted(now) else Unclear()
+        return Unclear(status, self.times + 1, self.since) if status == self.status else Unclear(status, 1, now)
+
+    def doubted(self, now: float) -> bool:
+        """Whether the login is taken for lost, though nobody has said so."""
+        return self.times >= DOUBTED_TIMES and now - self.since >= DOUBTED_AFTER_SECS
+
+
+def renewal_delay_secs(failures: int, *, roll: float, retry_after_secs: float | None = None) -> float:
+    """Return how long to wait after the n-th renewal in a row that failed, n >= 1, drawn from the upper half.
+
+    roll: a number of [0, 1) by chance: servers that share an authorization server are not to ask it all at once.
+    """
+    ceiling = min(RENEWAL_MAX_SECS, RENEWAL_SECS * 2.0 ** min(failures - 1, 30))
+    return max(ceiling * (1 + roll) / 2, min(retry_after_secs or 0.0, RENEWAL_MAX_RETRY_AFTER_SECS))
 
 
 def outage_delay_secs(failures: int, *, retry_after_secs: float | None = None, posted: bool = False) -> float:

@@ -24,7 +24,7 @@ from moltis.oauth.discovery import Discovered, Discovery
 from moltis.oauth.endpoint import TokenEndpoint
 from moltis.oauth.identity import become_client
 from moltis.oauth.jobs import Log, abandoned, again
-from moltis.oauth.keeper import Keeper
+from moltis.oauth.keeper import NOT_KNOWN_THERE, Keeper
 from moltis.oauth.model import Challenge, Client, ClientConfig, OAuthProblem, Record
 
 OnCallback = Callable[[str], Awaitable[pages.Page]]
@@ -102,6 +102,11 @@ class Flow:
     def url(self) -> str | None:
         """Where the person logs in, while that is waited for."""
         return self._request.url if self._request is not None and not self._settled.is_set() else None
+
+    @property
+    def answered(self) -> bool:
+        """Whether the browser has come back."""
+        return self._answered.is_set()
 
     @property
     def settled(self) -> bool:
@@ -189,10 +194,15 @@ class Flow:
             verifier=verifier,
         )
         self.asked = scope
-        code = await self._answer_to(request)
-        tokens = await TokenEndpoint(means.fetcher, server, client, wall=means.wall).exchange(
-            code, verifier, redirect_uri, found.resource_id, asked_scope=scope
-        )
+        try:
+            code = await self._answer_to(request)
+            tokens = await TokenEndpoint(means.fetcher, server, client, wall=means.wall).exchange(
+                code, verifier, redirect_uri, found.resource_id, asked_scope=scope
+            )
+        except OAuthProblem as problem:
+            if problem.kind == "denied" and problem.code in NOT_KNOWN_THERE:
+                await means.keeper.unregister(base.key, client)
+            raise
         kept = client if client.source == "registered" else None
         # Until a refresh has shown otherwise, refresh tokens count as replaced by each use.
         await means.keeper.keep(replace(base, client=kept, tokens=tokens, rotates=True))

@@ -62,7 +62,12 @@ def read_tokens(
         raise OAuthProblem(
             f"the token endpoint cannot answer now (HTTP {status})", kind="outage", retry_after_secs=retry_after_secs
         )
-    document = read_object(body, f"{WHAT} (HTTP {status})")
+    try:
+        document = read_object(body, f"{WHAT} (HTTP {status})")
+    except OAuthProblem as problem:
+        if 400 <= status < 500:
+            raise _unclear(status) from problem
+        raise
     if status not in (200, 201) or ("error" in document and "access_token" not in document):
         raise _refusal(status, document, retry_after_secs)
     access = document.get("access_token")
@@ -125,8 +130,15 @@ def _life_secs(value: object) -> float | None:
     return float(min(value, MAX_LIFE_SECS)) if 0 < value < math.inf else None
 
 
+def _unclear(status: int) -> OAuthProblem:
+    """Return a refusal that is no answer of RFC 6749 section 5.2: of a proxy, a captive portal, or of the server."""
+    return OAuthProblem(f"the token endpoint answers HTTP {status} and does not say why", kind="outage", unclear=status)
+
+
 def _refusal(status: int, document: Document, retry_after_secs: float | None) -> OAuthProblem:
     code = error_code(document.get("error"))
+    if code is None and 400 <= status < 500:
+        return _unclear(status)
     if code is None or code in _TRANSIENT:
         shown = f"HTTP {status}" if code is None else code
         return OAuthProblem(

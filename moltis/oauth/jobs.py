@@ -133,5 +133,9 @@ def abandoned() -> OAuthProblem:
 def again(problem: OAuthProblem) -> OAuthProblem:
     """Give a problem anew, for one more who waited: an exception that is raised twice collects tracebacks."""
     return OAuthProblem(
-        problem.message, kind=problem.kind, code=problem.code, retry_after_secs=problem.retry_after_secs
+        problem.message,
+        kind=problem.kind,
+        code=problem.code,
+        retry_after_secs=problem.retry_after_secs,
+        unclear=problem.unclear,
     )

@@ -265,6 +265,8 @@ class Keeper:
             return
         if tokens.refresh_token is not None:
             self._spent = fingerprint(tokens.refresh_token)
+        if client_too:
+            self._registered = None
         over = expired(tokens, self._wall()) or tokens.authorization == self._standing.refused
         left = None if over else replace(tokens, refresh_token=None)
         await self._save(replace(record, tokens=left, client=None if client_too else record.client))
@@ -314,6 +316,23 @@ class Keeper:
         """Remember a client for the next login, should this one come to nothing. On disk it goes with its tokens."""
         if client.source == "registered":
             self._registered = (issuer, client)
+
+    async def unregister(self, key: Key, client: Client) -> None:
+        """Forget a client that its issuer does not know any more, here and on disk: the next login registers anew.
+
+        Only one that was registered: what a person wrote into moltis.toml is theirs to change.
+        """
+        if client.source != "registered":
+            return
+        if self._registered is not None and self._registered[1].client_id == client.client_id:
+            self._registered = None
+        known = self.record if self.record is not None and self.record.key == key else await self._shelf.load(key)
+        if known is not None and known.client is not None and known.client.client_id == client.client_id:
+            forgotten = replace(known, client=None)
+            if self.record is known:
+                await self._save(forgotten)
+            else:
+                await self._shelf.save(forgotten)
 
     async def forget(self) -> None:
         """Delete the login here, and give its tokens back (RFC 7009), as far as that works."""

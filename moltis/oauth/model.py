@@ -26,16 +26,24 @@ class OAuthProblem(Exception):
         `expired`: the person took too long.
     code: the OAuth error code of RFC 6749 section 5.2 or 4.1.2.1, when there is one.
     retry_after_secs: when it said so.
+    unclear: the HTTP status of a refusal that does not say why: neither an outage nor, yet, the end of a login.
     """
 
     def __init__(
-        self, message: str, *, kind: Kind = "refused", code: str | None = None, retry_after_secs: float | None = None
+        self,
+        message: str,
+        *,
+        kind: Kind = "refused",
+        code: str | None = None,
+        retry_after_secs: float | None = None,
+        unclear: int | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.kind: Kind = kind
         self.code = code
         self.retry_after_secs = retry_after_secs
+        self.unclear = unclear
 
 
 class _Hidden(msgspec.Struct, frozen=True, kw_only=True):

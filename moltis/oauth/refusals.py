@@ -155,7 +155,7 @@ class Refusals:
         return Known(
             grant=self._config.grant,
             current=tokens.authorization if tokens is not None else None,
-            refreshable=self._keeper.refreshable,
+            refreshable=self._keeper.refreshable and not self._renewal.doubted,
             fresh=tokens is not None
             and tokens is self._keeper.obtained
             and is_fresh(tokens, sent_at, anyio.current_time()),
@@ -215,7 +215,7 @@ class Refusals:
         return self._login_error()
 
     def _login_error(self, url: str | None = None, why: str | None = None) -> LoginNeeded:
-        why = why or self._standing.problem or self._standing.held
+        why = why or self._standing.problem or self._standing.held or self._renewal.problem
         told = f": {why}" if why is not None and url is None else ""
         return LoginNeeded(f"a person must log in to server {self._server!r}{told}", server=self._server, auth_url=url)
 

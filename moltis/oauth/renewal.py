@@ -1,7 +1,8 @@
-"""Renewing what is held, once for all who need it, and not again too soon after an outage.
+"""Renewing what is held, once for all who need it, and after an outage again and again until it works.
 
 Only the authorization server's own refusal ends a login. Whatever else goes wrong costs the request that met it, which
-is told when the next try is due; until then nobody tries.
+is told when the next try is due; until then nobody tries. A refusal that gives no reason, again and again, has a person
+asked, and the refresh token is kept and tried all the same.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from datetime import UTC, datetime
 
 import anyio
 
-from moltis.errors import ServerNotReady
-from moltis.oauth.decisions import FRESH_SECS, Outages
+from moltis.errors import NotSent
+from moltis.oauth.decisions import FRESH_SECS, Outages, Unclear
 from moltis.oauth.flow import Ask
 from moltis.oauth.jobs import Job, Jobs, Log
 from moltis.oauth.keeper import Keeper
@@ -25,7 +26,12 @@ LOST_AFTER = 3
 
 
 class Renewal:
-    """Renews for one login. `ask`: what a token of our own is for. `on_change`: as in `broker.Login`."""
+    """Renews for one login.
+
+    ask: what a token of our own is for.
+    on_change: as in `broker.Login`. on_renewed: told when a renewal works that did not before.
+    roll: a number of [0, 1) by chance.
+    """
 
     def __init__(
         self,
@@ -35,7 +41,9 @@ class Renewal:
         standing: Standing,
         *,
         wall: Callable[[], float],
+        roll: Callable[[], float],
         on_change: Callable[[], None],
+        on_renewed: Callable[[], None],
         log: Log,
     ) -> None:
         self.ask = Ask()
@@ -44,13 +52,35 @@ class Renewal:
         self._jobs = jobs
         self._standing = standing
         self._wall = wall
+        self._roll = roll
         self._on_change = on_change
+        self._on_renewed = on_renewed
         self._log = log
         self._outages = Outages()
+        self._unclear = Unclear()
+        self._doubted = False
 
     @property
     def under_way(self) -> bool:
         return self._jobs.running("renew")
+
+    @property
+    def doubted(self) -> bool:
+        """Whether a person is to be asked, because renewals are refused and nobody says why."""
+        return self._doubted
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last renewal failed, if what is held could not be renewed since."""
+        found = self._outages.problem
+        if found is None:
+            return None
+        return f"{found.message} (refresh)" if self._doubted else found.message
+
+    @property
+    def next_try_at(self) -> str | None:
+        """When it is tried again, RFC 3339, after one that failed."""
+        return self._shown_until() if self._outages.problem is not None else None
 
     def begin(self) -> Job:
         """Present the refresh token, or get a token of our own where there is none; or join who does."""
@@ -66,53 +96,85 @@ class Renewal:
         """Wait until it is done; give why what is held is not, or not wholly, good any more.
 
         Raises:
-            ServerNotReady: nobody can tell now: an outage, or one a moment ago.
+            NotSent: nobody can tell now: an outage, or one a moment ago. It is tried again by itself.
         """
-        recent = self._outages.problem
-        if recent is not None and not self.under_way and not self._outages.over(anyio.current_time()):
-            raise self._not_ready(recent)
-        problem = await self.begin().outcome()
+        problem = self._outages.problem
+        if problem is None or self.under_way or self._outages.over(anyio.current_time()):
+            problem = await self.begin().outcome()
+        if problem is None or self._doubted:
+            return problem
         # What is no answer of a token endpoint may come from anybody on the way: the refresh token stays.
-        if problem is not None and (problem.kind == "outage" or self._keeper.refreshable):
-            raise self._not_ready(problem)
+        if problem.kind == "outage" or self._keeper.refreshable:
+            self._jobs.join("renew until it works", self._persist)
+            raise self._error(problem.message, self._shown_until())
         return problem
 
-    def too_soon(self) -> ServerNotReady:
+    def too_soon(self) -> NotSent:
         """Give what a request is told whose token was renewed a moment ago, worked, and is refused again."""
-        return self._error("what was renewed a moment ago is refused again", FRESH_SECS)
+        return self._error("what was renewed a moment ago is refused again", _shown(self._wall() + FRESH_SECS))
+
+    def hasten(self) -> None:
+        """Let the next try be at once."""
+        self._outages = Outages(self._outages.failures, problem=self._outages.problem)
 
     def forgive(self) -> None:
-        """Let the next try be at once."""
-        self._outages = Outages()
+        """Forget what went wrong: what is held now is new."""
+        self._outages, self._unclear, self._doubted = Outages(), Unclear(), False
+
+    async def _persist(self) -> None:
+        """Try again until it works or the login is over, for whoever waits for it: a start, or the next request."""
+        while self._outages.problem is not None:
+            now = anyio.current_time()
+            if not self._outages.over(now):
+                await anyio.sleep(self._outages.until - now)
+                continue
+            problem = await self.begin().outcome()
+            if problem is not None and problem.kind != "outage" and not self._keeper.refreshable:
+                return
 
     async def _renew(self) -> None:
-        keeper = self._keeper
+        keeper, begun = self._keeper, anyio.current_time()
+        held = keeper.tokens
         try:
             if keeper.refreshable:
                 await keeper.refresh(anew=self._outages.failures >= LOST_AFTER)
             else:
                 await keeper.grant(self.ask.challenge, self.ask.granted)
         except OAuthProblem as problem:
-            if problem.kind == "outage" or keeper.refreshable:
-                self._outages = self._outages.and_then(problem, anyio.current_time())
+            if keeper.tokens is held or not keeper.refreshable:  # else a person has logged in meanwhile
+                self._failed(problem, begun)
             self._log.warning("token_not_renewed", server=self._server, problem=problem.message)
             raise
         else:
+            failed = self._outages.problem is not None
             self.forgive()
             self._standing.recovered()
+            if failed:
+                self._on_renewed()
         finally:
             self._on_change()
 
-    def _not_ready(self, problem: OAuthProblem) -> ServerNotReady:
-        return self._error(problem.message, self._outages.until - anyio.current_time())
+    def _failed(self, problem: OAuthProblem, begun: float) -> None:
+        if problem.kind != "outage" and not self._keeper.refreshable:
+            self.forgive()  # it is over, and somebody has said so
+            return
+        now = anyio.current_time()
+        self._unclear = self._unclear.and_then(problem.unclear, now)
+        self._doubted = self._unclear.doubted(now)
+        self._outages = self._outages.renewal(problem, now, begun=begun, roll=self._roll(), doubted=self._doubted)
 
-    def _error(self, why: str, wait_secs: float) -> ServerNotReady:
-        return ServerNotReady(
+    def _shown_until(self) -> str | None:
+        wait_secs = self._outages.until - anyio.current_time()
+        return _shown(self._wall() + max(0.0, wait_secs)) if wait_secs < math.inf else None
+
+    def _error(self, why: str, next_retry_at: str | None) -> NotSent:
+        return NotSent(
             f"the login of server {self._server!r} cannot be renewed now: {why}",
             server=self._server,
             state="ready",
-            next_retry_at=_shown(self._wall() + wait_secs) if 0 < wait_secs < math.inf else None,
-            hint="the login is kept, and works again as soon as its authorization server does",
+            next_retry_at=next_retry_at,
+            hint=f"the login is kept and its renewal tried again by itself; moltis mcp reauth {self._server} makes "
+            "a new login",
         )
 
 

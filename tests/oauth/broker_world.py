@@ -224,6 +224,7 @@ class World:
         self.opened: list[str] = []
         self.changes: list[tuple[str, str | None, str | None]] = []
         self.authenticated = 0
+        self.renewed = 0
         self.scrubbed: set[str] = set()
         self.logged: list[tuple[str, dict[str, Any]]] = []
         self.listening: dict[int, Callable[[str], Awaitable[Page]]] = {}
@@ -296,7 +297,9 @@ class World:
                     tasks=tasks,
                     on_change=lambda: self.changes.append((login.state, login.auth_url, login.message)),
                     on_authenticated=self._authenticated,
+                    on_renewed=self._renewed,
                     wall=self.wall,
+                    roll=lambda: 0.5,
                     token=lambda: self.make("random"),
                     secrets=self.scrubbed.update,
                     log=self,
@@ -308,6 +311,9 @@ class World:
                 scope.deadline = anyio.current_time() + 0.1
         assert not scope.cancelled_caught
         assert not self.listening
+
+    def _renewed(self) -> None:
+        self.renewed += 1
 
     def _authenticated(self) -> None:
         self.authenticated += 1

@@ -115,6 +115,9 @@ async def test_an_outage_is_never_a_logout(world: World) -> None:
             assert len(world.web.posts("/token")) == posts, "not again so soon"
             assert login.state == "authenticated"
             await anyio.sleep(30)
+            assert len(world.web.posts("/token")) == posts + 1, "it is tried again by itself"
+            assert await world.call(login) == 200
+            await anyio.sleep(4000)
         world.web.dead.add("auth.example.com")
         with pytest.raises(ServerNotReady):
             await world.call(login)
@@ -132,7 +135,7 @@ async def test_an_outage_while_a_good_token_is_renewed_ahead_is_noticed_by_nobod
         for _ in range(40):
             assert await world.call(login) == 200
             await anyio.sleep(1)
-        assert len(world.web.posts("/token")) <= 5
+        assert len(world.web.posts("/token")) <= 10
 
 
 async def test_a_refresh_that_is_refused_on_the_way_costs_no_login(world: World) -> None:
@@ -373,10 +376,9 @@ async def test_endpoints_that_have_moved_are_found_again(world: World) -> None:
         world.web.handlers["POST", f"{ISSUER}/v2/token"] = world.web.handlers.pop(("POST", f"{ISSUER}/token"))
         world.auth.metadata["token_endpoint"] = f"{ISSUER}/v2/token"
         await anyio.sleep(4000)
-        for _ in range(3):
-            with pytest.raises(ServerNotReady):
-                await world.call(login)
-            await anyio.sleep(60)
+        with pytest.raises(ServerNotReady):
+            await world.call(login)
+        await anyio.sleep(15)
         assert await world.call(login) == 200
         record = world.store.find(URL, None)
         assert record is not None

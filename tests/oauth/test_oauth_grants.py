@@ -170,11 +170,15 @@ def test_a_legible_no_is_a_no(status: int, code: str) -> None:
 def test_whatever_else_goes_wrong_is_an_outage_and_no_word_on_the_grant(status: int, body: bytes) -> None:
     problem = refusal(status, body)
     assert (problem.kind, problem.code) == ("outage", None)
+    speaks_of_itself = (
+        status in (408, 425, 429) or not 400 <= status < 500 or b"temporarily" in body or b"slow_" in body
+    )
+    assert problem.unclear == (None if speaks_of_itself else status)
 
 
 def test_an_outage_is_named_by_its_code_or_its_status() -> None:
     assert "(temporarily_unavailable)" in refusal(400, b'{"error": "temporarily_unavailable"}').message
-    assert "(HTTP 404)" in refusal(404, b"{}").message
+    assert refusal(404, b"{}").message == "the token endpoint answers HTTP 404 and does not say why"
     assert "(HTTP 503)" in refusal(503, b"").message
 
 
