@@ -1,0 +1,165 @@
+"""N protected MCP servers on short tokens and the one authorization server behind them, which can be away.
+
+    outage_server.py N LIFE_SECS      prints one line of JSON, {"urls", "issuer"}, when it listens
+
+All N resources are at one port, `/NUMBER/mcp`. The authorization server gives tokens of LIFE_SECS by code, refresh
+token (replaced by each use) and client credentials. `POST /away?SECS` at the issuer closes its port for so long;
+`POST /refuse?STATUS` has it refuse refreshes with that and without a reason, 0 no more.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
+
+good: dict[str, float] = {}
+refreshable: set[str] = set()
+numbers = itertools.count(1)
+life_secs = 0.0
+refusing = 0
+lock = threading.Lock()
+
+
+class Plain(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self, status: int, document: object, **headers: str) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def body(self) -> bytes:
+        return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+class Resource(Plain):
+    """Speaks MCP 2025-11-25 without a session, to whoever has a token that is still good."""
+
+    issuer = ""
+
+    def do_GET(self) -> None:
+        well_known = "/.well-known/oauth-protected-resource"
+        if self.path.startswith(well_known):
+            resource = f"http://{self.headers['Host']}{self.path.removeprefix(well_known)}"
+            self.answer(200, {"resource": resource, "authorization_servers": [self.issuer]})
+        else:
+            self.answer(405, {})
+
+    def do_POST(self) -> None:
+        message = json.loads(self.body())
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if good.get(token, 0.0) < time.time():
+            metadata = f"http://{self.headers['Host']}/.well-known/oauth-protected-resource{self.path}"
+            self.answer(401, {}, WWW_Authenticate=f'Bearer resource_metadata="{metadata}"')
+            return
+        if "id" not in message:
+            self.answer(202, {})
+            return
+        result: dict[str, object] = {}
+        match message["method"]:
+            case "initialize":
+                about = {"name": "s", "version": "1"}
+                result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": about}
+            case "tools/list":
+                result = {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}
+            case "tools/call":
+                result = {"content": [{"type": "text", "text": "here"}]}
+            case "ping":
+                pass
+            case _:
+                self.answer(200, {"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32601, "message": "no"}})
+                return
+        self.answer(200, {"jsonrpc": "2.0", "id": message["id"], "result": result})
+
+
+class Issuer(Plain):
+    """Lets everybody in."""
+
+    def do_GET(self) -> None:
+        base = f"http://{self.headers['Host']}"
+        parts = urlsplit(self.path)
+        if parts.path == "/authorize":
+            asked = {name: values[0] for name, values in parse_qs(parts.query).items()}
+            back = urlencode({"code": "one", "state": asked["state"]})
+            self.answer(302, {}, Location=f"{asked['redirect_uri']}?{back}")
+        elif parts.path == "/.well-known/oauth-authorization-server":
+            ends = {"authorization": "authorize", "token": "token", "registration": "register"}
+            document = {f"{end}_endpoint": f"{base}/{path}" for end, path in ends.items()}
+            more = {"code_challenge_methods_supported": ["S256"], "token_endpoint_auth_methods_supported": ["none"]}
+            self.answer(200, {"issuer": base, **document, **more})
+        else:
+            self.answer(404, {})
+
+    def do_POST(self) -> None:
+        body = self.body()
+        parts = urlsplit(self.path)
+        if parts.path == "/register":
+            self.answer(201, {**json.loads(body), "client_id": "client"})
+            return
+        if parts.path == "/away":
+            threading.Thread(target=away, args=(float(parts.query),), daemon=True).start()
+            self.answer(200, {})
+            self.close_connection = True
+            return
+        if parts.path == "/refuse":
+            global refusing
+            refusing = int(parts.query)
+            self.answer(200, {})
+            return
+        form = dict(parse_qsl(body.decode()))
+        with lock:
+            if form.get("grant_type") == "refresh_token":
+                if refusing:
+                    self.answer(refusing, {"code": refusing, "error_code": "refresh_token_not_found", "msg": "x"})
+                    return
+                if form.get("refresh_token") not in refreshable:
+                    self.answer(400, {"error": "invalid_grant"})
+                    return
+                refreshable.remove(form["refresh_token"])
+            access, refresh = f"access-{next(numbers)}", f"refresh-{next(numbers)}"
+            good[access] = time.time() + life_secs
+            refreshable.add(refresh)
+        tokens = {"access_token": access, "token_type": "Bearer", "expires_in": life_secs, "refresh_token": refresh}
+        self.answer(200, tokens)
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    allow_reuse_address = True
+    request_queue_size = 128
+
+
+def away(secs: float) -> None:
+    """Close the port of the authorization server, and open it again."""
+    global issuer
+    address = issuer.server_address
+    issuer.shutdown()
+    issuer.server_close()
+    time.sleep(secs)
+    issuer = Server((str(address[0]), int(address[1])), Issuer)
+    threading.Thread(target=issuer.serve_forever, daemon=True).start()
+
+
+if __name__ == "__main__":
+    life_secs = float(sys.argv[2])
+    issuer = Server(("127.0.0.1", 0), Issuer)
+    resource = Server(("127.0.0.1", 0), Resource)
+    Resource.issuer = f"http://127.0.0.1:{issuer.server_address[1]}"
+    threading.Thread(target=issuer.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{resource.server_address[1]}"
+    urls = [f"{base}/{number}/mcp" for number in range(int(sys.argv[1]))]
+    print(json.dumps({"urls": urls, "issuer": Resource.issuer}), flush=True)
+    resource.serve_forever()

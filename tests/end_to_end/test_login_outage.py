@@ -1,0 +1,122 @@
+"""The authorization server of several servers goes away and comes back: nobody is ended, and nobody logs in again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from harness import PYTHON, ROOT, Daemon, RpcError, wait_until
+from remote_harness import remote
+
+WORLD = ROOT / "benchmarks" / "outage_server.py"
+BROWSER = [PYTHON, "-c", "import sys, urllib.request as u; u.urlopen(sys.argv[1]).read()"]
+LIFE_SECS = 3
+BEATS = {"heartbeat_interval_secs": 0.5, "heartbeat_timeout_secs": 1.0, "heartbeat_max_missed": 2}
+BACK_WITHIN = 15.0
+
+
+class Providers:
+    """Three resources and their authorization server, as `benchmarks/outage_server.py` has them."""
+
+    def __init__(self, said: dict[str, Any]) -> None:
+        self.urls: list[str] = said["urls"]
+        self._issuer = said["issuer"]
+
+    def ask(self, path: str) -> None:
+        """POST `away?SECS` or `refuse?STATUS` to the authorization server."""
+        request = urllib.request.Request(f"{self._issuer}/{path}", method="POST")
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10):
+            pass
+
+
+@pytest.fixture
+def providers() -> Iterator[Providers]:
+    argv = [PYTHON, "-E", str(WORLD), "3", str(LIFE_SECS)]
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        try:
+            yield Providers(json.loads(process.stdout.readline()))
+        finally:
+            process.kill()
+
+
+def logged_in(daemon: Daemon, providers: Providers) -> list[str]:
+    """Have a daemon log in to all of them; give their names."""
+    names = [f"s{number}" for number in range(len(providers.urls))]
+    servers = {name: remote(url) for name, url in zip(names, providers.urls, strict=True)}
+    daemon.write(servers, mcp=BEATS, daemon={"browser_command": BROWSER})
+    daemon.start()
+    for name in names:
+        daemon.wait_for(name, "ready")
+    return names
+
+
+def test_an_outage_ends_no_server_and_each_goes_on_within_seconds(daemon: Daemon, providers: Providers) -> None:
+    names = logged_in(daemon, providers)
+    before = [daemon.status(name)["restarts"] for name in names]
+    away_secs = LIFE_SECS + 6
+    providers.ask(f"away?{away_secs}")
+    back_at = time.monotonic() + away_secs
+    time.sleep(LIFE_SECS + 1)
+    while time.monotonic() < back_at - 1:
+        for name in names:
+            began = time.monotonic()
+            with pytest.raises(RpcError) as refused:
+                daemon.call(name, "echo")
+            assert time.monotonic() - began < 2
+            assert f"moltis mcp reauth {name}" in refused.value.data["hint"]
+            status = daemon.status(name)
+            assert (status["state"], status["auth_state"], status["attempts"]) == ("ready", "authenticated", 0)
+            assert status["last_error"]["kind"] == "login_unavailable"
+            assert status["next_retry_at"] is not None
+            assert status["recent_errors"] == []
+    for name in names:
+        within = back_at + BACK_WITHIN - time.monotonic()
+        wait_until(f"{name} goes on", lambda name=name: answers(daemon, name), within)
+        assert daemon.status(name)["last_error"] is None or daemon.status(name)["auth_state"] == "authenticated"
+    assert [daemon.status(name)["restarts"] for name in names] == before
+
+
+def test_a_start_during_an_outage_waits_for_the_login_and_uses_up_no_attempt(
+    daemon: Daemon, providers: Providers
+) -> None:
+    names = logged_in(daemon, providers)
+    daemon.stop()
+    time.sleep(LIFE_SECS)
+    providers.ask("away?6")
+    daemon.start()
+    for name in names:
+        status = daemon.wait_for(name, "backoff")
+        assert (status["attempts"], status["last_error"]["kind"]) == (0, "login_unavailable")
+        assert status["next_retry_at"] is not None
+    for name in names:
+        daemon.wait_for(name, "ready")
+        assert (daemon.status(name)["attempts"], daemon.status(name)["recent_errors"]) == (0, [])
+
+
+def test_a_person_s_login_starts_a_server_that_waits_though_the_old_one_is_still_refused(
+    daemon: Daemon, providers: Providers
+) -> None:
+    names = logged_in(daemon, providers)
+    daemon.stop()
+    time.sleep(LIFE_SECS)
+    providers.ask("refuse?400")
+    daemon.start()
+    for name in names:
+        daemon.wait_for(name, "backoff")
+    assert daemon.rpc("mcp.reauth", name=names[0])["ok"]
+    daemon.wait_for(names[0], "ready")
+    assert answers(daemon, names[0])
+    assert daemon.status(names[1])["state"] in ("backoff", "starting", "initializing")
+
+
+def answers(daemon: Daemon, name: str) -> bool:
+    try:
+        return bool(daemon.text(name, "echo") == "here")
+    except RpcError:
+        return False
