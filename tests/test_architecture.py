@@ -21,6 +21,7 @@ FLOORS = {
     "moltis.errors": 1,
     "moltis.paths": 1,
     "moltis.peers": 1,
+    "moltis.threads": 2,
     "moltis.redaction": 1,
     "moltis.logtail": 1,
     "moltis.config": 2,

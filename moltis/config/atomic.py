@@ -25,8 +25,8 @@ def one_writer(path: Path) -> Iterator[Path]:
     Raises:
         ConfigError: when the folder cannot be made or opened, or another writer holds it for 5 s.
     """
-    target = Path(os.path.realpath(path))
     try:
+        target = Path(os.path.realpath(path))
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
@@ -48,6 +48,8 @@ def _lock(folder: int, path: Path) -> None:
             if time.monotonic() > deadline:
                 raise ConfigError(f"another program is writing {path}", hint="try again") from None
             time.sleep(0.01)
+        except OSError as error:  # not every file system knows locks
+            raise ConfigError(f"cannot lock the folder of {path}: {error.strerror}") from error
 
 
 def replace(target: Path, data: bytes, reread: Callable[[Path], object], mode: int = 0o600) -> None:
@@ -101,5 +103,6 @@ def _write(temporary: Path, data: bytes, mode: int, target: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         except OSError:
-            temporary.unlink()
+            with suppress(OSError):
+                temporary.unlink()
             raise

@@ -77,13 +77,17 @@ def read_file(path: Path) -> FileText:
         raise NoFile(f"no configuration at {path}; create one with `moltis init`", hint="moltis init") from None
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
+            raise ConfigError(f"{path} is {what}; name the file itself with --config")
+        with open(descriptor, "rb", closefd=False) as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:  # a bad disk, a file system of a network or a program that is away
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
+    finally:
         os.close(descriptor)
-        what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-        raise ConfigError(f"{path} is {what}; name the file itself with --config")
-    with open(descriptor, "rb") as file:
-        raw = file.read(MAX_BYTES + 1)
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path}: the file is larger than {MAX_BYTES} bytes")
     try:

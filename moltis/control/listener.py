@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -57,6 +58,7 @@ class Timing:
 class Listener:
     """Serves the control socket. `run` is its life; it may run once.
 
+    sock: that `endpoint` has bound already, to be closed here.
     max_connections: what the process's descriptors allow; never more than `MAX_CONNECTIONS`.
     """
 
@@ -67,6 +69,7 @@ class Listener:
         registry: Registry,
         daemon: DaemonApi,
         *,
+        sock: socket.socket | None = None,
         max_connections: int = MAX_CONNECTIONS,
         limits: Limits | None = None,
         timing: Timing | None = None,
@@ -75,6 +78,7 @@ class Listener:
         self._lock = lock
         self._registry = registry
         self._daemon = daemon
+        self._sock = sock
         self._allowed = self._max = max(1, min(MAX_CONNECTIONS, max_connections))
         self._limits = limits or Limits()
         self._timing = timing or Timing()
@@ -113,7 +117,8 @@ class Listener:
                 self._endpoint.remove()
 
     def _listen(self, bound: contextlib.ExitStack) -> None:
-        sock = bound.enter_context(self._endpoint.bind())
+        sock, self._sock = self._sock or self._endpoint.bind(), None
+        bound.enter_context(sock)
         listener: UnixListener = serve_unix(sock, self._connected)
         bound.callback(listener.close)
 
@@ -182,7 +187,10 @@ class Listener:
 
         async def scoped() -> None:
             with scope:
-                await work()
+                try:
+                    await work()
+                except Exception:  # one request is lost, not the daemon
+                    log.error("control_request_failed", exc_info=True)
 
         assert self._tasks is not None
         self._tasks.start_soon(scoped)
@@ -203,7 +211,11 @@ class Listener:
                 self._busy = None
             moment = anyio.current_time()
             for conversation in tuple(self._open):
-                conversation.sweep(moment)
+                try:
+                    conversation.sweep(moment)
+                except Exception:  # one client is lost, not the daemon
+                    log.error("control_client_failed", pid=conversation.peer_pid, exc_info=True)
+                    conversation.abort()
             self._leave_descriptors()
             self._refused = {u: at for u, at in self._refused.items() if moment - at < REFUSALS_FORGOTTEN_SECS}
             if moment >= check_at:

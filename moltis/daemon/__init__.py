@@ -15,7 +15,7 @@ from contextlib import suppress
 from moltis.config.load import load
 from moltis.config.overrides import EnvOverrides
 from moltis.config.plan import GatewayPlan
-from moltis.control.endpoint import take_data_dir
+from moltis.control.endpoint import Endpoint, take_data_dir
 from moltis.gateway.http.address import listening
 from moltis.paths import Paths
 
@@ -26,9 +26,10 @@ def main(paths: Paths) -> int:
     """Run the daemon until it is told to end; give the exit code.
 
     Raises:
-        AlreadyRunning: another daemon holds the data dir.
+        AlreadyRunning: another daemon holds the data dir, or answers at the socket.
         ConfigError: moltis.toml cannot be read, or wants an endpoint that anyone could use.
-        NotPermitted: the data dir is another user's.
+        NotPermitted: the data dir is another user's, or others can write to the socket's folder.
+        UsageError: the socket's path is too long.
     """
     lock = take_data_dir(paths)
     try:
@@ -38,7 +39,12 @@ def main(paths: Paths) -> int:
         sockets = _listen_early(loaded.plan.gateway)
         from moltis.daemon.running import run
 
-        return run(paths, lock, loaded, overrides, sockets)
+        endpoint = Endpoint(paths)
+        with endpoint.bind() as control:  # before any server is started: what is in the way there ends this daemon
+            try:
+                return run(paths, lock, loaded, overrides, sockets, (endpoint, control))
+            finally:
+                endpoint.remove()
     finally:
         lock.release()
 

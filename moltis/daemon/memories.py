@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 from moltis import logs
 from moltis.config.plan import Plan, ServerPlan
-from moltis.errors import ConfigError
+from moltis.errors import MoltisError
 from moltis.gateway.api import Known
 from moltis.gateway.known import KnownStore, mark
+from moltis.threads import in_thread
 
 log = logs.get("moltis.gateway")
 
@@ -36,8 +36,12 @@ class Memories:
         self._writing = anyio.Lock()
 
     async def load(self) -> None:
-        """Read what is on disk; what was learnt meanwhile is newer."""
-        loaded = await anyio.to_thread.run_sync(self._store.load_all)
+        """Read what is on disk, if that can be done; what was learnt meanwhile is newer."""
+        try:
+            loaded = await in_thread(self._store.load_all)
+        except (MoltisError, OSError) as problem:
+            log.warning("lists_not_read", problem=str(problem))
+            return
         self._known = {**loaded, **self._known}
 
     def of(self, plan: ServerPlan) -> Known | None:
@@ -85,6 +89,6 @@ class Memories:
                     else partial(self._store.save, name, of_entry, known[1])
                 )
                 try:
-                    await anyio.to_thread.run_sync(work)
-                except ConfigError as problem:
+                    await in_thread(work)
+                except MoltisError as problem:
                     log.warning("lists_not_kept", server=name, problem=problem.message)

@@ -12,12 +12,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan
 from moltis.errors import MoltisError
 from moltis.paths import Paths
+from moltis.threads import in_thread
 from moltis.transport import Connection, Ended, Notices, OpenFailed, Receiver, Transport
 from moltis.transport.containment import Warden
 
@@ -126,7 +126,7 @@ class Remotes:
         async with self._importing:
             if self._logins is None:
                 assert self._tasks is not None, "start() comes first"
-                self._logins = await anyio.to_thread.run_sync(self._import, self._tasks)
+                self._logins = await in_thread(self._import, self._tasks)
             return self._logins
 
     def _import(self, tasks: TaskGroup) -> Logins:

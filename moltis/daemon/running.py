@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import socket
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 
 import anyio
 import anyio.lowlevel
-from anyio.abc import TaskStatus
+from anyio.abc import TaskGroup, TaskStatus
 
 from moltis import __version__, logs
 from moltis.config.load import Loaded
 from moltis.config.overrides import EnvOverrides
 from moltis.control.endpoint import DataDirLock, Endpoint
 from moltis.daemon.descriptors import control_connections, raise_limit
+from moltis.daemon.guard import GuardedTasks, kept_up
 from moltis.daemon.memory import keep_freed_blocks
 from moltis.daemon.watch import Watch
 from moltis.daemon.world import Daemon
@@ -31,14 +35,22 @@ END_MARGIN_SECS = 0.3
 killing and sweeping take the rest of it."""
 
 
+THREAD_END_SECS = 0.2
+"""For threads to end after the event loop; theirs is nothing that is waited for."""
+
+
 def run(
     paths: Paths,
     lock: DataDirLock,
     loaded: Loaded,
     overrides: EnvOverrides,
     sockets: Sequence[socket.socket],
+    control: tuple[Endpoint, socket.socket],
 ) -> ExitCode:
-    """Run until told to end. `sockets`: that hosts connect to already."""
+    """Run until told to end.
+
+    sockets: that hosts connect to already. control: the control socket, likewise.
+    """
     scrubber = Scrubber(loaded.plan.secrets)
     plan = loaded.plan.daemon
     sink = logs.configure(paths.log, plan.log_level, plan.log_max_bytes, plan.log_backups, scrubber)
@@ -50,36 +62,61 @@ def run(
         return Daemon(paths, loaded, overrides, scrubber, sink, max_descriptors=of_servers, sockets=sockets)
 
     try:
-        anyio.run(_run, make, paths, lock, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
+        anyio.run(_run, make, paths, lock, control, backend="asyncio", backend_options={"use_uvloop": _has_uvloop()})
+    except ExceptionGroup as group:
+        raise _only(group) from group
     finally:
         logs.close()
+    _leave_hung_threads()
     return ExitCode.OK
 
 
-async def _run(make: Callable[[], Daemon], paths: Paths, lock: DataDirLock) -> None:
+def _only(group: ExceptionGroup[Exception]) -> Exception:
+    """Return what a group is about, where that is one thing."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
+
+
+def _leave_hung_threads() -> None:
+    """End this process although a thread waits for a file system that does not answer, and nobody for it."""
+    until = time.monotonic() + THREAD_END_SECS
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, until - time.monotonic()))
+            if thread.is_alive():
+                os._exit(ExitCode.OK)
+
+
+async def _run(
+    make: Callable[[], Daemon], paths: Paths, lock: DataDirLock, control: tuple[Endpoint, socket.socket]
+) -> None:
     daemon = make()
     daemon.warden.start()
     try:
         async with anyio.create_task_group() as tasks:
-            await tasks.start(_obey_signals, daemon)
+            guarded = GuardedTasks(tasks)
+            await tasks.start(_obey_signals, daemon, guarded)
             supervised = anyio.Event()
             await tasks.start(_supervise, daemon, supervised)
-            daemon.start(tasks)
+            daemon.start(guarded)
             await anyio.lowlevel.checkpoint()  # the first servers are being started: while they boot, import the rest
             await daemon.open_gateway()
             from moltis.control.listener import Listener
             from moltis.control.methods import METHODS
 
             listener = Listener(
-                Endpoint(paths),
+                control[0],
                 lock,
                 METHODS,
                 daemon,
+                sock=control[1],
                 max_connections=control_connections(len(daemon.supervisor.names())),
             )
             await tasks.start(listener.run)
-            tasks.start_soon(daemon.notifier.run_watchdog)
-            watch = Watch(paths.config, lambda: tasks.start_soon(daemon.reload_quietly, "the file changed"))
+            guarded.start_soon(kept_up, daemon.notifier.run_watchdog, "watchdog")
+            watch = Watch(paths.config, lambda: guarded.start_soon(daemon.reload_quietly, "the file changed"))
             gc.freeze()  # what was imported stays: no collection need look at it again
             gc.enable()
             daemon.notifier.ready(daemon.summary())
@@ -99,7 +136,9 @@ async def _supervise(
     over.set()
 
 
-async def _obey_signals(daemon: Daemon, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
+async def _obey_signals(
+    daemon: Daemon, tasks: TaskGroup, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED
+) -> None:
     for number in (signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # they mean nothing here, and would end the daemon
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
@@ -107,7 +146,7 @@ async def _obey_signals(daemon: Daemon, *, task_status: TaskStatus[None] = anyio
         async for number in received:
             log.info("signal_received", signal=signal.Signals(number).name)
             if number == signal.SIGHUP:
-                await daemon.reload_quietly("SIGHUP")
+                tasks.start_soon(daemon.reload_quietly, "SIGHUP")  # not awaited: its file system may hang
             elif daemon.ending.is_set():
                 daemon.supervisor.shutdown(fast=True)
             else:

@@ -11,17 +11,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import anyio
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from moltis import __version__, logs
 from moltis.config.listen import split_listen
 from moltis.config.plan import GatewayPlan, Plan, ServerPlan
 from moltis.daemon.descriptors import http_connections
+from moltis.daemon.guard import kept_up
 from moltis.daemon.memories import Memories
 from moltis.daemon.ports import Ports, known_of
 from moltis.daemon.watch import Watch
-from moltis.errors import ConfigError, UnknownServer
+from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway.api import Known
 from moltis.gateway.doors import Doors
 from moltis.gateway.gateway import Gateway, Settings
@@ -38,6 +38,7 @@ from moltis.server.lifecycle import State
 from moltis.server.status import ServerStatus
 from moltis.server.supervisor import Supervisor
 from moltis.session.session import Session
+from moltis.threads import in_thread
 from moltis.transport.wire import now
 
 log = logs.get("moltis.gateway")
@@ -113,8 +114,8 @@ class Serving:
         sockets: that listen there already.
         """
         try:
-            await anyio.to_thread.run_sync(self.tokens.load)
-        except ConfigError as problem:
+            await in_thread(self.tokens.load)
+        except MoltisError as problem:
             log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
         await self._kept.load()
         self._watch = Watch(
@@ -152,9 +153,9 @@ class Serving:
     async def reread_tokens(self) -> None:
         """Go by tokens.toml as it is now; one that cannot be read changes nothing."""
         try:
-            await anyio.to_thread.run_sync(self.tokens.load)
+            await in_thread(self.tokens.load)
             self._tokens_problem = None
-        except ConfigError as problem:
+        except MoltisError as problem:
             if problem.message != self._tokens_problem:
                 self._tokens_problem = problem.message
                 log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
@@ -168,7 +169,7 @@ class Serving:
             ConfigError: it is revoked for as long as this daemon runs.
         """
         try:
-            await anyio.to_thread.run_sync(self.tokens.revoke, name)
+            await in_thread(self.tokens.revoke, name)
         finally:
             self._end_what_is_over()
 
@@ -222,7 +223,7 @@ class Serving:
 
         async def run() -> None:
             with scope:
-                await listener.run()
+                await kept_up(listener.run, "gateway listener")
 
         self._tasks.start_soon(run)
 
@@ -238,9 +239,9 @@ class Serving:
         """Keep on disk what is learnt and used, until all is closed."""
         with self._keeping:
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._memories.run)
-                tasks.start_soon(self.tokens.run)
-                tasks.start_soon(self._kept.run)
+                tasks.start_soon(kept_up, self._memories.run, "memories")
+                tasks.start_soon(kept_up, self.tokens.run, "tokens")
+                tasks.start_soon(kept_up, self._kept.run, "sessions")
 
     def _figures(self) -> Callable[[], bytes]:
         return partial(

@@ -21,7 +21,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import anyio.to_thread
 import msgspec
 from anyio.abc import TaskGroup
 
@@ -48,6 +47,7 @@ from moltis.session.handshake import EraMemory
 from moltis.session.hooks import Hooks
 from moltis.session.listing import Kind
 from moltis.session.session import Session
+from moltis.threads import in_thread
 from moltis.transport import Transport
 from moltis.transport.containment import Warden
 from moltis.transport.stdio import StdioTransport
@@ -111,6 +111,7 @@ class Daemon:
         self._taught: dict[str, _Taught] = {}
         self._learnt: dict[str, deque[str]] = {}
         self._reloading = anyio.Lock()
+        self._reload_waits = False
         self._remotes = Remotes(
             Surroundings(
                 paths, self.warden, scrubber.text, self._learn, self._login_moved, self._logged_in, self._login_renewed
@@ -265,7 +266,7 @@ class Daemon:
         return self._serving.gateway if self._serving is not None else None
 
     async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
-        return await anyio.to_thread.run_sync(self._open_serving().tokens.create, name, scope, expires_days)
+        return await in_thread(self._open_serving().tokens.create, name, scope, expires_days)
 
     async def tokens(self) -> list[TokenInfo]:
         serving = self._open_serving()
@@ -286,18 +287,18 @@ class Daemon:
 
     async def set_env(self, name: str, value: str) -> None:
         async with self._changing():
-            await anyio.to_thread.run_sync(self._overrides.set, name, value)
+            await in_thread(self._overrides.set, name, value)
             await self._reload()
 
     async def unset_env(self, name: str) -> bool:
         async with self._changing():
-            known = await anyio.to_thread.run_sync(self._overrides.unset, name)
+            known = await in_thread(self._overrides.unset, name)
             await self._reload()
             return known
 
     async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
         read = partial(logtail.tail, self._paths.log, limit, server=server, level=level)
-        return [msgspec.Raw(msgspec.json.encode(record)) for record in await anyio.to_thread.run_sync(read)]
+        return [msgspec.Raw(msgspec.json.encode(record)) for record in await in_thread(read)]
 
     # --- configuration
 
@@ -315,17 +316,24 @@ class Daemon:
 
     async def reload_quietly(self, why: str) -> None:
         """Reload for no caller: what is wrong goes to the log, and the old configuration stays."""
-        if self.ending.is_set():
+        if self.ending.is_set() or self._reload_waits:
             return
         self.notifier.reloading()
+        self._reload_waits = True  # for its turn: what comes meanwhile is read with it
         try:
-            await self.reload()
+            async with self._changing():
+                self._reload_waits = False
+                await self._reload()
         except MoltisError as error:
             config_log.error("reload_failed", why=why, error=error.message, hint=error.hint)
+        except Exception:
+            config_log.error("reload_failed", why=why, error="a fault of moltis", exc_info=True)
+        finally:
+            self._reload_waits = False
         self.notifier.ready(self.summary())
 
     async def _reload(self) -> Reloaded:
-        loaded = await anyio.to_thread.run_sync(self._read)
+        loaded = await in_thread(self._read, abandon_on_cancel=True)
         loaded.plan.gateway.refuse_if_open()
         known = set(self._loaded.problems)
         self._report([problem for problem in loaded.problems if problem not in known])
@@ -360,7 +368,7 @@ class Daemon:
         from moltis.config import edit
 
         async with self._changing():
-            await anyio.to_thread.run_sync(partial(getattr(edit, function), self._paths.config, *arguments))
+            await in_thread(partial(getattr(edit, function), self._paths.config, *arguments))
             await self._reload()
 
     def _report(self, problems: Sequence[Problem]) -> None:

@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from moltis import logs
 from moltis.config.atomic import one_writer, replace
-from moltis.errors import ConfigError, UsageError
+from moltis.errors import ConfigError, MoltisError, UsageError
 from moltis.gateway import token_file
 from moltis.gateway.api import Principal
 from moltis.gateway.token_file import PREFIX, Entry, Scope
 from moltis.names import did_you_mean
 from moltis.server.record import stamp
+from moltis.threads import in_thread
 
 __all__ = ["MAX_DAYS", "PREFIX", "Created", "Scope", "TokenInfo", "TokenStore"]
 
@@ -269,8 +269,8 @@ class TokenStore:
     async def _save(self) -> None:
         self._used = anyio.Event()
         try:
-            await anyio.to_thread.run_sync(self.save, abandon_on_cancel=True)
-        except ConfigError as error:
+            await in_thread(self.save, abandon_on_cancel=True)
+        except MoltisError as error:
             log.warning("token_uses_not_saved", error=error.message)
 
     def _change(self, change: Callable[[dict[bytes, _Token]], None]) -> None:

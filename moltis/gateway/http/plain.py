@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import anyio.to_thread
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+
+from moltis.threads import in_thread
 
 __all__ = ["plain_app"]
 
@@ -28,7 +29,7 @@ def plain_app(ready: Callable[[], bool], metrics: Callable[[], Callable[[], byte
 
     async def metrics_text(request: Request) -> Response:
         assert metrics is not None
-        text = await anyio.to_thread.run_sync(metrics())
+        text = await in_thread(metrics())
         return Response(text, headers={"content-type": METRICS_TYPE})
 
     async def nothing(request: Request, failure: Exception) -> Response:

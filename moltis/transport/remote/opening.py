@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import anyio.to_thread
 from anyio.abc import TaskGroup
 
 from moltis.config.plan import Limits, RemoteLaunch, TransportName
+from moltis.errors import Busy
 from moltis.http.clients import server_client
 from moltis.http.origins import read_url
 from moltis.http.tls import CaFileError, tls_context
+from moltis.threads import in_thread
 from moltis.transport import Connection, Ended, Notices, OpenFailed, Receiver
 from moltis.transport.remote import Credentials
 from moltis.transport.remote.base import Endpoint
@@ -69,9 +70,9 @@ class RemoteTransport:
         if read_url(self._endpoint.url) is None:
             raise OpenFailed(Ended("connect_failed", "its url is not one of http or https in printable ASCII"))
         try:
-            await anyio.to_thread.run_sync(tls_context, self._ca_file)  # reads files; from now on it is remembered
+            await in_thread(tls_context, self._ca_file)  # reads files; from now on it is remembered
             connection = self._kind(self._endpoint, receive, notices)
-        except CaFileError as fault:
+        except (CaFileError, Busy) as fault:
             raise OpenFailed(Ended("connect_failed", str(fault))) from fault
         self._tasks.start_soon(connection.run)
         return connection
