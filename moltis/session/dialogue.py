@@ -307,18 +307,20 @@ class Dialogue:
 
     # --- hearing
 
-    def receive(self, message: bytes, during: int | None = None) -> None:
-        """Take one message from the server; `during` as in `transport.Receiver`."""
+    def receive(self, message: bytes, during: int | None = None) -> bool:
+        """Take one message from the server, and return whether it was one; `during` as in `transport.Receiver`."""
         incoming = envelope.parse(message)
         if type(incoming) is not envelope.Junk or self.liveness.at_work(self._now()):
             self.liveness.heard_at = self._now()
         if type(incoming) is envelope.Response:
             self._replied(incoming)
-        elif type(incoming) is envelope.Batch:
+            return True
+        if type(incoming) is envelope.Batch:
             for one in incoming.messages:
                 self._take(one, message, during)
-        else:
-            self._take(incoming, message, during)  # type: ignore[arg-type]  # not a batch: see above
+            return not any(type(one) is envelope.Junk for one in incoming.messages)
+        self._take(incoming, message, during)  # type: ignore[arg-type]  # not a batch: see above
+        return type(incoming) is not envelope.Junk
 
     def _take(self, incoming: envelope.Message, message: bytes, during: int | None) -> None:
         match incoming:

@@ -98,8 +98,11 @@ class Notices(Protocol):
 class Receiver(Protocol):
     """Called with each message from the server, in order, on the event loop. It must not block and must not raise."""
 
-    def __call__(self, message: bytes, during: int | None = None, /) -> None:
-        """Take a message. `during`: the id of the request on whose HTTP answer it came; None where nothing tells."""
+    def __call__(self, message: bytes, during: int | None = None, /) -> bool | None:
+        """Take a message; return False if it is none, and was dropped, whole or in part.
+
+        during: the id of the request on whose HTTP answer it came; None where nothing tells.
+        """
 
 
 StderrTail = Callable[[], tuple[str, ...]]

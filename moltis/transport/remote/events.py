@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["MAX_RETRY_MS", "Event", "EventStream", "EventTooLarge"]
+__all__ = ["BOM", "MAX_RETRY_MS", "Event", "EventStream", "EventTooLarge"]
 
 BOM: Final = b"\xef\xbb\xbf"
 MAX_NAME_BYTES: Final = 64

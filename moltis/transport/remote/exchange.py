@@ -24,6 +24,7 @@ from moltis.http.words import InOurWords, network_words
 from moltis.transport import Ended
 from moltis.transport.remote import Refusal
 from moltis.transport.remote.base import Endpoint, Post
+from moltis.transport.remote.events import BOM
 from moltis.transport.remote.gate import Gate
 from moltis.transport.remote.headers import Headers
 from moltis.transport.remote.outcomes import Answered, media_type, redirect_target, redirect_words
@@ -219,7 +220,7 @@ async def discard(response: httpx2.Response) -> None:
 async def read_error(response: httpx2.Response) -> bytes:
     """Read the body of an HTTP error, and be done with the answer; empty if it is too long or breaks off."""
     try:
-        return await read_capped(response, ERROR_BYTES)
+        return (await read_capped(response, ERROR_BYTES)).removeprefix(BOM)
     except FAULTS:
         return b""
     finally:

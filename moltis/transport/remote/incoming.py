@@ -11,17 +11,22 @@ from typing import Final
 
 import anyio
 import httpx2
+import msgspec
 
 from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.transport.remote.base import Post, RemoteConnection
-from moltis.transport.remote.events import Event
+from moltis.transport.remote.events import BOM, Event
 from moltis.transport.remote.outcomes import HANDSHAKE
-from moltis.transport.remote.replies import answers, succeeds
+from moltis.transport.remote.replies import answers, error_reply, succeeds
 from moltis.transport.remote.turns import events_in_turn
 
-__all__ = ["Cursor", "TooLarge", "take_events", "take_message"]
+__all__ = ["Cursor", "TooLarge", "Unreadable", "take_events", "take_lone_error", "take_message"]
+
+_ANYTHING = msgspec.json.Decoder()
 
 DEFAULT_RETRY_SECS: Final = 1.0
+SHOWN_CHARS: Final = 12
+"""Of what is not JSON: enough to tell a page from a message that was cut, and too little for a secret."""
 LINGER_SECS: Final = 1.0
 """How long the rest of a stream is read after the reply. Most servers end it at once."""
 
@@ -30,20 +35,33 @@ class TooLarge(Exception):
     """A message was over `max_message_bytes`; it is left out, and counted already."""
 
 
+class Unreadable(Exception):
+    """What came is no message. `words` follow "answered tools/call"."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.words = words
+
+
 class Cursor:
     """Where in a stream of events we are, so that it can be gone on with after it broke off.
 
     last_id: of the last event that has one; empty or None when there is nothing to resume from.
     retry_secs: how long the server wants us to wait before that.
-    events: how many there were.
+    events: how many there were. messages: how many of them were JSON-RPC for us.
+    asked: whether the server gave a place to resume from and said when: it ends its streams on purpose (SEP-1699).
+    alone: the first message, while it is the only one and not the reply that is waited for.
     """
 
-    __slots__ = ("events", "last_id", "retry_secs")
+    __slots__ = ("alone", "asked", "events", "last_id", "messages", "retry_secs")
 
     def __init__(self) -> None:
         self.last_id: str | None = None
         self.retry_secs = DEFAULT_RETRY_SECS
         self.events = 0
+        self.messages = 0
+        self.asked = False
+        self.alone = b""
 
     def saw(self, event: Event) -> None:
         """Move on by one event."""
@@ -52,12 +70,16 @@ class Cursor:
             self.last_id = event.id
         if event.retry_ms is not None:
             self.retry_secs = event.retry_ms / 1000
+            self.asked = event.retry_ms > 0 and bool(self.last_id)
 
 
 async def take_message(response: httpx2.Response, connection: RemoteConnection, post: Post) -> None:
     """Hand on the one message of a JSON body; `post.answered` says afterwards whether it was the reply.
 
+    An error under no id, or under another, is the answer to this request: it is all that this POST is told.
+
     Raises:
+        Unreadable: it is no message.
         TooLarge: nothing was handed on.
         FAULTS: the answer broke off, and nothing was handed on.
     """
@@ -66,8 +88,15 @@ async def take_message(response: httpx2.Response, connection: RemoteConnection, 
     except BodyTooLarge as fault:
         connection.endpoint.on_oversized(1)
         raise TooLarge from fault
-    if body:
-        _hand_on(body, connection, post)
+    body = body.removeprefix(BOM)  # RFC 8259 section 8.1 lets it be ignored; PHP and .NET write it
+    if not body.strip():
+        raise Unreadable("with nothing")
+    id = post.about.id
+    if id is not None and not answers(body, id):
+        body = error_reply(body, id) or body
+    _hand_on(body, connection, post)
+    if not post.answered and not _is_json(body):
+        raise Unreadable(f"with something that is not JSON (it begins with {_beginning(body)})")
 
 
 async def take_events(
@@ -90,17 +119,45 @@ async def take_events(
                     raise TooLarge
                 continue
             cursor.saw(event)
-            if event.data and event.event == "message" and _hand_on(event.data, connection, post):
-                assert post is not None
+            if not event.data or event.event != "message":
+                continue
+            taken = _hand_on(event.data, connection, post)
+            if taken:
+                cursor.messages += 1
+            if post is not None and post.answered:
                 post.scope.deadline = anyio.current_time() + LINGER_SECS
+            else:
+                cursor.alone = event.data if taken and cursor.messages == 1 else b""
+
+
+def take_lone_error(connection: RemoteConnection, cursor: Cursor, post: Post) -> None:
+    """Take the only message of a stream that has ended, if it is an error under no id or another, for the reply."""
+    reply = error_reply(cursor.alone, post.about.id) if cursor.alone and post.about.id is not None else None
+    if reply is not None:
+        _hand_on(reply, connection, post)
 
 
 def _hand_on(message: bytes, connection: RemoteConnection, post: Post | None) -> bool:
-    """Hand on one message, and say whether it is what `post` waited for."""
-    connection.receive(message, None if post is None else post.about.id)
-    if post is None or post.answered or post.about.id is None or not answers(message, post.about.id):
+    """Hand on one message, and return whether it was one. If it is what `post` waited for, that is settled."""
+    if connection.receive(message, None if post is None else post.about.id) is False:
         return False
+    if post is None or post.answered or post.about.id is None or not answers(message, post.about.id):
+        return True
     post.answered = True
     post.succeeded = post.about.method not in HANDSHAKE or succeeds(message)
     post.settle()
     return True
+
+
+def _is_json(body: bytes) -> bool:
+    try:
+        _ANYTHING.decode(body)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        return False
+    return True
+
+
+def _beginning(body: bytes) -> str:
+    """Return the first characters of a body as they may be shown: printable ASCII, nothing that could be a secret."""
+    shown = "".join(c if " " <= c <= "~" else "?" for c in body[:SHOWN_CHARS].decode("latin-1"))
+    return f"'{shown}'"

@@ -28,7 +28,7 @@ from moltis.transport.remote.exchange import (
 )
 from moltis.transport.remote.failures import come_to_nothing, turned_away
 from moltis.transport.remote.headers import FIRST_MODERN, BadSessionId, checked_session_id, post_headers, stream_headers
-from moltis.transport.remote.incoming import Cursor, TooLarge, take_events, take_message
+from moltis.transport.remote.incoming import Cursor, TooLarge, Unreadable, take_events, take_lone_error, take_message
 from moltis.transport.remote.outcomes import INITIALIZED, UNLIMITED, Asked, Do, Outcome, failure, media_type, outcome
 from moltis.transport.remote.renewal import Session
 from moltis.transport.remote.replies import alive, error_reply, unknown_method
@@ -179,6 +179,8 @@ class StreamableConnection(RemoteConnection):
             else:
                 words = "ended the answer before the reply"
                 await take_events(response, self, cursor, post)
+        except Unreadable as fault:
+            words = f"answered {asked.method} {fault.words}"
         except TooLarge:
             words = f"answered with more than {self.endpoint.limits.max_message_bytes} bytes (max_message_bytes)"
             cursor.last_id = None
@@ -186,6 +188,8 @@ class StreamableConnection(RemoteConnection):
             words = f"broke off: {network_words(fault)}"
         if not post.answered and cursor.last_id and not asked.modern:
             words = await self._resume(post, cursor, session) or words
+        if not post.answered:
+            take_lone_error(self, cursor, post)
         if not post.answered and asked.heartbeat:
             self.receive(alive(post.about.id or 0))
         elif not post.answered:

