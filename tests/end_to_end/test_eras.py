@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +136,35 @@ def test_mcp_test_and_mcp_add_do_as_the_daemon_does(daemon: Daemon, how: tuple[s
     assert_blameless(daemon, "p")
     tested = daemon.cli("mcp", "test", "p")
     assert tested.returncode == 0, tested.stdout + tested.stderr
+
+
+@pytest.fixture
+def picky_web(folder: Path) -> Iterator[Callable[[str], str]]:
+    """Start servers that mind `server/discover`; what they were asked is in `asked` of the folder."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(how: str) -> str:
+        command = [PYTHON, "-S", "-E", str(SERVERS / "picky_http.py"), how, str(folder / "asked")]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        out = started[-1].stdout
+        assert out is not None
+        return f"http://127.0.0.1:{int(out.readline())}/mcp"
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("transport", ["streamable-http", "sse"])
+@pytest.mark.parametrize("how", ["drops", "hangs", "502", "html"])
+def test_a_web_server_that_minds_discover_is_asked_to_initialize_in_the_same_start(
+    daemon: Daemon, folder: Path, picky_web: Callable[[str], str], how: str, transport: str
+) -> None:
+    entry = {"transport": transport, "url": picky_web(how)}
+    daemon.write({"p": entry}, mcp={"startup_timeout_secs": 60.0, "max_restart_attempts": 0})
+    status = daemon.start().wait_for("p", "ready", within=40)
+    told = (status["attempts"], status["restarts"], status["last_error"], status["protocol_version"])
+    assert told == (0, 0, None, "2025-06-18")
+    assert daemon.text("p", "quick") == "legacy"
+    assert (folder / "asked").read_text().splitlines()[:2] == ["server/discover", "initialize"]

@@ -11,6 +11,7 @@ from moltis.transport import Ended, Outgoing
 from moltis.transport.remote.base import RemoteConnection
 from moltis.transport.remote.exchange import NotLetIn
 from moltis.transport.remote.outcomes import Asked, Do, Outcome
+from moltis.transport.remote.replies import unknown_method
 
 __all__ = ["come_to_nothing", "turned_away", "unavailable"]
 
@@ -31,7 +32,10 @@ def unavailable(error: MoltisError) -> Ended:
 
 
 def come_to_nothing(connection: RemoteConnection, asked: Asked, about: Outgoing, found: Outcome) -> None:
-    """Let a message fail whose outcome is `FAIL` or `LOSE`."""
+    """Let a message fail whose outcome is `FAIL` or `LOSE`, or answer a probe in the server's place."""
+    if found.do is Do.UNKNOWN_METHOD:
+        connection.receive(unknown_method(about.id or 0, found.words))
+        return
     if found.do is Do.LOSE:
         connection.lose(Ended(found.kind, found.words, retry_after_secs=found.held_secs), waits=not asked.opens)
     if not asked.opens:

@@ -53,6 +53,8 @@ FOLLOWED: Final = frozenset({307, 308})
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS: Final = 3
 
+NO_ANSWER: Final = "no answer that could be used"
+
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,40}/[a-z0-9!#$&^_.+-]{1,40}")
 
 
@@ -260,6 +262,8 @@ def _error_words(asked: Asked, answered: Answered) -> str:
 def _failed(asked: Asked, words: str, *, status: int = 200, unserved: bool = False) -> Outcome:
     if status == 401:
         return Outcome(Do.LOSE, words, "auth_required")
+    if asked.probes and status not in REDIRECTS:
+        return Outcome(Do.UNKNOWN_METHOD, NO_ANSWER, unserved=unserved)  # it may answer the other question
     if asked.opens:
         return Outcome(Do.LOSE, words, "connect_failed", unserved=unserved)
     return Outcome(Do.FAIL, words, unserved=unserved)
