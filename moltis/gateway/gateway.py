@@ -21,6 +21,7 @@ from moltis.gateway.host import Host
 from moltis.gateway.levels import Levels, passes
 from moltis.gateway.messages import text_of
 from moltis.gateway.refusals import Refusal
+from moltis.gateway.shares import Shares
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
 from moltis.gateway.views import View
 
@@ -31,6 +32,9 @@ ANNOUNCE_AFTER_SECS: Final = 0.1
 
 UNASKED_LEVEL: Final = "info"
 """What a host gets that never set a level, of a server that logs more because another host wants it."""
+
+MAX_INTRODUCED_BYTES: Final = 16 * 1024 * 1024
+"""Of what the hosts of one principal say of themselves when they initialize, each some hundred bytes; see `Shares`."""
 
 MAX_SAID_BYTES: Final = 1024 * 1024
 """Of what a server says unasked to all its hosts. A message may be longer, but not for each of a hundred hosts."""
@@ -57,6 +61,7 @@ class Gateway:
         self.levels = Levels()
         self.closing: Refusal | None = None
         self._settings = settings or Settings()
+        self.introduced = Shares(MAX_INTRODUCED_BYTES)
         self._hosts: dict[Host, None] = {}
         self._views: dict[str | None, View] = {}
         self._watched: dict[str, frozenset[str]] = {}

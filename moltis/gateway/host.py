@@ -65,6 +65,7 @@ class Host:
         self._waiting: dict[bytes, tuple[Running | None, Outlet, bool]] = {}
         self._listens = Listens(hub.subscriptions, view.locate)
         self._questions = Questions()
+        self._introduced = 0
         self._closed = False
 
     @property
@@ -154,6 +155,8 @@ class Host:
         self._listens.close()
         self._questions.close()
         self._hub.subscriptions.leave(self)
+        self._hub.introduced.give(self.principal.name, self._introduced)
+        self._introduced = 0
         self._outbox = None
         self._hub.left(self)
 
@@ -209,6 +212,10 @@ class Host:
             told = f"params: clientInfo and capabilities have at most {MAX_INTRODUCTION_BYTES} bytes together"
             refuse(outlet, ask.id, bad_params(told), modern=modern)
             return
+        if not self._introduce(len(client_info) + len(capabilities)):
+            told = "the hosts of this access token say too much of themselves: end some sessions, or say less"
+            refuse(outlet, ask.id, Refusal(RpcCode.INTERNAL_ERROR, told), modern=modern)
+            return
         self.client_info, self.capabilities = client_info, capabilities
         self.in_session = True
         self._out().held = True
@@ -218,6 +225,17 @@ class Host:
             outlet.reply(messages.result(ask.id, self.view.introduction().initialized(version)))
 
         self._when_settled(ask, outlet, modern, reply)
+
+    def _introduce(self, size: int) -> bool:
+        """Count what is kept of its introduction, if there is room for it."""
+        introduced, who = self._hub.introduced, self.principal.name
+        introduced.give(who, self._introduced)
+        if introduced.take(who, size):
+            self._introduced = size
+            return True
+        if not introduced.take(who, self._introduced):
+            self._introduced = 0
+        return False
 
     def _discover(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         def reply() -> None:

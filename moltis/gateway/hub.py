@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 from moltis.gateway.api import ServerPort, World
 from moltis.gateway.forwarding import Forwarding
 from moltis.gateway.refusals import Refusal
+from moltis.gateway.shares import Shares
 from moltis.gateway.subscriptions import Subscriptions
 
 if TYPE_CHECKING:
@@ -26,6 +27,10 @@ class Hub(Protocol):
 
     @property
     def subscriptions(self) -> Subscriptions: ...
+
+    @property
+    def introduced(self) -> Shares:
+        """Bytes of what hosts said of themselves."""
 
     @property
     def closing(self) -> Refusal | None:

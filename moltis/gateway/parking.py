@@ -7,11 +7,12 @@ it: for everybody else it does not exist. Every call leaves the table exactly on
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 import msgspec
+
+from moltis.gateway.shares import Shares
 
 __all__ = ["Bond", "Parking"]
 
@@ -24,8 +25,8 @@ MAX_OF_ONE: Final = 128
 PARKED_SECS: Final = 600.0
 """As long as a call may last at all by default (`request_timeout_max_secs`); whoever wants more time asks again."""
 
-MAX_KEPT_BYTES: Final = 64 * 1024 * 1024
-"""Of results that came while their host was asking."""
+MAX_KEPT_BYTES: Final = 32 * 1024 * 1024
+"""Of results that came while their host was asking, and of what is kept of the requests; see `Shares`."""
 
 
 class Bond(msgspec.Struct, frozen=True):
@@ -55,8 +56,8 @@ class Parking(Generic[T]):
         self._secs = secs
         self._new_token = new_token
         self._places: dict[str, _Place[T]] = {}  # in the order in which they are due
-        self._of: Counter[str] = Counter()
-        self._kept_bytes = 0
+        self._of = Shares(MAX_PARKED)
+        self._kept = Shares(MAX_KEPT_BYTES)
 
     def __len__(self) -> int:
         return len(self._places)
@@ -66,11 +67,10 @@ class Parking(Generic[T]):
 
     def put(self, call: T, bond: Bond, now: float) -> str | None:
         """Park a call and give its token; None if there is no room."""
-        if len(self._places) >= MAX_PARKED or self._of[bond.principal] >= MAX_OF_ONE:
+        if self._of.of(bond.principal) >= MAX_OF_ONE or not self._of.take(bond.principal, 1):
             return None
         token = self._new_token()
         self._places[token] = _Place(call, bond, now + self._secs)
-        self._of[bond.principal] += 1
         return token
 
     def take(self, token: str, bond: Bond, now: float) -> T | None:
@@ -85,18 +85,16 @@ class Parking(Generic[T]):
         place = self._places.pop(token, None)
         if place is None:
             return None
-        self._kept_bytes -= place.kept_bytes
-        self._of[place.bond.principal] -= 1
-        if not self._of[place.bond.principal]:
-            del self._of[place.bond.principal]
+        self._kept.give(place.bond.principal, place.kept_bytes)
+        self._of.give(place.bond.principal, 1)
         return place.call
 
     def keeps(self, token: str, size: int) -> bool:
         """Count that many bytes as kept for a call until it leaves, if there is room for them."""
-        if self._kept_bytes + size > MAX_KEPT_BYTES:
+        place = self._places[token]
+        if not self._kept.take(place.bond.principal, size):
             return False
-        self._places[token].kept_bytes += size
-        self._kept_bytes += size
+        place.kept_bytes += size
         return True
 
     def take_due(self, now: float) -> list[T]:

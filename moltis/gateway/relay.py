@@ -225,15 +225,25 @@ class Relay(Passage):
         if self._rounds < rounds.MAX_ROUNDS:
             bond = self._desk.bond(self._host, self._view, self.server, self._ask.method, self._name)
             token = self._desk.park(self, bond)
+            if token is not None and not self._desk.parking.keeps(token, sum(map(len, self._ask.meta.values()))):
+                self._desk.parking.remove(token)
+                token = None
         if token is None:
             open.close(self._host, rounds.TOO_MANY, "")
             return
         self._token = token
+        self._keep_little()
         self._rounds += 1
         self._host.done(self._ask.id)
         asked = ((one.key, one.method, one.params) for one in open)
         self._outlet.reply(messages.result(self._ask.id, rounds.as_round(asked, token)))
         self._count("input_required")
+
+    def _keep_little(self) -> None:
+        """Let go of the request, which has reached its server; of what it said of its host, keep a copy only."""
+        ask = self._ask
+        self._params = {}
+        self._ask = Ask(ask.id, ask.method, {}, {name: value.copy() for name, value in ask.meta.items()})
 
     def _keep(self, token: str, reply: Reply) -> None:
         """Keep the outcome for the retry, if there is room."""

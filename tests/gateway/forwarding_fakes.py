@@ -162,8 +162,8 @@ class Bench:
     def assert_nothing_is_left(self) -> None:
         desk = self.forwarding._desk
         assert not desk.parking
-        assert not desk.parking._of
-        assert desk.parking._kept_bytes == 0
+        assert desk.parking._of.total == 0
+        assert desk.parking._kept.total == 0
         assert not desk.waiting
         assert not desk.tokens
 

@@ -642,3 +642,45 @@ def test_what_is_said_on_a_stream_is_what_the_reference_expects(server: str | No
 
 def assert_valid(model: Any, value: dict[str, Any]) -> None:
     TypeAdapter(model).validate_python(value)
+
+
+# --- what hosts say of themselves
+
+
+def introduction(size: int, id: int = 1) -> Ask:
+    params = {"protocolVersion": "2025-06-18", "capabilities": {"x": "y" * size}, "clientInfo": {"name": "h"}}
+    return ask("initialize", params, id=id)
+
+
+def test_the_hosts_of_one_token_say_only_so_much_of_themselves_and_others_are_not_concerned() -> None:
+    bench = Bench()
+    bench.gateway.introduced.most = 100_000
+    hosts = [bench.host("one") for _ in range(4)]
+    outlets = [FakeOutlet() for _ in hosts]
+    for host, outlet in zip(hosts, outlets, strict=True):
+        host.request(introduction(30_000), outlet)
+    assert ["result" in outlet.replies[0] for outlet in outlets] == [True, True, True, False]
+    assert outlets[3].error["code"] == -32603
+    assert "too much of themselves" in outlets[3].error["message"]
+    stranger = FakeOutlet()
+    other = bench.host("one", READER)
+    other.request(introduction(30_000), stranger)
+    assert stranger.result["protocolVersion"]
+    for host in (other, hosts[0]):
+        host.close()
+    again = FakeOutlet()
+    hosts[3].request(introduction(30_000, id=2), again)
+    assert again.result["protocolVersion"], "what a host had said goes with it"
+    for host in hosts:
+        host.close()
+    assert bench.gateway.introduced.of("") == 0
+
+
+def test_a_host_that_introduces_itself_again_counts_once() -> None:
+    bench = Bench()
+    host = bench.host("one")
+    for n in range(3):
+        host.request(introduction(1000 * (n + 1), id=n), FakeOutlet())
+    assert 3000 < bench.gateway.introduced.of("") < 3200
+    host.request(introduction(10, id=9), FakeOutlet())
+    assert bench.gateway.introduced.of("") < 200

@@ -134,8 +134,8 @@ class ParkingMachine(RuleBasedStateMachine):
     @invariant()
     def everything_is_accounted_for(self) -> None:
         assert len(self.lot) == len(self.inside)
-        assert sum(self.lot._of.values()) == len(self.inside)
-        assert self.lot._kept_bytes == sum(place.kept_bytes for place in self.lot._places.values())
+        assert self.lot._of.total == len(self.inside)
+        assert self.lot._kept.total == sum(place.kept_bytes for place in self.lot._places.values())
 
 
 TestParkingMachine = ParkingMachine.TestCase

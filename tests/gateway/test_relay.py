@@ -623,15 +623,39 @@ async def test_an_error_of_the_server_meanwhile_is_told_to_the_retry() -> None:
 
 
 async def test_results_that_nobody_fetches_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parking, "MAX_KEPT_BYTES", 50)
     async with live() as one:
         first, _ = await parked(one)
+        kept = one.forwarding._desk.parking._kept
         second = one.modern(id=2)
         ask(one.call)
+        kept.most = kept.total + len(RESULT) + 5
         for call in one.upstream.calls:
             call.succeed(RESULT)
         assert one.retry(first, id=3).result["content"] == [{"type": "text", "text": "done"}]
         assert "no room to keep it" in one.retry(second, id=4).text
+
+
+async def test_a_parked_call_keeps_nothing_of_its_arguments_and_little_of_its_host() -> None:
+    async with live() as one:
+        long = "x" * 1_000_000
+        tried = one.modern(params={"name": "dig", "arguments": {"text": long}}, meta={"x": "y" * 1000})
+        asked = ask(one.call)
+        parked_call = next(iter(one.forwarding._desk.parking._places.values())).call
+        assert parked_call._params == {}
+        assert parked_call._ask.params == {}
+        assert 1000 < one.forwarding._desk.parking._kept.total < 2000
+        assert not asked.outcomes
+        one.call.succeed(RESULT)
+        assert one.retry(tried, {keys(tried)[0]: {"action": "cancel"}}).result["content"][0]["text"] == "done"
+
+
+async def test_a_host_that_says_too_much_of_itself_is_not_waited_for() -> None:
+    async with live() as one:
+        one.forwarding._desk.parking._kept.most = 100
+        one.modern(meta={"x": "y" * 1000})
+        question = ask(one.call)
+        assert question.refused
+        one.call.succeed(RESULT)
 
 
 async def test_a_question_taken_back_meanwhile_is_not_answered_any_more() -> None:
