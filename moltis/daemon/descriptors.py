@@ -19,6 +19,8 @@ A_SERVER: Final = 8
 """Three pipes and a pidfd each, twice while it is being started."""
 MIN_CONTROL: Final = 8
 MIN_HTTP: Final = 16
+CONTROL: Final = 256
+"""Of the control socket, whatever comes by HTTP: as many as it takes at all (`control.listener.MAX_CONNECTIONS`)."""
 
 
 def control_connections(servers: int) -> int:
@@ -26,12 +28,14 @@ def control_connections(servers: int) -> int:
     return max(MIN_CONTROL, _soft_limit() - RESERVED - A_SERVER * servers)
 
 
-def http_connections(most: int) -> int:
-    """Give how many hosts may be connected by HTTP: a quarter of all descriptors, and at most so many.
+def http_connections(servers: int, most: int) -> int:
+    """Return how many connections there may be by HTTP: what servers and the control socket leave, up to `most`.
 
-    Whoever reaches the address can open connections; servers and the control socket need descriptors too.
+    Where that is little, a quarter of all descriptors.
     """
-    return max(MIN_HTTP, min(most, _soft_limit() // 4))
+    soft = _soft_limit()
+    left = soft - RESERVED - A_SERVER * servers - CONTROL
+    return max(MIN_HTTP, min(most, max(left, soft // 4)))
 
 
 def _soft_limit() -> int:

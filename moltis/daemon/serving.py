@@ -25,7 +25,7 @@ from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway.api import Known
 from moltis.gateway.doors import Doors
 from moltis.gateway.gateway import Gateway, Settings
-from moltis.gateway.http.application import Application
+from moltis.gateway.http.application import MOST_OF_ONE, Application
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.kept import KeptSessions
 from moltis.gateway.http.listener import MAX_CONNECTIONS, GatewayListener
@@ -82,7 +82,7 @@ class Serving:
         self.gateway = Gateway(self._ports, _settings(plan.gateway), self._metrics.observe)
         http = _http_settings(plan)
         self._kept = KeptSessions(paths.sessions, self.tokens.mark)
-        self._connections = http_connections(MAX_CONNECTIONS)
+        self._connections = http_connections(len(plan.servers), MAX_CONNECTIONS)
         self._application = Application(
             self.gateway,
             Doors(http.allowed_origins, http.listen_host),
@@ -91,7 +91,7 @@ class Serving:
             ready=lambda: not self._closing,
             metrics=self._figures,
             lapsed=self.tokens.lapsed,
-            most_of_one=self._connections * 3 // 4,
+            most_of_one=min(self._connections * 3 // 4, MOST_OF_ONE),
             conversations=Conversations(self.gateway, Sessions(now, kept=self._kept), lapsed=self.tokens.lapsed),
         )
         self._listener: GatewayListener | None = None

@@ -30,6 +30,7 @@ from moltis.gateway.http.reading import (
     is_json,
     server_of,
 )
+from moltis.gateway.http.sessions import MAX_SESSIONS
 from moltis.gateway.http.settings import HttpSettings
 from moltis.gateway.limits import RateLimit
 from moltis.gateway.messages import Ask
@@ -44,8 +45,9 @@ Asgi = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 UNREAD_BYTES: Final = 64 * 1024
 """A longer body that was not read is not worth a connection that goes on."""
 MAX_ACCEPTS: Final = 64
-MOST_OF_ONE: Final = 384
-"""Requests and streams of one principal, which has a connection for each; of the connections, the rest is others'."""
+MOST_OF_ONE: Final = MAX_SESSIONS * 3 // 4
+"""Requests and streams of one principal, which has a connection for each: the rest of connections and sessions is
+others'."""
 PLACES: Final = ("/mcp", "/mcp/")
 METRICS: Final = "/metrics"
 
@@ -170,6 +172,7 @@ class Application:
                 raise Refused(refusals.unauthorized(token_given=authorization is not None))
             principal = ANYONE
         inbound.principal = principal
+        inbound.connection.principal = principal.name
         if self._settings.rate_limit_per_minute:
             secs = self._limit.refused_secs(principal.name, now())
             if secs:
@@ -253,13 +256,14 @@ class Application:
         if not (accepts.plain or accepts.events):
             raise Refused(refusals.not_acceptable("Accept must have application/json and text/event-stream"))
         before = self._closed_doors
-        body = await body_of(receive, headers.get(b"content-length"), self._settings.max_body_bytes, self._held)
+        name, most = inbound.principal.name, self._settings.max_body_bytes
+        body = await body_of(receive, headers.get(b"content-length"), most, self._held, name)
         if self._closed_doors != before:  # somebody was shut out while this was being sent: is it whose this is?
             self._identify(inbound)
         if len(body) <= UNREAD_BYTES:
             await self._hand_on(inbound, body)
         else:
-            with self._held.of(len(body)):
+            with self._held.of(inbound.principal.name, len(body)):
                 await self._hand_on(inbound, body)
 
     async def _hand_on(self, inbound: Inbound, body: bytes) -> None:

@@ -54,7 +54,9 @@ CLOSING: Final = (b"connection", b"close")
 
 
 class Connection(Protocol):
-    """The connection that a request came by."""
+    """The connection that a request came by. `principal`: the name of who was let in last by it; None: nobody yet."""
+
+    principal: str | None
 
     def watch(self, lost: Callable[[], None]) -> None:
         """Call back once when it is lost; at once if it is lost already."""

@@ -27,7 +27,8 @@ __all__ = ["MAX_CONNECTIONS", "GatewayListener"]
 log = logs.get("moltis.gateway.http")
 
 RETRY_SECS: Final = 5.0
-MAX_CONNECTIONS: Final = 512
+MAX_CONNECTIONS: Final = 8192
+"""However many descriptors there are: each costs memory too, and who reaches the address needs no token to connect."""
 LAST_WORDS_SECS: Final = 0.5
 """For those who are cut off to be told so."""
 

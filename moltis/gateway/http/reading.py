@@ -17,6 +17,7 @@ from moltis.gateway.http.exchange import CONNECTION, Connection, Header, Send
 from moltis.gateway.http.modern import VERSION
 from moltis.gateway.http.refusals import Refusal, overloaded, too_large, wrong
 from moltis.gateway.messages import Ask
+from moltis.gateway.shares import Shares
 from moltis.names import SERVER_NAME
 from moltis.session.envelope import json_string
 
@@ -41,8 +42,9 @@ ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"content-type", 
 
 _TRACE: Final = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
 MAX_TRACE_BYTES: Final = 1024
-MAX_HELD_BYTES: Final = 256 * 1024 * 1024
-"""Of all bodies that are on their way: a few hundred slow ones of full length would be gigabytes."""
+MAX_HELD_BYTES: Final = 128 * 1024 * 1024
+"""Of bodies that are on their way, of one principal and of all together: a few hundred slow ones would be gigabytes.
+Where several send, at most twice as much; see `Shares`."""
 
 
 class Accepts(NamedTuple):
@@ -144,30 +146,45 @@ def server_of(path: str) -> str | None:
 
 
 class Held:
-    """How much is held of long bodies: of those on their way, and of those whose request has no reply, all together."""
+    """How much is held of long bodies: of those on their way, and of those whose request has no reply."""
 
     def __init__(self, most: int = MAX_HELD_BYTES) -> None:
-        self.bytes = 0
-        self.most = most
+        self._shares = Shares(most)
+
+    @property
+    def bytes(self) -> int:
+        """Of all together."""
+        return self._shares.total
+
+    def add(self, principal: str, size: int) -> None:
+        """Hold so much more of somebody's.
+
+        Raises:
+            Refused: too much of it is held already; nothing was added.
+        """
+        if not self._shares.take(principal, size):
+            raise Refused(overloaded("too much is being sent at once"))
+
+    def drop(self, principal: str, size: int) -> None:
+        """Hold so much less."""
+        self._shares.give(principal, size)
 
     @contextmanager
-    def of(self, size: int) -> Iterator[None]:
+    def of(self, principal: str, size: int) -> Iterator[None]:
         """Hold a body, for as long as this is entered.
 
         Raises:
             Refused: too much is held already.
         """
-        self.bytes += size
+        self.add(principal, size)
         try:
-            if self.bytes > self.most:
-                raise Refused(overloaded("too much is being sent at once"))
             yield
         finally:
-            self.bytes -= size
+            self.drop(principal, size)
 
 
-async def body_of(receive: Receive, declared: bytes | None, limit: int, held: Held) -> bytes:
-    """Read a body. `declared`: its `Content-Length`.
+async def body_of(receive: Receive, declared: bytes | None, limit: int, held: Held, principal: str) -> bytes:
+    """Read a body. `declared`: its `Content-Length`; `principal`: whose it is.
 
     Raises:
         Refused: it has, or is going to have, more than `limit` bytes, or too much is held; the rest is not read.
@@ -185,23 +202,23 @@ async def body_of(receive: Receive, declared: bytes | None, limit: int, held: He
         if len(body) > limit:
             raise Refused(too_large(limit))
         return body
-    parts, size = [body], len(body)
-    held.bytes += size
+    parts, size, counted = [body], len(body), 0
     try:
+        held.add(principal, size)
+        counted = size
         while message["more_body"]:
             message = await receive()
             if message["type"] != "http.request":
                 raise Gone
             parts.append(message["body"])
             size += len(parts[-1])
-            held.bytes += len(parts[-1])
             if size > limit:
                 raise Refused(too_large(limit))
-            if held.bytes > held.most:
-                raise Refused(overloaded("too much is being sent at once"))
+            held.add(principal, size - counted)
+            counted = size
         return b"".join(parts)
     finally:
-        held.bytes -= size
+        held.drop(principal, counted)
 
 
 def add_trace(ask: Ask, headers: dict[bytes, bytes]) -> None:

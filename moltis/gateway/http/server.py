@@ -14,7 +14,7 @@ import enum
 import logging
 import re
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
@@ -120,11 +120,16 @@ class GatewayServer(Server):
             self._empty.set(None)
 
     def make_room(self) -> bool:
-        """Close the connection that has been idle longest; False if all are in use."""
-        idle = [c for c in self.server_state.connections if isinstance(c, GatewayConnection) and c.is_idle]
+        """Close an idle connection; False if all are in use.
+
+        Of the principal that has the most, it is the one that has been idle longest. Who was not let in yet is nobody.
+        """
+        connections = [c for c in self.server_state.connections if isinstance(c, GatewayConnection)]
+        idle = [connection for connection in connections if connection.is_idle]
         if not idle:
             return False
-        min(idle, key=lambda connection: connection.turn).abort()
+        of = Counter(connection.principal for connection in connections)
+        min(idle, key=lambda connection: (-of[connection.principal], connection.turn)).abort()
         return True
 
 
@@ -154,6 +159,7 @@ class GatewayConnection(HttpToolsProtocol):
         self._stuck: Cancellable | None = None
         self._earlier: deque[RequestResponseCycle] = deque()
         self.turn = 0
+        self.principal: str | None = None
 
     # --- exchange.Connection
 

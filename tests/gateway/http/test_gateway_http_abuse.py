@@ -200,13 +200,32 @@ async def test_what_is_held_of_long_bodies_is_bounded_and_given_back() -> None:
         return {"type": "http.request", "body": b"x" * 60, "more_body": True}
 
     with pytest.raises(Refused) as refused:
-        await body_of(receive, None, 1000, held)
+        await body_of(receive, None, 1000, held, "slow")
     assert (refused.value.refusal.status, held.bytes) == (503, 0)
-    with held.of(60):
+    with held.of("slow", 60):
         assert held.bytes == 60
-        with pytest.raises(Refused), held.of(60):
+        with pytest.raises(Refused), held.of("slow", 60):
+            pass
+        with held.of("other", 50):
+            assert held.bytes == 110, "who has no more than an equal part is not refused for what another has"
+        with pytest.raises(Refused), held.of("other", 60):
             pass
     assert held.bytes == 0
+
+
+async def test_the_slow_bodies_of_one_token_are_no_other_s_503(served: Any, gateway: StubGateway) -> None:
+    served.app._held = Held(most=400_000)
+    slow: list[Client] = [await served.dial() for _ in range(3)]
+    for client in slow:
+        await client.stream.send(client.head("POST", "/mcp", {"Content-Length": "200000"}) + b"{" + b" " * 150_000)
+    refused = await slow[2].response()
+    assert refused.status == 503, "its own are bounded"
+    other: Client = await served.dial()
+    body = request("echo", {"text": "x" * 150_000})
+    assert (await other.ask("POST", body=body, headers={"Authorization": "Bearer other"})).status == 200
+    for client in slow:
+        await client.stream.aclose()
+    await until(lambda: served.app._held.bytes == 0)
 
 
 async def test_a_long_body_counts_until_its_reply(served: Any, gateway: StubGateway) -> None:

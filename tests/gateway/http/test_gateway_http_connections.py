@@ -245,3 +245,26 @@ async def test_when_all_connections_are_busy_a_new_one_is_told_so(serve: Any, ga
         assert await other.is_closed()
         outlet.reply(messages.result(ask.id, b"{}"))
         assert (await client.response()).status == 200
+
+
+async def test_who_has_the_most_connections_makes_room(serve: Any) -> None:
+    async with serve(max_connections=4) as served:
+        first: Client = await served.dial()
+        other = {"Authorization": "Bearer other"}
+        assert (await first.ask("POST", body=ECHO, headers=other)).status == 200
+        many: list[Client] = [await served.dial() for _ in range(3)]
+        for client in many:
+            assert (await client.ask("POST", body=ECHO)).status == 200
+        newcomer: Client = await served.dial()
+        assert (await newcomer.ask("POST", body=ECHO)).status == 200
+        assert await many[0].is_closed()
+        assert (await first.ask("POST", body=ECHO, headers=other)).status == 200, "though it has been idle longest"
+
+
+async def test_who_says_nothing_makes_room_for_who_does(serve: Any) -> None:
+    async with serve(max_connections=4) as served:
+        known: Client = await served.dial()
+        assert (await known.ask("POST", body=ECHO)).status == 200
+        silent: list[Client] = [await served.dial() for _ in range(6)]
+        assert (await known.ask("POST", body=ECHO)).status == 200
+        assert await silent[0].is_closed()
