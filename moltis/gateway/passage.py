@@ -179,9 +179,21 @@ class Passage:
                 raise
             if self._wait is wait:
                 self._stop_waiting()
-                then()
+                self._go_on(then)
 
         self._desk.world.start(waiting)
+
+    def _go_on(self, work: Callable[[], None]) -> None:
+        """Do what nobody waits to hear the end of but the host; where that fails, the failure is its reply."""
+        try:
+            work()
+        except Exception as fault:
+            log.error("request_failed", server=self.server, method=self._ask.method[:100], error=type(fault).__name__)
+            handle, self._handle = self._handle, None
+            if handle is not None:
+                handle.cancel("moltis failed at it")
+            if self.owes_a_reply:
+                self.fail(MoltisError("moltis failed at this request; its log says more", server=self.server))
 
     def _stop_waiting(self) -> None:
         wait, self._wait = self._wait, None

@@ -19,6 +19,7 @@ import anyio
 import msgspec
 from msgspec import Raw
 
+from moltis import logs
 from moltis.errors import RequestTimeout
 from moltis.gateway import abilities, messages, rounds
 from moltis.gateway.api import Outlet, ServerPort
@@ -32,6 +33,8 @@ from moltis.session.calls import Failed, Reply
 from moltis.session.envelope import json_string, read_error
 
 __all__ = ["Relay"]
+
+log = logs.get("moltis.gateway")
 
 ANSWER_SECS: Final = 600.0
 """How long a legacy host may take over a round. A legacy server's question is bounded by the call that it is part of
@@ -131,8 +134,10 @@ class Relay(Passage):
 
     def _answered(self, one: Open, answer: Answer) -> None:
         """Take a legacy host's answer."""
-        if self._open is None or not self._open.take(one):
-            return
+        if self._open is not None and self._open.take(one):
+            self._go_on(partial(self._take, one, answer))
+
+    def _take(self, one: Open, answer: Answer) -> None:
         if one.question is not None:
             if answer.result is not None:
                 one.question.answer(answer.result)
@@ -221,11 +226,19 @@ class Relay(Passage):
 
     def _park(self) -> None:
         """Have the host come back with answers. If that cannot be, the questions are refused and the call goes on."""
-        open, token = self._questions(), None
+        open, token, reply = self._questions(), None, b""
         if self._rounds < rounds.MAX_ROUNDS:
             bond = self._desk.bond(self._host, self._view, self.server, self._ask.method, self._name)
             token = self._desk.park(self, bond)
             if token is not None and not self._desk.parking.keeps(token, sum(map(len, self._ask.meta.values()))):
+                self._desk.parking.remove(token)
+                token = None
+        if token is not None:
+            asked = ((one.key, one.method, one.params) for one in open)
+            try:  # before anything is noted: a host that gets no reply does not come back
+                reply = messages.result(self._ask.id, rounds.as_round(asked, token))
+            except Exception as fault:
+                log.error("reply_not_composed", server=self.server, method=self._ask.method, error=type(fault).__name__)
                 self._desk.parking.remove(token)
                 token = None
         if token is None:
@@ -235,8 +248,7 @@ class Relay(Passage):
         self._keep_little()
         self._rounds += 1
         self._host.done(self._ask.id)
-        asked = ((one.key, one.method, one.params) for one in open)
-        self._outlet.reply(messages.result(self._ask.id, rounds.as_round(asked, token)))
+        self._outlet.reply(reply)
         self._count("input_required")
 
     def _keep_little(self) -> None:

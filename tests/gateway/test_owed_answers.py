@@ -5,19 +5,27 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import anyio
 import pytest
-from forwarding_fakes import Bench, bench
-from gateway_fakes import FakeOutlet, FakeWorld, ask
+from forwarding_fakes import FORM, RESULT, Bench, FakeQuestion, bench, input_required, live
+from gateway_fakes import FakeOutlet, FakeUpstream, FakeWorld, agreed, ask
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
-from moltis.gateway import failures, messages
+from moltis.gateway import failures, messages, rounds
 from moltis.gateway.api import LOCAL
 from moltis.gateway.gateway import Gateway, Settings
 from moltis.gateway.messages import Unreadable
 from moltis.gateway.views import View
 from moltis.nesting import MAX_DEPTH, is_deeper_than, outer_id
 from moltis.session import envelope
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Virtual time."""
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 def nested(levels: int) -> bytes:
@@ -161,3 +169,49 @@ def test_a_host_s_request_that_fails_here_is_answered(monkeypatch: pytest.Monkey
         host.request(ask(method, params), outlet)
         assert outlet.error["code"] == -32603
     assert host.in_flight == 0
+
+
+# --- between two rounds
+
+
+def failing(*given: Any, **more: Any) -> Any:
+    raise RuntimeError("canary")
+
+
+@pytest.mark.anyio
+async def test_a_host_that_answered_a_question_is_answered_though_the_next_try_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with live("modern") as one:
+        tried = one.legacy()
+        one.call.succeed(input_required({"a": {"method": "elicitation/create", "params": FORM}}))
+        monkeypatch.setattr(rounds, "with_answers", failing)
+        tried.host.answers({"action": "accept", "content": {}})
+        assert "moltis failed" in tried.text
+        assert tried.host.finished == [b"1"]
+
+
+@pytest.mark.anyio
+async def test_a_host_that_waits_for_a_server_is_answered_though_sending_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with live(None, "starting") as one:
+        tried = one.legacy()
+        await anyio.wait_all_tasks_blocked()
+        monkeypatch.setattr(FakeUpstream, "forward", failing)
+        one.port.ready(FakeUpstream("mole", agreed("legacy")))
+        await anyio.sleep(1)
+        assert "moltis failed" in tried.text
+
+
+@pytest.mark.anyio
+async def test_questions_that_cannot_be_put_into_a_round_are_refused_and_the_call_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with live() as one:
+        monkeypatch.setattr(rounds, "as_round", failing)
+        tried = one.modern()
+        question = FakeQuestion()
+        one.call.caller.asked(question)
+        assert question.refused
+        assert tried.outlet.replies == []
+        one.call.succeed(RESULT)
+        assert tried.result["content"] == [{"type": "text", "text": "done"}]
