@@ -5,10 +5,12 @@ Pure but for `~user`, which asks the password database. A wrong entry is a plan 
 
 from __future__ import annotations
 
+import json
 import os.path
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -140,6 +142,7 @@ def plan_server(name: str, entry: ServerSection, path: Path, base: Base, report:
         include_tools=tuple(entry.include_tools),
         exclude_tools=tuple(entry.exclude_tools),
         problem="; ".join(_within(error, dotted(path)) for error in errors[:3]) or None,
+        launch_mark=_launch_mark(entry, transport),
     )
     # A host's name is shown in lower case.
     lower = {value.lower() for value in remote.used}
@@ -346,6 +349,18 @@ def _oauth(oauth: OAuthSection, expansion: _Expansion) -> Iterator[tuple[str, ob
 
 
 # What is shown -------------------------------------------------------------------------------------------------------
+
+
+def _launch_mark(entry: ServerSection, transport: TransportName) -> str:
+    """Name how a server is reached: another command, argument, folder or URL is another server; another `env` is not.
+
+    Of the text as written, so that no value of a placeholder is in it, and one way, for it is kept on disk.
+    """
+    if transport == "stdio":
+        how = [entry.command, *(argument.text for argument in entry.args), entry.cwd and entry.cwd.text]
+    else:
+        how = [entry.url and entry.url.text]
+    return sha256(json.dumps([transport, how]).encode()).hexdigest()
 
 
 def _shown(entry: ServerSection, transport: TransportName) -> Shown:

@@ -95,6 +95,8 @@ class ServerPlan:
     include_tools: tuple[str, ...] = ()
     exclude_tools: tuple[str, ...] = ()
     problem: str | None = None
+    launch_mark: str = ""
+    """Names how the server is reached, as written: transport, command, arguments and folder, or URL; never `env`."""
 
     @property
     def launch_key(self) -> object:

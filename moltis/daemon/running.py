@@ -162,6 +162,7 @@ async def _end(daemon: Daemon, supervised: anyio.Event) -> None:
     with anyio.move_on_after(daemon.stop_secs() + END_MARGIN_SECS):
         async with anyio.create_task_group() as closing:
             closing.start_soon(daemon.close_logins)
+            closing.start_soon(daemon.keep_eras)
             await supervised.wait()
         await daemon.close_gateway()
         return

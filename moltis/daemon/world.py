@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ from moltis.config.plan import RemoteLaunch, ServerPlan, StdioLaunch
 from moltis.config.problem import Problem
 from moltis.control.api import DaemonStatus, Reloaded, Tried
 from moltis.control.events import Hub
+from moltis.daemon.eras import Eras
+from moltis.daemon.guard import kept_up
 from moltis.daemon.remotes import Auth, Remotes, Surroundings
 from moltis.daemon.servers import Server, try_once
 from moltis.errors import Busy, ConfigError, MoltisError, NotPermitted, UnknownServer
@@ -72,16 +74,11 @@ first; a login has at most a handful in use, and names each anew when it begins 
 MAX_TOOL_CHARS = 256
 """Of a tool's name in the log: a host can call any name."""
 
+FLUSH_SECS = 0.2
+"""For what is still to be written when the daemon ends."""
+
 TRIED = " tried"
 """Whose secrets those of `mcp.test` are; no server has such a name."""
-
-
-@dataclass(slots=True)
-class _Taught:
-    """What earlier starts of a server taught about its era, and by what launch it was started then."""
-
-    launch_key: object
-    memory: EraMemory
 
 
 class Daemon:
@@ -108,7 +105,7 @@ class Daemon:
         self._scrubber = scrubber
         self._thread = threading.get_ident()
         sink.listener = self._logged
-        self._taught: dict[str, _Taught] = {}
+        self._eras = Eras(paths.known_dir)
         self._learnt: dict[str, deque[str]] = {}
         self._reloading = anyio.Lock()
         self._reload_waits = False
@@ -138,6 +135,7 @@ class Daemon:
         self._report(self._loaded.problems)
         self._remotes.start(tasks, self._loaded.plan)
         self.supervisor.apply(self._loaded.plan)
+        tasks.start_soon(kept_up, self._eras.run, "eras")
         log.info("daemon_started", version=__version__, pid=os.getpid(), servers=len(self.supervisor.names()))
 
     async def open_gateway(self) -> None:
@@ -166,6 +164,11 @@ class Daemon:
         serving, self._serving = self._serving, None
         if serving is not None:
             await serving.aclose()
+
+    async def keep_eras(self) -> None:
+        """Write what was learnt of the servers and is not written yet; at most `FLUSH_SECS`."""
+        with anyio.move_on_after(FLUSH_SECS):
+            await self._eras.write()
 
     def refuse_requests(self) -> None:
         """Take no more requests of hosts: the servers are about to be stopped."""
@@ -250,7 +253,10 @@ class Daemon:
             planned = plan_entry(name, entry or {}, self._loaded.base)
             self._learn(TRIED, planned.secrets)
             known = planned.server
-        return await try_once(known, lambda p, events: self._session(p, events, EraMemory(), trial=True))
+        own = self.supervisor.plan.server(name)
+        is_own = own is not None and own.launch_mark == known.launch_mark
+        memory = self._eras.of(known) if is_own else EraMemory()
+        return await try_once(known, lambda p, events: self._session(p, events, memory, trial=True))
 
     async def begin_login(self, name: str) -> str | None:
         return await self._remotes.begin(self.supervisor.actor(name).plan)
@@ -352,8 +358,7 @@ class Daemon:
             await self.open_gateway()
         daemon = plan.daemon
         logs.reconfigure(level=daemon.log_level, max_bytes=daemon.log_max_bytes, backups=daemon.log_backups)
-        for name in change.removed:
-            self._taught.pop(name, None)
+        self._eras.retain(plan)
         done = Reloaded(**{key: list(names) for key, names in asdict(change).items()})
         if done.added or done.changed or done.removed:
             log.info("config_reloaded", added=done.added, changed=done.changed, removed=done.removed)
@@ -379,10 +384,7 @@ class Daemon:
     # --- servers
 
     def _begin(self, plan: ServerPlan, events: LifeEvents) -> Session:
-        taught = self._taught.get(plan.name)
-        if taught is None or taught.launch_key != plan.launch_key:
-            taught = self._taught[plan.name] = _Taught(plan.launch_key, EraMemory())
-        return self._session(plan, events, taught.memory)
+        return self._session(plan, events, self._eras.of(plan))
 
     def _transport(self, plan: ServerPlan, *, trial: bool) -> Transport:
         name = plan.name

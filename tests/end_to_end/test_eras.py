@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PYTHON, SERVERS, Daemon
+from harness import PYTHON, SERVERS, Daemon, wait_until
 
 PICKY = SERVERS / "picky_server.py"
 
@@ -168,3 +168,75 @@ def test_a_web_server_that_minds_discover_is_asked_to_initialize_in_the_same_sta
     assert told == (0, 0, None, "2025-06-18")
     assert daemon.text("p", "quick") == "legacy"
     assert (folder / "asked").read_text().splitlines()[:2] == ["server/discover", "initialize"]
+
+
+@pytest.mark.parametrize("how", [MODERN_AND_EXITS, MODERN_AND_SILENT], ids=["exits", "silent"])
+def test_what_was_learnt_is_paid_for_once(daemon: Daemon, how: tuple[str, ...]) -> None:
+    entry = picky(daemon, "p", *how)
+    daemon.write({"p": entry}, mcp={"startup_timeout_secs": 60.0})
+    daemon.start().wait_for("p", "ready", within=40)
+    assert processes(daemon, "p") == 2
+    assert daemon.stop() == 0
+    daemon.start().wait_for("p", "ready")
+    assert processes(daemon, "p") == 3
+    assert_blameless(daemon, "p")
+    daemon.write({"p": {**entry, "env": {"A": "2"}}}, mcp={"startup_timeout_secs": 60.0})
+    daemon.rpc("daemon.reload")
+    wait_until("it is started with the other env", lambda: processes(daemon, "p") == 4)
+    daemon.wait_for("p", "ready")
+    assert daemon.rpc("mcp.test", name="p")["ok"]
+    assert processes(daemon, "p") == 5
+    assert asked(daemon, "p").count("initialize") == 1
+
+
+def test_mcp_test_teaches_the_daemon_too(daemon: Daemon) -> None:
+    daemon.write({"p": picky(daemon, "p", *MODERN_AND_EXITS, enabled=False)})
+    daemon.start()
+    assert daemon.rpc("mcp.test", name="p")["ok"]
+    assert processes(daemon, "p") == 2
+    daemon.rpc("mcp.enable", name="p")
+    daemon.wait_for("p", "ready")
+    assert processes(daemon, "p") == 3
+    assert_blameless(daemon, "p")
+
+
+@pytest.mark.parametrize("content", [b"", b'{"format":1,"ma', b"\x00" * 100])
+def test_a_torn_lesson_is_none(daemon: Daemon, content: bytes) -> None:
+    (daemon.data_dir / "known").mkdir(parents=True, mode=0o700)
+    daemon.data_dir.chmod(0o700)
+    (daemon.data_dir / "known" / "p.era").write_bytes(content)
+    daemon.write({"p": picky(daemon, "p", *MODERN_AND_EXITS)})
+    daemon.start().wait_for("p", "ready")
+    assert_blameless(daemon, "p")
+
+
+def test_a_server_that_was_replaced_by_one_of_the_other_era_is_simply_ready(daemon: Daemon) -> None:
+    """The launch is the same: only the program behind it is another."""
+    program = daemon.folder / "program.py"
+    text = PICKY.read_text()
+    program.write_text(text.replace('default="legacy"', 'default="modern"').replace('("", "0")', '("initialize", "1")'))
+    args = ["-S", "-E", str(program), "--mark", daemon.mark, "--log", str(daemon.folder / "p.log")]
+    daemon.write({"p": {"command": PYTHON, "args": args}})
+    daemon.start().wait_for("p", "ready")
+    assert daemon.status("p")["protocol_version"] == "2026-07-28"
+    program.write_text(text.replace('("", "0")', '("other", "1")'))
+    daemon.rpc("mcp.restart", name="p")
+    wait_until("the other runs", lambda: daemon.status("p")["protocol_version"] == "2025-11-25")
+    assert (daemon.status("p")["attempts"], daemon.status("p")["last_error"]) == (0, None)
+    daemon.rpc("mcp.restart", name="p")
+    before = processes(daemon, "p")
+    wait_until("it begins with what was learnt last", lambda: processes(daemon, "p") == before + 1)
+    daemon.wait_for("p", "ready")
+    assert asked(daemon, "p")[-4:].count("server/discover") == 0
+
+
+def test_a_first_start_that_was_too_slow_teaches_nothing(daemon: Daemon) -> None:
+    flag = daemon.folder / "flag"
+    run = f"exec {PYTHON} -S -E {PICKY} --mark {daemon.mark} --log {daemon.folder / 'p.log'}"
+    slow = f"[ -e {flag} ] || {{ touch {flag}; sleep 100; }}; {run} --knows both"
+    daemon.write({"p": {"command": "sh", "args": ["-c", slow], "startup_timeout_secs": 3.0}})
+    status = daemon.start().wait_for("p", "ready")
+    assert (status["protocol_version"], status["attempts"]) == ("2025-11-25", 1)
+    daemon.rpc("mcp.restart", name="p")
+    daemon.wait_for("p", "ready")
+    assert daemon.status("p")["protocol_version"] == "2025-11-25"

@@ -1,0 +1,137 @@
+"""What each server turned out to speak, on disk beside what it listed: `known/NAME.era`, one small file a server.
+
+    {"format":1,"mark":"...","lesson":"modern","server":"name 1.0"}
+
+A lesson only spares a start what the last one paid for; the server's own answer decides. So whatever is wrong with a
+file, it is as if there were none.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+
+from moltis import logs
+from moltis.config.atomic import one_writer, replace
+from moltis.config.plan import Plan, ServerPlan
+from moltis.errors import ConfigError, MoltisError
+from moltis.names import name_problem
+from moltis.session.handshake import EraMemory, Lesson
+from moltis.threads import in_thread
+
+__all__ = ["Eras"]
+
+log = logs.get("moltis.daemon")
+
+MAX_FILE_BYTES: Final = 4096
+
+_FORMAT: Final = 1
+_SUFFIX: Final = ".era"
+
+
+class _File(msgspec.Struct):
+    format: int
+    mark: str
+    lesson: Lesson
+    server: str = ""
+
+
+class Eras:
+    """Of all servers of a daemon. Files are read when it is made, and written on a thread, one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._memories: dict[str, tuple[str, EraMemory]] = {}
+        self._dirty: set[str] = set()
+        self._wake = anyio.Event()
+        self._writing = anyio.Lock()
+        self._read = {path.name.removesuffix(_SUFFIX): found for path in self._files() if (found := _read(path))}
+
+    def of(self, plan: ServerPlan) -> EraMemory:
+        """Return what is known of a server as it is reached now; what it teaches from now on is kept."""
+        mark = plan.launch_mark
+        known = self._memories.get(plan.name)
+        if known is not None and known[0] == mark:
+            return known[1]
+        file = self._read.pop(plan.name, None)
+        memory = EraMemory(on_change=partial(self._changed, plan.name))
+        if file is not None and file.mark == mark:
+            memory.lesson, memory.server = file.lesson, file.server
+        self._memories[plan.name] = (mark, memory)
+        return memory
+
+    def retain(self, plan: Plan) -> None:
+        """Forget the servers that are not in the plan any more."""
+        names = {server.name for server in plan.servers}
+        for name in (self._memories.keys() | self._read.keys()) - names:
+            self._memories.pop(name, None)
+            self._read.pop(name, None)
+            self._mark_dirty(name)
+
+    async def run(self) -> None:
+        """Write what is learnt, for as long as this runs."""
+        while True:
+            await self._wake.wait()
+            self._wake = anyio.Event()
+            await self.write()
+
+    async def write(self) -> None:
+        """Write what is not written yet."""
+        async with self._writing:
+            while self._dirty:
+                name = self._dirty.pop()
+                mark, memory = self._memories.get(name, ("", EraMemory()))
+                file = _File(_FORMAT, mark, memory.lesson, memory.server) if memory.lesson else None
+                try:
+                    await in_thread(self._write, name, file)
+                except MoltisError as problem:
+                    log.warning("era_not_kept", server=name, problem=problem.message)
+
+    def _changed(self, name: str, memory: EraMemory) -> None:
+        known = self._memories.get(name)
+        if known is not None and known[1] is memory:  # else it is of another launch, or removed
+            self._mark_dirty(name)
+
+    def _mark_dirty(self, name: str) -> None:
+        self._dirty.add(name)
+        self._wake.set()
+
+    def _write(self, name: str, file: _File | None) -> None:
+        path = self._folder / f"{name}{_SUFFIX}"
+        if file is None:
+            with suppress(OSError):
+                path.unlink()
+            return
+        with one_writer(path) as target:
+            replace(target, msgspec.json.encode(file), _reread)
+
+    def _files(self) -> list[Path]:
+        try:
+            found = sorted(self._folder.iterdir())
+        except OSError:
+            return []
+        return [p for p in found if p.name.endswith(_SUFFIX) and not name_problem(p.name.removesuffix(_SUFFIX))]
+
+
+def _reread(path: Path) -> None:
+    if _read(path) is None:
+        raise ConfigError(f"{path}: it is no lesson")
+
+
+def _read(path: Path) -> _File | None:
+    try:
+        if not stat.S_ISREG(os.lstat(path).st_mode):
+            return None  # a link, a pipe: nothing of ours
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        found = msgspec.json.decode(data, type=_File) if len(data) <= MAX_FILE_BYTES else None
+    except (OSError, msgspec.MsgspecError, RecursionError, ValueError):
+        return None
+    return found if found is not None and found.format == _FORMAT else None
