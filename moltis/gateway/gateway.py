@@ -99,6 +99,10 @@ class Gateway:
         """Give a tool as it is listed to a host that sees all servers, or one; None if it is not."""
         return self._view(server).tool(name) if server is None or self.knows(server) else None
 
+    def watched_of(self, principal: str) -> int:
+        """How many resources the hosts of one principal subscribe to."""
+        return sum(host.watched for host in self._hosts if host.principal.name == principal)
+
     # --- for metrics
 
     @property

@@ -26,7 +26,7 @@ from moltis.gateway.outbox import Outbox
 from moltis.gateway.questions import Questions
 from moltis.gateway.refusals import Refusal, bad_params, refuse
 from moltis.gateway.settling import Settling
-from moltis.gateway.subscriptions import UPDATED, updated_params
+from moltis.gateway.subscriptions import MAX_WATCHED_OF_ALL, UPDATED, updated_params
 from moltis.gateway.views import Route, View
 from moltis.session.envelope import one_line
 from moltis.session.handshake import MODERN_VERSIONS
@@ -41,6 +41,10 @@ MAX_INTRODUCTION_BYTES: Final = 256 * 1024
 
 MAX_TOLD_BYTES: Final = 16 * 1024
 """Of params of what all servers are told at once."""
+
+MAX_WATCHED_OF_ONE: Final = MAX_WATCHED_OF_ALL // 2
+"""Resources that the hosts of one principal subscribe to; whoever has so many begins no more. The rest is others'."""
+_SHARE: Final = f"the hosts of one access token subscribe to no more than {MAX_WATCHED_OF_ONE} resources together"
 
 _NAMELESS: Final = b'{"name":"unknown","version":"unknown"}'
 _GONE: Final = refusals.shutting_down("this session is over")
@@ -72,6 +76,11 @@ class Host:
     def in_flight(self) -> int:
         """How many requests wait for their reply; listens do not."""
         return len(self._waiting)
+
+    @property
+    def watched(self) -> int:
+        """How many resources it subscribes to, in either era's way."""
+        return self._hub.subscriptions.count(self) + self._listens.watched()
 
     # --- what the front hands over
 
@@ -274,7 +283,9 @@ class Host:
         uri = text_of(ask.params, "uri")
         if uri is None:
             refuse(outlet, ask.id, bad_params("params.uri must be a string"), modern=modern)
-        elif (why := self._hub.subscriptions.refusal(self._watched(), (uri,))) is not None:
+        elif self._has_its_share():
+            refuse(outlet, ask.id, refusals.too_many(_SHARE), modern=modern)
+        elif (why := self._hub.subscriptions.refusal(self.watched, (uri,))) is not None:
             refuse(outlet, ask.id, refusals.too_many(why), modern=modern)
         elif not self.view.may_watch(uri):
             refuse(outlet, ask.id, refusals.no_such_resource(uri, modern=modern), modern=modern)
@@ -291,7 +302,9 @@ class Host:
             outlet.reply(messages.result(ask.id, b"{}"))
 
     def _listen(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
-        refusal = self._listens.open(ask, outlet, watched=self._watched())
+        refusal = refusals.too_many(_SHARE) if self._has_its_share() else None
+        if refusal is None:
+            refusal = self._listens.open(ask, outlet, watched=self.watched)
         if refusal is not None:
             refuse(outlet, ask.id, refusal, modern=modern)
 
@@ -358,8 +371,8 @@ class Host:
             self._outbox = Outbox(self._unsolicited)
         return self._outbox
 
-    def _watched(self) -> int:
-        return self._hub.subscriptions.count(self) + self._listens.watched()
+    def _has_its_share(self) -> bool:
+        return self._hub.watched_of(self.principal.name) >= MAX_WATCHED_OF_ONE
 
     def _tell_servers(self, tell: Tell, *, legacy_only: bool) -> None:
         params = msgspec.json.encode(tell.params) if tell.params else b""

@@ -32,6 +32,9 @@ class Hub(Protocol):
     def introduced(self) -> Shares:
         """Bytes of what hosts said of themselves."""
 
+    def watched_of(self, principal: str) -> int:
+        """How many resources the hosts of one principal subscribe to."""
+
     @property
     def closing(self) -> Refusal | None:
         """Why nothing is taken any more."""

@@ -27,6 +27,7 @@ from mcp_types.methods import SERVER_NOTIFICATIONS, SERVER_RESULTS
 from pydantic import TypeAdapter
 from trio.testing import MockClock
 
+from moltis.gateway import host as host_module
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, HostApi, Principal
 from moltis.gateway.gateway import Gateway
@@ -684,3 +685,28 @@ def test_a_host_that_introduces_itself_again_counts_once() -> None:
     assert 3000 < bench.gateway.introduced.of("") < 3200
     host.request(introduction(10, id=9), FakeOutlet())
     assert bench.gateway.introduced.of("") < 200
+
+
+@pytest.mark.parametrize("modern", [False, True])
+def test_one_token_does_not_subscribe_to_everything_that_can_be(monkeypatch: pytest.MonkeyPatch, modern: bool) -> None:
+    monkeypatch.setattr(host_module, "MAX_WATCHED_OF_ONE", 2)
+    bench = Bench()
+
+    def subscribe(host: Host, id: int) -> FakeOutlet:
+        outlet = FakeOutlet()
+        filter = {"notifications": {"resourceSubscriptions": ["f:a"]}}
+        asked = (
+            modern_ask("subscriptions/listen", filter, id=id) if modern else ask("resources/subscribe", {"uri": "f:a"})
+        )
+        host.request(asked, outlet)
+        return outlet
+
+    own = [bench.host("one") for _ in range(3)]
+    outlets = [subscribe(host, n) for n, host in enumerate(own)]
+    assert "Subscription limit reached" in outlets[2].error["message"]
+    assert all(not outlet.replies or "result" in outlet.replies[0] for outlet in outlets[:2])
+    other = subscribe(bench.host("one", READER), 9)
+    assert not other.replies or "result" in other.replies[0]
+    own[0].close()
+    again = subscribe(own[2], 7)
+    assert not again.replies or "result" in again.replies[0]

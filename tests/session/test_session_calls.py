@@ -285,6 +285,20 @@ async def test_each_tool_call_is_reported_with_its_outcome() -> None:
     assert told["ok"][:2] == ("x", pytest.approx(2000))
 
 
+async def test_a_result_too_deep_to_be_parsed_is_an_error_at_once_and_no_timeout() -> None:
+    deep = b'{"a":' * 5000 + b"1" + b"}" * 5000
+    async with anyio.create_task_group() as tasks:
+        script = legacy(tools__call=lambda r: [b'{"jsonrpc":"2.0","id":%d,"result":%b}' % (r["id"], deep)])
+        running = await Running(tasks, script).until_ready()
+        running.session.call_tool("t", None, None, running.replies.append)
+        began = anyio.current_time()
+        [reply] = await running.until_reply()
+        assert isinstance(reply, ErrorReply)
+        assert b"nested too deeply" in reply.raw
+        assert anyio.current_time() - began < 1
+        running.session.stop()
+
+
 async def test_whoever_can_make_nothing_of_a_reply_is_told_that_there_is_none() -> None:
     got: list[Reply] = []
 
