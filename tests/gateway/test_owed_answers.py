@@ -151,6 +151,17 @@ def test_depth_is_counted_outside_of_strings(text: str, levels: int) -> None:
     assert is_deeper_than(raw, MAX_DEPTH) is (levels + 1 > MAX_DEPTH)
 
 
+@pytest.mark.parametrize("padding", [0, 2000])
+@pytest.mark.parametrize("levels", [1, 32, 63, 64, 65, 66, 500])
+@pytest.mark.parametrize("pair", [b"[]", b"{}"])
+def test_depth_is_the_same_in_a_long_message(padding: int, levels: int, pair: bytes) -> None:
+    opening = pair[:1] if pair == b"[]" else b'{"a":'
+    raw = b" " * padding + opening * levels + b"1" + pair[1:] * levels
+    assert is_deeper_than(raw, MAX_DEPTH) is (levels > MAX_DEPTH)
+    flat = b"[" + b",".join([pair] * levels) + b'," [[[[ "]'
+    assert not is_deeper_than(flat + b" " * padding, MAX_DEPTH)
+
+
 @given(st.binary(max_size=80))
 def test_any_bytes_have_an_id_or_none(raw: bytes) -> None:
     found = outer_id(raw)
