@@ -15,7 +15,7 @@ from anyio.abc import TaskGroup
 
 from moltis import __version__, logs
 from moltis.config.listen import split_listen
-from moltis.config.plan import GatewayPlan, Plan, ServerPlan
+from moltis.config.plan import Plan, ServerPlan
 from moltis.daemon.descriptors import http_connections
 from moltis.daemon.guard import kept_up
 from moltis.daemon.memories import Memories
@@ -24,7 +24,7 @@ from moltis.daemon.watch import Watch
 from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway.api import Known
 from moltis.gateway.doors import Doors
-from moltis.gateway.gateway import Gateway, Settings
+from moltis.gateway.gateway import Gateway, settings_of
 from moltis.gateway.http.application import MOST_OF_ONE, Application
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.kept import KeptSessions
@@ -79,7 +79,7 @@ class Serving:
         self._watch: Watch | None = None
         self._tokens_problem: str | None = None
         self.tokens = TokenStore(paths.access_tokens)
-        self.gateway = Gateway(self._ports, _settings(plan.gateway), self._metrics.observe)
+        self.gateway = Gateway(self._ports, settings_of(plan.gateway), self._metrics.observe)
         http = _http_settings(plan)
         self._kept = KeptSessions(paths.sessions, self.tokens.mark)
         self._connections = http_connections(len(plan.servers), MAX_CONNECTIONS)
@@ -128,7 +128,7 @@ class Serving:
     def apply(self, plan: Plan) -> None:
         """Go on by another plan."""
         before, self._plan = self._plan, plan.gateway
-        self.gateway.reconfigure(_settings(plan.gateway))
+        self.gateway.reconfigure(settings_of(plan.gateway))
         self._application.reconfigure(_http_settings(plan))
         self._ports.retain()
         self._memories.retain(plan)
@@ -247,10 +247,6 @@ class Serving:
         return partial(
             self._metrics.render, self._statuses(), self._application.sessions, self.gateway.in_flight, __version__
         )
-
-
-def _settings(plan: GatewayPlan) -> Settings:
-    return Settings(separator=plan.tool_separator)
 
 
 def _http_settings(plan: Plan) -> HttpSettings:

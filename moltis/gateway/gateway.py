@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw
 
 from moltis import __version__
+from moltis.config.plan import GatewayPlan
 from moltis.errors import UnknownServer
 from moltis.gateway import messages, refusals
 from moltis.gateway.api import Principal, ServerPort, Upstream, World
@@ -25,7 +26,7 @@ from moltis.gateway.shares import Shares
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
 from moltis.gateway.views import View
 
-__all__ = ["Gateway", "Settings"]
+__all__ = ["Gateway", "Settings", "settings_of"]
 
 ANNOUNCE_AFTER_SECS: Final = 0.1
 """Servers come up together, and a server that loads plugins says for each that its tools are new."""
@@ -49,6 +50,11 @@ class Settings:
     separator: str = "__"
     name: str = "moltis"
     version: str = __version__
+
+
+def settings_of(plan: GatewayPlan) -> Settings:
+    """Return how moltis.toml wants it to show itself."""
+    return Settings(separator=plan.tool_separator)
 
 
 class Gateway:
@@ -181,9 +187,9 @@ class Gateway:
         """Listens end with their result, waiting requests fail, and so does every later one. Idempotent."""
         if self.closing is not None:
             return
-        self.closing = refusals.shutting_down(reason)
+        self.closing = refusals.not_taken(reason)
         for host in [*self._hosts]:
-            host.shut(self.closing)
+            host.shut(refusals.shutting_down(reason))
         self.forwarding.close(reason)
 
     # --- what hosts tell

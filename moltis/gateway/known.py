@@ -89,6 +89,20 @@ class KnownStore:
                 continue  # it may be readable next time
         return found
 
+    def read_all(self) -> dict[str, Known]:
+        """Return what is known by server, for who is not the daemon: nothing is changed or waited for. Never raises."""
+        found: dict[str, Known] = {}
+        try:
+            paths = sorted(self._folder.iterdir())
+        except OSError:
+            return {}
+        for path in paths:
+            name = path.name.removesuffix(_SUFFIX)
+            if name != path.name and not name_problem(name):
+                with suppress(_Broken, OSError):
+                    found[name] = _read(path)[1]
+        return found
+
     def save(self, name: str, mark: str, known: Known) -> None:
         """Keep what is known of a server; if that is too much, nothing is.
 

@@ -24,6 +24,7 @@ __all__ = [
     "forbidden",
     "no_such_method",
     "no_such_resource",
+    "not_taken",
     "of_error",
     "refuse",
     "shutting_down",
@@ -113,6 +114,12 @@ def too_many(told: str) -> Refusal:
 def shutting_down(reason: str) -> Refusal:
     """Refuse because the gateway is closed."""
     return Refusal(RpcCode.NOT_READY, f"moltis is going away: {reason}", _json({"kind": "not_ready", "server": None}))
+
+
+def not_taken(reason: str) -> Refusal:
+    """Refuse a request that came when the gateway was closed already: nothing was sent, and it may be asked again."""
+    data = _json({"kind": "not_ready", "server": None, "sent": False})
+    return Refusal(RpcCode.NOT_READY, f"moltis is going away: {reason}", data)
 
 
 def unfit(ask: Ask) -> Refusal | None:

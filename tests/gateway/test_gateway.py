@@ -367,6 +367,8 @@ def test_when_it_closes_streams_end_in_order_and_all_that_waits_is_refused() -> 
     late = FakeOutlet()
     other.request(modern_ask("server/discover"), late)
     assert late.error["code"] == -32005
+    assert late.error["data"]["sent"] is False, "it may be asked again"
+    assert "sent" not in call.error["data"], "the server may have done it"
     bench.up.calls[0].succeed()
     assert len(call.replies) == 1
     host.close()

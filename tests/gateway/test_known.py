@@ -473,3 +473,17 @@ def test_what_a_server_repeats_of_its_secrets_is_not_kept(folder: Path) -> None:
     assert back.tools[1].raw == raws[1], "what has no secret is kept byte for byte"
     assert list(json.loads(back.tools[0].raw)["inputSchema"]["properties"]) == ["plain-word"]
     assert back.agreed.instructions == "use [REDACTED]"
+
+
+def test_who_only_reads_changes_nothing_and_waits_for_nobody(store: KnownStore, folder: Path) -> None:
+    assert store.read_all() == {}
+    assert not folder.exists()
+    store.save("good", "m", KNOWN)
+    for name in ("bad.json", ".x.json.tmp", "no server.json", "good.txt"):
+        (folder / name).write_bytes(b"{")
+    (folder / "link.json").symlink_to("good.json")
+    before = sorted(os.listdir(folder))
+    with known_module.one_writer(folder / ".json"):
+        assert list(store.read_all()) == ["good"]
+    assert store.read_all()["good"].tools == KNOWN.tools
+    assert sorted(os.listdir(folder)) == before
