@@ -4,8 +4,9 @@
 
 Every line that a host sends is appended to RECORD, as JSON `[connection, line]`. It answers `initialize`, `echo` (with
 its params), `big` (with `params.size` characters), `half` (with half a line, and dies), `ask` (asks `roots/list`
-first, with an id of its own from 1, and answers with the answer), `die` (it ends without an answer); never `wait` and
-`subscriptions/listen`.
+first, with an id of its own from 1, and answers with the answer), `die` (it ends without an answer), `leave` (as a
+daemon that is stopping: ends listens in order, refuses this one unsent and ends; with the next daemon it is answered);
+never `wait`. `subscriptions/listen` with params is acknowledged.
 `mcp.connect` of the server `nobody` is refused, of `full` is refused once.
 """
 
@@ -19,6 +20,8 @@ import threading
 from typing import Any
 
 full = {"times": 1}
+listens: list[Any] = []
+left = sys.argv[2] + ".left"
 
 
 def main() -> None:
@@ -73,6 +76,19 @@ def answer(peer: socket.socket, message: dict[str, Any], asked: dict[int, Any]) 
     elif method == "ask":
         asked[len(asked) + 1] = message["id"]
         send(peer, {"jsonrpc": "2.0", "id": len(asked), "method": "roots/list"})
+    elif method == "subscriptions/listen" and params:
+        listens.append(message["id"])
+        told = {"_meta": {"io.modelcontextprotocol/subscriptionId": message["id"]}}
+        send(peer, {"jsonrpc": "2.0", "method": "notifications/subscriptions/acknowledged", "params": told})
+    elif method == "leave" and listens and not os.path.exists(left):
+        open(left, "w").close()
+        for id in listens:
+            reply(peer, id, {"resultType": "complete"})
+        data = {"kind": "not_ready", "server": None, "sent": False}
+        send(peer, {"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32005, "message": "bye", "data": data}})
+        os._exit(0)
+    elif method == "leave":
+        reply(peer, message["id"], {"again": True})
     elif method not in ("wait", "subscriptions/listen"):
         reply(peer, message["id"], params)
 

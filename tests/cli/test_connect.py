@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -241,9 +242,11 @@ def test_what_was_under_way_is_answered_and_the_host_goes_on_with_the_next_daemo
     host.say(id=7, method="echo", params={"late": 1})
     assert host.is_silent()
     stub.start()
-    said = [host.json() for _ in range(3)]
-    assert [m["method"] for m in said[:2]] == ["notifications/tools/list_changed", "notifications/prompts/list_changed"]
-    assert said[2] == {"jsonrpc": "2.0", "id": 7, "result": {"late": 1}}
+    said = [host.json() for _ in range(4)]
+    assert [m["method"] for m in said[:3]] == [
+        "notifications/tools/list_changed", "notifications/prompts/list_changed", "notifications/resources/updated",
+    ]  # fmt: skip
+    assert said[3] == {"jsonrpc": "2.0", "id": 7, "result": {"late": 1}}
     assert [(m.get("id"), m["method"], m.get("params")) for m in stub.heard()] == [
         (0, "initialize", {"clientInfo": {"name": "h"}}),
         (None, "notifications/initialized", None),
@@ -256,7 +259,7 @@ def test_what_was_under_way_is_answered_and_the_host_goes_on_with_the_next_daemo
     code, words = host.ends()
     assert code == 0
     assert words.splitlines() == [
-        "moltis: the daemon went away; waiting up to 60 s for it", "moltis: the daemon is back",
+        "moltis: the daemon went away; waiting for it", "moltis: the daemon is back",
     ]  # fmt: skip
 
 
@@ -331,40 +334,44 @@ def test_a_daemon_that_ends_again_and_again_is_met_each_time(stub: Stub, connect
 # --- every end has its code
 
 
-def test_no_daemon_is_exit_3_with_one_line_and_the_host_is_told_too(connect: Connect) -> None:
-    host = connect(FIRST_TRY_SECS=0.3)
-    host.say(id=1, method="initialize")
-    refused = host.json()
-    assert (refused["id"], "moltis run" in refused["error"]["message"]) == (1, True)
+def test_no_daemon_is_exit_3_once_the_host_is_done(connect: Connect) -> None:
+    host = connect(ANSWER_AFTER_SECS=0.1)
+    assert host.ask(1, "initialize")["result"]["serverInfo"]["name"] == "moltis"
+    host.stdin.close()
     code, said = host.ends()
-    first, *hint = said.splitlines()
-    assert (code, first.startswith("moltis: no daemon answers at "), hint) == (3, True, ["hint: start it: moltis run"])
+    waiting, last, *hint = said.splitlines()
+    assert (code, hint) == (3, ["hint: start it: moltis run"])
+    assert waiting.startswith("moltis: no daemon answers at ")
+    assert last.startswith("moltis: no daemon answers at ")
 
 
-def test_a_daemon_that_never_comes_back_is_exit_3_and_what_waited_is_answered(stub: Stub, connect: Connect) -> None:
-    host = connect(RETURN_SECS=0.5)
-    host.ask(1, "echo")
-    stub.kill()
-    host.say(id=2, method="echo")
-    assert host.json()["error"]["code"] == -32603
-    code, said = host.ends()
-    assert (code, "Traceback" in said) == (3, False)
+def test_nothing_at_all_on_stdin_without_a_daemon_is_exit_3_at_once(connect: Connect) -> None:
+    host = connect()
+    host.stdin.close()
+    assert host.ends()[0] == 3
 
 
-def test_no_such_server_is_exit_4_and_the_host_is_told_too(stub: Stub, connect: Connect) -> None:
+def test_no_such_server_is_told_to_the_host_and_exit_4_when_that_is_done(stub: Stub, connect: Connect) -> None:
     host = connect("--server=nobody")
+    assert host.ask(1, "initialize")["error"]["message"] == "no server is called 'nobody'"
+    called = host.ask(2, "tools/call", name="x")["result"]
+    assert (called["isError"], called["content"][0]["text"]) == (True, "no server is called 'nobody'")
+    host.stdin.close()
     code, said = host.ends()
-    assert (code, said) == (4, "moltis: no server is called 'nobody'\n")
+    assert (code, said.splitlines()[-1]) == (4, "moltis: no server is called 'nobody'")
 
 
-def test_a_server_that_went_with_the_daemon_is_exit_4(shell: Shell, stub: Stub, connect: Connect) -> None:
+def test_a_server_that_went_with_the_daemon_may_come_back(shell: Shell, stub: Stub, connect: Connect) -> None:
     host = connect("--server", "full")
     host.ask(1, "echo")
     stub.kill()
     with refusing(shell, {"code": -32004, "message": "gone", "data": {"kind": "unknown_server"}}):
         host.say(id=2, method="echo")
         assert host.json()["error"]["message"] == "gone"
-        assert host.ends()[0] == 4
+    stub.start()
+    assert host.ask(3, "ping")["id"] == 3
+    host.stdin.close()
+    assert host.ends()[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -377,14 +384,118 @@ def test_a_server_that_went_with_the_daemon_is_exit_4(shell: Shell, stub: Stub, 
     ],
     ids=["older", "no gateway", "not permitted", "usage"],
 )
-def test_a_daemon_that_refuses_is_one_line_and_an_exit_code(
+def test_a_daemon_that_refuses_is_said_to_the_host_and_is_an_exit_code(
     shell: Shell, connect: Connect, error: dict[str, Any], code: int
 ) -> None:
     with refusing(shell, error):
-        found, said = connect().ends()
+        host = connect()
+        host.say(id=1, method="tools/list")
+        host.stdin.close()
+        found, said = host.ends()
+        assert host.json()["error"]["message"]
     assert found == code
     assert said.startswith("moltis: ")
     assert "Traceback" not in said
+
+
+# --- without a daemon
+
+
+def test_it_answers_without_a_daemon_and_goes_on_with_one(shell: Shell, connect: Connect) -> None:
+    host = connect(ANSWER_AFTER_SECS=0.1, FIRST_REFUSE_AFTER_SECS=0.5)
+    assert host.ask(1, "ping")["result"] == {}
+    introduced = host.ask(2, "initialize", protocolVersion="2025-06-18", capabilities={}, clientInfo={"name": "h"})
+    assert introduced["result"]["protocolVersion"] == "2025-06-18"
+    assert introduced["result"]["capabilities"]["tools"] == {"listChanged": True}
+    host.say(method="notifications/initialized")
+    for id in range(3, 53):
+        host.say(id=id, method="tools/list")
+    assert sorted(host.json()["id"] for _ in range(50)) == list(range(3, 53))
+    assert host.ask(60, "logging/setLevel", level="error")["result"] == {}
+    assert host.ask(61, "logging/setLevel", level="loud")["error"]["code"] == -32602
+    called = host.ask(62, "tools/call", name="a__b")["result"]
+    assert called["isError"]
+    assert "moltis run" in called["content"][0]["text"]
+    assert host.ask(63, "prompts/get", name="a__b")["error"]["data"]["kind"] == "daemon_not_running"
+    stub = Stub(shell)
+    try:
+        changed = {host.json()["method"] for _ in range(3)}
+        assert changed == {f"notifications/{kind}/list_changed" for kind in ("tools", "resources", "prompts")}
+        assert host.ask(64, "echo", n=1)["result"] == {"n": 1}
+        assert [m["method"] for m in stub.heard()] == [
+            "initialize", "notifications/initialized", "logging/setLevel", "echo",
+        ]  # fmt: skip
+    finally:
+        stub.kill()
+
+
+def test_a_daemon_that_is_away_for_long_takes_no_host_with_it(stub: Stub, connect: Connect) -> None:
+    host = connect(ANSWER_AFTER_SECS=0.1, REFUSE_AFTER_SECS=0.4)
+    host.initialize()
+    stub.kill()
+    assert "not running" in host.ask(2, "tools/call", name="x")["result"]["content"][0]["text"]
+    assert host.ask(3, "tools/list")["result"]["tools"] == []
+    stub.start()
+    assert {host.json()["method"] for _ in range(2)} == {
+        "notifications/tools/list_changed", "notifications/prompts/list_changed",
+    }  # fmt: skip
+    assert host.ask(4, "echo")["id"] == 4
+
+
+def test_a_listen_stays_open_over_daemons_that_come_and_go(stub: Stub, connect: Connect) -> None:
+    host = connect()
+    meta = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
+    wanted = {"toolsListChanged": True, "resourceSubscriptions": ["a:1"]}
+    acknowledged = host.ask("l", "subscriptions/listen", notifications=wanted, _meta=meta)
+    assert acknowledged["method"] == "notifications/subscriptions/acknowledged"
+    for is_killed in (True, False):
+        if is_killed:
+            stub.kill()
+        else:
+            host.say(id=9, method="leave")
+            stub.gone()
+        stub.start()
+        said = [host.json() for _ in range(2)]
+        assert [m["method"] for m in said] == ["notifications/tools/list_changed", "notifications/resources/updated"]
+        assert {m["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] for m in said} == {"l"}
+        assert said[1]["params"]["uri"] == "a:1"
+        if not is_killed:
+            assert host.json() == {"jsonrpc": "2.0", "id": 9, "result": {"again": True}}
+    assert host.is_silent()
+
+
+def test_a_daemon_that_is_stopped_is_not_waited_for_without_end(stub: Stub, connect: Connect) -> None:
+    host = connect(QUIET_SECS=0.3, ANSWER_AFTER_SECS=0.2, ANSWER_SECS=0.3)
+    host.initialize()
+    assert stub.process is not None
+    os.kill(stub.process.pid, signal.SIGSTOP)
+    try:
+        host.say(id=2, method="tools/call", params={"name": "x"})
+        host.say(id=3, method="tools/list")
+        said = {m["id"]: m["result"] for m in (host.json(), host.json())}
+        assert "does not answer" in said[2]["content"][0]["text"]
+        assert said[3]["tools"] == []
+    finally:
+        os.kill(stub.process.pid, signal.SIGCONT)
+    assert {host.json()["method"] for _ in range(2)} == {
+        "notifications/tools/list_changed", "notifications/prompts/list_changed",
+    }  # fmt: skip
+    assert host.ask(4, "echo")["id"] == 4
+
+
+def test_a_host_that_does_not_read_for_long_loses_nothing(stub: Stub, connect: Connect) -> None:
+    host = connect(QUIET_SECS=0.2)
+    for number in range(30):
+        host.say(id=number, method="big", params={"size": MIB})
+    time.sleep(1.5)
+    assert [len(host.json()["result"]) for _ in range(30)] == [MIB] * 30
+
+
+def test_a_slow_call_is_not_given_up_while_the_daemon_answers(stub: Stub, connect: Connect) -> None:
+    host = connect(QUIET_SECS=0.1)
+    host.say(id=1, method="wait")
+    assert host.is_silent(1.0)
+    assert host.ask(2, "echo")["id"] == 2
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from moltis.cli.connect.ledger import Ledger
+from moltis.cli.connect.ledger import ANSWERABLE, KEPT_BYTES, Ledger
 
 
 def line(**message: Any) -> bytes:
@@ -102,7 +102,9 @@ def test_a_request_that_the_daemon_had_is_answered_and_one_that_it_had_not_waits
     ledger.sent()
     ledger.next_line()  # half of it is sent
     ledger.lost("gone")
-    assert [(m["id"], m["error"]["code"], m["error"]["message"]) for m in to_host(ledger)] == [(1, -32603, "gone")]
+    (refused,) = to_host(ledger)
+    assert (refused["id"], refused["result"]["isError"]) == (1, True)
+    assert refused["result"]["content"][0]["text"] == "gone"
     assert ledger.next_line() is None
     ledger.connected()
     assert [m["id"] for m in to_daemon(ledger)] == ["2"]
@@ -147,7 +149,9 @@ def test_the_next_daemon_hears_what_the_last_one_was_told_before_anything_else()
         ]  # fmt: skip
         for id in (2, 4, 9):
             ledger.daemon_said(reply(id, {}))
-        assert [m.get("method") or m["id"] for m in to_host(ledger)] == ["notifications/tools/list_changed", 9]
+        assert [m.get("method") or m["id"] for m in to_host(ledger)] == [
+            "notifications/tools/list_changed", "notifications/resources/updated", 9,
+        ]  # fmt: skip
 
 
 def test_a_daemon_that_dies_while_it_is_told_is_followed_by_one_that_is_told_all_of_it() -> None:
@@ -161,16 +165,142 @@ def test_a_daemon_that_dies_while_it_is_told_is_followed_by_one_that_is_told_all
     assert to_host(ledger) == []
 
 
-def test_a_modern_host_has_told_nothing_that_must_be_told_again() -> None:
-    meta = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
-    ledger = connected(line(id=1, method="subscriptions/listen", params=meta))
+MODERN = {"_meta": {"io.modelcontextprotocol/protocolVersion": "2026-07-28"}}
+
+
+def listening(wanted: dict[str, Any]) -> Ledger:
+    """A modern host that listens."""
+    ledger = connected(line(id=1, method="subscriptions/listen", params={**MODERN, "notifications": wanted}))
     to_daemon(ledger)
+    ledger.daemon_said(acknowledged(1))
+    assert [m["method"] for m in to_host(ledger)] == ["notifications/subscriptions/acknowledged"]
+    return ledger
+
+
+def acknowledged(id: int) -> bytes:
+    params = {"_meta": {"io.modelcontextprotocol/subscriptionId": id}}
+    return line(method="notifications/subscriptions/acknowledged", params=params)
+
+
+def not_taken(id: int) -> bytes:
+    data = {"kind": "not_ready", "server": None, "sent": False}
+    return line(id=id, error={"code": -32005, "message": "going away", "data": data})
+
+
+@pytest.mark.parametrize("how", ["lost", "ended", "ended and refused"])
+def test_a_listen_is_asked_for_again_and_its_host_hears_of_what_may_have_changed(how: str) -> None:
+    ledger = listening({"toolsListChanged": True, "promptsListChanged": False, "resourceSubscriptions": ["a:1"]})
     assert ledger.awaited == 0
-    ledger.lost("gone")
-    assert [m["id"] for m in to_host(ledger)] == [1]
+    for _ in range(3):
+        if how != "lost":
+            ledger.daemon_said(reply(1, {"resultType": "complete"}))
+            assert [m["method"] for m in to_daemon(ledger)] == ["subscriptions/listen"]
+        if how == "ended and refused":
+            ledger.daemon_said(not_taken(1))
+            assert to_daemon(ledger) == []
+        if how != "ended":
+            ledger.lost("gone")
+            ledger.connected()
+            assert [m["method"] for m in to_daemon(ledger)] == ["subscriptions/listen"]
+        assert to_host(ledger) == []
+        ledger.daemon_said(acknowledged(1))
+        tools, updated = to_host(ledger)
+        assert tools["method"] == "notifications/tools/list_changed"
+        assert (updated["method"], updated["params"]["uri"]) == ("notifications/resources/updated", "a:1")
+        assert {m["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"] for m in (tools, updated)} == {1}
+
+
+def test_a_listen_that_the_daemon_refuses_or_ends_unacknowledged_is_over() -> None:
+    for said in (line(id=1, error={"code": -32602, "message": "no"}), reply(1, {})):
+        ledger = connected(line(id=1, method="subscriptions/listen", params=MODERN))
+        to_daemon(ledger)
+        ledger.daemon_said(said)
+        assert [m["id"] for m in to_host(ledger)] == [1]
+        ledger.lost("gone")
+        ledger.connected()
+        assert (to_daemon(ledger), to_host(ledger)) == ([], [])
+
+
+@pytest.mark.parametrize("is_connected", [True, False])
+def test_a_listen_that_is_taken_back_is_asked_for_no_more(is_connected: bool) -> None:
+    ledger = listening({"toolsListChanged": True})
+    if not is_connected:
+        ledger.lost("gone")
+    ledger.host_said(line(method="notifications/cancelled", params={"requestId": 1}))
+    if is_connected:
+        assert [m["method"] for m in to_daemon(ledger)] == ["notifications/cancelled"]
+        ledger.lost("gone")
     ledger.connected()
-    ledger.host_said(line(id=2, method="tools/list", params=meta))
-    assert [m["id"] for m in to_daemon(ledger)] == [2]
+    assert (to_daemon(ledger), to_host(ledger)) == ([], [])
+
+
+def test_what_a_daemon_that_leaves_did_not_take_waits_in_its_place_and_what_it_took_is_over() -> None:
+    ledger = connected(*(line(id=id, method="tools/call", params={"n": id}) for id in range(1, 5)))
+    to_daemon(ledger)
+    ledger.daemon_said(not_taken(2))
+    ledger.daemon_said(not_taken(3))
+    ledger.daemon_said(
+        line(id=4, error={"code": -32005, "message": "x", "data": {"kind": "not_ready", "server": None}})
+    )
+    ledger.host_said(line(id=5, method="tools/call", params={"n": 5}))
+    assert to_daemon(ledger) == []
+    ledger.lost("gone")
+    assert [m["id"] for m in to_host(ledger)] == [4, 1]
+    ledger.connected()
+    assert [m["id"] for m in to_daemon(ledger)] == [2, 3, 5]
+
+
+def test_what_the_daemon_answers_from_memory_is_asked_again() -> None:
+    ledger = connected(line(id=1, method="tools/list"), line(id=2, method="prompts/get"), line(id=3, method="ping"))
+    to_daemon(ledger)
+    ledger.lost("gone")
+    assert [m["id"] for m in to_host(ledger)] == [2]
+    ledger.connected()
+    assert [m["id"] for m in to_daemon(ledger)] == [1, 3]
+
+
+def test_each_request_waits_for_a_daemon_as_long_as_is_right_for_it() -> None:
+    ledger = Ledger()
+    for id, method in enumerate(("tools/call", "tools/list", "ping", "prompts/get")):
+        ledger.host_said(line(id=id, method=method))
+    ledger.host_said(line(method="notifications/roots/list_changed"))
+    found = []
+    for secs in (0.0, 1.9, 2.0, 29.9, 30.0, 31.0):
+        found.append([entry.request_id for entry in ledger.take_due(secs, 2.0, 30.0)])
+    assert found == [[2], [], [1], [], [0, 3], []]
+    assert ledger.wanted_after(2.0, 30.0) is None
+    assert ledger.awaited == 1  # the notification, for the daemon that comes
+
+
+def test_what_was_answered_without_a_daemon_is_told_to_the_one_that_comes() -> None:
+    ledger = Ledger()
+    said = {"initialize": {"capabilities": {"tools": {"listChanged": True}}}, "logging/setLevel": {}}
+    for id, (method, result) in enumerate(said.items()):
+        ledger.host_said(line(id=id, method=method))
+        (entry,) = ledger.take_due(2.0, 2.0, 30.0)
+        ledger.answered(entry, [reply(id, result)])
+    ledger.host_said(line(method="notifications/initialized"))
+    ledger.host_said(line(id=7, method="subscriptions/listen", params={**MODERN, "notifications": {}}))
+    (entry,) = ledger.take_due(2.0, 2.0, 30.0)
+    ledger.answered(entry, [acknowledged(7)])
+    ledger.host_said(line(id=8, method="resources/subscribe", params={"uri": "a"}))
+    (entry,) = ledger.take_due(2.0, 2.0, 30.0)
+    ledger.answered(entry, [line(id=8, error={"code": 1, "message": "no"})])
+    assert [m.get("id") for m in to_host(ledger)] == [0, 1, None, 8]
+    ledger.connected()
+    assert [m["method"] for m in to_daemon(ledger)] == ["initialize", "subscriptions/listen"]
+    ledger.daemon_said(reply(0, {}))
+    assert [m["method"] for m in to_daemon(ledger)] == ["notifications/initialized", "logging/setLevel"]
+    assert [m["method"] for m in to_host(ledger)] == ["notifications/tools/list_changed"]
+
+
+def test_whether_the_daemon_is_there_is_asked_without_the_host() -> None:
+    ledger = connected(line(id=1, method="tools/call"))
+    to_daemon(ledger)
+    ledger.probe()
+    (ping,) = to_daemon(ledger)
+    ledger.daemon_said(reply(ping["id"], {}))
+    assert to_host(ledger) == []
 
 
 @pytest.mark.parametrize("taken", [False, True])
@@ -250,8 +380,8 @@ def test_giving_up_answers_everything_that_waits() -> None:
     assert ledger.awaited == ledger.bytes_for_daemon == 0
 
 
-def test_only_what_is_repeated_is_remembered_once_it_is_sent() -> None:
-    ledger = connected(line(id=1, method="tools/call", params={"big": "x" * 1000}))
+def test_a_long_line_is_forgotten_once_it_is_sent() -> None:
+    ledger = connected(line(id=1, method="tools/call", params={"big": "x" * KEPT_BYTES}))
     to_daemon(ledger)
     assert sum(len(entry.line) for entry in ledger._open.values()) == 0
 
@@ -312,7 +442,8 @@ class AnyOrder(RuleBasedStateMachine):
                 self.withdrawn.append(message["params"]["requestId"])
             else:
                 assert message["id"] in self.asked or message["id"] in self.cancelled
-                assert message.get("result", message["id"]) == message["id"]
+                refused = isinstance(message.get("result"), dict) and message["result"]["isError"]
+                assert refused or message.get("result", message["id"]) == message["id"]
                 self.asked.pop(message["id"], None)
                 self.cancelled.discard(message["id"])
 
@@ -339,10 +470,12 @@ class AnyOrder(RuleBasedStateMachine):
                 self.in_daemon.remove(message["params"]["requestId"])
         elif "method" in message:
             number = message["params"]["n"]
-            assert number not in self.seen, "a request is never sent to two daemons"
-            assert number > self.last_seen, "requests keep their order"
+            if message["method"] not in ANSWERABLE:
+                assert number not in self.seen, "a request is never sent to two daemons"
+                assert number > self.last_seen, "requests keep their order"
+                self.last_seen = number
+            assert self.seen.get(number) != self.generation, "nothing is sent twice to one daemon"
             self.seen[number] = self.generation
-            self.last_seen = number
             self.in_daemon.append(number)
         else:
             assert message["result"]["question"] == self.questions.pop(message["id"])

@@ -22,8 +22,9 @@ from moltis.errors import UsageError
 def connect(ctx: click.Context, server: str | None, project: str | None) -> None:
     """Be an MCP server on stdin and stdout: all servers of the running daemon as one, or one as it is.
 
-    For hosts that start a command: `"command": "moltis", "args": ["connect"]`. It needs no token. When the daemon is
-    restarted it waits up to a minute for it, and the host notices nothing but the requests that were under way.
+    For hosts that start a command: `"command": "moltis", "args": ["connect"]`. It needs no token, and ends when the
+    host does. Without a daemon it lists what was last known, says in each call that there is none, and goes on when
+    there is one.
     """
     if project is not None:
         raise UsageError(
@@ -33,4 +34,5 @@ def connect(ctx: click.Context, server: str | None, project: str | None) -> None
         raise UsageError("--server needs a name", hint="moltis mcp list")
     from moltis.cli.connect.quick import serve
 
-    serve(str(link.paths(ctx).socket), server)
+    paths = link.paths(ctx)
+    serve(str(paths.socket), server, {"config": str(paths.config), "data_dir": str(paths.data_dir)})

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from moltis.peers import SAFER, Stranger, refuse_stranger
 
@@ -28,43 +29,70 @@ def socket_path(named: str | None, data_dir: str | None, environ: Mapping[str, s
     return os.path.abspath(os.path.expanduser(path))
 
 
-def enter(path: str, server: str | None) -> tuple[socket.socket, bytes]:
-    """Give a connection that speaks MCP from now on, not blocking, and what it has said already.
+class Entrance:
+    """A connection on which the daemon has been asked to let a host in. Nobody is waited for.
+
+    server: the one server that the host sees, or None for all.
 
     Raises:
         NotNow: it may be worth another try.
-        MoltisError: it is not.
+        MoltisError: it is not, as things are.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.settimeout(ANSWER_SECS)
-        answer, rest = _ask(sock, path, server)
-        error = answer.get("error")
-        if error is not None:
-            raise _refused(error)
-        sock.setblocking(False)
-    except BaseException:
-        sock.close()
-        raise
-    return sock, rest
+
+    def __init__(self, path: str, server: str | None) -> None:
+        self._path = path
+        self._said = b""
+        self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        params = {} if server is None else {"server": server}
+        request = {"jsonrpc": "2.0", "id": 1, "method": "mcp.connect", "params": params}
+        try:
+            with _explained(path):
+                self._sock.connect(path)
+                refuse_stranger(self._sock, path)
+                self._sock.sendall(json.dumps(request).encode() + b"\n")
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        """Give it up."""
+        self._sock.close()
+
+    def read(self) -> tuple[socket.socket, bytes] | None:
+        """Read what there is. Return the connection, which speaks MCP from now on, and what it has said already.
+
+        None: the answer is not there yet. Raises as the constructor does; then, as after an answer, this is over.
+        """
+        try:
+            with _explained(self._path):
+                try:
+                    data = self._sock.recv(65536)
+                except (BlockingIOError, InterruptedError):
+                    return None
+                if not data:
+                    raise NotNow(f"the daemon at {self._path} ended the connection without an answer")
+                self._said += data
+                if b"\n" not in self._said and len(self._said) < MAX_ANSWER_BYTES:
+                    return None
+                line, _, rest = self._said.partition(b"\n")
+                answer = json.loads(line)
+            error = answer.get("error") if isinstance(answer, dict) else None
+            if isinstance(error, dict):
+                raise _refused(error)
+        except BaseException:
+            self._sock.close()
+            raise
+        return self._sock, rest
 
 
-def _ask(sock: socket.socket, path: str, server: str | None) -> tuple[dict[str, dict[str, object]], bytes]:
-    params = {} if server is None else {"server": server}
-    request = {"jsonrpc": "2.0", "id": 1, "method": "mcp.connect", "params": params}
-    said = b""
+@contextmanager
+def _explained(path: str) -> Iterator[None]:
+    """Say in the words of this program why there is no way in."""
     try:
-        sock.connect(path)
-        refuse_stranger(sock, path)
-        sock.sendall(json.dumps(request).encode() + b"\n")
-        while b"\n" not in said and len(said) < MAX_ANSWER_BYTES:
-            data = sock.recv(65536)
-            if not data:
-                raise NotNow(f"the daemon at {path} ended the connection without an answer")
-            said += data
-        line, _, rest = said.partition(b"\n")
-        answer = json.loads(line)
-        return (answer if isinstance(answer, dict) else {}), rest
+        yield
     except Stranger as stranger:
         from moltis.errors import NotPermitted
 
@@ -73,11 +101,9 @@ def _ask(sock: socket.socket, path: str, server: str | None) -> tuple[dict[str, 
         from moltis.errors import NotPermitted
 
         raise NotPermitted(f"no permission to use {path}", hint="only the daemon's own user and root may") from None
-    except TimeoutError:
-        raise NotNow(f"the daemon at {path} did not answer in time") from None
     except OSError as failure:
         raise NotNow(f"no daemon answers at {path} ({failure.strerror or failure})") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise NotNow(f"what answers at {path} is no daemon of moltis") from None
 
 

@@ -1,4 +1,7 @@
-"""Lines both ways between stdin, stdout and the daemon, and the wait for a daemon that went away.
+"""Lines both ways between stdin, stdout and the daemon, and what is done while there is none.
+
+A host never loses its server: without a daemon, requests wait a little, are then answered from what was last known or
+refused with what mends it, and all goes on when there is a daemon.
 
 One thread, one poll(2). The one rule: nobody is waited for but in poll. stdin and stdout are never made non-blocking,
 for that would be so for whoever shares them (a shell's terminal): a pipe that is ready takes PIPE_BUF bytes at once
@@ -14,17 +17,27 @@ import stat
 import time
 from collections.abc import Callable
 
-from moltis.cli.connect.door import NotNow
-from moltis.cli.connect.ledger import Ledger
+from moltis.cli.connect.door import ANSWER_SECS, Entrance, NotNow
+from moltis.cli.connect.ledger import ANSWERABLE, Ledger
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from moltis.errors import MoltisError
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 """Of the host, as in the gateway."""
 
-FIRST_TRY_SECS = 10.0
-"""A host may be started together with the daemon."""
+ANSWER_AFTER_SECS = 2.0
+"""Without a daemon: then what can be is answered from what was last known. A restart takes less."""
 
-RETURN_SECS = 60.0
-"""An upgrade of the daemon takes some seconds."""
+REFUSE_AFTER_SECS = 30.0
+"""And then what only a daemon can do is refused. An upgrade takes some seconds; hosts wait for a minute."""
+
+FIRST_REFUSE_AFTER_SECS = 10.0
+"""The same where there was no daemon yet: a host may be started together with it."""
+
+QUIET_SECS = 20.0
+"""A daemon that owes something and has said nothing for so long is asked whether it is there; as long again is no."""
 
 PAUSE_SECS = 0.1
 MAX_PAUSE_SECS = 2.0
@@ -36,7 +49,8 @@ READ_BYTES = 256 * 1024
 HELD_BYTES = 4 * 1024 * 1024
 """Beyond this, waiting for one side, nothing more is read from the other; one line may be longer."""
 
-Enter = Callable[[], tuple[socket.socket, bytes]]
+Enter = Callable[[], Entrance]
+Answerer = Callable[[bytes], list[bytes]]
 
 
 class HostLeft(Exception):
@@ -122,12 +136,21 @@ class HostOut:
 class Pump:
     """One host's session, from its first byte to its last.
 
-    enter: gives a new connection to the daemon (door.enter).
+    enter: makes a new connection to the daemon (door.Entrance).
+    know: gives what answers requests from what was last known (standin.StandIn).
     talk: says something to a person, on stderr.
     """
 
-    def __init__(self, enter: Enter, talk: Callable[[str], None], host_in: int = 0, host_out: int = 1) -> None:
+    def __init__(
+        self,
+        enter: Enter,
+        know: Callable[[], Answerer],
+        talk: Callable[[str], None],
+        host_in: int = 0,
+        host_out: int = 1,
+    ) -> None:
         self._enter = enter
+        self._know = know
         self._talk = talk
         self._in = host_in
         self._out = HostOut(host_out)
@@ -139,28 +162,42 @@ class Pump:
         self._is_deaf = False
         self._ends_at: float | None = None
         self._was_connected = False
-        self._tries_at = self._tries_until = 0.0
+        self._entrance: Entrance | None = None
+        self._gives_up_at = self._tries_at = self._away_since = self._quiet_since = 0.0
+        self._was_asked = False
         self._pause = PAUSE_SECS
+        self._problem = ""
+        self._refusal: MoltisError | None = None
+        self._answerer: Answerer | None = None
 
     def run(self) -> None:
         """Serve until stdin ends, or stdout's reader is gone.
 
         Raises:
-            DaemonNotRunning: there was none for too long; every request has been answered so.
-            MoltisError: it does not let us in; likewise.
+            DaemonNotRunning: there was none in all that time.
+            MoltisError: it did not let us in to the end.
         """
-        self._tries_until = time.monotonic() + FIRST_TRY_SECS
+        self._away_since = time.monotonic()
         try:
             while not self._is_done():
-                if self._daemon is None and time.monotonic() >= self._tries_at:
-                    self._try()
+                if self._daemon is None:
+                    self._seek()
+                elif self._ledger.awaited:
+                    self._doubt(self._daemon)
                 self._turn()
         except HostLeft:
-            pass
+            return
         finally:
             self._out.close()
-            if self._daemon is not None:
-                self._daemon.close()
+            for connection in (self._daemon, self._entrance):
+                if connection is not None:
+                    connection.close()
+        if self._refusal is not None:
+            raise self._refusal
+        if not self._was_connected:
+            from moltis.errors import DaemonNotRunning
+
+            raise DaemonNotRunning(self._problem or "no daemon answers", hint="start it: moltis run")
 
     # --- one turn
 
@@ -177,6 +214,8 @@ class Pump:
             wanted |= select.POLLOUT if self._sending else 0
             if wanted:
                 poll.register(daemon, wanted)
+        if self._entrance is not None:
+            poll.register(self._entrance, select.POLLIN)
         for fd, events in poll.poll(self._wait_ms()):
             if fd == self._out.fd and not self._out.is_idle(ledger):
                 self._out.write(ledger)
@@ -197,7 +236,12 @@ class Pump:
         now = time.monotonic()
         moments = [] if self._ends_at is None else [self._ends_at]
         if self._daemon is None:
-            moments.append(self._tries_at)
+            moments.append(self._tries_at if self._entrance is None else self._gives_up_at)
+            due_after = self._ledger.wanted_after(*self._patience())
+            if due_after is not None:
+                moments.append(self._away_since + due_after)
+        elif self._ledger.awaited:
+            moments.append(self._quiet_since + QUIET_SECS)
         return max(0.0, min(moments) - now) * 1000 + 1 if moments else None
 
     # --- the host
@@ -213,7 +257,9 @@ class Pump:
             data = b"\n"  # what `printf '{...}' | moltis connect` leaves without its newline is a line too
             self._ends_at = time.monotonic() + LAST_WORDS_SECS
             if not self._was_connected:
-                self._ends_at = max(self._ends_at, self._tries_until + LAST_WORDS_SECS)
+                self._ends_at = max(self._ends_at, self._away_since + FIRST_REFUSE_AFTER_SECS + LAST_WORDS_SECS)
+        if not self._ledger.awaited:
+            self._quiet_since, self._was_asked = time.monotonic(), False
         for line in self._from_host.feed(data):
             if line is None:
                 self._ledger.oversized(MAX_LINE_BYTES)
@@ -227,7 +273,7 @@ class Pump:
             self._say_last("the host closed its end before there was an answer")
             return True
         if not self._ledger.awaited and not self._sending and self._out.is_idle(self._ledger):
-            return self._was_connected
+            return self._was_connected or bool(self._problem)
         return False
 
     def _say_last(self, why: str) -> None:
@@ -242,30 +288,90 @@ class Pump:
 
     # --- the daemon
 
-    def _try(self) -> None:
+    def _seek(self) -> None:
+        """Without a daemon: look for one, and do what is due meanwhile."""
+        now = time.monotonic()
         try:
-            self._daemon, rest = self._enter()
+            if self._entrance is None and now >= self._tries_at:
+                self._entrance, self._gives_up_at = self._enter(), now + ANSWER_SECS
+            if self._entrance is not None:
+                found = self._entrance.read()
+                if found is not None:
+                    self._found(*found)
+                    return
+                if now >= self._gives_up_at:
+                    raise NotNow("the daemon did not answer in time")
         except NotNow as failure:
-            if time.monotonic() >= self._tries_until:
-                from moltis.errors import DaemonNotRunning
-
-                self._say_last(f"{failure}; start it: moltis run")
-                raise DaemonNotRunning(str(failure), hint="start it: moltis run") from None
-            self._tries_at = min(time.monotonic() + self._pause, self._tries_until)
-            self._pause = min(2 * self._pause, MAX_PAUSE_SECS)
+            self._refusal = None
+            self._not_found(str(failure))
         except Exception as failure:
-            self._say_last(str(failure))
-            raise
+            from moltis.errors import MoltisError
+
+            if not isinstance(failure, MoltisError):
+                raise
+            self._refusal = failure
+            self._not_found(failure.message)
+        self._answer_due()
+
+    def _found(self, daemon: socket.socket, said: bytes) -> None:
+        if self._was_connected:
+            self._talk("the daemon is back")
+        self._daemon, self._entrance = daemon, None
+        self._was_connected, self._is_deaf, self._was_asked = True, False, False
+        self._problem, self._refusal, self._answerer = "", None, None
+        self._pause = PAUSE_SECS
+        self._from_daemon = Lines()
+        self._quiet_since = now = time.monotonic()
+        if self._ends_at is not None:
+            self._ends_at = now + LAST_WORDS_SECS
+        self._ledger.connected()
+        self._daemon_said(said)
+
+    def _not_found(self, why: str) -> None:
+        if self._entrance is not None:
+            self._entrance.close()
+            self._entrance = None
+        if why != self._problem and (self._refusal is not None or not self._was_connected):
+            self._talk(f"{why}; waiting for it to change")
+        self._problem = why
+        self._tries_at = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, MAX_PAUSE_SECS)
+
+    def _patience(self) -> tuple[float, float]:
+        """Return for how long requests wait for a daemon, if they can be answered without one and if they cannot."""
+        if self._refusal is not None:
+            return 0.0, 0.0
+        return ANSWER_AFTER_SECS, REFUSE_AFTER_SECS if self._was_connected else FIRST_REFUSE_AFTER_SECS
+
+    def _answer_due(self) -> None:
+        ledger, refusal = self._ledger, self._refusal
+        for entry in ledger.take_due(time.monotonic() - self._away_since, *self._patience()):
+            if refusal is not None:
+                mends = f" ({refusal.hint})" if refusal.hint else ""
+                ledger.refuse([entry], refusal.message + mends, refusal.data())
+                continue
+            if entry.method in ANSWERABLE:
+                try:
+                    self._answerer = self._answerer or self._know()
+                    ledger.answered(entry, self._answerer(entry.line))
+                    continue
+                except Exception as failure:  # what is not known is no reason to leave the host
+                    self._talk(f"nothing is known without the daemon ({type(failure).__name__}: {failure})")
+            ledger.refuse(
+                [entry], "the moltis daemon is not running; nothing was sent. What a person can do: moltis run"
+            )
+
+    def _doubt(self, daemon: socket.socket) -> None:
+        """Ask a daemon that is silent for long whether it is there; one that says nothing to that is none."""
+        if self._ledger.bytes_for_host > HELD_BYTES:  # the host holds things up: the daemon is not listened to
+            self._quiet_since = time.monotonic()
+        if time.monotonic() < self._quiet_since + QUIET_SECS:
+            return
+        if self._was_asked:
+            self._lost(daemon, "the moltis daemon does not answer")
         else:
-            if self._was_connected:
-                self._talk("the daemon is back")
-            self._was_connected, self._is_deaf = True, False
-            self._pause = PAUSE_SECS
-            self._from_daemon = Lines()
-            if self._ends_at is not None:
-                self._ends_at = time.monotonic() + LAST_WORDS_SECS
-            self._ledger.connected()
-            self._daemon_said(rest)
+            self._was_asked, self._quiet_since = True, time.monotonic()
+            self._ledger.probe()
 
     def _load(self) -> None:
         """Take up the next line, if none is on its way."""
@@ -293,6 +399,7 @@ class Pump:
         except OSError:
             data = b""
         if data:
+            self._quiet_since, self._was_asked = time.monotonic(), False
             self._daemon_said(data)
         else:
             self._lost(daemon)
@@ -302,10 +409,10 @@ class Pump:
             if line is not None:
                 self._ledger.daemon_said(line)
 
-    def _lost(self, daemon: socket.socket) -> None:
+    def _lost(self, daemon: socket.socket, why: str = "the moltis daemon went away before it answered") -> None:
         daemon.close()
         self._daemon, self._sending = None, memoryview(b"")
-        self._ledger.lost("the moltis daemon went away before it answered; the request may have been carried out")
-        now = time.monotonic()
-        self._tries_at, self._tries_until = now + self._pause, now + RETURN_SECS
-        self._talk(f"the daemon went away; waiting up to {RETURN_SECS:g} s for it")
+        self._ledger.lost(f"{why}; the request may have been carried out, and is not sent again")
+        self._away_since = time.monotonic()
+        self._tries_at = self._away_since + self._pause
+        self._talk("the daemon went away; waiting for it")

@@ -9,7 +9,7 @@ import os
 import select
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 
 from moltis.cli.connect import door
@@ -48,7 +48,10 @@ def main(words: Sequence[str]) -> int | None:
     if found is None:
         return None
     try:
-        serve(door.socket_path(found.get("--socket"), found.get("--data-dir"), os.environ), found.get("--server"))
+        places = {"config": found.get("--config"), "data_dir": found.get("--data-dir")}
+        serve(
+            door.socket_path(found.get("--socket"), found.get("--data-dir"), os.environ), found.get("--server"), places
+        )
     except KeyboardInterrupt:
         return 130
     except Exception as failure:
@@ -56,12 +59,21 @@ def main(words: Sequence[str]) -> int | None:
     return 0
 
 
-def serve(path: str, server: str | None) -> None:
+def serve(path: str, server: str | None, places: Mapping[str, str | None]) -> None:
     """Be the MCP server on stdin and stdout until the host is done; SIGTERM ends it at once.
 
+    path: of the daemon's socket. places: `config` and `data_dir`, as the command line names them.
+
     Raises:
-        MoltisError: there is no daemon, or it does not let us in.
+        MoltisError: the host is done, and there was no daemon, or it did not let us in.
     """
+
+    def know() -> Callable[[bytes], list[bytes]]:
+        from moltis.cli.connect.standin import StandIn  # and with it msgspec, pydantic and the gateway
+        from moltis.paths import find_paths
+
+        paths = find_paths(config=places.get("config"), data_dir=places.get("data_dir"))
+        return StandIn(paths, server).answer
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         raise Ended
@@ -71,7 +83,7 @@ def serve(path: str, server: str | None) -> None:
     if sys.stdin is not None and sys.stdin.isatty():
         _talk("this speaks MCP on stdin and stdout; it is for a host to start, and ends with Ctrl-D")
     try:
-        Pump(lambda: door.enter(path, server), _talk).run()
+        Pump(lambda: door.Entrance(path, server), know, _talk).run()
     except Ended:
         pass
     finally:

@@ -1,0 +1,135 @@
+"""What stands in for the daemon while there is none: its own gateway, over what the servers listed when last ready.
+
+Imported only when it is needed: it costs more memory and time than all the rest of `moltis connect`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from moltis.config.load import load
+from moltis.config.plan import GatewayPlan, ServerPlan
+from moltis.errors import MoltisError
+from moltis.gateway import messages
+from moltis.gateway.api import LOCAL, Known
+from moltis.gateway.gateway import Gateway, settings_of
+from moltis.gateway.known import KnownStore
+from moltis.gateway.messages import Ask, Unreadable
+from moltis.paths import Paths
+from moltis.server.status import ServerStatus
+from moltis.session.listing import ToolFilter
+
+__all__ = ["StandIn"]
+
+
+class StandIn:
+    """Answers what the daemon would answer from memory. `server`: the one that the host sees; None for all.
+
+    moltis.toml says which servers there are, in which order, and which of their tools are listed. One that cannot be
+    read, or names no server that anything is known of, is not the daemon's (which may have been started with another),
+    and then everything that is known is listed.
+    """
+
+    def __init__(self, paths: Paths, server: str | None) -> None:
+        known = KnownStore(paths.known_dir).read_all()
+        settings, plans = _plans(paths)
+        if not known.keys() & plans.keys():
+            plans = {name: ServerPlan(name) for name in known}
+        if server is not None:
+            plans = {server: plans.get(server) or ServerPlan(server)}
+        self._server = server
+        self._gateway = Gateway(_World(plans, known), settings_of(settings))
+
+    def answer(self, line: bytes) -> list[bytes]:
+        """Return what the host is answered, the reply last; of `subscriptions/listen` the reply is left open."""
+        ask = messages.parse(line)
+        if isinstance(ask, Unreadable):
+            return [messages.error(ask.id, ask.code, ask.reason)]
+        assert isinstance(ask, Ask)
+        outlet = _Lines()
+        host = self._gateway.new_host(self._server, LOCAL, lambda _message: False)
+        host.request(ask, outlet)
+        host.close()
+        return outlet.lines
+
+
+class _Lines:
+    """Takes what a request is answered; fits `Outlet`."""
+
+    def __init__(self) -> None:
+        self.lines: list[bytes] = []
+
+    def tell(self, message: bytes) -> bool:
+        self.lines.append(message)
+        return True
+
+    def can_ask(self) -> bool:
+        return False
+
+    def reply(self, message: bytes, status: int = 200) -> None:
+        self.lines.append(message)
+
+
+class _Port:
+    """A server that cannot be had; fits `gateway.api.ServerPort`."""
+
+    def __init__(self, plan: ServerPlan, known: Known | None) -> None:
+        self.name = plan.name
+        self._plan = plan
+        self._known = known
+        self._filter = ToolFilter(plan.include_tools, plan.exclude_tools)
+
+    def upstream(self) -> None:
+        return None
+
+    def state(self) -> str:
+        return "backoff" if self._plan.enabled else "disabled"  # it is tried again, as soon as there is a daemon
+
+    def status(self) -> ServerStatus:
+        plan = self._plan
+        return ServerStatus(
+            name=plan.name,
+            display_name=plan.display_name,
+            transport=plan.transport,
+            enabled=plan.enabled,
+            state=self.state(),
+            status="disconnected",
+        )
+
+    def known(self) -> Known | None:
+        return self._known
+
+    def allows(self, tool: str) -> bool:
+        return self._filter.allows(tool)
+
+    async def wait_settled(self) -> None:
+        return
+
+    def start_secs(self) -> float:
+        return 0.0
+
+
+class _World:
+    """All of them; fits `gateway.api.World`."""
+
+    def __init__(self, plans: dict[str, ServerPlan], known: dict[str, Known]) -> None:
+        self._ports = {name: _Port(plan, known.get(name)) for name, plan in plans.items()}
+
+    def ports(self) -> Sequence[_Port]:
+        return list(self._ports.values())
+
+    def port(self, name: str) -> _Port:
+        return self._ports[name]
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
+        raise RuntimeError("there is nothing to wait for")
+
+
+def _plans(paths: Paths) -> tuple[GatewayPlan, dict[str, ServerPlan]]:
+    try:
+        plan = load(paths.config, {}, os.environ).plan
+    except (MoltisError, OSError):
+        return GatewayPlan(), {}
+    return plan.gateway, {server.name: server for server in plan.servers}
