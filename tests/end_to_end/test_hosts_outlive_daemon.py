@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import socket
+import time
 from typing import Any
 
 import pytest
-from gateway_harness import fixture, gateway_url, new_token
+from gateway_harness import OPEN, fixture, gateway_url, new_token
 from harness import Daemon, wait_until
-from raw_hosts import HttpHost, send
+from raw_hosts import META, MODERN, HttpHost, PipeHost, send
 
 ENDS = ("stop", "kill")
 
@@ -102,3 +104,152 @@ def test_damaged_sessions_harm_nobody(daemon: Daemon, listen: str) -> None:
     start(daemon, "one", listen=listen, require_token=False)
     assert host.text("one__echo", text="x")
     host.hang_up()
+
+
+# --- over `moltis connect`
+
+CHANGED = {f"notifications/{kind}/list_changed" for kind in ("tools", "resources", "prompts")}
+
+
+def names(reply: Any) -> set[str]:
+    return {tool["name"] for tool in reply["result"]["tools"]}
+
+
+def meta() -> dict[str, Any]:
+    return {"_meta": {f"{META}protocolVersion": MODERN, f"{META}clientCapabilities": {}}}
+
+
+def listened(host: PipeHost) -> list[str]:
+    """Listen to all lists, and return what is heard until the acknowledgement."""
+    wanted = {f"{kind}ListChanged": True for kind in ("tools", "resources", "prompts")}
+    params = {"notifications": wanted, **meta()}
+    host.send({"jsonrpc": "2.0", "id": "listen", "method": "subscriptions/listen", "params": params})
+    return [host.read()["method"]]
+
+
+def remembered(daemon: Daemon, *servers: str) -> None:
+    wait_until("the lists are kept", lambda: {f"{s}.json" for s in servers} <= known(daemon), 10.0)
+
+
+def known(daemon: Daemon) -> set[str]:
+    folder = daemon.data_dir / "known"
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
+
+
+def test_a_host_that_is_started_without_a_daemon_sees_what_was_last_known(daemon: Daemon) -> None:
+    daemon.write(
+        {
+            "one": fixture(daemon, protocol="legacy", exclude_tools=["sleep"]),
+            "off": fixture(daemon, protocol="legacy"),
+        },
+        gateway=dict(OPEN),
+    )
+    daemon.start()
+    daemon.wait_all()
+    remembered(daemon, "one", "off")
+    with PipeHost(daemon) as host:
+        host.begin()
+        with_daemon = {
+            method: host.request(method, {}, method)["result"]
+            for method in ("tools/list", "prompts/list", "resources/list", "resources/templates/list")
+        }
+        modern_with = host.request("server/discover", meta(), "d")["result"]
+    end(daemon, "kill")
+    with PipeHost(daemon) as host:
+        introduced = host.begin()
+        assert introduced["capabilities"] == modern_with["capabilities"]
+        for method, result in with_daemon.items():
+            assert host.request(method, {}, method)["result"] == result
+        assert host.request("server/discover", meta(), "d")["result"] == modern_with
+        assert "one__sleep" not in {tool["name"] for tool in with_daemon["tools/list"]["tools"]}
+        assert listened(host) == ["notifications/subscriptions/acknowledged"]
+        called = host.request("tools/call", {"name": "one__echo", "arguments": {"text": "x"}}, 5)["result"]
+        assert (called["isError"], "moltis run" in called["content"][0]["text"]) == (True, True)
+        start(daemon, "two", **OPEN)
+        heard = [host.read() for _ in range(6)]
+        assert {m["method"] for m in heard} == CHANGED
+        assert sum("_meta" in m.get("params", {}) for m in heard) == 3
+        assert {name.partition("__")[0] for name in names(host.request("tools/list", {}, 6))} == {"two"}
+        called = host.request("tools/call", {"name": "two__echo", "arguments": {"text": "x"}}, 7)["result"]
+        assert called["content"][0]["text"] == '{"text": "x"}'
+
+
+def test_one_server_is_shown_as_it_was_and_one_that_nothing_is_known_of_is_expected(daemon: Daemon) -> None:
+    start(daemon, "one", **OPEN)
+    remembered(daemon, "one")
+    with PipeHost(daemon, "one") as host:
+        with_daemon = host.begin()
+        tools = names(host.request("tools/list", {}, 1))
+    end(daemon, "stop")
+    for server, expected in (("one", tools), ("never", set())):
+        with PipeHost(daemon, server) as host:
+            introduced = host.begin()
+            assert names(host.request("tools/list", {}, 1)) == expected
+            assert introduced["capabilities"]["tools"]["listChanged"] is True
+            assert (introduced == with_daemon) is (server == "one")
+
+
+@pytest.mark.parametrize("damage", ["nothing", "no folder", "no file", "broken", "other file"])
+def test_whatever_is_on_disk_a_host_has_its_answers(daemon: Daemon, damage: str) -> None:
+    start(daemon, "one", **OPEN)
+    remembered(daemon, "one")
+    end(daemon, "stop")
+    match damage:
+        case "no folder":
+            shutil.rmtree(daemon.data_dir / "known")
+        case "no file":
+            daemon.config.unlink()
+        case "broken":
+            (daemon.data_dir / "known" / "one.json").write_bytes(b'{"format":1,')
+            daemon.config.write_text("[mcp\n")
+        case "other file":
+            daemon.write({"other": fixture(daemon)})
+    with PipeHost(daemon) as host:
+        host.begin()
+        found = {name.partition("__")[0] for name in names(host.request("tools/list", {}, 1))}
+    assert found == (set() if damage in ("no folder", "broken") else {"one"})
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_a_listen_and_an_old_session_go_on_over_two_restarts_in_a_row(daemon: Daemon, how: str) -> None:
+    start(daemon, "one", **OPEN)
+    with PipeHost(daemon) as host:
+        host.begin()
+        assert listened(host) == ["notifications/subscriptions/acknowledged"]
+        for servers in (("one",), ("one", "two")):
+            end(daemon, how)
+            start(daemon, *servers, **OPEN)
+        heard: list[Any] = []
+        while len(heard) < 6 or {m["method"] for m in heard[-6:]} != CHANGED:
+            heard.append(host.read())
+            assert "id" not in heard[-1], "the listen is still open"
+        called = host.request("tools/call", {"name": "two__echo", "arguments": {"text": "y"}}, 9)
+        assert json.loads(called["result"]["content"][0]["text"]) == {"text": "y"}
+
+
+def test_a_call_that_comes_while_the_daemon_stops_is_done_by_the_next_one(daemon: Daemon) -> None:
+    daemon.write(
+        {"stubborn": daemon.evil("eof-ignoring", "ignterm"), "one": fixture(daemon, protocol="legacy")},
+        gateway=dict(OPEN),
+    )
+    daemon.start()
+    daemon.wait_all()
+    with PipeHost(daemon) as host:
+        host.begin()
+        daemon.signal(signal.SIGTERM)
+        for id in range(10):
+            params = {"name": "one__echo", "arguments": {"text": str(id)}}
+            host.send({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
+            time.sleep(0.05)
+        daemon.wait_exit(10.0)
+        daemon.start()
+        daemon.wait_all()
+        replies: dict[int, str] = {}
+        while len(replies) < 10:
+            said = host.read()
+            if "id" in said:
+                replies[said["id"]] = said["result"]["content"][0]["text"]
+    done = {id for id, text in replies.items() if text == json.dumps({"text": str(id)})}
+    refused = set(replies) - done
+    assert all("carried out" in replies[id] or "going away" in replies[id] for id in refused), replies
+    assert len(done) >= 8, replies
