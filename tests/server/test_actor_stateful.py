@@ -110,7 +110,9 @@ def check_history(told: Sequence[HistoryEntry]) -> None:
             assert after.attempt in (0, before.attempt)
     for entry in told:
         assert (entry.delay_secs is not None) == (entry.to in (State.BACKOFF, State.COOLDOWN))
-        if entry.to == State.BACKOFF:
+        if entry.reason == FailureKind.LOGIN_UNAVAILABLE:
+            assert (entry.to, entry.delay_secs) == (State.BACKOFF, 3.0)
+        elif entry.to == State.BACKOFF:
             ceiling = min(3.0, 2.0 ** (entry.attempt - 1))
             assert entry.delay_secs is not None
             assert ceiling / 2 <= entry.delay_secs <= ceiling
@@ -120,6 +122,8 @@ def automatic_starts_per_cycle(told: Sequence[HistoryEntry]) -> int:
     """Count the most starts of the machine's own between two cooldowns, or two times that the count was forgiven."""
     most = here = 0
     for entry in told:
+        if entry.reason == FailureKind.LOGIN_UNAVAILABLE:
+            here = max(0, here - 1)  # nobody was asked: the next start takes the place of this one
         if entry.to == State.STARTING and (entry.attempt == 0 or entry.reason in ("retry", "probe")):
             here = 1 if entry.attempt == 0 else here + 1
         if entry.to == State.BACKOFF and entry.attempt == 1:

@@ -33,6 +33,7 @@ from moltis.server.lifecycle import (
     Unsent,
     Want,
     Wanted,
+    waits_for_login,
 )
 from moltis.server.transitions import backoff_ceiling, cooldown_secs, step
 
@@ -201,7 +202,9 @@ class World(RuleBasedStateMachine):
     @invariant()
     def a_delay_is_within_its_bounds_and_is_there_only_while_waiting(self) -> None:
         life = self.life
-        if life.state is State.BACKOFF:
+        if waits_for_login(life):
+            assert life.delay_secs == self.policy.restart_backoff_max_secs
+        elif life.state is State.BACKOFF:
             ceiling = backoff_ceiling(life.attempts, self.policy)
             assert life.delay_secs is not None
             assert ceiling / 2 <= life.delay_secs <= ceiling <= self.policy.restart_backoff_max_secs
