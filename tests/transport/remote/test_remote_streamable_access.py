@@ -7,15 +7,17 @@ import time
 
 import anyio
 import pytest
-from scripted_remote import MODERN, FakeCredentials, HttpServer, McpServer, Peer, dialled, serving
+from scripted_remote import LEGACY, MODERN, FakeCredentials, HttpServer, McpServer, Peer, dialled, serving
 
-from moltis.errors import LoginNeeded, ServerNotReady
+from moltis.config.plan import Limits
+from moltis.errors import LoginNeeded, NotSent, ServerNotReady
 from moltis.transport import ConnectionClosed
+from moltis.transport.remote import Refusal
 
 pytestmark = pytest.mark.anyio
 
 LOGIN = LoginNeeded("a login is needed", server="scripted", auth_url="https://as.example/authorize")
-OUTAGE = ServerNotReady("the authorization server cannot be reached", server="scripted", state="ready")
+OUTAGE = NotSent("the authorization server cannot be reached", server="scripted", state="ready")
 
 
 def guarded(server: HttpServer, *tokens: str, status: int = 401) -> None:
@@ -189,11 +191,106 @@ async def test_an_outage_of_the_authorization_server_costs_one_request_only(stat
         assert isinstance(await dial.ask("tools/list"), dict)
 
 
-async def test_an_outage_of_the_authorization_server_at_the_handshake_is_a_failure_to_connect() -> None:
+async def test_an_outage_of_the_authorization_server_at_the_handshake_is_no_failure_of_the_server() -> None:
     async with serving(McpServer()) as server, dialled(server.url, credentials=FakeCredentials(OUTAGE)) as dial:
         dial.send("initialize")
         ended = await dial.connection.wait_closed()
-        assert (ended.kind, ended.message) == ("connect_failed", "the authorization server cannot be reached")
+        assert (ended.kind, ended.message) == ("login_unavailable", "the authorization server cannot be reached")
+        assert server.requests == []
+
+
+@pytest.mark.parametrize(("version", "beat"), [(LEGACY, "ping"), (MODERN, "server/discover")])
+async def test_a_heartbeat_for_which_there_is_no_token_was_not_sent(version: str, beat: str) -> None:
+    credentials = FakeCredentials("Bearer good")
+    async with (
+        serving(McpServer(stateful=version == LEGACY)) as server,
+        dialled(server.url, credentials=credentials) as dial,
+    ):
+        await dial.shake_hands(version)
+        await dial.ask("tools/list")
+        sent = server.count(beat)
+        credentials.values = [OUTAGE]
+        for _ in range(5):
+            id = dial.send(beat)
+            assert await dial.outcome(id) is OUTAGE
+            assert id in dial.heard.unsent
+        assert server.count(beat) == sent
+        credentials.values = ["Bearer good"]
+        assert "result" in await dial.ask(beat)  # type: ignore[operator]
+
+
+class SlowCredentials:
+    """Lets in after a while, as an authorization server that is slow does."""
+
+    def __init__(self, secs: float) -> None:
+        self.secs = 0.0
+        self.slow_secs = secs
+
+    async def authorization(self) -> str | None:
+        await anyio.sleep(self.secs)
+        return "Bearer good"
+
+    async def refused(self, refusal: Refusal) -> bool:
+        await anyio.sleep(self.slow_secs)
+        return False
+
+
+@pytest.mark.parametrize(("secs", "sent"), [(1.0, True), (4.0, False), (60.0, False)])
+async def test_a_heartbeat_whose_token_comes_too_late_for_an_answer_was_not_sent(secs: float, sent: bool) -> None:
+    credentials = SlowCredentials(secs)
+    async with (
+        serving(McpServer()) as server,
+        dialled(server.url, credentials=credentials, limits=Limits(heartbeat_timeout_secs=5.0)) as dial,
+    ):
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+        credentials.secs = secs
+        began = anyio.current_time()
+        id = dial.send("ping")
+        reply = await dial.outcome(id)
+        assert isinstance(reply, dict) == sent
+        assert (id in dial.heard.unsent) != sent
+        assert anyio.current_time() - began <= 2.6
+        await anyio.sleep(60)
+        assert server.count("ping") == sent
+
+
+async def test_a_heartbeat_refused_while_its_login_is_renewed_slowly_was_not_looked_at() -> None:
+    async def refuse(peer: Peer) -> None:
+        await peer.answer(401, b"denied", kind="text/plain")
+
+    credentials = SlowCredentials(60.0)
+    async with (
+        serving(McpServer()) as server,
+        dialled(server.url, credentials=credentials, limits=Limits(heartbeat_timeout_secs=5.0)) as dial,
+    ):
+        await dial.shake_hands()
+        server.on["ping"] = refuse
+        began = anyio.current_time()
+        id = dial.send("ping")
+        assert isinstance(await dial.outcome(id), NotSent)
+        assert id in dial.heard.unsent
+        assert anyio.current_time() - began <= 2.6
+
+
+async def test_a_stream_for_which_there_was_no_token_is_open_again_soon_after_there_is_one() -> None:
+    async def drop(peer: Peer) -> None:
+        await peer.begin_events()
+
+    credentials = FakeCredentials("Bearer good")
+    async with serving(McpServer()) as server, dialled(server.url, credentials=credentials) as dial:
+        server.on["GET"] = drop
+        await dial.shake_hands()
+        await anyio.sleep(1)
+        credentials.values = [OUTAGE]
+        await anyio.sleep(5)
+        tried = server.count("GET")
+        await anyio.sleep(3600)
+        assert server.count("GET") == tried
+        credentials.values = ["Bearer good"]
+        await anyio.sleep(6)
+        assert server.count("GET") > tried
+        assert not dial.connection.ending
 
 
 async def test_a_401_that_no_login_mends_says_what_to_check() -> None:
