@@ -27,6 +27,7 @@ from moltis.http.origins import canonical_resource
 from moltis.oauth import browser, cipher, loopback
 from moltis.oauth.broker import Login, Ports
 from moltis.oauth.callback import Callback, parse_callback
+from moltis.oauth.crowd import Crowd
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.store import StoreProblem, TokenStore
 from moltis.server.record import stamp
@@ -49,6 +50,7 @@ class Logins:
         self._daemon = daemon
         self._store = _store(surroundings, encrypted=encrypted)
         self._logins: dict[str, tuple[RemoteLaunch, Login]] = {}
+        self._crowd = Crowd()
         self._leaving: dict[Login, anyio.Event] = {}
         self._trials: set[Login] = set()
         """Of servers that are tried and are not otherwise connected to."""
@@ -191,6 +193,7 @@ class Logins:
             on_renewed=partial(self._at.renewed, name),
             wall=time.time,
             roll=random.random,
+            crowd=self._crowd,
             token=partial(secrets.token_urlsafe, 32),
             secrets=partial(self._at.learn, name),
             log=log,

@@ -18,7 +18,7 @@ from moltis.session.session import Session
 from moltis.transport import Ended
 
 SETTLED = tuple(s for s in State if s not in (State.STARTING, State.INITIALIZING))
-_GOES_ON = frozenset({State.READY, State.STARTING, State.INITIALIZING, State.BACKOFF})
+_UP = frozenset({State.READY, State.STARTING, State.INITIALIZING})
 """Where what is known of the login says more than the last failure."""
 AT_REST = (State.STOPPED, State.DISABLED, State.INVALID)
 STOP_MARGIN_SECS = 3.0
@@ -37,10 +37,12 @@ class Server:
         if auth is NO_AUTH:
             return status
         told, retry_at = status.last_error, status.next_retry_at
-        if auth.unavailable and status.state in _GOES_ON:
+        waits = told is not None and told.kind == FailureKind.LOGIN_UNAVAILABLE and status.state == State.BACKOFF
+        if auth.unavailable and (waits or status.state in _UP):
             told = LastError(kind=FailureKind.LOGIN_UNAVAILABLE, message=auth.message or "", at=auth.at)
-            if status.state == State.READY or retry_at is None or not retry_at < (auth.next_try_at or ""):
-                retry_at = auth.next_try_at
+            retry_at = auth.next_try_at
+        elif auth.unavailable:
+            pass  # what it waits for is something else
         elif auth.message:
             told = LastError(kind="login_failed", message=auth.message, at=auth.at)
         return msgspec.structs.replace(

@@ -39,7 +39,7 @@ from moltis.errors import Busy, ConfigError, MoltisError, NotPermitted, UnknownS
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
-from moltis.server.lifecycle import RESTING, AuthDone, State, Wanted
+from moltis.server.lifecycle import RESTING, AuthDone, FailureKind, State, Wanted
 from moltis.server.record import stamp
 from moltis.server.status import HistoryEntry
 from moltis.server.supervisor import Supervisor
@@ -107,6 +107,8 @@ class Daemon:
         sink.listener = self._logged
         self._eras = Eras(paths.known_dir)
         self._learnt: dict[str, deque[str]] = {}
+        self._renewed: set[str] = set()
+        """Whose login was renewed since they were started last."""
         self._reloading = anyio.Lock()
         self._reload_waits = False
         self._remotes = Remotes(
@@ -359,6 +361,7 @@ class Daemon:
         daemon = plan.daemon
         logs.reconfigure(level=daemon.log_level, max_bytes=daemon.log_max_bytes, backups=daemon.log_backups)
         self._eras.retain(plan)
+        self._renewed.difference_update(change.removed)
         done = Reloaded(**{key: list(names) for key, names in asdict(change).items()})
         if done.added or done.changed or done.removed:
             log.info("config_reloaded", added=done.added, changed=done.changed, removed=done.removed)
@@ -465,6 +468,7 @@ class Daemon:
 
     def _login_renewed(self, name: str) -> None:
         """Have a server begin that waits for its login alone."""
+        self._renewed.add(name)
         with suppress(UnknownServer):
             self.supervisor.actor(name).post(AuthDone(person=False))
 
@@ -487,8 +491,12 @@ class Daemon:
             self._serving.server_moved(plan, State(entry.to))
         if entry.to in _RESTING:
             self._remotes.rest(name)
-        if entry.to == State.AWAITING_AUTH and self._remotes.auth(name).state == "authenticated":
-            self._login_renewed(name)  # the login was quicker than the end of the run that asked for it
+        if entry.to == State.STARTING:
+            self._renewed.discard(name)
+        # The login may have been quicker than the end of the run that asked for it.
+        waits = entry.to == State.AWAITING_AUTH and self._remotes.auth(name).state == "authenticated"
+        if waits or (entry.reason == FailureKind.LOGIN_UNAVAILABLE and name in self._renewed):
+            self._login_renewed(name)
 
 
 _RESTING = frozenset(RESTING.values())

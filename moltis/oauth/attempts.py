@@ -80,9 +80,14 @@ class Attempts:
         return flow
 
     def withdraw(self) -> None:
-        """End a login that nobody asked for and nobody has answered yet: what is held works again."""
+        """End a login that nobody has answered yet, for what is held works again.
+
+        One that a person asked for ends only while it waits for a better moment: no browser opens for it any more.
+        """
         flow, job = self._flow, self._job
-        if self.under_way and not self._wanted and flow is not None and job is not None and not flow.answered:
+        if not self.under_way or flow is None or job is None or flow.answered:
+            return
+        if self._pausing or not self._wanted:
             job.scope.cancel()
 
     def present(self) -> Flow | None:

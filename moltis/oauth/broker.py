@@ -21,6 +21,7 @@ from moltis.http.fetch import Fetcher
 from moltis.http.origins import shown_host
 from moltis.oauth.attempts import Attempts
 from moltis.oauth.callback import Callback
+from moltis.oauth.crowd import Crowd
 from moltis.oauth.decisions import Sending, before_sending
 from moltis.oauth.discovery import Discovery
 from moltis.oauth.flow import Means, Ports
@@ -48,7 +49,7 @@ class Login:
     tasks: hosts what is under way; it must outlive `close`, or be cancelled.
     on_change: told when `state`, `auth_url` or `message` has changed. on_authenticated: told when a person's login, or
         one that a person began, is done. on_renewed: told when it works again, by itself. None may block or raise.
-    wall: seconds since the epoch. roll: a number of [0, 1) by chance.
+    wall: seconds since the epoch. roll: a number of [0, 1) by chance. crowd: shared by all logins.
     token: 256 random bits, URL-safe, 43 characters or more.
     secrets: told values to take out of whatever is shown from now on.
     """
@@ -69,6 +70,7 @@ class Login:
         on_renewed: Callable[[], None],
         wall: Callable[[], float],
         roll: Callable[[], float],
+        crowd: Crowd,
         token: Callable[[], str],
         secrets: Callable[[Iterable[str]], None],
         log: Log,
@@ -94,6 +96,7 @@ class Login:
             self._standing,
             wall=wall,
             roll=roll,
+            crowd=crowd,
             on_change=self._changed,
             on_renewed=self._renewed,
             log=log,
@@ -115,6 +118,7 @@ class Login:
             jobs=self._jobs,
             look=self._look,
             usable=self._usable,
+            wall=wall,
             on_change=self._changed,
             log=log,
         )

@@ -49,6 +49,11 @@ RENEWAL_MAX_SECS = 10.0
 goes on within seconds, however long it was away."""
 RENEWAL_MAX_RETRY_AFTER_SECS = 60.0
 """Of an authorization server that says when to come back."""
+CROWD_SECS = 0.5
+"""Between the tries of all that wait for one authorization server, on average; each one waits longer where they are
+many, and is told when another one got through."""
+SPREAD_SECS = 2.0
+"""Over which they then come."""
 DOUBTED_SECS = 300.0
 """How often a refresh token is tried that a person was asked to replace: a captive portal is no logout."""
 DOUBTED_TIMES = 3
@@ -254,9 +259,14 @@ class Outages:
     until: float = -math.inf
     problem: OAuthProblem | None = None
 
-    def renewal(self, problem: OAuthProblem, now: float, *, begun: float, roll: float, doubted: bool) -> Outages:
-        """Return these and one more failure to renew. begun: when that try began. doubted: as `Unclear.doubted`."""
-        delay = renewal_delay_secs(self.failures + 1, roll=roll, retry_after_secs=problem.retry_after_secs)
+    def renewal(
+        self, problem: OAuthProblem, now: float, *, begun: float, roll: float, crowd: int, doubted: bool
+    ) -> Outages:
+        """Return these and one more failure to renew.
+
+        begun: when that try began. crowd: as in `renewal_delay_secs`. doubted: as `Unclear.doubted`.
+        """
+        delay = renewal_delay_secs(self.failures + 1, roll=roll, crowd=crowd, retry_after_secs=problem.retry_after_secs)
         # Counted from the beginning of a try: one that hung for 10 s has been patient already.
         until = now + DOUBTED_SECS if doubted else max(begun + delay, now + RENEWAL_SECS / 2)
         return Outages(self.failures + 1, until, problem)
@@ -291,12 +301,13 @@ class Unclear:
         return self.times >= DOUBTED_TIMES and now - self.since >= DOUBTED_AFTER_SECS
 
 
-def renewal_delay_secs(failures: int, *, roll: float, retry_after_secs: float | None = None) -> float:
+def renewal_delay_secs(failures: int, *, roll: float, crowd: int = 1, retry_after_secs: float | None = None) -> float:
     """Return how long to wait after the n-th renewal in a row that failed, n >= 1, drawn from the upper half.
 
     roll: a number of [0, 1) by chance: servers that share an authorization server are not to ask it all at once.
+    crowd: how many those are.
     """
-    ceiling = min(RENEWAL_MAX_SECS, RENEWAL_SECS * 2.0 ** min(failures - 1, 30))
+    ceiling = min(max(RENEWAL_MAX_SECS, CROWD_SECS * crowd), RENEWAL_SECS * 2.0 ** min(failures - 1, 30))
     return max(ceiling * (1 + roll) / 2, min(retry_after_secs or 0.0, RENEWAL_MAX_RETRY_AFTER_SECS))
 
 

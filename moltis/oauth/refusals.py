@@ -23,6 +23,7 @@ from moltis.oauth.decisions import (
 )
 from moltis.oauth.documents import scope_tokens
 from moltis.oauth.flow import Ask
+from moltis.oauth.grants import expired
 from moltis.oauth.jobs import Jobs, Log
 from moltis.oauth.keeper import Keeper
 from moltis.oauth.model import Challenge, ClientConfig, Tokens
@@ -54,6 +55,7 @@ class Refusals:
 
     look: brings in what is newer on disk.
     usable: whether what is held is good, as far as anybody knows.
+    wall: seconds since the epoch.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Refusals:
         jobs: Jobs,
         look: Callable[[], Awaitable[None]],
         usable: Callable[[], bool],
+        wall: Callable[[], float],
         on_change: Callable[[], None],
         log: Log,
     ) -> None:
@@ -84,6 +87,7 @@ class Refusals:
         self._jobs = jobs
         self._look = look
         self._usable = usable
+        self._wall = wall
         self._on_change = on_change
         self._log = log
         self._history = History()
@@ -158,6 +162,7 @@ class Refusals:
             refreshable=self._keeper.refreshable and not self._renewal.doubted,
             fresh=tokens is not None
             and tokens is self._keeper.obtained
+            and not expired(tokens, self._wall())
             and is_fresh(tokens, sent_at, anyio.current_time()),
             renewed=self._keeper.renewed,
             unproven=tokens is not self._sent or self._unrefused <= 0,

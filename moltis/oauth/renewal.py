@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 
 import anyio
 
-from moltis.errors import NotSent
+from moltis.errors import NotSent, ServerNotReady
+from moltis.oauth.crowd import Crowd
 from moltis.oauth.decisions import FRESH_SECS, Outages, Unclear
 from moltis.oauth.flow import Ask
 from moltis.oauth.jobs import Job, Jobs, Log
@@ -30,7 +31,7 @@ class Renewal:
 
     ask: what a token of our own is for.
     on_change: as in `broker.Login`. on_renewed: told when a renewal works that did not before.
-    roll: a number of [0, 1) by chance.
+    roll: a number of [0, 1) by chance. crowd: who else waits for the same authorization server.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Renewal:
         *,
         wall: Callable[[], float],
         roll: Callable[[], float],
+        crowd: Crowd,
         on_change: Callable[[], None],
         on_renewed: Callable[[], None],
         log: Log,
@@ -53,6 +55,7 @@ class Renewal:
         self._standing = standing
         self._wall = wall
         self._roll = roll
+        self._crowd = crowd
         self._on_change = on_change
         self._on_renewed = on_renewed
         self._log = log
@@ -109,9 +112,16 @@ class Renewal:
             raise self._error(problem.message, self._shown_until())
         return problem
 
-    def too_soon(self) -> NotSent:
+    def too_soon(self) -> ServerNotReady:
         """Give what a request is told whose token was renewed a moment ago, worked, and is refused again."""
-        return self._error("what was renewed a moment ago is refused again", _shown(self._wall() + FRESH_SECS))
+        return ServerNotReady(
+            f"the login of server {self._server!r} cannot be renewed now: "
+            "what was renewed a moment ago is refused again",
+            server=self._server,
+            state="ready",
+            next_retry_at=_shown(self._wall() + FRESH_SECS),
+            hint=self._hint(),
+        )
 
     def hasten(self) -> None:
         """Let the next try be at once."""
@@ -123,14 +133,15 @@ class Renewal:
 
     async def _persist(self) -> None:
         """Try again until it works or the login is over, for whoever waits for it: a start, or the next request."""
-        while self._outages.problem is not None:
-            now = anyio.current_time()
-            if not self._outages.over(now):
-                await anyio.sleep(self._outages.until - now)
-                continue
-            problem = await self.begin().outcome()
-            if problem is not None and problem.kind != "outage" and not self._keeper.refreshable:
-                return
+        with self._crowd.waiting(self._issuer) as place:
+            while self._outages.problem is not None:
+                if not self._outages.over(anyio.current_time()):
+                    await place.wait(self._outages.until, self._roll())
+                    if self.problem is None:
+                        return  # somebody else was quicker, or a person has logged in
+                problem = await self.begin().outcome()
+                if problem is not None and problem.kind != "outage" and not self._keeper.refreshable:
+                    return
 
     async def _renew(self) -> None:
         keeper, begun = self._keeper, anyio.current_time()
@@ -150,6 +161,7 @@ class Renewal:
             self.forgive()
             self._standing.recovered()
             if failed:
+                self._crowd.got_through(self._issuer)
                 self._on_renewed()
         finally:
             self._on_change()
@@ -161,7 +173,18 @@ class Renewal:
         now = anyio.current_time()
         self._unclear = self._unclear.and_then(problem.unclear, now)
         self._doubted = self._unclear.doubted(now)
-        self._outages = self._outages.renewal(problem, now, begun=begun, roll=self._roll(), doubted=self._doubted)
+        self._outages = self._outages.renewal(
+            problem,
+            now,
+            begun=begun,
+            roll=self._roll(),
+            crowd=self._crowd.number(self._issuer),
+            doubted=self._doubted,
+        )
+
+    @property
+    def _issuer(self) -> str:
+        return self._keeper.issuer or ""
 
     def _shown_until(self) -> str | None:
         wait_secs = self._outages.until - anyio.current_time()
@@ -173,9 +196,12 @@ class Renewal:
             server=self._server,
             state="ready",
             next_retry_at=next_retry_at,
-            hint=f"the login is kept and its renewal tried again by itself; moltis mcp reauth {self._server} makes "
-            "a new login",
+            hint=self._hint(),
         )
+
+    def _hint(self) -> str:
+        again = "the login is kept and its renewal tried again by itself"
+        return f"{again}; moltis mcp reauth {self._server} makes a new login"
 
 
 def _shown(instant: float) -> str:

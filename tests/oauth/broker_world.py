@@ -22,6 +22,7 @@ from moltis.errors import LoginNeeded
 from moltis.http.addresses import Scope
 from moltis.http.fetch import Answer, FetchProblem
 from moltis.oauth.broker import Login, Ports
+from moltis.oauth.crowd import Crowd
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.pages import Page
 from moltis.oauth.store import TokenStore
@@ -223,6 +224,10 @@ class World:
         self.store = TokenStore(folder)
         self.opened: list[str] = []
         self.changes: list[tuple[str, str | None, str | None]] = []
+        self.crowd = Crowd()
+        self.roll: Callable[[], float] = lambda: 0.5
+        self.offset_secs = 0.0
+        """How far the clock of the wall has jumped."""
         self.authenticated = 0
         self.renewed = 0
         self.scrubbed: set[str] = set()
@@ -249,7 +254,7 @@ class World:
         return answer(404, b"") if self.prm is None else answer(200, self.prm)
 
     def wall(self) -> float:
-        return EPOCH + anyio.current_time()
+        return EPOCH + anyio.current_time() + self.offset_secs
 
     # --- the ports
 
@@ -299,7 +304,8 @@ class World:
                     on_authenticated=self._authenticated,
                     on_renewed=self._renewed,
                     wall=self.wall,
-                    roll=lambda: 0.5,
+                    roll=self.roll,
+                    crowd=self.crowd,
                     token=lambda: self.make("random"),
                     secrets=self.scrubbed.update,
                     log=self,

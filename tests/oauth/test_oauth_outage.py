@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from moltis.oauth.decisions import (
     Unclear,
     renewal_delay_secs,
 )
-from moltis.oauth.model import ClientConfig
+from moltis.oauth.model import ClientConfig, OAuthProblem
 
 Trouble = Callable[[World], None]
 
@@ -98,15 +100,131 @@ async def test_after_an_outage_the_login_is_renewed_by_itself_within_seconds(
         assert len(world.opened) == (config is None)
 
 
-async def test_one_that_hangs_is_tried_again_soon_after_it_was_given_up(world: World) -> None:
+async def test_an_outage_while_a_token_is_still_good_is_noticed_when_it_is_not_any_more(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        await anyio.sleep(3550)
+        always(world, OUTAGES["503"])
+        assert await world.call(login) == 200
+        assert login.unavailable is None
+        await anyio.sleep(100)
+        with pytest.raises(NotSent):
+            await world.call(login)
+        await anyio.sleep(15)
+        assert login.unavailable is not None
+        assert login.next_try_at is not None
+        mend(world)
+        await anyio.sleep(15)
+        assert await world.call(login) == 200
+
+
+async def test_a_closed_login_tries_nothing_again(world: World) -> None:
     async with world.login() as login:
         await world.log_in(login)
         await anyio.sleep(4000)
-        world.web.hanging.add("auth.example.com")
-        with anyio.move_on_after(3600):
+        always(world, OUTAGES["503"])
+        with pytest.raises(NotSent):
             await world.call(login)
-        world.web.hanging.clear()
-    assert len(world.opened) == 1
+        await login.close()
+        posts = len(world.web.posts("/token"))
+        await anyio.sleep(3600)
+        assert len(world.web.posts("/token")) == posts
+
+
+async def test_entries_that_share_a_login_are_both_let_in_by_the_refresh_of_one(world: World) -> None:
+    async with world.login() as login, world.login() as other:
+        await world.log_in(login)
+        assert await world.call(other) == 200
+        await anyio.sleep(4000)
+        always(world, OUTAGES["connection refused"])
+        for each in (login, other):
+            with pytest.raises(NotSent):
+                await world.call(each)
+        await anyio.sleep(300)
+        mend(world)
+        await anyio.sleep(25)
+        assert world.renewed == 2
+        assert await world.call(login) == await world.call(other) == 200
+        assert world.auth.reused == []
+        assert [post.form["grant_type"] for post in world.web.posts("/token")][-1] == "refresh_token"
+
+
+async def test_many_that_wait_for_one_authorization_server_try_no_more_often_and_come_back_together(
+    world: World,
+) -> None:
+    chance = random.Random(20)
+    world.roll = chance.random
+    number = 60
+    async with AsyncExitStack() as stack:
+        logins = [await stack.enter_async_context(world.login()) for _ in range(number)]
+        await world.log_in(logins[0])
+        for login in logins:
+            assert await world.call(login) == 200
+        await anyio.sleep(4000)
+        always(world, OUTAGES["connection refused"])
+        for login in logins:
+            with pytest.raises(NotSent):
+                await world.call(login)
+        await anyio.sleep(120)
+        before, secs = len(world.web.posts("/token")), 600.0
+        await anyio.sleep(secs)
+        assert (len(world.web.posts("/token")) - before) / secs <= 3.0
+        mend(world)
+        await anyio.sleep(15)
+        assert world.renewed == number
+        assert world.auth.reused == []
+
+
+@pytest.mark.parametrize("jump_secs", [-86400.0, -3600.0, 3600.0, 86400.0])
+async def test_a_clock_that_jumps_during_an_outage_costs_no_login(world: World, jump_secs: float) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        assert await world.call(login) == 200
+        await anyio.sleep(4000)
+        always(world, OUTAGES["503"])
+        with pytest.raises(NotSent):
+            await world.call(login)
+        world.offset_secs = jump_secs
+        world.good.clear()
+        await anyio.sleep(60)
+        with pytest.raises(NotSent):
+            await world.call(login)
+        mend(world)
+        await anyio.sleep(15)
+        assert await world.call(login) == 200
+        assert len(world.opened) == 1
+
+
+async def test_a_person_who_asks_for_a_login_during_an_outage_needs_none_when_it_is_over(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        assert await world.call(login) == 200
+        await anyio.sleep(4000)
+        world.web.dead.update(("auth.example.com", "mcp.example.com"))
+        with pytest.raises(NotSent):
+            await world.call(login)
+        with pytest.raises(OAuthProblem):
+            await login.begin()
+        await anyio.sleep(600)
+        world.web.dead.clear()
+        await anyio.sleep(15)
+        assert await world.call(login) == 200
+        await anyio.sleep(600)
+        assert len(world.opened) == 1
+        assert (login.state, login.message) == ("authenticated", None)
+
+
+async def test_a_token_that_has_expired_unused_is_not_called_worthless(
+    world: World,
+) -> None:
+    world.auth.expires_in = 12
+    async with world.login() as login:
+        await world.log_in(login)
+        await anyio.sleep(60)
+        world.good.clear()
+        always(world, UNCLEAR["400 in HTML"])
+        assert await asked(world, login, 400) is not None
+        assert login.state == "awaiting_browser"
 
 
 UNCLEAR: dict[str, Callable[[], Answer]] = {
