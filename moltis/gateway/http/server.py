@@ -37,6 +37,8 @@ READ_SECS: Final = 60.0
 STUCK_SECS: Final = 60.0
 """In which a client that is owed something must have taken some of it."""
 BACKLOG: Final = 2048
+A_ROOM: Final = 64
+"""One of so many connections is closed where there are too many, at least one."""
 MAX_HEADER_BYTES: Final = 64 * 1024
 FRAMING_A_BYTE: Final = 8
 """Of a body in chunks, for each byte of it: chunks of one byte take five, and what is more is no message."""
@@ -84,6 +86,8 @@ class GatewayServer(Server):
         self.max_connections = max_connections
         self._empty: Once[None] | None = None
         self.turns = 0
+        self.leaving = 0
+        """Connections that make room, and are not closed yet."""
         self.servers = []
         self.server_state = _State(self)
 
@@ -119,17 +123,25 @@ class GatewayServer(Server):
         if self._empty is not None and not self.server_state.connections:
             self._empty.set(None)
 
-    def make_room(self) -> bool:
-        """Close an idle connection; False if all are in use.
+    def has_room(self) -> bool:
+        """Whether one more connection can be served; idle ones make room."""
+        return len(self.server_state.connections) - self.leaving < self.max_connections or self._make_room()
 
-        Of the principal that has the most, it is the one that has been idle longest. Who was not let in yet is nobody.
+    def _make_room(self) -> bool:
+        """Close idle connections; False if all are in use.
+
+        They are of the principal that has the most, and those that have been idle longest. Who was not let in yet is
+        nobody. With many connections it is some at once: to find them is a look at all.
         """
-        connections = [c for c in self.server_state.connections if isinstance(c, GatewayConnection)]
-        idle = [connection for connection in connections if connection.is_idle]
+        connections = [c for c in self.server_state.connections if isinstance(c, GatewayConnection) and not c.leaving]
+        of = Counter(connection.principal for connection in connections)
+        idle = sorted((c for c in connections if c.is_idle), key=lambda connection: connection.turn)
         if not idle:
             return False
-        of = Counter(connection.principal for connection in connections)
-        min(idle, key=lambda connection: (-of[connection.principal], connection.turn)).abort()
+        greedy = max((connection.principal for connection in idle), key=of.__getitem__)
+        of_greedy = [connection for connection in idle if connection.principal == greedy]
+        for connection in of_greedy[: max(1, self.max_connections // A_ROOM)]:
+            connection.leave()
         return True
 
 
@@ -160,6 +172,7 @@ class GatewayConnection(HttpToolsProtocol):
         self._earlier: deque[RequestResponseCycle] = deque()
         self.turn = 0
         self.principal: str | None = None
+        self.leaving = False
 
     # --- exchange.Connection
 
@@ -176,6 +189,12 @@ class GatewayConnection(HttpToolsProtocol):
         if not self._lost:
             self.transport.abort()
 
+    def leave(self) -> None:
+        """Make room for another."""
+        self.leaving = True
+        self._owner.leaving += 1
+        self.abort()
+
     # --- its life
 
     @property
@@ -185,18 +204,22 @@ class GatewayConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         owner = self._owner
-        if len(self.connections) >= owner.max_connections and not owner.make_room():
+        if not owner.has_room():
             self._refused = True
             transport.write(BUSY)
             transport.close()
             return
         super().connection_made(transport)
+        owner.turns += 1
+        self.turn = owner.turns
         self._reading = call_later(owner.read_secs, self._too_slow)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self not in self.connections:  # it was turned away
             return
         self._lost = True
+        if self.leaving:
+            self._owner.leaving -= 1
         for timer in (self._reading, self._stuck):
             if timer is not None:
                 timer.cancel()

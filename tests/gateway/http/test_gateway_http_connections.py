@@ -268,3 +268,27 @@ async def test_who_says_nothing_makes_room_for_who_does(serve: Any) -> None:
         silent: list[Client] = [await served.dial() for _ in range(6)]
         assert (await known.ask("POST", body=ECHO)).status == 200
         assert await silent[0].is_closed()
+
+
+async def test_newcomers_at_one_moment_get_a_place_each(serve: Any) -> None:
+    async with serve(max_connections=4) as served:
+        old: list[Client] = [await served.dial() for _ in range(4)]
+        for client in old:
+            assert (await client.ask("POST", body=ECHO)).status == 200
+        new: list[Client] = [await served.dial() for _ in range(3)]
+        for client in new:
+            await client.send("POST", body=ECHO)
+        assert [(await client.response()).status for client in new] == [200] * 3
+        assert (await old[3].ask("POST", body=ECHO)).status == 200, "no more are closed than have to be"
+        assert [await client.is_closed() for client in old[:3]] == [True] * 3
+
+
+async def test_of_many_connections_some_make_room_at_once(serve: Any) -> None:
+    async with serve(max_connections=128) as served:
+        old: list[Client] = [await served.dial() for _ in range(128)]
+        await old[-1].ask("GET", "/healthz")
+        server = served.listener._server
+        newcomer: Client = await served.dial()
+        assert (await newcomer.ask("POST", body=ECHO)).status == 200
+        assert len(server.server_state.connections) == 127
+        assert server.leaving == 0
