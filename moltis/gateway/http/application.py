@@ -49,7 +49,10 @@ MOST_OF_ONE: Final = MAX_SESSIONS * 3 // 4
 """Requests and streams of one principal, which has a connection for each: the rest of connections and sessions is
 others'."""
 PLACES: Final = ("/mcp", "/mcp/")
-METRICS: Final = "/metrics"
+PUBLIC: Final = frozenset({"/healthz", "/readyz"})
+"""What is answered to whoever asks. Everything else wants a token, whether it is there or not, but for WELL_KNOWN."""
+WELL_KNOWN: Final = "/.well-known/"
+"""Where hosts look for an authorization server (RFC 9728), before they have a token: there is none."""
 
 
 class Application:
@@ -238,7 +241,7 @@ class Application:
             self._leave(inbound)
 
     async def _serve_plain(self, scope: dict[str, Any], receive: Receive, inbound: Inbound) -> None:
-        if scope["path"] == METRICS:  # names of servers and tools are for those who may use them
+        if scope["path"] not in PUBLIC and not scope["path"].startswith(WELL_KNOWN):
             self._identify(inbound)
         if self._plain is None:
             from moltis.gateway.http.plain import plain_app

@@ -318,6 +318,29 @@ async def test_a_fault_of_ours_is_a_500_that_says_nothing(served: Any) -> None:
     assert (await client.ask("POST", body=ECHO)).status == 200
 
 
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/.well-known/oauth-protected-resource", 404),
+        ("/.well-known/oauth-protected-resource/mcp", 404),
+        ("/metrics", 401),
+        ("/ui", 401),
+        ("/api/v1/mcp/servers", 401),
+        ("/nope", 401),
+        ("/", 401),
+        ("/healthz/", 401),
+        ("/.well-known", 401),
+    ],
+)
+async def test_what_is_not_public_wants_a_token_by_default(served: Any, path: str, status: int) -> None:
+    client: Client = await served.dial()
+    answer = await client.ask("GET", path, headers={"Authorization": None})
+    assert answer.status == status
+    assert ("www-authenticate" in answer.headers) == (status == 401)
+
+
 async def test_metrics_and_readiness_are_what_the_daemon_says(serve: Any) -> None:
     async with serve(metrics=lambda: lambda: b"moltis_up 1\n", ready=False) as served:
         client = await served.dial()
