@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from harness import ROOT, SERVERS, Daemon, npm_install
 
-NODE_PACKAGES = ("client", "inspector", "sdk", "server-everything", "server-filesystem", "server-memory")
+NODE_PACKAGES = ("client", "inspector", "sdk", "server", "server-everything", "server-filesystem", "server-memory")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

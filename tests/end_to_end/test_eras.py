@@ -85,13 +85,27 @@ def test_thirty_at_once_are_ready_at_the_first_try(daemon: Daemon) -> None:
         assert_blameless(daemon, name)
 
 
-def test_a_server_that_has_not_begun_to_read_is_asked_one_thing_only(daemon: Daemon) -> None:
+SLOW = {
+    "both": ("--knows", "both"),
+    "exits on discover": EXITS_BEFORE_INITIALIZE,
+    "ignores discover": ("--knows", "legacy", "--ignores", "server/discover"),
+    "exits on initialize": MODERN_AND_EXITS,
+}
+
+
+@pytest.mark.parametrize("secs", ["0", "12"], ids=["at once", "after 12 s"])
+@pytest.mark.parametrize("how", list(SLOW))
+def test_a_server_that_has_not_begun_to_read_is_asked_one_thing_only(daemon: Daemon, how: str, secs: str) -> None:
     """Both questions in the pipe of a server that accepts both would leave it in the era of the second."""
-    daemon.write({"p": picky(daemon, "p", "--knows", "both", "--sleeps", "12")}, mcp={"startup_timeout_secs": 60.0})
-    daemon.start().wait_for("p", "ready", within=40)
+    began = time.monotonic()
+    daemon.write({"p": picky(daemon, "p", *SLOW[how], "--sleeps", secs)}, mcp={"startup_timeout_secs": 60.0})
+    daemon.start().wait_for("p", "ready", within=50)
     assert_blameless(daemon, "p")
-    assert "server/discover" not in asked(daemon, "p")
-    assert daemon.text("p", "quick") == "legacy"
+    modern = SLOW[how] is MODERN_AND_EXITS
+    assert ("server/discover" in asked(daemon, "p")) == modern
+    assert daemon.text("p", "quick") == ("modern" if modern else "legacy")
+    if secs == "0":
+        assert time.monotonic() - began < 10  # nobody's patience was waited for
 
 
 def test_a_server_that_ignores_initialize_is_asked_by_discover_in_the_same_start(daemon: Daemon) -> None:
@@ -240,3 +254,30 @@ def test_a_first_start_that_was_too_slow_teaches_nothing(daemon: Daemon) -> None
     daemon.rpc("mcp.restart", name="p")
     daemon.wait_for("p", "ready")
     assert daemon.status("p")["protocol_version"] == "2025-11-25"
+
+
+TWO_ERAS = SERVERS / "node" / "two-eras.js"
+
+
+@pytest.mark.parametrize(
+    ("legacy", "version"), [("serve", "2025-11-25"), ("reject", "2026-07-28")], ids=["both", "modern only"]
+)
+@pytest.mark.parametrize("waits", [0, 12], ids=["at once", "after 12 s"])
+def test_a_server_on_the_second_typescript_sdk_is_in_one_era(
+    daemon: Daemon, node: Path, legacy: str, version: str, waits: int
+) -> None:
+    """It accepts `initialize` after `server/discover` was answered, and what it says from then on is of the older."""
+    place = daemon.folder / "ts"
+    place.mkdir()
+    (place / "two-eras.js").write_bytes(TWO_ERAS.read_bytes())
+    (place / "package.json").write_text('{"type": "module"}')
+    (place / "node_modules").symlink_to(node / "node_modules")
+    entry = daemon.real("sh", "-c", f"sleep {waits}; exec node two-eras.js {legacy}", cwd=str(place))
+    daemon.write({"ts": entry}, mcp={"startup_timeout_secs": 60.0})
+    status = daemon.start().wait_for("ts", "ready", within=50)
+    told = (status["protocol_version"], status["attempts"], status["restarts"], status["last_error"])
+    assert told == (version, 0, 0, None)
+    assert daemon.text("ts", "quick") == "quick"
+    result = daemon.call("ts", "quick")
+    assert ("resultType" in result) == (version == "2026-07-28")
+    wait_until("a heartbeat was answered", lambda: daemon.status("ts")["last_heartbeat_at"])

@@ -6,6 +6,9 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from scripted_server import (
     DISCOVERED,
     INITIALIZED,
@@ -19,6 +22,7 @@ from scripted_server import (
     modern,
     result,
 )
+from trio.testing import MockClock
 
 from moltis.config.plan import Limits
 from moltis.errors import ServerNotReady
@@ -331,6 +335,57 @@ async def test_a_modern_server_taken_for_a_legacy_one_is_asked_otherwise() -> No
     running = await a_start(lambda _: modern("a"), memory)
     assert running.server.methods()[:2] == ["initialize", "server/discover"]
     assert memory.lesson is Lesson.NONE
+
+
+ANSWERS = st.tuples(
+    st.sampled_from(["result", "refusal", "modern refusal", "exit", "silence"]),
+    st.sampled_from([0.0, 0.5, 9.0, 11.0, 21.0]),
+)
+
+
+@given(initialize=ANSWERS, discover=ANSWERS, reads=st.booleans(), lesson=st.sampled_from(list(Lesson)))
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_server_that_goes_by_what_it_read_last_is_never_held_for_the_other_era(
+    initialize: tuple[str, float], discover: tuple[str, float], reads: bool, lesson: Lesson
+) -> None:
+    """Whatever it answers, and when: ready means that its lists were read in the era that it is in."""
+
+    def script(holder: list[Running]) -> Script:
+        eras: dict[int, str] = {}  # of each process: of what it accepted last
+
+        def opening(era: str, how: tuple[str, float], accepted: Message) -> Script:
+            def one(request: Message) -> Iterable[Out]:
+                kind, secs = how
+                if kind == "result":
+                    eras[opened(holder[0])] = era
+                    return [(secs, result(request, accepted))]
+                if kind == "refusal":
+                    return [(secs, error(request, -32601))]
+                if kind == "modern refusal":
+                    return [(secs, error(request, -32022, data={"supported": ["2026-07-28"]}))]
+                return exits(holder)(request) if kind == "exit" else []
+
+            return one
+
+        def listed(request: Message) -> Iterable[Out]:
+            era = "modern" if "_meta" in request["params"] else "legacy"
+            right = eras.get(opened(holder[0])) == era
+            return [result(request, {"tools": []})] if right else [error(request, -32600)]
+
+        return legacy(
+            initialize=opening("legacy", initialize, INITIALIZED),
+            server__discover=opening("modern", discover, DISCOVERED),
+            tools__list=listed,
+        )
+
+    async def check() -> None:
+        running = await a_start(script, EraMemory(lesson), secs=100, has_read=reads)
+        assert opened(running) <= 3
+        if initialize[0] == "result" and discover[0] == "result":
+            assert running.heard.ready.is_set()
+            assert running.session.facts().protocol_version is not None
+
+    trio.run(check, clock=MockClock(autojump_threshold=0))
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
