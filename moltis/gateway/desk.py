@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
@@ -24,7 +25,7 @@ Outcomes are those of `failures.outcome_of`, and `cancelled` and `input_required
 """
 
 MAX_WAITING: Final = 1024
-"""Requests that wait for a server to start, or to be sent again, of all hosts and servers."""
+"""Requests that wait for a server to start, or to be sent again; of one principal, and of all but who has few."""
 
 TOKEN_BYTES: Final = 24
 """As random as an access token: who has it may answer in the name of its host."""
@@ -35,6 +36,9 @@ class Waiting(Protocol):
 
     @property
     def server(self) -> str: ...
+
+    @property
+    def principal(self) -> str: ...
 
     def abandon(self, error: MoltisError) -> None: ...
 
@@ -61,6 +65,15 @@ class Desk:
         self.waiting: set[Waiting] = set()
         self.tokens = Tokens()
         self._sweeping = False
+
+    def may_wait(self, principal: str) -> bool:
+        """Whether one more request of a principal may wait: there is room, or it has no more than an equal part."""
+        total = len(self.waiting)
+        if total < MAX_WAITING // 2:
+            return True
+        of = Counter(waiting.principal for waiting in self.waiting)
+        own, holders = of[principal], len(of.keys() | {principal})
+        return own < MAX_WAITING and (total < MAX_WAITING or (own < MAX_WAITING // holders and total < 2 * MAX_WAITING))
 
     def bond(self, host: HostSide, view: str, server: str, method: str, name: str | None) -> Bond:
         """Say what a retry must agree in with the request that it is one of."""

@@ -18,7 +18,7 @@ from moltis.errors import MoltisError, RpcCode
 from moltis.gateway import abilities, failures, levels, messages, rounds
 from moltis.gateway.api import CallHandle, Outlet, ServerPort, Upstream
 from moltis.gateway.asking import PROGRESS, HostSide
-from moltis.gateway.desk import MAX_WAITING, Desk
+from moltis.gateway.desk import Desk
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, Ask
 from moltis.session.caller import Question
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
@@ -111,6 +111,11 @@ class Passage:
         return self._port.name
 
     @property
+    def principal(self) -> str:
+        """Return the name of the principal whose request it is."""
+        return self._host.principal.name
+
+    @property
     def owes_a_reply(self) -> bool:
         """Whether a host waits for it: its request has had no reply of any kind."""
         return not self._over and self._token is None
@@ -124,7 +129,7 @@ class Passage:
             self._forward(upstream)
         elif self._port.state() not in STARTING:
             self.fail(failures.not_ready(self._port.status()))
-        elif len(self._desk.waiting) >= MAX_WAITING:
+        elif not self._desk.may_wait(self.principal):
             self.fail(failures.still_starting(self._port.status(), 0))
         else:
             self._wait_for(self._settled_in_time, self._settled)

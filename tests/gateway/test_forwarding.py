@@ -11,6 +11,7 @@ from gateway_fakes import MODERN, FakeOutlet, FakeUpstream, agreed
 from trio.testing import MockClock
 
 from moltis.errors import RequestTimeout, ServerNotReady, UsageError
+from moltis.gateway.api import Principal
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION
 from moltis.gateway.relay import Relay
 from moltis.server.status import LastError
@@ -383,10 +384,21 @@ async def test_closing_the_gateway_fails_who_waits_for_a_server() -> None:
 
 
 async def test_too_many_calls_that_wait_for_servers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moltis.gateway.passage.MAX_WAITING", 2)
+    monkeypatch.setattr("moltis.gateway.desk.MAX_WAITING", 2)
     async with live(None, "starting") as one:
         tries = [one.legacy(id=n) for n in range(3)]
         assert [tried.outlet.answered for tried in tries] == [False, False, True]
+        one.forwarding.close("enough")
+
+
+async def test_one_principal_does_not_take_all_places_where_requests_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("moltis.gateway.desk.MAX_WAITING", 4)
+    async with live(None, "starting") as one:
+        many, few = FakeHost(principal=Principal("many")), FakeHost(principal=Principal("few"))
+        tries = [one.legacy(many, id=n) for n in range(5)]
+        assert [tried.outlet.answered for tried in tries] == [False] * 4 + [True]
+        others = [one.legacy(few, id=n) for n in range(10, 13)]
+        assert [tried.outlet.answered for tried in others] == [False, False, True]
         one.forwarding.close("enough")
 
 
