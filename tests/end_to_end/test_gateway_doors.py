@@ -273,6 +273,25 @@ def test_metrics_tell_of_servers_and_requests_and_no_secrets(house: House) -> No
     assert "mlt_" not in text
 
 
+def test_a_tool_that_fails_is_told_from_one_that_works_and_a_made_up_one_has_no_name(house: House) -> None:
+    for name, arguments in (("fail", {"text": "no"}), ("echo", {"message": '{"isError":true}'}), ("\x1b[31mred", {})):
+        called = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
+        assert house.send("POST", "/servers/s/mcp", called, {}).status == 200
+    text = house.send("GET", "/metrics", None, {}).body.decode()
+    failed = [line for line in text.splitlines() if line.startswith("moltis_mcp_tool_call_errors_total{")]
+    assert any('error_type="tool_error"' in line and 'tool="fail"' in line for line in failed), failed
+    assert not any('tool="echo"' in line for line in failed), failed
+    assert 'moltis_mcp_tool_calls_total{server="",tool="other"}' in text
+    assert all(char == "\n" or char.isprintable() for char in text)
+
+    def outcomes() -> dict[str, str]:
+        calls = house.daemon.records("moltis.mcp.call")
+        return {call["fields"]["tool"]: call["fields"]["outcome"] for call in calls}
+
+    wait_until("the calls are logged", lambda: {"fail", "echo"} <= outcomes().keys(), 20)
+    assert (outcomes()["fail"], outcomes()["echo"]) == ("tool_error", "ok")
+
+
 def test_who_asks_too_often_waits_and_others_do_not(daemon: Daemon) -> None:
     start(daemon, {}, {**GUARDED, "rate_limit_per_minute": 5})
     tokens = [new_token(daemon, name) for name in ("busy", "calm")]
