@@ -102,6 +102,7 @@ PURE = {
     "moltis.gateway.catalogue",
     "moltis.gateway.templates",
     "moltis.gateway.owners",
+    "moltis.gateway.revisions",
     "moltis.gateway.rounds",
     "moltis.gateway.parking",
     "moltis.gateway.failures",

@@ -38,6 +38,10 @@ class HostSide(Protocol):
         """Give `capabilities` of its `initialize`, JSON; `{}` if it sent none. Legacy hosts only."""
 
     @property
+    def revision(self) -> str:
+        """Return the revision that its `initialize` agreed on. Legacy hosts only."""
+
+    @property
     def log_level(self) -> str | None:
         """Give the level it set by `logging/setLevel`; None if it set none. Legacy hosts only."""
 

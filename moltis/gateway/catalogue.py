@@ -73,18 +73,19 @@ class Catalogue:
         for remembered in self._remembered.values():
             remembered.clear()
 
-    def page(self, kind: Kind, cursor: str | None = None, first: bytes = b"") -> bytes:
+    def page(self, kind: Kind, cursor: str | None = None, first: bytes = b"", *, legacy: bool = False) -> bytes:
         """Give the result of a list request: a JSON object on one line, the same bytes object each time.
 
         cursor: `nextCursor` of an earlier page; None for the first. It stays good while the item before it or
             the one behind it is listed.
         first: members to begin with, as `b'"resultType":"complete",'`, with the comma behind. Meant for few constants:
             pages are kept for each.
+        legacy: as hosts up to 2025-11-25 may read it.
 
         Raises:
             UsageError: the cursor is not one of ours, or what it pointed to is gone (-32602).
         """
-        return self._list(kind).page(cursor, first)
+        return self._list(kind).page(cursor, first, legacy=legacy)
 
     def digest(self, kind: Kind) -> bytes:
         """Give 16 bytes that differ when what is listed does, by content or order."""
@@ -153,7 +154,7 @@ class _List:
     kind: Kind
     parts: list[Part]
     page_bytes: int
-    _pages: dict[tuple[int, bytes], bytes] = field(default_factory=dict)
+    _pages: dict[tuple[int, bytes, bool], bytes] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> bytes:
@@ -162,6 +163,10 @@ class _List:
     @cached_property
     def _raws(self) -> list[bytes]:
         return [raw for part in self.parts for raw in part.raws]
+
+    @cached_property
+    def _legacy_raws(self) -> list[bytes]:
+        return [raw for part in self.parts for raw in part.legacy_raws]
 
     @cached_property
     def _shown(self) -> list[str]:
@@ -178,18 +183,19 @@ class _List:
                 return Owner(part.server, name)
         return None
 
-    def page(self, cursor: str | None, first: bytes) -> bytes:
+    def page(self, cursor: str | None, first: bytes, *, legacy: bool) -> bytes:
         start = 0 if cursor is None else self._start(cursor)
-        found = self._pages.get((start, first))
+        found = self._pages.get((start, first, legacy))
         if found is None:
             end = self._end(start)
             more = b"" if end >= len(self._raws) else b',"nextCursor":%b' % json_string(self._cursor(end))
-            items = one_line(b",".join(self._raws[start:end]))
+            raws = self._legacy_raws if legacy else self._raws
+            items = one_line(b",".join(raws[start:end]))
             found = b'{%b"%b":[%b]%b}' % (first, self.kind.member.encode(), items, more)
             if start in self._starts:
                 if len(self._pages) >= _MOST_FIRSTS * len(self._starts):
                     self._pages.clear()
-                self._pages[start, first] = found
+                self._pages[start, first, legacy] = found
         return found
 
     @cached_property

@@ -25,6 +25,7 @@ from moltis.gateway.messages import CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION, An
 from moltis.gateway.outbox import Outbox
 from moltis.gateway.questions import Questions
 from moltis.gateway.refusals import Refusal, bad_params, refuse
+from moltis.gateway.revisions import LEGACY
 from moltis.gateway.settling import Settling
 from moltis.gateway.subscriptions import MAX_WATCHED_OF_ALL, UPDATED, updated_params
 from moltis.gateway.views import Route, View
@@ -61,6 +62,8 @@ class Host:
         self.client_info = _NAMELESS
         self.capabilities = b"{}"
         self.log_level: str | None = None
+        self.revision = LEGACY
+        """What its `initialize` agreed on; requests of 2026-07-28 say it themselves."""
         self.in_session = False
         """It has sent `initialize`: it is told what is new, without being asked for it in a request."""
         self._hub = hub
@@ -228,7 +231,7 @@ class Host:
         self.client_info, self.capabilities = client_info, capabilities
         self.in_session = True
         self._out().held = True
-        version = introduction.version_for(text_of(ask.params, "protocolVersion"))
+        version = self.revision = introduction.version_for(text_of(ask.params, "protocolVersion"))
 
         def reply() -> None:
             outlet.reply(messages.result(ask.id, self.view.introduction().initialized(version)))

@@ -15,11 +15,12 @@ from msgspec import Raw
 
 from moltis import logs
 from moltis.errors import MoltisError, RpcCode
-from moltis.gateway import abilities, failures, levels, messages, rounds
+from moltis.gateway import abilities, failures, levels, messages, revisions, rounds
 from moltis.gateway.api import CallHandle, Outlet, ServerPort, Upstream
 from moltis.gateway.asking import PROGRESS, HostSide
 from moltis.gateway.desk import Desk
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, Ask
+from moltis.gateway.revisions import MODERN
 from moltis.session.caller import Question
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
 from moltis.session.envelope import json_string
@@ -293,7 +294,7 @@ class Passage:
         ask = self._ask
         try:
             if type(reply) is Result:
-                raw = reply.raw
+                raw = revisions.result_for(ask.method, reply.raw, MODERN if self._modern else self._host.revision)
                 if self._modern and not self._to_modern:
                     raw = failures.completed(ask.method, raw)
                 return messages.result(ask.id, raw), 200, failures.outcome_of(reply)

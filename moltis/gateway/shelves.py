@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from moltis.gateway.naming import alias, alias_template, is_alias, join, renamed
+from moltis.gateway.revisions import tool_for_legacy
 from moltis.session.listing import Item, Kind
 
 __all__ = ["Part", "Shelf", "make_part", "without_clashes"]
@@ -66,6 +67,11 @@ class Part:
     def digest(self) -> bytes:
         """Of what is listed; empty if nothing is."""
         return blake2b(b",".join(self.raws), digest_size=16).digest() if self.raws else b""
+
+    @cached_property
+    def legacy_raws(self) -> tuple[bytes, ...]:
+        """The JSON for hosts up to 2025-11-25."""
+        return tuple(map(tool_for_legacy, self.raws)) if self.kind is Kind.TOOLS else self.raws
 
     def without(self, taken: frozenset[str]) -> Part:
         """Give the same with these names left to others: under their aliases, or not at all."""

@@ -108,7 +108,7 @@ class View:
         else:
             self._refresh()
         try:
-            return self._catalogue.page(kind, cursor, first)
+            return self._catalogue.page(kind, cursor, first, legacy=not modern)
         except MoltisError as error:
             return refusals.of_error(error)
 

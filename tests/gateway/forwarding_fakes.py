@@ -57,6 +57,7 @@ class FakeHost:
         self.client_info = b'{"name":"old host","version":"1"}'
         self.capabilities = json(capabilities)
         self.log_level = log_level
+        self.revision = "2025-11-25"
         self.finished: list[bytes] = []
         self.asked: dict[int, Callable[[Answer], None]] = {}
         self.questions: list[tuple[int, str, Any]] = []

@@ -55,6 +55,35 @@ def test_a_result_passes_byte_for_byte() -> None:
     assert tried.outlet.raw == [b'{"jsonrpc":"2.0","id":1,"result":{"b":1.50, "a":[ ],"b":2}}']
 
 
+@pytest.mark.parametrize("structured", [b"[1,2]", b"5", b'"x"', b"null", b"true"])
+def test_structured_content_that_is_no_object_is_for_modern_hosts(structured: bytes) -> None:
+    result = b'{"content":[{"type":"text","text":"1"}],"structuredContent":%b,"resultType":"complete"}' % structured
+    for era, kept in (("legacy", False), ("modern", True)):
+        one = bench("modern")
+        tried = getattr(one, era)()
+        one.call.succeed(result)
+        assert ("structuredContent" in tried.result) is kept
+        assert tried.result["content"] == [{"type": "text", "text": "1"}]
+
+
+def test_a_host_of_2024_hears_of_links_and_sounds_in_blocks_that_it_knows() -> None:
+    one = bench("modern")
+    host = FakeHost()
+    host.revision = "2024-11-05"
+    tried = one.legacy(host)
+    blocks = (
+        b'{"type":"resource_link","uri":"file:///a","name":"a","title":"The A"},'
+        b'{"type":"audio","data":"AAAA","mimeType":"audio/wav"},{"type":"text","text":"1"}'
+    )
+    one.call.succeed(b'{"content":[%b],"isError":true}' % blocks)
+    assert tried.result["isError"] is True
+    assert tried.result["content"] == [
+        {"type": "text", "text": "The A: file:///a"},
+        {"type": "resource", "resource": {"uri": "data:audio/wav", "mimeType": "audio/wav", "blob": "AAAA"}},
+        {"type": "text", "text": "1"},
+    ]
+
+
 def test_a_modern_server_s_result_passes_byte_for_byte_to_a_modern_host() -> None:
     one = bench("modern")
     tried = one.modern()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import anyio
@@ -33,7 +34,9 @@ from moltis.gateway.api import LOCAL, HostApi, Principal
 from moltis.gateway.gateway import Gateway
 from moltis.gateway.host import Host
 from moltis.gateway.messages import Answer, Ask, parse
+from moltis.gateway.revisions import tool_for_legacy
 from moltis.gateway.subscriptions import MAX_WATCHED
+from moltis.session.listing import Kind
 
 BOTH_ERAS = pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
 BOTH_VIEWS = pytest.mark.parametrize("server", [None, "one"], ids=["all", "one"])
@@ -710,3 +713,36 @@ def test_one_token_does_not_subscribe_to_everything_that_can_be(monkeypatch: pyt
     own[0].close()
     again = subscribe(own[2], 7)
     assert not again.replies or "result" in again.replies[0]
+
+
+ARRAY = {"type": "array", "items": {"type": "integer"}}
+
+
+@BOTH_VIEWS
+def test_a_tool_whose_output_is_an_array_is_listed_so_that_each_host_can_read_it(server: str | None) -> None:
+    bench = Bench()
+    anything = {"type": "object", "properties": {"q": True, "r": False, "s": {"type": "string"}}}
+    bench.upstream.lists[Kind.TOOLS] = (
+        tool("sums", outputSchema=ARRAY),
+        tool("any", inputSchema=anything),
+        tool("plain", outputSchema={"type": "object"}),
+    )
+    old = put(bench.host(server), ask("tools/list")).result["tools"]
+    assert [found.get("outputSchema") for found in old] == [None, None, {"type": "object"}]
+    assert old[1]["inputSchema"]["properties"] == {"q": {}, "r": {"not": {}}, "s": {"type": "string"}}
+    new = put(bench.host(server), modern_ask("tools/list")).result["tools"]
+    assert [found.get("outputSchema") for found in new] == [ARRAY, None, {"type": "object"}]
+    assert new[1]["inputSchema"] == anything
+
+
+@pytest.mark.parametrize("schema", [None, True, [], "x", {"anyOf": []}, {"type": ["object"]}, {"type": None}])
+def test_an_output_schema_of_any_other_kind_costs_an_older_host_nothing(schema: object) -> None:
+    raw = tool_for_legacy(tool("t", outputSchema=schema, title="T").raw)
+    assert json.loads(raw) == {"name": "t", "inputSchema": {"type": "object"}, "title": "T"}
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"5", b"[]", b'{"outputSchema":', b'{"inputSchema":5}', b'{"inputSchema":{"properties":5}}']
+)
+def test_what_is_no_tool_passes_as_it_is(raw: bytes) -> None:
+    assert tool_for_legacy(raw) == raw

@@ -1,0 +1,203 @@
+"""What a server lists and answers, made valid in the revision that the host speaks, whatever the server speaks.
+
+Pure, and on bytes: what is valid stays byte for byte. `docs/revisions.md` has the table of all differences; here is
+what has to be done about them. A member that an older revision does not know stays, for the objects of every revision
+are open, and no SDK refuses it. What a host refuses is a member of another type, and a content block of a kind that it
+does not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Raw
+
+from moltis.session.envelope import json_string
+from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
+
+__all__ = ["LEGACY", "MODERN", "result_for", "tool_for_legacy"]
+
+MODERN: Final = MODERN_VERSIONS[-1]
+LEGACY: Final = HANDSHAKE_VERSIONS[-1]
+
+MAX_COMPLETIONS: Final = 100
+"""Values of one `completion/complete` (MCP, Completion); the schema of 2026-07-28 refuses more."""
+
+AUDIO_SINCE: Final = "2025-03-26"
+LINKS_SINCE: Final = "2025-06-18"
+
+_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
+_ENCODE: Final = msgspec.json.encode
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
+_LIST: Final = msgspec.json.Decoder(list[Raw])
+
+
+# --- lists
+
+
+class _Tool(msgspec.Struct, rename="camel"):
+    input_schema: Raw = Raw()
+    output_schema: Raw = Raw()
+
+
+class _Schema(msgspec.Struct):
+    type: Any = None
+    properties: Any = None
+
+
+_TOOL: Final = msgspec.json.Decoder(_Tool)
+_SCHEMA: Final = msgspec.json.Decoder(_Schema)
+
+
+def tool_for_legacy(raw: bytes) -> bytes:
+    """Return a tool as a host up to 2025-11-25 may read it; one that is not valid there costs it all tools.
+
+    From 2026-07-28 on a schema is any JSON Schema (SEP-2106). Before, an `outputSchema` that is not an object's is
+    none, and a property is described by an object: `true` is `{}`, and `false` is `{"not": {}}`.
+    """
+    try:
+        tool = _TOOL.decode(raw)
+        made = {"inputSchema": _described(tool.input_schema), "outputSchema": _described(tool.output_schema)}
+        if tool.output_schema and _SCHEMA.decode(tool.output_schema).type != "object":
+            made["outputSchema"] = Raw()
+        if made["inputSchema"] is tool.input_schema and made["outputSchema"] is tool.output_schema:
+            return raw
+        members = {**_MEMBERS.decode(raw), **made}
+        return _ENCODE({name: value for name, value in members.items() if value or name not in made})
+    except _MALFORMED:
+        return _without_output(raw)
+
+
+def _described(schema: Raw) -> Raw:
+    """Return a schema whose properties are objects."""
+    properties = _SCHEMA.decode(schema).properties if b"true" in bytes(schema) or b"false" in bytes(schema) else None
+    if not isinstance(properties, dict) or not any(isinstance(value, bool) for value in properties.values()):
+        return schema
+    members = _MEMBERS.decode(schema)
+    described = {
+        name: Raw(b"{}" if value is True else b'{"not":{}}') if isinstance(value, bool) else raw
+        for (name, value), raw in zip(properties.items(), _MEMBERS.decode(members["properties"]).values(), strict=True)
+    }
+    return Raw(_ENCODE({**members, "properties": described}))
+
+
+def _without_output(raw: bytes) -> bytes:
+    """Return a tool whose schemas cannot be read without its `outputSchema`, which may be null, a boolean or a list."""
+    try:
+        members = _MEMBERS.decode(raw)
+        if bytes(members.get("outputSchema", b"{}"))[:1] == b"{":
+            return raw
+        del members["outputSchema"]
+        return tool_for_legacy(_ENCODE(members))
+    except _MALFORMED:
+        return raw
+
+
+# --- results
+
+
+def result_for(method: str, result: bytes, revision: str) -> bytes:
+    """Return the result of a request as a host of this revision may read it."""
+    try:
+        match method:
+            case "tools/call":
+                if revision < MODERN and b'"structuredContent"' in result:
+                    result = _structured(result)
+                if revision < LINKS_SINCE and _has_new_blocks(result, revision):
+                    result = _with(result, "content", _blocks(_MEMBERS.decode(result)["content"], revision))
+            case "prompts/get" if revision < LINKS_SINCE and _has_new_blocks(result, revision):
+                messages = [_MEMBERS.decode(message) for message in _LIST.decode(_MEMBERS.decode(result)["messages"])]
+                result = _with(result, "messages", _ENCODE([_message(message, revision) for message in messages]))
+            case "completion/complete" if len(result) > MAX_COMPLETIONS:
+                result = _completions(result)
+    except (*_MALFORMED, KeyError):
+        pass  # it is not what the method promises in any revision, and passes as it is
+    return result
+
+
+class _Structured(msgspec.Struct):
+    structured: Raw = msgspec.field(name="structuredContent", default=Raw())
+    content: Raw = Raw(b"[]")
+
+
+_STRUCTURED: Final = msgspec.json.Decoder(_Structured)
+
+
+def _structured(result: bytes) -> bytes:
+    """Leave out structured content that is no object; where the text is not there as well, it becomes a text."""
+    found = _STRUCTURED.decode(result)
+    structured = bytes(found.structured)
+    if not structured or structured[:1] == b"{":
+        return result
+    members = _MEMBERS.decode(result)
+    del members["structuredContent"]
+    if structured != b"null" and not _LIST.decode(found.content):
+        members["content"] = Raw(b"[%b]" % _text(structured.decode()))
+    return _ENCODE(members)
+
+
+def _has_new_blocks(result: bytes, revision: str) -> bool:
+    return b'"resource_link"' in result or (revision < AUDIO_SINCE and b'"audio"' in result)
+
+
+def _blocks(content: Raw, revision: str) -> bytes:
+    return _ENCODE([Raw(_block(block, revision)) for block in _LIST.decode(content)])
+
+
+def _message(message: dict[str, Raw], revision: str) -> dict[str, Raw]:
+    return {**message, "content": Raw(_block(message["content"], revision))}
+
+
+class _Block(msgspec.Struct, rename="camel"):
+    type: str = ""
+    uri: str = ""
+    name: str = ""
+    title: str | None = None
+    description: str | None = None
+    mime_type: str = "application/octet-stream"
+    data: str = ""
+
+
+_BLOCK: Final = msgspec.json.Decoder(_Block)
+
+
+def _block(raw: Raw, revision: str) -> bytes:
+    """Return a content block of a kind that the revision has: for a link a text, for a sound an embedded resource."""
+    block = _BLOCK.decode(raw)
+    if block.type == "resource_link":
+        told = f"{block.title or block.name}: {block.uri}" + (f" ({block.description})" if block.description else "")
+        return _text(told)
+    if block.type == "audio" and revision < AUDIO_SINCE:
+        sound = {"uri": f"data:{block.mime_type}", "mimeType": block.mime_type, "blob": block.data}
+        return _ENCODE({"type": "resource", "resource": sound})
+    return bytes(raw)
+
+
+def _text(text: str) -> bytes:
+    return b'{"type":"text","text":%b}' % json_string(text)
+
+
+class _Completion(msgspec.Struct):
+    values: list[str]
+
+
+class _Completed(msgspec.Struct):
+    completion: _Completion
+
+
+_COMPLETED: Final = msgspec.json.Decoder(_Completed)
+
+
+def _completions(result: bytes) -> bytes:
+    """Cut what is more than a host may be told, and say that there is more."""
+    values = _COMPLETED.decode(result).completion.values
+    if len(values) <= MAX_COMPLETIONS:
+        return result
+    more: Mapping[str, Any] = {"total": len(values), **_MEMBERS.decode(_MEMBERS.decode(result)["completion"])}
+    return _with(result, "completion", _ENCODE({**more, "values": values[:MAX_COMPLETIONS], "hasMore": True}))
+
+
+def _with(result: bytes, member: str, value: bytes) -> bytes:
+    return _ENCODE({**_MEMBERS.decode(result), member: Raw(value)})
