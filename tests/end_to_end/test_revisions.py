@@ -1,0 +1,177 @@
+"""What a host gets is valid in the revision that it speaks: held against each revision's own schema.
+
+The schemas up to 2025-11-25 are those of the TypeScript SDK of that time, from npm, which refuse most; those of
+2026-07-28 are `mcp_types`, from PyPI.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import mcp_types._v2026_07_28 as modern_types
+import pydantic
+import pytest
+from harness import SERVERS, npm_install
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from moltis.gateway.failures import completed
+from moltis.gateway.revisions import MODERN, result_for, tool_for_legacy
+from moltis.session.handshake import HANDSHAKE_VERSIONS
+
+Check = Callable[[str, str, Any], "str | None"]
+
+
+@pytest.fixture(scope="module")
+def invalid() -> Iterator[Check]:
+    """Return what says what is wrong with a value in a revision; None if nothing is."""
+    folder = SERVERS / "schemas"
+    if not (folder / "node_modules" / "mcp-2024-11-05").is_dir():
+        npm_install(folder)
+    command = ["node", str(folder / "validate.js")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as node:
+        assert node.stdin is not None
+        assert node.stdout is not None
+        ask, answers = node.stdin, node.stdout
+
+        def check(revision: str, schema: str, value: Any) -> str | None:
+            if revision == MODERN:
+                try:
+                    getattr(modern_types, schema).model_validate(value)
+                except pydantic.ValidationError as wrong:
+                    return str(wrong)
+                return None
+            ask.write(json.dumps([revision, schema, value]) + "\n")
+            ask.flush()
+            found = json.loads(answers.readline())
+            return None if found is None else str(found)
+
+        yield check
+        ask.close()
+
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | TEXT,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=6,
+)
+SCHEMA = st.booleans() | st.fixed_dictionaries(
+    {}, optional={"type": st.sampled_from(["string", "array"]), "title": TEXT}
+)
+OBJECT = st.fixed_dictionaries(
+    {"type": st.just("object")},
+    optional={
+        "properties": st.dictionaries(TEXT, SCHEMA, max_size=3),
+        "required": st.lists(TEXT, max_size=2),
+        "additionalProperties": st.booleans(),
+        "$schema": st.just("https://json-schema.org/draft/2020-12/schema"),
+    },
+)
+OUTPUT = OBJECT | st.sampled_from(
+    [
+        {"type": "array", "items": {"type": "integer"}},
+        {"type": ["object", "null"]},
+        {"anyOf": [{"type": "object"}, {"type": "null"}]},
+        {"$ref": "#/$defs/x", "$defs": {"x": {"type": "object"}}},
+        {"const": 5},
+        {},
+    ]
+)
+TOOL = st.fixed_dictionaries(
+    {"name": TEXT, "inputSchema": OBJECT},
+    optional={
+        "title": TEXT,
+        "description": TEXT,
+        "outputSchema": OUTPUT,
+        "annotations": st.just({"readOnlyHint": True}),
+    },
+)
+BLOCK = st.one_of(
+    st.fixed_dictionaries({"type": st.just("text"), "text": TEXT}),
+    st.fixed_dictionaries({"type": st.just("image"), "data": st.just("AAAA"), "mimeType": st.just("image/png")}),
+    st.fixed_dictionaries({"type": st.just("audio"), "data": st.just("AAAA"), "mimeType": st.just("audio/wav")}),
+    st.fixed_dictionaries(
+        {"type": st.just("resource_link"), "uri": st.just("file:///a"), "name": TEXT},
+        optional={"title": TEXT, "description": TEXT},
+    ),
+    st.fixed_dictionaries(
+        {"type": st.just("resource"), "resource": st.just({"uri": "file:///a", "text": "x"})},
+        optional={"annotations": st.just({"priority": 0.5, "lastModified": "2025-01-12T15:00:58Z"})},
+    ),
+)
+CALLED = st.fixed_dictionaries(
+    {"resultType": st.just("complete"), "content": st.lists(BLOCK, max_size=3)},
+    optional={"structuredContent": ANYTHING, "isError": st.booleans()},
+)
+PROMPTED = st.fixed_dictionaries(
+    {
+        "resultType": st.just("complete"),
+        "messages": st.lists(
+            st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant"]), "content": BLOCK}), max_size=3
+        ),
+    }
+)
+COMPLETED = st.fixed_dictionaries(
+    {"completion": st.fixed_dictionaries({"values": st.lists(TEXT, max_size=120)}, optional={"total": st.just(7)})}
+)
+
+checked = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+legacy = pytest.mark.parametrize("revision", HANDSHAKE_VERSIONS)
+every = pytest.mark.parametrize("revision", [*HANDSHAKE_VERSIONS, MODERN])
+
+
+def encoded(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+@legacy
+@checked
+@given(tools=st.lists(TOOL, max_size=4))
+def test_tools_of_any_server_are_valid_for_a_host(invalid: Check, revision: str, tools: list[Any]) -> None:
+    assert invalid(MODERN, "ListToolsResult", {**FRESH, "tools": tools}) is None, "the server is right"
+    told = [json.loads(tool_for_legacy(encoded(tool))) for tool in tools]
+    assert invalid(revision, "ListToolsResult", {"tools": told}) is None
+    for before, after in zip(tools, told, strict=True):
+        if revision == HANDSHAKE_VERSIONS[-1] and invalid(revision, "Tool", before) is None:
+            assert after == before, "what was valid stays"
+
+
+FRESH = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+
+
+@every
+@checked
+@given(result=CALLED)
+def test_a_result_of_a_tool_is_valid_for_a_host(invalid: Check, revision: str, result: dict[str, Any]) -> None:
+    told = json.loads(result_for("tools/call", encoded(result), revision))
+    assert invalid(revision, "CallToolResult", told) is None
+    assert told.get("isError") == result.get("isError")
+    if revision == MODERN or isinstance(result.get("structuredContent", {}), dict):
+        assert told.get("structuredContent") == result.get("structuredContent")
+    elif not result["content"] and result["structuredContent"] is not None:
+        assert json.loads(told["content"][0]["text"]) == result["structuredContent"], "nothing is lost"
+
+
+@every
+@checked
+@given(result=PROMPTED)
+def test_a_prompt_is_valid_for_a_host(invalid: Check, revision: str, result: dict[str, Any]) -> None:
+    told = json.loads(result_for("prompts/get", encoded(result), revision))
+    assert invalid(revision, "GetPromptResult", told) is None
+    assert [message["role"] for message in told["messages"]] == [message["role"] for message in result["messages"]]
+
+
+@every
+@checked
+@given(result=COMPLETED)
+def test_completions_are_valid_for_a_host(invalid: Check, revision: str, result: dict[str, Any]) -> None:
+    raw = result_for("completion/complete", encoded(result), revision)
+    told = json.loads(completed("completion/complete", raw) if revision == MODERN else raw)
+    assert invalid(revision, "CompleteResult", told) is None
+    values = result["completion"]["values"]
+    assert told["completion"]["values"] == values[:100]
+    assert told["completion"].get("hasMore", False) is (len(values) > 100)
