@@ -72,7 +72,7 @@ class Round:
 
     def protocol(self, way: Way) -> dict[str, str]:
         """Give the key of moltis.toml that decides in which era the fixture speaks."""
-        return {"protocol": "legacy"} if self.legacy and way == "through" else {}
+        return {"protocol": "legacy" if self.legacy and way == "through" else MODERN}
 
 
 ROUNDS = (Round(OLD, None), Round(NEW, LEGACY), Round(NEW, MODERN))

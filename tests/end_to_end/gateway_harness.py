@@ -20,7 +20,7 @@ GUARDED = {"listen": "127.0.0.1:0", "require_token": True}
 
 
 def fixture(daemon: Daemon, **keys: Any) -> dict[str, Any]:
-    """Give the entry of the fixture server. `protocol="legacy"` among the keys makes its session a legacy one."""
+    """Give the entry of the fixture server. It speaks both eras: `protocol` among the keys says which it is to be."""
     return daemon.real(PYTHON, str(FIXTURE), **keys)
 
 

@@ -27,7 +27,7 @@ def serving(daemon: Daemon) -> Daemon:
     servers = {
         "stubborn": daemon.evil(*STUBBORN),
         "old": fixture(daemon, protocol="legacy"),
-        "new": fixture(daemon),
+        "new": fixture(daemon, protocol="2026-07-28"),
     }
     start(daemon, servers, mcp={"request_timeout_secs": 60.0})
     daemon.wait_all()
