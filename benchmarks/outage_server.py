@@ -4,7 +4,8 @@
 
 All N resources are at one port, `/NUMBER/mcp`. The authorization server gives tokens of LIFE_SECS by code, refresh
 token (replaced by each use) and client credentials. `POST /away?SECS` at the issuer closes its port for so long;
-`POST /refuse?STATUS` has it refuse refreshes with that and without a reason, 0 no more.
+`POST /refuse?STATUS` has it refuse refreshes with that and without a reason, 0 no more; `POST /broken?STATUS` has the
+MCP servers answer every message so.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ refreshable: set[str] = set()
 numbers = itertools.count(1)
 life_secs = 0.0
 refusing = 0
+broken = 0
 lock = threading.Lock()
 
 
@@ -64,6 +66,9 @@ class Resource(Plain):
         if good.get(token, 0.0) < time.time():
             metadata = f"http://{self.headers['Host']}/.well-known/oauth-protected-resource{self.path}"
             self.answer(401, {}, WWW_Authenticate=f'Bearer resource_metadata="{metadata}"')
+            return
+        if broken:
+            self.answer(broken, {})
             return
         if "id" not in message:
             self.answer(202, {})
@@ -114,9 +119,8 @@ class Issuer(Plain):
             self.answer(200, {})
             self.close_connection = True
             return
-        if parts.path == "/refuse":
-            global refusing
-            refusing = int(parts.query)
+        if parts.path in ("/refuse", "/broken"):
+            globals()["refusing" if parts.path == "/refuse" else "broken"] = int(parts.query)
             self.answer(200, {})
             return
         form = dict(parse_qsl(body.decode()))

@@ -101,6 +101,8 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
             return f"{state}, login needed"
         case "invalid":
             return f"{state}, {error['message']}" if error.get("message") else state
+        case "ready" if _login_unavailable(server):
+            return ", ".join((state, _cause(error), _retry(server, now)))
         case "ready" if server.get("remarks"):
             return f"{state}, {server['remarks'][0]}"
         case _:
@@ -111,6 +113,11 @@ def login_failure(server: Mapping[str, Any]) -> str:
     """Give why a login failed, or why the last answer to one was refused, in the daemon's words; else nothing."""
     error = server.get("last_error") or {}
     return str(error.get("message") or "") if error.get("kind") == "login_failed" else ""
+
+
+def _login_unavailable(server: Mapping[str, Any]) -> bool:
+    """Whether it goes on once its login can be renewed."""
+    return bool((server.get("last_error") or {}).get("kind") == "login_unavailable")
 
 
 def status_cell(server: Mapping[str, Any], now: datetime) -> Cell:
@@ -147,6 +154,8 @@ def action(server: Mapping[str, Any]) -> str:
         case "stopped":
             return f"moltis mcp start {name}"
         case "awaiting_auth":
+            return f"moltis mcp reauth {name}"
+        case "backoff" | "ready" if _login_unavailable(server):
             return f"moltis mcp reauth {name}"
         case "backoff" | "cooldown":
             return f"moltis why {name}"

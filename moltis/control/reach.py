@@ -114,7 +114,8 @@ _HINTS: Final = {
 
 def not_ready(status: ServerStatus) -> MoltisError:
     """Say why a server cannot be called now, when that changes, and what mends it."""
-    return mending.unavailable(status, _HINTS.get(status.state, "moltis why {}").format(status.name))
+    hint = "moltis mcp reauth {}" if mending.waits_for_login(status) else _HINTS.get(status.state, "moltis why {}")
+    return mending.unavailable(status, hint.format(status.name))
 
 
 def no_such_tool(server: str, tool: str, session: SessionApi) -> UsageError:

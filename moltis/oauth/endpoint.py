@@ -145,6 +145,6 @@ class TokenEndpoint:
                 url, body.encode("ascii"), FORM, headers, trusted=self._server.manual, sending=sending
             )
         except FetchProblem as problem:
-            raise OAuthProblem(
-                problem.message, kind=problem.kind, retry_after_secs=problem.retry_after_secs
-            ) from problem
+            # A redirect is not followed with a secret, and is no word on the grant: captive portals answer so.
+            kind = "outage" if 300 <= (problem.status or 0) < 400 else problem.kind
+            raise OAuthProblem(problem.message, kind=kind, retry_after_secs=problem.retry_after_secs) from problem

@@ -192,7 +192,8 @@ class Renewal:
 
     def _error(self, why: str, next_retry_at: str | None) -> NotSent:
         return NotSent(
-            f"the login of server {self._server!r} cannot be renewed now: {why}",
+            f"the login of server {self._server!r} cannot be renewed now: {why}"
+            + (f"; next try at {next_retry_at}" if next_retry_at is not None else ""),
             server=self._server,
             state="ready",
             next_retry_at=next_retry_at,

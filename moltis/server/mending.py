@@ -41,14 +41,17 @@ PLACEHOLDER = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\}|\{env:([A-Za-z
 MISSING = re.compile(r"required|missing|not set|must be set|undefined|not defined|not found|please set|provide", re.I)
 
 
-_GOES_ON = frozenset({State.READY, State.BACKOFF})
-"""Where a server goes on by itself once its login can be renewed."""
+def waits_for_login(status: ServerStatus) -> bool:
+    """Whether it goes on by itself once its login can be renewed."""
+    error = status.last_error
+    unavailable = error is not None and error.kind == FailureKind.LOGIN_UNAVAILABLE
+    return unavailable and status.state in (State.READY, State.BACKOFF)
 
 
 def commands(status: ServerStatus) -> list[str]:
     """Give what mends a server, or [] when nothing is to be done."""
     name, error = status.name, status.last_error
-    if error is not None and error.kind == FailureKind.LOGIN_UNAVAILABLE and status.state in _GOES_ON:
+    if waits_for_login(status):
         return [f"moltis mcp reauth {name}    (if it does not come back by itself: a new login)"]
     match State(status.state):
         case State.INVALID:

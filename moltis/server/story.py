@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import groupby
 
 from moltis.server.lifecycle import FailureKind, State
-from moltis.server.mending import commands
+from moltis.server.mending import commands, waits_for_login
 from moltis.server.status import HistoryEntry, ServerStatus
 
 STDERR_LINES = 12
@@ -166,11 +166,11 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
             return f"{there}{'; ' + failed if status.attempts else ''}."
         case State.READY:
             since = f", for {clock.since(status.ready_since)} now" if status.ready_since else ""
-            but = f", but {_said(status)}" if _waits_for_login(status) else ""
+            but = f", but {_said(status)}" if waits_for_login(status) else ""
             return f"{name} is ready{since}, with {_count(status.tool_count, 'tool')}{but}."
         case State.AWAITING_AUTH:
             return f"{name} waits for a person to log in."
-        case State.BACKOFF if _waits_for_login(status):
+        case State.BACKOFF if waits_for_login(status):
             return f"{name} is not running, for {_said(status)}."
         case State.BACKOFF:
             return f"{name} is not running: {failed}."
@@ -179,10 +179,6 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
             return f"{name} is left alone for a while: {failed}, and {allowed} in a row are allowed."
         case State.STOPPING:
             return f"{name} is being stopped{_pid(status.pid)}."
-
-
-def _waits_for_login(status: ServerStatus) -> bool:
-    return status.last_error is not None and status.last_error.kind == FailureKind.LOGIN_UNAVAILABLE
 
 
 def _said(status: ServerStatus) -> str:
@@ -300,7 +296,7 @@ def _cited(status: ServerStatus) -> list[str]:
 
 def _upcoming(status: ServerStatus, clock: _Clock) -> str:
     match State(status.state):
-        case State.BACKOFF | State.READY if _waits_for_login(status):
+        case State.BACKOFF | State.READY if waits_for_login(status):
             when = f" at {clock.at(status.next_retry_at)}" if status.next_retry_at is not None else " soon"
             return f"The renewal is tried again{when}; the server goes on as soon as it works, and no attempt is used."
         case State.BACKOFF if status.next_retry_at is not None:

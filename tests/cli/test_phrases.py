@@ -40,6 +40,7 @@ def server(state: str, **more: Any) -> dict[str, Any]:
 
 
 EXITED = {"kind": "exited", "message": "it ended", "exit_code": 1}
+NOT_RENEWED = {"kind": "login_unavailable", "message": "its login cannot be renewed now", "exit_code": None}
 LATE = {"kind": "startup_timeout", "message": "not ready in 60 s", "exit_code": None}
 UNRESOLVED = {"kind": "config", "message": "env.T: $GITHUB_TOKEN resolves to nothing", "exit_code": None}
 FOREIGN = {"kind": "config", "message": "env.T: ${env:TOKEN} resolves to nothing", "exit_code": None}
@@ -70,6 +71,16 @@ WRONG = {"kind": "config", "message": "timeout: unknown key", "exit_code": None}
             server("backoff", attempts=1, next_retry_at=None, last_error=LATE),
             "backoff, retry soon (1/5), startup timeout",
             "moltis why x",
+        ),
+        (
+            server("backoff", attempts=0, next_retry_at="2026-11-21T12:00:12Z", last_error=NOT_RENEWED),
+            "backoff, retry in 12s (0/5), login unavailable",
+            "moltis mcp reauth x",
+        ),
+        (
+            server("ready", next_retry_at="2026-11-21T12:00:12Z", last_error=NOT_RENEWED),
+            "ready, login unavailable, retry in 12s",
+            "moltis mcp reauth x",
         ),
         (
             server("cooldown", attempts=6, next_retry_at="2026-11-21T12:04:58Z", last_error=EXITED),

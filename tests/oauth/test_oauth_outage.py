@@ -58,6 +58,7 @@ def mend(world: World) -> None:
 OUTAGES: dict[str, Callable[[], Answer | FetchProblem]] = {
     "connection refused": lambda: FetchProblem("cannot reach auth.example.com: connection refused"),
     "timeout": lambda: FetchProblem("gave no answer within 10 s"),
+    "a captive portal that redirects": lambda: FetchProblem("redirects", kind="refused", status=302),
     "a captive portal": lambda: answer(200, b"<html>hotel</html>"),
     "503": lambda: answer(503, b""),
     "503 with Retry-After": lambda: answer(503, b"", retry_after="5"),
@@ -65,9 +66,15 @@ OUTAGES: dict[str, Callable[[], Answer | FetchProblem]] = {
 }
 
 
-@pytest.mark.parametrize("minutes", [1, 5, 60])
-@pytest.mark.parametrize("outage", OUTAGES)
-@pytest.mark.parametrize("grant", ["authorization_code", "client_credentials"])
+@pytest.mark.parametrize(
+    ("outage", "minutes", "grant"),
+    [
+        *((outage, 1, "authorization_code") for outage in OUTAGES),
+        *((outage, 5, "client_credentials") for outage in OUTAGES),
+        ("connection refused", 60, "authorization_code"),
+        ("503", 60, "client_credentials"),
+    ],
+)
 async def test_after_an_outage_the_login_is_renewed_by_itself_within_seconds(
     world: World, outage: str, minutes: int, grant: Any
 ) -> None:
