@@ -213,7 +213,7 @@ def test_one_token_does_not_take_all_connections(house: House, host: Host) -> No
     )
     greedy = []
     try:
-        for _ in range(600):
+        for _ in range(800):
             greedy.append(socket.create_connection(("127.0.0.1", house.port), 20))
             greedy[-1].sendall(f"{head}Content-Length: 60000\r\n\r\n{{".encode())
         wait_until("the daemon has had enough of them", lambda: greedy[-1].recv(100)[:12] == b"HTTP/1.1 503")

@@ -42,7 +42,7 @@ ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"content-type", 
 
 _TRACE: Final = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
 MAX_TRACE_BYTES: Final = 1024
-MAX_HELD_BYTES: Final = 128 * 1024 * 1024
+MAX_HELD_BYTES: Final = 256 * 1024 * 1024
 """Of bodies that are on their way, of one principal and of all together: a few hundred slow ones would be gigabytes.
 Where several send, at most twice as much; see `Shares`."""
 
