@@ -87,11 +87,16 @@ class Kept(msgspec.Struct):
                 return True
         return False
 
-    def resume(self, host: HostApi) -> None:
-        """Tell a new host what the session said, as if it said so again; then tell it what may have changed since."""
+    def resume(self, host: HostApi) -> bool:
+        """Tell a new host what the session said, as if it said so again; then tell it what may have changed since.
+
+        False: it is refused now, for want of room.
+        """
         said = msgspec.json.decode(self.said, type=dict[str, Raw])
         introduced = _Introduced()
         host.request(Ask(b"0", "initialize", said, {}), introduced)
+        if introduced.is_refused:
+            return False
         host.notification(Tell("notifications/initialized", {}))
         if self.level is not None:
             host.request(Ask(b"1", "logging/setLevel", {"level": Raw(json_string(self.level))}, {}), _Introduced())
@@ -101,6 +106,7 @@ class Kept(msgspec.Struct):
             host.list_changed(f"notifications/{kind}/list_changed")
         for uri in self.uris:
             host.resource_updated(uri, {})
+        return True
 
 
 class _Introduced:
@@ -117,6 +123,10 @@ class _Introduced:
 
     def reply(self, message: bytes, status: int = 200) -> None:
         self._reply = message
+
+    @property
+    def is_refused(self) -> bool:
+        return b'"error":' in self._reply[:64]
 
     def lists(self) -> list[str]:
         """Return the lists whose changes were promised to be told; all, while the reply is not there yet."""

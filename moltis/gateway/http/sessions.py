@@ -96,7 +96,9 @@ class Sessions:
         if kept is None or not self._make_room():
             return None
         session = self._add(id, server, principal, new_host)
-        kept.resume(session.host)
+        if not kept.resume(session.host):
+            self._close(session)  # it stays kept: there may be room another time
+            return None
         return session
 
     def begin(self, server: str | None, principal: Principal, new_host: NewHost) -> Session | None:

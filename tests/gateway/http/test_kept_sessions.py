@@ -198,6 +198,17 @@ async def test_a_session_given_up_for_being_idle_is_taken_up_again(gateway: Stub
     assert table.take_up(session.id, None, GOOD, gateway.new_host) is None
 
 
+async def test_a_session_that_is_refused_now_is_not_there_and_stays_kept(
+    gateway: StubGateway, daemons: Daemons
+) -> None:
+    kept = await daemons.next()
+    kept.begin("a", None, GOOD, ask("initialize", wrong=1))
+    table = Sessions(lambda: 0.0, kept=kept)
+    assert table.take_up("a", None, GOOD, gateway.new_host) is None
+    assert (len(table), gateway.hosts[0].is_closed) == (0, True)
+    assert kept.find("a", None, GOOD) is not None
+
+
 async def test_while_it_stops_a_request_is_a_503_that_says_when_to_come_again(serve: Any, gateway: StubGateway) -> None:
     async with serve() as served:
         client: Client = await served.dial()
