@@ -141,6 +141,11 @@ class Ledger:
             self._initialized = entry
 
     @property
+    def introduction(self) -> bytes | None:
+        """The host's `initialize`, if it has been answered."""
+        return None if self._initialize is None else self._initialize.line
+
+    @property
     def awaited(self) -> int:
         """How many requests of the host are to be answered soon; `subscriptions/listen` ends when it ends."""
         return len(self._open) + len(self._queue)

@@ -137,14 +137,14 @@ class Pump:
     """One host's session, from its first byte to its last.
 
     enter: makes a new connection to the daemon (door.Entrance).
-    know: gives what answers requests from what was last known (standin.StandIn).
+    know: gives what answers requests from what was last known (standin.StandIn); it gets the host's `initialize`.
     talk: says something to a person, on stderr.
     """
 
     def __init__(
         self,
         enter: Enter,
-        know: Callable[[], Answerer],
+        know: Callable[[bytes | None], Answerer],
         talk: Callable[[str], None],
         host_in: int = 0,
         host_out: int = 1,
@@ -352,7 +352,7 @@ class Pump:
                 continue
             if entry.method in ANSWERABLE:
                 try:
-                    self._answerer = self._answerer or self._know()
+                    self._answerer = self._answerer or self._know(ledger.introduction)
                     ledger.answered(entry, self._answerer(entry.line))
                     continue
                 except Exception as failure:  # what is not known is no reason to leave the host

@@ -68,12 +68,12 @@ def serve(path: str, server: str | None, places: Mapping[str, str | None]) -> No
         MoltisError: the host is done, and there was no daemon, or it did not let us in.
     """
 
-    def know() -> Callable[[bytes], list[bytes]]:
+    def know(introduction: bytes | None) -> Callable[[bytes], list[bytes]]:
         from moltis.cli.connect.standin import StandIn  # and with it msgspec, pydantic and the gateway
         from moltis.paths import find_paths
 
         paths = find_paths(config=places.get("config"), data_dir=places.get("data_dir"))
-        return StandIn(paths, server).answer
+        return StandIn(paths, server, introduction).answer
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         raise Ended

@@ -16,7 +16,7 @@ from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, Known
 from moltis.gateway.gateway import Gateway, settings_of
 from moltis.gateway.known import KnownStore
-from moltis.gateway.messages import Ask, Unreadable
+from moltis.gateway.messages import Ask, Tell, Unreadable
 from moltis.paths import Paths
 from moltis.server.status import ServerStatus
 from moltis.session.listing import ToolFilter
@@ -30,9 +30,11 @@ class StandIn:
     moltis.toml says which servers there are, in which order, and which of their tools are listed. One that cannot be
     read, or names no server that anything is known of, is not the daemon's (which may have been started with another),
     and then everything that is known is listed.
+
+    introduction: the host's `initialize`, if it has sent one: what it gets is valid in the revision that it speaks.
     """
 
-    def __init__(self, paths: Paths, server: str | None) -> None:
+    def __init__(self, paths: Paths, server: str | None, introduction: bytes | None = None) -> None:
         known = KnownStore(paths.known_dir).read_all()
         settings, plans = _plans(paths)
         if not known.keys() & plans.keys():
@@ -40,6 +42,7 @@ class StandIn:
         if server is not None:
             plans = {server: plans.get(server) or ServerPlan(server)}
         self._server = server
+        self._introduction = introduction
         self._gateway = Gateway(_World(plans, known), settings_of(settings))
 
     def answer(self, line: bytes) -> list[bytes]:
@@ -50,6 +53,13 @@ class StandIn:
         assert isinstance(ask, Ask)
         outlet = _Lines()
         host = self._gateway.new_host(self._server, LOCAL, lambda _message: False)
+        if ask.method == "initialize":
+            self._introduction = line
+        elif self._introduction is not None and not ask.is_modern:
+            introduced = messages.parse(self._introduction)
+            assert isinstance(introduced, Ask)
+            host.request(introduced, _Lines())
+            host.notification(Tell("notifications/initialized", {}))
         host.request(ask, outlet)
         host.close()
         return outlet.lines
