@@ -60,6 +60,10 @@ class Unresolved(LookupError):
         self.names = names
 
 
+class TooLong(ValueError):
+    """What a text expands to is longer than it may be."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Template:
     """A text as a person wrote it: `$NAME`, `${NAME}`, `${NAME:-default}`, `${env:NAME}`, and `$$` for a `$`.
@@ -84,30 +88,55 @@ class Template:
         """The names it asks for, in order, each once; `env:NAME` for the process environment."""
         return tuple(dict.fromkeys(m["bare"] or m["name"] for m in _PLACEHOLDER.finditer(self.text) if not m["dollar"]))
 
-    def expand(self, lookup: Lookup) -> str:
-        """Give the text as run, in one pass: what a lookup returns is not looked into.
+    def expand(self, lookup: Lookup, most: int) -> str:
+        """Return the text as run, in one pass: what a lookup returns is not looked into.
+
+        most: bytes of UTF-8 that it may have. Nothing longer is ever put together, however often a value is asked for.
 
         Raises:
             Unresolved: with every name that has neither a value nor a default.
+            TooLong: it has more than `most` bytes.
         """
         missing: dict[str, None] = {}
-
-        def replacement(m: re.Match[str]) -> str:
-            if m["dollar"]:
-                return "$"
-            name = m["bare"] or m["name"]
-            value = lookup(name)
-            if value is not None and value.strip():
-                return value
-            if m["fallback"] is None:
-                missing[name] = None
-                return ""
-            return str(m["default"]).replace("$$", "$")
-
-        expanded = _PLACEHOLDER.sub(replacement, self.text)
+        pieces: list[str] = []
+        size = done = 0
+        for m in _PLACEHOLDER.finditer(self.text):
+            for piece in (self.text[done : m.start()], _replacement(m, lookup, missing)):
+                if piece:
+                    size += utf8_bytes(piece, most)
+                    pieces.append(piece)
+            done = m.end()
+            if size > most:
+                raise TooLong
         if missing:
             raise Unresolved(tuple(missing))
-        return expanded
+        if not done:
+            pieces = [self.text]
+            size = utf8_bytes(self.text, most)
+        elif rest := self.text[done:]:
+            pieces.append(rest)
+            size += utf8_bytes(rest, most)
+        if size > most:
+            raise TooLong
+        return pieces[0] if len(pieces) == 1 else "".join(pieces)
+
+
+def utf8_bytes(text: str, most: int) -> int:
+    """Return how many bytes a text has in UTF-8; of one that has more than `most`, at least more than that."""
+    return len(text) if text.isascii() or len(text) > most else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _replacement(m: re.Match[str], lookup: Lookup, missing: dict[str, None]) -> str:
+    if m["dollar"]:
+        return "$"
+    name = m["bare"] or m["name"]
+    value = lookup(name)
+    if value and not value.isspace():
+        return value
+    if m["fallback"] is None:
+        missing[name] = None
+        return ""
+    return str(m["default"]).replace("$$", "$")
 
 
 # What may be shown of a URL ------------------------------------------------------------------------------------------

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from moltis.redaction import INVALID_URL, REDACTED, Malformed, Scrubber, Template, Unresolved, shown_url
+from moltis.redaction import INVALID_URL, REDACTED, Malformed, Scrubber, Template, TooLong, Unresolved, shown_url
 
 VALUES: Mapping[str, str] = {"A": "1", "LONG_name_2": "two", "BLANK": " ", "SELF": "$A ${A}", "env:HOME": "/home/me"}
 
 
 def expand(text: str) -> str:
-    return Template(text).expand(VALUES.get)
+    return Template(text).expand(VALUES.get, 1000)
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,37 @@ def test_a_template_knows_its_names_and_hides_its_text() -> None:
 def test_doubling_every_dollar_makes_any_text_literal(text: str) -> None:
     template = Template(text.replace("$", "$$"))
     assert template.names == ()
-    assert template.expand(lambda _: pytest.fail("nothing to look up")) == text
+    assert (
+        template.expand(lambda _: pytest.fail("nothing to look up"), len(text.encode("utf-8", "surrogatepass"))) == text
+    )
 
 
 @settings(deadline=None)
 @given(st.dictionaries(st.from_regex(r"[A-Z_][A-Z0-9_]{0,5}", fullmatch=True), st.text(min_size=1).filter(str.strip)))
 def test_what_a_lookup_gives_is_never_looked_into(values: dict[str, str]) -> None:
     text = "|".join(f"${{{name}}}" for name in values)
-    assert Template(text).expand(values.get) == "|".join(values.values())
+    assert Template(text).expand(values.get, 1_000_000) == "|".join(values.values())
+
+
+@pytest.mark.parametrize("text", ["$X", "${X}", "a$X", "$X$X$X", "${Y:-abcd}", "abcd", "$$$$$$$$", "$E"])
+def test_nothing_longer_than_it_may_be_is_put_together(text: str) -> None:
+    values = {"X": "abc", "E": "\u00e9\u00e9"}
+    size = len(Template(text).expand(values.get, 1000).encode())
+    assert len(Template(text).expand(values.get, size).encode()) == size
+    with pytest.raises(TooLong):
+        Template(text).expand(values.get, size - 1)
+
+
+def test_what_is_too_long_is_not_read_on() -> None:
+    asked: list[str] = []
+
+    def lookup(name: str) -> str:
+        asked.append(name)
+        return "x" * 900
+
+    with pytest.raises(TooLong):
+        Template("$X" * 100_000).expand(lookup, 2000)
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize(

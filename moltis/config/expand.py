@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from ipaddress import ip_address
-from typing import Any, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from moltis.config.model import OAuthSection, ServerSection
@@ -30,7 +30,7 @@ from moltis.config.plan import (
 from moltis.config.problem import Report, dotted
 from moltis.config.scan import Path
 from moltis.config.sensitive import is_public_name, launch_secrets
-from moltis.redaction import Malformed, Template, Unresolved, is_env_name, shown_url
+from moltis.redaction import Malformed, Template, TooLong, Unresolved, is_env_name, shown_url, utf8_bytes
 
 _CAPS = (
     ("request_timeout_secs", "request_timeout_max_secs"),
@@ -39,6 +39,26 @@ _CAPS = (
 )
 _LOCAL_KEYS = ("command", "args", "env", "cwd")
 _REMOTE_KEYS = ("url", "headers", "oauth", "ca_file")
+
+MAX_STRING_BYTES: Final = 128 * 1024
+"""Of one argument or `NAME=value`, the NUL at its end included: MAX_ARG_STRLEN of execve(2)."""
+MAX_LAUNCH_BYTES: Final = 2 * 1024 * 1024
+"""Of all arguments and the environment, a pointer to each included: a quarter of the usual stack (execve(2))."""
+MAX_PATH_BYTES: Final = 4096
+"""Of a command or folder, the NUL included: PATH_MAX of path_resolution(7)."""
+MAX_URL_BYTES: Final = 8192
+"""RFC 9110 section 4.1 asks for 8000 at least, and few servers take more. It holds for the texts of `oauth` too."""
+MAX_HEADER_BYTES: Final = 64 * 1024
+"""Of one header's value; most servers take 8 to 16 KiB of all."""
+MAX_HEADERS_BYTES: Final = 256 * 1024
+"""Of what is expanded of a remote server's entry, all together."""
+MAX_GROWTH_BYTES: Final = 8 * 1024 * 1024
+"""Of all entries of a file together: what they expand to beyond what is written. A daemon keeps it all in memory, and a
+secret in some twenty spellings."""
+FREE_GROWTH_BYTES: Final = 8 * 1024
+"""Of each entry, whatever the others expand to."""
+_POINTER_BYTES: Final = 8
+_MAX_HOST_CHARS: Final = 1024
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 """A token of RFC 9110 section 5.6.2."""
@@ -57,44 +77,114 @@ class Base:
     environ: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     folder: str | None = None
+    _found: dict[str, str | None] = field(default_factory=dict, init=False, compare=False)
 
     def lookup(self, name: str) -> str | None:
-        """Give the value of `NAME` or `env:NAME`; a blank value is none, as for the shell's `:-`."""
+        """Return the value of `NAME` or `env:NAME`; a blank value is none, as for the shell's `:-`."""
+        if name not in self._found:  # a long value that is blank takes a millisecond to be seen as that
+            self._found[name] = self._look_up(name)
+        return self._found[name]
+
+    def _look_up(self, name: str) -> str | None:
         if name.startswith("env:"):
-            return self.environ.get(name.removeprefix("env:"))
-        value = self.env.get(name)
-        return value if value and value.strip() else self.overrides.get(name)
+            values = [self.environ.get(name.removeprefix("env:"))]
+        else:
+            values = [self.env.get(name), self.overrides.get(name)]
+        return next((value for value in values if value and not value.isspace()), None)
+
+
+@dataclass(slots=True)
+class Room:
+    """What the entries of one file may still expand to, beyond what is written (bytes)."""
+
+    left: int = MAX_GROWTH_BYTES
 
 
 @dataclass(slots=True)
 class _Expansion:
-    """Expands the values of one launch and keeps what is wrong with them, by key path within the entry."""
+    """Expands the values of one launch and keeps what is wrong with them, by key path within the entry.
+
+    After the first that is too long no other is expanded: the entry is wrong already, and costs nothing more.
+    """
 
     base: Base
+    room: Room
+    left: int
+    """Bytes that may still come."""
+    together: str
+    """What is wrong when more come."""
+    free: int = FREE_GROWTH_BYTES
+    is_full: bool = False
     used: set[str] = field(default_factory=set)
     wrong: list[tuple[Path, str]] = field(default_factory=list)
     unresolved: bool = False
 
-    def text(self, template: Template | None, *key: str | int, check: Callable[[str], str | None] | None = None) -> str:
-        """Give the text as run, empty where it cannot be expanded; `check` says what is wrong with it."""
-        if template is None:
+    def text(
+        self,
+        template: Template | None,
+        *key: str | int,
+        most: int,
+        check: Callable[[str], str | None] | None = None,
+    ) -> str:
+        """Return the text as run, empty where it cannot be expanded.
+
+        most: bytes that it may have.
+        check: says what is wrong with it.
+        """
+        if template is None or self.is_full:
             return ""
         try:
-            expanded = template.expand(self._lookup)
+            expanded = template.expand(self._lookup, most)
+        except TooLong:
+            self._fill(key, f"is longer than {_size(most)}, which is the most that can be used")
+            return ""
         except Unresolved as error:
             self.unresolved = True
             self.wrong += [(key, _nothing(name)) for name in error.names]
+            return ""
+        size = utf8_bytes(expanded, most)
+        if not self.take(size, key) or not self._grow(size - len(template.text), key):
             return ""
         problem = "the value of a placeholder has a NUL" if "\0" in expanded else check and check(expanded)
         if problem:
             self.wrong.append((key, problem))
         return expanded
 
+    def take(self, size: int, key: Path) -> bool:
+        """Count bytes of the launch, and say whether there is room for them."""
+        if self.is_full:
+            return False
+        self.left -= size
+        if self.left < 0:
+            self._fill(key, self.together)
+        return not self.is_full
+
+    def _grow(self, size: int, key: Path) -> bool:
+        free = min(max(0, size), self.free)
+        self.free -= free
+        beyond = max(0, size) - free
+        if beyond > self.room.left:
+            most = _size(MAX_GROWTH_BYTES)
+            self._fill(key, f"is too long: the placeholders of all servers together would expand to more than {most}")
+            return False
+        self.room.left -= beyond
+        return True
+
+    def _fill(self, key: Path, problem: str) -> None:
+        self.is_full = True
+        self.wrong.append((key, problem))
+
     def _lookup(self, name: str) -> str | None:
         value = self.base.lookup(name)
         if value and not (name.startswith("env:") and is_public_name(name.removeprefix("env:"))):
             self.used.add(value)
         return value
+
+
+def _size(size: int) -> str:
+    """Return a number of bytes in words, rounded to the unit."""
+    mib, kib = 1024 * 1024, 1024
+    return f"{size // mib} MiB" if size >= mib else f"{(size + kib - 1) // kib} KiB"
 
 
 def _nothing(name: str) -> str:
@@ -115,9 +205,12 @@ class Planned:
     only_unresolved: bool = False
 
 
-def plan_server(name: str, entry: ServerSection, path: Path, base: Base, report: Report, *, wrong: int = 0) -> Planned:
+def plan_server(
+    name: str, entry: ServerSection, path: Path, base: Base, report: Report, room: Room, *, wrong: int = 0
+) -> Planned:
     """Plan one server; its problems go to `report`, where those from index `wrong` on are already about it."""
-    local, remote = _Expansion(base), _Expansion(base)
+    local = _Expansion(base, room, MAX_LAUNCH_BYTES, _TOO_MANY_WORDS)
+    remote = _Expansion(base, room, MAX_HEADERS_BYTES, _TOO_MANY_HEADERS)
     launches: dict[bool, Launch] = {True: _local(entry, local), False: _remote(entry, remote)}
     found_before = _errors(report, wrong)
     transport, problem = _transport(entry)
@@ -145,7 +238,7 @@ def plan_server(name: str, entry: ServerSection, path: Path, base: Base, report:
         launch_mark=_launch_mark(entry, transport),
     )
     # A host's name is shown in lower case.
-    lower = {value.lower() for value in remote.used}
+    lower = {value.lower() for value in remote.used if len(value) <= _MAX_HOST_CHARS}
     secrets = {*local.used, *remote.used, *lower, *launch_secrets(launches[True]), *launch_secrets(launches[False])}
     only_unresolved = used.unresolved and len(errors) == sum("resolves to nothing" in m for _, m in used.wrong)
     return Planned(server, frozenset(secrets), only_unresolved)
@@ -245,13 +338,43 @@ def _local(entry: ServerSection, expansion: _Expansion) -> StdioLaunch:
     for name in entry.env:
         if not name or "=" in name or "\0" in name:
             expansion.wrong.append((("env", name), "a variable's name must not be empty or contain '='"))
-    cwd = expansion.text(entry.cwd, "cwd", check=lambda text: None if text.strip() else "must not be empty")
+    command = _home(entry.command or "", expansion.base)
+    if utf8_bytes(command, MAX_PATH_BYTES) >= MAX_PATH_BYTES:
+        expansion.wrong.append((("command",), _TOO_LONG_PATH))
+    expansion.take(_in_memory(utf8_bytes(command, MAX_PATH_BYTES)), ("command",))
+    args = []
+    for n, arg in enumerate(entry.args):
+        expansion.take(_in_memory(0), ("args", n))
+        args.append(expansion.text(arg, "args", n, most=MAX_STRING_BYTES - 1))
+    env = []
+    for name, value in entry.env.items():
+        prefix = utf8_bytes(name, MAX_STRING_BYTES) + 1
+        expansion.take(_in_memory(prefix), ("env", name))
+        env.append((name, expansion.text(value, "env", name, most=MAX_STRING_BYTES - 1 - prefix)))
+    cwd = expansion.text(entry.cwd, "cwd", most=MAX_PATH_BYTES - 1, check=_folder_problem)
     return StdioLaunch(
-        command=_home(entry.command or "", expansion.base),
-        args=tuple(expansion.text(arg, "args", n) for n, arg in enumerate(entry.args)),
-        env=tuple((name, expansion.text(value, "env", name)) for name, value in entry.env.items()),
+        command=command,
+        args=tuple(args),
+        env=tuple(env),
         cwd=_folder(cwd, expansion.base) if entry.cwd is not None else None,
     )
+
+
+_TOO_LONG_PATH: Final = f"is longer than {MAX_PATH_BYTES} bytes, which no path can be"
+_TOO_MANY_WORDS: Final = (
+    f"is where arguments and environment get longer than {_size(MAX_LAUNCH_BYTES)} together: no program can be started "
+    "with so much; put it in a file"
+)
+_TOO_MANY_HEADERS: Final = f"is where url and headers get longer than {_size(MAX_HEADERS_BYTES)} together"
+
+
+def _in_memory(size: int) -> int:
+    """Return what the kernel counts for a word of so many bytes: the NUL behind it and the pointer to it."""
+    return size + 1 + _POINTER_BYTES
+
+
+def _folder_problem(text: str) -> str | None:
+    return None if text.strip() else "must not be empty"
 
 
 def _home(path: str, base: Base) -> str:
@@ -276,9 +399,10 @@ def _remote(entry: ServerSection, expansion: _Expansion) -> RemoteLaunch:
         if problem := _header_name_problem(name, seen):
             expansion.wrong.append((("headers", name), problem))
         seen[name.lower()] = name
-        headers.append((name, expansion.text(value, "headers", name, check=_header_value_problem).strip(" \t")))
+        text = expansion.text(value, "headers", name, most=MAX_HEADER_BYTES, check=_header_value_problem)
+        headers.append((name, text.strip(" \t")))
     return RemoteLaunch(
-        url=expansion.text(entry.url, "url", check=url_problem),
+        url=expansion.text(entry.url, "url", most=MAX_URL_BYTES, check=url_problem),
         headers=tuple(headers),
         oauth=tuple(_oauth(entry.oauth, expansion)) if entry.oauth else (),
         ca_file=_folder(entry.ca_file, expansion.base) if entry.ca_file else None,
@@ -340,10 +464,18 @@ def _oauth(oauth: OAuthSection, expansion: _Expansion) -> Iterator[tuple[str, ob
         if key not in oauth.model_fields_set or value is None:
             continue
         if key == "scopes":
-            yield key, tuple(expansion.text(scope, "oauth", key, n) for n, scope in enumerate(value))
+            yield (
+                key,
+                tuple(expansion.text(scope, "oauth", key, n, most=MAX_URL_BYTES) for n, scope in enumerate(value)),
+            )
         elif isinstance(value, Template):
             check = _login_url_problem if key.endswith("_url") else None
-            yield key, expansion.text(value, "oauth", key, check=check)
+            yield (
+                key,
+                expansion.text(
+                    value, "oauth", key, most=MAX_HEADER_BYTES if check is None else MAX_URL_BYTES, check=check
+                ),
+            )
         else:
             yield key, value
 

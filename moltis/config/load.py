@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from moltis.config.document import Document, parse, read_file
-from moltis.config.expand import Base, Planned, env_name_problem, merged_limits, plan_server
+from moltis.config.expand import Base, Planned, Room, env_name_problem, merged_limits, plan_server
 from moltis.config.listen import is_loopback, split_listen
 from moltis.config.model import DaemonSection, GatewaySection, McpSection, ServerSection, read_section
 from moltis.config.plan import DaemonPlan, GatewayPlan, Plan
@@ -104,7 +104,7 @@ def plan_entry(name: str, entry: Mapping[str, Any], base: Base) -> Planned:
         raise ConfigError(problem, server=None)
     report = Report(name)
     section = read_section(ServerSection, {k: v for k, v in entry.items() if v is not None}, (), report)
-    planned = plan_server(name, section, (), base, report)
+    planned = plan_server(name, section, (), base, report, Room())
     wrong = [p for p in report.problems if p.fails_check]
     if wrong and not planned.only_unresolved:
         text = "; ".join(f"{p.key}: {p.message}" if p.key else p.message for p in wrong[:3])
@@ -148,6 +148,7 @@ def _servers(
     planned: dict[str, Planned] = {}
     taken: dict[str, str] = {}
     sections: list[tuple[str, ServerSection]] = []
+    room = Room()
     for name, raw in entries.items():
         path, start = (*SERVERS, name), len(report.problems)
         other = taken.setdefault(name.lower(), name)
@@ -156,7 +157,7 @@ def _servers(
         section = read_section(ServerSection, raw, path, report)
         sections.append((name, section))
         shown = _presentable(name)
-        plan = plan_server(shown, section, path, base, report, wrong=start)
+        plan = plan_server(shown, section, path, base, report, room, wrong=start)
         planned.setdefault(shown, plan)
     return list(planned.values()), sections
 
