@@ -138,9 +138,13 @@ class Warden:
         link = await self._ready_link()
         self._number += 1
         number = self._number
+        try:
+            message = protocol.encode(b"S", number, *fields)
+        except ValueError as error:  # which the kernel would say too
+            raise SpawnError(errno.E2BIG, explain(errno.E2BIG, "fork", "", "", "")) from error
         server = SpawnedProcess(lambda letter: self._command(letter, number), on_exit)
         try:
-            link.send(protocol.encode(b"S", number, *fields), (stdin_fd, stdout_fd, stderr_fd))
+            link.send(message, (stdin_fd, stdout_fd, stderr_fd))
         except OSError as error:
             raise SpawnError(error.errno, f"cannot start a process: {error.strerror}") from error
         self._servers[number] = server
@@ -208,7 +212,7 @@ class Warden:
         for letter, number, fields in messages:
             if letter == b"p":
                 self._answered()
-            elif number in self._servers:
+            elif fields and number in self._servers:  # none: too long, and no warden of ours says so much
                 self._report(letter, number, [os.fsdecode(field) for field in fields])
 
     def _report(self, letter: bytes, number: int, fields: list[str]) -> None:

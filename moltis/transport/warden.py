@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 HEADER_BYTES = 13
-MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+LETTERS = b"STKPsfxgp"
+MAX_MESSAGE_BYTES = 8 * 1024 * 1024
+"""No kernel takes more than 6 MiB of arguments and environment, whatever the limit of the stack (execve(2))."""
 
 EOF_GRACE_SECS = 0.3
 """After the daemon is gone: end of file alone is what most servers need."""
@@ -55,9 +57,15 @@ SIGCONT, SIGKILL, SIGTERM = signal.SIGCONT, signal.SIGKILL, signal.SIGTERM
 
 
 def encode(letter: bytes, number: int, *fields: bytes) -> bytes:
-    """Give one message; no field may hold a NUL."""
-    body = b"\0".join(fields)
-    return (9 + len(body)).to_bytes(4, "little") + letter + number.to_bytes(8, "little") + body
+    """Return one message; no field may hold a NUL.
+
+    Raises:
+        ValueError: it is longer than the other side takes.
+    """
+    length = 9 + sum(map(len, fields)) + max(0, len(fields) - 1)
+    if length > MAX_MESSAGE_BYTES:
+        raise ValueError(f"a message of {length} bytes")
+    return length.to_bytes(4, "little") + letter + number.to_bytes(8, "little") + b"\0".join(fields)
 
 
 class Decoder:
@@ -65,24 +73,41 @@ class Decoder:
 
     def __init__(self) -> None:
         self._held = bytearray()
+        self._skip = 0
+        """Bytes still to come of a message that is too long."""
 
     def feed(self, data: bytes) -> "list[tuple[bytes, int, list[bytes]]]":
-        """Give the messages complete so far, as (letter, number, fields).
+        """Return the messages complete so far, as (letter, number, fields).
+
+        One that is longer than `MAX_MESSAGE_BYTES` has no field at all, and is given at its beginning; its bytes are
+        read past and not kept. Any other has one at least.
 
         Raises:
             ValueError: this is not our stream, and cannot be read on.
         """
         self._held += data
         messages = []
-        while len(self._held) >= 4:
-            length = int.from_bytes(self._held[:4], "little")
-            if not 9 <= length <= MAX_MESSAGE_BYTES:
-                raise ValueError("not a message of ours")
-            if len(self._held) < 4 + length:
+        while True:
+            if self._skip:
+                skipped = min(self._skip, len(self._held))
+                del self._held[:skipped]
+                self._skip -= skipped
+            if len(self._held) < 4:
                 break
-            body = bytes(self._held[4 : 4 + length])
-            del self._held[: 4 + length]
-            messages.append((body[:1], int.from_bytes(body[1:9], "little"), body[9:].split(b"\0")))
+            length = int.from_bytes(self._held[:4], "little")
+            if length < 9:
+                raise ValueError("not a message of ours")
+            is_too_long = length > MAX_MESSAGE_BYTES
+            taken = HEADER_BYTES if is_too_long else 4 + length
+            if len(self._held) < taken:
+                break
+            if is_too_long and self._held[4] not in LETTERS:
+                raise ValueError("not a message of ours")
+            body = bytes(self._held[4:taken])
+            del self._held[:taken]
+            self._skip = 4 + length - taken
+            fields: list[bytes] = [] if is_too_long else body[9:].split(b"\0")
+            messages.append((body[:1], int.from_bytes(body[1:9], "little"), fields))
         return messages
 
 
@@ -338,6 +363,8 @@ class Warden:
     def _spawn(self, number: int, fields: "list[bytes]") -> None:
         fds = self._descriptors.pop(0) if self._descriptors else []
         try:
+            if not fields:
+                raise OSError(errno.E2BIG, "message")
             if len(fds) != 3:
                 raise OSError(errno.EMFILE, "descriptors")
             count = int(fields[1])

@@ -334,6 +334,42 @@ def test_a_stream_that_is_not_ours_is_refused(garbage: bytes) -> None:
         Decoder().feed(garbage)
 
 
+@pytest.mark.parametrize("size", [1, 5, 70_000])
+def test_a_message_that_is_too_long_is_read_past_and_not_kept(size: int) -> None:
+    length = warden_script.MAX_MESSAGE_BYTES + 1 if size > 5 else warden_script.MAX_MESSAGE_BYTES + 65_536
+    long = length.to_bytes(4, "little") + b"S" + (7).to_bytes(8, "little")
+    decoder, found, held = Decoder(), [], 0
+    for at in range(0, len(long), size):
+        found += decoder.feed(long[at : at + size])
+    left = length - 9
+    while left:
+        part = min(left, 65_536)
+        found += decoder.feed(bytes(part))
+        held = max(held, len(decoder._held))
+        left -= part
+    assert found + decoder.feed(encode(b"P", 8)) == [(b"S", 7, []), (b"P", 8, [b""])]
+    assert held <= 65_536
+
+
+def test_nothing_is_encoded_that_the_other_side_would_not_take() -> None:
+    room = warden_script.MAX_MESSAGE_BYTES - 9
+    assert len(Decoder().feed(encode(b"S", 1, b"x" * (room - 2), b"y"))) == 1
+    with pytest.raises(ValueError, match="bytes"):
+        encode(b"S", 1, b"x" * (room - 1), b"y")
+
+
+async def test_one_that_is_too_large_to_start_costs_its_own_start_only(warden: Warden, run: Run) -> None:
+    neighbour = await run("sleep", "50")
+    before = warden.pid
+    for argv in (["x" * 100_000] * 100, ["x" * 131_072], ["x" * 100_000] * 70):
+        refused = await refusal(run, "true", *argv)
+        assert (refused.errno, os.strerror(errno.E2BIG) in refused.message) == (errno.E2BIG, True)
+    process = await run("sh", "-c", "exit ${#1}", "sh", "x" * 131_071)  # what expanding allows, the kernel takes
+    assert await process.wait() == 131_071 % 256
+    assert neighbour.is_running
+    assert (warden.pid, warden.deaths) == (before, 0)
+
+
 def alone() -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
     ours.settimeout(5)
@@ -360,6 +396,10 @@ def test_the_warden_survives_messages_that_make_no_sense() -> None:
         for fields in ([b""], [b"/", b"x"], [b"/", b"1", b"sh", b"no-equals-sign"]):
             ((letter, number, _why),) = ask(link, encode(b"S", 5, *fields))
             assert (letter, number) == (b"f", 5)
+        too_long = warden_script.MAX_MESSAGE_BYTES + 1
+        head = too_long.to_bytes(4, "little") + b"S" + (6).to_bytes(8, "little")
+        answers = ask(link, head + bytes(too_long - 9))
+        assert [(letter, number, int(why[0])) for letter, number, why in answers] == [(b"f", 6, errno.E2BIG)]
         assert process.poll() is None
         link.sendall(b"\xff" * 100)
         assert link.recv(10) == b""
