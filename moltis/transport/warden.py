@@ -146,10 +146,12 @@ class ProcTree:
     def tree(self, root: int) -> "list[int]":
         """Give a process and all its descendants, ancestors first."""
         children = self._listed if self._has_children_files else self._scan_once()
-        found = [root]
-        for pid in found:
-            found += [child for child in children(pid) if child not in found]
-        return found
+        found = {root: None}  # in order; a process that moves while we look is met twice
+        for pid in (pids := [root]):
+            new = [child for child in children(pid) if child not in found]
+            found.update(dict.fromkeys(new))
+            pids += new
+        return pids
 
     def signal(self, root: int, number: int) -> None:
         """Send a signal to a process and all its descendants."""

@@ -429,6 +429,25 @@ def test_a_tree_is_found_with_and_without_the_kernels_children_files() -> None:
         thorough.signal(process.pid, signal.SIGKILL)
 
 
+def test_a_deep_tree_is_walked_once_though_it_moves_while_it_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking whether a process was met already must not look through all that were."""
+    compared = 0
+
+    class Pid(int):
+        __hash__ = int.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return int(self) == other
+
+    tree = ProcTree()
+    tree._has_children_files = True
+    monkeypatch.setattr(tree, "_listed", lambda pid: [Pid(pid + 1), Pid(max(1, pid - 1))] if pid < 3000 else [])
+    assert tree.tree(1) == list(range(1, 3001))
+    assert compared < 100_000  # each with each: some 4,500,000
+
+
 async def test_where_there_is_no_proc_a_process_group_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """What macOS gets: the group, and no more."""
     ours, theirs = socket.socketpair()
