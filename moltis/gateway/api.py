@@ -18,6 +18,7 @@ from moltis.session.caller import Caller
 from moltis.session.calls import OnReply
 from moltis.session.handshake import Agreed
 from moltis.session.listing import Item, Kind
+from moltis.session.wishes import Taken, Wish
 
 __all__ = [
     "ANYONE",
@@ -113,6 +114,12 @@ class Upstream(Protocol):
 
     def want_log_level(self, level: str | None) -> None:
         """Have the server log from this level on (legacy servers that log; others are told with each request)."""
+
+    def taken(self, wish: Wish) -> Taken:
+        """Say whether the server has acknowledged what was last wanted of it, or give its own error if it refused."""
+
+    async def wait_taken(self) -> None:
+        """Wait until `taken` may say something else."""
 
     def default_answer(self, method: str, params: bytes) -> bytes | None:
         """Answer a question of the server for a host that cannot, if `elicitation = "defaults"` says so."""

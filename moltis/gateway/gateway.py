@@ -24,7 +24,9 @@ from moltis.gateway.messages import text_of
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.shares import Shares
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
+from moltis.gateway.taking import Refused, Taking
 from moltis.gateway.views import View
+from moltis.session.wishes import Wish
 
 __all__ = ["Gateway", "Settings", "settings_of"]
 
@@ -134,6 +136,7 @@ class Gateway:
         self._forget(name)
         self._watch(name)
         self._level(name)
+        self._missed(name, self.subscriptions.wanted(name))
         self._changed(name)
 
     def lists_changed(self, name: str) -> None:
@@ -230,6 +233,24 @@ class Gateway:
             del self._watched[name]
         upstream.watch_resources(wanted)
 
+    def _missed(self, name: str, uris: frozenset[str]) -> None:
+        """Tell of what is watched of a server that was not there before, once it tells of it: it may have changed."""
+        if not uris:
+            return
+
+        def taken(refused: Refused) -> None:
+            for uri in sorted(uris):
+                if (name, Wish("resource", uri)) not in refused:
+                    self._may_have_changed(name, uri)
+
+        port = self.world.port(name)
+        taking = Taking([(port, Wish("resource", uri)) for uri in uris], taken)
+        self.world.start(taking.run)
+
+    def _may_have_changed(self, name: str, uri: str) -> None:
+        for watcher, shown in self.subscriptions.updated(name, uri):
+            watcher.resource_updated(shown, {})
+
     def _level(self, name: str) -> None:
         upstream = self._upstream(name)
         if upstream is None:
@@ -284,7 +305,10 @@ class Gateway:
             self._announcing = False
         if self.closing is not None:
             return
+        before = {port.name: self.subscriptions.wanted(port.name) for port in self.world.ports()}
         self.subscriptions.relocate()
+        for name, uris in before.items():
+            self._missed(name, self.subscriptions.wanted(name) - uris)
         for view in [*self._views.values()]:
             methods = view.news()
             for host in [host for host in self._hosts if methods and host.view is view]:

@@ -6,7 +6,7 @@ says in each request who it is, so nothing of it is remembered between two; what
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -15,7 +15,7 @@ from msgspec import Raw
 from moltis import logs
 from moltis.errors import RpcCode
 from moltis.gateway import introduction, messages, refusals
-from moltis.gateway.api import Outlet, Principal
+from moltis.gateway.api import Outlet, Principal, ServerPort
 from moltis.gateway.catalogue import Owner
 from moltis.gateway.forwarding import Running
 from moltis.gateway.hub import Hub
@@ -28,10 +28,12 @@ from moltis.gateway.refusals import Refusal, bad_params, refuse
 from moltis.gateway.revisions import LEGACY
 from moltis.gateway.settling import Settling
 from moltis.gateway.subscriptions import MAX_WATCHED_OF_ALL, UPDATED, updated_params
+from moltis.gateway.taking import Refused, Taking
 from moltis.gateway.views import Route, View
 from moltis.session.envelope import one_line
 from moltis.session.handshake import MODERN_VERSIONS
 from moltis.session.listing import Kind
+from moltis.session.wishes import Wish
 
 __all__ = ["Host"]
 
@@ -280,7 +282,7 @@ class Host:
             return
         self.log_level = level
         self._hub.level_set(self)
-        outlet.reply(messages.result(ask.id, b"{}"))
+        self._when_taken(ask, outlet, modern, [(port, Wish("level")) for port in self.view.ports()])
 
     def _subscribe(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         uri = text_of(ask.params, "uri")
@@ -294,7 +296,9 @@ class Host:
             refuse(outlet, ask.id, refusals.no_such_resource(uri, modern=modern), modern=modern)
         else:
             self._hub.subscriptions.watch(self, uri)
-            outlet.reply(messages.result(ask.id, b"{}"))
+            owner = self._hub.subscriptions.place(self, uri)
+            wishes = self._of_resources([owner] if owner is not None else [])
+            self._when_taken(ask, outlet, modern, wishes, lambda: self._hub.subscriptions.unwatch(self, uri))
 
     def _unsubscribe(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         uri = text_of(ask.params, "uri")
@@ -310,6 +314,33 @@ class Host:
             refusal = self._listens.open(ask, outlet, watched=self.watched)
         if refusal is not None:
             refuse(outlet, ask.id, refusal, modern=modern)
+            return
+        lists, places = self._listens.wanted(ask.id)
+        wishes = self._of_resources(places.values())
+        if lists:
+            wishes += [(port, Wish("lists")) for port in self.view.ports()]
+
+        def taken(refused: Refused) -> None:
+            if ask.id not in self._listens:
+                return
+            errors = {
+                uri: refused[owner.server, Wish("resource", owner.name)]
+                for uri, owner in places.items()
+                if (owner.server, Wish("resource", owner.name)) in refused
+            }
+            if errors and not lists and len(errors) == len(self._listens.uris(ask.id)):
+                self._listens.drop(ask.id)
+                outlet.reply(messages.relayed_error(ask.id, next(iter(errors.values()))))
+                return
+            refusal = self._listens.acknowledge(ask.id, errors)
+            if refusal is not None:
+                refuse(outlet, ask.id, refusal, modern=modern)
+
+        taking = Taking(wishes, taken)
+        if taking.look():
+            taking.finish()
+        else:
+            self._hub.world.start(taking.run)
 
     # --- passed on
 
@@ -363,6 +394,38 @@ class Host:
         settling = Settling(port, settled)
         self._waiting[ask.id] = settling, outlet, modern
         self._hub.world.start(settling.run)
+
+    def _when_taken(
+        self,
+        ask: Ask,
+        outlet: Outlet,
+        modern: bool,
+        wishes: list[tuple[ServerPort, Wish]],
+        undo: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Reply once the servers have taken what is wanted of them; with an only server's error if it refuses."""
+
+        def taken(refused: Refused) -> None:
+            self.done(ask.id)
+            try:
+                if refused and len(wishes) == 1:
+                    undo()
+                    outlet.reply(messages.relayed_error(ask.id, next(iter(refused.values()))))
+                else:
+                    outlet.reply(messages.result(ask.id, b"{}"))
+            except Exception as fault:
+                self._failed(ask, outlet, modern, fault)
+
+        taking = Taking(wishes, taken)
+        if taking.look():
+            taking.finish()
+        else:
+            self._waiting[ask.id] = taking, outlet, modern
+            self._hub.world.start(taking.run)
+
+    def _of_resources(self, owners: Iterable[Owner]) -> list[tuple[ServerPort, Wish]]:
+        ports = {port.name: port for port in self.view.ports()}
+        return [(ports[owner.server], Wish("resource", owner.name)) for owner in owners if owner.server in ports]
 
     def _ready(self) -> None:
         if self._outbox is not None:

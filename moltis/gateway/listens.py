@@ -5,7 +5,7 @@ Nothing is replayed. Whoever opens a stream asks for what it is about after the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Final
 
@@ -26,6 +26,9 @@ ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 
 MAX_LISTENS: Final = 64
 """Of one host."""
+
+MAX_EARLY: Final = 1000
+"""Messages that wait for the acknowledgement, which comes first; each resource and list counts once."""
 
 
 class Filter(msgspec.Struct, rename="camel", frozen=True):
@@ -49,11 +52,11 @@ class Filter(msgspec.Struct, rename="camel", frozen=True):
         """Give the resources that it wants to hear of."""
         return frozenset(self.resource_subscriptions or ())
 
-    def honored(self) -> bytes:
-        """Give it as JSON for the acknowledgement: what was not asked for is left out."""
+    def honored(self, refused: Collection[str] = ()) -> bytes:
+        """Give it as JSON for the acknowledgement: what was not asked for is left out, and so is what was refused."""
         shown = {f"{name}ListChanged": True for name in ("tools", "prompts", "resources") if self._wants(name)}
-        uris = {"resourceSubscriptions": self.resource_subscriptions} if self.resource_subscriptions else {}
-        return msgspec.json.encode({**shown, **uris})
+        uris = [uri for uri in self.resource_subscriptions or () if uri not in refused]
+        return msgspec.json.encode({**shown, **({"resourceSubscriptions": uris} if uris else {})})
 
     def _wants(self, name: str) -> bool:
         return f"notifications/{name}/list_changed" in self.methods()
@@ -66,7 +69,7 @@ class Listen:
     on_gone: called when it ends because something could not be sent.
     """
 
-    __slots__ = ("_id", "_locate", "_methods", "_on_gone", "_outlet", "filter")
+    __slots__ = ("_early", "_id", "_locate", "_methods", "_on_gone", "_outlet", "filter")
 
     def __init__(
         self,
@@ -82,16 +85,26 @@ class Listen:
         self._methods = filter.methods()
         self._locate = locate
         self._on_gone = on_gone
+        self._early: dict[tuple[str, str], bytes] | None = {}
 
-    def acknowledge(self) -> bool:
-        """Say what is listened to; it is the first message. False: there is no way to say anything."""
-        params = b'{"notifications":%b,"_meta":{%b}}' % (self.filter.honored(), self._meta())
-        return self._outlet.tell(messages.notification(ACKNOWLEDGED, params))
+    def acknowledge(self, refused: Collection[str] = ()) -> bool:
+        """Say what is listened to; it is the first message, and what was heard before follows it.
+
+        refused: resources that their servers do not tell of. False: there is no way to say anything.
+        """
+        params = b'{"notifications":%b,"_meta":{%b}}' % (self.filter.honored(refused), self._meta())
+        if not self._outlet.tell(messages.notification(ACKNOWLEDGED, params)):
+            return False
+        early, self._early = self._early, None
+        for (method, _), params in (early or {}).items():
+            if not self._tell(method, params):
+                break
+        return True
 
     def list_changed(self, method: str) -> None:
         """Hear that a list is new."""
         if method in self._methods:
-            self._tell(method, b'{"_meta":{%b}}' % self._meta())
+            self._hear(method, "", b'{"_meta":{%b}}' % self._meta())
 
     def locate(self, uri: str) -> Owner | None:
         """Say whose resource it is now."""
@@ -99,18 +112,26 @@ class Listen:
 
     def resource_updated(self, uri: str, params: dict[str, Raw]) -> None:
         """Hear that a resource was updated."""
-        self._tell(UPDATED, updated_params(uri, params, self._meta()))
+        self._hear(UPDATED, uri, updated_params(uri, params, self._meta()))
 
     def end(self) -> None:
         """End it in order: the host gets the result."""
         result = b'{"resultType":"complete","_meta":{%b}}' % self._meta()
         self._outlet.reply(messages.result(self._id, result))
 
-    def _tell(self, method: str, params: bytes) -> None:
-        if not self._outlet.tell(messages.notification(method, params)):
-            # A stream with a gap would be worse than none: at its end a host that is still there asks for everything.
-            self._on_gone()
-            self.end()
+    def _hear(self, method: str, uri: str, params: bytes) -> None:
+        if self._early is None:
+            self._tell(method, params)
+        elif len(self._early) < MAX_EARLY:
+            self._early[method, uri] = params
+
+    def _tell(self, method: str, params: bytes) -> bool:
+        if self._outlet.tell(messages.notification(method, params)):
+            return True
+        # A stream with a gap would be worse than none: at its end a host that is still there asks for everything.
+        self._on_gone()
+        self.end()
+        return False
 
     def _meta(self) -> bytes:
         return b'"%b":%b' % (SUBSCRIPTION_ID.encode(), self._id)
@@ -137,7 +158,7 @@ class Listens:
         return sum(map(self._subscriptions.count, self._open.values()))
 
     def open(self, ask: Ask, outlet: Outlet, *, watched: int) -> Refusal | None:
-        """Open one, or say why not. `watched`: how many resources the host watches in all."""
+        """Open one, or say why not; it is to be acknowledged. `watched`: how many resources the host watches in all."""
         try:
             wanted = _FILTER.decode(ask.params["notifications"])
         except (KeyError, msgspec.MsgspecError):
@@ -149,10 +170,33 @@ class Listens:
         if refusal is not None:
             return too_many(refusal)
         listen = Listen(ask.id, outlet, wanted, self._locate, partial(self.drop, ask.id))
-        if not listen.acknowledge():
-            return Refusal(RpcCode.INVALID_REQUEST, _NO_STREAM)
         self._open[ask.id] = listen
         self._subscriptions.watch(listen, *uris)
+        return None
+
+    def wanted(self, id: bytes) -> tuple[bool, dict[str, Owner]]:
+        """Say whether one is about lists, and which server is to tell of each resource; of those that have one."""
+        listen = self._open[id]
+        places = {uri: self._subscriptions.place(listen, uri) for uri in listen.filter.uris()}
+        return bool(listen.filter.methods()), {uri: owner for uri, owner in places.items() if owner is not None}
+
+    def uris(self, id: bytes) -> frozenset[str]:
+        """Return the resources that one is about."""
+        return self._open[id].filter.uris()
+
+    def acknowledge(self, id: bytes, refused: Collection[str] = ()) -> Refusal | None:
+        """Say what is listened to, or say why that cannot be said. No effect if it is not open any more.
+
+        refused: resources that their servers do not tell of, and that are not watched any more.
+        """
+        listen = self._open.get(id)
+        if listen is None:
+            return None
+        for uri in refused:
+            self._subscriptions.unwatch(listen, uri)
+        if not listen.acknowledge(refused):
+            self.drop(id)
+            return Refusal(RpcCode.INVALID_REQUEST, _NO_STREAM)
         return None
 
     def drop(self, id: bytes) -> None:

@@ -103,6 +103,10 @@ class Subscriptions:
         left = self._watched.pop(watcher, {})
         self._tell_wanted(*[self._strike(watcher, uri, owner) for uri, owner in left.items() if owner is not None])
 
+    def place(self, watcher: Watcher, uri: str) -> Owner | None:
+        """Return which server is to tell a watcher of a resource, and how that one calls it."""
+        return self._watched.get(watcher, {}).get(uri)
+
     def count(self, watcher: Watcher) -> int:
         """Give how many resources it watches."""
         return len(self._watched.get(watcher, ()))

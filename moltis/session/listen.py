@@ -16,6 +16,7 @@ from moltis.errors import MoltisError, NotSent, RpcCode
 from moltis.session import envelope
 from moltis.session.calls import ErrorReply, Failed, OnReply, Reply
 from moltis.session.dialogue import CallHandle
+from moltis.session.wishes import Taken
 
 LISTEN = "subscriptions/listen"
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
@@ -91,11 +92,16 @@ class Listener:
     """Keeps one stream open for what is wanted, and none while nothing is.
 
     on_confirmed: the server has confirmed a stream; what happened before it is not told.
+    on_taken: what `taken` says may be different.
     """
 
-    def __init__(self, open_stream: Open, on_confirmed: Callable[[], None]) -> None:
+    def __init__(
+        self, open_stream: Open, on_confirmed: Callable[[], None], on_taken: Callable[[], None] = lambda: None
+    ) -> None:
         self._open = open_stream
         self._on_confirmed = on_confirmed
+        self._on_taken = on_taken
+        self._left: tuple[bytes, Taken] | None = None  # what the server is not asked for any more, and its answer
         self._wanted: bytes | None = None
         self._streams: list[_Stream] = []
         self._stirred = anyio.Event()
@@ -105,6 +111,15 @@ class Listener:
         if params != self._wanted:
             self._wanted = params
             self._stirred.set()
+
+    def taken(self) -> Taken:
+        """Return whether the server has confirmed a stream for what is wanted."""
+        if self._left is not None and self._left[0] == self._wanted:
+            return self._left[1]
+        if self._wanted is None:
+            return True
+        last = self._streams[-1] if self._streams else None  # those before it are about to be ended
+        return last is not None and last.confirmed and last.params == self._wanted
 
     def notified(self, method: str, params: bytes) -> bool:
         """Take a notification and say whether it was about the stream itself."""
@@ -141,7 +156,10 @@ class Listener:
             if short < MAX_SHORT_STREAMS:
                 await anyio.sleep(min(MAX_DELAY_SECS, FIRST_DELAY_SECS * 2 ** (short - 1)))
             elif self._wanted == params:
+                self._left = params, reply.raw if isinstance(reply, ErrorReply) else True
+                self._on_taken()
                 await self._something_else(params)
+                self._left = None
                 short = 0
 
     async def _something_wanted(self) -> bytes:
@@ -210,6 +228,7 @@ class Listener:
         self._stirred.set()
         if not stream.replaces:
             self._on_confirmed()
+        self._on_taken()
 
     def _stream_of(self, id: int | None) -> _Stream | None:
         return next((s for s in self._streams if s.handle is not None and s.handle.id == id), None)

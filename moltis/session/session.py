@@ -31,7 +31,7 @@ from moltis.session.listing import Kind, ListError
 from moltis.session.negotiation import HandshakeFailed, InDoubt, negotiate
 from moltis.session.passing import Passing
 from moltis.session.requests import CLIENT_INFO, Requests
-from moltis.session.wishes import LogLevel, Watch
+from moltis.session.wishes import LogLevel, Stirred, Taken, Watch, Wish
 from moltis.transport import Connection, Ended, OpenFailed, Transport
 
 ELICITS = b'{"elicitation":{"form":{}}}'
@@ -81,9 +81,10 @@ class Session(Requests):
         self._relays = relays
         dialogue = Dialogue(name, hooks, self._notified, self._requested)
         super().__init__(name, plan, dialogue, self._lists_changed, hooks.scrub)
-        self._listener = Listener(self._ask_patiently, self.missed)
-        self._watch = Watch(self._tell_and_learn)
-        self._log_level = LogLevel(self._tell_and_learn)
+        self._taken = Stirred()
+        self._listener = Listener(self._ask_patiently, self.missed, self._taken.stir)
+        self._watch = Watch(self._tell_and_learn, self._taken.stir)
+        self._log_level = LogLevel(self._tell_and_learn, self._taken.stir)
         self._connection: Connection | None = None
         self._opening = anyio.CancelScope()
         self._handshake: Handshake | None = None
@@ -242,6 +243,26 @@ class Session(Requests):
         if self._state == "ready" and self.agreed.era == "legacy" and "logging" in self.agreed.capabilities:
             self._log_level.want(level)
 
+    def taken(self, wish: Wish) -> Taken:
+        """Return whether the server has acknowledged what was last wanted of it, or its own error if it refused.
+
+        What cannot be wanted of it, or of a session that is over, is not waited for.
+        """
+        if self._state != "ready":
+            return True
+        if wish.what == "level":
+            return self._log_level.taken()
+        agreed = self.agreed
+        if wish.what == "resource" and not declares_updates(agreed.capabilities):
+            return True
+        if agreed.era == "modern":
+            return self._listener.taken()
+        return wish.what == "lists" or self._watch.taken(wish.uri)
+
+    async def wait_taken(self) -> None:
+        """Wait until `taken` may say something else."""
+        await self._taken.wait()
+
     # --- between open and closed
 
     async def _serve(self, connection: Connection) -> None:
@@ -324,6 +345,7 @@ class Session(Requests):
         self._handshake = None
         self._state = "over"
         self._dialogue.close(partial(lost, self.name, ended, asked_for=self._ending is not None))
+        self._taken.stir()
         return ended
 
     def _told(self, ended: Ended) -> Ended:

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Final
+from typing import Final, Literal, NamedTuple
+
+import anyio
 
 from moltis.errors import MoltisError
 from moltis.session import envelope
-from moltis.session.calls import OnReply, Reply
+from moltis.session.calls import ErrorReply, OnReply, Reply
 
-__all__ = ["LogLevel", "Watch"]
+__all__ = ["LogLevel", "Stirred", "Taken", "Watch", "Wish"]
 
 AT_ONCE: Final = 16
 """Requests under way for one list of wishes."""
@@ -23,12 +25,40 @@ AT_ONCE: Final = 16
 Tell = Callable[[str, bytes, OnReply], object]
 """Sends a request. Raises MoltisError when nothing was sent."""
 
+Taken = bool | bytes
+"""Whether the server has acknowledged what was last wanted; its own error if it has refused that."""
+
+
+class Wish(NamedTuple):
+    """One thing that is wanted of a server: updates of a resource, news of its lists, logs from some level on."""
+
+    what: Literal["resource", "lists", "level"]
+    uri: str = ""
+
+
+class Stirred:
+    """Wakes whoever waits for something to change."""
+
+    def __init__(self) -> None:
+        self._event = anyio.Event()
+
+    def stir(self) -> None:
+        """Something has changed."""
+        self._event.set()
+        self._event = anyio.Event()
+
+    async def wait(self) -> None:
+        """Wait for the next change."""
+        await self._event.wait()
+
 
 class Watch:
-    """The resources that a server tells updates of (MCP, Resources, Subscriptions)."""
+    """The resources that a server tells updates of (MCP, Resources, Subscriptions). `on_taken`: it has replied."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, on_taken: Callable[[], None] = lambda: None) -> None:
         self._tell = tell
+        self._on_taken = on_taken
+        self._refused: dict[str, bytes] = {}
         self._wanted: frozenset[str] = frozenset()
         self._told: set[str] = set()
         self._busy: set[str] = set()
@@ -44,6 +74,12 @@ class Watch:
         self._wanted = uris
         if not quietly:
             self._differ(uris ^ self._told)
+
+    def taken(self, uri: str) -> Taken:
+        """Return whether the server tells of a resource. What is not wanted of it is not waited for."""
+        if uri not in self._wanted or (uri in self._told and uri not in self._busy):
+            return self._refused.get(uri, True)
+        return False
 
     def again(self) -> None:
         """Tell all anew: the server may have forgotten it."""
@@ -71,20 +107,29 @@ class Watch:
 
     def _replied(self, uri: str, wanted: bool, reply: Reply) -> None:
         self._busy.discard(uri)
+        self._refused.pop(uri, None)
         if wanted:
             self._told.add(uri)
+            if isinstance(reply, ErrorReply):
+                self._refused[uri] = reply.raw
         else:
             self._told.discard(uri)
         if wanted is not (uri in self._wanted):
             self._due.append(uri)
         self._work()
+        self._on_taken()
 
 
 class LogLevel:
-    """The level from which a server logs (MCP, Logging). There is no way to tell it that nobody listens any more."""
+    """The level from which a server logs (MCP, Logging). There is no way to tell it that nobody listens any more.
 
-    def __init__(self, tell: Tell) -> None:
+    on_taken: it has replied.
+    """
+
+    def __init__(self, tell: Tell, on_taken: Callable[[], None] = lambda: None) -> None:
         self._tell = tell
+        self._on_taken = on_taken
+        self._refused: bytes | None = None
         self._wanted: str | None = None
         self._told: str | None = None
         self._busy = False
@@ -93,6 +138,10 @@ class LogLevel:
         """Log from this level on; None leaves it as it is."""
         self._wanted = level
         self._work()
+
+    def taken(self) -> Taken:
+        """Return whether the server logs from that level on."""
+        return not self._busy and (self._refused or True)
 
     def again(self) -> None:
         """Tell it anew: the server may have forgotten it."""
@@ -112,4 +161,6 @@ class LogLevel:
 
     def _replied(self, reply: Reply) -> None:
         self._busy = False
+        self._refused = reply.raw if isinstance(reply, ErrorReply) else None
         self._work()
+        self._on_taken()

@@ -20,6 +20,7 @@ from moltis.session.caller import Caller
 from moltis.session.calls import ErrorReply, Failed, OnReply, Result
 from moltis.session.handshake import Agreed
 from moltis.session.listing import Item, Kind
+from moltis.session.wishes import Stirred, Taken, Wish
 
 LEGACY = "2025-11-25"
 MODERN = "2026-07-28"
@@ -115,6 +116,8 @@ class FakeUpstream:
         self.told: list[tuple[str, bytes]] = []
         self.watched: list[frozenset[str]] = []
         self.levels: list[str | None] = []
+        self.standing: dict[Wish, Taken] = {}
+        self.stirred = Stirred()
         self.defaults: bytes | None = None
         self.refuses: MoltisError | None = None
         self.replies: Callable[[FakeCall], bytes] | None = None
@@ -159,6 +162,17 @@ class FakeUpstream:
 
     def want_log_level(self, level: str | None) -> None:
         self.levels.append(level)
+
+    def taken(self, wish: Wish) -> Taken:
+        return self.standing.get(wish, True)
+
+    async def wait_taken(self) -> None:
+        await self.stirred.wait()
+
+    def takes(self, wish: Wish, taken: Taken = True) -> None:
+        """Have it acknowledge, refuse, or (False) say nothing yet."""
+        self.standing[wish] = taken
+        self.stirred.stir()
 
     def default_answer(self, method: str, params: bytes) -> bytes | None:
         return self.defaults

@@ -247,7 +247,9 @@ TestUnion = Union.TestCase
 def opened(filter: Any, *, id: int | str = 7, listens: Listens | None = None) -> tuple[Listens, FakeOutlet]:
     listens = listens or Listens(table()[0], lambda uri: Owner("s", uri))
     outlet = FakeOutlet()
-    assert listens.open(modern_ask("subscriptions/listen", {"notifications": filter}, id=id), outlet, watched=0) is None
+    asked = modern_ask("subscriptions/listen", {"notifications": filter}, id=id)
+    assert listens.open(asked, outlet, watched=0) is None
+    assert listens.acknowledge(asked.id) is None
     return listens, outlet
 
 
@@ -303,11 +305,14 @@ def test_a_stream_that_cannot_be_written_is_not_opened_and_one_that_no_longer_ca
     subscriptions, _ = table()
     listens = Listens(subscriptions, lambda uri: Owner("s", uri))
     ask = modern_ask("subscriptions/listen", {"notifications": {"resourceSubscriptions": ["f:a"]}})
-    refusal = listens.open(ask, FakeOutlet(open=False), watched=0)
+    assert listens.open(ask, FakeOutlet(open=False), watched=0) is None
+    refusal = listens.acknowledge(ask.id)
     assert refusal is not None
     assert refusal.code == -32600
+    assert len(listens) == len(subscriptions) == 0
     outlet = FakeOutlet()
     assert listens.open(ask, outlet, watched=0) is None
+    assert listens.acknowledge(ask.id) is None
     outlet.open = False
     (watcher, uri), *_ = subscriptions.updated("s", "f:a")
     watcher.resource_updated(uri, {})

@@ -16,7 +16,7 @@ from scripted_server import DISCOVERED, INITIALIZED, Message, Out, Running, erro
 from moltis.errors import MoltisError
 from moltis.session.calls import ErrorReply, OnReply, Result
 from moltis.session.hooks import Hooks
-from moltis.session.wishes import AT_ONCE, LogLevel, Watch
+from moltis.session.wishes import AT_ONCE, LogLevel, Watch, Wish
 
 DONE = Result(b"{}")
 REFUSED = ErrorReply(b'{"code":-32602}')
@@ -106,6 +106,31 @@ def test_with_the_connection_over_nothing_is_tried() -> None:
     watch.want(frozenset({"a:", "b:"}))
     level.want("info")
     assert server.sent == []
+
+
+def test_what_is_wanted_is_taken_when_the_server_has_replied_and_a_refusal_is_kept_while_it_is_wanted() -> None:
+    watch = Watch((server := Server()).tell)
+    assert watch.taken("a:") is True, "nothing is waited for"
+    watch.want(frozenset({"a:", "b:"}))
+    assert watch.taken("a:") is False
+    server.answer()
+    server.answer(REFUSED)
+    assert (watch.taken("a:"), watch.taken("b:")) == (True, REFUSED.raw)
+    watch.again()
+    assert watch.taken("a:") is False
+    server.answer_all()
+    assert watch.taken("b:") is True
+
+
+def test_a_level_is_taken_when_the_server_has_replied_to_the_last() -> None:
+    level = LogLevel((server := Server()).tell)
+    assert level.taken() is True
+    level.want("info")
+    level.want("debug")
+    server.answer()
+    assert level.taken() is False
+    server.answer(REFUSED)
+    assert level.taken() == REFUSED.raw
 
 
 URIS = st.frozensets(st.sampled_from(["a:", "b:", "c:", "d:"]))
@@ -363,3 +388,83 @@ async def test_listening_is_no_call_that_anything_else_could_be_about() -> None:
         await anyio.sleep(1)
         assert len(caller.notes) == 1
         running.session.stop()
+
+
+async def until_taken(session: Any, wish: Wish) -> float:
+    """Wait until the server has taken it and return how long that took."""
+    began = anyio.current_time()
+    while session.taken(wish) is False:
+        await session.wait_taken()
+    return anyio.current_time() - began
+
+
+async def test_a_modern_server_has_taken_what_the_stream_that_it_confirmed_asked_for() -> None:
+    listening = Listening()
+    async with anyio.create_task_group() as tasks:
+        script = listened_to(listening, tools={"listChanged": True}, resources=SUBSCRIBABLE)
+        running = await Running(tasks, script).until_ready()
+        await until_taken(running.session, Wish("lists"))
+        assert listening.wanted() == [None]
+        running.session.watch_resources(frozenset({"a:"}))
+        assert running.session.taken(Wish("resource", "a:")) is False
+        assert await until_taken(running.session, Wish("resource", "a:")) < 1
+        assert listening.wanted() == [None, ["a:"]]
+        running.session.stop()
+
+
+async def test_what_is_wanted_again_while_its_stream_is_being_replaced_is_taken_only_with_the_next() -> None:
+    listening, late = Listening(), list[Message]()
+
+    def listen(request: Message) -> Iterable[Out]:
+        if len(listening.streams) != 2 or late:
+            return listening.listen(request)
+        late.append(request)
+        return []
+
+    async with anyio.create_task_group() as tasks:
+        script = modern(
+            server__discover=offering(DISCOVERED, tools={"listChanged": True}, resources=SUBSCRIBABLE),
+            subscriptions__listen=listen,
+            notifications__cancelled=listening.cancelled,
+        )
+        running = await Running(tasks, script).until_ready()
+        watched = Wish("resource", "a:")
+        await until_taken(running.session, Wish("lists"))
+        running.session.watch_resources(frozenset({"a:"}))
+        await until_taken(running.session, watched)
+        running.session.watch_resources(frozenset())
+        await anyio.sleep(1)
+        assert late
+        assert "resourceSubscriptions" not in late[0]["params"]["notifications"]
+        running.session.watch_resources(frozenset({"a:"}))
+        assert running.session.taken(watched) is False
+        for message in listening.listen(late[0]):
+            running.server.connection.say(message)
+        await until_taken(running.session, watched)
+        assert listening.wanted() == [None, ["a:"], None, ["a:"]]
+        running.session.stop()
+
+
+async def test_a_modern_server_that_refuses_to_be_listened_to_has_refused_what_is_watched() -> None:
+    async with anyio.create_task_group() as tasks:
+        script = modern(
+            server__discover=offering(DISCOVERED, resources=SUBSCRIBABLE),
+            subscriptions__listen=lambda r: [error(r, -32601, "no")],
+        )
+        running = await Running(tasks, script).until_ready()
+        running.session.watch_resources(frozenset({"a:"}))
+        await until_taken(running.session, Wish("resource", "a:"))
+        refusal = running.session.taken(Wish("resource", "a:"))
+        assert isinstance(refusal, bytes)
+        assert json.loads(refusal)["code"] == -32601
+        running.session.stop()
+
+
+async def test_nothing_is_waited_for_of_a_session_that_is_over() -> None:
+    async with anyio.create_task_group() as tasks:
+        script = legacy(initialize=offering(INITIALIZED, resources=SUBSCRIBABLE), resources__subscribe=silent)
+        running = await Running(tasks, script).until_ready()
+        running.session.watch_resources(frozenset({"a:"}))
+        assert running.session.taken(Wish("resource", "a:")) is False
+        running.session.kill()
+        assert await until_taken(running.session, Wish("resource", "a:")) < 1

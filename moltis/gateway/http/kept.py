@@ -99,9 +99,12 @@ class Kept(msgspec.Struct):
             return False
         host.notification(Tell("notifications/initialized", {}))
         if self.level is not None:
-            host.request(Ask(b"1", "logging/setLevel", {"level": Raw(json_string(self.level))}, {}), _Introduced())
-        for uri in self.uris:
-            host.request(Ask(b"2", "resources/subscribe", {"uri": Raw(json_string(uri))}, {}), _Introduced())
+            host.request(
+                Ask(b'"moltis-level"', "logging/setLevel", {"level": Raw(json_string(self.level))}, {}), _Introduced()
+            )
+        for number, uri in enumerate(self.uris):  # of ids that the host does not use: it may be before the replies
+            id = b'"moltis-uri-%d"' % number
+            host.request(Ask(id, "resources/subscribe", {"uri": Raw(json_string(uri))}, {}), _Introduced())
         for kind in introduced.lists():
             host.list_changed(f"notifications/{kind}/list_changed")
         for uri in self.uris:
