@@ -262,7 +262,7 @@ def _error_words(asked: Asked, answered: Answered) -> str:
 def _failed(asked: Asked, words: str, *, status: int = 200, unserved: bool = False) -> Outcome:
     if status == 401:
         return Outcome(Do.LOSE, words, "auth_required")
-    if asked.probes and status not in REDIRECTS:
+    if asked.probes and status not in REDIRECTS and status not in OVERLOADED:
         return Outcome(Do.UNKNOWN_METHOD, NO_ANSWER, unserved=unserved)  # it may answer the other question
     if asked.opens:
         return Outcome(Do.LOSE, words, "connect_failed", unserved=unserved)
