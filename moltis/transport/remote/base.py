@@ -80,9 +80,10 @@ class Post:
     sent: whether the server may have seen any of it.
     answered: whether a request's reply was received. succeeded: and was not, in a handshake, an error.
     refused: how often it was refused for what it carried (401, 403).
+    doubts: its answer makes it look as if the session were lost.
     """
 
-    __slots__ = ("_settle", "about", "answered", "message", "refused", "scope", "sent", "succeeded")
+    __slots__ = ("_settle", "about", "answered", "doubts", "message", "refused", "scope", "sent", "succeeded")
 
     def __init__(self, message: bytes, about: Outgoing, settle: Callable[[], None] | None) -> None:
         self.message = message
@@ -92,6 +93,7 @@ class Post:
         self.answered = False
         self.succeeded = False
         self.refused = 0
+        self.doubts = False
         self._settle = settle
 
     @property

@@ -28,10 +28,22 @@ from moltis.transport.remote.events import BOM
 from moltis.transport.remote.gate import Gate
 from moltis.transport.remote.headers import Headers
 from moltis.transport.remote.outcomes import Answered, media_type, redirect_target, redirect_words
-from moltis.transport.remote.replies import refuses_session
+from moltis.transport.remote.replies import about_session, under_id
 
-__all__ = ["FAULTS", "Exchange", "NotLetIn", "Unreachable", "answered", "discard", "held_secs", "read_error"]
+__all__ = [
+    "FAULTS",
+    "REFUSALS",
+    "Exchange",
+    "NotLetIn",
+    "Unreachable",
+    "answered",
+    "discard",
+    "held_secs",
+    "read_error",
+]
 
+REFUSALS: Final = frozenset({401, 403})
+"""Of what a request carries. As `spares`: nobody is asked to log in for what is optional."""
 MAX_REFUSALS: Final = 2
 """Of one message, so that it is sent three times at most."""
 MAX_CHALLENGES: Final = 8
@@ -90,11 +102,13 @@ class Exchange:
         content: bytes | None = None,
         post: Post | None = None,
         patience_secs: float = math.inf,
+        spares: frozenset[int] = frozenset(),
     ) -> httpx2.Response:
         """Send, and give the answer with its body unread; it must be closed. Any status is an answer.
 
         headers: besides those of moltis.toml and Authorization.
         post: whose message it is; its `sent` and `refused` are kept up to date.
+        spares: the statuses, of 401 and 403, that are answers like any other: nobody is asked to log in for them.
         patience_secs: how long it may be held back; 0 of a heartbeat, which does not wait for a slow renewal either.
 
         Raises:
@@ -111,7 +125,8 @@ class Exchange:
                 post.sent = True
                 refused = post.refused
             response = await self._send(method, headers, content, authorization)
-            if response.status_code not in (401, 403) or refused >= MAX_REFUSALS:
+            status = response.status_code
+            if status not in REFUSALS or status in spares or refused >= MAX_REFUSALS:
                 return response
             admitted = partial(self._admitted, response, authorization)
             if not await (admitted() if patience_secs else self._soon(admitted)):
@@ -185,8 +200,13 @@ def _unreachable_words(fault: Exception, url: str) -> str:
     return f"gave no answer: {words}; the message is not sent again"
 
 
-def answered(response: httpx2.Response, body: bytes = b"", reply: bytes | None = None) -> Answered:
-    """Give what there is to know of an answer. `body`: of an HTTP error; `reply`: what `error_reply` makes of it."""
+def answered(
+    response: httpx2.Response, body: bytes = b"", reply: bytes | None = None, id: int | None = None
+) -> Answered:
+    """Give what there is to know of an answer. `body`: of an HTTP error; `reply`: what `error_reply` makes of it.
+
+    id: of the request, if it was one.
+    """
     headers, status = response.headers, response.status_code
     if 200 <= status < 300:
         compressed = headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
@@ -197,7 +217,8 @@ def answered(response: httpx2.Response, body: bytes = b"", reply: bytes | None =
         retry_after_secs=held_secs(response),
         leads=redirect_words(headers.get("Location"), str(response.request.url)) if redirects else "",
         reply=reply is not None,
-        no_session=status == 400 and refuses_session(body),
+        ours=id is not None and under_id(body, id),
+        about_session=about_session(body, id),
     )
 
 

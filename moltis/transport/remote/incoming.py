@@ -16,11 +16,11 @@ import msgspec
 from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.transport.remote.base import Post, RemoteConnection
 from moltis.transport.remote.events import BOM, Event
-from moltis.transport.remote.outcomes import HANDSHAKE
-from moltis.transport.remote.replies import answers, error_reply, succeeds
+from moltis.transport.remote.outcomes import HANDSHAKE, Asked
+from moltis.transport.remote.replies import AboutSession, answers, error_reply, speaks_of_session, succeeds
 from moltis.transport.remote.turns import events_in_turn
 
-__all__ = ["Cursor", "TooLarge", "Unreadable", "take_events", "take_lone_error", "take_message"]
+__all__ = ["Cursor", "SessionLost", "TooLarge", "Unreadable", "take_events", "take_lone_error", "take_message"]
 
 _ANYTHING = msgspec.json.Decoder()
 
@@ -73,12 +73,17 @@ class Cursor:
             self.asked = event.retry_ms > 0 and bool(self.last_id)
 
 
-async def take_message(response: httpx2.Response, connection: RemoteConnection, post: Post) -> None:
+class SessionLost(Exception):
+    """The message that came says that the session is not known; it was not handed on."""
+
+
+async def take_message(response: httpx2.Response, connection: RemoteConnection, post: Post, asked: Asked) -> None:
     """Hand on the one message of a JSON body; `post.answered` says afterwards whether it was the reply.
 
     An error under no id, or under another, is the answer to this request: it is all that this POST is told.
 
     Raises:
+        SessionLost: it says so, and what was asked may be sent again.
         Unreadable: it is no message.
         TooLarge: nothing was handed on.
         FAULTS: the answer broke off, and nothing was handed on.
@@ -92,6 +97,7 @@ async def take_message(response: httpx2.Response, connection: RemoteConnection, 
     if not body.strip():
         raise Unreadable("with nothing")
     id = post.about.id
+    _look_at_session(body, post, asked)
     if id is not None and not answers(body, id):
         body = error_reply(body, id) or body
     _hand_on(body, connection, post)
@@ -100,7 +106,11 @@ async def take_message(response: httpx2.Response, connection: RemoteConnection, 
 
 
 async def take_events(
-    response: httpx2.Response, connection: RemoteConnection, cursor: Cursor, post: Post | None = None
+    response: httpx2.Response,
+    connection: RemoteConnection,
+    cursor: Cursor,
+    post: Post | None = None,
+    asked: Asked | None = None,
 ) -> None:
     """Hand on the messages of a stream until it ends; `post.answered` says whether the reply was among them.
 
@@ -108,6 +118,7 @@ async def take_events(
     that the connection can be used again.
 
     Raises:
+        SessionLost: the first message says so, and what was `asked` may be sent again.
         TooLarge: what may have been the reply was too large.
         FAULTS: the stream broke off.
     """
@@ -121,6 +132,8 @@ async def take_events(
             cursor.saw(event)
             if not event.data or event.event != "message":
                 continue
+            if asked is not None and post is not None and not cursor.messages:
+                _look_at_session(event.data, post, asked)
             taken = _hand_on(event.data, connection, post)
             if taken:
                 cursor.messages += 1
@@ -135,6 +148,15 @@ def take_lone_error(connection: RemoteConnection, cursor: Cursor, post: Post) ->
     reply = error_reply(cursor.alone, post.about.id) if cursor.alone and post.about.id is not None else None
     if reply is not None:
         _hand_on(reply, connection, post)
+
+
+def _look_at_session(message: bytes, post: Post, asked: Asked) -> None:
+    if not asked.session:
+        return
+    about = speaks_of_session(message, post.about.id)
+    if asked.begins_anew(about):
+        raise SessionLost
+    post.doubts = about is not AboutSession.NOTHING and not asked.renewed
 
 
 def _hand_on(message: bytes, connection: RemoteConnection, post: Post | None) -> bool:

@@ -1,7 +1,7 @@
 """What the answer to a POST means for the message it carried (MCP 2025-11-25 and 2026-07-28, Streamable HTTP).
 
 Pure. The one rule is that nothing is sent again that may have been processed: a message is repeated only where the
-server says that it did not look at it (404 for its session, 429), or where repeating changes nothing.
+server says that it did not look at it (401, 404 for its session, 429), or where repeating changes nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urljoin
 
 from moltis.http.origins import same_origin, shown_host
+from moltis.transport.remote.replies import AboutSession
 
 __all__ = [
     "HANDSHAKE",
@@ -47,6 +48,8 @@ NOT_UNDERSTOOD: Final = frozenset({400, 404, 405, 406, 415, 422, 500, 501})
 """How servers that know no `server/discover` answer it over HTTP, besides with a JSON-RPC error."""
 UNSERVED: Final = frozenset({400, 404, 405})
 """How a server answers that does not speak Streamable HTTP (MCP, Transports, Backwards Compatibility)."""
+GONE: Final = frozenset({404, 410})
+"""How a server says that it does not know something, such as the session."""
 OVERLOADED: Final = frozenset({429, 503})
 FOLLOWED: Final = frozenset({307, 308})
 """The redirects that keep method and body (RFC 9110 section 15.4)."""
@@ -80,6 +83,7 @@ class Asked:
     modern: it was sent under 2026-07-28 or later. session: it named a session.
     agreed: the handshake succeeded on this connection.
     renewed, waited: it was sent again already, after a session was lost, or after a Retry-After.
+    spared: a 401 to it was not shown to who holds the credentials, for it may be the session that is refused.
     """
 
     method: str
@@ -89,6 +93,7 @@ class Asked:
     agreed: bool = True
     renewed: bool = False
     waited: bool = False
+    spared: bool = False
 
     @property
     def opens(self) -> bool:
@@ -118,13 +123,20 @@ class Asked:
         """Whether the server is in the same state after it was processed twice as after once."""
         return self.method in CHANGES_NOTHING or self.method.endswith("/list")
 
+    def begins_anew(self, about: AboutSession) -> bool:
+        """Whether an error that says this of the session has it begun anew, and the message sent once more."""
+        if not self.session or self.renewed:
+            return False
+        return about is AboutSession.REFUSED or (about is AboutSession.HINTED and self.harmless)
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
     """What is known of the answer.
 
     content_type: from `media_type`. leads: where a redirect leads that is not followed, from `redirect_words`.
-    reply: its body is a JSON-RPC reply. no_session: its body says that the session is not known.
+    reply: its body is a JSON-RPC reply; ours: under the id of the request.
+    about_session: what its body says of the session.
     compressed: it has a Content-Encoding, which was not asked for.
     """
 
@@ -133,7 +145,8 @@ class Answered:
     retry_after_secs: float | None = None
     leads: str = ""
     reply: bool = False
-    no_session: bool = False
+    ours: bool = False
+    about_session: AboutSession = AboutSession.NOTHING
     compressed: bool = False
 
 
@@ -144,6 +157,7 @@ class Outcome:
     kind: of `Do.LOSE`, a word of `server.lifecycle.FailureKind`.
     held_secs: nothing is to be sent for so long.
     unserved: it may be that the server speaks the older HTTP+SSE.
+    doubts: the session may be lost, and is to be looked after.
     """
 
     do: Do
@@ -151,6 +165,7 @@ class Outcome:
     kind: str = ""
     held_secs: float | None = None
     unserved: bool = False
+    doubts: bool = False
 
 
 def outcome(asked: Asked, answered: Answered) -> Outcome:
@@ -160,6 +175,9 @@ def outcome(asked: Asked, answered: Answered) -> Outcome:
     that is not.
     """
     found = _outcome(asked, answered)
+    if asked.session and answered.status >= 400 and found.do is not Do.RENEW:
+        gone = answered.status in GONE or answered.about_session is not AboutSession.NOTHING
+        found = replace(found, doubts=gone and not asked.heartbeat and not asked.renewed)
     if asked.heartbeat and found.do is Do.FAIL and answered.status < 500:
         return replace(found, do=Do.ALIVE)
     return found
@@ -169,7 +187,7 @@ def _outcome(asked: Asked, answered: Answered) -> Outcome:
     status = answered.status
     if 200 <= status < 300:
         return _succeeded(asked, answered)
-    if asked.session and not asked.renewed and (status == 404 or (status == 400 and answered.no_session)):
+    if asked.session and not asked.renewed and _session_lost(asked, answered):
         return Outcome(Do.RENEW)
     held_secs = answered.retry_after_secs if status in OVERLOADED else None
     if held_secs is not None:
@@ -180,6 +198,15 @@ def _outcome(asked: Asked, answered: Answered) -> Outcome:
     if asked.probes and status in NOT_UNDERSTOOD:
         return Outcome(Do.UNKNOWN_METHOD, f"HTTP {status}", unserved=unserved)
     return _failed(asked, _error_words(asked, answered), status=status, unserved=unserved)
+
+
+def _session_lost(asked: Asked, answered: Answered) -> bool:
+    """Whether the session is lost, and the message was not processed or may be processed twice."""
+    if answered.status == 401:  # RFC 9110 section 15.5.2: it "has not been applied"
+        return asked.spared
+    if answered.status == 404 and not answered.ours:  # MCP 2025-11-25, Session Management
+        return True
+    return answered.status not in OVERLOADED and asked.begins_anew(answered.about_session)
 
 
 def failure(asked: Asked, words: str) -> Outcome:

@@ -17,19 +17,20 @@ import msgspec
 from moltis.errors import NotSent, ServerNotReady
 from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.transport import Ended, Outgoing, Receiver
-from moltis.transport.remote.exchange import FAULTS, Exchange, NotLetIn, Unreachable, discard, held_secs
+from moltis.transport.remote.exchange import FAULTS, REFUSALS, Exchange, NotLetIn, Unreachable, discard, held_secs
 from moltis.transport.remote.gate import HeldBack
 from moltis.transport.remote.headers import BadSessionId, checked_session_id, post_headers
 from moltis.transport.remote.outcomes import PATIENCE_SECS, media_type
-from moltis.transport.remote.replies import answers
+from moltis.transport.remote.replies import AboutSession, about_session, answers, speaks_of_session
 from moltis.transport.remote.turns import events_in_turn
 
-__all__ = ["NotRenewed", "Session", "begin_anew"]
+__all__ = ["CredentialsRefused", "NotRenewed", "Session", "begin_anew", "is_lost"]
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
 """The longest answer to `initialize`, as at the first time."""
 
 RENEWAL_SECS: Final = 30.0
+NOTHING_SPARED: Final[frozenset[int]] = frozenset()
 
 _numbers = itertools.count(1)
 
@@ -53,6 +54,10 @@ class NotRenewed(Exception):
         self.ended = ended
 
 
+class CredentialsRefused(Exception):
+    """`initialize` is refused with 401 like what was asked in the session: it is not the session that is refused."""
+
+
 class _Request(msgspec.Struct):
     params: msgspec.Raw = msgspec.Raw(b"{}")
 
@@ -66,34 +71,60 @@ class _Reply(msgspec.Struct):
 
 
 async def begin_anew(
-    exchange: Exchange, hello: bytes, confirmation: bytes, lost: Session, receive: Receiver
+    exchange: Exchange, hello: bytes, confirmation: bytes, lost: Session, receive: Receiver, *, by_401: bool = False
 ) -> Session:
     """Do the handshake again.
 
     hello: the `initialize` request of the first time. confirmation: its `notifications/initialized`.
     receive: takes what the server says besides.
+    by_401: a 401 made it look as if the session were lost.
 
     Raises:
+        CredentialsRefused: it was a 401, and `initialize` is answered with 401 too.
         NotRenewed: it refused, or wants to speak another revision.
     """
     try:
         with anyio.fail_after(RENEWAL_SECS):
-            return await _begin_anew(exchange, hello, confirmation, lost, receive)
+            return await _begin_anew(exchange, hello, confirmation, lost, receive, by_401)
     except TimeoutError as fault:
         raise NotRenewed(
             _ended(f"has lost the session, and did not begin another within {RENEWAL_SECS:g} s")
         ) from fault
 
 
+async def is_lost(exchange: Exchange, session: Session) -> bool:
+    """Ask by a ping whether the server still knows a session. Only if it says that it does not, it is lost."""
+    message = b'{"jsonrpc":"2.0","id":"moltis-check-%d","method":"ping"}' % next(_numbers)
+    headers = post_headers(Outgoing(method="ping", version=session.version), session.id)
+    try:
+        exchange.gate.check(0.0)
+        response = await exchange.send("POST", headers, message, spares=REFUSALS)
+        try:
+            body = await read_capped(response, MAX_ANSWER_BYTES)
+        finally:
+            await response.aclose()
+    except (HeldBack, NotLetIn, Unreachable, *FAULTS):
+        return False
+    if response.is_success:
+        return speaks_of_session(body, None) is not AboutSession.NOTHING
+    return response.status_code == 404 or about_session(body, None) is not AboutSession.NOTHING
+
+
 async def _begin_anew(
-    exchange: Exchange, hello: bytes, confirmation: bytes, lost: Session, receive: Receiver
+    exchange: Exchange, hello: bytes, confirmation: bytes, lost: Session, receive: Receiver, by_401: bool
 ) -> Session:
     id = f"moltis-renewal-{next(_numbers)}"
     params = msgspec.json.decode(hello, type=_Request).params
     message = b'{"jsonrpc":"2.0","id":"%b","method":"initialize","params":%b}' % (id.encode(), bytes(params))
     try:
         exchange.gate.check(PATIENCE_SECS)
-        response = await exchange.send("POST", post_headers(Outgoing(method="initialize"), None), message)
+        spares = REFUSALS if by_401 else NOTHING_SPARED
+        response = await exchange.send(
+            "POST", post_headers(Outgoing(method="initialize"), None), message, spares=spares
+        )
+        if by_401 and response.status_code in REFUSALS:
+            await discard(response)
+            raise CredentialsRefused
         session_id, reply = await _read_reply(response, id, receive)
         version = _version(reply)
         if version != lost.version:

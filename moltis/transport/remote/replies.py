@@ -6,16 +6,29 @@ id of an error that has none.
 
 from __future__ import annotations
 
+import enum
 import re
 
 import msgspec
 
 from moltis.errors import RpcCode
 
-__all__ = ["alive", "answers", "error_reply", "refuses_session", "succeeds", "unknown_method"]
+__all__ = [
+    "AboutSession",
+    "about_session",
+    "alive",
+    "answers",
+    "error_reply",
+    "speaks_of_session",
+    "succeeds",
+    "under_id",
+    "unknown_method",
+]
 
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 _NOTHING = msgspec.Raw()
+MAX_ERROR_BYTES = 4096
+"""Of an error that says that the session is lost; what is longer is a result."""
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -33,10 +46,13 @@ class _Reply(msgspec.Struct, gc=False):
 
 class _Refusal(msgspec.Struct):
     code: int = 0
+    message: str = ""
 
 
 class _Refused(msgspec.Struct):
     error: _Refusal
+    jsonrpc: str = ""
+    id: int | float | str | msgspec.UnsetType | None = msgspec.UNSET
 
 
 _HEAD = msgspec.json.Decoder(_Head)
@@ -107,23 +123,68 @@ def _error(id: int, code: RpcCode, words: str) -> bytes:
 
 
 SESSION_CODES = frozenset({0, -32000, -32001, -32600})
-"""Error codes under which servers say so; under any other, 400 is about what was asked. 0: it is not JSON-RPC."""
+"""Error codes under which servers speak of the session; under any other it is about what was asked. 0: no JSON-RPC."""
+
+SESSION_SENTENCES = frozenset(
+    {
+        "no valid session id provided",
+        "server not initialized",
+        "session not found",
+        "missing session id",
+        "invalid session id",
+    }
+)
+"""What the SDKs say, and say before they look at the message (after "Bad Request: " or "Not Found: ", some of them)."""
 
 
-def refuses_session(body: bytes) -> bool:
-    """Whether the body of an HTTP 400 says that the server does not know the session.
+class AboutSession(enum.Enum):
+    """What an error says of the session it was asked in."""
+
+    NOTHING = "it is about something else"
+    HINTED = "the session may be lost; the request may have been processed all the same"
+    REFUSED = "the session is not known, and the request was not looked at"
+
+
+def about_session(body: bytes, id: int | None) -> AboutSession:
+    """Return what the body of an error, or an error in a body, says of the session. `id`: of the request, if it is one.
 
     The specification wants 404; the servers made after the reference examples answer 400 with "No valid session ID
-    provided" after a restart, and those with one session only "Server not initialized".
+    provided" after a restart, and those with one session only "Server not initialized". Such words are proof only
+    where they are all that is said, and not said under our id: whoever writes that has read the request.
     """
     text = body[:1024].lower()
     if b"session" not in text and b"not initialized" not in text:
-        return False
+        return AboutSession.NOTHING
     try:
-        code = _REFUSED.decode(body).error.code
+        refused = _REFUSED.decode(body)
     except _UNREADABLE:
-        code = 0
-    return code in SESSION_CODES
+        return AboutSession.HINTED
+    if refused.error.code not in SESSION_CODES:
+        return AboutSession.NOTHING
+    sentence = refused.error.message.lower().removeprefix("bad request: ").removeprefix("not found: ")
+    own = id is not None and _same(refused.id, id)
+    if refused.jsonrpc == "2.0" and not own and sentence.strip(" .") in SESSION_SENTENCES:
+        return AboutSession.REFUSED
+    return AboutSession.HINTED
+
+
+def speaks_of_session(message: bytes, id: int | None) -> AboutSession:
+    """Return the same of a message that may be no error at all. What is long is none."""
+    if len(message) > MAX_ERROR_BYTES or b'"error"' not in message:
+        return AboutSession.NOTHING
+    try:
+        _REFUSED.decode(message)
+    except _UNREADABLE:
+        return AboutSession.NOTHING
+    return about_session(message, id)
+
+
+def under_id(body: bytes, id: int) -> bool:
+    """Whether a body is a reply under that very id: whoever wrote it has read the request. Never raises."""
+    try:
+        return _same(_REPLY.decode(body).id, id)
+    except _UNREADABLE:
+        return False
 
 
 def _same(given: object, id: int | str) -> bool:

@@ -2,12 +2,13 @@
 
 A stream that ends is opened again, for ever, from where it broke off if the server gave its events ids. The one rule
 is its pace: never more than once a second, more and more slowly while it fails, and never louder than once a minute.
+It is optional: whatever becomes of it, the connection, the session and the login are for the POSTs to judge.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 import anyio
@@ -15,13 +16,12 @@ import httpx2
 
 from moltis.errors import NotSent
 from moltis.transport.remote.base import RemoteConnection
-from moltis.transport.remote.exchange import FAULTS, Exchange, NotLetIn, Unreachable, discard, held_secs, read_error
+from moltis.transport.remote.exchange import FAULTS, REFUSALS, Exchange, NotLetIn, Unreachable, discard, held_secs
 from moltis.transport.remote.gate import MAX_HELD_SECS
 from moltis.transport.remote.headers import stream_headers
 from moltis.transport.remote.incoming import Cursor, take_events
 from moltis.transport.remote.outcomes import OVERLOADED, media_type
 from moltis.transport.remote.renewal import Session
-from moltis.transport.remote.replies import refuses_session
 
 __all__ = ["Alarm", "StandingStream"]
 
@@ -32,13 +32,12 @@ SPREAD: Final = 0.25
 NOT_SENT_SECS: Final = 5.0
 """Between tries that sent nothing, because there is no token now."""
 LASTING_SECS: Final = 5.0
-"""A stream that lasted so long, or said anything, was none that failed."""
+"""A stream that lasted so long, or said something to us, was none that failed."""
 MISSED_SECS: Final = 60.0
 
 
 class _End(enum.Enum):
     NOT_OFFERED = enum.auto()
-    SESSION_LOST = enum.auto()
     NOT_SENT = enum.auto()
     FAILED = enum.auto()
     LASTED = enum.auto()
@@ -75,7 +74,8 @@ class Alarm:
 class StandingStream:
     """Keeps the GET stream of one session open.
 
-    on_missed: what was said while it was closed is lost. renew: the server does not know the session any more.
+    on_missed: what was said while it was closed is lost. doubt: it may be that the server does not know the session
+    any more; a refused stream alone proves nothing, for it is optional.
     """
 
     def __init__(
@@ -85,13 +85,13 @@ class StandingStream:
         session: Session,
         *,
         on_missed: Callable[[], None],
-        renew: Callable[[Session], Awaitable[bool]],
+        doubt: Callable[[Session], None],
     ) -> None:
         self._connection = connection
         self._exchange = exchange
         self._session = session
         self._on_missed = on_missed
-        self._renew = renew
+        self._doubt = doubt
         self._cursor = Cursor()
         self._was_open = False
         self._held_secs = 0.0
@@ -103,9 +103,6 @@ class StandingStream:
             end = await self._one_stream()
             if end is _End.NOT_OFFERED:
                 return False
-            if end is _End.SESSION_LOST:
-                await self._renew(self._session)
-                return True
             if end is _End.NOT_SENT:  # which costs nothing; and as soon as it can be, it is to be open again
                 await anyio.sleep(NOT_SENT_SECS)
                 continue
@@ -119,35 +116,33 @@ class StandingStream:
         resumes = self._cursor.last_id
         headers = stream_headers(self._session.version, self._session.id, resumes)
         try:
-            response = await self._exchange.send("GET", headers)
+            response = await self._exchange.send("GET", headers, spares=REFUSALS)
         except Unreachable:
             return _End.FAILED
         except NotLetIn as fault:
-            if fault.ended is not None:
-                self._connection.lose(fault.ended, waits=True)
             return _End.NOT_SENT if isinstance(fault.error, NotSent) else _End.FAILED
         if response.status_code != 200 or media_type(response.headers.get("Content-Type")) != "text/event-stream":
             return await self._refused(response)
         if self._was_open and not resumes:
             self._on_missed()
         self._was_open = True
-        opened, before = anyio.current_time(), self._cursor.events
+        opened, before = anyio.current_time(), self._cursor.messages
+        self._cursor.asked = False
         try:
             await take_events(response, self._connection, self._cursor)
         except FAULTS:
             pass
         finally:
             await response.aclose()
-        lasted = anyio.current_time() - opened >= LASTING_SECS or self._cursor.events > before
+        said = self._cursor.messages > before or self._cursor.asked
+        lasted = said or anyio.current_time() - opened >= LASTING_SECS
         return _End.LASTED if lasted else _End.FAILED
 
     async def _refused(self, response: httpx2.Response) -> _End:
         status = response.status_code
-        if status == 400 and self._was_open and refuses_session(await read_error(response)):
-            return _End.SESSION_LOST
         await discard(response)
-        if status == 404 and self._was_open:
-            return _End.SESSION_LOST
+        if status < 500 and self._was_open:
+            self._doubt(self._session)
         if status in OVERLOADED:  # that is about streams: requests may still be welcome
             self._held_secs = min(held_secs(response) or 0.0, MAX_HELD_SECS)
         if not self._was_open and (status < 500 or status == 501) and status not in (401, 403, 408, 429):

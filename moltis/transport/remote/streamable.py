@@ -19,6 +19,7 @@ from moltis.transport import Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote.base import Endpoint, Post, RemoteConnection
 from moltis.transport.remote.exchange import (
     FAULTS,
+    REFUSALS,
     Exchange,
     NotLetIn,
     Unreachable,
@@ -28,9 +29,17 @@ from moltis.transport.remote.exchange import (
 )
 from moltis.transport.remote.failures import come_to_nothing, turned_away
 from moltis.transport.remote.headers import FIRST_MODERN, BadSessionId, checked_session_id, post_headers, stream_headers
-from moltis.transport.remote.incoming import Cursor, TooLarge, Unreadable, take_events, take_lone_error, take_message
+from moltis.transport.remote.incoming import (
+    Cursor,
+    SessionLost,
+    TooLarge,
+    Unreadable,
+    take_events,
+    take_lone_error,
+    take_message,
+)
 from moltis.transport.remote.outcomes import INITIALIZED, UNLIMITED, Asked, Do, Outcome, failure, media_type, outcome
-from moltis.transport.remote.renewal import Session
+from moltis.transport.remote.renewal import NOTHING_SPARED, Session
 from moltis.transport.remote.replies import alive, error_reply, unknown_method
 from moltis.transport.remote.sessions import NO_SESSION, Sessions
 
@@ -43,6 +52,7 @@ MAX_RESUMPTIONS: Final = 5
 """Of one answer, in a row, that brought nothing."""
 MIN_RETRY_SECS: Final = 0.1
 
+ONLY_401: Final = frozenset({401})
 NOT_AGAIN: Final = "; the request is not sent again"
 
 Rejected = Callable[[bytes, Outgoing, int], Awaitable[bool]]
@@ -95,12 +105,19 @@ class StreamableConnection(RemoteConnection):
             while (obstacle := self._sessions.obstacle(about)) is not None:
                 await self._exchange.gate.wait_beside(obstacle, patience_secs)
             session = NO_SESSION if modern or about.method == "initialize" else self._sessions.current
+            spared = not renewed and self._sessions.spares(session)
             asked = replace(
-                self._asked(about), modern=modern, session=session.id is not None, renewed=renewed, waited=waited
+                self._asked(about),
+                modern=modern,
+                session=session.id is not None,
+                renewed=renewed,
+                waited=waited,
+                spared=spared,
             )
             headers = post_headers(about, session.id)
             try:
-                response = await self._exchange.send("POST", headers, post.message, post, patience_secs)
+                spares = ONLY_401 if spared else NOTHING_SPARED
+                response = await self._exchange.send("POST", headers, post.message, post, patience_secs, spares)
             except NotLetIn as fault:
                 turned_away(self, asked, about, fault)
                 return False
@@ -114,7 +131,9 @@ class StreamableConnection(RemoteConnection):
             finally:
                 await response.aclose()
             if do is Do.RENEW:
-                if not await self._sessions.renew(session):
+                status = response.status_code
+                begun = await self._sessions.renew(session, by_401=status == 401, gone=status == 404)
+                if not begun and (status != 401 or self.ending):
                     come_to_nothing(
                         self, asked, about, failure(asked, "has lost the session; the message was not processed")
                     )
@@ -135,12 +154,21 @@ class StreamableConnection(RemoteConnection):
         about = post.about
         body = await read_error(response) if response.status_code >= 400 else b""
         reply = error_reply(body, about.id) if body and about.id is not None else None
-        found = outcome(asked, answered(response, body, reply))
+        found = outcome(asked, answered(response, body, reply, about.id))
+        if found.doubts:
+            self._sessions.doubt(session)
         if found.held_secs is not None:
             self._exchange.gate.close(found.held_secs)
         match found.do:
             case Do.TAKE_MESSAGE | Do.TAKE_EVENTS:
-                await self._take_reply(post, found.do, asked, session, response)
+                try:
+                    await self._take_reply(post, found.do, asked, session, response)
+                except SessionLost:
+                    return Do.RENEW
+                if post.doubts:
+                    self._sessions.doubt(session)
+                elif post.answered:
+                    self._sessions.served(session)
             case Do.DELIVER:
                 self.receive(reply or body)
             case Do.ACCEPT | Do.RENEW | Do.WAIT:
@@ -175,10 +203,10 @@ class StreamableConnection(RemoteConnection):
         words = "answered something else than what it was asked"
         try:
             if do is Do.TAKE_MESSAGE:
-                await take_message(response, self, post)
+                await take_message(response, self, post, asked)
             else:
                 words = "ended the answer before the reply"
-                await take_events(response, self, cursor, post)
+                await take_events(response, self, cursor, post, asked)
         except Unreadable as fault:
             words = f"answered {asked.method} {fault.words}"
         except TooLarge:
@@ -210,7 +238,7 @@ class StreamableConnection(RemoteConnection):
             seen = cursor.events
             headers = stream_headers(post.about.version, session.id, cursor.last_id)
             try:
-                response = await self._exchange.send("GET", headers)
+                response = await self._exchange.send("GET", headers, spares=REFUSALS)
                 try:
                     status, kind = response.status_code, media_type(response.headers.get("Content-Type"))
                     if status < 500 and (status != 200 or kind != "text/event-stream"):

@@ -19,11 +19,13 @@ from moltis.transport.remote.outcomes import (
     redirect_target,
     redirect_words,
 )
-from moltis.transport.remote.replies import answers, error_reply, refuses_session, succeeds
+from moltis.transport.remote.replies import AboutSession, about_session, answers, error_reply, succeeds
 
 CALL = Asked("tools/call", True)
 LIST = Asked("tools/list", True)
 IN_SESSION = Asked("tools/call", True, session=True)
+LIST_IN_SESSION = Asked("tools/list", True, session=True)
+HINTED, REFUSED = AboutSession.HINTED, AboutSession.REFUSED
 NOTE = Asked("notifications/cancelled", False)
 CONFIRM = Asked("notifications/initialized", False, session=True)
 DISCOVER = Asked("server/discover", True, modern=True, agreed=False)
@@ -50,14 +52,25 @@ TABLE: list[tuple[Asked, Answered, Do]] = [
     # a session that is lost, once
     (IN_SESSION, Answered(404), Do.RENEW),
     (IN_SESSION, Answered(404, reply=True), Do.RENEW),
-    (IN_SESSION, Answered(400, no_session=True), Do.RENEW),
-    (IN_SESSION, Answered(400, no_session=True, reply=True), Do.RENEW),
+    (IN_SESSION, Answered(404, reply=True, ours=True), Do.DELIVER),
+    (IN_SESSION, Answered(404, reply=True, ours=True, about_session=HINTED), Do.DELIVER),
+    (LIST_IN_SESSION, Answered(404, reply=True, ours=True), Do.DELIVER),
+    (LIST_IN_SESSION, Answered(404, reply=True, ours=True, about_session=HINTED), Do.RENEW),
+    *((IN_SESSION, Answered(status, about_session=REFUSED), Do.RENEW) for status in (400, 403, 409, 410, 422, 500)),
+    *((LIST_IN_SESSION, Answered(status, about_session=HINTED), Do.RENEW) for status in (400, 403, 409, 410, 422)),
+    *((IN_SESSION, Answered(status, about_session=HINTED), Do.FAIL) for status in (400, 403, 409, 410, 422, 500)),
+    (IN_SESSION, Answered(400, about_session=HINTED, reply=True), Do.DELIVER),
+    (IN_SESSION, Answered(410), Do.FAIL),
+    (Asked("tools/call", True, session=True, spared=True), Answered(401), Do.RENEW),
+    (Asked("tools/call", True, session=True, spared=True, renewed=True), Answered(401), Do.LOSE),
+    (IN_SESSION, Answered(401, about_session=REFUSED), Do.LOSE),
+    (IN_SESSION, Answered(503, about_session=REFUSED), Do.FAIL),
     (IN_SESSION, Answered(400, reply=True), Do.DELIVER),
     (CONFIRM, Answered(404), Do.RENEW),
     (Asked("tools/call", True, session=True, renewed=True), Answered(404), Do.FAIL),
     (Asked("tools/call", True, session=True, renewed=True), Answered(404, reply=True), Do.DELIVER),
     (CALL, Answered(404), Do.FAIL),
-    (CALL, Answered(400, no_session=True), Do.FAIL),
+    (CALL, Answered(400, about_session=REFUSED), Do.FAIL),
     # an overloaded server
     (CALL, Answered(429, retry_after_secs=5), Do.WAIT),
     (NOTE, Answered(429, retry_after_secs=5), Do.WAIT),
@@ -162,22 +175,39 @@ def test_another_way_is_looked_for_only_where_the_request_was_not_understood(sta
 
 
 @given(
-    st.builds(Asked, st.sampled_from(["tools/call", "completion/complete"]), st.just(True), renewed=st.booleans()),
+    st.builds(
+        Asked,
+        st.sampled_from(["tools/call", "completion/complete"]),
+        st.just(True),
+        session=st.booleans(),
+        renewed=st.booleans(),
+        waited=st.booleans(),
+        spared=st.booleans(),
+    ),
     st.builds(
         Answered,
         st.integers(200, 599),
         st.sampled_from([JSON, EVENTS, "text/html", ""]),
         st.none() | st.floats(0, 1e9),
         reply=st.booleans(),
-        no_session=st.booleans(),
+        ours=st.booleans(),
+        about_session=st.sampled_from(AboutSession),
         compressed=st.booleans(),
     ),
 )
 def test_what_may_have_run_is_sent_again_only_when_the_server_did_not_look_at_it(
     asked: Asked, answered: Answered
 ) -> None:
-    if outcome(asked, answered).do in (Do.RENEW, Do.WAIT):
-        assert answered.status in (400, 404, 429)
+    do = outcome(asked, answered).do
+    if do is Do.WAIT:
+        assert answered.status == 429
+        assert not asked.waited
+    if do is Do.RENEW:
+        assert asked.session
+        assert not asked.renewed
+        not_ours = answered.status == 404 and not answered.ours
+        refused = answered.about_session is REFUSED
+        assert refused or not_ours or (answered.status == 401 and asked.spared)
 
 
 # --- redirects
@@ -289,7 +319,7 @@ def test_a_reply_to_an_id_of_text_is_recognized() -> None:
 def test_nothing_raises_whatever_the_bytes(data: bytes) -> None:
     answers(data, 7)
     error_reply(data, 7)
-    refuses_session(data)
+    about_session(data, 7)
     succeeds(data)
 
 
@@ -333,16 +363,34 @@ def test_what_is_no_json_rpc_error_answers_nothing(body: bytes) -> None:
     assert error_reply(body, 7) is None
 
 
+def _refusal(message: str, id: object = None, code: int = -32000, **more: object) -> bytes:
+    error = {"code": code, "message": message}
+    return json.dumps({"jsonrpc": "2.0", "id": id, "error": error, **more}).encode()
+
+
 @pytest.mark.parametrize(
-    ("body", "refused"),
+    ("body", "said"),
     [
-        (b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: No valid session ID provided"}}', True),
-        (b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: Server not initialized"}}', True),
-        (b"Bad Request: No valid session ID provided", True),
-        (b'{"jsonrpc":"2.0","error":{"code":-32602,"message":"session is a required argument"}}', False),
-        (b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"Bad Request: unsupported protocol version"}}', False),
-        (b"", False),
+        (_refusal("Bad Request: No valid session ID provided"), REFUSED),
+        (_refusal("Bad Request: Server not initialized"), REFUSED),
+        (_refusal("Session not found", "server-error", -32600), REFUSED),
+        (_refusal("Session not found", 99, -32001), REFUSED),
+        (_refusal("Missing session ID", "0"), REFUSED),
+        (b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"Invalid session ID."}}', REFUSED),
+        # under our id, whoever wrote it has read the request
+        (_refusal("Session not found", 7), HINTED),
+        (_refusal("Session not found", "7"), HINTED),
+        # other words than those of the SDKs, and words that no JSON-RPC is around
+        (_refusal("the browser session expired"), HINTED),
+        (_refusal("no open session for this account", 7, -32600), HINTED),
+        (b"Bad Request: No valid session ID provided", HINTED),
+        (b'{"error":{"code":-32000,"message":"Session not found"}}', HINTED),
+        (b'{"error":"session not found"}', HINTED),
+        (_refusal("session is a required argument", code=-32602), AboutSession.NOTHING),
+        (_refusal("session not found", code=-32603), AboutSession.NOTHING),
+        (_refusal("Bad Request: unsupported protocol version"), AboutSession.NOTHING),
+        (b"", AboutSession.NOTHING),
     ],
 )
-def test_which_400_means_that_the_session_is_not_known(body: bytes, refused: bool) -> None:
-    assert refuses_session(body) == refused
+def test_what_an_error_says_of_the_session(body: bytes, said: AboutSession) -> None:
+    assert about_session(body, 7) is said

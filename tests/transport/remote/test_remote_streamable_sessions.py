@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import anyio
 import pytest
-from scripted_remote import LEGACY, McpServer, Peer, dialled, serving
+from scripted_remote import LEGACY, FakeCredentials, McpServer, Peer, dialled, serving
 
-from moltis.errors import ServerNotReady
+from moltis.errors import LoginNeeded, ServerNotReady
 from moltis.transport import ConnectionClosed
+from moltis.transport.remote import Refusal
 
 pytestmark = pytest.mark.anyio
 
@@ -75,29 +78,241 @@ async def test_the_one_who_noticed_may_give_up_and_the_others_go_on() -> None:
         assert isinstance(await dial.outcome(second), dict)
 
 
-@pytest.mark.parametrize("kind", ["application/json", "text/plain"])
-async def test_servers_that_say_400_for_a_lost_session_are_understood(kind: str) -> None:
-    refusals = 0
+SENTENCE = "Bad Request: No valid session ID provided"
+LOGIN = LoginNeeded("a login is needed", server="scripted", auth_url="https://as.example/authorize")
 
+
+def _sentence(id: object = None, words: str = SENTENCE, code: int = -32000) -> bytes:
+    return json.dumps({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": words}}).encode()
+
+
+def refusing(server: McpServer, status: int, body: bytes, kind: str = "application/json") -> list[str]:
+    """Have lost sessions refused so, whatever is asked in them; return what was run."""
+    ran: list[str] = []
+
+    async def serve(peer: Peer) -> None:
+        if peer.request.headers.get("mcp-session-id") not in server.sessions:
+            await peer.answer(status, body, kind=kind)
+        elif "id" in peer.request.message:
+            ran.append(peer.request.rpc)
+            await peer.result()
+        else:
+            await peer.answer(202)
+
+    server.on.update({"tools/call": serve, "tools/list": serve, "ping": serve})
+    return ran
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409, 410, 422])
+@pytest.mark.parametrize("id", [None, "server-error", 99, "0"])
+async def test_a_lost_session_is_begun_anew_once_by_whatever_status_it_is_told(status: int, id: object) -> None:
     async with serving(McpServer()) as server, dialled(server.url) as dial:
+        ran = refusing(server, status, _sentence(id))
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+        server.forget()
+        ids = [dial.send("tools/call") for _ in range(8)]
+        for call in ids:
+            assert isinstance(await dial.outcome(call), dict)
+        assert ran == ["tools/list", *["tools/call"] * 8]
+        assert server.begun == 2
+        assert isinstance(await dial.ask("tools/call"), dict)
+        assert server.begun == 2
+
+
+@pytest.mark.parametrize(("status", "id"), [(400, 3), (400, "3"), (409, 3), (200, 3), (404, 3)])
+@pytest.mark.parametrize("words", [SENTENCE, "the browser session expired", "no open session for this account"])
+async def test_a_call_that_is_refused_under_its_own_id_is_never_run_again(status: int, id: object, words: str) -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+
+        async def call(peer: Peer) -> None:
+            await peer.answer(status, _sentence(id, words))
+
+        server.on["tools/call"] = call
+        reply = await dial.ask("tools/call")
+        assert isinstance(reply, dict)
+        assert reply["error"]["message"] == words
+        await anyio.sleep(60)
+        assert server.count("tools/call") == 1
+        assert server.begun == 1  # a ping was answered: the session is alive
+
+
+@pytest.mark.parametrize("status", [400, 409, 410, 422, 500])
+@pytest.mark.parametrize("body", [b"browser session expired", SENTENCE.encode(), b'{"error":"no such session"}'])
+async def test_a_call_that_may_have_run_is_not_sent_again_for_words_about_a_session(status: int, body: bytes) -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+
+        async def call(peer: Peer) -> None:
+            await peer.answer(status, body, kind="text/plain")
+
+        server.on["tools/call"] = call
+        assert isinstance(await dial.ask("tools/call"), ServerNotReady)
+        await anyio.sleep(60)
+        assert (server.count("tools/call"), server.count("ping"), server.begun) == (1, 1, 1)
+
+
+@pytest.mark.parametrize(("status", "body"), [(400, SENTENCE.encode()), (409, b"unknown session"), (410, b"gone")])
+async def test_after_a_call_that_found_the_session_lost_in_such_words_a_ping_begins_another(
+    status: int, body: bytes
+) -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        ran = refusing(server, status, body, "text/plain")
+        if status == 410:
+            server.on["ping"] = server._fallback
         await dial.shake_hands()
         await dial.ask("ping")
         server.forget()
+        assert isinstance(await dial.ask("tools/call"), ServerNotReady)
+        await anyio.sleep(1)
+        assert server.begun == 2
+        assert isinstance(await dial.ask("tools/call"), dict)
+        assert ran.count("tools/call") == 1
+
+
+async def test_a_list_is_asked_for_again_whatever_the_words() -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        ran = refusing(server, 400, b"your session is over", "text/plain")
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+        server.forget()
+        assert isinstance(await dial.ask("tools/list"), dict)
+        assert (ran, server.begun) == (["tools/list", "tools/list"], 2)
+
+
+@pytest.mark.parametrize("id", [None, 3])
+async def test_a_heartbeat_that_is_told_so_with_200_begins_another_session(id: object) -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        refusing(server, 200, _sentence(id, "Session not found", -32600))
+        await dial.shake_hands()
+        await dial.ask("ping")
+        server.forget()
+        reply = await dial.ask("ping")
+        assert isinstance(reply, dict)
+        assert "result" in reply
+        assert server.begun == 2
+
+
+async def test_errors_about_anything_else_cost_no_ping() -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
 
         async def call(peer: Peer) -> None:
-            nonlocal refusals
-            if peer.request.headers["mcp-session-id"] in server.sessions:
-                await peer.result()
-                return
-            refusals += 1
-            text = b"Bad Request: No valid session ID provided"
-            error = b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"%b"},"id":null}' % text
-            await peer.answer(400, error if kind == "application/json" else text, kind=kind)
+            await peer.answer(400, b"bad arguments", kind="text/plain")
 
         server.on["tools/call"] = call
+        await dial.ask("tools/call")
+        await anyio.sleep(60)
+        assert server.count("ping") == 0
+
+
+# --- a 401 to what carries a session
+
+
+@pytest.mark.parametrize("headers", [(), (("Authorization", "Bearer right"),)])
+@pytest.mark.parametrize("body", [b"Unauthorized: Session not found", _sentence(None, "Session not found", -32001)])
+async def test_a_401_by_which_a_session_is_lost_asks_nobody_to_log_in(
+    headers: tuple[tuple[str, str], ...], body: bytes
+) -> None:
+    credentials = FakeCredentials(None, verdicts=(LOGIN,))
+    async with (
+        serving(McpServer()) as server,
+        dialled(server.url, credentials=credentials, headers=headers) as dial,
+    ):
+        ran = refusing(server, 401, body, "text/plain")
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+        for lost in (1, 2):
+            server.forget()
+            ids = [dial.send("tools/call") for _ in range(8)]
+            for id in ids:
+                assert isinstance(await dial.outcome(id), dict)
+            assert server.begun == 1 + lost
+        assert ran.count("tools/call") == 16
+        assert credentials.refusals == []
+        again = server.of("initialize")[1].headers
+        assert again.get("authorization") == (dict(headers).get("Authorization"))
+
+
+async def test_where_initialize_is_refused_too_it_is_the_token_and_the_session_stays() -> None:
+    credentials = FakeCredentials("Bearer old", verdicts=(True,))
+    async with serving(McpServer()) as server, dialled(server.url, credentials=credentials) as dial:
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+        begin, fallback = server.on["initialize"], server._fallback
+
+        async def guarded(peer: Peer) -> None:
+            if peer.request.headers["authorization"] == "Bearer new":
+                await (begin if peer.request.rpc == "initialize" else fallback)(peer)
+            else:
+                await peer.answer(401)
+
+        server.on.update({"initialize": guarded, "tools/call": guarded})
+        refused = credentials.refused
+
+        async def refresh(refusal: Refusal) -> bool:
+            credentials.values = ["Bearer new"]
+            return await refused(refusal)
+
+        credentials.refused = refresh  # type: ignore[method-assign]
         assert isinstance(await dial.ask("tools/call"), dict)
-        assert refusals == 1
+        assert [r.headers["mcp-session-id"] for r in server.of("tools/call")] == ["s1", "s1", "s1"]
+        assert len(credentials.refusals) == 1
+        assert (server.begun, server.count("DELETE")) == (1, 0)
+
+
+async def test_a_storm_of_401_begins_one_session_anew_and_then_asks_for_a_login() -> None:
+    credentials = FakeCredentials(None, verdicts=(LOGIN,) * 9)
+    async with serving(McpServer()) as server, dialled(server.url, credentials=credentials) as dial:
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+
+        async def refuse(peer: Peer) -> None:
+            await peer.answer(401)
+
+        server.on["tools/call"] = refuse
+        ids = [dial.send("tools/call") for _ in range(8)]
+        assert (await dial.connection.wait_closed()).kind == "auth_required"
         assert server.begun == 2
+        assert server.count("tools/call") <= 16
+        assert all(id in dial.heard.failures for id in ids)
+
+
+async def test_a_session_that_never_served_anything_is_not_suspected() -> None:
+    credentials = FakeCredentials(None, verdicts=(LOGIN,))
+    async with serving(McpServer()) as server, dialled(server.url, credentials=credentials) as dial:
+        await dial.shake_hands()
+
+        async def refuse(peer: Peer) -> None:
+            await peer.answer(401)
+
+        server.on["tools/call"] = refuse
+        assert await dial.ask("tools/call") is LOGIN
+        assert (server.begun, server.count("tools/call")) == (1, 1)
+
+
+async def test_a_session_that_is_replaced_but_may_live_is_ended() -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+        refused = False
+
+        async def once(peer: Peer) -> None:
+            nonlocal refused
+            if refused:
+                await peer.result()
+            else:
+                refused = True
+                await peer.answer(401)
+
+        server.on["tools/call"] = once
+        assert isinstance(await dial.ask("tools/call"), dict)
+        await anyio.sleep(1)
+        assert [r.headers["mcp-session-id"] for r in server.of("DELETE")] == ["s1"]
+        assert server.sessions == {"s2"}
 
 
 async def test_a_server_that_never_knows_its_sessions_fails_calls_and_is_not_stormed() -> None:

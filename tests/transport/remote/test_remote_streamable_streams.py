@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import anyio
 import pytest
-from scripted_remote import MODERN, McpServer, Peer, dialled, serving
+from scripted_remote import MODERN, FakeCredentials, McpServer, Peer, dialled, serving
 
 from moltis.config.plan import Limits
-from moltis.errors import ServerNotReady
+from moltis.errors import LoginNeeded, ServerNotReady
 
 pytestmark = pytest.mark.anyio
 
@@ -371,3 +371,112 @@ async def test_an_event_that_is_too_large_is_skipped_and_counted() -> None:
         await dial.heard.wait(lambda: NOTE in dial.heard.messages)
         assert dial.heard.oversized == 1
         assert server.count("GET") == 1
+
+
+# --- the GET stream decides nothing over the whole
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409])
+@pytest.mark.parametrize("opened", [True, False])
+@pytest.mark.parametrize("credentials", ["none", "token", "static"])
+async def test_a_refused_stream_moves_nothing_while_posts_are_served(
+    status: int, opened: bool, credentials: str
+) -> None:
+    streams = 0
+
+    async def stream(peer: Peer) -> None:
+        nonlocal streams
+        streams += 1
+        if opened and streams == 1:
+            await peer.begin_events()
+            await anyio.sleep(6)
+        else:
+            body = {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": "Session not found"}}
+            await peer.answer(status, body, www_authenticate="Bearer")
+
+    login = LoginNeeded("a login is needed", server="scripted")
+    holder = FakeCredentials("Bearer t" if credentials == "token" else None, verdicts=(login,) * 99)
+    headers = (("Authorization", "Static s"),) if credentials == "static" else ()
+    async with serving(McpServer()) as server, dialled(server.url, credentials=holder, headers=headers) as dial:
+        server.on["GET"] = stream
+        await dial.shake_hands()
+        for _ in range(10):
+            assert isinstance(await dial.ask("tools/call"), dict)
+            await anyio.sleep(60)
+        assert holder.refusals == []
+        assert server.begun == 1
+        assert server.sessions == {"s1"}
+        assert server.count("GET") < 25
+
+
+async def test_a_login_that_is_needed_is_for_the_posts_to_say() -> None:
+    async with serving(McpServer()) as server:
+        holder = FakeCredentials("Bearer t")
+        async with dialled(server.url, credentials=holder) as dial:
+            await dial.shake_hands()
+            await dial.ask("ping")
+            holder.values = [LoginNeeded("a login is needed", server="scripted")]
+            server.on["GET"] = _mute_stream
+            await anyio.sleep(100)
+            assert not dial.connection.ending
+            assert isinstance(await dial.ask("tools/call"), LoginNeeded)
+            assert (await dial.connection.wait_closed()).kind == "auth_required"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"event: ping\ndata: \n\n",
+        b'event: heartbeat\ndata: {"ts":1}\n\n',
+        b": comment\n\n",
+        b"id: 7\ndata: \n\n",
+        b'data: {"not":"json-rpc"}\n\n',
+        b"data: hello\n\n",
+        b"retry: 500\ndata: \n\n",
+        b"",
+    ],
+)
+async def test_streams_that_end_at_once_and_say_nothing_to_us_are_failures(content: bytes) -> None:
+    async def stream(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.raw(content or b"\n")
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = stream
+        await dial.shake_hands()
+        await anyio.sleep(150)
+        assert server.count("GET") <= 9
+        await anyio.sleep(600)
+        assert server.count("GET") <= 19
+
+
+async def test_a_server_that_ends_its_streams_on_purpose_is_asked_at_its_own_pace() -> None:
+    async def stream(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(id="e1", retry=2000)
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = stream
+        await dial.shake_hands()
+        await anyio.sleep(100)
+        gaps = [b.at - a.at for a, b in pairwise(server.of("GET"))]
+        assert all(2 <= gap < 2.8 for gap in gaps)
+
+
+async def test_a_session_that_a_refused_stream_shows_to_be_lost_is_begun_anew_by_a_ping() -> None:
+    async def stream(peer: Peer) -> None:
+        if await server.unknown(peer):
+            return
+        await peer.begin_events()
+        await anyio.sleep(6)
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = stream
+        await dial.shake_hands()
+        await anyio.sleep(3)
+        server.forget()
+        await anyio.sleep(20)
+        assert server.begun == 2
+        assert server.count("ping") == 1
+        assert isinstance(await dial.ask("tools/call"), dict)
+        assert server.begun == 2
