@@ -8,15 +8,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator
 from contextlib import aclosing
+from typing import Final
 
 import httpcore2
 import httpx2
 
 from moltis.http.bodies import in_turn
 
+FRESH: Final = "fresh"
+"""A request with this extension goes by no connection that was idle before; those are closed."""
+UNANSWERED: Final = (
+    httpcore2.ReadError,
+    httpcore2.WriteError,
+    httpcore2.RemoteProtocolError,
+    httpcore2.TimeoutException,
+)
+"""How a request ends to which no answer begins, once there is a connection (`ConnectTimeout` costs nothing either)."""
+
 
 class Carrier(httpx2.AsyncBaseTransport):
     """Sends each request on a connection of a pool.
+
+    What ends one connection without an answer (a gateway that restarts, a NAT that forgets) has mostly ended all that
+    lay idle beside it. They are closed then, so that one request is lost to it and not one for each.
 
     Raises the errors of httpx2 (`TransportError`), from the one of httpcore2 that has the cause.
     """
@@ -34,9 +48,13 @@ class Carrier(httpx2.AsyncBaseTransport):
             content=request.stream,
             extensions=request.extensions,
         )
+        if FRESH in request.extensions:
+            await self._close_idle()
         try:
             response = await self._pool.handle_async_request(inner)
         except Exception as error:
+            if isinstance(error, UNANSWERED):
+                await self._close_idle()
             raise _of_httpx(error) from error
         assert isinstance(response.stream, AsyncIterable)
         body = _Body(response.stream)
@@ -44,6 +62,12 @@ class Carrier(httpx2.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._pool.aclose()
+
+    async def _close_idle(self) -> None:
+        """Close what nothing is sent on. A request that was just given one of them takes another."""
+        for connection in self._pool.connections:
+            if connection.is_idle():
+                await connection.aclose()
 
 
 class _Body(httpx2.AsyncByteStream):

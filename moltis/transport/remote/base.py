@@ -77,19 +77,20 @@ class Post:
     """One message on its way, for as long as something is to be done about it.
 
     scope: cancelled when nobody waits for it any more.
-    sent: whether the server may have seen any of it.
+    sent: whether the server may have seen any of it. heard: whether it began to answer.
     answered: whether a request's reply was received. succeeded: and was not, in a handshake, an error.
     refused: how often it was refused for what it carried (401, 403).
     doubts: its answer makes it look as if the session were lost.
     """
 
-    __slots__ = ("_settle", "about", "answered", "doubts", "message", "refused", "scope", "sent", "succeeded")
+    __slots__ = ("_settle", "about", "answered", "doubts", "heard", "message", "refused", "scope", "sent", "succeeded")
 
     def __init__(self, message: bytes, about: Outgoing, settle: Callable[[], None] | None) -> None:
         self.message = message
         self.about = about
         self.scope = anyio.CancelScope()
         self.sent = False
+        self.heard = False
         self.answered = False
         self.succeeded = False
         self.refused = 0
@@ -160,6 +161,9 @@ class RemoteConnection(ABC):
 
     def sending(self, post: Post) -> None:  # noqa: B027 - most need not know
         """Take note of a message, in the order of `send`, before the task that carries it runs."""
+
+    def unanswered(self) -> None:  # noqa: B027 - as above
+        """Take note that a request is given up to which not even an answer began: its connection may be dead."""
 
     async def serve(self) -> None:  # noqa: B027 - most have nothing beside
         """Do what goes on beside the messages; cancelled when the connection ends."""
@@ -310,6 +314,8 @@ class RemoteConnection(ABC):
         self._unsettled += not about.may_last
         self._requests[about.id] = post
         if about.method in UNCANCELLED:
+            if any(earlier.sent and not earlier.heard for earlier in self._uncancelled):
+                self.unanswered()
             self._uncancelled.append(post)
             if len(self._uncancelled) > MAX_UNCANCELLED:
                 self._uncancelled.popleft().scope.cancel()
@@ -331,6 +337,8 @@ class RemoteConnection(ABC):
     def _cancel(self, tasks: TaskGroup, message: bytes, about: Outgoing, id: int) -> None:
         """Give up a request: by dropping its POST alone from 2026-07-28 on, and by saying so first before."""
         target = self._requests.get(id)
+        if target is not None and target.sent and not target.heard:
+            self.unanswered()
         if target is not None and (_modern(target.about) or not target.sent):
             target.scope.cancel()
         elif not _modern(about):

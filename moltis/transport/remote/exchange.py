@@ -18,6 +18,7 @@ import httpx2
 
 from moltis.errors import LoginNeeded, MoltisError, NotSent
 from moltis.http.bodies import read_capped
+from moltis.http.carrier import FRESH
 from moltis.http.origins import shown_host
 from moltis.http.retry_after import retry_after_secs
 from moltis.http.words import InOurWords, network_words
@@ -94,6 +95,11 @@ class Exchange:
         self._configured: str | None = client.headers.get("Authorization")
         self._base = [(k, v) for k, v in client.headers.multi_items() if k.lower() not in ("accept", "authorization")]
         self._extensions = {"timeout": client.timeout.as_dict()}
+        self._suspects = False
+
+    def suspect(self) -> None:
+        """Have the next request go by a new connection: that of an earlier one may be dead, and so the others."""
+        self._suspects = True
 
     async def send(
         self,
@@ -125,6 +131,8 @@ class Exchange:
                 post.sent = True
                 refused = post.refused
             response = await self._send(method, headers, content, authorization)
+            if post is not None:
+                post.heard = True
             status = response.status_code
             if status not in REFUSALS or status in spares or refused >= MAX_REFUSALS:
                 return response
@@ -175,7 +183,9 @@ class Exchange:
         url = self._url
         hops = 0
         while True:
-            request = httpx2.Request(method, url, headers=all_headers, content=content, extensions=self._extensions)
+            extensions = {**self._extensions, FRESH: True} if self._suspects else self._extensions
+            self._suspects = False
+            request = httpx2.Request(method, url, headers=all_headers, content=content, extensions=extensions)
             try:
                 response = await self._client.send(request, stream=True, follow_redirects=False)
             except FAULTS as fault:

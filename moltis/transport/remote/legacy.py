@@ -166,6 +166,9 @@ class LegacyConnection(RemoteConnection):
         if post.about.method == INITIALIZED:
             self._confirming = anyio.Event()
 
+    def unanswered(self) -> None:
+        self._exchange.suspect()
+
     async def carry(self, post: Post) -> None:
         await self._located.wait()
         assert self._posting is not None

@@ -75,6 +75,9 @@ class StreamableConnection(RemoteConnection):
     def sending(self, post: Post) -> None:
         self._sessions.sending(post)
 
+    def unanswered(self) -> None:
+        self._exchange.suspect()
+
     async def carry(self, post: Post) -> None:
         about = post.about
         self._exchange.gate.check(self._asked(about).patience_secs)
