@@ -44,6 +44,7 @@ from moltis.server.record import stamp
 from moltis.server.status import HistoryEntry
 from moltis.server.supervisor import Supervisor
 from moltis.service import Notifier
+from moltis.session.envelope import NOT_JSON
 from moltis.session.facts import Events
 from moltis.session.handshake import EraMemory
 from moltis.session.hooks import Hooks
@@ -103,6 +104,7 @@ class Daemon:
         self._loaded = loaded
         self._overrides = overrides
         self._scrubber = scrubber
+        self._unreadable: set[str] = set()
         self._thread = threading.get_ident()
         sink.listener = self._logged
         self._eras = Eras(paths.known_dir)
@@ -412,13 +414,17 @@ class Daemon:
             case None:
                 raise AssertionError("a server whose entry is wrong is never begun")
 
+    def _garbage(self, plan: ServerPlan, reason: str, sample: str) -> None:
+        garbage_log.debug("message_ignored", server=plan.name, reason=reason, sample=sample)
+        if isinstance(plan.launch, RemoteLaunch) and reason == NOT_JSON and plan.name not in self._unreadable:
+            self._unreadable.add(plan.name)  # a body that is cut or a page; without the sample, which may hold anything
+            garbage_log.warning("answer_is_not_json", server=plan.name)
+
     def _session(self, plan: ServerPlan, events: Events, memory: EraMemory, *, trial: bool = False) -> Session:
         name = plan.name
         hooks = Hooks(
             on_call=_log_call,
-            on_garbage=lambda reason, sample: garbage_log.debug(
-                "message_ignored", server=name, reason=reason, sample=sample
-            ),
+            on_garbage=partial(self._garbage, plan),
             on_fault=lambda fault: log.error("callback_failed", server=name, exc_info=fault),
             scrub=self._scrubber.text,
             on_notification=self._notified,

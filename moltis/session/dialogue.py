@@ -7,6 +7,7 @@ deadlines of all. Nothing a server sends can raise out of `receive`, and nothing
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 
 import anyio
@@ -25,6 +26,8 @@ MAX_IN_FLIGHT = 1024
 """Calls per server. A person's hosts have a few; a server with this many unanswered is not coming back."""
 
 MAX_SAMPLES_PER_SEC = 5
+MAX_UNREADABLE = 100
+"""Of the lines that are no JSON it is remembered when they came: one may have been the reply that a request missed."""
 SAMPLE_CHARS = 200
 SCRUBBED_BYTES = 4096
 """More than a sample, so that the cut never lets half a secret through."""
@@ -103,6 +106,7 @@ class Dialogue:
         self._wake = anyio.Event()
         self._wake_at = math.inf
         self._samples = RateLimit(MAX_SAMPLES_PER_SEC)
+        self._unreadable_at: deque[float] = deque(maxlen=MAX_UNREADABLE)
         self._unasked = Unasked(self, self._calls, on_notification, on_request)
         self._questions = self._unasked.questions
 
@@ -295,6 +299,10 @@ class Dialogue:
         else:
             told = f"gave neither a reply nor progress for {call.idle_secs:g} s"
             hint = "request_timeout_secs, or timeout_secs of the call, says how long"
+        dropped = sum(at >= call.sent_at for at in self._unreadable_at)
+        if dropped:
+            more = "at least " if dropped == MAX_UNREADABLE else ""
+            told += f"; it wrote {more}{dropped} lines meanwhile that are not JSON"
         what = f"tool {call.tool!r}" if call.tool is not None else call.method
         self._tell_cancelled(call, f"no reply within {now - call.sent_at:g} s")
         error = RequestTimeout(f"{what} of server {self._server!r} {told}", server=self._server, hint=hint)
@@ -332,6 +340,8 @@ class Dialogue:
                 self._unasked.asked(id, method, params, during)
             case envelope.Junk(reason):
                 self.counters.garbage += 1
+                if reason == envelope.NOT_JSON:
+                    self._unreadable_at.append(self._now())
                 self._sample(reason, message)
 
     def fail(self, id: int, error: MoltisError, *, sent: bool = True) -> None:

@@ -81,6 +81,9 @@ class _Envelope(msgspec.Struct, gc=False):
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+NOT_JSON = "not JSON"
+"""The reason of a `Junk` that is no JSON at all."""
+
 _MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
@@ -142,20 +145,20 @@ def _second_look(message: bytes) -> Incoming:
         return _batch(message)
     mended = mend(message)
     if mended is None:
-        return Junk("not JSON")
+        return Junk(NOT_JSON)
     try:
         return _classify(_ENVELOPE.decode(mended), mended=True)
     except RecursionError:
         return _too_deep(mended)
     except _MALFORMED:
-        return Junk("not JSON")
+        return Junk(NOT_JSON)
 
 
 def _batch(message: bytes) -> Incoming:
     try:
         items = _ARRAY.decode(message)
     except _MALFORMED:
-        return Junk("not JSON")
+        return Junk(NOT_JSON)
     found: list[Message] = []
     for item in items[:MAX_BATCH]:
         one = parse(bytes(item))

@@ -88,6 +88,26 @@ async def test_a_call_without_reply_times_out_and_is_cancelled_upstream() -> Non
         running.session.stop()
 
 
+async def test_a_timeout_tells_of_lines_that_were_no_json_and_may_have_been_the_reply() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=silent)).until_ready()
+        receive = running.session._dialogue.receive
+        receive(b"listening on stdio")  # before the call: not about it
+        await anyio.sleep(1)
+        running.session.call_tool("t", None, None, running.replies.append)
+        await anyio.sleep(1)
+        receive(b'{"jsonrpc":"2.0","id":2,"result":{"x":NaN}}')
+        receive(b"Traceback (most recent call last):")
+        receive(b'{"level":"info"}')  # JSON, though no message
+        (reply,) = await running.until_reply()
+        told = "neither a reply nor progress for 30 s; it wrote 2 lines meanwhile that are not JSON"
+        assert told in str(failure(reply))
+        running.session.call_tool("t", None, None, running.replies.append)
+        *_, late = await running.until_reply(2)
+        assert str(failure(late)).endswith("progress for 30 s")
+        running.session.stop()
+
+
 async def test_a_reply_that_comes_too_late_is_dropped_and_counted() -> None:
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, legacy(tools__call=lambda r: [(31, result(r, {}))])).until_ready()

@@ -328,7 +328,11 @@ class Heard:
 
     def replies(self, id: int) -> list[dict[str, Any]]:
         """Give the replies to one request. There is at most one in a world that is right."""
-        return [m for m in self.messages if isinstance(m, dict) and str(m.get("id")) == str(id) and "method" not in m]
+        return [
+            m
+            for m in self.messages
+            if isinstance(m, dict) and str(m.get("id")).removesuffix(".0") == str(id) and "method" not in m
+        ]
 
     async def wait(self, condition: Callable[[], object], secs: float = math.inf) -> None:
         """Wait until something is the case that only changes with what is heard."""
