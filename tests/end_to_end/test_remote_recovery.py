@@ -43,6 +43,48 @@ def test_after_an_upstream_has_restarted_the_next_call_works_once(daemon: Daemon
     assert since(daemon, "s") == since(daemon, "other") == (0, 0)
 
 
+@pytest.mark.parametrize("said", ["401:Session not found", "401", "200:Session not found", "409:Invalid session ID"])
+def test_a_lost_session_costs_no_call_and_no_login_whatever_word_says_it(
+    daemon: Daemon, place: Place, said: str
+) -> None:
+    server = place.evil("legacy", "forget=3", f"lost={said}", "get=401")
+    daemon.write({"s": remote(server.url)})
+    daemon.start().wait_all()
+    assert [daemon.text("s", "count") for _ in range(8)] == [str(n) for n in range(1, 9)]
+    assert len(server.events("ran", tool="count")) == 8
+    status = daemon.status("s")
+    assert (status["state"], since(daemon, "s")) == ("ready", (0, 0))
+    assert len(server.events("request", mcp="initialize")) == 3
+
+
+@pytest.mark.parametrize("status", [400, 409, 422])
+@pytest.mark.parametrize("message", ["browser session expired", "Session not found"])
+def test_a_call_that_ran_is_not_run_again_for_words_about_a_session(
+    daemon: Daemon, place: Place, status: int, message: str
+) -> None:
+    server = place.evil("legacy")
+    daemon.write({"s": remote(server.url)})
+    daemon.start().wait_all()
+    with pytest.raises(RpcError):
+        daemon.call("s", "expired", status=status, message=message)
+    assert daemon.text("s", "count") == "1"
+    assert len(server.events("ran", tool="expired")) == 1
+    assert len(server.events("request", mcp="initialize")) == 1
+
+
+def test_an_answer_that_is_cut_fails_its_call_at_once_and_is_logged_once(daemon: Daemon, place: Place) -> None:
+    server = place.evil("legacy")
+    daemon.write({"s": remote(server.url)})
+    daemon.start().wait_all()
+    for _ in range(3):
+        began = time.monotonic()
+        with pytest.raises(RpcError, match="something that is not JSON"):
+            daemon.call("s", "cut")
+        assert time.monotonic() - began < 10  # request_timeout_secs is 30
+    assert len(server.events("ran", tool="cut")) == 3
+    assert daemon.log.read_text().count("answer_is_not_json") == 1
+
+
 def test_a_call_to_an_upstream_that_is_away_fails_at_once_and_the_next_works(daemon: Daemon, place: Place) -> None:
     server = place.http_server()
     beat = {"heartbeat_interval_secs": 60.0, "heartbeat_timeout_secs": 10.0}

@@ -7,8 +7,9 @@ Prints one line of JSON, {"url"}, when it listens. Modes combine; without any it
   eras        legacy (answers server/discover with 400)  modern (knows no initialize)
               old-sse (HTTP+SSE of 2024-11-05 only: POST to /mcp is 405, GET opens the stream)
   sessions    forget=N (every session is forgotten after N tool calls, and its requests are answered 404)
+              lost=STATUS:TEXT (or so, with a JSON-RPC error of that text under no id)
   streams     drop=SECS (every GET stream ends so soon, with `retry: 100`; so does the stream of HTTP+SSE)
-              no-get (GET is 405)
+              no-get (GET is 405)  get=STATUS (or that)
   refusals    busy=STATUS:RETRY_AFTER:N (the first N requests are refused so; an empty RETRY_AFTER sends none)
               login-page (every answer is an HTML page)  redirect=STATUS:URL
   headers     need=NAME:VALUE (other requests are answered 403)
@@ -54,6 +55,8 @@ TOOLS = {
     "busy": {"status": "integer", "retry_after": "string"},  # is refused once so, then answered
     "refuse": {"status": "integer"},  # is always refused so
     "silent": {},  # never answers
+    "expired": {"status": "integer", "message": "string"},  # is run, and then refused in these words
+    "cut": {},  # a JSON body without its end, whose length is right
 }
 CHUNK = 1 << 16
 KNOWN_VERSIONS = ("2025-03-26", "2025-06-18", "2025-11-25")
@@ -111,6 +114,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         if "old-sse" in self.world.modes:
             self.old_stream()
+        elif "get" in self.world.modes:
+            self.plain(int(self.world.modes["get"]), **{"WWW-Authenticate": "Bearer"})
         elif "no-get" in self.world.modes or "modern" in self.world.modes:
             self.plain(405)
         elif self.headers["Mcp-Session-Id"] not in self.world.sessions:
@@ -143,7 +148,10 @@ class Handler(BaseHTTPRequestHandler):
                 self.plain(400)
                 return
         elif session not in self.world.sessions:
-            self.plain(404 if session else 400)
+            if session:
+                self.lost()
+            else:
+                self.plain(400)
             return
         if "id" not in message or "method" not in message:
             self.plain(202)
@@ -194,6 +202,21 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
 
+    def text(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def lost(self) -> None:
+        status, _, text = self.world.modes.get("lost", "404").partition(":")
+        if text:
+            error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32000, "message": text}}
+            self.text(int(status), "application/json", json.dumps(error).encode())
+        else:
+            self.plain(int(status))
+
     def page(self) -> None:
         page = b"<html><body>please <b>log in</b>, token=sk-page-secret</body></html>"
         self.start("text/html", **{"Content-Length": str(len(page))})
@@ -229,7 +252,7 @@ class Handler(BaseHTTPRequestHandler):
             self.world.sessions[session] += 1
             if self.world.sessions[session] > int(self.world.modes["forget"]):
                 del self.world.sessions[session]
-                self.plain(404)
+                self.lost()
                 return
         if name == "busy" and self.refused_once(arguments):
             return
@@ -274,6 +297,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def tool_silent(self, message: dict[str, Any], arguments: dict[str, Any]) -> None:
         self.rfile.read(1)
+
+    def tool_expired(self, message: dict[str, Any], arguments: dict[str, Any]) -> None:
+        self.text(int(arguments["status"]), "text/plain", arguments["message"].encode())
+
+    def tool_cut(self, message: dict[str, Any], arguments: dict[str, Any]) -> None:
+        self.text(200, "application/json", json.dumps(self.result(message, arguments)).encode()[:-12])
 
     def tool_html(self, message: dict[str, Any], arguments: dict[str, Any]) -> None:
         self.page()
