@@ -34,6 +34,7 @@ from moltis.redaction import Malformed, Template, TooLong, Unresolved, is_env_na
 
 _CAPS = (
     ("request_timeout_secs", "request_timeout_max_secs"),
+    ("startup_timeout_secs", "startup_timeout_max_secs"),
     ("restart_backoff_secs", "restart_backoff_max_secs"),
     ("restart_cooldown_secs", "restart_cooldown_max_secs"),
 )

@@ -59,7 +59,8 @@ def _limit_keys() -> Iterator[Key]:
     for name, doc in (
         ("request_timeout_secs", "a request may go without a reply or progress for so long"),
         ("request_timeout_max_secs", "hard cap of a request, however much progress arrives"),
-        ("startup_timeout_secs", "from spawn or connect until ready; the first `npx -y` downloads"),
+        ("startup_timeout_secs", "from spawn or connect until ready; extended while a start visibly works"),
+        ("startup_timeout_max_secs", "hard cap of a start, however busy; the first `npx -y` downloads"),
         ("heartbeat_interval_secs", "between two heartbeats of a ready server"),
         ("heartbeat_timeout_secs", "a heartbeat unanswered for so long is missed"),
     ):
@@ -108,7 +109,7 @@ KEYS: tuple[Key, ...] = (
     ),
     *LIMITS,
     Key(
-        "mcp", "max_concurrent_starts", "count", "servers starting at the same time",
+        "mcp", "max_concurrent_starts", "count", "servers starting at the same time; a start that works keeps its turn",
         _DAEMON.max_concurrent_starts, low=1, high=10_000,
     ),
     Key("gateway", "enabled", "flag", "one MCP endpoint for every host on the machine", _GATEWAY.enabled),

@@ -122,6 +122,7 @@ class LimitsSection(_Section):
     request_timeout_secs: Secs | None = None
     request_timeout_max_secs: Secs | None = None
     startup_timeout_secs: Secs | None = None
+    startup_timeout_max_secs: Secs | None = None
     heartbeat_interval_secs: Secs | None = None
     heartbeat_timeout_secs: Secs | None = None
     heartbeat_max_missed: Annotated[int, Field(ge=1, le=1000)] | None = None

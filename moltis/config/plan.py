@@ -25,6 +25,7 @@ class Limits:
     request_timeout_secs: float = 30.0
     request_timeout_max_secs: float = 600.0
     startup_timeout_secs: float = 60.0
+    startup_timeout_max_secs: float = 600.0
     heartbeat_interval_secs: float = 30.0
     heartbeat_timeout_secs: float = 5.0
     heartbeat_max_missed: int = 3

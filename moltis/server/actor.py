@@ -20,7 +20,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from moltis import transport
-from moltis.config.plan import Limits, ServerPlan
+from moltis.config.plan import Limits, ServerPlan, StdioLaunch
 from moltis.server.life import Life, LifeEvents, NoFacts
 from moltis.server.lifecycle import (
     NO_PULSE,
@@ -42,11 +42,13 @@ from moltis.server.lifecycle import (
     State,
     Want,
     Wanted,
+    Working,
 )
 from moltis.server.record import Record
 from moltis.server.slots import Slot, StartSlots
 from moltis.server.status import HistoryEntry, ServerStatus
 from moltis.server.transitions import step
+from moltis.server.working import LOOKS, WorkMeter, window_secs
 
 REASONS = {
     Wanted.RUN: "start_requested",
@@ -57,16 +59,38 @@ REASONS = {
 """What the history calls a request that gives no reason of its own."""
 
 
+STARTS = (State.STARTING, State.INITIALIZING)
+
 L = TypeVar("L", bound=Life)
 
 
 class _Start(Generic[L]):
-    """One run as the actor holds it: first a place in the queue for a start slot, then a life."""
+    """One run as the actor holds it: first a place in the queue for a start slot, then a life.
 
-    def __init__(self) -> None:
+    look_at: when it is looked at next, whether it works; `math.inf` while there is nothing to look at.
+    """
+
+    def __init__(self, window: float) -> None:
         self.queue = anyio.CancelScope()
         self.slot: Slot | None = None
         self.life: L | None = None
+        self.look_at = math.inf
+        self._meter = WorkMeter(window)
+        self._look_every = window / LOOKS
+
+    def begin(self, life: L, now: float) -> None:
+        self.life = life
+        self.look_at = now + self._look_every
+
+    def look(self, now: float) -> bool:
+        """Return whether the start has shown work; its slot hears of that too."""
+        assert self.life is not None
+        assert self.slot is not None
+        self.look_at = now + self._look_every
+        worked = self._meter.look(now, self.life.effort())
+        if worked:
+            self.slot.worked(now)
+        return worked
 
     def stop(self) -> None:
         if self.life is None:
@@ -80,6 +104,12 @@ class _Start(Generic[L]):
         else:
             self.life.kill()
 
+    def hurry(self) -> None:
+        if self.life is None:
+            self.queue.cancel()
+        else:
+            self.life.hurry()
+
     def probe(self, *, otherwise: bool) -> None:
         if self.life is not None:
             self.life.probe(otherwise=otherwise)
@@ -88,6 +118,7 @@ class _Start(Generic[L]):
         return self.life.pulse() if self.life is not None else NO_PULSE
 
     def release_slot(self) -> None:
+        self.look_at = math.inf
         if self.slot is not None:
             self.slot.release()
 
@@ -223,6 +254,9 @@ class Actor(Generic[L]):
                     await self._wait_due()
                     if self._mail:
                         self._mail.popleft()()
+                    elif self._start is not None and self._start.look_at <= anyio.current_time():
+                        if self._start.look(anyio.current_time()):
+                            self._take(Working())
                     else:
                         self._take(Deadline())
         finally:
@@ -232,11 +266,12 @@ class Actor(Generic[L]):
                 self._mail.popleft()()
 
     async def _wait_due(self) -> None:
-        """Wait until there is mail or the deadline has passed; without a deadline it waits for a person."""
+        """Wait until there is mail, a start must be looked at or the deadline has passed; else for a person."""
         if not self._mail:
             self._wake = anyio.Event()
-            deadline = self._lifecycle.deadline
-            with anyio.CancelScope(deadline=math.inf if deadline is None else deadline):
+            deadline = math.inf if self._lifecycle.deadline is None else self._lifecycle.deadline
+            look_at = self._start.look_at if self._start is not None else math.inf
+            with anyio.CancelScope(deadline=min(deadline, look_at)):
                 await self._wake.wait()
 
     def _append(self, mail: Callable[[], None]) -> None:
@@ -253,7 +288,7 @@ class Actor(Generic[L]):
         outcome = step(before, event, Moment(anyio.current_time(), self._roll(), self._policy, pulse))
         self._lifecycle = outcome.life
         if outcome.life.state is not before.state:
-            if self._start is not None and outcome.life.state not in (State.STARTING, State.INITIALIZING):
+            if self._start is not None and outcome.life.state not in STARTS:
                 self._start.release_slot()
             self._on_transition(self._record.moved(before, outcome))
             self._announce()
@@ -271,13 +306,15 @@ class Actor(Generic[L]):
         if effect is Effect.BEGIN:
             assert start is None, "a run begins only when nothing of the last one is left"
             assert self._tasks is not None
-            self._start = start = _Start()
+            self._start = start = _Start(window_secs(self._policy.startup_timeout_secs))
             self._tasks.start_soon(self._live, start, name=f"server {self._plan.name}")
             return
-        assert start is not None, "there is something to stop, kill or probe"
+        assert start is not None, "there is something to stop, hurry, kill or probe"
         match effect:
             case Effect.STOP:
                 start.stop()
+            case Effect.HURRY:
+                start.hurry()
             case Effect.KILL:
                 start.kill()
             case Effect.PROBE | Effect.PROBE_OTHERWISE:
@@ -304,11 +341,12 @@ class Actor(Generic[L]):
         failure: Failure | None = None
         try:
             with start.queue:
-                start.slot = await self._slots.acquire()
+                start.slot = await self._slots.acquire(loads=isinstance(self._plan.launch, StdioLaunch))
             if start.slot is not None and not start.queue.cancel_called:
-                start.life = self._begin_life(self._plan, LifeEvents(partial(self._told, start)))
+                life = self._begin_life(self._plan, LifeEvents(partial(self._told, start)))
+                start.begin(life, anyio.current_time())
                 self._told(start, Admitted(), None)
-                failure = _failure(await start.life.run())
+                failure = _failure(await life.run())
         except Exception as error:  # a fault of this program ends one run of one server, not the daemon
             failure = Failure(FailureKind.INTERNAL, f"{type(error).__name__}: {error}")
         finally:

@@ -53,8 +53,8 @@ MEANING: Mapping[State, str] = {
 }
 
 UNTIL: Mapping[State, str] = {
-    State.STARTING: "`startup_timeout_secs`",
-    State.INITIALIZING: "`startup_timeout_secs`, since `starting`",
+    State.STARTING: "`startup_timeout_secs`; while it works, `startup_timeout_max_secs`",
+    State.INITIALIZING: "the same, since `starting`",
     State.READY: "the next heartbeat, or its timeout; neither counts while a request is under way",
     State.BACKOFF: "`next_retry_at`",
     State.COOLDOWN: "`next_retry_at`",
@@ -112,8 +112,8 @@ def arrows() -> Arrows:
 def _likeness(life: Lifecycle) -> object:
     """Give what two lifecycles must share for the same arrows to leave them."""
     cause = life.cause.kind if life.cause is not None else None
-    run = life.run
-    return (life.state, life.wanted, min(life.attempts, 2), cause, run.admitted, run.unanswered, run.otherwise)
+    run, admitted = life.run, life.run.admitted_at is not None
+    return (life.state, life.wanted, min(life.attempts, 2), cause, admitted, run.unanswered, run.otherwise)
 
 
 def _word(word: str, state: State, to: State) -> str:

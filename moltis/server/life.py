@@ -61,8 +61,14 @@ class Life(Protocol):
     def pulse(self) -> Pulse:
         """Return what has been observed of the server's life by now."""
 
+    def effort(self) -> transport.Effort:
+        """Say what work it has shown so far."""
+
     def stop(self) -> None:
         """Begin a graceful end. Idempotent, and allowed from the very beginning."""
+
+    def hurry(self) -> None:
+        """In a graceful end, go on to SIGTERM at once. Idempotent."""
 
     def kill(self) -> None:
         """End at once. Idempotent."""

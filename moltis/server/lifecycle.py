@@ -113,6 +113,7 @@ class Policy:
     """The limits that rule a lifecycle; seconds unless the name says otherwise."""
 
     startup_timeout_secs: float = 60.0
+    startup_timeout_max_secs: float = 600.0
     heartbeat_interval_secs: float = 30.0
     heartbeat_timeout_secs: float = 5.0
     heartbeat_max_missed: int = 3
@@ -156,7 +157,8 @@ class Moment:
 class Run:
     """What is known of the present run; as created here, of none.
 
-    admitted: it has got its start slot, and its startup timeout counts.
+    admitted_at: when it got its start slot, from where its startup timeout counts; None while it waits for one.
+    worked_at: when its start last showed work; None if it never did.
     probed_at: when the last heartbeat began; so counts the beginning of `ready`, and any time the server was busy.
     asked_at: when the last request of that heartbeat was sent.
     unanswered: that heartbeat has neither been answered nor given up.
@@ -166,7 +168,8 @@ class Run:
     """
 
     pid: int | None = None
-    admitted: bool = False
+    admitted_at: float | None = None
+    worked_at: float | None = None
     probed_at: float = 0.0
     asked_at: float = 0.0
     unanswered: bool = False
@@ -234,7 +237,7 @@ class Retuned:
 
 @dataclass(frozen=True, slots=True)
 class Hurry:
-    """If it is being stopped, it shall be killed now."""
+    """If it is being stopped, that shall be over in a moment: SIGTERM now, and then SIGKILL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +253,11 @@ class AuthDone:
 @dataclass(frozen=True, slots=True)
 class Admitted:
     """The run has its start slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Working:
+    """The start has shown work: output, or processor time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +301,7 @@ class Deadline:
 
 Event = (
     Want | Restart | Retuned | Hurry | AuthDone
-    | Admitted | Opened | Initialized | Alive | Unsent | Ended
+    | Admitted | Working | Opened | Initialized | Alive | Unsent | Ended
     | Deadline
 )  # fmt: skip
 
@@ -303,6 +311,7 @@ class Effect(enum.Enum):
 
     BEGIN = "begin a run"
     STOP = "end the run gracefully"
+    HURRY = "go on to SIGTERM now"
     KILL = "end the run now"
     PROBE = "send a heartbeat"
     PROBE_OTHERWISE = "ask for something else, as a heartbeat"

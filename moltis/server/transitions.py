@@ -7,6 +7,7 @@ end, has a cell for every state and event; ignoring is explicit there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -37,8 +38,10 @@ from moltis.server.lifecycle import (
     Unsent,
     Want,
     Wanted,
+    Working,
     waits_for_login,
 )
+from moltis.server.working import window_secs
 
 STOP_SLACK_SECS = 0.5
 """How long after the last step of a graceful stop a run is killed from here, should its transport be stuck: half of the
@@ -46,6 +49,10 @@ second that the promise `stop_eof + stop_term + 1` leaves."""
 
 KILL_AGAIN_SECS = 1.0
 """SIGKILL may take a while on a busy disk; it is repeated, for nothing else could end the run."""
+
+HURRY_SECS = 0.3
+"""From SIGTERM to SIGKILL when somebody is in a hurry: time for a `docker run` to pass it on, and the rest of a second
+for the killing."""
 
 OVERSLEPT_SECS = 1.0
 """A deadline noticed later than this says that this daemon did not run (SIGSTOP, a suspended laptop, swapping), so
@@ -182,6 +189,11 @@ def _observed(run: Run, moment: Moment) -> Run:
     return run
 
 
+def _working_until(run: Run, policy: Policy) -> float:
+    """Return until when a start counts as working, if it shows no more of it."""
+    return -math.inf if run.worked_at is None else run.worked_at + window_secs(policy.startup_timeout_secs)
+
+
 def _forgive(life: Lifecycle) -> Lifecycle:
     return replace(life, attempts=0, cooldowns=0)
 
@@ -250,7 +262,12 @@ def after(life: Lifecycle, event: Restart, moment: Moment) -> Transition:
 def admit(life: Lifecycle, event: Admitted, moment: Moment) -> Transition:
     """The startup timeout counts from here, not from when the server began to wait for its turn."""
     deadline = moment.now + moment.policy.startup_timeout_secs
-    return Transition(replace(life, deadline=deadline, run=replace(life.run, admitted=True)))
+    return Transition(replace(life, deadline=deadline, run=replace(life.run, admitted_at=moment.now)))
+
+
+def toil(life: Lifecycle, event: Working, moment: Moment) -> Transition:
+    """Note it; what follows from it is asked at the deadline."""
+    return Transition(replace(life, run=replace(life.run, worked_at=moment.now)))
 
 
 def greet(life: Lifecycle, event: Opened, moment: Moment) -> Transition:
@@ -288,20 +305,42 @@ def retune(life: Lifecycle, event: Retuned, moment: Moment) -> Transition:
     return _watch(life, moment)
 
 
-def hasten(life: Lifecycle, event: Hurry | Deadline, moment: Moment) -> Transition:
+def hurry(life: Lifecycle, event: Hurry, moment: Moment) -> Transition:
+    """Kill soon; who has not had its SIGTERM yet gets it before, for it may have something to pass on."""
+    if moment.now >= life.since + moment.policy.stop_eof_secs + HURRY_SECS:
+        return kill(life, event, moment)
+    soon = moment.now + HURRY_SECS
+    return Transition(replace(life, deadline=min(life.deadline or soon, soon)), effect=Effect.HURRY)
+
+
+def kill(life: Lifecycle, event: Hurry | Deadline, moment: Moment) -> Transition:
     """Kill, and look again soon."""
     return Transition(replace(life, deadline=moment.now + KILL_AGAIN_SECS), effect=Effect.KILL)
 
 
 def late(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
-    """Startup has taken too long, unless it has not even had its turn, or we were asleep and have not listened."""
-    policy = moment.policy
-    if not life.run.admitted:
+    """Startup has taken too long, unless it works, has not even had its turn, or we were asleep and have not listened.
+
+    A start that works has until `startup_timeout_max_secs`: to kill an installation is to have it begin anew.
+    """
+    policy, admitted_at = moment.policy, life.run.admitted_at
+    if admitted_at is None:
         return Transition(replace(life, deadline=moment.now + policy.startup_timeout_secs))
     if _overslept(life, moment):
         return Transition(replace(life, deadline=moment.now + OVERSLEPT_SECS))
+    at_most = admitted_at + max(policy.startup_timeout_secs, policy.startup_timeout_max_secs)
+    working_until = _working_until(life.run, policy)
+    if moment.now < min(at_most, working_until):
+        return Transition(replace(life, deadline=min(at_most, working_until)))
     missing = "it could not be opened" if life.state is State.STARTING else "its MCP handshake was not done"
     message = f"{missing} within startup_timeout_secs ({policy.startup_timeout_secs:g} s)"
+    if moment.now < working_until:
+        message = (
+            f"{missing} within startup_timeout_max_secs ({policy.startup_timeout_max_secs:g} s), "
+            "though it was working to the last"
+        )
+    elif moment.now > admitted_at + policy.startup_timeout_secs + OVERSLEPT_SECS:
+        message += ", nor while it went on working"
     return _stop(life, moment, FailureKind.STARTUP_TIMEOUT, Failure(FailureKind.STARTUP_TIMEOUT, message))
 
 
@@ -378,24 +417,24 @@ Cell = Callable[[Lifecycle, Any, Moment], Transition]  # Any: the event's type i
 
 _EVENTS: tuple[type[Event], ...] = (
     Want, Restart, Retuned, Hurry, AuthDone,
-    Admitted, Opened, Initialized, Alive, Unsent, Ended, Deadline,
+    Admitted, Working, Opened, Initialized, Alive, Unsent, Ended, Deadline,
 )  # fmt: skip
 ____ = ignore
 
 # fmt: off
 _ROWS: Mapping[State, tuple[Cell, ...]] = {
-    #                     Want          Retuned         AuthDone       Opened         Alive         Ended
-    #                            Restart        Hurry           Admitted      Initialized    Unsent        Deadline
-    State.INVALID:       (rouse, ____,  ____,   ____,   ____,   ____,  ____,  ____,   ____,  ____,  ____, ____),
-    State.DISABLED:      (rouse, ____,  ____,   ____,   ____,   ____,  ____,  ____,   ____,  ____,  ____, ____),
-    State.STOPPED:       (rouse, anew,  ____,   ____,   ____,   ____,  ____,  ____,   ____,  ____,  ____, ____),
-    State.STARTING:      (keep,  renew, ____,   ____,   ____,   admit, greet, ____,   ____,  ____,  lost, late),
-    State.INITIALIZING:  (keep,  renew, ____,   ____,   ____,   ____,  swap,  arrive, ____,  ____,  lost, late),
-    State.READY:         (keep,  renew, retune, ____,   ____,   ____,  ____,  ____,   heard, spare, lost, beat),
-    State.AWAITING_AUTH: (rouse, anew,  ____,   ____,   login,  ____,  ____,  ____,   ____,  ____,  ____, ____),
-    State.BACKOFF:       (rouse, anew,  ____,   ____,   mended, ____,  ____,  ____,   ____,  ____,  ____, retry),
-    State.COOLDOWN:      (rouse, anew,  ____,   ____,   mended, ____,  ____,  ____,   ____,  ____,  ____, retry),
-    State.STOPPING:      (note,  after, ____,   hasten, ahead,  ____,  ____,  ____,   ____,  ____,  over, hasten),
+    #                     Want          Retuned        AuthDone       Working      Initialized    Unsent       Deadline
+    #                            Restart        Hurry          Admitted     Opened         Alive         Ended
+    State.INVALID:       (rouse, ____,  ____,   ____,  ____,   ____,  ____, ____,  ____,   ____,  ____,  ____, ____),
+    State.DISABLED:      (rouse, ____,  ____,   ____,  ____,   ____,  ____, ____,  ____,   ____,  ____,  ____, ____),
+    State.STOPPED:       (rouse, anew,  ____,   ____,  ____,   ____,  ____, ____,  ____,   ____,  ____,  ____, ____),
+    State.STARTING:      (keep,  renew, ____,   ____,  ____,   admit, toil, greet, ____,   ____,  ____,  lost, late),
+    State.INITIALIZING:  (keep,  renew, ____,   ____,  ____,   ____,  toil, swap,  arrive, ____,  ____,  lost, late),
+    State.READY:         (keep,  renew, retune, ____,  ____,   ____,  ____, ____,  ____,   heard, spare, lost, beat),
+    State.AWAITING_AUTH: (rouse, anew,  ____,   ____,  login,  ____,  ____, ____,  ____,   ____,  ____,  ____, ____),
+    State.BACKOFF:       (rouse, anew,  ____,   ____,  mended, ____,  ____, ____,  ____,   ____,  ____,  ____, retry),
+    State.COOLDOWN:      (rouse, anew,  ____,   ____,  mended, ____,  ____, ____,  ____,   ____,  ____,  ____, retry),
+    State.STOPPING:      (note,  after, ____,   hurry, ahead,  ____,  ____, ____,  ____,   ____,  ____,  over, kill),
 }
 # fmt: on
 

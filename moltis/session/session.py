@@ -32,7 +32,7 @@ from moltis.session.negotiation import HandshakeFailed, InDoubt, negotiate
 from moltis.session.passing import Passing
 from moltis.session.requests import CLIENT_INFO, Requests
 from moltis.session.wishes import LogLevel, Stirred, Taken, Watch, Wish
-from moltis.transport import Connection, Ended, OpenFailed, Transport
+from moltis.transport import Connection, Effort, Ended, OpenFailed, Transport
 
 ELICITS = b'{"elicitation":{"form":{}}}'
 """What we say when a server's questions are answered from their defaults (MCP, Elicitation)."""
@@ -174,6 +174,15 @@ class Session(Requests):
     def kill(self) -> None:
         """End it now. Idempotent."""
         self._end("kill")
+
+    def hurry(self) -> None:
+        """In a graceful end, go on to SIGTERM at once. Idempotent."""
+        if self._connection is not None:
+            self._connection.hurry()
+
+    def effort(self) -> Effort:
+        """Say what work the server has shown so far."""
+        return self._connection.effort() if self._connection is not None else Effort()
 
     def _end(self, how: Literal["stop", "kill"]) -> None:
         if self._ending != "kill":
@@ -323,7 +332,7 @@ class Session(Requests):
         if connection.ending or self._dialogue.broken or self._state == "over" or self._ending is not None:
             return  # it is ending already, and why is told by the connection
         self._trouble = Ended(kind, self._clean(message), None, connection.stderr_tail())
-        connection.kill()
+        connection.stop()  # bounded by the connection itself; the server may have something to put away or to pass on
 
     def _clean(self, message: str) -> str:
         """Return what is said of a server as one printable line, without the secrets that the server may have repeated,

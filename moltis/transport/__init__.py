@@ -20,6 +20,7 @@ __all__ = [
     "Connection",
     "ConnectionClosed",
     "ConnectionFull",
+    "Effort",
     "Ended",
     "Notices",
     "OpenFailed",
@@ -53,6 +54,19 @@ class Ended:
     exit_code: int | None = None
     stderr_tail: tuple[str, ...] = field(default=())
     retry_after_secs: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """What a server has shown of work since it was started; all nothing where nothing can be seen.
+
+    said: bytes on stdout and stderr. cpu_secs: processor time of its whole process tree; may fall when a child ends.
+    runnable: a process of it runs now, or waits for a processor.
+    """
+
+    said: int = 0
+    cpu_secs: float = 0.0
+    runnable: bool = False
 
 
 class Outgoing(msgspec.Struct, frozen=True, gc=False):
@@ -138,8 +152,14 @@ class Connection(Protocol):
     def stderr_tail(self) -> tuple[str, ...]:
         """The last lines the server wrote to stderr, scrubbed; empty where there is no such thing."""
 
+    def effort(self) -> Effort:
+        """Say what work it has shown so far; cheap, but not free: for starts, not for calls."""
+
     def stop(self) -> None:
         """Begin a graceful end: say goodbye, then SIGTERM, then SIGKILL, by the plan's deadlines. Idempotent."""
+
+    def hurry(self) -> None:
+        """Go on to SIGTERM at once in a graceful end, where there is such a thing. Idempotent."""
 
     def kill(self) -> None:
         """End it now. Idempotent."""

@@ -22,6 +22,7 @@ from moltis.transport import (
     PLAIN,
     ConnectionClosed,
     ConnectionFull,
+    Effort,
     Ended,
     Notices,
     OpenFailed,
@@ -30,6 +31,7 @@ from moltis.transport import (
     exit_words,
 )
 from moltis.transport.containment import Warden
+from moltis.transport.effort import tree_effort
 from moltis.transport.frames import JOIN_BYTES, Framer, StderrLines
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost
 from moltis.transport.wire import (
@@ -163,8 +165,10 @@ class StdioConnection:
         self._oversized_told = 0
         self._ending = False
         self._exited = False
+        self._said = 0
         self._undrained = 2
         self._drained = anyio.Event()
+        self._lost = anyio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -209,6 +213,13 @@ class StdioConnection:
         """Give the last lines of stderr, at most 20, scrubbed; also those that were too many to be reported."""
         return self._stderr_lines.tail()
 
+    def effort(self) -> Effort:
+        """Say what it has written, and what processor time its process tree has used."""
+        if self._process is None or self._exited:
+            return Effort(self._said)
+        cpu_secs, runnable = tree_effort(self._process.pid)
+        return Effort(self._said, cpu_secs, runnable)
+
     def stop(self) -> None:
         """Close stdin; after `stop_eof_secs` SIGTERM, after another `stop_term_secs` SIGKILL, to the whole tree."""
         if self.ending:
@@ -219,6 +230,12 @@ class StdioConnection:
             self._stdin.close()
         self._later("term", self._limits.stop_eof_secs, self._term)
 
+    def hurry(self) -> None:
+        """Send SIGTERM now if it has yet to come; SIGKILL follows as in any stop, if nobody calls `kill` before."""
+        if self._ending and not self._exited and "term" in self._timers:
+            self._timers.pop("term").cancel()
+            self._term()
+
     def kill(self) -> None:
         """End the whole tree with SIGKILL now."""
         self._ending = True
@@ -227,8 +244,8 @@ class StdioConnection:
             self._process.kill()
 
     async def wait_lost(self) -> Ended:
-        """Wait until the leader has ended and its pipes are read empty."""
-        await self._drained.wait()
+        """Wait until the leader has ended and its pipes are read empty, or it is given up."""
+        await self._lost.wait()
         assert self._process is not None
         return self._ended(self._process)
 
@@ -267,6 +284,7 @@ class StdioConnection:
 
     def _heard(self, data: bytes) -> bool:
         """Hand on messages for one turn at most, and say whether some are left for the next."""
+        self._said += len(data)
         framer = self._framer
         framer.push(data)
         until = time.monotonic() + TURN_SECS  # not the loop's clock, which may stand still during a turn
@@ -292,6 +310,7 @@ class StdioConnection:
 
     def _complained(self, data: bytes) -> bool:
         self.stderr_at = now()
+        self._said += len(data)
         self._stderr_lines.push(data)
         for line in self._stderr_lines.take(self.stderr_at, STDERR_TURN_LINES):
             self._reports.on_stderr_line(line)
@@ -310,6 +329,7 @@ class StdioConnection:
             self._cancel_timers()
             self._tell_dropped()
             self._drained.set()
+            self._lost.set()
 
     def _tell_dropped(self) -> None:
         new = self._stderr_lines.dropped_lines - self._dropped_told
@@ -340,9 +360,13 @@ class StdioConnection:
             )
 
     def _fail(self, kind: str, message: str) -> None:
+        """Give it up: no answer is waited for any more, and it ends as in `stop`."""
         if self._trouble is None:
             self._trouble = (kind, message)
-        self.kill()
+        if self._stdin is not None:
+            self._stdin.abort()  # what it does not read would hold back the end of file
+        self.stop()
+        self._lost.set()
 
     def _term(self) -> None:
         assert self._process is not None

@@ -16,7 +16,7 @@ from moltis.server.life import LifeEvents, NoFacts
 from moltis.server.lifecycle import Pulse, State
 from moltis.server.slots import StartSlots
 from moltis.server.status import HistoryEntry
-from moltis.transport import Ended
+from moltis.transport import Effort, Ended
 
 EPOCH = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 PLAN = ServerPlan(name="files", launch=StdioLaunch("npx", ("server-files",)))
@@ -36,6 +36,9 @@ class Script:
     busy_until: float = -math.inf
     stop_takes: float = 0.0
     needs_login: bool = False
+    works_until: float = 0.0
+    cpu_share: float = 0.0
+    heeds_term: bool = False
     begin_raises: bool = False
     run_raises: bool = False
 
@@ -51,6 +54,7 @@ class ScriptedLife:
             raise RuntimeError("begin is broken")
         self.world, self.plan, self.events, self.script = world, plan, events, script
         self.pid = 100 + len(world.lives)
+        self.began = 0.0
         self.initialized = self.killed = False
         self.heard_at = -math.inf
         self.doing = anyio.CancelScope()
@@ -58,7 +62,8 @@ class ScriptedLife:
         world.lives.append(self)
 
     async def run(self) -> Ended:
-        self.world.starts.append(anyio.current_time())
+        self.began = anyio.current_time()
+        self.world.starts.append(self.began)
         assert self.world.alive is None, "two runs at once"
         self.world.alive = self
         try:
@@ -94,8 +99,19 @@ class ScriptedLife:
     def pulse(self) -> Pulse:
         return Pulse(self.heard_at, self.script.busy_until)
 
+    def effort(self) -> Effort:
+        """A line a second until `works_until`, and a share of a processor all the time."""
+        secs = anyio.current_time() - self.began
+        said = int(min(secs, self.script.works_until))
+        return Effort(said=said, cpu_secs=self.script.cpu_share * secs)
+
     def stop(self) -> None:
         self.doing.cancel()
+
+    def hurry(self) -> None:
+        self.world.hurried.append(anyio.current_time())
+        if self.script.heeds_term:
+            self.lingering.cancel()
 
     def kill(self) -> None:
         self.killed = True
@@ -123,6 +139,7 @@ class World:
     starts: list[float] = field(default_factory=list)
     probes: list[float] = field(default_factory=list)
     kinds: list[bool] = field(default_factory=list)
+    hurried: list[float] = field(default_factory=list)
     told: list[HistoryEntry] = field(default_factory=list)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import anyio
@@ -14,6 +15,7 @@ from moltis.config.plan import Limits, Shown, StdioLaunch
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import AuthDone, State, Wanted
 from moltis.server.slots import StartSlots
+from moltis.server.transitions import HURRY_SECS
 from moltis.transport import Ended
 
 
@@ -164,10 +166,10 @@ async def test_shutdown_ends_within_the_promised_bound_whatever_the_server_does(
         begun = anyio.current_time()
         actor.shutdown(fast=fast)
         assert await actor.wait_state(State.STOPPED) is State.STOPPED
-        assert anyio.current_time() - begun == pytest.approx(0.0 if fast else 5.5)
+        assert anyio.current_time() - begun == pytest.approx(HURRY_SECS if fast else 5.5)
 
 
-async def test_a_second_impatient_shutdown_kills() -> None:
+async def test_a_second_impatient_shutdown_sends_sigterm_and_kills_a_moment_later() -> None:
     world = World([Script(stop_takes=math.inf)])
     async with world.running() as actor:
         await actor.wait_state(State.READY)
@@ -175,7 +177,21 @@ async def test_a_second_impatient_shutdown_kills() -> None:
         await anyio.sleep(1)
         actor.shutdown(fast=True)
         await actor.wait_state(State.STOPPED)
-        assert anyio.current_time() == pytest.approx(1.0)
+        assert world.hurried == pytest.approx([1.0])
+        assert anyio.current_time() == pytest.approx(1.0 + HURRY_SECS)
+    assert world.lives[0].killed
+
+
+async def test_who_obeys_the_sigterm_of_a_second_impatient_shutdown_is_not_killed() -> None:
+    world = World([Script(stop_takes=math.inf, heeds_term=True)])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        actor.shutdown()
+        actor.shutdown(fast=True)
+        actor.shutdown(fast=True)
+        await actor.wait_state(State.STOPPED)
+        assert anyio.current_time() == pytest.approx(0.0)
+    assert not world.lives[0].killed
 
 
 def toggle(actor: Actor[ScriptedLife]) -> None:
@@ -238,7 +254,7 @@ async def test_a_stop_while_waiting_for_a_start_slot_needs_no_run() -> None:
 
 async def test_a_slot_that_comes_together_with_a_stop_begins_no_run() -> None:
     for _ in range(30):  # which of the two tasks goes first is chance
-        slots = StartSlots(1, hold_secs=1000)
+        slots = StartSlots(1, quiet_secs=1000)
         taken = await slots.acquire()
         world = World(slots=slots)
         async with world.running() as actor:
@@ -254,7 +270,7 @@ async def test_a_slot_that_comes_together_with_a_stop_begins_no_run() -> None:
 
 
 async def test_a_server_that_fails_gives_its_start_slot_back_at_once() -> None:
-    slots = StartSlots(1, hold_secs=1000)
+    slots = StartSlots(1, quiet_secs=1000)
     crashing, other = World([CRASHES], slots=slots), World(slots=slots)
     async with crashing.running() as first, other.running() as second:
         await first.wait_state(State.BACKOFF)
@@ -263,7 +279,7 @@ async def test_a_server_that_fails_gives_its_start_slot_back_at_once() -> None:
 
 
 async def test_waiting_for_a_start_slot_is_no_startup_timeout() -> None:
-    slots = StartSlots(1, hold_secs=500)
+    slots = StartSlots(1, quiet_secs=500)
     await slots.acquire()
     world = World([MUTE, HEALTHY], slots=slots)
     async with world.running() as actor:
@@ -279,6 +295,86 @@ async def test_a_server_hanging_in_its_start_holds_up_the_next_for_five_seconds_
         async with other.running() as second:
             await second.wait_state(State.READY)
             assert anyio.current_time() == pytest.approx(5)
+
+
+async def test_a_start_that_works_is_not_ended_at_its_startup_timeout() -> None:
+    world = World([Script(ready_after=400, works_until=400)])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        assert anyio.current_time() == pytest.approx(400)
+        assert actor.status().attempts == 0
+
+
+async def test_a_start_that_uses_processor_time_and_says_nothing_works_too() -> None:
+    world = World([Script(ready_after=400, cpu_share=0.05)])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        assert anyio.current_time() == pytest.approx(400)
+
+
+async def test_a_start_that_is_busy_for_ever_is_ended_at_the_cap_and_says_so() -> None:
+    world = World([Script(ready_after=math.inf, cpu_share=1.0)])
+    async with world.running() as actor:
+        await actor.wait_state(State.BACKOFF)
+        assert anyio.current_time() == pytest.approx(600)
+        error = actor.status().last_error
+        assert error is not None
+        assert (error.kind, "startup_timeout_max_secs (600 s)" in error.message) == ("startup_timeout", True)
+
+
+@pytest.mark.parametrize("cpu_share", [0.0, 0.004])
+async def test_a_sleeping_event_loop_is_no_work_and_is_ended_at_the_startup_timeout(cpu_share: float) -> None:
+    world = World([Script(ready_after=math.inf, works_until=20, cpu_share=cpu_share)])
+    async with world.running() as actor:
+        await actor.wait_state(State.BACKOFF)
+        assert anyio.current_time() == pytest.approx(60)
+        error = actor.status().last_error
+        assert error is not None
+        assert "startup_timeout_secs (60 s)" in error.message
+
+
+async def test_a_start_that_falls_silent_after_its_startup_timeout_is_ended_soon() -> None:
+    world = World([Script(ready_after=math.inf, works_until=100)])
+    async with world.running() as actor:
+        await actor.wait_state(State.BACKOFF)
+        assert 100 <= anyio.current_time() <= 107
+
+
+async def test_starts_that_work_are_never_more_at_once_than_there_are_slots() -> None:
+    slots = StartSlots(8)
+    worlds = [World([Script(ready_after=64, works_until=64)], slots=slots) for _ in range(60)]
+    most = 0
+    async with AsyncExitStack() as stack:
+        actors = [await stack.enter_async_context(world.running()) for world in worlds]
+        while not all(actor.state is State.READY for actor in actors):
+            await anyio.sleep(1)
+            most = max(most, sum(actor.state is State.INITIALIZING for actor in actors))
+        assert most == 8
+        assert anyio.current_time() == pytest.approx(64 * 8, abs=10)
+        assert all(world.begun == 1 for world in worlds)
+
+
+async def test_a_stop_during_a_start_that_works_gives_its_slot_back() -> None:
+    slots = StartSlots(1)
+    working, other = World([Script(ready_after=400, works_until=400)], slots=slots), World(slots=slots)
+    async with working.running() as first:
+        await first.wait_state(State.INITIALIZING)
+        async with other.running() as second:
+            await anyio.sleep(30)
+            assert second.state is State.STARTING
+            first.want(Wanted.STOPPED)
+            await second.wait_state(State.READY)
+            assert anyio.current_time() == pytest.approx(30)
+
+
+async def test_a_ready_server_is_not_looked_at_for_work() -> None:
+    world = World()
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        looked: list[None] = []
+        world.lives[0].effort = lambda: looked.append(None)  # type: ignore[method-assign,assignment,return-value]
+        await anyio.sleep(100)
+    assert not looked
 
 
 async def test_a_ready_server_gives_its_start_slot_back_at_once() -> None:

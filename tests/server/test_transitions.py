@@ -38,8 +38,10 @@ from moltis.server.lifecycle import (
     Unsent,
     Want,
     Wanted,
+    Working,
 )
 from moltis.server.transitions import (
+    HURRY_SECS,
     OVERSLEPT_SECS,
     STOP_SLACK_SECS,
     TABLE,
@@ -118,6 +120,39 @@ def test_waiting_for_a_start_slot_does_not_use_up_the_startup_timeout() -> None:
     for _ in range(5):
         assert server.wait().state is State.STARTING
     assert server.on(Admitted()).life.deadline == server.now + POLICY.startup_timeout_secs
+
+
+@pytest.mark.parametrize(
+    ("worked", "ended", "limit"),
+    [
+        ([], 60, "startup_timeout_secs (60 s)"),
+        ([1, 30, 54], 60, "startup_timeout_secs (60 s)"),
+        ([55.5], 60.5, "startup_timeout_secs (60 s)"),
+        ([*range(100)], 104, "startup_timeout_secs (60 s), nor while it went on working"),
+        ([*range(0, 1000, 4)], 600, "startup_timeout_max_secs (600 s)"),
+    ],
+)
+def test_a_start_is_ended_when_it_has_had_its_time_and_works_no_more_or_at_the_cap(
+    worked: list[float], ended: float, limit: str
+) -> None:
+    server = Server().on(RUN, Admitted(), Opened(7))
+    begun, left = server.now, list(worked)
+    while server.state is State.INITIALIZING:
+        assert server.life.deadline is not None
+        if left and begun + left[0] < server.life.deadline:
+            server.now = begun + left.pop(0)
+            server.on(Working())
+        else:
+            server.wait()
+    assert server.now - begun == pytest.approx(ended)
+    assert server.life.cause is not None
+    assert limit in server.life.cause.message
+
+
+def test_a_cap_below_the_startup_timeout_shortens_nothing() -> None:
+    server = Server(replace(POLICY, startup_timeout_max_secs=10.0)).on(RUN, Admitted(), Working())
+    assert server.wait().state is State.STOPPING
+    assert server.now == 1000 + POLICY.startup_timeout_secs
 
 
 def test_opening_and_handshake_share_one_startup_timeout() -> None:
@@ -450,7 +485,24 @@ def test_a_run_that_will_not_end_is_killed_within_the_promised_bound_and_again()
 
 def test_hurry_kills_what_is_being_stopped_and_nothing_else() -> None:
     assert Server().ready().on(Hurry()).last.effect is None
-    assert Server().ready().on(STOP, Hurry()).last.effect is Effect.KILL
+    server = Server().ready().on(STOP, Hurry())
+    assert server.last.effect is Effect.HURRY
+    assert server.wait().last.effect is Effect.KILL
+    assert server.now == 1000 + HURRY_SECS
+
+
+def test_hurrying_again_does_not_put_off_the_kill() -> None:
+    server = Server().ready().on(STOP, Hurry())
+    for _ in range(9):
+        server.now += HURRY_SECS / 10
+        server.on(Hurry())
+    assert server.life.deadline == 1000 + HURRY_SECS
+
+
+def test_who_had_its_sigterm_long_ago_is_killed_at_once_when_somebody_is_in_a_hurry() -> None:
+    server = Server().ready().on(STOP)
+    server.now += POLICY.stop_eof_secs + HURRY_SECS
+    assert server.on(Hurry()).last.effect is Effect.KILL
 
 
 def test_stop_then_start_starts_again_once_nothing_is_left() -> None:

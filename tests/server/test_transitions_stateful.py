@@ -33,14 +33,16 @@ from moltis.server.lifecycle import (
     Unsent,
     Want,
     Wanted,
+    Working,
     waits_for_login,
 )
-from moltis.server.transitions import backoff_ceiling, cooldown_secs, step
+from moltis.server.transitions import OVERSLEPT_SECS, backoff_ceiling, cooldown_secs, step
 
 SECS = st.floats(0.05, 1e6)
 POLICIES = st.builds(
     Policy,
     startup_timeout_secs=SECS,
+    startup_timeout_max_secs=SECS,
     heartbeat_interval_secs=SECS,
     heartbeat_timeout_secs=SECS,
     heartbeat_max_missed=st.integers(1, 4),
@@ -133,7 +135,7 @@ class World(RuleBasedStateMachine):
         self.take(event)
 
     @precondition(lambda self: self.exists)
-    @rule(event=st.sampled_from([Admitted(), Opened(1), Alive(), Alive(otherwise=True), Unsent()]))
+    @rule(event=st.sampled_from([Admitted(), Working(), Opened(1), Alive(), Alive(otherwise=True), Unsent()]))
     def tell(self, event: Event) -> None:
         self.take(event)
 
@@ -182,6 +184,17 @@ class World(RuleBasedStateMachine):
             assert self.life.state is State.STOPPING
             self.take(Ended(Failure(kind, "ended")))
         assert self.life.state is RESTING[wanted]
+
+    @invariant()
+    def a_start_has_a_bounded_time_however_busy_it_is(self) -> None:
+        run, deadline = self.life.run, self.life.deadline
+        if self.life.state not in (State.STARTING, State.INITIALIZING) or run.admitted_at is None:
+            return
+        assert deadline is not None
+        most = self.policy.startup_timeout_secs
+        if run.worked_at is not None:
+            most = max(most, self.policy.startup_timeout_max_secs)
+        assert deadline <= max(run.admitted_at + most, self.now + OVERSLEPT_SECS)
 
     @invariant()
     def a_run_exists_exactly_in_the_active_states(self) -> None:

@@ -86,13 +86,13 @@ async def test_nothing_is_sent_to_a_server_that_is_not_ready() -> None:
     assert running.replies == []
 
 
-async def test_a_handshake_without_agreement_kills_the_server_and_says_why() -> None:
+async def test_a_handshake_without_agreement_ends_the_server_gently_and_says_why() -> None:
     running = await over(legacy(initialize=lambda r: [result(r, {**INITIALIZED, "protocolVersion": "2099-01-01"})]))
     assert running.ended is not None
     assert running.ended.kind == "handshake_failed"
     assert "the server speaks MCP 2099-01-01" in running.ended.message
     assert running.ended.stderr_tail == ("warming up", "boom")
-    assert running.server.connection.killed == 1
+    assert (running.server.connection.stopped, running.server.connection.killed) == (1, 0)
 
 
 async def test_a_server_that_cannot_list_its_tools_is_not_ready() -> None:

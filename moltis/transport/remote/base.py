@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 
 from moltis.config.plan import Limits
 from moltis.errors import MoltisError, ServerNotReady
-from moltis.transport import PLAIN, ConnectionClosed, Ended, Notices, Outgoing, Receiver
+from moltis.transport import PLAIN, ConnectionClosed, Effort, Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote import Credentials
 from moltis.transport.remote.gate import MAX_HELD_SECS, HeldBack
 from moltis.transport.remote.headers import FIRST_MODERN
@@ -189,6 +189,13 @@ class RemoteConnection(ABC):
     def stderr_tail(self) -> tuple[str, ...]:
         """Give nothing: what a remote server complains of is not heard here."""
         return ()
+
+    def effort(self) -> Effort:
+        """Give nothing: a connection being opened costs nothing here, and what the server does is not seen."""
+        return Effort()
+
+    def hurry(self) -> None:  # noqa: B027 - it is the same for all
+        """Do nothing: there is no process to be told, and the goodbye is on its way."""
 
     def stop(self) -> None:
         """Refuse new messages, let those on their way finish for at most `stop_eof_secs`, then say goodbye."""

@@ -12,7 +12,7 @@ import math
 import anyio
 from anyio.abc import TaskGroup
 
-from moltis.transport import PLAIN, ConnectionClosed, Ended, Notices, Outgoing, Receiver
+from moltis.transport import PLAIN, ConnectionClosed, Effort, Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote.base import Endpoint, RemoteConnection
 from moltis.transport.remote.legacy import LegacyConnection
 from moltis.transport.remote.outcomes import HANDSHAKE
@@ -66,6 +66,13 @@ class FallbackConnection:
     def stderr_tail(self) -> tuple[str, ...]:
         """Give nothing: what a remote server complains of is not heard here."""
         return ()
+
+    def effort(self) -> Effort:
+        """Give nothing: a connection being opened costs nothing here, and what the server does is not seen."""
+        return Effort()
+
+    def hurry(self) -> None:
+        """Do nothing: there is no process to be told, and the goodbye is on its way."""
 
     def stop(self) -> None:
         """End it gracefully, as `RemoteConnection.stop`."""
