@@ -105,6 +105,8 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
             return ", ".join((state, _cause(error), _retry(server, now)))
         case "ready" if server.get("remarks"):
             return f"{state}, {server['remarks'][0]}"
+        case "starting" | "initializing" if server.get("progress"):
+            return f"{state}, {server['progress']}"
         case _:
             return state
 

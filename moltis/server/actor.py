@@ -188,7 +188,8 @@ class Actor(Generic[L]):
     def status(self) -> ServerStatus:
         """Show the server as anyone outside may see it."""
         life = self.life
-        return self._record.status(self._plan, self._lifecycle, life.facts() if life is not None else NoFacts())
+        facts = life.facts() if life is not None else NoFacts()
+        return self._record.status(self._plan, self._lifecycle, facts, anyio.current_time())
 
     def history(self, limit: int | None = None) -> list[HistoryEntry]:
         """Give the last `limit` transitions (None: the last 500), oldest first."""

@@ -102,7 +102,7 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
         case FailureKind.STARTUP_TIMEOUT:
             return [
                 *_from_output(error),
-                f"raise startup_timeout_secs in [mcp.servers.{status.name}] if its first start downloads packages",
+                f"raise {_start_limit(error)} in [mcp.servers.{status.name}] if its first start downloads packages",
                 f"run `{status.command}` with its args by hand: a server waits silently for input on stdin"
                 if status.command
                 else "look whether its `url` answers",
@@ -121,6 +121,11 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
             return [f"moltis mcp reauth {status.name}"]
         case FailureKind.DISCONNECTED | FailureKind.WRITE_STALLED | FailureKind.WARDEN_LOST:
             return _from_output(error)
+
+
+def _start_limit(error: LastError) -> str:
+    """Give the key that ended a start: the cap, where it was working to the last."""
+    return "startup_timeout_max_secs" if "startup_timeout_max_secs" in error.message else "startup_timeout_secs"
 
 
 def _for_placeholder(error: LastError | None) -> list[str]:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from moltis.config.plan import ServerPlan
 from moltis.server.life import Facts
 from moltis.server.lifecycle import STATUS, UNCOUNTED, Failure, Lifecycle, State, Transition, waits_for_login
+from moltis.server.progress import start_in_words
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 
 HISTORY_LIMIT = 500
@@ -88,8 +89,8 @@ class Record:
         entries = list(self._history)
         return entries if limit is None else entries[max(0, len(entries) - limit) :]
 
-    def status(self, plan: ServerPlan, life: Lifecycle, facts: Facts) -> ServerStatus:
-        """Show the server as it is now. `recent_errors` is oldest first."""
+    def status(self, plan: ServerPlan, life: Lifecycle, facts: Facts, now: float) -> ServerStatus:
+        """Show the server as it is now (monotonic seconds). `recent_errors` is oldest first."""
         shown, heartbeat = plan.shown, self._heartbeat
         return ServerStatus(
             name=plan.name,
@@ -120,6 +121,7 @@ class Record:
             last_error=self._last_error(plan, life),
             recent_errors=list(self._errors),
             remarks=list(facts.remarks),
+            progress=start_in_words(plan, life, now, spoken=facts.protocol_version is not None),
             last_heartbeat_at=None if heartbeat is None else stamp(heartbeat[0]),
             heartbeat_latency_ms=None if heartbeat is None else round(heartbeat[1] * 1000, 3),
             request_timeout_secs=plan.limits.request_timeout_secs,

@@ -23,6 +23,7 @@ class LastError(msgspec.Struct, frozen=True, kw_only=True):
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One server as `mcp.status` shows it. Instants are RFC 3339 UTC or null.
 
+    progress: what a start is doing, in words, once it takes longer than a moment; else null.
     remarks: what is odd about a server though it works, a sentence each.
     """
 
@@ -55,6 +56,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_error: LastError | None = None
     recent_errors: list[LastError] = []
     remarks: list[str] = []
+    progress: str | None = None
     last_heartbeat_at: str | None = None
     heartbeat_latency_ms: float | None = None
     request_timeout_secs: float = 30.0

@@ -160,10 +160,10 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
         case State.STOPPED:
             return f"{name} is stopped, and stays so until someone starts it."
         case State.STARTING:
-            return f"{name} is being started{'; ' + failed if status.attempts else ''}."
+            return f"{name} is being started{_progress(status)}{'; ' + failed if status.attempts else ''}."
         case State.INITIALIZING:
             there = f"{name} is there{_pid(status.pid)} and is doing the MCP handshake"
-            return f"{there}{'; ' + failed if status.attempts else ''}."
+            return f"{there}{_progress(status)}{'; ' + failed if status.attempts else ''}."
         case State.READY:
             since = f", for {clock.since(status.ready_since)} now" if status.ready_since else ""
             but = f", but {_said(status)}" if waits_for_login(status) else ""
@@ -179,6 +179,10 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
             return f"{name} is left alone for a while: {failed}, and {allowed} in a row are allowed."
         case State.STOPPING:
             return f"{name} is being stopped{_pid(status.pid)}."
+
+
+def _progress(status: ServerStatus) -> str:
+    return f" ({status.progress})" if status.progress else ""
 
 
 def _said(status: ServerStatus) -> str:

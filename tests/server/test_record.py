@@ -25,7 +25,7 @@ def test_a_failure_that_is_the_first_again_after_forgiveness_is_still_recorded()
     record = Record(lambda: EPOCH)
     outcome = failed(READY, "again")
     record.moved(READY, outcome)
-    assert [error.message for error in record.status(PLAN, outcome.life, NOTHING).recent_errors] == ["again"]
+    assert [error.message for error in record.status(PLAN, outcome.life, NOTHING, 0.0).recent_errors] == ["again"]
 
 
 def test_the_last_ten_errors_are_kept_oldest_first() -> None:
@@ -33,7 +33,7 @@ def test_the_last_ten_errors_are_kept_oldest_first() -> None:
     for number in range(RECENT_ERRORS + 5):
         outcome = failed(READY, str(number))
         record.moved(READY, outcome)
-    status = record.status(PLAN, outcome.life, NOTHING)
+    status = record.status(PLAN, outcome.life, NOTHING, 0.0)
     assert [error.message for error in status.recent_errors] == [str(n) for n in range(5, 15)]
     assert status.last_error == status.recent_errors[-1]
 
@@ -47,9 +47,9 @@ def test_a_jump_of_the_wall_clock_moves_nothing_that_is_published() -> None:
     record = Record(lambda: wall)
     outcome = failed(READY, "")
     record.moved(READY, outcome)
-    before = record.status(PLAN, outcome.life, NOTHING)
+    before = record.status(PLAN, outcome.life, NOTHING, 0.0)
     wall += timedelta(hours=5)
-    assert record.status(PLAN, outcome.life, NOTHING) == before
+    assert record.status(PLAN, outcome.life, NOTHING, 0.0) == before
 
 
 def test_the_history_can_be_cut_to_its_newest_entries() -> None:
