@@ -121,7 +121,8 @@ TABLE: list[tuple[Asked, Answered, Do]] = [
     (LIST, Answered(404), Do.FAIL),
     (HEARTBEAT, Answered(400, reply=True), Do.DELIVER),
     # whatever becomes of a probe, `initialize` may fare better
-    *((DISCOVER, Answered(status), Do.UNKNOWN_METHOD) for status in (403, 502, 503)),
+    *((DISCOVER, Answered(status), Do.UNKNOWN_METHOD) for status in (403, 502)),
+    *((DISCOVER, Answered(status), Do.LOSE) for status in (429, 503)),
     (DISCOVER, Answered(200, "text/html"), Do.UNKNOWN_METHOD),
     (DISCOVER, Answered(200, compressed=True), Do.UNKNOWN_METHOD),
     (DISCOVER, Answered(401), Do.LOSE),
