@@ -6,6 +6,8 @@ import re
 from itertools import accumulate
 from typing import Final
 
+import msgspec
+
 __all__ = ["MAX_DEPTH", "is_deeper_than", "outer_id"]
 
 MAX_DEPTH: Final = 64
@@ -50,6 +52,15 @@ def _has_more(line: bytes, brackets: int) -> bool:
 
 
 def outer_id(message: bytes) -> bytes | None:
-    """Return the `id` (JSON) of a JSON-RPC message that cannot be parsed; None if it stands at neither end of it."""
+    """Return the `id` (JSON) of a JSON-RPC message that cannot be parsed; None if it stands at neither end of it.
+
+    None too if it is no JSON itself: nobody has looked at it before, and it is decoded, or echoed as it is.
+    """
     found = _HEAD.match(message[:_ENDS]) or _TAIL.search(message[-_ENDS:])
-    return found[1] if found else None
+    if found is None:
+        return None
+    try:
+        msgspec.json.decode(found[1])
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return found[1]

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+
 import msgspec
 import pytest
 from msgspec import Raw
 
+from moltis.gateway import messages
 from moltis.gateway.messages import Ask, Incoming, Tell, Unreadable, parse, with_member
 
 
@@ -72,3 +75,14 @@ def test_what_is_not_utf_8_or_not_json_is_not_mended(value: bytes) -> None:
 def test_a_member_is_added_unless_the_object_itself_has_it(result: bytes, expected: bytes) -> None:
     assert with_member(result, b"t", b"1") == expected
     assert msgspec.json.decode(expected, type=dict[str, Raw])
+
+
+@pytest.mark.parametrize("id", [rb'"\x"', b'"\xff"', b'"\n"', b"01", rb'"\ud800"'])
+def test_the_refusal_of_what_is_too_deep_is_json_whatever_its_id_is(id: bytes) -> None:
+    deep = b"[" * 50_000 + b"]" * 50_000
+    found = messages.parse(b'{"jsonrpc":"2.0","method":"tools/call","params":%b,"id":%b}' % (deep, id))
+    assert isinstance(found, messages.Unreadable)
+    assert json.loads(messages.error(found.id, found.code, found.reason))["id"] is None
+    found = messages.parse(b'{"jsonrpc":"2.0","method":"tools/call","params":%b,"id":"a"}' % deep)
+    assert isinstance(found, messages.Unreadable)
+    assert found.id == b'"a"'

@@ -27,6 +27,16 @@ def test_any_bytes_are_parsed_without_raising(message: bytes) -> None:
     parse(message)
 
 
+DEEP = b"[" * 50_000 + b"]" * 50_000
+
+
+@pytest.mark.parametrize("id", [rb'"\x"', b'"\xff"', b'"\n"', b"01", b"-", rb'"\ud800"', rb'"\u12"'])
+def test_a_message_that_is_too_deep_under_an_id_that_is_no_json_is_junk(id: bytes) -> None:
+    assert isinstance(parse(b'{"jsonrpc":"2.0","result":%b,"id":%b}' % (DEEP, id)), Junk)
+    assert isinstance(parse(b'{"result":%b,"id":%b,"jsonrpc":"2.0"}' % (DEEP, id)), Junk)
+    assert parse(b'{"result":%b,"id":7,"jsonrpc":"2.0"}' % DEEP) == Response(7, None, envelope.TOO_DEEP)
+
+
 @given(JSON)
 def test_any_json_is_parsed_without_raising(value: object) -> None:
     parse(encoded(value))
