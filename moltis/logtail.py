@@ -141,7 +141,10 @@ class _Wanted:
             record = json.loads(line)
         except (ValueError, RecursionError):
             return None
-        if not isinstance(record, dict) or (self._level_marks is not None and record.get("level") not in self._levels):
+        if not isinstance(record, dict):
+            return None
+        # Compared as it is: what is no text, say a list, cannot be looked up in a set.
+        if self._level_marks is not None and not any(record.get("level") == name for name in self._levels):
             return None
         fields = record.get("fields")
         if self._server is not None and not (isinstance(fields, dict) and fields.get("server") == self._server):

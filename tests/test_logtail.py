@@ -92,6 +92,13 @@ def test_a_text_that_only_looks_like_the_server_or_the_level_is_not_enough(path:
     assert tail(path, 9, level="error") == []
 
 
+@pytest.mark.parametrize("level", [b'["INFO"]', b'{"INFO":"INFO"}', b'[{"a":"INFO"}]'])
+def test_a_record_whose_level_is_no_text_is_of_no_level(path: Path, level: bytes) -> None:
+    write(path, line(1), b'{"ts":2,"level":%b,"fields":{}}' % level, line(3))
+    assert numbers(tail(path, 9, level="info")) == [1, 3]
+    assert len(tail(path, 9)) == 3
+
+
 def test_an_unknown_level_is_refused(path: Path) -> None:
     with pytest.raises(ValueError, match="'loud'"):
         tail(path, 1, level="loud")
