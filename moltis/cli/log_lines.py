@@ -43,7 +43,11 @@ def _words(target: str, message: str, fields: dict[str, Any]) -> str:
         case "moltis.mcp.stderr", _ if "line" in fields:
             return f"| {fields['line']}"
         case "moltis.mcp.call", _ if "tool" in fields:
-            took = f" in {fields['duration_ms']:.0f} ms" if isinstance(fields.get("duration_ms"), int | float) else ""
+            took = (
+                f" in {_decimal(fields['duration_ms'], 0)} ms"
+                if isinstance(fields.get("duration_ms"), int | float)
+                else ""
+            )
             return f"{fields['tool']} {fields.get('outcome', '')}{took}"
         case _:
             told = [f"{key}={_value(value)}" for key, value in fields.items() if value is not None]
@@ -58,12 +62,25 @@ def _transition(fields: Mapping[str, Any]) -> str:
     if fields.get("attempt"):
         details.append(f"attempt {fields['attempt']}")
     if isinstance(fields.get("delay_secs"), int | float):
-        details.append(f"next in {fields['delay_secs']:.1f}s")
+        details.append(f"next in {_decimal(fields['delay_secs'], 1)}s")
     if fields.get("pid"):
         details.append(f"pid {fields['pid']}")
     more = f" ({', '.join(details)})" if details else ""
     return f"{fields.get('from')} -> {fields.get('to')}{reason}{more}"
 
 
+def _decimal(number: float, places: int) -> str:
+    """Write a number with so many decimal places; an integer that no float can hold is written as it is."""
+    try:
+        return f"{number:.{places}f}"
+    except OverflowError:
+        return str(number)
+
+
 def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:  # it was just shallow enough to be read
+        return "(nested too deeply to be shown)"

@@ -49,10 +49,25 @@ def test_a_record_is_a_sentence(found: dict[str, Any], words: str) -> None:
         {}, {"ts": "x", "level": 5, "fields": []}, {"ts": 1e300, "target": None},
         record("moltis.mcp.call", "m", tool=None),
         record("moltis.mcp.lifecycle", "server_state_changed", exit_code="x", delay_secs="y"),
+        record("moltis.mcp.lifecycle", "server_state_changed", exit_code=-(10**400), delay_secs=10**400),
+        record("moltis.mcp.call", "m", tool="t", duration_ms=-(10**400)), {"ts": 10**400},
     ],
 )  # fmt: skip
 def test_a_strange_record_is_one_line_all_the_same(found: dict[str, Any]) -> None:
     assert "\n" not in sentence(found)
+
+
+@pytest.mark.parametrize("opening", ["[", '{"a":'])
+def test_a_record_that_is_barely_shallow_enough_to_be_read_is_one_line(opening: str) -> None:
+    shown = 0
+    for depth in range(1, 1100):
+        nested = opening * depth + "1" + {"[": "]"}.get(opening, "}") * depth
+        try:
+            found = json.loads(f'{{"message":"m","fields":{{"x":{nested}}}}}')
+        except RecursionError:
+            break
+        shown += "\n" not in sentence(found)
+    assert shown == depth - 1 > 0
 
 
 def written(shell: Shell, *records: dict[str, Any]) -> None:
