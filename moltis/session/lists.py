@@ -109,17 +109,19 @@ class Lists:
             due = await self._wait_due()
             self._stale -= due
             announced, self._announced = self._announced, self._announced - {kind.changed for kind in due}
-            began = anyio.current_time()
             before = dict(self._items)
+            now = anyio.current_time()
+            echoes = {group: self._paces[group].begin(now) for group in {kind.changed for kind in due}}
             for kind in (k for k in Kind if k in due):
                 try:
                     await self._read(kind)
                 except ListError:
                     self._counters.failed_lists += 1  # the old list stays
             changed = frozenset(k for k in due if self._items[k] is not before[k])
-            for group in {kind.changed for kind in due}:
+            now = anyio.current_time()
+            for group, echo in echoes.items():
                 news = any(kind in changed for kind in CHANGED[group])
-                self._paces[group].read(began, changed=news, asked=group in announced)
+                self._paces[group].read(now, changed=news, asked=group in announced, echo=echo)
             if changed:
                 self._on_changed(changed)
 

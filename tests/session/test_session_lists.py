@@ -25,7 +25,7 @@ from scripted_server import (
 )
 
 from moltis.session.listing import MAX_ITEMS, MAX_PAGES, Kind, ListError, Pages, ToolFilter
-from moltis.session.pace import MAX_GAP_SECS, MIN_GAP_SECS, ListPace
+from moltis.session.pace import FREE_CHANGES, MAX_GAP_SECS, MIN_GAP_SECS, ListPace
 from moltis.transport import Ended
 
 
@@ -368,6 +368,18 @@ def note_time(times: list[float]) -> None:
     times.append(anyio.current_time())
 
 
+async def test_who_switches_tools_on_and_off_is_not_kept_waiting() -> None:
+    growing = Growing()
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=growing)).until_ready()
+        for n in range(FREE_CHANGES):
+            running.server.connection.say(changed("tools"))
+            await anyio.sleep(1)
+            assert len(names(running)) == n + 2
+        assert running.session.facts().remarks == ()
+        running.session.stop()
+
+
 async def test_another_list_of_a_restless_server_is_read_at_once() -> None:
     script = legacy(
         initialize=declaring(tools={}, prompts={}),
@@ -425,7 +437,8 @@ def test_readings_keep_their_distance_and_none_waits_longer_than_a_minute(
             pace.heard(now)
         began = max(now, pace.next_at)
         assert began - now <= MAX_GAP_SECS + 1e-6
-        pace.read(began, changed=news, asked=asked)
+        echo = pace.begin(began)
+        pace.read(began, changed=news, asked=asked, echo=echo)
         assert pace.next_at - began >= MIN_GAP_SECS - 1e-6
         now = began
 
