@@ -26,24 +26,32 @@ from hypothesis import strategies as st
 from moltis.cli.log_lines import sentence
 from moltis.config.load import load
 from moltis.config.overrides import EnvOverrides
+from moltis.config.plan import ServerPlan
 from moltis.control import jsonrpc
+from moltis.daemon.eras import Eras
 from moltis.errors import ConfigError
 from moltis.gateway import messages, token_file
 from moltis.gateway.http.kept import KeptSessions
 from moltis.gateway.known import KnownStore
 from moltis.gateway.revisions import result_for, tool_for_legacy
 from moltis.gateway.tokens import TokenStore as AccessTokens
+from moltis.http.retry_after import retry_after_secs
 from moltis.logtail import tail
+from moltis.oauth.authserver import read_server
+from moltis.oauth.challenge import bearer_challenge
 from moltis.oauth.cipher import Cipher
-from moltis.oauth.model import AuthServer, Client, Key, Record, Tokens
+from moltis.oauth.grants import read_tokens, refresh_due
+from moltis.oauth.model import AuthServer, Client, Key, OAuthProblem, ProtectedResource, Record, Tokens
+from moltis.oauth.resource import metadata_urls, read_resource
 from moltis.oauth.store import StoreProblem, TokenStore
 from moltis.session import envelope
-from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS, Done, Failed, Handshake, Send
+from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS, Done, Failed, Handshake, Lesson, Send
 from moltis.session.listing import Kind, ListError, Pages, with_server, without_secrets
 from moltis.transport import warden
 from moltis.transport.frames import Framer, StderrLines
 from moltis.transport.remote import replies
 from moltis.transport.remote.events import Event, EventStream, EventTooLarge
+from moltis.transport.remote.headers import BadSessionId, checked_session_id
 
 EXAMPLES: Final = int(os.environ.get("MOLTIS_FUZZ_EXAMPLES", "30"))
 LARGE: Final = 128 * 1024
@@ -440,6 +448,50 @@ def read_log(data: bytes, folder: Path) -> None:
             sentence(record).encode()
 
 
+def read_era(data: bytes, folder: Path) -> None:
+    (folder / "files.era").write_bytes(data)
+    memory = Eras(folder).of(ServerPlan("files", launch_mark="m"))
+    assert memory.lesson in tuple(Lesson)
+    assert Handshake(b"{}", memory=memory).start()
+
+
+ISSUER: Final = "https://as.example.com"
+
+
+def read_oauth_answer(data: bytes, folder: Path) -> None:
+    with suppress(OAuthProblem):
+        found = read_resource(data, LOGIN.resource)
+        assert msgspec.json.decode(msgspec.json.encode(found), type=ProtectedResource) == found
+        assert found.authorization_servers
+    for legacy in (False, True):
+        with suppress(OAuthProblem):
+            server = read_server(data, ISSUER, legacy=legacy)
+            assert msgspec.json.decode(msgspec.json.encode(server), type=AuthServer) == server
+            assert server.token_endpoint.lower().startswith("https://")
+    for status in (200, 400, 500):
+        with suppress(OAuthProblem):
+            tokens = read_tokens(status, data, now=1e9)
+            assert msgspec.json.decode(msgspec.json.encode(tokens), type=Tokens) == tokens
+            assert tokens.authorization.isprintable()
+            assert tokens.authorization.isascii()
+            refresh_due(tokens, 1e9)
+            assert not tokens.expires_at or tokens.expires_at > 1e9
+
+
+def read_headers(data: bytes, folder: Path) -> None:
+    text = data.decode("latin-1")
+    found = bearer_challenge([text])
+    if found is not None:
+        named = ", ".join(f'{name}="{value}"' for name, value in msgspec.structs.asdict(found).items() if value)
+        assert bearer_challenge([f"Bearer {named}"]) == found
+        for url in metadata_urls(LOGIN.resource, found):
+            assert url.lower().startswith("https://")
+    secs = retry_after_secs(text, 1e9)
+    assert secs is None or secs >= 0
+    with suppress(BadSessionId):
+        assert checked_session_id(text) == text
+
+
 # --- valid inputs
 
 INITIALIZED: Final = (
@@ -542,6 +594,22 @@ WARDEN: Final = (
     warden.encode(b"f", 1, b"2", b"exec", b"/bin/x", b""),
 )
 
+OAUTH: Final = (
+    b'{"resource":"https://mcp.example.com","authorization_servers":["https://as.example.com"],"scopes_supported":["a"]}',
+    b'{"issuer":"https://as.example.com","token_endpoint":"https://as.example.com/token","authorization_endpoint":'
+    b'"https://as.example.com/authorize","code_challenge_methods_supported":["S256"],"scopes_supported":["a","b c"],'
+    b'"authorization_response_iss_parameter_supported":true,"registration_endpoint":"https://as.example.com/r?x=1"}',
+    b'{"access_token":"a","refresh_token":"r","token_type":"Bearer","expires_in":"3600","scope":"a b"}',
+    b'{"error":"invalid_grant","error_description":"no"}',
+)
+HEADERS: Final = (
+    b'Basic realm="x", Bearer resource_metadata="https://mcp.example.com/x", scope="a b", error=invalid_token',
+    b"Negotiate abc==, bearer scope=a",
+    b"Wed, 21 Oct 2026 07:28:00 GMT",
+    b"120.5",
+    b"6f1c-session",
+)
+
 READERS: Final = {
     "lines": Reader(read_lines, (b"\xef\xbb\xbf{}\r\n\n  \n[1]\n" + b"x" * 70 + b"\nrest",)),
     "stderr": Reader(read_stderr, (b"starting\r\nTOKEN=abc\n\n" + b"x" * 13_000 + b"\nrest",)),
@@ -569,6 +637,9 @@ READERS: Final = {
     "kept sessions": Reader(read_kept, KEPT),
     "a login": Reader(read_login, (STORED, STORED, CIPHER.seal(STORED))),
     "the log": Reader(read_log, LOG),
+    "an era": Reader(read_era, (b'{"format":1,"mark":"m","lesson":"modern","server":"s 1"}',)),
+    "an OAuth answer": Reader(read_oauth_answer, OAUTH),
+    "headers": Reader(read_headers, HEADERS),
 }
 
 DEEP: Final = b"[" * 50_000 + b"]" * 50_000
@@ -606,7 +677,7 @@ def test_a_reader_raises_its_own_error_alone_and_accepts_again_what_it_accepted(
     tried()
 
 
-@pytest.mark.parametrize(("name", "data"), FOUND)
+@pytest.mark.parametrize(("name", "data"), FOUND, ids=[name for name, _ in FOUND])
 def test_a_reader_takes_what_it_once_failed_on(name: str, data: bytes, tmp_path: Path) -> None:
     READERS[name].read(data, tmp_path)
 
