@@ -146,9 +146,9 @@ def in_pieces(data: bytes) -> Iterator[bytes]:
 
 
 def is_json(data: bytes) -> bool:
-    """Whether it is JSON for a reader that looks at all of it; one that is too deep for that was looked at before."""
+    """Raise unless it is JSON. What is too deep, or has too long a number, for the decoder the reader looked at."""
     data.decode()
-    with suppress(RecursionError):
+    with suppress(RecursionError, msgspec.ValidationError):
         msgspec.json.decode(data)
     return True
 
