@@ -1,7 +1,8 @@
 """What is published of one server: its transitions, its failures, and its status for anyone outside.
 
-Decides nothing. Wall time enters here, once per transition, so that an instant once published does not move when the
-wall clock does.
+Decides nothing. Wall time enters here, once per transition, so that an instant of the past, once published, does
+not move when the wall clock does. What is to come is due by the monotonic clock, which stands still while the machine
+is suspended and is not set by anybody: its instant is published anew when the two clocks have moved apart.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ HISTORY_LIMIT = 500
 
 RECENT_ERRORS = 10
 
+APART_SECS = 1.0
+"""What the published instant of a retry may be wrong by: it is one instant, not another at each look."""
+
 
 def stamp(instant: datetime) -> str:
     """Give an instant as RFC 3339 in UTC, to the millisecond."""
     return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _later(instant: datetime, secs: float) -> str | None:
-    """Give the instant `secs` later, or None when that is beyond the calendar."""
+def _later(instant: datetime, secs: float) -> datetime | None:
+    """Return the instant `secs` later, or None when that is beyond the calendar."""
     try:
-        return stamp(instant + timedelta(seconds=secs))
+        return instant + timedelta(seconds=secs)
     except OverflowError:
         return None
 
@@ -44,7 +48,7 @@ class Record:
         self._errors: deque[LastError] = deque(maxlen=RECENT_ERRORS)
         self._moved_at: str = stamp(wall())
         self._started_at: str | None = None
-        self._next_retry_at: str | None = None
+        self._next_retry_at: datetime | None = None
         self._heartbeat: tuple[datetime, float] | None = None
         self._refusal: LastError | None = None
 
@@ -72,7 +76,7 @@ class Record:
             reason=str(outcome.reason),
             attempt=after.attempts,
             delay_secs=after.delay_secs,
-            next_retry_at=self._next_retry_at,
+            next_retry_at=None if self._next_retry_at is None else stamp(self._next_retry_at),
             pid=after.run.pid if after.run.pid is not None else before.run.pid,
             exit_code=told.exit_code if told else None,
             message=told.message if told else None,
@@ -90,7 +94,10 @@ class Record:
         return entries if limit is None else entries[max(0, len(entries) - limit) :]
 
     def status(self, plan: ServerPlan, life: Lifecycle, facts: Facts, now: float) -> ServerStatus:
-        """Show the server as it is now (monotonic seconds). `recent_errors` is oldest first."""
+        """Show the server as it is now. `recent_errors` is oldest first.
+
+        now: of the clock of `life.deadline`.
+        """
         shown, heartbeat = plan.shown, self._heartbeat
         return ServerStatus(
             name=plan.name,
@@ -115,7 +122,7 @@ class Record:
             attempts=life.attempts,
             max_restart_attempts=plan.limits.max_restart_attempts,
             restarts=max(0, life.starts - 1),
-            next_retry_at=self._next_retry_at,
+            next_retry_at=self._retry_at(life, now),
             started_at=self._started_at,
             ready_since=self._moved_at if life.state is State.READY else None,
             last_error=self._last_error(plan, life),
@@ -126,6 +133,16 @@ class Record:
             heartbeat_latency_ms=None if heartbeat is None else round(heartbeat[1] * 1000, 3),
             request_timeout_secs=plan.limits.request_timeout_secs,
         )
+
+    def _retry_at(self, life: Lifecycle, now: float) -> str | None:
+        """Say when it is tried again, of the deadline and of both clocks as they are."""
+        if self._next_retry_at is None:
+            return None
+        if life.deadline is not None:
+            due = _later(self._wall(), life.deadline - now)
+            if due is None or abs((due - self._next_retry_at).total_seconds()) > APART_SECS:
+                self._next_retry_at = due
+        return None if self._next_retry_at is None else stamp(self._next_retry_at)
 
     def _last_error(self, plan: ServerPlan, life: Lifecycle) -> LastError | None:
         if life.state is State.INVALID:

@@ -52,6 +52,45 @@ def test_a_jump_of_the_wall_clock_moves_nothing_that_is_published() -> None:
     assert record.status(PLAN, outcome.life, NOTHING, 0.0) == before
 
 
+def retry_at(record: Record, outcome: Transition, now: float) -> str | None:
+    return record.status(PLAN, outcome.life, NOTHING, now).next_retry_at
+
+
+def test_the_next_retry_is_published_anew_when_the_clocks_have_moved_apart() -> None:
+    """A suspend, after which the monotonic clock has not moved; a step of the wall clock, either way."""
+    wall = EPOCH
+    record = Record(lambda: wall)
+    outcome = failed(READY, "", delay_secs=60.0)
+    outcome = replace(outcome, life=replace(outcome.life, deadline=1060.0))
+    entry = record.moved(READY, outcome)
+    assert retry_at(record, outcome, 1000.0) == stamp(EPOCH + timedelta(seconds=60))
+    for moved in (timedelta(hours=8), timedelta(hours=-3), timedelta(0)):
+        wall = EPOCH + moved + timedelta(seconds=20)
+        assert retry_at(record, outcome, 1020.0) == stamp(EPOCH + moved + timedelta(seconds=60))
+    assert record.history() == [entry]  # what was said then stays as it was said
+
+
+def test_the_next_retry_is_one_instant_however_often_one_looks() -> None:
+    wall = EPOCH
+    record = Record(lambda: wall)
+    outcome = failed(READY, "", delay_secs=60.0)
+    outcome = replace(outcome, life=replace(outcome.life, deadline=1060.0))
+    record.moved(READY, outcome)
+    for look in range(50):
+        wall = EPOCH + timedelta(seconds=look + 0.007 * (look % 3))
+        assert retry_at(record, outcome, 1000.0 + look) == stamp(EPOCH + timedelta(seconds=60))
+
+
+def test_a_deadline_that_was_moved_is_published() -> None:
+    record = Record(lambda: EPOCH)
+    outcome = failed(READY, "", delay_secs=60.0)
+    record.moved(READY, outcome)
+    sooner = replace(outcome, life=replace(outcome.life, deadline=1010.0))
+    assert retry_at(record, sooner, 1000.0) == stamp(EPOCH + timedelta(seconds=10))
+    beyond = replace(outcome, life=replace(outcome.life, deadline=1e300))
+    assert retry_at(record, beyond, 1000.0) is None
+
+
 def test_the_history_can_be_cut_to_its_newest_entries() -> None:
     record = Record(lambda: EPOCH)
     entries = [record.moved(READY, failed(READY, str(number))) for number in range(4)]
