@@ -354,6 +354,10 @@ class Dialogue:
         """Take note of a sign of life that is no message."""
         self.liveness.heard_at = self._now()
 
+    def busy_until(self) -> float:
+        """Return until when the server may be busy with a request that is waited for."""
+        return self.liveness.pulse(self._now()).busy_until
+
     def _replied(self, response: envelope.Response) -> None:
         if response.mended:
             self.counters.mended += 1

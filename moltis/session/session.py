@@ -387,6 +387,10 @@ class Session(Requests):
         for uri in sorted(self._watch.wanted):
             self._tell_all("notifications/resources/updated", b'{"uri":%b}' % envelope.json_string(uri))
 
+    def busy_until(self) -> float:
+        """Return until when a request under way is waited for, by the same rule as the heartbeat."""
+        return self._dialogue.busy_until()
+
     def _requested(self, method: str, params: bytes) -> bytes | None:
         """Answer what no host is to answer. A host that is none has no folders."""
         if self._relays and method == "roots/list":

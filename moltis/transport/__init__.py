@@ -108,6 +108,9 @@ class Notices(Protocol):
     def missed(self) -> None:
         """Take note that messages may have been lost: what the server announces must be looked at anew."""
 
+    def busy_until(self) -> float:
+        """Return until when a request under way is waited for, in the loop's seconds; silence says nothing before."""
+
 
 class Receiver(Protocol):
     """Called with each message from the server, in order, on the event loop. It must not block and must not raise."""

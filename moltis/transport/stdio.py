@@ -114,7 +114,7 @@ class StdioTransport:
         Raises:
             OpenFailed: it could not be started (`spawn_failed`, or `warden_lost`).
         """
-        connection = StdioConnection(self._limits, receive, self._reports)
+        connection = StdioConnection(self._limits, receive, self._reports, notices.busy_until)
         pipes: list[int] = []
         try:
             for _ in range(3):
@@ -148,8 +148,10 @@ class StdioTransport:
 class StdioConnection:
     """One running server; implements `transport.Connection`."""
 
-    def __init__(self, limits: Limits, receive: Receiver, reports: _Reports) -> None:
+    def __init__(self, limits: Limits, receive: Receiver, reports: _Reports, busy_until: Callable[[], float]) -> None:
+        """`busy_until`: as in `transport.Notices`."""
         self._limits = limits
+        self._busy_until = busy_until
         self._receive = receive
         self._reports = reports
         self._framer = Framer(limits.max_message_bytes)
@@ -347,12 +349,15 @@ class StdioConnection:
         return max(MIN_STALL_SECS, self._limits.request_timeout_secs)
 
     def _check_stall(self) -> None:
+        """End a server that reads nothing, unless it may be busy: one that works through its requests one at a time
+        reads no other meanwhile.
+        """
         assert self._stdin is not None
         if not self._stdin.buffered:
             return
-        left = self._stall_secs - self._stdin.stuck_secs
+        left = max(self._stall_secs - self._stdin.stuck_secs, self._busy_until() - now())
         if left > 0:
-            self._later("stall", left, self._check_stall)
+            self._later("stall", min(left, self._stall_secs), self._check_stall)  # it may be done any time
         else:
             waited = f"{self._stall_secs:g} s"
             self._fail(

@@ -334,3 +334,12 @@ def test_no_server_is_waited_for_longer_than_one_request_could_take(
         assert pulse.busy_until <= max(at, runs_out) + 600
         if all(sent_at > last_heard for sent_at, _ in sent):
             assert pulse.busy_until <= max(at, runs_out + 600), "whatever was sent after that holds up nothing"
+
+
+async def test_a_connection_is_told_how_long_silence_says_nothing() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=silent), a_plan(limits=LIMITS)).until_ready()
+        assert running.session.busy_until() < anyio.current_time()
+        call_in(running, 300)
+        assert running.session.busy_until() == anyio.current_time() + 300 == running.session.pulse().busy_until
+        running.session.stop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import signal
 import sys
@@ -31,6 +32,10 @@ class Seen:
         self.stderr: list[str] = []
         self.dropped = 0
         self.oversized = 0
+        self.busy = -math.inf
+
+    def busy_until(self) -> float:
+        return self.busy
 
     def count_dropped(self, lines: int) -> None:
         self.dropped += lines
@@ -38,8 +43,8 @@ class Seen:
     def count_oversized(self, messages: int) -> None:
         self.oversized += messages
 
-    async def until(self, messages: int) -> None:
-        with anyio.fail_after(10):
+    async def until(self, messages: int, within: float = 10) -> None:
+        with anyio.fail_after(within):
             while len(self.messages) < messages:  # noqa: ASYNC110 - a callback has no event to wait for
                 await anyio.sleep(0.002)
 
@@ -73,7 +78,7 @@ def start(warden: Warden, seen: Seen) -> Start:
             on_stderr_dropped=seen.count_dropped,
             on_oversized=seen.count_oversized,
         )
-        return await transport.open(seen.messages.append, None)  # stdio has nothing to tell
+        return await transport.open(seen.messages.append, seen)
 
     return start
 
@@ -249,6 +254,28 @@ async def test_a_server_that_stops_reading_is_ended_and_blocks_nobody(start: Sta
     assert ended.message.startswith("read nothing for 1 s while ")
     with pytest.raises(ConnectionClosed):
         connection.send(b"{}")
+
+
+async def test_a_server_that_is_busy_with_a_request_reads_no_other_and_is_borne_as_long_as_that_is_waited_for(
+    start: Start, seen: Seen
+) -> None:
+    script = "import os, sys, time\ntime.sleep(2)\nfor line in sys.stdin.buffer: os.write(1, b'ok\\n')"
+    connection = await start(sys.executable, "-I", "-S", "-c", script)
+    seen.busy = anyio.current_time() + 60
+    for _ in range(3):
+        connection.send(b"x" * 1_000_000)
+    await seen.until(3, within=30)
+    assert not connection.ending
+
+
+async def test_a_server_that_reads_nothing_beyond_what_its_request_was_given_is_ended(start: Start, seen: Seen) -> None:
+    connection = await start("sleep", "50")
+    began = anyio.current_time()
+    seen.busy = began + 2.5
+    for _ in range(3):
+        connection.send(b"x" * 1_000_000)
+    assert (await end(connection, within=15)).kind == "write_stalled"
+    assert anyio.current_time() - began >= 2.5
 
 
 async def test_a_slow_reader_is_borne(start: Start, seen: Seen) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import signal
 import sys
@@ -45,8 +46,11 @@ class Tree:
         self.ended: Ended | None = None
 
     async def grow(self) -> None:
-        self.connection = await self.transport.open(self.heard, None)  # stdio has nothing to tell
+        self.connection = await self.transport.open(self.heard, self)
         await self.up.wait()
+
+    def busy_until(self) -> float:
+        return -math.inf
 
     def heard(self, message: bytes) -> None:
         self.grandchild = int(message.split()[2])
