@@ -229,6 +229,7 @@ def answered(
         reply=reply is not None,
         ours=id is not None and under_id(body, id),
         about_session=about_session(body, id),
+        wordless=not body.strip(),
     )
 
 

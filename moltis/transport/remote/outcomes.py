@@ -136,7 +136,7 @@ class Answered:
 
     content_type: from `media_type`. leads: where a redirect leads that is not followed, from `redirect_words`.
     reply: its body is a JSON-RPC reply; ours: under the id of the request.
-    about_session: what its body says of the session.
+    about_session: what its body says of the session. wordless: it is an error, and its body says nothing at all.
     compressed: it has a Content-Encoding, which was not asked for.
     """
 
@@ -147,6 +147,7 @@ class Answered:
     reply: bool = False
     ours: bool = False
     about_session: AboutSession = AboutSession.NOTHING
+    wordless: bool = False
     compressed: bool = False
 
 
@@ -177,6 +178,7 @@ def outcome(asked: Asked, answered: Answered) -> Outcome:
     found = _outcome(asked, answered)
     if asked.session and answered.status >= 400 and found.do is not Do.RENEW:
         gone = answered.status in GONE or answered.about_session is not AboutSession.NOTHING
+        gone = gone or (answered.status == 400 and answered.wordless)
         found = replace(found, doubts=gone and not asked.heartbeat and not asked.renewed)
     if asked.heartbeat and found.do is Do.FAIL and answered.status < 500:
         return replace(found, do=Do.ALIVE)

@@ -92,8 +92,11 @@ async def begin_anew(
         ) from fault
 
 
-async def is_lost(exchange: Exchange, session: Session) -> bool:
-    """Ask by a ping whether the server still knows a session. Only if it says that it does not, it is lost."""
+async def is_lost(exchange: Exchange, session: Session, *, answers_pings: bool = False) -> bool:
+    """Ask by a ping whether the server still knows a session. Only if it says that it does not, it is lost.
+
+    answers_pings: it has answered one in this session, so that a 400 without a word can mean nothing but the session.
+    """
     message = b'{"jsonrpc":"2.0","id":"moltis-check-%d","method":"ping"}' % next(_numbers)
     headers = post_headers(Outgoing(method="ping", version=session.version), session.id)
     try:
@@ -107,6 +110,8 @@ async def is_lost(exchange: Exchange, session: Session) -> bool:
         return False
     if response.is_success:
         return speaks_of_session(body, None) is not AboutSession.NOTHING
+    if answers_pings and response.status_code == 400 and not body.strip():
+        return True
     return response.status_code == 404 or about_session(body, None) is not AboutSession.NOTHING
 
 

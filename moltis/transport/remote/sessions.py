@@ -45,6 +45,7 @@ class Sessions:
         self._confirming: anyio.Event | None = None
         self._renewing: anyio.Event | None = None
         self._proven: Session | None = None
+        self._pinged: Session | None = None
         self._checking = False
         self._check_from = -math.inf
         self._offers_stream = True
@@ -78,10 +79,12 @@ class Sessions:
         if accepted:
             self._open_stream()
 
-    def served(self, session: Session) -> None:
+    def served(self, session: Session, method: str) -> None:
         """Take note that a request of a session was answered: its credentials, if any, are good."""
         if session is self.current:
             self._proven = session
+            if method == "ping":
+                self._pinged = session
 
     def spares(self, session: Session) -> bool:
         """Whether a 401 may mean the session: requests in it were served under the same credentials, or none."""
@@ -126,7 +129,7 @@ class Sessions:
     async def _check(self, session: Session) -> None:
         try:
             with anyio.move_on_after(CHECK_SECS):
-                if await is_lost(self._exchange, session):
+                if await is_lost(self._exchange, session, answers_pings=self._pinged is session):
                     await self.renew(session, gone=True)
         finally:
             self._checking = False

@@ -171,7 +171,7 @@ class StreamableConnection(RemoteConnection):
                 if post.doubts:
                     self._sessions.doubt(session)
                 elif post.answered:
-                    self._sessions.served(session)
+                    self._sessions.served(session, about.method)
             case Do.DELIVER:
                 self.receive(reply or body)
             case Do.ACCEPT | Do.RENEW | Do.WAIT:

@@ -173,6 +173,53 @@ async def test_after_a_call_that_found_the_session_lost_in_such_words_a_ping_beg
         assert ran.count("tools/call") == 1
 
 
+@pytest.mark.parametrize("body", [b"", b"\r\n"])
+async def test_after_a_400_without_a_word_another_session_is_begun_if_pings_are_refused_that_were_answered(
+    body: bytes,
+) -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        ran = refusing(server, 400, body, "text/plain")
+        await dial.shake_hands()
+        await dial.ask("ping")
+        server.forget()
+        assert isinstance(await dial.ask("tools/call"), ServerNotReady)
+        await anyio.sleep(1)
+        assert server.begun == 2
+        assert isinstance(await dial.ask("tools/call"), dict)
+        assert ran.count("tools/call") == 1
+
+
+async def test_a_400_without_a_word_to_one_call_leaves_a_session_alone_whose_pings_are_answered() -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        await dial.ask("ping")
+
+        async def call(peer: Peer) -> None:
+            await peer.answer(400)
+
+        server.on["tools/call"] = call
+        for _ in range(3):
+            assert isinstance(await dial.ask("tools/call"), ServerNotReady)
+            await anyio.sleep(60)
+        assert (server.count("tools/call"), server.begun) == (3, 1)
+
+
+async def test_a_400_without_a_word_to_a_ping_proves_nothing_where_none_was_ever_answered() -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+
+        async def refuse(peer: Peer) -> None:
+            await peer.answer(400)
+
+        server.on.update({"tools/call": refuse, "ping": refuse})
+        await dial.ask("ping")
+        for _ in range(3):
+            assert isinstance(await dial.ask("tools/call"), ServerNotReady)
+            await anyio.sleep(60)
+        assert (server.count("tools/call"), server.begun) == (3, 1)
+
+
 async def test_a_list_is_asked_for_again_whatever_the_words() -> None:
     async with serving(McpServer()) as server, dialled(server.url) as dial:
         ran = refusing(server, 400, b"your session is over", "text/plain")
