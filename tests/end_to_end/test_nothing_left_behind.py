@@ -130,7 +130,12 @@ def test_killing_the_npx_leader_ends_the_orphaned_node_server(daemon: Daemon, no
     assert tree, "npx has no children: this is not the tree that the test is about"
     os.kill(leader, signal.SIGKILL)
     wait_until("the orphans are gone", lambda: not any(map(alive, tree)), GONE_WITHIN)
-    assert daemon.wait_for("s", "ready", within=60)["pid"] != leader
+
+    def another() -> bool:
+        status = daemon.status("s")
+        return status["state"] == "ready" and status["pid"] != leader
+
+    wait_until("another one is ready", another, 60)
     assert daemon.stop() == 0
     daemon.assert_nothing_left(0.5)
 

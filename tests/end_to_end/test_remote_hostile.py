@@ -158,7 +158,7 @@ def test_waiting_for_a_login_or_for_a_dead_authorization_server_disturbs_nobody(
     print(f"heartbeats a second: {beats_alone} alone, {beats_among} beside the others")
     assert after / before < 1.5
     assert max(among) < 0.5
-    assert min(beats_among.values()) >= 2
+    assert beats_among["calm"] >= 2  # the other one has a call under way, and no heartbeat meanwhile
     states = daemon.states()
     assert (states["calm"], states["busy"], states["honest"]) == ("ready", "ready", "awaiting_auth")
     assert {daemon.status(name)["restarts"] for name in quiet} == {0}
