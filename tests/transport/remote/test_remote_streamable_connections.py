@@ -22,7 +22,8 @@ class Dying(McpServer):
     def __init__(self) -> None:
         super().__init__()
         self.dead: set[int] = set()
-        self.known: set[int] = set()
+        self.known: dict[int, object] = {}
+        """The streams by their identity, which is theirs alone for as long as they are kept here."""
         self.silent = False
         self.runs = 0
         self.lost: list[str] = []
@@ -36,7 +37,7 @@ class Dying(McpServer):
 
     def _through(self, script):  # type: ignore[no-untyped-def]
         async def serve(peer: Peer) -> None:
-            self.known.add(id(peer.stream))
+            self.known[id(peer.stream)] = peer.stream
             if id(peer.stream) in self.dead:
                 self.lost.append(peer.request.rpc)
                 if self.silent:
