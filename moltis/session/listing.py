@@ -129,10 +129,6 @@ class Pages:
             return None
         return self._turn(page.get("nextCursor"))
 
-    def break_off(self, why: str) -> None:
-        """Keep what was read: the next page cannot be had, and `why` says so."""
-        self.truncated = why
-
     def _take(self, raw: bytes) -> bool:
         if len(self.items) >= MAX_ITEMS:
             self.truncated = f"it has more than {MAX_ITEMS} items"

@@ -51,9 +51,9 @@ class Lists:
     def remarks(self) -> list[str]:
         """Return what a person should know of the lists, a sentence each; nothing of a healthy server's."""
         now = anyio.current_time()
-        restless = [pace for pace in self._paces.items() if pace[1].restless(now)]
+        restless = [CHANGED[changed] for changed, pace in self._paces.items() if pace.restless(now)]
         return [
-            *(f"its list of {_words(CHANGED[changed])} changes all the time" for changed, _ in restless),
+            *(f"its list of {' and '.join(kind.member for kind in kinds)} changes all the time" for kinds in restless),
             *(f"its list of {kind.member} is not complete: {why}" for kind, why in self._cut.items()),
         ]
 
@@ -156,7 +156,7 @@ class Lists:
             except ListError as fault:
                 if self._items[kind] or not pages.items:
                     raise  # what was there before is better than half of it
-                pages.break_off(f"after {len(pages.items)} of them, {fault}")
+                pages.truncated = f"after {len(pages.items)} of them, {fault}"
                 self.mark_stale([kind])
                 break
             if cursor is None:
@@ -194,7 +194,3 @@ class Lists:
 def _same(before: Sequence[Item], now: Sequence[Item]) -> bool:
     """Return whether two lists have the same items. Their order alone is no news."""
     return len(before) == len(now) and {item.raw for item in before} == {item.raw for item in now}
-
-
-def _words(kinds: Sequence[Kind]) -> str:
-    return " and ".join(kind.member for kind in kinds)
