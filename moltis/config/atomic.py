@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -80,6 +81,20 @@ def replace(target: Path, data: bytes, reread: Callable[[Path], object], mode: i
             os.close(folder)
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror}") from error
+
+
+def read_plain(path: Path, most: int) -> bytes | None:
+    """Return the bytes of a file of ours; None if it is a link, a pipe or the like, or has more than `most` bytes.
+
+    Raises:
+        OSError: it cannot be read, or is not there.
+    """
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        return None
+    # Should it have been replaced by a link or a pipe just now: neither followed nor waited for.
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        data = file.read(most + 1)
+    return data if len(data) <= most else None
 
 
 def _check(temporary: Path, target: Path, reread: Callable[[Path], object]) -> None:

@@ -8,8 +8,6 @@ file, it is as if there were none.
 
 from __future__ import annotations
 
-import os
-import stat
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -19,7 +17,7 @@ import anyio
 import msgspec
 
 from moltis import logs
-from moltis.config.atomic import one_writer, replace
+from moltis.config.atomic import one_writer, read_plain, replace
 from moltis.config.plan import Plan, ServerPlan
 from moltis.errors import ConfigError, MoltisError
 from moltis.names import name_problem
@@ -127,11 +125,8 @@ def _reread(path: Path) -> None:
 
 def _read(path: Path) -> _File | None:
     try:
-        if not stat.S_ISREG(os.lstat(path).st_mode):
-            return None  # a link, a pipe: nothing of ours
-        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
-        found = msgspec.json.decode(data, type=_File) if len(data) <= MAX_FILE_BYTES else None
+        data = read_plain(path, MAX_FILE_BYTES)
+        found = msgspec.json.decode(data, type=_File) if data is not None else None
     except (OSError, msgspec.MsgspecError, RecursionError, ValueError):
         return None
     return found if found is not None and found.format == _FORMAT else None

@@ -9,7 +9,6 @@ is as if there were none.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace as replace_members
@@ -19,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from moltis.config.atomic import one_writer, replace
+from moltis.config.atomic import one_writer, read_plain, replace
 from moltis.config.plan import ServerPlan
 from moltis.errors import ConfigError
 from moltis.gateway.api import Known
@@ -199,7 +198,9 @@ def _array(items: tuple[Item, ...]) -> msgspec.Raw:
 
 
 def _read(path: Path) -> tuple[str, Known]:
-    data = _bytes_of(path)
+    data = read_plain(path, MAX_FILE_BYTES)
+    if data is None:
+        raise _Broken
     try:
         data.decode()  # strings that are skipped over are not checked to be UTF-8
         file = _DECODER.decode(data)
@@ -234,14 +235,3 @@ def _items(kind: Kind, array: msgspec.Raw) -> tuple[Item, ...]:
     if pages.nameless or pages.repeated or pages.truncated:
         raise _Broken
     return tuple(pages.items)
-
-
-def _bytes_of(path: Path) -> bytes:
-    if not stat.S_ISREG(os.lstat(path).st_mode):
-        raise _Broken  # a link, a pipe: nothing of ours
-    # Should it have been replaced by either just now: neither followed nor waited for.
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        data = file.read(MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise _Broken
-    return data

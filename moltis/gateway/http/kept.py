@@ -10,8 +10,6 @@ to who presents the same token again. Whatever is wrong with the file, it is as 
 
 from __future__ import annotations
 
-import os
-import stat
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -20,17 +18,17 @@ from pathlib import Path
 from typing import Final
 
 import anyio
-import anyio.to_thread
 import msgspec
 from msgspec import Raw
 
 from moltis import logs
-from moltis.config.atomic import one_writer, replace
-from moltis.errors import ConfigError
+from moltis.config.atomic import one_writer, read_plain, replace
+from moltis.errors import Busy, ConfigError
 from moltis.gateway.api import HostApi, Principal
 from moltis.gateway.messages import Ask, Tell, text_of
 from moltis.gateway.subscriptions import MAX_URI_CHARS
 from moltis.session.envelope import json_string
+from moltis.threads import in_thread
 
 __all__ = ["KEEP_SECS", "LEARNT", "MAX_KEPT", "Kept", "KeptSessions"]
 
@@ -57,6 +55,8 @@ LEARNT: Final = frozenset({"initialize", "logging/setLevel", "resources/subscrib
 
 _FORMAT: Final = 1
 _LISTS: Final = ("tools", "resources", "prompts")
+
+_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 class Kept(msgspec.Struct):
@@ -173,7 +173,11 @@ class KeptSessions:
 
     async def load(self) -> None:
         """Read the file. Never raises."""
-        found = await anyio.to_thread.run_sync(self._read)
+        try:
+            found = await in_thread(self._read)
+        except Busy as problem:
+            log.warning("sessions_not_read", problem=problem.message)
+            return
         before = self._now() - KEEP_SECS
         self._kept = {kept.id: kept for kept in found if kept.used > before}
 
@@ -241,8 +245,8 @@ class KeptSessions:
             self._dirty = anyio.Event()
             data = msgspec.json.encode(_File(_FORMAT, list(self._kept.values())))
             try:
-                await anyio.to_thread.run_sync(self._replace, data)
-            except ConfigError as problem:
+                await in_thread(self._replace, data)
+            except (ConfigError, Busy) as problem:
                 log.warning("sessions_not_kept", problem=problem.message)
 
     async def close(self) -> None:
@@ -258,22 +262,21 @@ class KeptSessions:
 
     def _replace(self, data: bytes) -> None:
         with one_writer(self._path) as target:
-            replace(target, data, _from)
+            replace(target, data, _reread)
 
     def _read(self) -> list[Kept]:
         try:
-            if not stat.S_ISREG(os.lstat(self._path).st_mode):
-                return []
-            # Should it have been replaced by a link or a pipe just now: neither followed nor waited for.
-            with open(os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-                data = file.read(MAX_FILE_BYTES + 1)
-            return _read(data)[-self._max :]
-        except (OSError, msgspec.MsgspecError, RecursionError, ValueError):
+            data = read_plain(self._path, MAX_FILE_BYTES)
+            return [] if data is None else _read(data)[-self._max :]
+        except (OSError, *_MALFORMED):
             return []
 
 
-def _from(path: Path) -> list[Kept]:
-    return _read(path.read_bytes())
+def _reread(path: Path) -> None:
+    try:
+        _read(path.read_bytes())
+    except _MALFORMED as fault:
+        raise ConfigError(f"{path}: what was said in the sessions is no file of sessions") from fault
 
 
 def _read(data: bytes) -> list[Kept]:

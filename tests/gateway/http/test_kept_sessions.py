@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from gateway_http_fakes import PRINCIPALS, Client, StubGateway, request
 
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, Principal
+from moltis.gateway.http import kept as kept_module
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.kept import KEEP_SECS, MAX_SAID_BYTES, KeptSessions
 from moltis.gateway.http.sessions import Sessions
@@ -217,3 +219,30 @@ async def test_while_it_stops_a_request_is_a_503_that_says_when_to_come_again(se
         for headers in (session, {}):
             answer = await client.ask("POST", body=request("echo"), headers=headers)
             assert (answer.status, answer.code, answer.headers["retry-after"]) == (503, -32005, "1")
+
+
+async def test_sessions_are_served_though_no_thread_can_read_or_write_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    kept = KeptSessions(tmp_path / "sessions.json", lambda name: "1")
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", refuse)
+        await kept.load()
+        kept.begin("a", None, GOOD, Ask(b"1", "initialize", {}, {}))
+        await kept.close()
+    assert len(kept) == 1
+    await kept.close()
+    assert (tmp_path / "sessions.json").exists()
+
+
+async def test_a_file_that_could_not_be_read_again_is_not_written_and_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "MAX_FILE_BYTES", 10)
+    kept = KeptSessions(tmp_path / "sessions.json", lambda name: "1")
+    kept.begin("a", None, GOOD, Ask(b"1", "initialize", {}, {}))
+    await kept.close()
+    assert (len(kept), list(tmp_path.iterdir())) == (1, [])
