@@ -17,8 +17,9 @@ JOIN_BYTES: Final = 64 * 1024
 class Framer:
     """Splits a stream into newline-delimited messages (MCP, stdio transport).
 
-    Tolerated without a word: CRLF, a UTF-8 byte order mark at the start of the stream, blank lines. A line of more
-    than `max_bytes` (its newline not counted) is discarded up to its end and counted in `oversized`.
+    Tolerated without a word: CRLF, a UTF-8 byte order mark before a line (a writer that comes after a banner begins in
+    the middle of the stream), blank lines. A line of more than `max_bytes` (its newline not counted) is discarded up to
+    its end and counted in `oversized`.
 
     `feed` is for who wants all lines at once; `push` and `next_line` are for who has something else to do in between.
     """
@@ -30,7 +31,6 @@ class Framer:
         self._chunks: list[bytes] = []
         self._size = 0
         self._discarding = False
-        self._at_start = True
         self.oversized = 0
 
     @property
@@ -104,13 +104,10 @@ class Framer:
             line = end
         if self._discarding:
             line = b""
-        at_start, self._at_start = self._at_start, False
         self._chunks.clear()
         self._size = 0
         self._discarding = False
-        if at_start:
-            line = line.removeprefix(BOM)
-        return line.removesuffix(b"\r")
+        return line.removeprefix(BOM).removesuffix(b"\r")
 
 
 class StderrLines:

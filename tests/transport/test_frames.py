@@ -39,8 +39,8 @@ def test_any_chunking_gives_the_same_lines(data: bytes, cuts: list[int]) -> None
 @given(streams)
 def test_the_lines_are_those_a_plain_split_would_give(data: bytes) -> None:
     *lines, rest = data.split(b"\n")
-    fitting = [(n, line) for n, line in enumerate(lines) if len(line) <= MAX]
-    stripped = [line.removeprefix(BOM if n == 0 else b"").removesuffix(b"\r") for n, line in fitting]
+    fitting = [line for line in lines if len(line) <= MAX]
+    stripped = [line.removeprefix(BOM).removesuffix(b"\r") for line in fitting]
     framer = Framer(MAX)
     assert framer.feed(data) == [line for line in stripped if line and not line.isspace()]
     assert framer.oversized == len(lines) - len(fitting) + (len(rest) > MAX)
@@ -76,13 +76,14 @@ def test_one_line_costs_the_same_however_much_waits_behind_it(unit: bytes) -> No
     [
         (b'{"a":1}\n', [b'{"a":1}']),
         (b"one\r\ntwo\n", [b"one", b"two"]),
-        (BOM + b"one\n" + BOM + b"two\n", [b"one", BOM + b"two"]),
+        (BOM + b"one\n" + BOM + b"two\n", [b"one", b"two"]),
+        (b"a banner\n" + BOM + BOM + b"two" + BOM + b"\n", [b"a banner", BOM + b"two" + BOM]),
         (b"\n\n \t\n\r\none\n", [b"one"]),
         (b"unfinished", []),
         (b"x" * MAX + b"\n", [b"x" * MAX]),
         (b"x" * (MAX + 1) + b"\nnext\n", [b"next"]),
     ],
-    ids=["plain", "crlf", "bom only at the start", "blank lines", "no newline yet", "exactly the limit", "over it"],
+    ids=["plain", "crlf", "bom", "one bom", "blank lines", "no newline yet", "exactly the limit", "over it"],
 )
 def test_what_is_tolerated(data: bytes, lines: list[bytes]) -> None:
     assert Framer(MAX).feed(data) == lines
