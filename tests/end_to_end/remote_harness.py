@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-from harness import PYTHON, SERVERS, Daemon, npm_install, wait_until
+from harness import PYTHON, SERVERS, Daemon, wait_until
+from installing import npm_folder
 from processes import signal_pid
 
 HTTP_SERVER = SERVERS / "http_server.py"
@@ -240,18 +239,7 @@ def listens(port: int) -> bool:
 
 def oidc_installed() -> Path:
     """Give the folder in which oidc-provider is installed: MOLTIS_TEST_OIDC, or beside provider.js, once."""
-    named = os.environ.get("MOLTIS_TEST_OIDC")
-    prefix = Path(named) if named else PROVIDER.parent
-    for program in ("node", "npm"):
-        if shutil.which(program) is None:
-            pytest.fail(
-                f"these tests run a real authorization server: install Node.js 20 or newer ({program} is missing)"
-            )
-    if not (prefix / "node_modules" / "oidc-provider").is_dir():
-        if named:
-            pytest.fail(f"MOLTIS_TEST_OIDC={named} lacks oidc-provider")
-        npm_install(prefix)
-    return prefix
+    return npm_folder(PROVIDER.parent, ["oidc-provider"], "MOLTIS_TEST_OIDC")
 
 
 @contextlib.contextmanager

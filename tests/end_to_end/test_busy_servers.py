@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +16,7 @@ from typing import Any
 import pytest
 from gateway_harness import gateway_url, start
 from harness import PYTHON, SERVERS, Daemon, wait_until
+from installing import pip_folder
 from processes import signal_pid
 from raw_hosts import HttpHost
 
@@ -76,14 +75,7 @@ def fastmcp1() -> Path:
 
     MOLTIS_TEST_MCP1 names one that has it; otherwise it is installed beside the tests, once.
     """
-    named = os.environ.get("MOLTIS_TEST_MCP1")
-    target = Path(named) if named else SERVERS / ".mcp1"
-    if not (target / "mcp").is_dir():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(target), "mcp>=1.30,<2"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.fail(f"{' '.join(command)} failed:\n{done.stderr}")
-    return target
+    return pip_folder(SERVERS / ".mcp1", "mcp>=1.30,<2", "mcp", "MOLTIS_TEST_MCP1")
 
 
 FASTMCP = """

@@ -19,7 +19,8 @@ import anyio
 import anyio.to_thread
 import pytest
 from gateway_harness import GUARDED, connect_command, connect_env, fixture, gateway_url, new_token
-from harness import SERVERS, Daemon, node_program, wait_until
+from harness import SERVERS, Daemon, wait_until
+from installing import node_program
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client

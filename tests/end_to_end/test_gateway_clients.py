@@ -21,7 +21,8 @@ import anyio
 import mcp_types as types
 import pytest
 from gateway_harness import GUARDED, connect_command, connect_env, fixture, gateway_url, new_token, start
-from harness import SERVERS, Daemon, node_program
+from harness import SERVERS, Daemon
+from installing import node_program
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client

@@ -14,9 +14,10 @@ from typing import Any
 import mcp_types._v2026_07_28 as modern_types
 import pydantic
 import pytest
-from harness import SERVERS, npm_install
+from harness import SERVERS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from installing import npm_folder
 
 from moltis.gateway.failures import completed
 from moltis.gateway.revisions import MODERN, result_for, tool_for_legacy
@@ -28,9 +29,7 @@ Check = Callable[[str, str, Any], "str | None"]
 @pytest.fixture(scope="module")
 def invalid() -> Iterator[Check]:
     """Return what says what is wrong with a value in a revision; None if nothing is."""
-    folder = SERVERS / "schemas"
-    if not (folder / "node_modules" / "mcp-2024-11-05").is_dir():
-        npm_install(folder)
+    folder = npm_folder(SERVERS / "schemas", ["mcp-2024-11-05"])
     command = ["node", str(folder / "validate.js")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as node:
         assert node.stdin is not None

