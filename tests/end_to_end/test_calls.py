@@ -46,6 +46,7 @@ def test_a_call_in_flight_fails_at_once_with_exit_code_and_last_words(served: Da
     assert raised.value.data["server"] == "s"
 
 
+@pytest.mark.alone
 def test_calls_in_flight_fail_within_milliseconds_of_kill_9_and_are_not_replayed(served: Daemon) -> None:
     threads = [call_in_background(served, "never") for _ in range(5)]
     wait_until("all are in flight", lambda: len(served.event_pids("ev", "call")) == 5)
@@ -82,6 +83,7 @@ def test_an_error_of_the_server_is_given_as_it_was_sent(served: Daemon) -> None:
     assert failed == {"content": [{"type": "text", "text": "tool says no"}], "isError": True}
 
 
+@pytest.mark.alone
 def test_a_call_without_answer_ends_at_its_limit_and_the_server_is_told(served: Daemon) -> None:
     began = time.monotonic()
     with pytest.raises(RpcError) as raised:
@@ -92,6 +94,7 @@ def test_a_call_without_answer_ends_at_its_limit_and_the_server_is_told(served: 
     assert served.status("s")["restarts"] == 0
 
 
+@pytest.mark.alone
 def test_progress_extends_a_call_up_to_the_cap(daemon: Daemon) -> None:
     daemon.write({"s": daemon.evil(request_timeout_secs=0.6, request_timeout_max_secs=2.0)})
     daemon.start().wait_for("s", "ready")

@@ -44,6 +44,7 @@ def jumping(daemon: Daemon) -> Path:
     return offset
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("jump", [3600, -3600, 31_536_000, -31_536_000])
 def test_a_jump_of_the_wall_clock_neither_restarts_nor_stalls_anything(
     daemon: Daemon, jumping: Path, jump: int

@@ -30,6 +30,7 @@ for line in sys.stdin:
 NOTIFICATION = '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}\n'
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("fd", "line"),
     [(1, "a\n"), (1, "\n"), (1, NOTIFICATION), (2, "\n"), (2, "a\n")],

@@ -74,6 +74,7 @@ def back_again(daemon: Daemon, server: str, pid: int) -> None:
     wait_until(f"{server} is back", ready, 20, tell=lambda: daemon.history(server))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("server", ["evil", "old", "new"])
 def test_a_call_whose_server_is_killed_fails_with_that_and_the_next_succeeds(daemon: Daemon, server: str) -> None:
     entries = {"evil": daemon.evil(), "old": fixture(daemon, protocol="legacy"), "new": fixture(daemon)}
@@ -226,6 +227,7 @@ def test_a_filter_that_is_changed_is_obeyed_and_told(daemon: Daemon) -> None:
 # -- time
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("era", BOTH_ERAS)
 def test_progress_keeps_a_call_alive_up_to_the_cap_though_the_host_asked_for_none(daemon: Daemon, era: str) -> None:
     limits = {"request_timeout_secs": IDLE_SECS, "request_timeout_max_secs": CAP_SECS}

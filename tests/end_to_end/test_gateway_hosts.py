@@ -133,6 +133,7 @@ def test_a_server_of_2026_asks_two_hosts_at_the_same_time_and_each_answers_for_i
         assert f'"username": "{name}"' in said(reply)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("era", BOTH_ERAS)
 def test_a_legacy_server_that_asks_a_second_host_meanwhile_is_answered_by_it_once_that_is_certain(
     daemon: Daemon, era: str
@@ -156,6 +157,7 @@ def test_a_legacy_server_that_asks_a_second_host_meanwhile_is_answered_by_it_onc
     assert '"username": "bob"' in said(reply)
 
 
+@pytest.mark.alone
 def test_a_legacy_server_that_asks_two_hosts_at_once_never_asks_the_wrong_one(daemon: Daemon) -> None:
     """Neither question can be told apart, and neither call ends without its answer: both are refused, in time."""
     pid = daemon.status("old")["pid"]

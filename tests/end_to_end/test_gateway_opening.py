@@ -59,6 +59,7 @@ def names(reply: Any) -> set[str]:
 # -- before anything is ready
 
 
+@pytest.mark.alone
 def test_the_lists_of_the_run_before_are_there_at_once(daemon: Daemon) -> None:
     hold, port = daemon.folder / "hold", free_port()
     servers = {f"s{n}": held(daemon, hold) for n in range(SERVERS)}
@@ -260,6 +261,7 @@ def resting(daemon: Daemon, locked: str) -> Daemon:
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 
 
+@pytest.mark.alone
 def test_a_call_to_a_server_that_takes_none_fails_at_once_and_says_why(resting: Daemon) -> None:
     states = ["backoff", "cooldown", "stopped", "disabled", "awaiting_auth"]
     for state in states:
@@ -303,6 +305,7 @@ def check_tool_error(reply: Any, state: str) -> None:
     assert "moltis " in text
 
 
+@pytest.mark.alone
 def test_a_call_to_a_server_that_does_not_come_up_in_time_ends_with_that(daemon: Daemon) -> None:
     hold = daemon.folder / "hold"
     hold.touch()

@@ -95,6 +95,7 @@ def host(house: House) -> Host:
     return house.host(house.token("host"))
 
 
+@pytest.mark.alone
 def test_a_hostile_uri_does_not_keep_the_daemon_from_serving_others(house: House, host: Host) -> None:
     watching = host.session(house.bad)
     assert watching.ask(house.bad, "resources/subscribe", {"uri": "mouth://one"}).json["result"] == {}
@@ -108,6 +109,7 @@ def test_a_hostile_uri_does_not_keep_the_daemon_from_serving_others(house: House
         saying.join(30)
 
 
+@pytest.mark.alone
 def test_a_reader_that_watches_very_much_does_not_keep_the_daemon_from_serving_others(house: House, host: Host) -> None:
     reader = house.token("reader", "read")
     headers = {"mcp-protocol-version": MODERN, "mcp-method": "subscriptions/listen"}
@@ -128,6 +130,7 @@ def test_a_reader_that_watches_very_much_does_not_keep_the_daemon_from_serving_o
         connection.close()
 
 
+@pytest.mark.alone
 def test_a_server_that_floods_hosts_which_do_not_listen_takes_neither_memory_nor_time(house: House, host: Host) -> None:
     for _ in range(20):
         host.session(house.bad)

@@ -94,6 +94,7 @@ def end(daemon: Daemon) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.alone
 def test_everyone_over_http_is_given_a_clear_end_in_time(serving: Daemon, hosts: Hosts) -> None:
     url = gateway_url(serving)
     legacy, modern = hosts(HttpHost(url, **ABLE), HttpHost(url, "modern", **ABLE))
@@ -136,6 +137,7 @@ def test_everyone_over_http_is_given_a_clear_end_in_time(serving: Daemon, hosts:
     serving.assert_nothing_left(0.2)
 
 
+@pytest.mark.alone
 def test_a_question_that_is_open_ends_with_its_call(serving: Daemon, hosts: Hosts) -> None:
     (host,) = hosts(HttpHost(gateway_url(serving), **ABLE))
     pending = host.call("old__test_elicitation", message="Who?")
@@ -211,6 +213,7 @@ def test_hosts_on_pipes_and_such_that_come_meanwhile_live_through_restarts(daemo
                 assert pipe.request("tools/call", call, f"turn {turn}")["result"]["content"][0]["text"] == "x"
 
 
+@pytest.mark.alone
 def test_hosts_that_keep_asking_while_it_ends_are_answered_or_refused_and_never_left_hanging(serving: Daemon) -> None:
     url, over = gateway_url(serving), threading.Event()
 
@@ -235,6 +238,7 @@ def test_hosts_that_keep_asking_while_it_ends_are_answered_or_refused_and_never_
     assert took <= BOUND
 
 
+@pytest.mark.alone
 def test_connections_that_do_nothing_and_hosts_that_read_nothing_delay_nothing(serving: Daemon, hosts: Hosts) -> None:
     url = gateway_url(serving)
     idle = hosts(*(HttpHost(url) for _ in range(20)))
@@ -250,6 +254,7 @@ def test_connections_that_do_nothing_and_hosts_that_read_nothing_delay_nothing(s
     serving.assert_nothing_left(0.2)
 
 
+@pytest.mark.alone
 def test_with_no_one_waiting_and_servers_that_go_it_ends_at_once(daemon: Daemon) -> None:
     start(daemon, {"s": daemon.evil()}, mcp={"stop_eof_secs": 5.0, "stop_term_secs": 5.0})
     daemon.wait_all()

@@ -122,7 +122,9 @@ def terminated_twice(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("modes", [("plain",), ("ignore-eof",)])
-@pytest.mark.parametrize("event", [stopped, restarted, terminated, terminated_twice])
+@pytest.mark.parametrize(
+    "event", [stopped, restarted, terminated, pytest.param(terminated_twice, marks=pytest.mark.alone)]
+)
 def test_no_container_that_heeds_sigterm_is_left(
     daemon: Daemon, engine: Engine, modes: tuple[str, ...], event: Callable[[Daemon], None]
 ) -> None:
@@ -168,6 +170,7 @@ def test_a_server_that_is_given_up_gets_its_sigterm_before_it_is_killed(daemon: 
     assert len(put_away.read_text().splitlines()) >= 2
 
 
+@pytest.mark.alone
 def test_a_call_fails_at_once_when_its_server_closes_its_stdout_though_the_server_takes_its_time(
     daemon: Daemon,
 ) -> None:

@@ -98,6 +98,7 @@ def test_requests_from_a_server_are_answered(daemon: Daemon) -> None:
         assert by_id[f"unasked-{n}"]["error"]["code"] == -32601
 
 
+@pytest.mark.alone
 def test_a_server_that_reads_no_more_fails_its_calls_in_time_and_stalls_nobody(daemon: Daemon) -> None:
     daemon.write({"deaf": daemon.evil(request_timeout_secs=1.0), "other": daemon.evil()})
     daemon.start().wait_all("ready")

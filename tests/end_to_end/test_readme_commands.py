@@ -22,7 +22,7 @@ def commands() -> list[str]:
 def test_both_are_one_line() -> None:
     assert [c.count("\n") for c in commands()] == [0, 0]
     assert all(c.startswith("python3 -m venv .venv && .venv/bin/pip install") for c in commands())
-    assert commands()[1].endswith("-m pytest")
+    assert commands()[1].endswith("-m pytest -n auto --dist worksteal")
 
 
 def test_the_first_ends_with_ready_servers_and_a_tool_called_through_the_daemon(daemon: Daemon) -> None:

@@ -95,6 +95,7 @@ def test_an_answer_without_end_fails_its_call_and_grows_nothing(
     assert {status["restarts"] for status in daemon.rpc("mcp.list")} == {0}
 
 
+@pytest.mark.alone
 def test_a_body_that_drips_is_given_up_at_the_deadline_of_the_call(daemon: Daemon, place: Place) -> None:
     evil = place.evil()
     daemon.write({"s": remote(evil.url, request_timeout_secs=1.0)})

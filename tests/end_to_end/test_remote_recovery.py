@@ -85,6 +85,7 @@ def test_an_answer_that_is_cut_fails_its_call_at_once_and_is_logged_once(daemon:
     assert daemon.log.read_text().count("answer_is_not_json") == 1
 
 
+@pytest.mark.alone
 def test_a_call_to_an_upstream_that_is_away_fails_at_once_and_the_next_works(daemon: Daemon, place: Place) -> None:
     server = place.http_server()
     beat = {"heartbeat_interval_secs": 60.0, "heartbeat_timeout_secs": 10.0}

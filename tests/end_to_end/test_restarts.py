@@ -133,6 +133,7 @@ def test_an_unanswered_handshake_is_a_failure_after_startup_timeout(daemon: Daem
     assert not [p for p in daemon.event_pids("ev", "start") if alive(p)]
 
 
+@pytest.mark.alone
 def test_a_server_that_stops_answering_is_replaced_after_the_missed_heartbeats(daemon: Daemon) -> None:
     beat = {"heartbeat_interval_secs": 0.3, "heartbeat_timeout_secs": 0.3, "heartbeat_max_missed": 3}
     daemon.write({"s": daemon.evil("hang-after-ready", events="ev", **beat)})

@@ -17,6 +17,7 @@ BOUND = float(QUICK["stop_eof_secs"]) + float(QUICK["stop_term_secs"]) + 1.0
 STUBBORN = ("eof-ignoring", "ignterm")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_thirty_servers_that_ignore_sigterm_end_within_the_promised_bound(daemon: Daemon, number: int) -> None:
     daemon.write({f"s{n}": daemon.evil(*STUBBORN) for n in range(30)})
@@ -30,6 +31,7 @@ def test_thirty_servers_that_ignore_sigterm_end_within_the_promised_bound(daemon
     assert not daemon.socket.exists()
 
 
+@pytest.mark.alone
 def test_well_behaved_servers_do_not_make_it_wait(daemon: Daemon) -> None:
     daemon.write({f"s{n}": daemon.evil() for n in range(10)}, mcp={"stop_eof_secs": 5.0, "stop_term_secs": 5.0})
     daemon.start().wait_all("ready")
@@ -38,6 +40,7 @@ def test_well_behaved_servers_do_not_make_it_wait(daemon: Daemon) -> None:
     assert time.monotonic() - began < 2.5
 
 
+@pytest.mark.alone
 def test_a_second_sigterm_ends_at_once(daemon: Daemon) -> None:
     servers = {f"s{n}": daemon.evil(*STUBBORN) for n in range(10)}
     daemon.write(servers, mcp={"stop_eof_secs": 20.0, "stop_term_secs": 20.0})
@@ -80,6 +83,7 @@ def test_shutdown_by_request_and_by_command(daemon: Daemon) -> None:
     daemon.assert_nothing_left(0.2)
 
 
+@pytest.mark.alone
 def test_sigterm_at_any_moment_ends_cleanly(daemon: Daemon) -> None:
     """While starting, in the handshake, in backoff, in a reload: twelve moments, drawn from a printed seed."""
     seed = int.from_bytes(os.urandom(4), "big")

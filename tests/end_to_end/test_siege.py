@@ -72,6 +72,7 @@ def answered_within(daemon: Daemon, secs: float) -> None:
     assert time.monotonic() - began <= secs
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("many_files")
 def test_two_thousand_half_open_clients_and_a_50_mb_line_with_128_descriptors(besieged: Daemon) -> None:
     before = resident_bytes(besieged.own_pids())
@@ -99,6 +100,7 @@ def test_the_daemon_still_starts_servers_after_the_siege(besieged: Daemon) -> No
     besieged.wait_for("a", "ready")
 
 
+@pytest.mark.alone
 def test_an_overlong_line_is_refused_by_its_limit_and_one_below_it_is_read(besieged: Daemon) -> None:
     with besieged.connect() as client:
         text = "y" * (MIB - 1000)
@@ -111,6 +113,7 @@ def test_an_overlong_line_is_refused_by_its_limit_and_one_below_it_is_read(besie
     answered_within(besieged, 1)
 
 
+@pytest.mark.alone
 def test_a_client_that_never_reads_is_dropped_and_costs_little(besieged: Daemon) -> None:
     before = resident_bytes(besieged.own_pids())
     with besieged.connect(timeout_secs=1) as deaf:

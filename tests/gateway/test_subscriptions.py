@@ -163,6 +163,7 @@ def test_a_server_is_told_once_of_all_that_is_watched_at_once() -> None:
     assert told == ["s"]
 
 
+@pytest.mark.alone
 def test_an_update_of_very_many_parts_takes_no_longer_than_what_is_watched() -> None:
     subscriptions, _ = table()
     watcher = Watching()

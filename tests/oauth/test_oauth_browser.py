@@ -251,6 +251,7 @@ async def test_a_browser_that_ends_leaves_no_zombie(end: str, tmp_path: Path, ch
     assert not psutil.pid_exists(children.pids[0])
 
 
+@pytest.mark.alone
 async def test_a_browser_that_stays_is_not_waited_for_and_outlives_the_daemons_tasks(
     tmp_path: Path, children: Children
 ) -> None:

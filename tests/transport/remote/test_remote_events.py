@@ -212,6 +212,7 @@ def seconds(stream: bytes, chunk: int) -> float:
     return best
 
 
+@pytest.mark.alone
 def test_a_large_event_costs_a_few_copies() -> None:
     event = b"event: message\ndata: " + b"x" * 1_000_000 + b"\n\n"
     assert seconds(event, 64 * 1024) < 0.02  # 0.4 ms on a quiet machine
