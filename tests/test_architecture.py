@@ -37,12 +37,13 @@ FLOORS = {
     "moltis.transport.remote.events": 2,
     "moltis.transport.remote.headers": 2,
     "moltis.http": 2,
+    "moltis.http.fetch": 3,
     "moltis.session.elicitation": 2,
     "moltis.session.mirrored": 3,
     "moltis.control.jsonrpc": 2,
     "moltis.control.client": 2,
     "moltis.logs": 3,
-    "moltis.oauth": 3,
+    "moltis.oauth": 4,
     "moltis.service": 3,
     "moltis.transport": 3,
     "moltis.session": 4,
@@ -192,6 +193,15 @@ def test_a_library_is_imported_only_where_it_has_its_reason(library: str) -> Non
     for name, path in ALL:
         if library in {target.partition(".")[0] for target in imports(path)}:
             assert any(name == a or name.startswith(a + ".") for a in allowed), f"{name} imports {library}"
+
+
+def test_threads_are_had_in_one_place() -> None:
+    """`in_thread` alone says in our words that no thread can be started; elsewhere that would be a fault of ours."""
+    for name, path in ALL:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        used = any(isinstance(node, ast.Attribute) and node.attr == "to_thread" for node in ast.walk(tree))
+        if used or any("to_thread" in target.split(".") for target in imports(path)):
+            assert name == "moltis.threads", f"{name} uses anyio.to_thread"
 
 
 def test_the_warden_needs_nothing_but_the_standard_library() -> None:

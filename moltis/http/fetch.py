@@ -13,9 +13,9 @@ from typing import Literal, TypeVar
 
 import anyio
 import anyio.lowlevel
-import anyio.to_thread
 import httpcore2
 
+from moltis.errors import Busy
 from moltis.http.addresses import Scope, host_is_loopback, scope
 from moltis.http.bodies import BodyEncoded, BodyTooLarge, check_identity, collect, in_turn
 from moltis.http.clients import USER_AGENT
@@ -24,6 +24,7 @@ from moltis.http.pinned import AddressRefused, PinnedBackend
 from moltis.http.resolver import Resolve, resolve
 from moltis.http.tls import CaFileError, tls_context
 from moltis.http.words import InOurWords, network_words
+from moltis.threads import in_thread
 
 Kind = Literal["refused", "outage"]
 Allowed = frozenset[Scope] | Callable[[], frozenset[Scope]]
@@ -267,7 +268,7 @@ class Fetcher:
     ) -> tuple[int, dict[str, str], bytes]:
         where = httpcore2.URL(scheme=parts.scheme, host=parts.host, port=parts.port, target=parts.target)
         request = httpcore2.Request(method, where, headers=_request_headers(parts, headers, body), content=body)
-        context = await anyio.to_thread.run_sync(tls_context, self._ca_file) if parts.scheme == "https" else None
+        context = await in_thread(tls_context, self._ca_file) if parts.scheme == "https" else None
         stream = await backend.connect_tcp(parts.host, parts.port)
         if context is not None:
             stream = await stream.start_tls(context, parts.host)
@@ -328,7 +329,7 @@ def _is_https(url: str) -> bool:
 
 def _problem(url: str, error: Exception) -> FetchProblem:
     kind: Kind = "refused" if isinstance(error, _REFUSED) else "outage"
-    if isinstance(error, AddressRefused | CaFileError):
+    if isinstance(error, AddressRefused | CaFileError | Busy):
         return FetchProblem(str(error), kind=kind)
     return FetchProblem(f"no usable answer from {shown_host(url)}: {network_words(error)}", kind=kind)
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 import anyio
 from anyio.abc import TaskGroup
 
+from moltis.errors import NotSent
 from moltis.http.addresses import Scope
 from moltis.http.fetch import Fetcher
 from moltis.http.origins import shown_host
@@ -35,6 +36,9 @@ from moltis.oauth.standing import Standing
 from moltis.oauth.store import TokenStore
 
 __all__ = ["Login", "Ports", "Refusal"]
+
+LOOK_AGAIN_SECS = 1.0
+"""Until the disk is looked at again, where that could not be done."""
 
 BEGIN_SECS = 40.0
 """How long a person waits for it: discovery takes at most 15 s, a registration 10 s."""
@@ -171,7 +175,7 @@ class Login:
         """Give the value of the Authorization header of the next request; renews an expired token first.
 
         Raises:
-            NotSent: the token has expired, and nobody can renew it now.
+            NotSent: the token has expired, and nobody can renew it now; or nobody can see now whether there is one.
         """
         if self._static:
             return None
@@ -295,11 +299,32 @@ class Login:
         )
 
     async def _look(self) -> None:
+        """Bring in what is on disk.
+
+        Raises:
+            NotSent: it cannot be seen now. It is tried again by itself.
+        """
         before = self._keeper.tokens
-        await self._jobs.join("look", self._keeper.look).outcome()
+        problem = await self._jobs.join("look", self._keeper.look).outcome()
+        if problem is not None:
+            self._jobs.join("look until it works", self._look_until_it_works)
+            raise NotSent(
+                f"the login of server {self._server!r} cannot be looked for now: {problem.message}",
+                server=self._server,
+                state="ready",
+                hint="it is tried again by itself",
+            )
         if self._keeper.tokens is not before and self._usable():
             self._standing.recovered()
         self._changed()
+
+    async def _look_until_it_works(self) -> None:
+        while True:
+            await anyio.sleep(LOOK_AGAIN_SECS)
+            if await self._jobs.join("look", self._keeper.look).outcome() is None:
+                break
+        self._changed()
+        self._on_renewed()
 
     async def _grant_for_person(self) -> None:
         ours = not self._renewal.under_way

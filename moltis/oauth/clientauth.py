@@ -17,8 +17,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote_plus
 
-from anyio import to_thread
-
+from moltis.oauth.blocking import blocking
 from moltis.oauth.model import Client, OAuthProblem
 
 if TYPE_CHECKING:
@@ -41,9 +40,13 @@ _ready = False
 
 
 async def prepare() -> None:
-    """Import what token requests need, without holding up the event loop; at once when that is done."""
+    """Import what token requests need, without holding up the event loop; at once when that is done.
+
+    Raises:
+        OAuthProblem: `outage`: no thread can be started.
+    """
     if not _ready:
-        await to_thread.run_sync(_import)
+        await blocking(_import)
 
 
 def _import() -> None:
@@ -65,7 +68,7 @@ class ClientAuthentication:
         """Give the headers and the body that say who we are, for a POST of this form.
 
         Raises:
-            OAuthProblem: `refused`: the private key cannot be used.
+            OAuthProblem: `refused`: the private key cannot be used; `outage`: no thread can be started.
         """
         await prepare()
         client = self._client
@@ -73,7 +76,7 @@ class ClientAuthentication:
         if client.auth_method == "client_secret_basic":
             method = _client_secret_basic
         elif client.auth_method == "private_key_jwt":
-            key = await to_thread.run_sync(_signing_key, client.private_key)
+            key = await blocking(_signing_key, client.private_key)
             method = partial(self._private_key_jwt, key)
 
         from authlib.oauth2.auth import ClientAuth

@@ -99,10 +99,10 @@ class TokenEndpoint:
         url = self._server.revocation_endpoint
         if url is None:
             return False
-        await prepare()
-        from authlib.oauth2.rfc7009.parameters import prepare_revoke_token_request  # type: ignore[import-untyped]
-
         try:
+            await prepare()
+            from authlib.oauth2.rfc7009.parameters import prepare_revoke_token_request  # type: ignore[import-untyped]
+
             body, _ = prepare_revoke_token_request(token, hint)
             answer = await self._post(url, body)
         except OAuthProblem:

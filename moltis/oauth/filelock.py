@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import anyio
-from anyio import to_thread
 
+from moltis.oauth.blocking import blocking
 from moltis.oauth.folder import StoreProblem
 
 FIRST_POLL_SECS: Final = 0.005
@@ -31,10 +31,11 @@ async def file_lock(open_file: Callable[[], int], wait_secs: float) -> AsyncIter
 
     Raises:
         LockBusy: it could not be had in that time.
+        OAuthProblem: `outage`: no thread can be started to open it.
         StoreProblem: the file system knows no locks.
     """
     # A descriptor of its own excludes the tasks and threads of this process like any other process.
-    fd = await to_thread.run_sync(open_file)
+    fd = await blocking(open_file)
     try:
         deadline = anyio.current_time() + wait_secs
         poll_secs = FIRST_POLL_SECS

@@ -110,7 +110,11 @@ class Keeper:
     # --- finding
 
     async def look(self) -> None:
-        """See whether another process has left something newer on disk, or this one in an earlier life."""
+        """See whether another process has left something newer on disk, or this one in an earlier life.
+
+        Raises:
+            OAuthProblem: `outage`: it cannot be seen now.
+        """
         found = await self._find()
         self.looked = True
         if found is None or found.key.issuer == self._left:
@@ -307,6 +311,7 @@ class Keeper:
         """Hold what was just obtained, and save it, after a refresh that another process is at."""
         self._obtained, self._renewed = record.tokens, renewed
         self._hold(record)
+        self.looked = True  # nothing on disk is newer
         async with AsyncExitStack() as stack:
             with anyio.move_on_after(KEEP_SECS, shield=True), suppress(OAuthProblem):
                 await self._shelf.lock(stack, record.key)
@@ -337,7 +342,10 @@ class Keeper:
     async def forget(self) -> None:
         """Delete the login here, and give its tokens back (RFC 7009), as far as that works."""
         if not self.looked:
-            await self.look()
+            try:
+                await self.look()
+            except OAuthProblem as problem:
+                self._log.warning("login_not_forgotten", server=self._server, problem=problem.message)
         record, self.record = self.record, None
         if record is None:
             return

@@ -141,7 +141,7 @@ class TokenStore:
         """Be the only one, among all tasks and processes, to refresh this login. Load it anew inside.
 
         Raises:
-            OAuthProblem: `outage`: another process held it for 30 s.
+            OAuthProblem: `outage`: another process held it for 30 s, or no thread can be started.
             StoreProblem: there can be no lock there: the folder is not safe to use, read-only, or full.
         """
         try:

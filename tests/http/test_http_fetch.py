@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -81,6 +82,16 @@ async def problem_of(fetch: Fetcher, url: str, kind: str, body: bytes | None = N
 
 def redirect(location: str, status: int = 302) -> bytes:
     return f"HTTP/1.1 {status} Found\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n".encode("latin-1")
+
+
+async def test_an_outage_of_threads_is_one_of_the_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    for body in (None, b"grant_type=refresh_token"):
+        message = await problem_of(fetcher(), f"https://as.example/{SECRET}", "outage", body)
+        assert message.startswith("no thread can be started")
 
 
 # What is asked, and what comes ----------------------------------------------------------------------------------------

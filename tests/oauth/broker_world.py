@@ -67,6 +67,8 @@ class Web:
         self.hanging: set[str] = set()
         """Hosts whose names are looked up for ever."""
         self.trusted: list[str] = []
+        self.out_of_threads = False
+        """Names are resolved, and certificates read, on threads."""
 
     def to(self, host: str) -> list[Sent]:
         return [sent for sent in self.sent if urlsplit(sent.url).netloc == host]
@@ -76,6 +78,7 @@ class Web:
 
     async def get(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
         assert not {name.lower() for name in headers or {}} & {"authorization", "cookie"}
+        self._find_a_thread()
         return await self._exchange(Sent("GET", url, dict(headers or {})))
 
     async def post(
@@ -88,6 +91,7 @@ class Web:
         trusted: bool = False,
         sending: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:
+        self._find_a_thread()
         if trusted:
             self.trusted.append(url)
         if urlsplit(url).netloc in self.hanging:
@@ -97,7 +101,12 @@ class Web:
         return await self._exchange(Sent("POST", url, {**(headers or {}), "Content-Type": content_type}, body))
 
     async def scopes_of(self, url: str) -> frozenset[Scope]:
+        self._find_a_thread()
         return frozenset({Scope.PUBLIC})
+
+    def _find_a_thread(self) -> None:
+        if self.out_of_threads:
+            raise FetchProblem("no thread can be started: can't start new thread")
 
     async def _exchange(self, sent: Sent) -> Answer:
         host = urlsplit(sent.url).netloc
@@ -244,6 +253,15 @@ class World:
         self.prm: dict[str, Any] | None = {"resource": URL, "authorization_servers": [ISSUER]}
         self.web.handlers["GET", "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"] = self.resource
 
+    @property
+    def out_of_threads(self) -> bool:
+        """Whether no thread can be started."""
+        return self.web.out_of_threads
+
+    @out_of_threads.setter
+    def out_of_threads(self, is_so: bool) -> None:
+        self.web.out_of_threads = is_so
+
     def make(self, what: str) -> str:
         """Make a value that nobody may show."""
         value = f"{what}-{hashlib.sha256(str(next(self.numbers)).encode()).hexdigest()}"
@@ -379,11 +397,14 @@ class World:
 def played(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     """Give a world in virtual time, and see in the end that nothing in it has leaked a secret. A fixture's body."""
 
+    world = World(tmp_path / "oauth")
+
     async def at_once(work: Any, *arguments: Any, **_: Any) -> Any:
         # The clock jumps while threads work; what they do here takes no time.
+        if world.out_of_threads:
+            raise RuntimeError("can't start new thread")
         return work(*arguments)
 
     monkeypatch.setattr(anyio.to_thread, "run_sync", at_once)
-    world = World(tmp_path / "oauth")
     yield world
     assert world.leaks() == []
