@@ -63,16 +63,25 @@ class TokenEndpoint:
         self._wall = wall
 
     async def exchange(
-        self, code: str, verifier: str, redirect_uri: str, resource: str, *, asked_scope: str | None = None
+        self,
+        code: str,
+        verifier: str,
+        redirect_uri: str,
+        resource: str,
+        *,
+        asked_scope: str | None = None,
+        sending: Sending | None = None,
     ) -> Tokens:
         """Turn an authorization code into tokens (RFC 6749 section 4.1.3, RFC 7636 section 4.5).
 
         asked_scope: what the authorization request asked for; granted, if the answer does not say.
+        sending: awaited when the server is reached, just before it is told the code.
         """
         return await self._ask(
             "authorization_code",
             {"code": code, "redirect_uri": redirect_uri, "code_verifier": verifier, "resource": resource},
             asked_scope=asked_scope,
+            sending=sending,
         )
 
     async def refresh(self, tokens: Tokens, resource: str, *, sending: Sending | None = None) -> Tokens:

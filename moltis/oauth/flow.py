@@ -10,6 +10,7 @@ import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 from msgspec.structs import replace
@@ -25,9 +26,14 @@ from moltis.oauth.endpoint import TokenEndpoint
 from moltis.oauth.identity import become_client
 from moltis.oauth.jobs import Log, abandoned, again
 from moltis.oauth.keeper import NOT_KNOWN_THERE, Keeper
-from moltis.oauth.model import Challenge, Client, ClientConfig, OAuthProblem, Record
+from moltis.oauth.model import Challenge, Client, ClientConfig, OAuthProblem, Record, Tokens
 
 OnCallback = Callable[[str], Awaitable[pages.Page]]
+
+EXCHANGE_SECS = 20.0
+EXCHANGE_AGAIN_SECS = 1.0
+"""For how long, and how often, it is tried to send a code that nobody has been told yet: it counts once, and not for
+long, and a browser waits for what comes of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +202,9 @@ class Flow:
         self.asked = scope
         try:
             code = await self._answer_to(request)
-            tokens = await TokenEndpoint(means.fetcher, server, client, wall=means.wall).exchange(
-                code, verifier, redirect_uri, found.resource_id, asked_scope=scope
+            endpoint = TokenEndpoint(means.fetcher, server, client, wall=means.wall)
+            tokens = await _exchanged(
+                partial(endpoint.exchange, code, verifier, redirect_uri, found.resource_id, asked_scope=scope)
             )
         except OAuthProblem as problem:
             if problem.kind == "denied" and problem.code in NOT_KNOWN_THERE:
@@ -278,6 +285,24 @@ class Flow:
             self._settled.set()
             self._request = None
             self._answer = None
+
+
+async def _exchanged(exchange: Callable[..., Awaitable[Tokens]]) -> Tokens:
+    """Give a code away for tokens; again after an outage, as long as nobody was told it."""
+    told = False
+
+    async def sending() -> None:
+        nonlocal told
+        told = True
+
+    give_up_at = anyio.current_time() + EXCHANGE_SECS
+    while True:
+        try:
+            return await exchange(sending=sending)
+        except OAuthProblem as problem:
+            if problem.kind != "outage" or told or anyio.current_time() >= give_up_at:
+                raise
+        await anyio.sleep(EXCHANGE_AGAIN_SECS)
 
 
 def unknown_callback() -> OAuthProblem:

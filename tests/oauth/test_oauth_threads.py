@@ -12,6 +12,7 @@ from broker_world import ISSUER, URL, World, answer, played
 from trio.testing import MockClock
 
 from moltis.errors import NotSent, ServerNotReady
+from moltis.http.fetch import FetchProblem
 from moltis.oauth.clientauth import ClientAuthentication
 from moltis.oauth.endpoint import TokenEndpoint
 from moltis.oauth.folder import Folder, StoreProblem
@@ -186,6 +187,58 @@ async def test_a_login_that_a_person_begins_is_tried_again_when_there_are_thread
         await world.visit(login.auth_url)
         await world.done.wait()
         assert await world.call(login) == 200
+
+
+async def test_a_login_that_comes_back_while_there_are_no_threads_is_kept_when_there_are(world: World) -> None:
+    async with world.login() as login:
+        url = await login.begin()
+        assert url is not None
+        world.out_of_threads = True
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(world.visit, url)
+            await anyio.sleep(5)
+            assert world.web.posts("/token") == []
+            world.out_of_threads = False
+        await world.done.wait()
+        assert await world.call(login) == 200
+    assert world.store.find(URL, None) is not None
+    assert len(world.web.posts("/token")) == 1
+
+
+async def test_a_login_whose_code_nobody_can_send_ends_within_the_minute(world: World) -> None:
+    async with world.login() as login:
+        url = await login.begin()
+        assert url is not None
+        world.out_of_threads = True
+        began = anyio.current_time()
+        page = await world.visit(url)
+        assert (page.status >= 400, anyio.current_time() - began < 60) == (True, True)
+        assert login.state == "failed"
+        assert "no thread" in (login.message or "")
+
+
+async def test_an_authorization_server_that_is_away_when_the_browser_comes_back_costs_no_login(world: World) -> None:
+    async with world.login() as login:
+        url = await login.begin()
+        assert url is not None
+        world.web.dead.add("auth.example.com")
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(world.visit, url)
+            await anyio.sleep(5)
+            world.web.dead.clear()
+        await world.done.wait()
+        assert await world.call(login) == 200
+
+
+async def test_a_code_that_somebody_may_have_got_is_not_sent_again(world: World) -> None:
+    async with world.login() as login:
+        url = await login.begin()
+        assert url is not None
+        world.auth.token_answers.append(FetchProblem("the connection broke off"))
+        await world.visit(url)
+        assert login.state == "failed"
+        await anyio.sleep(60)
+    assert len(world.web.posts("/token")) == 1
 
 
 async def test_tokens_of_our_own_wait_for_threads_too(world: World) -> None:
