@@ -255,18 +255,19 @@ def _answer(request_id: bytes, server: str, method: str, done: Done) -> OnReply:
         if isinstance(reply, Result):
             done(jsonrpc.result(request_id, reply.raw))
         elif isinstance(reply, ErrorReply):
-            done(error_reply(request_id, _from_server(server, reply.raw), method))
+            done(error_reply(request_id, _from_server(server, reply), method))
         else:
             done(error_reply(request_id, reply.error, method))
 
     return answer
 
 
-def _from_server(server: str, raw: bytes) -> ServerError:
+def _from_server(server: str, reply: ErrorReply) -> ServerError:
     """Give a server's own error, which goes on as the bytes it came as."""
-    words = read_error(raw).message or "an error without a message"
+    words = read_error(reply.raw).message or "an error without a message"
+    error = msgspec.Raw(reply.raw)
     return ServerError(
-        f"server {server!r} answered with an error: {words}", server=server, error=msgspec.Raw(raw), hint=""
+        f"server {server!r} answered with an error: {words}", server=server, error=error, hint=reply.hint
     )
 
 

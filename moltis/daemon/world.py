@@ -425,6 +425,7 @@ class Daemon:
         hooks = Hooks(
             on_call=_log_call,
             on_garbage=partial(self._garbage, plan),
+            on_misfit=_log_misfit,
             on_fault=lambda fault: log.error("callback_failed", server=name, exc_info=fault),
             scrub=self._scrubber.text,
             on_notification=self._notified,
@@ -507,6 +508,10 @@ class Daemon:
 
 _RESTING = frozenset(RESTING.values())
 _UNWELL = frozenset({State.BACKOFF, State.COOLDOWN, State.INVALID})
+
+
+def _log_misfit(server: str, tool: str, hint: str) -> None:
+    log.warning("tool_cannot_ask", server=server, tool=tool[:MAX_TOOL_CHARS], hint=hint)
 
 
 def _log_call(server: str, tool: str, duration_ms: float, outcome: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 import msgspec
+from msgspec import Raw
 
 from moltis.errors import LoginNeeded, MoltisError, RequestTimeout, ServerNotReady, UsageError
 from moltis.gateway import messages, refusals
@@ -22,6 +23,8 @@ __all__ = [
     "StateUnknown",
     "answered",
     "completed",
+    "hinted_error",
+    "hinted_result",
     "not_ready",
     "outcome_of",
     "relayed",
@@ -30,6 +33,11 @@ __all__ = [
 
 ERROR_MEMBER: Final = "moltis/error"
 """Of `_meta` of a result: the `data` that a JSON-RPC error would carry."""
+
+_MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
+_LIST: Final = msgspec.json.Decoder(list[Raw])
+_TEXT: Final = msgspec.json.Decoder(str)
+_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
 FRESH: Final = ((b"cacheScope", b'"private"'), (b"ttlMs", b"0"))
 """What the result of `resources/read` has to say (MCP 2026-07-28, Caching): nobody knows how long it stays true."""
@@ -88,6 +96,31 @@ def completed(method: str, result: bytes) -> bytes:
         for name, value in FRESH:
             result = messages.with_member(result, name, value)
     return messages.with_member(result, b"resultType", b'"complete"')
+
+
+def hinted_error(error: bytes, hint: str) -> bytes:
+    """Return a server's own error with what a person can do about it after its message; as it is if it has none."""
+    try:
+        members = _MEMBERS.decode(error)
+        members["message"] = Raw(envelope.json_string(_with_hint(_TEXT.decode(members["message"]), hint)))
+        return msgspec.json.encode(members)
+    except (*_MALFORMED, KeyError):
+        return error
+
+
+def hinted_result(result: bytes, hint: str) -> bytes:
+    """Return a server's own result with what a person can do about it as a last text; as it is if it has no content."""
+    try:
+        members = _MEMBERS.decode(result)
+        told = b'{"type":"text","text":%b}' % envelope.json_string(f"What a person can do: {hint}")
+        members["content"] = Raw(msgspec.json.encode([*_LIST.decode(members["content"]), Raw(told)]))
+        return msgspec.json.encode(members)
+    except (*_MALFORMED, KeyError):
+        return result
+
+
+def _with_hint(message: str, hint: str) -> str:
+    return f"{message.rstrip('. ')}. What a person can do: {hint}"
 
 
 def _for_a_model(error: MoltisError) -> str:

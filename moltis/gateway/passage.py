@@ -294,12 +294,14 @@ class Passage:
         ask = self._ask
         try:
             if type(reply) is Result:
-                raw = revisions.result_for(ask.method, reply.raw, MODERN if self._modern else self._host.revision)
+                raw = reply.raw if not reply.hint else failures.hinted_result(reply.raw, reply.hint)
+                raw = revisions.result_for(ask.method, raw, MODERN if self._modern else self._host.revision)
                 if self._modern and not self._to_modern:
                     raw = failures.completed(ask.method, raw)
                 return messages.result(ask.id, raw), 200, failures.outcome_of(reply)
             if type(reply) is ErrorReply:
-                return *failures.relayed(ask.id, reply.raw, modern=self._modern), failures.outcome_of(reply)
+                raw = reply.raw if not reply.hint else failures.hinted_error(reply.raw, reply.hint)
+                return *failures.relayed(ask.id, raw, modern=self._modern), failures.outcome_of(reply)
             assert type(reply) is Failed
             answer = failures.answered(ask.id, ask.method, reply.error, modern=self._modern)
             return *answer, failures.outcome_of(reply)

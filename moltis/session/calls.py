@@ -16,16 +16,21 @@ from moltis.session.caller import Caller
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
-    """The server's `result`, byte for byte. `tool_error`: of `tools/call`, that it says `isError`."""
+    """The server's `result`, byte for byte.
+
+    tool_error: of `tools/call`, that it says `isError`. hint: then, what a person can do about it, if that is known.
+    """
 
     raw: bytes
     tool_error: bool = False
+    hint: str = ""
 
 
 class ErrorReply(msgspec.Struct, frozen=True, gc=False):
-    """The server's JSON-RPC `error`, byte for byte."""
+    """The server's JSON-RPC `error`, byte for byte. `hint`: what a person can do about it, if that is known."""
 
     raw: bytes
+    hint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

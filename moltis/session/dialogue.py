@@ -18,6 +18,7 @@ from moltis.session.caller import Caller
 from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply, Result
 from moltis.session.hooks import Counters, Hooks, RateLimit
 from moltis.session.liveness import Liveness
+from moltis.session.misfits import MISFIT_METHODS, Misfits
 from moltis.session.results import says_error
 from moltis.session.unasked import MAX_ANSWERS_PER_SEC, Unasked
 from moltis.transport import ConnectionClosed, ConnectionFull, Outgoing, wire
@@ -98,6 +99,8 @@ class Dialogue:
         self._closed: Callable[[], MoltisError] | None = None
         self._broken = False
         self._calls = Calls()
+        self.misfits = Misfits(server, self._misfit)
+        """Its tools that cannot ask in this era."""
         self.liveness = Liveness(self._calls)
         """The signs of life of the server."""
         self._last_id = 0
@@ -370,12 +373,27 @@ class Dialogue:
             self._questions.answered_late(response.id)
         elif response.result is not None:
             failed = call.tool is not None and says_error(response.result)
-            self._finish(call, Result(response.result, failed), "tool_error" if failed else "ok")
+            hint = self._look(call, response.result) if failed else ""
+            self._finish(call, Result(response.result, failed, hint), "tool_error" if failed else "ok")
         else:
-            self._finish(call, ErrorReply(response.error or b"{}"), "error")
+            error = response.error or b"{}"
+            self._finish(call, ErrorReply(error, self._look(call, error)), "error")
         self.liveness.replied(response.id)
         if self._questions.doubts and self._questions.answered(response.id, self._now()):
             self.sound()
+
+    def _look(self, call: Call, failure: bytes) -> str:
+        """Return what a person can do about a failure that comes of the era; nothing of any other."""
+        if call.method not in MISFIT_METHODS:
+            return ""
+        return self.misfits.look(failure, call.tool or call.method, modern=bool(self.meta))
+
+    def _misfit(self, tool: str, hint: str) -> None:
+        if self._hooks.on_misfit is not None:
+            try:
+                self._hooks.on_misfit(self._server, tool, hint)
+            except Exception as fault:
+                self.faulted(fault)
 
     # --- ends
 

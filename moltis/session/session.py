@@ -229,7 +229,7 @@ class Session(Requests):
             tool_count=len(self.items(Kind.TOOLS)),
             resource_count=len(self.items(Kind.RESOURCES)),
             prompt_count=len(self.items(Kind.PROMPTS)),
-            remarks=tuple(self._clean(remark) for remark in self._lists.remarks()),
+            remarks=tuple(map(self._clean, (*self._lists.remarks(), *self._dialogue.misfits.remarks()))),
             in_flight=self._dialogue.in_flight,
             counters=replace(self._dialogue.counters),
         )

@@ -106,3 +106,17 @@ def test_a_complete_result_is_one_by_the_reference() -> None:
 )
 def test_outcomes_are_words(reply: Any, word: str) -> None:
     assert failures.outcome_of(reply) == word
+
+
+def test_a_hint_follows_the_server_s_own_words() -> None:
+    told = failures.hinted_error(b'{"code":-32600,"message":"Cannot ask.","data":{"a":1.0}}', "do this")
+    assert told == b'{"code":-32600,"message":"Cannot ask. What a person can do: do this","data":{"a":1.0}}'
+    told = failures.hinted_result(b'{"content":[{"type":"text","text":"no"}],"isError":true}', "do this")
+    assert [block["text"] for block in read(told)["content"]] == ["no", "What a person can do: do this"]
+    CallToolResult.model_validate_json(told)
+
+
+@pytest.mark.parametrize("what", [b"{}", b"5", b"[]", b'{"message":5}', b'{"content":{}}', b'{"content":null}'])
+def test_what_has_no_place_for_a_hint_stays_as_it_is(what: bytes) -> None:
+    assert failures.hinted_error(what, "do this") == what
+    assert failures.hinted_result(what, "do this") == what
