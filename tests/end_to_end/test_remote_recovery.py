@@ -57,6 +57,38 @@ def test_a_lost_session_costs_no_call_and_no_login_whatever_word_says_it(
     assert len(server.events("request", mcp="initialize")) == 3
 
 
+@pytest.mark.parametrize("ping", [(), ("ping=400",)])
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_session_that_is_lost_without_a_word_costs_one_call_and_no_restart(
+    daemon: Daemon, place: Place, status: int, ping: tuple[str, ...]
+) -> None:
+    server = place.evil("legacy", "forget=2", f"lost={status}", *ping)
+    daemon.write({"s": remote(server.url)}, mcp={"heartbeat_interval_secs": 60.0})
+    daemon.start().wait_all()
+    for lost in (1, 2):
+        assert daemon.text("s", "count") == str(2 * lost - 1)
+        assert daemon.text("s", "count") == str(2 * lost)
+        with pytest.raises(RpcError, match=f"HTTP {status}"):
+            daemon.call("s", "count")
+        begun = 1 + lost
+        wait_until("another", lambda n=begun: len(server.events("request", mcp="initialize")) == n, within=20)
+    assert daemon.text("s", "count") == "5"
+    assert len(server.events("ran", tool="count")) == 5
+    status_ = daemon.status("s")
+    assert (status_["state"], since(daemon, "s")) == ("ready", (0, 0))
+
+
+def test_a_server_that_refuses_one_call_without_a_word_keeps_its_session(daemon: Daemon, place: Place) -> None:
+    server = place.evil("legacy", "ping=400")
+    daemon.write({"s": remote(server.url)})
+    daemon.start().wait_all()
+    for _ in range(3):
+        with pytest.raises(RpcError, match="HTTP 400"):
+            daemon.call("s", "refuse", status=400)
+    assert daemon.text("s", "count") == "1"
+    assert len(server.events("request", mcp="initialize")) == 1
+
+
 @pytest.mark.parametrize("status", [400, 409, 422])
 @pytest.mark.parametrize("message", ["browser session expired", "Session not found"])
 def test_a_call_that_ran_is_not_run_again_for_words_about_a_session(

@@ -7,7 +7,8 @@ Prints one line of JSON, {"url"}, when it listens. Modes combine; without any it
   eras        legacy (answers server/discover with 400)  modern (knows no initialize)
               old-sse (HTTP+SSE of 2024-11-05 only: POST to /mcp is 405, GET opens the stream)
   sessions    forget=N (every session is forgotten after N tool calls, and its requests are answered 404)
-              lost=STATUS:TEXT (or so, with a JSON-RPC error of that text under no id)
+              lost=STATUS[:TEXT] (or so, with a JSON-RPC error of that text under no id)
+              ping=STATUS (it knows no `ping`, and answers it so)
   streams     drop=SECS (every GET stream ends so soon, with `retry: 100`; so does the stream of HTTP+SSE)
               no-get (GET is 405)  get=STATUS (or that)
   refusals    busy=STATUS:RETRY_AFTER:N (the first N requests are refused so; an empty RETRY_AFTER sends none)
@@ -158,6 +159,9 @@ class Handler(BaseHTTPRequestHandler):
             return
         if method == "tools/call":
             self.call(message, session)
+            return
+        if method == "ping" and "ping" in self.world.modes:
+            self.plain(int(self.world.modes["ping"]))
             return
         headers = {}
         if method == "initialize":

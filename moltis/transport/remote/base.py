@@ -81,9 +81,22 @@ class Post:
     answered: whether a request's reply was received. succeeded: and was not, in a handshake, an error.
     refused: how often it was refused for what it carried (401, 403).
     doubts: its answer makes it look as if the session were lost.
+    astray: it was answered by an error under no id or another: who wrote that may not have read it.
     """
 
-    __slots__ = ("_settle", "about", "answered", "doubts", "heard", "message", "refused", "scope", "sent", "succeeded")
+    __slots__ = (
+        "_settle",
+        "about",
+        "answered",
+        "astray",
+        "doubts",
+        "heard",
+        "message",
+        "refused",
+        "scope",
+        "sent",
+        "succeeded",
+    )
 
     def __init__(self, message: bytes, about: Outgoing, settle: Callable[[], None] | None) -> None:
         self.message = message
@@ -95,6 +108,7 @@ class Post:
         self.succeeded = False
         self.refused = 0
         self.doubts = False
+        self.astray = False
         self._settle = settle
 
     @property

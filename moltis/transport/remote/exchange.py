@@ -26,6 +26,7 @@ from moltis.transport import Ended
 from moltis.transport.remote import Refusal
 from moltis.transport.remote.base import Endpoint, Post
 from moltis.transport.remote.events import BOM
+from moltis.transport.remote.evidence import says_nothing
 from moltis.transport.remote.gate import Gate
 from moltis.transport.remote.headers import Headers
 from moltis.transport.remote.outcomes import Answered, media_type, redirect_target, redirect_words
@@ -229,7 +230,7 @@ def answered(
         reply=reply is not None,
         ours=id is not None and under_id(body, id),
         about_session=about_session(body, id),
-        wordless=not body.strip(),
+        wordless=says_nothing(status, body),
     )
 
 

@@ -98,8 +98,9 @@ async def take_message(response: httpx2.Response, connection: RemoteConnection, 
         raise Unreadable("with nothing")
     id = post.about.id
     _look_at_session(body, post, asked)
-    if id is not None and not answers(body, id):
-        body = error_reply(body, id) or body
+    if id is not None and not answers(body, id) and (reply := error_reply(body, id)) is not None:
+        post.astray = True
+        body = reply
     _hand_on(body, connection, post)
     if not post.answered and not _is_json(body):
         raise Unreadable(f"with something that is not JSON (it begins with {_beginning(body)})")
@@ -147,6 +148,7 @@ def take_lone_error(connection: RemoteConnection, cursor: Cursor, post: Post) ->
     """Take the only message of a stream that has ended, if it is an error under no id or another, for the reply."""
     reply = error_reply(cursor.alone, post.about.id) if cursor.alone and post.about.id is not None else None
     if reply is not None:
+        post.astray = True
         _hand_on(reply, connection, post)
 
 

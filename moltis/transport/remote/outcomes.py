@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urljoin
 
 from moltis.http.origins import same_origin, shown_host
+from moltis.transport.remote.evidence import UNRELATED
 from moltis.transport.remote.replies import AboutSession
 
 __all__ = [
@@ -136,7 +137,8 @@ class Answered:
 
     content_type: from `media_type`. leads: where a redirect leads that is not followed, from `redirect_words`.
     reply: its body is a JSON-RPC reply; ours: under the id of the request.
-    about_session: what its body says of the session. wordless: it is an error, and its body says nothing at all.
+    about_session: what its body says of the session.
+    wordless: it is an error, and its body says no more than its status.
     compressed: it has a Content-Encoding, which was not asked for.
     """
 
@@ -159,6 +161,7 @@ class Outcome:
     held_secs: nothing is to be sent for so long.
     unserved: it may be that the server speaks the older HTTP+SSE.
     doubts: the session may be lost, and is to be looked after.
+    refuses: it was refused by who may not have read it. Once that says nothing of the session.
     """
 
     do: Do
@@ -167,6 +170,7 @@ class Outcome:
     held_secs: float | None = None
     unserved: bool = False
     doubts: bool = False
+    refuses: bool = False
 
 
 def outcome(asked: Asked, answered: Answered) -> Outcome:
@@ -176,10 +180,10 @@ def outcome(asked: Asked, answered: Answered) -> Outcome:
     that is not.
     """
     found = _outcome(asked, answered)
-    if asked.session and answered.status >= 400 and found.do is not Do.RENEW:
+    if asked.session and answered.status >= 400 and found.do is not Do.RENEW and not asked.renewed:
+        refuses = answered.status < 500 and answered.status not in UNRELATED and not answered.ours
         gone = answered.status in GONE or answered.about_session is not AboutSession.NOTHING
-        gone = gone or (answered.status == 400 and answered.wordless)
-        found = replace(found, doubts=gone and not asked.heartbeat and not asked.renewed)
+        found = replace(found, doubts=gone or (refuses and answered.wordless), refuses=refuses)
     if asked.heartbeat and found.do is Do.FAIL and answered.status < 500:
         return replace(found, do=Do.ALIVE)
     return found

@@ -17,14 +17,16 @@ import msgspec
 from moltis.errors import NotSent, ServerNotReady
 from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.transport import Ended, Outgoing, Receiver
+from moltis.transport.remote.events import BOM
+from moltis.transport.remote.evidence import Told, told
 from moltis.transport.remote.exchange import FAULTS, REFUSALS, Exchange, NotLetIn, Unreachable, discard, held_secs
 from moltis.transport.remote.gate import HeldBack
 from moltis.transport.remote.headers import BadSessionId, checked_session_id, post_headers
 from moltis.transport.remote.outcomes import PATIENCE_SECS, media_type
-from moltis.transport.remote.replies import AboutSession, about_session, answers, speaks_of_session
+from moltis.transport.remote.replies import answers
 from moltis.transport.remote.turns import events_in_turn
 
-__all__ = ["CredentialsRefused", "NotRenewed", "Session", "begin_anew", "is_lost"]
+__all__ = ["CredentialsRefused", "NotRenewed", "Session", "begin_anew", "probe"]
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
 """The longest answer to `initialize`, as at the first time."""
@@ -71,13 +73,20 @@ class _Reply(msgspec.Struct):
 
 
 async def begin_anew(
-    exchange: Exchange, hello: bytes, confirmation: bytes, lost: Session, receive: Receiver, *, by_401: bool = False
+    exchange: Exchange,
+    hello: bytes,
+    confirmation: bytes,
+    lost: Session,
+    receive: Receiver,
+    *,
+    by_401: bool = False,
+    guessed: bool = False,
 ) -> Session:
     """Do the handshake again.
 
     hello: the `initialize` request of the first time. confirmation: its `notifications/initialized`.
     receive: takes what the server says besides.
-    by_401: a 401 made it look as if the session were lost.
+    by_401: a 401 made it look as if the session were lost. guessed: nobody said so; nobody is asked to log in for it.
 
     Raises:
         CredentialsRefused: it was a 401, and `initialize` is answered with 401 too.
@@ -85,45 +94,55 @@ async def begin_anew(
     """
     try:
         with anyio.fail_after(RENEWAL_SECS):
-            return await _begin_anew(exchange, hello, confirmation, lost, receive, by_401)
+            return await _begin_anew(exchange, hello, confirmation, lost, receive, by_401, guessed)
     except TimeoutError as fault:
         raise NotRenewed(
             _ended(f"has lost the session, and did not begin another within {RENEWAL_SECS:g} s")
         ) from fault
 
 
-async def is_lost(exchange: Exchange, session: Session, *, answers_pings: bool = False) -> bool:
-    """Ask by a ping whether the server still knows a session. Only if it says that it does not, it is lost.
+async def probe(exchange: Exchange, session: Session, method: str, receive: Receiver) -> Told:
+    """Ask something harmless in a session, and return what the answer says of it.
 
-    answers_pings: it has answered one in this session, so that a 400 without a word can mean nothing but the session.
+    receive: takes what the server says besides.
     """
-    message = b'{"jsonrpc":"2.0","id":"moltis-check-%d","method":"ping"}' % next(_numbers)
-    headers = post_headers(Outgoing(method="ping", version=session.version), session.id)
+    id = f"moltis-check-{next(_numbers)}"
+    message = b'{"jsonrpc":"2.0","id":"%b","method":"%b"}' % (id.encode(), method.encode())
+    headers = post_headers(Outgoing(method=method, version=session.version), session.id)
     try:
         exchange.gate.check(0.0)
         response = await exchange.send("POST", headers, message, spares=REFUSALS)
         try:
-            body = await read_capped(response, MAX_ANSWER_BYTES)
+            if response.is_success and media_type(response.headers.get("Content-Type")) == "text/event-stream":
+                body = await _reply_of_stream(response, id, receive)
+            else:
+                body = await read_capped(response, MAX_ANSWER_BYTES)
+        except BodyTooLarge:
+            return Told.KNOWN if response.is_success else Told.NOTHING
+        except NotRenewed:  # a stream without the reply
+            body = b""
         finally:
             await response.aclose()
     except (HeldBack, NotLetIn, Unreachable, *FAULTS):
-        return False
-    if response.is_success:
-        return speaks_of_session(body, None) is not AboutSession.NOTHING
-    if answers_pings and response.status_code == 400 and not body.strip():
-        return True
-    return response.status_code == 404 or about_session(body, None) is not AboutSession.NOTHING
+        return Told.NOTHING
+    return told(response.status_code, body.removeprefix(BOM), id)
 
 
 async def _begin_anew(
-    exchange: Exchange, hello: bytes, confirmation: bytes, lost: Session, receive: Receiver, by_401: bool
+    exchange: Exchange,
+    hello: bytes,
+    confirmation: bytes,
+    lost: Session,
+    receive: Receiver,
+    by_401: bool,
+    guessed: bool,
 ) -> Session:
     id = f"moltis-renewal-{next(_numbers)}"
     params = msgspec.json.decode(hello, type=_Request).params
     message = b'{"jsonrpc":"2.0","id":"%b","method":"initialize","params":%b}' % (id.encode(), bytes(params))
     try:
         exchange.gate.check(PATIENCE_SECS)
-        spares = REFUSALS if by_401 else NOTHING_SPARED
+        spares = REFUSALS if by_401 or guessed else NOTHING_SPARED
         response = await exchange.send(
             "POST", post_headers(Outgoing(method="initialize"), None), message, spares=spares
         )
@@ -136,7 +155,8 @@ async def _begin_anew(
             raise NotRenewed(_ended("has lost the session, and now speaks another revision of MCP than before"))
         session = Session(session_id, version)
         about = Outgoing(method="notifications/initialized", version=version)
-        response = await exchange.send("POST", post_headers(about, session_id), confirmation)
+        spares = REFUSALS if guessed else NOTHING_SPARED
+        response = await exchange.send("POST", post_headers(about, session_id), confirmation, spares=spares)
         await discard(response)
         if not response.is_success:
             raise NotRenewed(_ended(f"has lost the session, and refuses a new one (HTTP {response.status_code})"))

@@ -11,12 +11,13 @@ from typing import Final
 
 import anyio
 
-from moltis.transport import Outgoing
+from moltis.transport import Ended, Outgoing
 from moltis.transport.remote.base import Post, RemoteConnection
+from moltis.transport.remote.evidence import PING, REPEATED, Evidence, Told
 from moltis.transport.remote.exchange import FAULTS, REFUSALS, Exchange, NotLetIn, Unreachable, discard
 from moltis.transport.remote.headers import stream_headers
 from moltis.transport.remote.outcomes import HANDSHAKE, INITIALIZED
-from moltis.transport.remote.renewal import CredentialsRefused, NotRenewed, Session, begin_anew, is_lost
+from moltis.transport.remote.renewal import CredentialsRefused, NotRenewed, Session, begin_anew, probe
 from moltis.transport.remote.standing import Alarm, StandingStream
 
 __all__ = ["NO_SESSION", "Sessions"]
@@ -45,8 +46,9 @@ class Sessions:
         self._confirming: anyio.Event | None = None
         self._renewing: anyio.Event | None = None
         self._proven: Session | None = None
-        self._pinged: Session | None = None
-        self._checking = False
+        self._evidence = Evidence()
+        self._doubted: Session | None = None
+        self._looked = anyio.Event()
         self._check_from = -math.inf
         self._offers_stream = True
         self._stream = anyio.CancelScope()
@@ -83,31 +85,55 @@ class Sessions:
         """Take note that a request of a session was answered: its credentials, if any, are good."""
         if session is self.current:
             self._proven = session
-            if method == "ping":
-                self._pinged = session
+            self._evidence.served(method)
 
     def spares(self, session: Session) -> bool:
         """Whether a 401 may mean the session: requests in it were served under the same credentials, or none."""
         return session.id is not None and self._proven is session
 
-    def doubt(self, session: Session) -> None:
-        """Look by a ping, beside all else, whether the server still knows a session; if not, begin anew."""
-        now = anyio.current_time()
-        if session.id is not None and session is self.current and not self._checking and now >= self._check_from:
-            self._checking = True
-            self._connection.start_soon(partial(self._check, session))
+    def refused(self, session: Session, method: str, *, surely: bool) -> None:
+        """Take note that a request was refused, and not under its id. `surely`: in a way that makes a doubt at once.
 
-    async def renew(self, lost: Session, *, by_401: bool = False, gone: bool = False) -> bool:
+        A heartbeat is refused for ever by who knows no `ping`; it is of interest only where one was answered before.
+        """
+        if session is not self.current or (method == PING and not self._evidence.answers_pings):
+            return
+        self._evidence.refused += 1
+        if surely or self._evidence.refused >= REPEATED:
+            self.doubt(session)
+
+    def doubt(self, session: Session) -> None:
+        """Look by a ping, beside all else, whether the server still knows a session; if not, begin anew.
+
+        Soon after such a look it waits for a while.
+        """
+        if session.id is not None and session is self.current:
+            idle, self._doubted = self._doubted is None, session
+            if idle:
+                self._looked = anyio.Event()
+                self._connection.start_soon(self._check)
+
+    async def replaced(self, session: Session) -> bool:
+        """Return whether a session that is in doubt was begun anew, after the look if there is one at once."""
+        if self._doubted is session and anyio.current_time() >= self._check_from:
+            await self._looked.wait()
+        return self.current is not session
+
+    async def renew(
+        self, lost: Session, *, by_401: bool = False, gone: bool = False, refused: str | None = None
+    ) -> bool:
         """Begin anew what is lost, if nobody has yet, and wait until that is done; False if there is no new one.
 
         Then the connection ends of it, or, `by_401`, `initialize` is refused as well: the session is as it was.
         gone: the server says that it does not have it any more. Otherwise it is told that it is over.
+        refused: nothing says that it is lost but that this was refused, without a reason. Unless a new session is
+        begun and answers the same, the session is as it was.
 
         It is done in a task of its own: who noticed first may be cancelled, and the others wait for it too.
         """
         if self.current is lost and self._renewing is None and not self._connection.ending:
             self._renewing = anyio.Event()
-            self._connection.start_soon(partial(self._begin_anew, by_401=by_401, gone=gone))
+            self._connection.start_soon(partial(self._begin_anew, by_401=by_401, gone=gone, refused=refused))
         if self._renewing is not None:
             await self._renewing.wait()
         return self.current is not lost
@@ -126,35 +152,75 @@ class Sessions:
         except (Unreachable, NotLetIn, *FAULTS):
             pass
 
-    async def _check(self, session: Session) -> None:
-        try:
-            with anyio.move_on_after(CHECK_SECS):
-                if await is_lost(self._exchange, session, answers_pings=self._pinged is session):
-                    await self.renew(session, gone=True)
-        finally:
-            self._checking = False
-            self._check_from = anyio.current_time() + CHECK_PAUSE_SECS
+    async def _check(self) -> None:
+        while (session := self._doubted) is not None:
+            try:
+                await anyio.sleep_until(self._check_from)
+                session = self._doubted
+                if session is self.current:
+                    with anyio.move_on_after(CHECK_SECS):
+                        await self._look_after(session)
+            finally:
+                self._check_from = anyio.current_time() + CHECK_PAUSE_SECS
+                if self._doubted is session:
+                    self._doubted = None
+                self._looked.set()
 
-    async def _begin_anew(self, *, by_401: bool, gone: bool) -> None:
-        lost, self._proven = self.current, None
+    async def _look_after(self, session: Session) -> None:
+        method = PING
+        said = await probe(self._exchange, session, method, self._connection.receive)
+        proves = said is Told.LOST or (said is Told.REFUSED and self._evidence.answers_pings)
+        if not proves and (more := self._evidence.after_ping(said)) is not None:
+            method = more
+            said = await probe(self._exchange, session, method, self._connection.receive)
+            proves = said in (Told.LOST, Told.REFUSED)
+        if said is Told.KNOWN and session is self.current:
+            self._evidence.served(method)
+        elif proves:
+            await self.renew(session, gone=True, refused=None if said is Told.LOST else method)
+
+    async def _begin_anew(self, *, by_401: bool, gone: bool, refused: str | None) -> None:
+        lost = self.current
         try:
-            self.current = await begin_anew(
-                self._exchange, self._hello, self._confirmation, lost, self._connection.receive, by_401=by_401
-            )
+            self.current = await self._another(lost, by_401=by_401, refused=refused)
         except CredentialsRefused:
+            self._proven = None
             return
         except NotRenewed as fault:
-            self._connection.lose(fault.ended, waits=fault.ended.kind == "auth_required")
+            if refused is None:
+                self._connection.lose(fault.ended, waits=fault.ended.kind == "auth_required")
             return
         finally:
             renewing, self._renewing = self._renewing, None
             if renewing is not None:
                 renewing.set()
+        self._evidence.refused = 0
         self._stream.cancel()
         if not gone and lost.id != self.current.id:
             self._connection.start_soon(partial(self._end, lost))
         self._open_stream()
         self._missed.ring()
+
+    async def _another(self, lost: Session, *, by_401: bool, refused: str | None) -> Session:
+        """Begin another session, and see that what was `refused` is answered in it."""
+        exchange, receive = self._exchange, self._connection.receive
+        guessed = refused is not None
+        begun = await begin_anew(
+            exchange, self._hello, self._confirmation, lost, receive, by_401=by_401, guessed=guessed
+        )
+        if refused is None:
+            return begun
+        said = Told.NOTHING
+        with anyio.move_on_after(CHECK_SECS):
+            said = await probe(exchange, begun, refused, receive)
+        if said is Told.KNOWN:
+            self._evidence.served(refused)
+            return begun
+        if said is Told.REFUSED:
+            self._evidence.disprove(refused)
+        if begun.id != lost.id:
+            self._connection.start_soon(partial(self._end, begun))
+        raise NotRenewed(Ended("disconnected", f"refuses {refused} in a new session too"))
 
     def _open_stream(self) -> None:
         if self.current.id is not None and self._offers_stream:

@@ -158,8 +158,8 @@ class StreamableConnection(RemoteConnection):
         body = await read_error(response) if response.status_code >= 400 else b""
         reply = error_reply(body, about.id) if body and about.id is not None else None
         found = outcome(asked, answered(response, body, reply, about.id))
-        if found.doubts:
-            self._sessions.doubt(session)
+        if found.doubts or found.refuses:
+            self._sessions.refused(session, about.method, surely=found.doubts)
         if found.held_secs is not None:
             self._exchange.gate.close(found.held_secs)
         match found.do:
@@ -168,8 +168,8 @@ class StreamableConnection(RemoteConnection):
                     await self._take_reply(post, found.do, asked, session, response)
                 except SessionLost:
                     return Do.RENEW
-                if post.doubts:
-                    self._sessions.doubt(session)
+                if post.doubts or post.astray:
+                    self._sessions.refused(session, about.method, surely=post.doubts)
                 elif post.answered:
                     self._sessions.served(session, about.method)
             case Do.DELIVER:
@@ -178,6 +178,8 @@ class StreamableConnection(RemoteConnection):
                 await discard(response)
             case _:
                 await discard(response)
+                if found.doubts and asked.harmless and await self._sessions.replaced(session):
+                    return Do.RENEW
                 await self._refused(post, asked, found, response.status_code)
         return found.do
 
