@@ -15,6 +15,7 @@ from ipaddress import ip_address
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
+from moltis.config import credentials
 from moltis.config.model import OAuthSection, ServerSection
 from moltis.config.plan import (
     Elicitation,
@@ -29,8 +30,8 @@ from moltis.config.plan import (
 )
 from moltis.config.problem import Report, dotted
 from moltis.config.scan import Path
-from moltis.config.sensitive import is_public_name, launch_secrets
-from moltis.redaction import Malformed, Template, TooLong, Unresolved, is_env_name, shown_url, utf8_bytes
+from moltis.config.sensitive import is_public, launch_secrets, literal_secrets
+from moltis.redaction import REDACTED, Malformed, Template, TooLong, Unresolved, is_env_name, shown_url, utf8_bytes
 
 _CAPS = (
     ("request_timeout_secs", "request_timeout_max_secs"),
@@ -177,7 +178,7 @@ class _Expansion:
 
     def _lookup(self, name: str) -> str | None:
         value = self.base.lookup(name)
-        if value and not (name.startswith("env:") and is_public_name(name.removeprefix("env:"))):
+        if value and not (name.startswith("env:") and is_public(name.removeprefix("env:"), value)):
             self.used.add(value)
         return value
 
@@ -297,8 +298,16 @@ def _warn(entry: ServerSection, transport: TransportName, path: Path, report: Re
         if template.names:
             value = f"the value of ${template.names[0]}"
             report.warning((*path, "args", n), f"{value} can be read by every user of this machine; use env instead")
+    for n in literal_secrets(entry.command, entry.args):
+        report.warning((*path, "args", n) if n >= 0 else (*path, "command"), _READABLE)
     if _has_placeholder(entry.command or ""):
         report.warning((*path, "command"), "placeholders are not expanded in command; use args, env or cwd")
+
+
+_READABLE: Final = (
+    "this looks like a secret, and every user of this machine can read it: if the program takes it from a variable, "
+    '`moltis env set NAME` and env = { NAME = "$NAME" } keep it out of sight'
+)
 
 
 def _has_placeholder(text: str) -> bool:
@@ -498,8 +507,16 @@ def _launch_mark(entry: ServerSection, transport: TransportName) -> str:
 
 def _shown(entry: ServerSection, transport: TransportName) -> Shown:
     if transport == "stdio":
-        return Shown(command=entry.command, arg_count=len(entry.args), env_names=tuple(entry.env))
+        return Shown(command=_shown_command(entry.command), arg_count=len(entry.args), env_names=tuple(entry.env))
     return Shown(url=shown_url(entry.url.text) if entry.url else None, header_names=tuple(entry.headers))
+
+
+def _shown_command(command: str | None) -> str | None:
+    """Give a command without the secrets that stand in it where arguments were written into it."""
+    if command is not None:
+        for secret in credentials.in_text(command):
+            command = command.replace(secret, REDACTED)
+    return command
 
 
 def env_name_problem(name: str) -> str | None:

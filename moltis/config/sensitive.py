@@ -5,17 +5,24 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from moltis.config import credentials
 from moltis.config.model import ServerSection
 from moltis.config.plan import Launch, RemoteLaunch, StdioLaunch
 from moltis.config.scan import Path
 from moltis.redaction import Template
 
-_SECRET_NAME = re.compile(r"token|secret|passw|credential|cookie|^auth|api[-_]?key|(^|[-_])key$", re.IGNORECASE)
 _PUBLIC_NAME = re.compile(r"HOME|LOGNAME|PATH|SHELL|TERM|USER|LANG|LC_.*|TMPDIR|TZ|NODE_ENV|.*LOG_LEVEL")
 """Variables whose values are everyone's: hiding them would only make logs unreadable."""
+_PLAIN_NAME = re.compile(
+    r"(?:.*_)?(?:URL|URI|ORIGIN|ENDPOINT|HOST|HOSTNAME|DOMAIN|SITE|PORT|REGION|ZONE|LOCATION|LOCALE|LANGUAGE|FILE|PATH|DIR"
+    r"|DIRECTORY|FOLDER|ROOT|MODE|LEVEL|FORMAT|TYPE|ENV|ENVIRONMENT|VERSION|MODEL|TRANSPORT|REGISTRY|INDEX|PROXY"
+    r"|BUNDLE|CERTS?|TIMEOUT|ENABLED|DEBUG)",
+    re.IGNORECASE,
+)
+"""Variables that say where and how. Hidden all the same if the value can hold a credential: a password, a webhook."""
 _PUBLIC_WORDS = frozenset(
     {"invalid", "disabled", "enabled", "stopped", "starting", "initializing", "awaiting_auth", "backoff", "cooldown"}
     | {"stopping", "streamable-http", "legacy", "warning", "critical", "production", "development", "localhost"}
@@ -27,9 +34,13 @@ CLIENT_SECRETS = ("client_secret", "private_key")
 """The keys of `oauth` whose values prove who we are."""
 
 
-def is_public_name(name: str) -> bool:
-    """Say whether a variable of this name is no secret, such as HOME."""
-    return _PUBLIC_NAME.fullmatch(name) is not None
+def is_public(name: str, value: str) -> bool:
+    """Say whether a variable is no secret, such as HOME, or a URL without a password."""
+    if _PUBLIC_NAME.fullmatch(name):
+        return True
+    if not _PLAIN_NAME.fullmatch(name) or "hook" in name.lower():
+        return False
+    return (credentials.is_path(value) or not credentials.SECRET_NAME.search(name)) and credentials.is_plain(value)
 
 
 def worth_hiding(values: Iterable[str], names: Iterable[str]) -> frozenset[str]:
@@ -40,8 +51,12 @@ def worth_hiding(values: Iterable[str], names: Iterable[str]) -> frozenset[str]:
 def launch_secrets(launch: Launch | None) -> Iterator[str]:
     """Give every value in what a server is started from that must never be shown."""
     match launch:
-        case StdioLaunch(env=env):
-            yield from (value for name, value in env if not is_public_name(name))
+        case StdioLaunch(command=command, args=args, env=env):
+            yield from (secret for _, secret in credentials.in_words((command, *args)))
+            for name, value in env:
+                if not is_public(name, value):
+                    yield value
+                    yield from credentials.in_text(value)
         case RemoteLaunch(url=url, headers=headers, oauth=oauth):
             yield from _url_secrets(url)
             for _, value in headers:
@@ -87,14 +102,22 @@ def literal_secret(section: ServerSection) -> Path | None:
     """Give the first key of a server's entry that holds a secret written out, or None when none does."""
     for table, values in (("env", section.env), ("headers", section.headers)):
         for name, value in values.items():
-            if _SECRET_NAME.search(name) and _is_literal(value):
+            if credentials.named_secret(name) and _is_literal(value):
                 return (table, name)
+    for n in literal_secrets(section.command, section.args):
+        return ("args", n) if n >= 0 else ("command",)
     for name in CLIENT_SECRETS:
         if section.oauth and _is_literal(getattr(section.oauth, name)):
             return ("oauth", name)
     if section.url and any(_is_literal_text(value) for value in _url_secrets(section.url.text)):
         return ("url",)
     return None
+
+
+def literal_secrets(command: str | None, args: Sequence[Template]) -> list[int]:
+    """Return the indices of the arguments that hold a secret written out, -1 for the command, in order."""
+    found = credentials.in_words((command or "", *(argument.text for argument in args)))
+    return sorted({n - 1 for n, secret in found if _is_literal_text(secret)})
 
 
 def _is_literal(value: Template | None) -> bool:
