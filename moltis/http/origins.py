@@ -16,6 +16,7 @@ from moltis.http.addresses import host_is_loopback
 
 MAX_URL_CHARS = 16 * 1024
 SHOWN_CHARS = 100
+SHOWN_URL_CHARS = 200
 UNREADABLE = "an unreadable address"
 
 _PORTS = {"http": 80, "https": 443}
@@ -132,6 +133,18 @@ def shown_host(url: str) -> str:
         return UNREADABLE
     netloc = parts.netloc
     return netloc if len(netloc) <= SHOWN_CHARS else netloc[: SHOWN_CHARS - 3] + "..."
+
+
+def shown_url(url: str) -> str:
+    """Show a URL in a message where the host alone would not tell two apart: no userinfo, query value or fragment.
+
+    At most 200 printable characters.
+    """
+    parts = read_url(url)
+    if parts is None:
+        return UNREADABLE
+    shown = parts.origin + parts.path + ("?..." if parts.query else "")
+    return shown if len(shown) <= SHOWN_URL_CHARS else shown[: SHOWN_URL_CHARS - 3] + "..."
 
 
 def canonical_resource(url: str) -> str:

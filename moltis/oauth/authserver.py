@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from moltis.http.origins import Url, read_url, same_origin, shown_host
+from moltis.http.origins import Url, read_url, same_origin, shown_host, shown_url
 from moltis.oauth.documents import flag_member, read_object, scope_tokens, text_member, texts_member
 from moltis.oauth.model import AuthServer, ClientConfig, Grant, OAuthProblem
 from moltis.oauth.urls import given_url_problem, url_problem
@@ -62,10 +62,11 @@ def read_server(body: bytes, issuer: str, *, legacy: bool = False, grant: Grant 
     named = text_member(document, "issuer", what)
     if named is None:
         raise OAuthProblem(f"{what} does not say whose it is (issuer)")
-    if not (named == issuer or (legacy and _is_at(issuer, named))):
-        near = named.rstrip("/") == issuer.rstrip("/")
-        whose = "that issuer but for a slash at its end" if near else f"{shown_host(named)} as its issuer"
-        raise OAuthProblem(f"{what} is another's: it names {whose}, which must be the same to the letter")
+    if not (same_issuer(named, issuer) or (legacy and _is_at(issuer, named))):
+        raise OAuthProblem(
+            f"{what} is another's: it names {shown_url(named)} as its issuer, and {shown_url(issuer)} was asked; "
+            f"they must be the same to the letter"
+        )
     token = _endpoint(document, "token_endpoint", named, what)
     authorization = _endpoint(document, "authorization_endpoint", named, what)
     if token is None:
@@ -92,6 +93,19 @@ def read_server(body: bytes, issuer: str, *, legacy: bool = False, grant: Grant 
         iss_supported=flag_member(document, "authorization_response_iss_parameter_supported", what),
         client_id_metadata_supported=flag_member(document, "client_id_metadata_document_supported", what),
     )
+
+
+def same_issuer(one: str, other: str) -> bool:
+    """Say whether two spellings name one issuer: the same to the letter, but for the slash of an empty path.
+
+    RFC 8414 section 4 compares code point by code point. An origin with that slash and without it is one URL, though
+    (RFC 3986 section 6.2.3), and has one metadata address (RFC 8414 section 3.1), so that nobody else can be meant.
+    """
+    if one == other:
+        return True
+    parts = read_url(one)
+    bare = parts is not None and parts.path in ("", "/") and not (parts.query or parts.userinfo or "#" in one)
+    return bare and one.removesuffix("/") == other.removesuffix("/")
 
 
 def default_endpoints(server_url: str) -> AuthServer:

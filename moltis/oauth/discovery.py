@@ -18,6 +18,7 @@ from moltis.http.fetch import Answer, Fetcher, FetchProblem
 from moltis.http.origins import canonical_resource, shown_host
 from moltis.http.retry_after import retry_after_secs
 from moltis.oauth import authserver, resource
+from moltis.oauth.authserver import same_issuer
 from moltis.oauth.model import AuthServer, Challenge, ClientConfig, OAuthProblem, ProtectedResource
 
 MAX_FETCHES = 12
@@ -38,11 +39,13 @@ class Discovered:
     """Who gives out tokens for a server.
 
     resource: None where the server publishes nothing of the kind (MCP 2025-03-26), or the endpoints are configured.
+    issuer: as whoever names it spells it; `server.issuer` is as it spells itself (`authserver.same_issuer`).
     resource_id: what to ask tokens for (RFC 8707).
     assumed: nothing was found; the endpoints are those that MCP 2025-03-26 falls back to.
     """
 
     resource: ProtectedResource | None
+    issuer: str
     server: AuthServer
     resource_id: str
     assumed: bool = False
@@ -88,7 +91,8 @@ class Discovery:
             OAuthProblem: `outage`: somebody cannot answer now; `refused`: what was found cannot be believed.
         """
         if self._config.manual:
-            return Discovered(None, authserver.manual_endpoints(self._config), canonical_resource(self._url))
+            server = authserver.manual_endpoints(self._config)
+            return Discovered(None, server.issuer, server, canonical_resource(self._url))
         await self.look_around()
         search = _Search(self._fetcher, self._url, self._config, self._wall)
         return await self._in_time(search.discover(challenge, prefer))
@@ -122,11 +126,11 @@ class _Search:
         found = await self.resource(challenge)
         if found is None:
             return await self._legacy()
-        issuers = sorted(found.authorization_servers, key=lambda issuer: issuer != prefer)
+        issuers = sorted(found.authorization_servers, key=lambda issuer: not same_issuer(issuer, prefer or ""))
         problem: OAuthProblem | None = None
         for issuer in issuers[:MAX_AUTH_SERVERS]:
             try:
-                return Discovered(found, await self._server(issuer), found.resource)
+                return Discovered(found, issuer, await self._server(issuer), found.resource)
             except OAuthProblem as refusal:
                 if refusal.kind == "outage":
                     raise
@@ -171,11 +175,12 @@ class _Search:
         if answer is not None:
             try:
                 server = authserver.read_server(answer.body, self._url, legacy=True, grant=self._config.grant)
-                return Discovered(None, server, what)
+                return Discovered(None, server.issuer, server, what)
             except OAuthProblem as problem:
                 if problem.kind != "outage":
                     raise
-        return Discovered(None, authserver.default_endpoints(self._url), what, assumed=True)
+        server = authserver.default_endpoints(self._url)
+        return Discovered(None, server.issuer, server, what, assumed=True)
 
     async def _get(self, url: str) -> Answer | None:
         """Fetch a document; None if there is none."""

@@ -187,7 +187,7 @@ class Flow:
         means, server = self._means, found.server
         scope = scope_to_ask(means.config, self._ask.challenge, found.resource, server, granted=self._ask.granted)
         client = await self._become_client(found, base.client, redirect_uri, scope)
-        means.keeper.registered(server.issuer, client)
+        means.keeper.registered(base.key.issuer, client)
         state, verifier = means.token(), means.token()
         means.secrets([secret for secret in (state, verifier, client.client_secret) if secret])
         request = authorization_request(

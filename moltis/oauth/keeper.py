@@ -16,14 +16,23 @@ from msgspec.structs import replace
 from moltis.http.fetch import Fetcher
 from moltis.http.origins import canonical_resource, shown_host
 from moltis.oauth.authorize import scope_to_ask
-from moltis.oauth.authserver import manual_endpoints
+from moltis.oauth.authserver import manual_endpoints, same_issuer
 from moltis.oauth.decisions import newer, presentable
 from moltis.oauth.discovery import Discovered, Discovery
 from moltis.oauth.endpoint import TokenEndpoint
 from moltis.oauth.grants import expired
 from moltis.oauth.identity import NOWHERE, become_client, client_of
 from moltis.oauth.jobs import Log
-from moltis.oauth.model import Challenge, Client, ClientConfig, Key, OAuthProblem, Record, Tokens
+from moltis.oauth.model import (
+    Challenge,
+    Client,
+    ClientConfig,
+    Key,
+    OAuthProblem,
+    ProtectedResource,
+    Record,
+    Tokens,
+)
 from moltis.oauth.shelf import Shelf
 from moltis.oauth.standing import Standing
 from moltis.oauth.store import TokenStore, fingerprint
@@ -142,7 +151,7 @@ class Keeper:
             found = await self._discovery.find_resource(challenge)
         except OAuthProblem:
             return False
-        if found is not None and issuer not in found.authorization_servers:
+        if found is not None and not _names(found, issuer):
             return True
         self._resource_id = found.resource if found is not None else self._resource
         return False
@@ -161,30 +170,40 @@ class Keeper:
         Raises:
             OAuthProblem: the configured client belongs to another one.
         """
-        key = Key(self._resource, found.server.issuer, self._config.client_id)
-        if self._left == key.issuer:
+        issuer = found.issuer
+        if self._left is not None and same_issuer(self._left, issuer):
             self._left = None
         known = self.record
-        if known is None or known.key != key:
-            known = await self._shelf.load(key)
-        if known is None and self._config.client_id is not None and not self._config.manual:
-            await self._check_belongs(found.server.issuer)
+        if known is None or not same_issuer(known.key.issuer, issuer):
+            known = await self._known_at(issuer)
         self._resource_id = found.resource_id
-        known = known or Record(key=key, server=found.server)
+        # Kept under the spelling that it was kept under before, whatever slash there is by now.
+        known = known or Record(key=Key(self._resource, issuer, self._config.client_id), server=found.server)
         client = known.client
-        if self._registered is not None and self._registered[0] == key.issuer:
+        if self._registered is not None and self._registered[0] == known.key.issuer:
             client = self._registered[1]
         return replace(known, server=found.server, client=client)
 
-    async def _check_belongs(self, issuer: str) -> None:
-        """See that a configured client has not been used at another issuer: who registered it there meant that one."""
+    async def _known_at(self, issuer: str) -> Record | None:
+        """Find what is kept of a login at an issuer.
+
+        Raises:
+            OAuthProblem: there is none, and the configured client was used at another one: who registered it there
+                meant that one.
+        """
+        known = await self._shelf.load(Key(self._resource, issuer, self._config.client_id))
+        if known is not None or self._config.manual:
+            return known
         other = await self._find()
-        if other is not None and other.key.issuer != issuer:
+        if other is None or same_issuer(other.key.issuer, issuer):
+            return other
+        if self._config.client_id is not None:
             raise OAuthProblem(
                 f"{shown_host(self._resource)} now names {shown_host(issuer)} as its authorization server, and "
                 f"oauth.client_id belongs to {shown_host(other.key.issuer)}: nothing of it is sent there; if that is "
                 "right, set auth_url and token_url in moltis.toml"
             )
+        return None
 
     # --- getting
 
@@ -215,7 +234,7 @@ class Keeper:
         """See whether the issuer has moved its endpoints. Whatever comes of that, it is the same issuer."""
         with suppress(OAuthProblem):
             found = await self._discovery.discover(None, prefer=self.issuer)
-            if self.record is not None and found.server.issuer == self.issuer:
+            if self.record is not None and same_issuer(found.issuer, self.record.key.issuer):
                 self.record = replace(self.record, server=found.server)
                 self._resource_id = found.resource_id
 
@@ -299,7 +318,7 @@ class Keeper:
         if self._resource_id is None:
             found = await self._discovery.find_resource(None)
             assert self.record is not None
-            if found is not None and self.record.key.issuer not in found.authorization_servers:
+            if found is not None and not _names(found, self.record.key.issuer):
                 self.leave()
                 return self._resource
             self._resource_id = found.resource if found is not None else self._resource
@@ -372,3 +391,7 @@ class Keeper:
     async def _save(self, record: Record) -> None:
         self._hold(record)
         await self._shelf.save(record)
+
+
+def _names(resource: ProtectedResource, issuer: str) -> bool:
+    return any(same_issuer(named, issuer) for named in resource.authorization_servers)

@@ -13,6 +13,7 @@ from moltis.oauth.authserver import (
     manual_endpoints,
     metadata_urls,
     read_server,
+    same_issuer,
 )
 from moltis.oauth.documents import MAX_DOCUMENT_BYTES
 from moltis.oauth.model import AuthServer, ClientConfig, OAuthProblem
@@ -145,6 +146,45 @@ def test_an_issuer_that_is_not_the_same_to_the_letter_is_refused(named: str) -> 
     problem = refusal(document(issuer=ISSUER).replace(f'"{ISSUER}"'.encode(), json.dumps(named).encode()))
     assert problem.kind == "refused"
     assert "issuer" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ("https://auth.example.com", "https://auth.example.com/"),
+        ("https://auth.example.com/", "https://auth.example.com"),
+        ("https://auth.example.com:8443/", "https://auth.example.com:8443"),
+        (LOCAL, LOCAL + "/"),
+    ],
+)
+def test_the_slash_of_an_empty_path_is_no_other_issuer(asked: str, named: str) -> None:
+    assert read_server(document(named), asked).issuer == named
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        "https://auth.example.com//",
+        "https://AUTH.example.com/",
+        "https://auth.example.com:443/",
+        "http://auth.example.com/",
+        "https://auth.example.com/?",
+        "https://auth.example.com/#",
+        "https://x@auth.example.com/",
+        "https://auth.example.com/a",
+        "https://auth.example.com.",
+    ],
+)
+def test_beyond_that_slash_a_bare_issuer_is_the_same_to_the_letter_too(named: str) -> None:
+    for one, other in ((named, "https://auth.example.com"), ("https://auth.example.com", named)):
+        assert not same_issuer(one, other)
+        assert refusal(document(one, token_endpoint="https://a.example/t", authorization_endpoint=...), other)
+
+
+def test_where_two_issuers_differ_both_are_shown_whole() -> None:
+    message = refusal(document("https://auth.example.com/other?x=1"), ISSUER).message
+    assert "names https://auth.example.com/other?... as its issuer" in message
+    assert f"and {ISSUER} was asked" in message
 
 
 @pytest.mark.parametrize("methods", [..., None, [], ["plain"], ["s256"], ["S256 "], ["plain", "RS256"]])
@@ -328,7 +368,7 @@ def test_no_document_raises_anything_else(body: bytes, issuer: str, legacy: bool
         assert len(outcome.message) < 500
         assert outcome.message.isprintable()
     else:
-        assert legacy or outcome.issuer == issuer
+        assert legacy or same_issuer(outcome.issuer, issuer)
 
 
 def read_or_problem(body: bytes, issuer: str, legacy: bool) -> AuthServer | OAuthProblem:
