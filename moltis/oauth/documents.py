@@ -29,6 +29,7 @@ _SCOPE_TOKEN = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 """RFC 6749 section 3.3."""
 
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_LIKE_A_CODE = re.compile(r"[a-z][a-z0-9_]{2,39}")
 """An error code as all that are registered look; RFC 6749 section 5.2 would have it be any printable text."""
 
 _REGISTERED = frozenset(
@@ -43,7 +44,7 @@ _REGISTERED = frozenset(
 """IANA, OAuth Extensions Error Registry, and OpenID Connect."""
 
 UNREGISTERED = "unregistered_code"
-"""What any other code is called: it is the other side's text, and might repeat a secret that it was sent."""
+"""What a code is called that is neither registered nor looks like one that is: it might repeat a secret."""
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 
@@ -118,10 +119,14 @@ def scope_tokens(text: str) -> tuple[str, ...]:
 
 
 def error_code(value: object) -> str | None:
-    """Give an OAuth error code as it may be shown, `UNREGISTERED` for one that is not; None if it is no code at all."""
+    """Give an OAuth error code as it may be shown; None if it is no code at all.
+
+    Most providers have codes of their own, which say more than that there was one. What is not shaped like a code is
+    called `UNREGISTERED`; secrets that are known are taken out of whatever is shown besides.
+    """
     if not isinstance(value, str) or not _CODE.fullmatch(value):
         return None
-    return value if value in _REGISTERED else UNREGISTERED
+    return value if value in _REGISTERED or _LIKE_A_CODE.fullmatch(value) else UNREGISTERED
 
 
 def is_visible(text: str) -> bool:

@@ -1,7 +1,8 @@
 """The token endpoint and the revocation endpoint (RFC 6749 section 3.2, RFC 7009), spoken to through authlib.
 
 The one rule: a code, a verifier, a token or a secret goes to the endpoint of the issuer it belongs to, in one POST
-that follows no redirect, and nowhere else. Every token request says which resource it is for (RFC 8707 section 2.2).
+that follows no redirect, and nowhere else. Every token request says which resource it is for (RFC 8707 section 2.2),
+unless the owner leaves that out, or the endpoint refuses it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal, Protocol
 from moltis.http.fetch import Answer, FetchProblem
 from moltis.http.retry_after import retry_after_secs
 from moltis.oauth.clientauth import ClientAuthentication, prepare
-from moltis.oauth.grants import read_tokens
+from moltis.oauth.grants import is_about_request, read_tokens
 from moltis.oauth.model import AuthServer, Client, OAuthProblem, Tokens
 
 __all__ = ["Poster", "TokenEndpoint", "prepare"]
@@ -44,6 +45,23 @@ class Poster(Protocol):
         """
 
 
+async def with_or_without(
+    resource: str | None, ask: Callable[[str | None], Awaitable[Tokens]]
+) -> tuple[Tokens, str | None]:
+    """Ask for tokens for a resource, and once without it, if the refusal is about the request and not about the grant.
+
+    MCP has every request say `resource`, whether the server knows of it or not; some refuse what they do not know, and
+    know from the grant what it is for (RFC 8707 section 2.2). Give the tokens and what was said for them.
+    """
+    if resource is not None:
+        try:
+            return await ask(resource), resource
+        except OAuthProblem as problem:
+            if not is_about_request(problem):
+                raise
+    return await ask(None), None
+
+
 class TokenEndpoint:
     """One client at one authorization server. Every request is on its own: any number may be under way.
 
@@ -67,7 +85,7 @@ class TokenEndpoint:
         code: str,
         verifier: str,
         redirect_uri: str,
-        resource: str,
+        resource: str | None,
         *,
         asked_scope: str | None = None,
         sending: Sending | None = None,
@@ -84,7 +102,7 @@ class TokenEndpoint:
             sending=sending,
         )
 
-    async def refresh(self, tokens: Tokens, resource: str, *, sending: Sending | None = None) -> Tokens:
+    async def refresh(self, tokens: Tokens, resource: str | None, *, sending: Sending | None = None) -> Tokens:
         """Turn a refresh token into new tokens (RFC 6749 section 6), with the scope it has.
 
         sending: awaited when the server is reached, just before it is told the token.
@@ -99,7 +117,7 @@ class TokenEndpoint:
             sending=sending,
         )
 
-    async def client_credentials(self, scope: str | None, resource: str) -> Tokens:
+    async def client_credentials(self, scope: str | None, resource: str | None) -> Tokens:
         """Get tokens for ourselves, with nobody logging in (RFC 6749 section 4.4)."""
         return await self._ask("client_credentials", {"scope": scope, "resource": resource}, asked_scope=scope)
 

@@ -22,7 +22,7 @@ from moltis.oauth.authorize import Authorization, authorization_request, scope_t
 from moltis.oauth.callback import Callback, check_callback, parse_callback
 from moltis.oauth.decisions import LOGIN_SECS
 from moltis.oauth.discovery import Discovered, Discovery
-from moltis.oauth.endpoint import TokenEndpoint
+from moltis.oauth.endpoint import TokenEndpoint, with_or_without
 from moltis.oauth.identity import become_client
 from moltis.oauth.jobs import Log, abandoned, again
 from moltis.oauth.keeper import NOT_KNOWN_THERE, Keeper
@@ -203,8 +203,11 @@ class Flow:
         try:
             code = await self._answer_to(request)
             endpoint = TokenEndpoint(means.fetcher, server, client, wall=means.wall)
-            tokens = await _exchanged(
-                partial(endpoint.exchange, code, verifier, redirect_uri, found.resource_id, asked_scope=scope)
+            tokens, said = await with_or_without(
+                base.resource_to_ask(found.resource_id),
+                lambda said: _exchanged(
+                    partial(endpoint.exchange, code, verifier, redirect_uri, said, asked_scope=scope)
+                ),
             )
         except OAuthProblem as problem:
             if problem.kind == "denied" and problem.code in NOT_KNOWN_THERE:
@@ -212,7 +215,8 @@ class Flow:
             raise
         kept = client if client.source == "registered" else None
         # Until a refresh has shown otherwise, refresh tokens count as replaced by each use.
-        await means.keeper.keep(replace(base, client=kept, tokens=tokens, rotates=True))
+        record = replace(base, client=kept, tokens=tokens, rotates=True)
+        await means.keeper.keep(means.keeper.heard(record, found.resource_id, said))
 
     @asynccontextmanager
     async def _listening(self, known: Client | None) -> AsyncIterator[str]:

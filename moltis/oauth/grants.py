@@ -34,6 +34,9 @@ LEEWAY_SECS = 5.0
 _TRANSIENT = frozenset({"temporarily_unavailable", "server_error", "slow_down", "rate_limited", "too_many_requests"})
 """Codes with which a server speaks of itself."""
 
+_ABOUT_REQUEST = frozenset({"invalid_request", "invalid_resource", "invalid_scope", "invalid_target"})
+"""RFC 6749 section 5.2, RFC 8707 section 2, and one that is in use though nobody has registered it."""
+
 _NOT_NOW = frozenset({408, 425, 429})
 """Statuses that say nothing of the grant (RFC 9110 section 15.5.9, RFC 8470 section 5.2, RFC 6585 section 4)."""
 
@@ -88,6 +91,15 @@ def read_tokens(
         obtained_at=now,
         expires_at=None if life is None else now + life,
     )
+
+
+def is_about_request(problem: OAuthProblem) -> bool:
+    """Say whether a refusal is about a parameter, so that the grant may still be good (RFC 6749 section 5.2).
+
+    Of the codes there `invalid_grant` alone says that a grant is over, and two speak of the client.
+    """
+    code = problem.code or ""
+    return problem.kind == "denied" and (code in _ABOUT_REQUEST or code.startswith("unsupported_"))
 
 
 def refresh_due(tokens: Tokens, now: float) -> bool:

@@ -19,7 +19,7 @@ from moltis.oauth.authorize import scope_to_ask
 from moltis.oauth.authserver import manual_endpoints, same_issuer
 from moltis.oauth.decisions import newer, presentable
 from moltis.oauth.discovery import Discovered, Discovery
-from moltis.oauth.endpoint import TokenEndpoint
+from moltis.oauth.endpoint import TokenEndpoint, with_or_without
 from moltis.oauth.grants import expired
 from moltis.oauth.identity import NOWHERE, become_client, client_of
 from moltis.oauth.jobs import Log
@@ -253,7 +253,9 @@ class Keeper:
         endpoint = TokenEndpoint(self._fetcher, record.server, client, wall=self._wall)
         begun = partial(self._shelf.begin_refresh, record.key, mark)
         try:
-            got = await endpoint.refresh(tokens, resource, sending=begun)
+            got, said = await with_or_without(
+                record.resource_to_ask(resource), lambda said: endpoint.refresh(tokens, said, sending=begun)
+            )
         except anyio.get_cancelled_exc_class():
             # Given up in good order it is an outage like any other. Only of a process that was killed nobody can say
             # what became of its last request.
@@ -270,8 +272,15 @@ class Keeper:
         # Whether this issuer replaces refresh tokens shows each time. Until it has, it counts as one that does.
         rotates = got.refresh_token != tokens.refresh_token
         self._obtained, self._renewed = got, True
-        await self._save(replace(record, tokens=got, rotates=rotates))
+        await self._save(self.heard(replace(record, tokens=got, rotates=rotates), resource, said))
         self._log.info("token_refreshed", server=self._server, issuer=shown_host(record.key.issuer))
+
+    def heard(self, record: Record, resource: str | None, said: str | None) -> Record:
+        """Return a record that knows what its token endpoint made of `resource`; `said`: with what it gave tokens."""
+        if said == resource or record.resource_refused == resource:
+            return record
+        self._log.warning("resource_refused", server=self._server, issuer=shown_host(record.key.issuer))
+        return replace(record, resource_refused=resource)
 
     async def _superseded(self, record: Record) -> bool:
         """Say whether another process has logged in or refreshed meanwhile, and hold what it got."""
@@ -309,8 +318,10 @@ class Keeper:
             self._fetcher, self._config, found.server, base.client, redirect_uri=NOWHERE, scope=scope, wall=self._wall
         )
         endpoint = TokenEndpoint(self._fetcher, found.server, client, wall=self._wall)
-        tokens = await endpoint.client_credentials(scope, found.resource_id)
-        await self.keep(replace(base, tokens=tokens, rotates=True), renewed=True)
+        tokens, said = await with_or_without(
+            base.resource_to_ask(found.resource_id), lambda said: endpoint.client_credentials(scope, said)
+        )
+        await self.keep(self.heard(replace(base, tokens=tokens, rotates=True), found.resource_id, said), renewed=True)
         self._log.info("token_granted", server=self._server, issuer=shown_host(base.key.issuer))
 
     async def _identifier(self) -> str:

@@ -156,10 +156,19 @@ class Key(msgspec.Struct, frozen=True):
 
 
 class Record(_Hidden, frozen=True, kw_only=True):
-    """Everything kept of one login. `rotates`: this issuer replaces refresh tokens by each use, or may."""
+    """Everything kept of one login.
+
+    rotates: this issuer replaces refresh tokens by each use, or may.
+    resource_refused: the RFC 8707 `resource` that its token endpoint refused, and gave tokens without.
+    """
 
     key: Key
     server: AuthServer
     client: Client | None = None
     tokens: Tokens | None = None
     rotates: bool = False
+    resource_refused: str | None = None
+
+    def resource_to_ask(self, resource: str | None) -> str | None:
+        """Return what to say to the token endpoint of a resource: nothing, where that very word was refused."""
+        return None if resource == self.resource_refused else resource

@@ -143,6 +143,8 @@ class AuthorizationServer:
         self.token_answers: deque[Answer | FetchProblem] = deque()
         """What the token endpoint answers first, whatever it is asked."""
         self.delay_secs = 0.0
+        self.objects: Callable[[Mapping[str, str]], str | None] = lambda form: None
+        """The code with which the token endpoint refuses a request as it is, whatever it is good for."""
         self.clients: set[str] = set()
         self.codes: dict[str, dict[str, str]] = {}
         self.refresh_tokens: dict[str, str] = {}
@@ -177,6 +179,9 @@ class AuthorizationServer:
                 raise first
             return first
         form = sent.form
+        objection = self.objects(form)
+        if objection is not None:
+            return answer(400, {"error": objection})
         match form["grant_type"]:
             case "authorization_code":
                 asked = self.codes.pop(form["code"], None)
@@ -184,7 +189,8 @@ class AuthorizationServer:
                 challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier).digest()).rstrip(b"=").decode()
                 if asked is None or asked["code_challenge"] != challenge:
                     return answer(400, {"error": "invalid_grant"})
-                assert (form["redirect_uri"], form["resource"]) == (asked["redirect_uri"], asked["resource"])
+                assert form["redirect_uri"] == asked["redirect_uri"]
+                assert form.get("resource", asked.get("resource")) == asked.get("resource")
                 return self.give(asked.get("scope", ""))
             case "refresh_token":
                 given = form["refresh_token"]

@@ -1,4 +1,4 @@
-"""An issuer that is spelled in two ways, and what is held of it: over refreshes, restarts and changes of the spelling."""
+"""An issuer that is spelled in two ways, and what is held of it: over refreshes, restarts and changes of spelling."""
 
 from __future__ import annotations
 
