@@ -392,7 +392,7 @@ def read_known(data: bytes, folder: Path) -> None:
     store = KnownStore(folder)
     seen = store.read_all()
     found = store.load_all()
-    assert {name: known for name, (_, known) in found.items()} == seen
+    assert found == seen
     assert (folder / "files.json").exists() == bool(found)
     for name, (mark, known) in found.items():
         store.save(name, mark, known)

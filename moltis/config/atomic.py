@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
-import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,24 +18,37 @@ LOCK_SECS = 5.0
 
 @contextmanager
 def one_writer(path: Path) -> Iterator[Path]:
-    """Hold the lock of a file's folder and give the file itself, links resolved; makes the folder (0700) when missing.
+    """Hold the lock of a file's folder and give the file itself, links resolved; as `one_writer_in`."""
+    try:
+        target = Path(os.path.realpath(path))
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    with one_writer_in(target.parent, path):
+        yield target
 
-    The lock is on the folder because the file is replaced. Editors do not ask for it: compare before writing.
+
+@contextmanager
+def one_writer_in(folder: Path, path: Path | None = None) -> Iterator[None]:
+    """Hold the lock of a folder, which is made (0700) when missing.
+
+    The lock is on the folder because files are replaced. Editors do not ask for it: compare before writing.
+
+    path: the file that is written, as it is called in messages.
 
     Raises:
         ConfigError: when the folder cannot be made or opened, or another writer holds it for 5 s.
     """
+    path = path or folder
     try:
-        target = Path(os.path.realpath(path))
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
     try:
-        _lock(folder, path)
-        yield target
+        _lock(fd, path)
+        yield
     finally:
-        os.close(folder)
+        os.close(fd)
 
 
 def _lock(folder: int, path: Path) -> None:
@@ -81,20 +93,6 @@ def replace(target: Path, data: bytes, reread: Callable[[Path], object], mode: i
             os.close(folder)
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror}") from error
-
-
-def read_plain(path: Path, most: int) -> bytes | None:
-    """Return the bytes of a file of ours; None if it is a link, a pipe or the like, or has more than `most` bytes.
-
-    Raises:
-        OSError: it cannot be read, or is not there.
-    """
-    if not stat.S_ISREG(os.lstat(path).st_mode):
-        return None
-    # Should it have been replaced by a link or a pipe just now: neither followed nor waited for.
-    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-        data = file.read(most + 1)
-    return data if len(data) <= most else None
 
 
 def _check(temporary: Path, target: Path, reread: Callable[[Path], object]) -> None:

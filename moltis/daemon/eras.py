@@ -3,12 +3,11 @@
     {"format":1,"mark":"...","lesson":"modern","server":"name 1.0"}
 
 A lesson only spares a start what the last one paid for; the server's own answer decides. So whatever is wrong with a
-file, it is as if there were none.
+file, it is as if there were none, and set aside.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,9 +16,9 @@ import anyio
 import msgspec
 
 from moltis import logs
-from moltis.config.atomic import one_writer, read_plain, replace
 from moltis.config.plan import Plan, ServerPlan
-from moltis.errors import ConfigError, MoltisError
+from moltis.config.records import Records, records_in
+from moltis.errors import MoltisError
 from moltis.names import name_problem
 from moltis.session.handshake import EraMemory, Lesson
 from moltis.threads import in_thread
@@ -50,7 +49,8 @@ class Eras:
         self._dirty: set[str] = set()
         self._wake = anyio.Event()
         self._writing = anyio.Lock()
-        self._read = {path.name.removesuffix(_SUFFIX): found for path in self._files() if (found := _read(path))}
+        self._records = Records(MAX_FILE_BYTES, _lesson, _tell)
+        self._read = {name: found for name, path in self._files() if (found := self._records.load(path)) is not None}
 
     def of(self, plan: ServerPlan) -> EraMemory:
         """Return what is known of a server as it is reached now; what it teaches from now on is kept."""
@@ -104,29 +104,21 @@ class Eras:
     def _write(self, name: str, file: _File | None) -> None:
         path = self._folder / f"{name}{_SUFFIX}"
         if file is None:
-            with suppress(OSError):
-                path.unlink()
-            return
-        with one_writer(path) as target:
-            replace(target, msgspec.json.encode(file), _reread)
+            self._records.remove(path)
+        else:
+            self._records.save(path, msgspec.json.encode(file))
 
-    def _files(self) -> list[Path]:
-        try:
-            found = sorted(self._folder.iterdir())
-        except OSError:
-            return []
-        return [p for p in found if p.name.endswith(_SUFFIX) and not name_problem(p.name.removesuffix(_SUFFIX))]
+    def _files(self) -> list[tuple[str, Path]]:
+        found = [(path.name.removesuffix(_SUFFIX), path) for path in records_in(self._folder, _SUFFIX, _tell)]
+        return [(name, path) for name, path in found if not name_problem(name)]
 
 
-def _reread(path: Path) -> None:
-    if _read(path) is None:
-        raise ConfigError(f"{path}: it is no lesson")
+def _tell(what: str) -> None:
+    log.warning("era_not_read", problem=what)
 
 
-def _read(path: Path) -> _File | None:
-    try:
-        data = read_plain(path, MAX_FILE_BYTES)
-        found = msgspec.json.decode(data, type=_File) if data is not None else None
-    except (OSError, msgspec.MsgspecError, RecursionError, ValueError):
-        return None
-    return found if found is not None and found.format == _FORMAT else None
+def _lesson(data: bytes) -> _File:
+    file = msgspec.json.decode(data, type=_File)
+    if file.format != _FORMAT:
+        raise ValueError("not a file of this version")
+    return file

@@ -24,11 +24,15 @@ log = logs.get("moltis.gateway")
 WRITE_GAP_SECS = 1.0
 
 
+def _tell(what: str) -> None:
+    log.warning("lists_not_read", problem=what)
+
+
 class Memories:
     """Of all servers. `current`: gives what a server lists now, None unless it is ready; `scrub` as in `KnownStore`."""
 
     def __init__(self, folder: Path, current: Callable[[str], Known | None], scrub: Callable[[str], str] = str) -> None:
-        self._store = KnownStore(folder, scrub)
+        self._store = KnownStore(folder, scrub, _tell)
         self._current = current
         self._known: dict[str, tuple[str, Known]] = {}
         self._dirty: dict[str, str] = {}

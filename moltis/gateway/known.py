@@ -3,13 +3,13 @@
     {"format":1,"mark":"...","agreed":{...},"tools":[...],"resources":[...],"resourceTemplates":[...],"prompts":[...]}
 
 The items are the bytes that the server sent. One rule: this is a memory and no more. Whatever is wrong with a file, it
-is as if there were none.
+is as if there were none, and set aside.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace as replace_members
 from hashlib import sha256
@@ -18,8 +18,9 @@ from typing import Final
 
 import msgspec
 
-from moltis.config.atomic import one_writer, read_plain, replace
+from moltis.config.atomic import one_writer_in
 from moltis.config.plan import ServerPlan
+from moltis.config.records import MALFORMED, Records, records_in
 from moltis.errors import ConfigError
 from moltis.gateway.api import Known
 from moltis.names import name_problem
@@ -35,7 +36,6 @@ MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 _FORMAT: Final = 1
 _SUFFIX: Final = ".json"
 _UNFINISHED: Final = ".tmp"
-_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 class _File(msgspec.Struct):
@@ -51,10 +51,6 @@ class _File(msgspec.Struct):
 _DECODER: Final = msgspec.json.Decoder(_File)
 
 
-class _Broken(Exception):
-    """It is not a file of ours, or not whole any more."""
-
-
 def mark(plan: ServerPlan) -> str:
     """Name an entry of moltis.toml as it is written; what is known under another mark is of another server.
 
@@ -63,44 +59,35 @@ def mark(plan: ServerPlan) -> str:
     return sha256(msgspec.json.encode([plan.transport, plan.protocol, plan.shown])).hexdigest()
 
 
+def _tell_nobody(what: str) -> None:
+    pass
+
+
 class KnownStore:
     """All files of one folder, which is made when first written to (0700). One daemon at a time uses it.
 
     Every method blocks, on the disk, and may be called from any thread.
 
     scrub: takes known secrets out of a text; a server may repeat its own in what it lists and says of itself.
+    tell: told in a sentence what was found wrong.
     """
 
-    def __init__(self, folder: Path, scrub: Callable[[str], str] = str) -> None:
+    def __init__(
+        self, folder: Path, scrub: Callable[[str], str] = str, tell: Callable[[str], None] = _tell_nobody
+    ) -> None:
         self._folder = folder
         self._scrub = scrub
+        self._tell = tell
+        self._records = Records(MAX_FILE_BYTES, _known, tell)
 
     def load_all(self) -> dict[str, tuple[str, Known]]:
-        """Give what is known, with its mark, by server. Never raises; what is broken is removed."""
-        found: dict[str, tuple[str, Known]] = {}
-        for path in self._files():
-            name = path.name.removesuffix(_SUFFIX)
-            try:
-                found[name] = _read(path)
-            except _Broken:
-                _remove(path)
-            except OSError:
-                continue  # it may be readable next time
-        return found
+        """Return what is known, with its mark, by server. Never raises; what cannot be used is set aside."""
+        self._remove_unfinished()
+        return {name: found for name, path in self._files() if (found := self._records.load(path)) is not None}
 
-    def read_all(self) -> dict[str, Known]:
-        """Return what is known by server, for who is not the daemon: nothing is changed or waited for. Never raises."""
-        found: dict[str, Known] = {}
-        try:
-            paths = sorted(self._folder.iterdir())
-        except OSError:
-            return {}
-        for path in paths:
-            name = path.name.removesuffix(_SUFFIX)
-            if name != path.name and not name_problem(name):
-                with suppress(_Broken, OSError):
-                    found[name] = _read(path)[1]
-        return found
+    def read_all(self) -> dict[str, tuple[str, Known]]:
+        """Return the same for who is not the daemon: nothing is changed or waited for. Never raises."""
+        return {name: found for name, path in self._files() if (found := self._records.peek(path)) is not None}
 
     def save(self, name: str, mark: str, known: Known) -> None:
         """Keep what is known of a server; if that is too much, nothing is.
@@ -114,14 +101,13 @@ class KnownStore:
         if data is None:
             self.forget(name)
             return
-        with one_writer(self._folder / _SUFFIX):  # the lock is the folder's
-            with suppress(OSError):
-                os.chmod(self._folder, 0o700)
-            replace(path, data, _reread)
+        self._records.save(path, data)
+        with suppress(OSError):
+            os.chmod(self._folder, 0o700)
 
     def forget(self, name: str) -> None:
         """Keep nothing of a server. Never raises for a server's name."""
-        _remove(self._path(name))
+        self._records.remove(self._path(name))
 
     def _path(self, name: str) -> Path:
         problem = name_problem(name)
@@ -129,23 +115,16 @@ class KnownStore:
             raise ValueError(problem)
         return self._folder / f"{name}{_SUFFIX}"
 
-    def _files(self) -> Iterator[Path]:
+    def _files(self) -> list[tuple[str, Path]]:
+        found = [(path.name.removesuffix(_SUFFIX), path) for path in records_in(self._folder, _SUFFIX, self._tell)]
+        return [(name, path) for name, path in found if not name_problem(name)]
+
+    def _remove_unfinished(self) -> None:
         with suppress(OSError, ConfigError):
-            if not self._folder.is_dir():
-                return
-            with one_writer(self._folder / _SUFFIX):
-                paths = sorted(self._folder.iterdir())
-                for path in paths:
-                    if path.name.startswith(".") and path.name.endswith(_UNFINISHED):
-                        _remove(path)  # whoever was writing it is dead, for the lock is ours
-            for path in paths:
-                if path.name.endswith(_SUFFIX) and not name_problem(path.name.removesuffix(_SUFFIX)):
-                    yield path
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):
-        path.unlink()
+            if self._folder.is_dir():
+                with one_writer_in(self._folder):
+                    for path in self._folder.glob(f".*{_UNFINISHED}"):
+                        path.unlink()  # whoever was writing it is dead, for the lock is ours
 
 
 # --- a file
@@ -188,7 +167,7 @@ def _encoded(mark: str, known: Known, scrub: Callable[[str], str]) -> bytes | No
                 prompts=_array(known.prompts),
             )
         )
-    except (*_MALFORMED, OverflowError, TypeError):
+    except (*MALFORMED, OverflowError, TypeError):
         return None  # what a server says of itself may be nested too deeply, or hold a number too long to be written
     return data if len(data) <= MAX_FILE_BYTES else None
 
@@ -197,17 +176,11 @@ def _array(items: tuple[Item, ...]) -> msgspec.Raw:
     return msgspec.Raw(b"[%b]" % b",".join(item.raw for item in items))
 
 
-def _read(path: Path) -> tuple[str, Known]:
-    data = read_plain(path, MAX_FILE_BYTES)
-    if data is None:
-        raise _Broken
-    try:
-        data.decode()  # strings that are skipped over are not checked to be UTF-8
-        file = _DECODER.decode(data)
-    except _MALFORMED as fault:
-        raise _Broken from fault
+def _known(data: bytes) -> tuple[str, Known]:
+    """Read a file's content; whatever is wrong with it is one of `MALFORMED`."""
+    file = _DECODER.decode(data)
     if file.format != _FORMAT:
-        raise _Broken
+        raise ValueError("not a file of this version")
     more = {name: raw.copy() for name, raw in file.agreed.more.items()}  # not to keep the whole file
     return file.mark, Known(
         replace_members(file.agreed, more=more),
@@ -218,20 +191,13 @@ def _read(path: Path) -> tuple[str, Known]:
     )
 
 
-def _reread(path: Path) -> None:
-    try:
-        _read(path)
-    except (_Broken, OSError) as fault:
-        raise ConfigError(f"what is known of a server could not be read again: {path}") from fault
-
-
 def _items(kind: Kind, array: msgspec.Raw) -> tuple[Item, ...]:
     """Read items as they were read when the server sent them: what does not pass there does not pass here."""
     pages = Pages(kind)
     try:
         pages.add(b'{"%b":%b}' % (kind.member.encode(), array))
     except ListError as fault:
-        raise _Broken from fault
+        raise ValueError("not a list as servers send it") from fault
     if pages.nameless or pages.repeated or pages.truncated:
-        raise _Broken
+        raise ValueError("not a list as it is kept")
     return tuple(pages.items)

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
+from moltis.config.atomic import one_writer_in
 from moltis.config.plan import Limits, RemoteLaunch, ServerPlan, Shown, StdioLaunch
 from moltis.errors import ConfigError
 from moltis.gateway import known as known_module
@@ -224,13 +225,14 @@ BROKEN: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("fault", BROKEN)
-def test_a_broken_file_is_as_none_and_goes_and_the_others_stay(store: KnownStore, folder: Path, fault: str) -> None:
+def test_a_broken_file_is_as_none_and_set_aside_and_others_stay(store: KnownStore, folder: Path, fault: str) -> None:
     store.save("bad", "m", KNOWN)
     store.save("good", "m", KNOWN)
     file = folder / "bad.json"
     file.write_bytes(BROKEN[fault](file.read_bytes()))
     assert store.load_all() == {"good": ("m", KNOWN)}
     assert not file.exists()
+    assert (folder / "bad.json.broken").exists()
     store.save("bad", "m", KNOWN)
     assert store.load_all() == {"bad": ("m", KNOWN), "good": ("m", KNOWN)}
 
@@ -283,7 +285,7 @@ def test_a_file_that_cannot_be_opened_now_is_left_for_the_next_time(
 
     def refuse(path: Any, *rest: Any, **more: Any) -> int:
         if str(path).endswith("bad.json"):
-            raise PermissionError(13, "Permission denied")
+            raise OSError(5, "Input/output error")
         return opened(path, *rest, **more)
 
     with monkeypatch.context() as patch:
@@ -483,7 +485,6 @@ def test_who_only_reads_changes_nothing_and_waits_for_nobody(store: KnownStore, 
         (folder / name).write_bytes(b"{")
     (folder / "link.json").symlink_to("good.json")
     before = sorted(os.listdir(folder))
-    with known_module.one_writer(folder / ".json"):
-        assert list(store.read_all()) == ["good"]
-    assert store.read_all()["good"].tools == KNOWN.tools
+    with one_writer_in(folder):
+        assert store.read_all() == {"good": ("m", KNOWN)}
     assert sorted(os.listdir(folder)) == before

@@ -35,7 +35,7 @@ class StandIn:
     """
 
     def __init__(self, paths: Paths, server: str | None, introduction: bytes | None = None) -> None:
-        known = KnownStore(paths.known_dir).read_all()
+        known = {name: known for name, (_, known) in KnownStore(paths.known_dir).read_all().items()}
         settings, plans = _plans(paths)
         if not known.keys() & plans.keys():
             plans = {name: ServerPlan(name) for name in known}

@@ -5,7 +5,7 @@ not, and are without tools until somebody restarts them. What is kept is a file,
 could not be ended for good (DELETE), and what a host said can be as long as it likes.
 
 The one rule: the file lets nobody in. It holds hashes of session ids and of access tokens, and a session is given only
-to who presents the same token again. Whatever is wrong with the file, it is as if there were none.
+to who presents the same token again. Whatever is wrong with the file, it is as if there were none, and set aside.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Raw
 
 from moltis import logs
-from moltis.config.atomic import one_writer, read_plain, replace
+from moltis.config.records import Records
 from moltis.errors import Busy, ConfigError
 from moltis.gateway.api import HostApi, Principal
 from moltis.gateway.messages import Ask, Tell, text_of
@@ -55,8 +55,6 @@ LEARNT: Final = frozenset({"initialize", "logging/setLevel", "resources/subscrib
 
 _FORMAT: Final = 1
 _LISTS: Final = ("tools", "resources", "prompts")
-
-_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 class Kept(msgspec.Struct):
@@ -161,6 +159,7 @@ class KeptSessions:
         max_kept: int = MAX_KEPT,
     ) -> None:
         self._path = path
+        self._records = Records(MAX_FILE_BYTES, _read, lambda what: log.warning("sessions_not_read", problem=what))
         self._token_mark = token_mark
         self._now = now
         self._max = max_kept
@@ -174,12 +173,12 @@ class KeptSessions:
     async def load(self) -> None:
         """Read the file. Never raises."""
         try:
-            found = await in_thread(self._read)
+            found = await in_thread(self._records.load, self._path) or []
         except Busy as problem:
             log.warning("sessions_not_read", problem=problem.message)
             return
         before = self._now() - KEEP_SECS
-        self._kept = {kept.id: kept for kept in found if kept.used > before}
+        self._kept = {kept.id: kept for kept in found[-self._max :] if kept.used > before}
 
     def begin(self, id: str, server: str | None, principal: Principal, ask: Ask) -> None:
         """Keep a session that has begun by `ask`, unless it says too much of itself."""
@@ -245,7 +244,7 @@ class KeptSessions:
             self._dirty = anyio.Event()
             data = msgspec.json.encode(_File(_FORMAT, list(self._kept.values())))
             try:
-                await in_thread(self._replace, data)
+                await in_thread(self._records.save, self._path, data)
             except (ConfigError, Busy) as problem:
                 log.warning("sessions_not_kept", problem=problem.message)
 
@@ -260,30 +259,11 @@ class KeptSessions:
         for id in [kept.id for kept in self._kept.values() if kept.used <= before]:
             del self._kept[id]
 
-    def _replace(self, data: bytes) -> None:
-        with one_writer(self._path) as target:
-            replace(target, data, _reread)
-
-    def _read(self) -> list[Kept]:
-        try:
-            data = read_plain(self._path, MAX_FILE_BYTES)
-            return [] if data is None else _read(data)[-self._max :]
-        except (OSError, *_MALFORMED):
-            return []
-
-
-def _reread(path: Path) -> None:
-    try:
-        _read(path.read_bytes())
-    except _MALFORMED as fault:
-        raise ConfigError(f"{path}: what was said in the sessions is no file of sessions") from fault
-
 
 def _read(data: bytes) -> list[Kept]:
-    """Read a file's content; whatever is wrong with it is a ValueError, or a RecursionError."""
-    data.decode()  # strings that are skipped over are not checked to be UTF-8
+    """Read a file's content; whatever is wrong with it is one of `records.MALFORMED`."""
     found = msgspec.json.decode(data, type=_File)
-    if len(data) > MAX_FILE_BYTES or found.format != _FORMAT:
+    if found.format != _FORMAT:
         raise ValueError("not a file of this version")
     for kept in found.sessions:
         msgspec.json.decode(kept.said, type=dict[str, Raw])
