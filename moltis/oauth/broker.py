@@ -152,9 +152,11 @@ class Login:
 
     @property
     def message(self) -> str | None:
-        """Why it failed, or why the last answer of a browser was refused; no secret in it."""
-        doubt = self._renewal.problem if self._renewal.doubted else None
-        return (self._attempts.note if self.auth_url is not None else self._standing.problem) or doubt
+        """Why it failed, why the last answer of a browser was refused, or why a login is needed; no secret in it."""
+        why = self._renewal.problem if self._renewal.doubted else None
+        if self._attempts.under_way:
+            why = why or self._keeper.lost
+        return (self._attempts.note if self.auth_url is not None else self._standing.problem) or why
 
     @property
     def unavailable(self) -> str | None:

@@ -5,17 +5,17 @@ Everything happens relative to the opened folder, so that what was checked is wh
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
-import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Folder", "PrivateFolder", "StoreProblem"]
+from moltis.config.records import Unusable, clear, open_plain, set_aside
+
+__all__ = ["Folder", "PrivateFolder", "StoreProblem", "Unusable"]
 
 WRITE_LOCK_SECS: Final = 5.0
 """How long to wait for another writer; a write takes milliseconds."""
@@ -84,7 +84,7 @@ class PrivateFolder:
                 # Whoever was writing these is dead, for the lock is ours.
                 for name in folder.names():
                     if name.endswith(_UNFINISHED):
-                        folder.remove(name)
+                        folder.make_way(name)
                 yield folder
             finally:
                 os.close(lock)
@@ -157,16 +157,15 @@ class Folder:
         """Give a file's bytes, at most one more than `MAX_FILE_BYTES`, and when it was written (ns); None: no file.
 
         Raises:
-            StoreProblem: it cannot be read, is not a plain file (a link, a pipe), or belongs to somebody else.
+            Unusable: it is not a plain file (a link, a pipe), may not be read, or belongs to somebody else.
+            StoreProblem: it cannot be read now.
         """
         try:
-            # Without O_NONBLOCK, opening a pipe would wait for its other end.
-            fd = self._open(name, os.O_RDONLY | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return None
-        try:
+            fd = open_plain(name, os.O_RDONLY, folder=self._fd)
             with open(fd, "rb") as file:
                 return file.read(MAX_FILE_BYTES + 1), os.fstat(fd).st_mtime_ns
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise self._problem("read", name, error) from error
 
@@ -189,8 +188,8 @@ class Folder:
                     file.flush()
                     if durable:
                         os.fsync(fd)
-                os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-            except OSError:
+                self._put(temporary, name)
+            except (OSError, StoreProblem):
                 os.unlink(temporary, dir_fd=self._fd)
                 raise
             if durable:
@@ -198,37 +197,60 @@ class Folder:
         except OSError as error:
             raise self._problem("write", name, error) from error
 
-    def rename(self, old: str, new: str) -> None:
-        """Rename a file over whatever has the new name.
+    def _put(self, temporary: str, name: str) -> None:
+        try:
+            os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+        except IsADirectoryError:
+            self.set_aside(name)
+            os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+
+    def set_aside(self, name: str) -> Path:
+        """Rename what cannot be used, whatever it is, and return where it is then; the last of each name is kept.
 
         Raises:
             StoreProblem: it cannot be renamed.
         """
         try:
-            os.rename(old, new, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            return self.path / set_aside(name, folder=self._fd)
         except OSError as error:
-            raise self._problem("rename", old, error) from error
+            raise self._problem("set aside", name, error) from error
 
     def remove(self, name: str) -> None:
-        """Remove a file, or a link itself. No effect when there is none.
+        """Remove a file, a link itself, or an empty folder. No effect when there is none.
 
         Raises:
             StoreProblem: it cannot be removed.
         """
         try:
-            os.unlink(name, dir_fd=self._fd)
+            clear(name, folder=self._fd)
         except FileNotFoundError:
             pass
         except OSError as error:
             raise self._problem("remove", name, error) from error
 
+    def make_way(self, name: str) -> None:
+        """Have nothing of that name there: what cannot be removed (a folder with something in it) is set aside.
+
+        Raises:
+            StoreProblem: that cannot be done.
+        """
+        try:
+            self.remove(name)
+        except StoreProblem:
+            self.set_aside(name)
+
     def lock_file(self, name: str) -> int:
         """Open a file to lock, made where missing; it stays, for removing a lock's file opens a race.
 
+        What is in its place and is no file of ours is set aside: nobody can hold that.
+
         Raises:
-            StoreProblem: as `read`, or it cannot be made.
+            StoreProblem: it cannot be made.
         """
-        fd = self._open(name, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
+        try:
+            fd = self._open_lock(name)
+        except Unusable:
+            fd = self._open_lock_anew(name)
         try:
             # A umask may have taken the owner's bits away, and then nobody could open it again.
             os.fchmod(fd, 0o600)
@@ -237,23 +259,30 @@ class Folder:
             raise self._problem("write", name, error) from error
         return fd
 
-    def _open(self, name: str, flags: int) -> int:
+    def _open_lock_anew(self, name: str) -> int:
+        _wait_for(self._fd, self.path)  # of all who find the same, one makes way
         try:
-            fd = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._fd)
-        except FileNotFoundError:
-            raise
+            with suppress(Unusable):
+                return self._open_lock(name)
+            self.set_aside(name)
+            return self._open_lock(name)
+        except Unusable as fault:
+            raise StoreProblem(f"{self.path / name} {fault}") from fault
+        finally:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def _open_lock(self, name: str) -> int:
+        try:
+            return open_plain(name, os.O_RDWR | os.O_CREAT, folder=self._fd)
         except OSError as error:
             raise self._problem("open", name, error) from error
-        status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
-            return fd
-        os.close(fd)
-        what = "belongs to another user" if stat.S_ISREG(status.st_mode) else "is not a plain file"
-        raise StoreProblem(f"{self.path / name} {what}; it is left alone")
+        except Unusable as fault:
+            if not isinstance(fault.__cause__, PermissionError) or name in self.names():
+                raise
+            raise StoreProblem(f"cannot make {self.path / name}: no permission") from fault
 
     def _problem(self, doing: str, name: str, error: OSError) -> StoreProblem:
-        words = "it is a symbolic link" if error.errno == errno.ELOOP else error.strerror
-        return StoreProblem(f"cannot {doing} {self.path / name}: {words}")
+        return StoreProblem(f"cannot {doing} {self.path / name}: {error.strerror}")
 
 
 def _wait_for(lock: int, path: Path) -> None:

@@ -116,6 +116,12 @@ class Keeper:
             tokens is not None and tokens.refresh_token is not None and fingerprint(tokens.refresh_token) != self._spent
         )
 
+    @property
+    def lost(self) -> str | None:
+        """Why what was kept of a login could not be used, while there is no other."""
+        why = self._shelf.lost(self._resource, self._config.client_id) if self.record is None else None
+        return why and f"what was kept of the login cannot be used: {why}"
+
     # --- finding
 
     async def look(self) -> None:

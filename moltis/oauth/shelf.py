@@ -48,6 +48,9 @@ class Shelf:
     async def find(self, resource: str, client_id: str | None) -> Record | None:
         return await self._read(partial(self._store.find, resource, client_id))
 
+    def lost(self, resource: str, client_id: str | None) -> str | None:
+        return self._store.lost(resource, client_id)
+
     async def interrupted(self, key: Key) -> str | None:
         found = await self._read(partial(self._store.interrupted, key))
         return None if found == self._over else found

@@ -1,8 +1,8 @@
 """Tokens and registrations on disk, shared with every other process of this user.
 
 One file a login, named by a hash of what it is for: nothing that the other side chooses gets into a file name, and a
-file says in itself whose it is. A damaged file costs that one login and no other. All methods but `lock` block, for
-milliseconds, and may be called from any thread.
+file says in itself whose it is. A file that cannot be used (damaged, a link, another user's) costs that one login, and
+is set aside. All methods but `lock` block, for milliseconds, and may be called from any thread.
 
 Where a file was written by a newer moltis it is left alone: there is no such login for us, and `save` refuses to
 overwrite it, for the newer program will want it back.
@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from moltis.config.records import MALFORMED, Unusable
 from moltis.oauth.cipher import Cipher, Damaged, WrongKey, is_sealed
 from moltis.oauth.filelock import LockBusy, file_lock
 from moltis.oauth.folder import MAX_FILE_BYTES, Folder, PrivateFolder, StoreProblem
@@ -29,10 +30,8 @@ __all__ = ["StoreProblem", "TokenStore", "fingerprint"]
 LOCK_SECS: Final = 30.0
 """How long to wait for another process's refresh: a token request takes at most 10 s."""
 
-MAX_SET_ASIDE: Final = 3
-"""Damaged files kept of one login, for whoever wants to know what happened; the last one gives way."""
-
 _SCHEMA: Final = 1
+_RECORD: Final = ".json"
 _FINGERPRINT_DIGITS: Final = 16
 
 
@@ -65,13 +64,19 @@ class TokenStore:
         self._folder = PrivateFolder(folder)
         self._cipher = cipher
         self._warn = warn
+        self._told: dict[str, str] = {}
+        self._lost: dict[str, str] = {}
+
+    def lost(self, resource: str, client_id: str | None) -> str | None:
+        """Return why what was kept of a login could not be used, until there is a new one; from memory."""
+        return self._lost.get(_hash(resource, client_id))
 
     def load(self, key: Key) -> Record | None:
         """Give what is kept of a login; None: nothing that can be used.
 
         Raises:
-            StoreProblem: there is something, which cannot be read as things are: the folder or the file is not safe to
-                use, or it is encrypted and the key is not there.
+            StoreProblem: there is something, which cannot be read as things are: the folder is not safe to use, the
+                disk is away, or it is encrypted and the key is not there.
         """
         with self._folder.reading() as folder:
             found = None if folder is None else self._read(folder, _file(key))
@@ -116,7 +121,8 @@ class TokenStore:
             folder.write(name, data, durable=True)
             # Were it to stay, it would be about a token that is not the one on disk any more.
             with suppress(StoreProblem):
-                folder.remove(_begun(record.key))
+                folder.make_way(_begun(record.key))
+        self._forgive(name)
 
     def delete(self, key: Key) -> None:
         """Forget a login, and what was set aside of it.
@@ -129,10 +135,13 @@ class TokenStore:
             if folder is None:
                 return
         with self._folder.writing() as folder:
+            folder.make_way(name)
+            folder.make_way(_begun(key))
             for other in folder.names():
                 if other.startswith(name):
-                    folder.remove(other)
-            folder.remove(_begun(key))
+                    with suppress(StoreProblem):  # a folder that somebody has put things into
+                        folder.remove(other)
+        self._forgive(name)
 
     # --- refreshing
 
@@ -169,7 +178,7 @@ class TokenStore:
             StoreProblem: it cannot be written.
         """
         with self._folder.writing() as folder:
-            folder.remove(_begun(key))
+            folder.make_way(_begun(key))
 
     def interrupted(self, key: Key) -> str | None:
         """Give the fingerprint of the refresh token that was presented last, if the outcome is not known.
@@ -180,7 +189,11 @@ class TokenStore:
             StoreProblem: it cannot be read.
         """
         with self._folder.reading() as folder:
-            found = folder and folder.read(_begun(key))
+            try:
+                found = folder and folder.read(_begun(key))
+            except Unusable:
+                found = None
+                self._set_aside(_begun(key), Folder.read)
         return found[0][:_FINGERPRINT_DIGITS].decode("ascii", "replace") if found else None
 
     # --- files
@@ -190,23 +203,31 @@ class TokenStore:
             return folder.lock_file(_stem(key) + ".lock")
 
     def _read(self, folder: Folder, name: str) -> tuple[Record, int] | None:
+        try:
+            return self._understood(folder, name)
+        except _Newer:
+            return None
+        except Unusable:
+            self._set_aside(name, self._understood)
+            return None
+
+    def _understood(self, folder: Folder, name: str) -> tuple[Record, int] | None:
+        """Return what a file says, and when it was written (ns). Raises _Newer, and as `Folder.read`."""
         found = folder.read(name)
         if found is None:
             return None
         data, written_at = found
         try:
             return self._decode(data, folder.path / name), written_at
-        except _Newer:
-            return None
-        except (Damaged, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            self._set_aside(name, data)
-            return None
+        except (Damaged, *MALFORMED):
+            raise Unusable("is damaged") from None
 
     def _decode(self, data: bytes, path: Path) -> Record:
         if len(data) > MAX_FILE_BYTES:
             raise Damaged
         if is_sealed(data):
             data = self._unseal(data, path)
+        data.decode()  # strings that are skipped over are not checked to be UTF-8
         stored = msgspec.json.decode(data, type=_Stored)
         if stored.schema > _SCHEMA:
             raise _Newer
@@ -220,30 +241,44 @@ class TokenStore:
         except WrongKey:
             raise StoreProblem(f"{path} is encrypted with a key that the keyring does not have: log in again") from None
 
-    def _set_aside(self, name: str, data: bytes) -> None:
-        """Move a damaged file out of the way, if it still is what was read."""
+    def _set_aside(self, name: str, look: Callable[[Folder, str], object]) -> None:
+        """Move what cannot be used out of the way, if it still is there: who wrote it anew has mended it."""
         try:
             with self._folder.writing() as folder:
-                again = folder.read(name)
-                if again is None or again[0] != data:
-                    return
-                taken = set(folder.names())
-                names = [f"{name}.corrupt-{n}" for n in range(1, MAX_SET_ASIDE + 1)]
-                free = next((one for one in names if one not in taken), names[-1])
-                folder.rename(name, free)
-                self._warn(f"a login could not be read and was set aside as {folder.path / free}")
+                self._make_way(folder, name, look)
         except StoreProblem as problem:
-            self._warn(f"a login could not be read and could not be set aside: {problem.message}")
+            self._tell(name, f"{self._folder.path / name} cannot be used and is left there: {problem.message}")
+
+    def _make_way(self, folder: Folder, name: str, look: Callable[[Folder, str], object]) -> None:
+        try:
+            look(folder, name)
+        except Unusable as fault:
+            where = folder.path / name
+            try:
+                self._tell(name, f"{where} {fault}; it was set aside as {folder.set_aside(name)}")
+            except StoreProblem as problem:
+                self._tell(name, f"{where} {fault} and is left there: {problem.message}")
+
+    def _tell(self, name: str, what: str) -> None:
+        """Say it once, until it is something else."""
+        if name.endswith(_RECORD):
+            self._lost[_prefix(name)] = what
+        if self._told.get(name) != what:
+            self._told[name] = what
+            self._warn(what)
+
+    def _forgive(self, name: str) -> None:
+        self._lost.pop(_prefix(name), None)
+        self._told.pop(name, None)
 
     def _spare_newer(self, folder: Folder, name: str) -> None:
-        found = folder.read(name)
+        """Set aside what cannot be used, before it is replaced; what cannot be read now is replaced as it is."""
         try:
-            if found is not None:
-                self._decode(found[0], folder.path / name)
+            self._make_way(folder, name, self._understood)
         except _Newer:
             path = folder.path / name
             raise StoreProblem(f"{path} was written by a newer moltis and is not overwritten: remove it") from None
-        except (StoreProblem, Damaged, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except StoreProblem:
             pass
 
 
@@ -261,7 +296,11 @@ def _stem(key: Key) -> str:
 
 
 def _file(key: Key) -> str:
-    return _stem(key) + ".json"
+    return _stem(key) + _RECORD
+
+
+def _prefix(name: str) -> str:
+    return name.partition("-")[0]
 
 
 def _begun(key: Key) -> str:
@@ -270,4 +309,4 @@ def _begun(key: Key) -> str:
 
 def _files_of(folder: Folder, resource: str, client_id: str | None) -> list[str]:
     prefix = _hash(resource, client_id) + "-"
-    return sorted(name for name in folder.names() if name.startswith(prefix) and name.endswith(".json"))
+    return sorted(name for name in folder.names() if name.startswith(prefix) and name.endswith(_RECORD))

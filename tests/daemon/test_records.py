@@ -20,12 +20,18 @@ from moltis.gateway.api import LOCAL, Known
 from moltis.gateway.http import kept
 from moltis.gateway.http.kept import KeptSessions
 from moltis.gateway.messages import Ask
+from moltis.oauth.model import AuthServer, Key, Record
+from moltis.oauth.store import StoreProblem, TokenStore
 from moltis.session.handshake import Agreed, Lesson
 
 pytestmark = pytest.mark.anyio
 
 FILES = ServerPlan("files", shown=Shown(command="npx"), launch_mark="m")
 LISTING = Known(Agreed("legacy", "2025-11-25", {"name": "x"}, {"tools": {}}))
+LOGIN = Record(
+    key=Key("https://mcp.example.com/", "https://auth.example.com"),
+    server=AuthServer(issuer="https://auth.example.com", token_endpoint="https://auth.example.com/token"),
+)
 
 
 class Log:
@@ -102,7 +108,22 @@ class SessionsFile(Store):
         await self.store.write()
 
 
-@pytest.fixture(params=[Lists, Lessons, SessionsFile])
+class Login(Store):
+    @property
+    def path(self) -> Path:
+        found = [path for path in (self.data_dir / "oauth").iterdir() if path.name.endswith(".json")]
+        self._path = found[0] if found else self._path
+        return self._path
+
+    async def start(self) -> bool:
+        self.store = TokenStore(self.data_dir / "oauth", warn=self.log.warning)
+        return self.store.find(LOGIN.key.resource, None) is not None and self.store.load(LOGIN.key) is not None
+
+    async def keep(self) -> None:
+        self.store.save(LOGIN)
+
+
+@pytest.fixture(params=[Lists, Lessons, SessionsFile, Login])
 async def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     log = Log()
     for module in (memories, eras, kept):
@@ -208,7 +229,7 @@ async def test_what_comes_into_the_place_of_a_record_while_the_daemon_runs_is_no
     target.write_text("mine")
     store.path.unlink()
     await store.start()
-    store.path.symlink_to(target)
+    (store._path if isinstance(store, Login) else store.path).symlink_to(target)
     await store.keep()
     assert target.read_text() == "mine"
     assert await store.start()
@@ -275,7 +296,11 @@ async def test_what_cannot_be_read_at_this_moment_stays_for_the_next(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", refuse)
-        assert not await store.start()
-        assert len(store.log.told) == 1
-        assert os.strerror(number) in store.log.told[0]
+        if isinstance(store, Login):  # whoever asks for it says so
+            with pytest.raises(StoreProblem, match=os.strerror(number)):
+                await store.start()
+        else:
+            assert not await store.start()
+            assert len(store.log.told) == 1
+            assert os.strerror(number) in store.log.told[0]
     assert await store.start()

@@ -320,7 +320,7 @@ def test_twenty_kills_amid_refreshes_leave_a_store_that_reads_and_reuse_no_token
     print(f"\n{KILLS} kills, {granted} after a grant: {sum(logins)} logins, {len(world.provider.reuses())} reuses")
     assert world.provider.reuses() == []
     assert max(logins) <= 1
-    assert [path.name for path in world.stored() if "corrupt" in path.name] == []
+    assert [path.name for path in world.stored() if "broken" in path.name] == []
     assert len(world.browser.opened()) == world.provider.logins
 
 

@@ -370,6 +370,36 @@ async def test_what_is_kept_by_nobody_is_used_all_the_same(world: World, tmp_pat
     assert 1 <= len(warned) <= 4
 
 
+async def test_a_person_is_told_why_what_was_kept_of_a_login_is_not_used(world: World, tmp_path: Path) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+    [record] = (tmp_path / "oauth").glob("*.json")
+    record.rename(tmp_path / "elsewhere")
+    record.symlink_to(tmp_path / "elsewhere")
+    async with world.login() as login:
+        await world.needed(login)
+        assert "is a symbolic link; it was set aside as" in (login.message or "")
+        await world.visit(login.auth_url or "")
+        await world.done.wait()
+        assert (login.state, login.message) == ("authenticated", None)
+    async with world.login() as login:
+        assert await world.call(login) == 200
+    assert len(world.opened) == 2
+
+
+async def test_a_login_that_nobody_asks_for_any_more_is_no_trouble_when_it_cannot_be_used(
+    world: World, tmp_path: Path
+) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+    [record] = (tmp_path / "oauth").glob("*.json")
+    record.write_bytes(b"half")
+    world.open = True
+    async with world.login() as login:
+        assert await world.call(login) == 200
+        assert (login.state, login.message) == ("not_required", None)
+
+
 async def test_endpoints_that_have_moved_are_found_again(world: World) -> None:
     async with world.login() as login:
         await world.log_in(login)

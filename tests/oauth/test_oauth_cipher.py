@@ -156,7 +156,7 @@ def test_damage_inside_is_damage(folder: Path, damage: str) -> None:
         {"torn": sealed[:-9], "changed": sealed[:-9] + b"AAAAAAAAA", "no login": cipher.seal(b"{}")}[damage]
     )
     assert store.load(KEY) is None
-    assert [name for name in os.listdir(folder) if name.endswith(".corrupt-1")]
+    assert [name for name in os.listdir(folder) if name.endswith(".broken")]
 
 
 def test_what_a_newer_moltis_encrypted_is_left_alone(folder: Path) -> None:

@@ -23,7 +23,7 @@ from trio.testing import MockClock
 from moltis.oauth import folder as folder_module
 from moltis.oauth.folder import MAX_FILE_BYTES, Folder
 from moltis.oauth.model import AuthServer, Client, Key, OAuthProblem, Record, Tokens
-from moltis.oauth.store import MAX_SET_ASIDE, StoreProblem, TokenStore, fingerprint
+from moltis.oauth.store import StoreProblem, TokenStore, fingerprint
 
 OTHER = Key("https://other.example.com/", ISSUER)
 NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.(json|begun|lock)|\.lock")
@@ -241,10 +241,9 @@ def test_a_folder_of_somebody_else_is_refused(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-@pytest.mark.parametrize("what", ["folder", "file"])
-def test_what_root_finds_of_another_user_is_refused(store: TokenStore, folder: Path, what: str) -> None:
+def test_a_folder_that_root_finds_of_another_user_is_refused(store: TokenStore, folder: Path) -> None:
     store.save(record())
-    os.chown(folder if what == "folder" else the_file(folder), 65534, 65534)
+    os.chown(folder, 65534, 65534)
     for operation in (OPERATIONS["load"], OPERATIONS["save"]):
         with pytest.raises(StoreProblem, match="belongs to another user"):
             operation(store)
@@ -274,7 +273,7 @@ def test_a_folder_that_is_a_file_is_refused(store: TokenStore, folder: Path) -> 
 
 
 @pytest.mark.parametrize("name", ["load", "find", "save"])
-def test_a_file_that_is_a_link_is_neither_read_nor_written(
+def test_a_file_that_is_a_link_is_neither_read_nor_written_and_is_set_aside(
     store: TokenStore, folder: Path, tmp_path: Path, name: str
 ) -> None:
     store.save(record())
@@ -282,10 +281,11 @@ def test_a_file_that_is_a_link_is_neither_read_nor_written(
     target = path.rename(tmp_path / "elsewhere.json")
     before = target.read_bytes()
     path.symlink_to(target)
-    with pytest.raises(StoreProblem, match="symbolic link"):
-        OPERATIONS[name](store)
+    assert OPERATIONS[name](store) is None
     assert target.read_bytes() == before
-    assert path.is_symlink()
+    assert path.with_name(f"{path.name}.broken").is_symlink()
+    assert path.is_file() == (name == "save")
+    assert not path.is_symlink()
 
 
 @pytest.mark.parametrize("name", ["load", "find", "save"])
@@ -294,21 +294,62 @@ def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(store: TokenStore, folde
     path = the_file(folder)
     path.unlink()
     os.mkfifo(path)
-    with pytest.raises(StoreProblem, match="is not a plain file"):
-        OPERATIONS[name](store)
+    assert OPERATIONS[name](store) is None
+    assert path.with_name(f"{path.name}.broken").is_fifo()
 
 
-def test_links_in_place_of_the_lock_files_are_refused(store: TokenStore, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["link", "folder", "full folder", "pipe"])
+@pytest.mark.parametrize("name", ["load", "save", "lock", "delete", "begin_refresh", "end_refresh", "interrupted"])
+def test_what_is_in_the_place_of_a_file_beside_a_login_makes_way(
+    store: TokenStore, folder: Path, tmp_path: Path, name: str, what: str
+) -> None:
     store.save(record())
+    store.begin_refresh(KEY, "f")
     anyio.run(lock_it, store)
     target = tmp_path / "target"
-    for lock, operations in ((the_file(folder, ".lock"), ["lock"]), (folder / ".lock", ["save", "lock", "delete"])):
-        lock.unlink()
-        lock.symlink_to(target)
-        for name in operations:
-            with pytest.raises(StoreProblem, match="symbolic link"):
-                OPERATIONS[name](store)
+    unfinished = folder / f"{the_file(folder).name}.tmp"
+    for path in (the_file(folder, ".lock"), folder / ".lock", the_file(folder, ".begun"), unfinished):
+        path.unlink(missing_ok=True)
+        match what:
+            case "link":
+                path.symlink_to(target)
+            case "pipe":
+                os.mkfifo(path)
+            case _:
+                path.mkdir()
+                if what == "full folder":
+                    (path / "mine").touch()
+    OPERATIONS[name](store)
+    assert store.load(KEY) == (None if name == "delete" else record(2) if name == "save" else record())
+    store.save(record(3))
+    store.begin_refresh(KEY, "g")
+    anyio.run(lock_it, store)
+    assert (number_of(store.load(KEY)), store.interrupted(KEY)) == (3, "g")
     assert not target.exists()
+
+
+def test_one_of_many_who_find_a_lock_s_file_unusable_makes_way(store: TokenStore, folder: Path) -> None:
+    store.save(record())
+    (folder / ".lock").unlink()
+    (folder / ".lock").symlink_to("nothing")
+    begin = threading.Barrier(8)
+    faults: list[BaseException] = []
+
+    def work(n: int) -> None:
+        try:
+            begin.wait()
+            store.save(record(n, key=Key(RESOURCE, f"https://{n}")))
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert (folder / ".lock").is_file()
+    assert (folder / ".lock.broken").is_symlink()
 
 
 def test_a_link_in_place_of_the_unfinished_file_is_not_followed(
@@ -358,14 +399,17 @@ def test_garbage_costs_that_login_only_and_is_set_aside(
     store.save(record(key=OTHER))
     path.write_bytes(garbage)
     assert store.load(KEY) is None
-    assert path.with_name(f"{path.name}.corrupt-1").read_bytes() == garbage
+    assert path.with_name(f"{path.name}.broken").read_bytes() == garbage
     assert not path.exists()
     assert len(warnings) == 1
-    assert "corrupt-1" in warnings[0]
+    assert f"{path.name}.broken" in warnings[0]
+    assert store.lost(RESOURCE, None) == warnings[0]
+    assert store.lost(OTHER.resource, None) is None
     assert "canary" not in warnings[0]
     assert store.load(OTHER) == record(key=OTHER)
     store.save(record(3))
     assert number_of(store.load(KEY)) == 3
+    assert store.lost(RESOURCE, None) is None
 
 
 def test_a_file_torn_at_any_place_is_never_half_a_login(store: TokenStore, folder: Path) -> None:
@@ -379,15 +423,13 @@ def test_a_file_torn_at_any_place_is_never_half_a_login(store: TokenStore, folde
     assert store.load(KEY) == record()
 
 
-def test_few_damaged_files_are_kept_of_one_login(store: TokenStore, folder: Path) -> None:
+def test_one_damaged_file_is_kept_of_one_login(store: TokenStore, folder: Path) -> None:
     for n in range(10):
         store.save(record())
         the_file(folder).write_bytes(b"damaged %d" % n)
         assert store.find(RESOURCE, None) is None
-    kept = sorted(name for name in names(folder) if "corrupt" in name)
-    assert [name.rpartition("-")[2] for name in kept] == ["1", "2", "3"]
-    assert len(kept) == MAX_SET_ASIDE
-    assert (folder / kept[-1]).read_bytes() == b"damaged 9"
+    [kept] = [name for name in names(folder) if name.endswith(".broken")]
+    assert (folder / kept).read_bytes() == b"damaged 9"
 
 
 def test_what_was_mended_meanwhile_is_not_set_aside(
@@ -399,7 +441,7 @@ def test_what_was_mended_meanwhile_is_not_set_aside(
     monkeypatch.setattr(Folder, "read", lambda self, name: answers.pop() if answers else read(self, name))
     assert store.load(KEY) is None
     assert store.load(KEY) == record()
-    assert not [name for name in names(folder) if "corrupt" in name]
+    assert not [name for name in names(folder) if "broken" in name]
 
 
 def test_a_file_under_another_login_s_name_is_not_taken_for_it(store: TokenStore, folder: Path) -> None:
