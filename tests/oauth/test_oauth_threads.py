@@ -213,6 +213,7 @@ async def test_a_login_whose_code_nobody_can_send_ends_within_the_minute(world: 
         began = anyio.current_time()
         page = await world.visit(url)
         assert (page.status >= 400, anyio.current_time() - began < 60) == (True, True)
+        await anyio.wait_all_tasks_blocked()
         assert login.state == "failed"
         assert "no thread" in (login.message or "")
 
@@ -236,6 +237,7 @@ async def test_a_code_that_somebody_may_have_got_is_not_sent_again(world: World)
         assert url is not None
         world.auth.token_answers.append(FetchProblem("the connection broke off"))
         await world.visit(url)
+        await anyio.wait_all_tasks_blocked()
         assert login.state == "failed"
         await anyio.sleep(60)
     assert len(world.web.posts("/token")) == 1
