@@ -176,10 +176,11 @@ class DaemonApi(Protocol):
     async def set_request_timeout_secs(self, secs: float) -> None:
         """Write `[mcp] request_timeout_secs` into moltis.toml. Raises ConfigError."""
 
-    async def begin_login(self, name: str) -> str | None:
+    async def begin_login(self, name: str, *, new_client: bool = False) -> str | None:
         """Have a person log in to a remote server, and give the address for the browser; a login under way is shared.
 
         None: it logs in without a person, and has done so.
+        new_client: with a new registration, which ends a login under way.
 
         Raises:
             MoltisError: it cannot be done; the message says why.

@@ -15,6 +15,7 @@ from moltis.control.api import CallHandle, DaemonApi, DaemonStatus, Reloaded, Se
 from moltis.control.events import MAX_SUBSCRIPTIONS
 from moltis.control.params import (
     AddServer,
+    BeginLogin,
     CallTool,
     CompleteLogin,
     Connect,
@@ -291,12 +292,12 @@ async def revoke_token(params: OneToken, daemon: DaemonApi) -> Ok:
 
 
 @METHODS.method("mcp.reauth", aliases=("mcp.oauth.start",))
-async def reauth(params: OneServer, daemon: DaemonApi) -> LoginStarted:
+async def reauth(params: BeginLogin, daemon: DaemonApi) -> LoginStarted:
     """Have a person log in to a remote server; whoever asks meanwhile shares the same login."""
     server = runnable(params.name, daemon).status()
     if server.transport == "stdio":
         raise UsageError(f"server {server.name!r} is a local program and needs no login", server=server.name)
-    auth_url = await daemon.begin_login(server.name)
+    auth_url = await daemon.begin_login(server.name, new_client=params.new_client)
     return LoginStarted(oauth_pending=auth_url is not None, auth_url=auth_url)
 
 

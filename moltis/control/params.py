@@ -92,6 +92,15 @@ class RequestTimeout(Params, frozen=True):
     request_timeout_secs: Annotated[Secs, Meta(description="seconds without reply or progress")]
 
 
+class BeginLogin(Params, frozen=True):
+    """Whom to log in to."""
+
+    name: Name
+    new_client: Annotated[
+        bool, Meta(description="register anew: the authorization server does not know moltis any more")
+    ] = False
+
+
 class CompleteLogin(Params, frozen=True):
     """What the browser was sent back with."""
 

@@ -81,10 +81,10 @@ class Logins:
 
     # --- logins
 
-    async def begin(self, plan: ServerPlan) -> str | None:
+    async def begin(self, plan: ServerPlan, *, new_client: bool) -> str | None:
         """Begin a login, or join the one under way, and give its URL."""
         try:
-            return await self._login(plan).begin()
+            return await self._login(plan).begin(new_client=new_client)
         except OAuthProblem as problem:
             raise self._in_our_words(plan.name, problem) from None
 

@@ -99,9 +99,9 @@ class Remotes:
         """Give the transport of one run. A `trial` uses a login that there is, and begins none."""
         return _Deferred(partial(self._open, plan, on_oversized, trial=trial))
 
-    async def begin(self, plan: ServerPlan) -> str | None:
+    async def begin(self, plan: ServerPlan, *, new_client: bool) -> str | None:
         """Have a person log in to a server; as `control.api.DaemonApi.begin_login`."""
-        return await (await self._behind()).begin(plan)
+        return await (await self._behind()).begin(plan, new_client=new_client)
 
     async def complete(
         self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None

@@ -262,8 +262,8 @@ class Daemon:
         memory = self._eras.of(known) if is_own else EraMemory()
         return await try_once(known, lambda p, events: self._session(p, events, memory, trial=True))
 
-    async def begin_login(self, name: str) -> str | None:
-        return await self._remotes.begin(self.supervisor.actor(name).plan)
+    async def begin_login(self, name: str, *, new_client: bool = False) -> str | None:
+        return await self._remotes.begin(self.supervisor.actor(name).plan, new_client=new_client)
 
     async def complete_login(
         self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None

@@ -90,6 +90,15 @@ class Attempts:
         if self._pausing or not self._wanted:
             job.scope.cancel()
 
+    async def end(self) -> None:
+        """End the login under way, unless the browser is back, which is then waited for."""
+        flow, job = self._flow, self._job
+        if not self.under_way or flow is None or job is None:
+            return
+        if not flow.answered:
+            job.scope.cancel()
+        await job.outcome()
+
     def present(self) -> Flow | None:
         """Give the login under way, if there is one, as it is."""
         return self._flow if self.under_way else None

@@ -38,7 +38,8 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     verifier: str
     redirect_uri: str
     scope: str | None
-    resource: str
+    resource: str | None
+    prompt: str | None
     issuer: str | None
     iss_supported: bool
 
@@ -115,9 +116,10 @@ def authorization_request(
         "code_challenge_method": "S256",
         "resource": resource,
     }
-    if scope is not None and OFFLINE_ACCESS in scope.split():
-        # OpenID Connect Core section 11: without it offline access is ignored.
-        parameters["prompt"] = "consent"
+    # OpenID Connect Core section 11: without it offline access is ignored.
+    prompt = "consent" if scope is not None and OFFLINE_ACCESS in scope.split() else None
+    if prompt is not None:
+        parameters["prompt"] = prompt
     url = _with_query(server.authorization_endpoint, parameters)
     problem = opening_problem(url)
     if problem is not None:
@@ -130,6 +132,7 @@ def authorization_request(
         redirect_uri=redirect_uri,
         scope=scope,
         resource=resource,
+        prompt=prompt,
         issuer=None if server.manual else server.issuer,
         iss_supported=server.iss_supported,
     )

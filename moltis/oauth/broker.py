@@ -209,12 +209,13 @@ class Login:
 
     # --- for people
 
-    async def begin(self, force: bool = True) -> str | None:
+    async def begin(self, force: bool = True, *, new_client: bool = False) -> str | None:
         """Begin a login, or join the one under way, and give its URL; None: nobody has to visit anything.
 
         Whatever was given up before is tried again. What is held stays in use until there is something newer.
 
         force: even if there are tokens that seem to be good.
+        new_client: with another registration than before; a login under way ends.
 
         Raises:
             OAuthProblem: it cannot be begun now; after an outage it is tried again in the background.
@@ -231,6 +232,8 @@ class Login:
                 await self._look()
             if self._usable():
                 return None
+        if new_client:
+            await self._introduce_anew()
         self._standing.recovered()
         self._refusals.forgive()
         self._renewal.hasten()
@@ -247,6 +250,16 @@ class Login:
         if not flow.prepared.is_set():
             raise OAuthProblem(f"where to log in to {self._host} is still being found out", kind="outage")
         return flow.url
+
+    async def _introduce_anew(self) -> None:
+        if self._config.client_id is not None:
+            raise OAuthProblem(
+                f"oauth.client_id in moltis.toml says who moltis is to {self._host}, so nothing is registered: "
+                "register another client there by hand, and write its id there"
+            )
+        if not self._keeper.registers_anew:  # else somebody has just asked for the same
+            await self._attempts.end()
+        self._keeper.register_anew()
 
     def awaits(self, state: str) -> bool:
         """Whether a callback with this `state` is for `complete` here."""

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from moltis.http.fetch import Fetcher
 from moltis.http.origins import read_url, shown_host
 from moltis.oauth import pages
+from moltis.oauth.advice import unanswered
 from moltis.oauth.authorize import Authorization, authorization_request, scope_to_ask
 from moltis.oauth.callback import Callback, check_callback, parse_callback
 from moltis.oauth.decisions import LOGIN_SECS
@@ -201,7 +202,7 @@ class Flow:
         )
         self.asked = scope
         try:
-            code = await self._answer_to(request)
+            code = await self._answer_to(request, unanswered(request, client, known=client is base.client))
             endpoint = TokenEndpoint(means.fetcher, server, client, wall=means.wall)
             tokens, said = await with_or_without(
                 base.resource_to_ask(found.resource_id),
@@ -212,6 +213,8 @@ class Flow:
         except OAuthProblem as problem:
             if problem.kind == "denied" and problem.code in NOT_KNOWN_THERE:
                 await means.keeper.unregister(base.key, client)
+            elif problem.kind == "expired" and client is base.client:
+                await means.keeper.doubt(base.key, client)
             raise
         kept = client if client.source == "registered" else None
         # Until a refresh has shown otherwise, refresh tokens count as replaced by each use.
@@ -257,8 +260,8 @@ class Flow:
                 ) from problem
             raise
 
-    async def _answer_to(self, request: Authorization) -> str:
-        """Show the URL and wait for the code."""
+    async def _answer_to(self, request: Authorization, unanswered: str) -> str:
+        """Show the URL and wait for the code; `unanswered`: what is said if nobody comes back."""
         means = self._means
         self._request = request
         self.shown = True
@@ -271,8 +274,8 @@ class Flow:
         if isinstance(self._answer, OAuthProblem):
             raise self._answer
         if self._answer is None:
-            why = f"; the last answer was refused: {self.note}" if self.note is not None else ""
-            raise OAuthProblem(f"the login was not completed within {LOGIN_SECS / 60:g} min{why}", kind="expired")
+            why = f"the last answer was refused: {self.note}" if self.note is not None else unanswered
+            raise OAuthProblem(f"the login was not completed within {LOGIN_SECS / 60:g} min; {why}", kind="expired")
         return self._answer
 
     async def _called_back(self, target: str) -> pages.Page:

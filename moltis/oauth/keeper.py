@@ -69,6 +69,9 @@ class Keeper:
     ) -> None:
         self.record: Record | None = None
         self.looked = False
+        self.registers_anew = False
+        """Whether the next login does not use a registration that there is: its issuer may know it no more. What was
+        given to it is renewed as it all the same."""
         self._server = server
         self._resource = canonical_resource(url)
         self._config = config
@@ -188,7 +191,7 @@ class Keeper:
         client = known.client
         if self._registered is not None and self._registered[0] == known.key.issuer:
             client = self._registered[1]
-        return replace(known, server=found.server, client=client)
+        return replace(known, server=found.server, client=None if self.registers_anew else client)
 
     async def _known_at(self, issuer: str) -> Record | None:
         """Find what is kept of a login at an issuer.
@@ -357,6 +360,21 @@ class Keeper:
         """Remember a client for the next login, should this one come to nothing. On disk it goes with its tokens."""
         if client.source == "registered":
             self._registered = (issuer, client)
+            self.registers_anew = False
+
+    async def doubt(self, key: Key, client: Client) -> None:
+        """Use a registration for no further login: nobody came back from one, as when its issuer knows it no more.
+
+        On disk it stays with a refresh token that was given to it.
+        """
+        self.register_anew()
+        known = self.record if self.record is not None and self.record.key == key else await self._shelf.load(key)
+        if known is None or known.tokens is None or known.tokens.refresh_token is None:
+            await self.unregister(key, client)
+
+    def register_anew(self) -> None:
+        """Have the next login introduce itself as if for the first time."""
+        self._registered, self.registers_anew = None, True
 
     async def unregister(self, key: Key, client: Client) -> None:
         """Forget a client that its issuer does not know any more, here and on disk: the next login registers anew.

@@ -234,7 +234,7 @@ class FakeDaemon:
     async def set_request_timeout_secs(self, secs: float) -> None:
         self.timeout_secs = secs
 
-    async def begin_login(self, name: str) -> str | None:
+    async def begin_login(self, name: str, *, new_client: bool = False) -> str | None:
         self.asked.append(("login", name))
         return "https://as.example/authorize?state=s"
 

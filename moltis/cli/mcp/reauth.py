@@ -26,9 +26,14 @@ LOOK_SECS = 0.3
     metavar="URL",
     help="Complete the login under way with the address that the browser was sent to last; '-' reads it from stdin.",
 )
+@click.option(
+    "--new-client", is_flag=True, help="Register moltis anew, for when the page says that it does not know moltis."
+)
 @json_option
 @click.pass_context
-def reauth(ctx: click.Context, name: str, no_wait: bool, callback_url: str | None, as_json: bool) -> int:
+def reauth(
+    ctx: click.Context, name: str, no_wait: bool, callback_url: str | None, new_client: bool, as_json: bool
+) -> int:
     """Log in to a remote server: print the address to open, and wait until the login is done.
 
     The daemon opens the browser too, if it can. With a browser on another machine, the last page does not load there:
@@ -37,7 +42,7 @@ def reauth(ctx: click.Context, name: str, no_wait: bool, callback_url: str | Non
     if callback_url is not None:
         return _complete(ctx, name, callback_url, as_json)
     with link.connect(ctx, link.CHANGE_SECS) as daemon:
-        started = daemon.call("mcp.reauth", {"name": name})
+        started = daemon.call("mcp.reauth", {"name": name, **({"new_client": True} if new_client else {})})
         url = str(started.get("auth_url") or "")
         if as_json:
             screen.data_json(started)
@@ -110,6 +115,7 @@ def _show(name: str, url: str) -> None:
     screen.data(screen.one_line(url))
     screen.talk("hint: in a browser on another machine the last page cannot load; give its address to")
     screen.talk(f"hint:   moltis mcp reauth {name} --callback 'ADDRESS'")
+    screen.talk(f"hint: if the page does not know moltis: moltis mcp reauth {name} --new-client")
     port = _callback_port(url)
     if port is not None:
         screen.talk(f"hint: or connect that machine to this one before: ssh -L {port}:127.0.0.1:{port} THIS-MACHINE")
