@@ -22,6 +22,7 @@ FLOORS = {
     "moltis.paths": 1,
     "moltis.peers": 1,
     "moltis.threads": 2,
+    "moltis.slices": 1,
     "moltis.redaction": 1,
     "moltis.logtail": 1,
     "moltis.config": 2,

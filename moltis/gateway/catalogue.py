@@ -54,6 +54,8 @@ class Catalogue:
         self._parts: dict[tuple[str, str], Part] = {}
         self._lists: dict[str, _List] = {}
         self._remembered: dict[str, dict[str, Owner]] = {kind.member: {} for kind in Kind}
+        self._last_located: tuple[str, Owner | None] | None = None
+        """However long it is, and if it is nobody's: the same is asked twice where somebody subscribes."""
 
     def update(self, shelves: Sequence[Shelf]) -> None:
         """Take what there is now, in the order it is to be listed; to be called before asking, as often as one likes.
@@ -72,6 +74,7 @@ class Catalogue:
         self._owners = Owners(self._shelves)
         for remembered in self._remembered.values():
             remembered.clear()
+        self._last_located = None
 
     def page(self, kind: Kind, cursor: str | None = None, first: bytes = b"", *, legacy: bool = False) -> bytes:
         """Give the result of a list request: a JSON object on one line, the same bytes object each time.
@@ -105,7 +108,12 @@ class Catalogue:
         Who lists it; else who has the most specific template that it may come from; else the only server whose URIs
         have its scheme. `moltis://SERVER/...` is that server's whatever is listed. Of a single server, everything is.
         """
-        return self._remembered["resources"].get(uri) or self._find(Kind.RESOURCES, uri)
+        owner = self._remembered["resources"].get(uri)
+        if owner is not None:
+            return owner
+        if self._last_located is None or self._last_located[0] != uri:
+            self._last_located = uri, self._find(Kind.RESOURCES, uri)
+        return self._last_located[1]
 
     def owner_of_template(self, template: str) -> Owner | None:
         """Say whose URI template it is (`completion/complete`), and how the server spells it; else as for a URI."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import anyio
@@ -27,6 +28,7 @@ from moltis.gateway.subscriptions import UPDATED, Subscriptions
 from moltis.gateway.taking import Refused, Taking
 from moltis.gateway.views import View
 from moltis.session.wishes import Wish
+from moltis.slices import Slices
 
 __all__ = ["Gateway", "Settings", "settings_of"]
 
@@ -65,7 +67,7 @@ class Gateway:
     def __init__(self, world: World, settings: Settings | None = None, on_request: OnRequest | None = None) -> None:
         self.world = world
         self.forwarding = Forwarding(world, on_request)
-        self.subscriptions = Subscriptions(self._watch)
+        self.subscriptions = Subscriptions(self._watch, self._missed, lambda: world.start(self._locate))
         self.levels = Levels()
         self.closing: Refusal | None = None
         self._settings = settings or Settings()
@@ -75,6 +77,7 @@ class Gateway:
         self._watched: dict[str, frozenset[str]] = {}
         self._levelled: dict[str, str] = {}
         self._announcing = False
+        self._generation = 0
 
     # --- for the fronts
 
@@ -239,17 +242,19 @@ class Gateway:
             return
 
         def taken(refused: Refused) -> None:
-            for uri in sorted(uris):
-                if (name, Wish("resource", uri)) not in refused:
-                    self._may_have_changed(name, uri)
+            told = [uri for uri in sorted(uris) if (name, Wish("resource", uri)) not in refused]
+            self.world.start(partial(self._may_have_changed, name, told))
 
         port = self.world.port(name)
         taking = Taking([(port, Wish("resource", uri)) for uri in uris], taken)
         self.world.start(taking.run)
 
-    def _may_have_changed(self, name: str, uri: str) -> None:
-        for watcher, shown in self.subscriptions.updated(name, uri):
-            watcher.resource_updated(shown, {})
+    async def _may_have_changed(self, name: str, uris: list[str]) -> None:
+        slices = Slices()
+        for uri in uris:
+            for watcher, shown in self.subscriptions.watchers(name, uri):
+                watcher.resource_updated(shown, {})
+            await slices.rest()
 
     def _level(self, name: str) -> None:
         upstream = self._upstream(name)
@@ -305,12 +310,19 @@ class Gateway:
             self._announcing = False
         if self.closing is not None:
             return
-        before = {port.name: self.subscriptions.wanted(port.name) for port in self.world.ports()}
-        self.subscriptions.relocate()
-        for name, uris in before.items():
-            self._missed(name, self.subscriptions.wanted(name) - uris)
+        # What hosts of a single server watch is that server's, whatever is listed.
+        everything = self._views.get(None)
+        if everything is not None and everything.generation != self._generation:
+            self._generation = everything.generation
+            self.subscriptions.relocate()
         for view in [*self._views.values()]:
             methods = view.news()
             for host in [host for host in self._hosts if methods and host.view is view]:
                 for method in methods:
                     host.list_changed(method)
+
+    async def _locate(self) -> None:
+        """Find out whose the resources are that hosts watch."""
+        slices = Slices()
+        while self.closing is None and self.subscriptions.turn():
+            await slices.rest()

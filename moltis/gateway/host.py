@@ -295,10 +295,16 @@ class Host:
         elif not self.view.may_watch(uri):
             refuse(outlet, ask.id, refusals.no_such_resource(uri, modern=modern), modern=modern)
         else:
-            self._hub.subscriptions.watch(self, uri)
-            owner = self._hub.subscriptions.place(self, uri)
-            wishes = self._of_resources([owner] if owner is not None else [])
-            self._when_taken(ask, outlet, modern, wishes, lambda: self._hub.subscriptions.unwatch(self, uri))
+            self._waiting[ask.id] = waiting = None, outlet, modern
+
+            def located() -> None:
+                if self._waiting.get(ask.id) is not waiting:
+                    return
+                owner = self._hub.subscriptions.place(self, uri)
+                wishes = self._of_resources([owner] if owner is not None else [])
+                self._when_taken(ask, outlet, modern, wishes, lambda: self._hub.subscriptions.unwatch(self, uri))
+
+            self._hub.subscriptions.watch(self, uri, then=self._guarded(ask, outlet, modern, located))
 
     def _unsubscribe(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         uri = text_of(ask.params, "uri")
@@ -311,10 +317,13 @@ class Host:
     def _listen(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         refusal = refusals.too_many(_SHARE) if self._has_its_share() else None
         if refusal is None:
-            refusal = self._listens.open(ask, outlet, watched=self.watched)
+            then = self._guarded(ask, outlet, modern, lambda: self._listening(ask, outlet, modern))
+            refusal = self._listens.open(ask, outlet, watched=self.watched, then=then)
         if refusal is not None:
             refuse(outlet, ask.id, refusal, modern=modern)
-            return
+
+    def _listening(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        """Acknowledge a stream once the servers have taken what it is about. It is known whose its resources are."""
         lists, places = self._listens.wanted(ask.id)
         wishes = self._of_resources(places.values())
         if lists:
@@ -375,6 +384,17 @@ class Host:
             self._waiting[id] = running, outlet, modern
 
     # --- how
+
+    def _guarded(self, ask: Ask, outlet: Outlet, modern: bool, step: Callable[[], None]) -> Callable[[], None]:
+        """Return the step as one that may be taken in another turn of the loop: a request that it fails has a reply."""
+
+        def guarded() -> None:
+            try:
+                step()
+            except Exception as fault:
+                self._failed(ask, outlet, modern, fault)
+
+        return guarded
 
     def _when_settled(self, ask: Ask, outlet: Outlet, modern: bool, reply: Callable[[], None]) -> None:
         """Reply, but wait a little if it is about a single server that is starting for the first time."""

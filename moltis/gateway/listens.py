@@ -157,8 +157,14 @@ class Listens:
         """Give how many resources they watch."""
         return sum(map(self._subscriptions.count, self._open.values()))
 
-    def open(self, ask: Ask, outlet: Outlet, *, watched: int) -> Refusal | None:
-        """Open one, or say why not; it is to be acknowledged. `watched`: how many resources the host watches in all."""
+    def open(
+        self, ask: Ask, outlet: Outlet, *, watched: int, then: Callable[[], None] = lambda: None
+    ) -> Refusal | None:
+        """Open one, or say why not; it is to be acknowledged.
+
+        watched: how many resources the host watches in all.
+        then: called when it is known whose its resources are, perhaps at once; not if it is given up before.
+        """
         try:
             wanted = _FILTER.decode(ask.params["notifications"])
         except (KeyError, msgspec.MsgspecError):
@@ -171,7 +177,7 @@ class Listens:
             return too_many(refusal)
         listen = Listen(ask.id, outlet, wanted, self._locate, partial(self.drop, ask.id))
         self._open[ask.id] = listen
-        self._subscriptions.watch(listen, *uris)
+        self._subscriptions.watch(listen, *uris, then=then)
         return None
 
     def wanted(self, id: bytes) -> tuple[bool, dict[str, Owner]]:
@@ -192,8 +198,7 @@ class Listens:
         listen = self._open.get(id)
         if listen is None:
             return None
-        for uri in refused:
-            self._subscriptions.unwatch(listen, uri)
+        self._subscriptions.unwatch(listen, *refused)
         if not listen.acknowledge(refused):
             self.drop(id)
             return Refusal(RpcCode.INVALID_REQUEST, _NO_STREAM)

@@ -5,20 +5,21 @@ One rule: it depends on what servers list and are called, never on who was asked
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 from moltis.gateway.naming import origin, scheme_of, splits
 from moltis.gateway.shelves import Shelf
 from moltis.gateway.templates import MAX_URI_CHARS, Target, Template, read_template
-from moltis.session.listing import Kind
+from moltis.session.listing import Item, Kind
 
-__all__ = ["MAX_TEMPLATES", "MAX_TEMPLATES_CHARS", "Owner", "Owners"]
+__all__ = ["MAX_TEMPLATES", "MAX_TEMPLATES_CHARS", "Owner", "Owners", "may_come_of"]
 
 MAX_TEMPLATES: Final = 500
-MAX_TEMPLATES_CHARS: Final = 64 * 1024
-"""Of one server that a URI is matched with, which takes 15 ms at the worst; the others are listed all the same."""
+MAX_TEMPLATES_CHARS: Final = 32 * 1024
+"""Of one server that a URI is matched with, which takes 15 ms at the worst, and once 20 ms to read them; the others are
+listed all the same."""
 
 _read_template: Final = lru_cache(1024)(read_template)
 
@@ -99,8 +100,9 @@ class Owners:
         """Give what says most of a URI first, so that a mere `{+uri}` keeps nobody from theirs."""
         found = []
         for index, shelf in enumerate(self._shelves):
-            for template in _templates_of(shelf):
-                found.append((not shelf.listed, -template.literal, index, template, shelf.server))
+            for template in _readings(shelf.templates):
+                if template is not None:
+                    found.append((not shelf.listed, -template.literal, index, template, shelf.server))
         return [(template, server) for *_, template, server in sorted(found, key=lambda entry: entry[:3])]
 
     def _by_scheme(self, uri: str) -> Owner | None:
@@ -117,15 +119,24 @@ class Owners:
         return found
 
 
-def _templates_of(shelf: Shelf) -> Iterator[Template]:
-    room = MAX_TEMPLATES_CHARS
-    for item in shelf.templates[:MAX_TEMPLATES]:
+def may_come_of(templates: Sequence[Item], uri: str) -> bool:
+    """Whether a URI may come of one of a server's templates. In doubt it may: not all are looked at, nor long ones."""
+    readings = _readings(templates)
+    if len(readings) < len(templates) or None in readings or len(uri) > MAX_URI_CHARS:
+        return True
+    target = Target(uri)
+    return any(template.matches(target) for template in readings if template is not None)
+
+
+def _readings(templates: Sequence[Item]) -> list[Template | None]:
+    """Return the templates that are looked at, read; None for one that cannot be."""
+    room, found = MAX_TEMPLATES_CHARS, list[Template | None]()
+    for item in templates[:MAX_TEMPLATES]:
         room -= len(item.name)
         if room < 0:
-            return
-        template = _read_template(item.name)
-        if template is not None:
-            yield template
+            break
+        found.append(_read_template(item.name))
+    return found
 
 
 def _schemes_of(uris: Iterable[str]) -> set[str]:

@@ -18,8 +18,8 @@ from moltis.gateway.catalogue import Catalogue, Owner, Shelf, instructions
 from moltis.gateway.introduction import Introduction
 from moltis.gateway.messages import text_of
 from moltis.gateway.naming import renamed
+from moltis.gateway.owners import may_come_of
 from moltis.gateway.refusals import Refusal
-from moltis.gateway.templates import Target, read_template
 from moltis.session.envelope import json_string
 from moltis.session.listing import Item, Kind
 
@@ -58,6 +58,7 @@ class View:
         self._introduced: Introduction | None = None
         self._first = b""
         self._shelves: list[Shelf] = []
+        self._generation = 0
         self._offered: dict[str, bytes] = {}
         self._told = self._digests()
 
@@ -68,6 +69,12 @@ class View:
             self._separator = separator
             self._catalogue = Catalogue(separator)
         self._stale = True
+
+    @property
+    def generation(self) -> int:
+        """Another number each time that `locate` may say something else than before."""
+        self._refresh()
+        return self._generation
 
     def sees(self, server: str) -> bool:
         """Whether a server belongs to it."""
@@ -170,7 +177,7 @@ class View:
         resources = upstream.agreed.capabilities.get("resources")
         if isinstance(resources, dict) and resources.get("subscribe") is True:
             return True
-        return any(item.name == uri for item in upstream.items(Kind.RESOURCES)) or _matches(
+        return any(item.name == uri for item in upstream.items(Kind.RESOURCES)) or may_come_of(
             upstream.items(Kind.TEMPLATES), uri
         )
 
@@ -269,7 +276,8 @@ class View:
             self._introduced = None
             self._first = b""
             self._offered.clear()
-            self._shelves = [_shelf(port) for port in self.ports()]
+            before, self._shelves = self._shelves, [_shelf(port) for port in self.ports()]
+            self._generation += _places(before) != _places(self._shelves)
             self._catalogue.update(self._shelves)
 
     def _digests(self) -> dict[Kind, bytes]:
@@ -309,12 +317,11 @@ def _shelf(port: ServerPort) -> Shelf:
     return Shelf(port.name, _allowed(port, known), known.resources, known.templates, known.prompts, listed)
 
 
+def _places(shelves: list[Shelf]) -> list[tuple[object, ...]]:
+    """Return what it depends on whose a resource is."""
+    return [(shelf.server, shelf.listed, shelf.resources, shelf.templates) for shelf in shelves]
+
+
 def _allowed(port: ServerPort, known: Known) -> tuple[Item, ...]:
     allowed = tuple(item for item in known.tools if port.allows(item.name))
     return known.tools if len(allowed) == len(known.tools) else allowed
-
-
-def _matches(templates: tuple[Item, ...], uri: str) -> bool:
-    target = Target(uri)
-    read = (read_template(item.name) for item in templates)
-    return any(template is None or template.matches(target) for template in read)

@@ -20,9 +20,11 @@ from moltis.gateway.subscriptions import (
     MAX_URI_CHARS,
     MAX_WATCHED,
     MAX_WATCHED_OF_ALL,
+    SLICES_UNTOLD,
     Subscriptions,
     updated_params,
 )
+from moltis.slices import SLICE_SECS
 
 SUBSCRIPTION_ID = "io.modelcontextprotocol/subscriptionId"
 
@@ -240,6 +242,157 @@ class Union(RuleBasedStateMachine):
 
 
 TestUnion = Union.TestCase
+
+
+# --- in slices
+
+
+class Pacing:
+    """A table whose turns the test takes. What it takes to locate a URI is `cost_secs`."""
+
+    def __init__(self, cost_secs: float = SLICE_SECS / 4) -> None:
+        self.told: list[str] = []
+        self.moved: list[tuple[str, frozenset[str]]] = []
+        self.done: list[str] = []
+        self.begun = 0
+        self.now = 0.0
+        self.cost_secs = cost_secs
+        self.located: list[str] = []
+        self.longest = 0
+        self.table = Subscriptions(
+            self.told.append, lambda server, uris: self.moved.append((server, uris)), self.begin, lambda: self.now
+        )
+
+    def begin(self) -> None:
+        self.begun += 1
+
+    def watcher(self) -> Watching:
+        watching = Watching()
+        find = watching.locate
+
+        def locate(uri: str) -> Owner | None:
+            self.located.append(uri)
+            self.now += self.cost_secs
+            return find(uri)
+
+        watching.locate = locate  # type: ignore[method-assign]
+        return watching
+
+    def watch(self, watcher: Watching, count: int, prefix: str = "f:") -> None:
+        uris = [f"{prefix}{n}" for n in range(count)]
+        self.table.watch(watcher, *uris, then=lambda: self.done.append(prefix))
+
+    def run(self, most: int = 100_000) -> int:
+        """Take turns until nothing is left, and return how many."""
+        for turns in range(1, most):
+            before = len(self.located)
+            is_left = self.table.turn()
+            self.longest = max(self.longest, len(self.located) - before)
+            if not is_left:
+                return turns
+        raise AssertionError("there is always more")
+
+
+@pytest.mark.parametrize(("cost_secs", "each"), [(SLICE_SECS * 4, 1), (SLICE_SECS / 3.9, 4), (SLICE_SECS / 99.9, 100)])
+def test_no_turn_of_the_loop_locates_more_than_fits_into_a_slice(cost_secs: float, each: int) -> None:
+    pacing = Pacing(cost_secs)
+    watcher = pacing.watcher()
+    pacing.watch(watcher, MAX_WATCHED)
+    assert 1 <= len(pacing.located) <= each
+    assert (pacing.begun, pacing.done) == (1, [])
+    assert pacing.table.count(watcher) == MAX_WATCHED, "what waits counts"
+    turns = pacing.run()
+    assert pacing.longest <= each
+    assert pacing.done == ["f:"]
+    assert len(pacing.table.wanted("s")) == MAX_WATCHED
+    assert len(pacing.told) <= 1 + turns // SLICES_UNTOLD
+    pacing.located.clear()
+    pacing.table.relocate()
+    assert len(pacing.located) <= each
+    pacing.run()
+    assert pacing.longest <= each
+    assert len(pacing.located) == MAX_WATCHED
+
+
+def test_what_fits_into_a_slice_is_located_at_once() -> None:
+    pacing = Pacing()
+    pacing.watch(pacing.watcher(), 3)
+    assert (pacing.begun, pacing.done, pacing.told) == (0, ["f:"], ["s"])
+
+
+def test_who_asks_for_little_does_not_wait_for_who_asks_for_much() -> None:
+    pacing = Pacing()
+    for n in range(5):
+        pacing.watch(pacing.watcher(), MAX_WATCHED, f"much{n}:")
+    pacing.table.relocate()
+    pacing.watch(pacing.watcher(), 6, "little:")
+    for _ in range(7):
+        pacing.table.turn()
+    assert pacing.done == ["little:"]
+    assert pacing.begun == 1
+    pacing.run()
+    assert sorted(pacing.done) == ["little:", *(f"much{n}:" for n in range(5))]
+
+
+def test_lists_that_change_all_the_time_do_not_keep_the_last_from_being_located_again() -> None:
+    pacing = Pacing()
+    watcher = pacing.watcher()
+    pacing.watch(watcher, 40)
+    pacing.run()
+    watcher.places["f:39"] = Owner("t", "f:39")
+    for _ in range(12):
+        pacing.table.relocate()
+        pacing.table.turn()
+    assert watcher.heard == []
+    assert pacing.table.place(watcher, "f:39") == Owner("t", "f:39")
+
+
+def test_a_server_is_said_to_tell_of_more_only_by_what_moved_to_it() -> None:
+    pacing = Pacing()
+    watcher = pacing.watcher()
+    pacing.watch(watcher, 40)
+    pacing.run()
+    for n in (3, 38):
+        watcher.places[f"f:{n}"] = Owner("t", f"f:{n}")
+    pacing.table.relocate()
+    pacing.table.unwatch(watcher, "f:38")
+    pacing.table.watch(pacing.watcher(), "f:new")
+    pacing.run()
+    assert pacing.moved == [("t", frozenset({"f:3"}))]
+    assert pacing.table.wanted("t") == {"f:3"}
+
+
+def test_who_leaves_before_it_was_located_leaves_nothing_and_is_not_called_back() -> None:
+    pacing = Pacing()
+    watcher = pacing.watcher()
+    pacing.watch(watcher, MAX_WATCHED)
+    pacing.table.unwatch(watcher, "f:999")
+    pacing.table.leave(watcher)
+    assert not pacing.table.turn()
+    assert pacing.table.wanted("s") == frozenset()
+    assert (len(pacing.table), pacing.done) == (0, [])
+    pacing.table.watch(watcher, "f:a")
+    assert pacing.table.wanted("s") == {"f:a"}
+
+
+def test_many_that_are_watched_no_more_cost_a_server_one_change() -> None:
+    subscriptions, told = table()
+    watcher = Watching()
+    uris = [f"f:{n}" for n in range(MAX_WATCHED)]
+    subscriptions.watch(watcher, *uris)
+    told.clear()
+    subscriptions.unwatch(watcher, *uris, "f:unknown")
+    assert told == ["s"]
+    assert len(subscriptions) == 0
+
+
+def test_who_watches_the_whole_is_not_among_the_watchers_of_a_part() -> None:
+    subscriptions, _ = table()
+    one, other = Watching(), Watching()
+    subscriptions.watch(one, "f:///a")
+    subscriptions.watch(other, "f:///a/b")
+    assert subscriptions.watchers("s", "f:///a/b") == [(other, "f:///a/b")]
+    assert subscriptions.watchers("s", "f:///c") == subscriptions.watchers("t", "f:///a") == []
 
 
 # --- subscriptions/listen

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
 import pytest
+from anyio.lowlevel import checkpoint
 from gateway_fakes import (
     FakeOutlet,
     FakePort,
@@ -18,12 +21,15 @@ from gateway_fakes import (
     modern_ask,
     resource,
     tell,
+    template,
 )
 
 from moltis.gateway.api import LOCAL
 from moltis.gateway.gateway import Gateway
 from moltis.gateway.host import Host
+from moltis.gateway.subscriptions import MAX_WATCHED
 from moltis.gateway.taking import TAKING_SECS
+from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
 
 OURS, THEIRS = Wish("resource", "f:a"), Wish("resource", "g:b")
@@ -228,3 +234,144 @@ async def test_unsubscribing_is_in_force_at_once() -> None:
         bench.gateway.notified("one", UPDATED, b'{"uri":"f:a"}')
         await anyio.sleep(1)
         assert bench.way.sent == []
+
+
+# --- whose it is takes long to find out
+
+
+HOSTILE = [template("f:" + "{a}b" * 15 + f"{{c{n}}}") for n in range(430)]
+LONG = "f:" + "b" * 3800 + "/"
+
+
+@asynccontextmanager
+async def slow() -> AsyncIterator[Bench]:
+    """A world in which a server has templates that are made to take long."""
+    async with running() as bench:
+        bench.up.lists[Kind.TEMPLATES] = tuple(HOSTILE)
+        bench.gateway.lists_changed("one")
+        yield bench
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    while not holds():  # noqa: ASYNC110
+        await anyio.sleep(0.01)
+
+
+def measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return the CPU seconds that each turn of the loop will have spent on locating."""
+    turn, spent = bench.gateway.subscriptions.turn, list[float]()
+
+    def measure() -> bool:
+        began = time.thread_time()
+        is_left = turn()
+        spent.append(time.thread_time() - began)
+        return is_left
+
+    monkeypatch.setattr(bench.gateway.subscriptions, "turn", measure)
+    return spent
+
+
+async def test_a_stream_of_many_resources_holds_up_no_turn_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with slow() as bench:
+        spent = measured(bench, monkeypatch)
+        began = time.thread_time()
+        stream = bench.listen(*(f"{LONG}{n}" for n in range(40)), "g:b")
+        assert time.thread_time() - began < 0.3
+        assert not stream.raw
+        little = bench.listen("f:a")
+        assert methods(little) == [ACKNOWLEDGED]
+        await until(lambda: bool(stream.raw))
+        assert len(spent) > 10
+        assert sorted(spent)[len(spent) // 2] < 0.1
+        assert len(stream.told[0]["params"]["notifications"]["resourceSubscriptions"]) == 41
+        assert bench.up_other.watched[-1] == {"g:b"}
+
+
+async def test_a_list_that_changes_holds_up_no_turn_of_the_loop_and_only_what_moved_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running() as bench:
+        uris = [f"{LONG}{n}" for n in range(40)]
+        stream = bench.listen(*uris, "g:b")
+        await until(lambda: methods(stream) == [ACKNOWLEDGED])
+        spent = measured(bench, monkeypatch)
+        bench.up.lists[Kind.TEMPLATES] = tuple(HOSTILE)
+        bench.up_other.lists[Kind.RESOURCES] = (resource("g:b"), resource(uris[-1]))
+        bench.gateway.lists_changed("one")
+        await until(lambda: len(stream.told) > 1)
+        assert len(spent) > 10
+        assert sorted(spent)[len(spent) // 2] < 0.1
+        assert [message["params"]["uri"] for message in stream.told[1:]] == [uris[-1]]
+
+
+@pytest.mark.parametrize("end", ["cancelled", "closed", "gateway"])
+async def test_what_is_given_up_before_it_is_located_leaves_nothing(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with slow() as bench:
+        host, stream, single = bench.session(), FakeOutlet(), FakeOutlet()
+        monkeypatch.setattr(bench.gateway.subscriptions, "_clock", itertools.count().__next__)
+        wanted = {"resourceSubscriptions": [f"f:{n}" for n in range(40)]}
+        host.request(modern_ask("subscriptions/listen", {"notifications": wanted}, id=1), stream)
+        assert not stream.raw
+        if end == "cancelled":
+            host.notification(tell("notifications/cancelled", {"requestId": 1}))
+        elif end == "closed":
+            host.close()
+        else:
+            bench.gateway.close("the end")
+            assert stream.result["resultType"] == "complete"
+        await anyio.sleep(0.2)
+        assert stream.told == []
+        assert len(bench.gateway.subscriptions) == 0
+        if end == "cancelled":
+            host.request(ask("resources/subscribe", {"uri": "f:a"}, id=1), single)
+            assert single.result == {}
+
+
+async def test_a_single_subscription_is_answered_once_it_is_located_and_may_be_cancelled_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running() as bench:
+        host, outlets = bench.session(), [FakeOutlet(), FakeOutlet()]
+        kept: list[Any] = []
+        monkeypatch.setattr(
+            bench.gateway.subscriptions, "watch", lambda watcher, *uris, then: kept.append((watcher, uris, then))
+        )
+        for id, outlet in enumerate(outlets):
+            host.request(ask("resources/subscribe", {"uri": "f:a"}, id=id), outlet)
+        assert host.in_flight == 2
+        host.notification(tell("notifications/cancelled", {"requestId": 0}))
+        monkeypatch.undo()
+        for watcher, uris, then in kept:
+            bench.gateway.subscriptions.watch(watcher, *uris, then=then)
+        assert not outlets[0].answered
+        assert outlets[1].result == {}
+        assert host.in_flight == 0
+
+
+async def test_a_stream_whose_resources_cannot_be_told_to_servers_has_an_answer_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running() as bench:
+        host, stream = bench.session(), FakeOutlet()
+        monkeypatch.setattr(bench.gateway.subscriptions, "_clock", itertools.count().__next__)
+        monkeypatch.setattr(host, "_listening", lambda *args: 1 / 0)
+        wanted = {"resourceSubscriptions": ["f:a", "f:b"]}
+        host.request(modern_ask("subscriptions/listen", {"notifications": wanted}, id=1), stream)
+        await anyio.sleep(0.2)
+        assert stream.error["code"] == -32603
+        assert len(bench.gateway.subscriptions) == 0
+
+
+async def test_a_server_that_is_back_with_much_that_is_watched_holds_up_no_turn_of_the_loop() -> None:
+    """Each resource is looked at by itself, not all that is watched for each; and others have their turns between."""
+    async with running() as bench:
+        streams = [bench.listen(*(f"f:{n}/{m}" for m in range(MAX_WATCHED)), server="one") for n in range(3)]
+        await until(lambda: all(stream.raw for stream in streams))
+        turns = longest = 0.0
+        bench.gateway.came_up("one")
+        while sum(len(stream.told) - 1 for stream in streams) < len(streams) * MAX_WATCHED:
+            began = time.thread_time()
+            await checkpoint()
+            turns, longest = turns + 1, max(longest, time.thread_time() - began)
+        assert turns > 5
+        assert longest < 0.25

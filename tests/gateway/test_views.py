@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -287,6 +288,29 @@ def test_of_one_server_only_what_it_can_neither_have_nor_tell_of_may_not_be_watc
     assert not seen.may_watch("z:a")
     port.move("backoff")
     assert seen.may_watch("z:a")
+
+
+def test_a_server_with_more_templates_than_are_looked_at_may_have_anything_and_costs_nothing() -> None:
+    port = FakePort("one")
+    hostile = [template("f:{a}" + "b" * 1900 + f"{{c{n}}}") for n in range(5000)]
+    port.ready(FakeUpstream("one", agreed(capabilities={"resources": {}}), templates=hostile))
+    began = time.thread_time()
+    assert view(FakeWorld(port), "one").may_watch("f:" + "b" * 4000 + "/")
+    assert time.thread_time() - began < 0.3
+
+
+def test_only_other_resources_or_templates_are_a_reason_to_look_for_the_owners_again() -> None:
+    world, one, _ = two_servers()
+    seen = view(world)
+    before = seen.generation
+    seen.stale()
+    assert seen.generation == before
+    one.upstream().lists[Kind.TOOLS] = (tool("another"),)
+    seen.stale()
+    assert seen.generation == before
+    one.upstream().lists[Kind.RESOURCES] = (resource("f:another"),)
+    seen.stale()
+    assert seen.generation != before
 
 
 # --- what is said of it
