@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from moltis.config.near_misses import in_one_line
 from moltis.config.plan import Plan, RemoteLaunch, ServerPlan, StdioLaunch
 from moltis.paths import MAX_SOCKET_PATH, Paths
 
@@ -166,6 +167,8 @@ def _not_found(name: str, command: str, path: str, cwd: Path | None) -> Finding:
     there = next((f for folder in folders if (f := folder / os.path.expanduser(command)).is_file()), None)
     if there is not None:
         return Finding("servers", Verdict.FAIL, f"{name}: {there} is not executable", f"chmod +x {there}")
+    if line := in_one_line(command):
+        return Finding("servers", Verdict.FAIL, f"{name}: there is no program {command}", f"write {line}")
     where = "there is no" if "/" in command else "not on PATH:"
     return Finding(
         "servers", Verdict.FAIL, f"{name}: {where} {command}", "install it, or write its full path as command"

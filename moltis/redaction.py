@@ -35,6 +35,7 @@ _PLACEHOLDER = re.compile(
     re.VERBOSE,
 )
 _ENV_NAME = re.compile(_NAME)
+_MAX_INNER = 200
 
 Lookup = Callable[[str], "str | None"]
 """Gives the value of `NAME`, or of `env:NAME` for the process environment; None or blank when there is none."""
@@ -46,10 +47,11 @@ def is_env_name(name: str) -> bool:
 
 
 class Malformed(ValueError):
-    """A `${` begins no placeholder."""
+    """A `${` begins no placeholder. `inner`: what follows it, up to a `}` if one is near; it may be a secret."""
 
-    def __init__(self) -> None:
+    def __init__(self, inner: str = "") -> None:
         super().__init__("a '${' without a name or its '}', or one inside another; for a literal '$' write '$$'")
+        self.inner = inner
 
 
 class Unresolved(LookupError):
@@ -62,6 +64,14 @@ class Unresolved(LookupError):
 
 class TooLong(ValueError):
     """What a text expands to is longer than it may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """A placeholder without braces, and the character before it ("" at the beginning)."""
+
+    name: str
+    before: str
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -77,8 +87,10 @@ class Template:
     text: str
 
     def __post_init__(self) -> None:
-        if any(m["malformed"] for m in _PLACEHOLDER.finditer(self.text)):
-            raise Malformed
+        for m in _PLACEHOLDER.finditer(self.text):
+            if m["malformed"]:
+                inner = self.text[m.end() : m.end() + _MAX_INNER]
+                raise Malformed(inner.partition("}")[0] if "}" in inner else "")
 
     def __repr__(self) -> str:
         return "***"
@@ -87,6 +99,12 @@ class Template:
     def names(self) -> tuple[str, ...]:
         """The names it asks for, in order, each once; `env:NAME` for the process environment."""
         return tuple(dict.fromkeys(m["bare"] or m["name"] for m in _PLACEHOLDER.finditer(self.text) if not m["dollar"]))
+
+    def bare(self) -> Iterator[Bare]:
+        """Give the placeholders that are written without braces, in order."""
+        for m in _PLACEHOLDER.finditer(self.text):
+            if m["bare"]:
+                yield Bare(m["bare"], self.text[m.start() - 1] if m.start() else "")
 
     def expand(self, lookup: Lookup, most: int) -> str:
         """Return the text as run, in one pass: what a lookup returns is not looked into.

@@ -5,7 +5,9 @@
 - `document.py`: file -> text -> tables
 - `model.py`: the tables as written, checked key by key
 - `expand.py`: one server's entry -> `ServerPlan`: placeholders, defaults, rules between keys
+- `credentials.py`: what a credential looks like
 - `sensitive.py`: which values are secrets
+- `near_misses.py`: what people write who know another host's files
 - `load.py`: all of it -> `Plan`
 - `plan.py`: what is to run
 - `splice.py`: a key of the text changed, every other byte kept

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 SECRET_NAME = re.compile(
-    r"token|secret|passw|credential|cookie|^auth(?!or(?!iz))|api[-_]?key|(^|[-_])(key|pwd|pass|pat|bearer)$",
+    r"token|secret|passw|credential|cookie|^auth(?!or(?!iz))|authorization|api[-_]?key|(^|[-_])(key|pwd|pass|pat|bearer)$",
     re.IGNORECASE,
 )
 """Names of variables, headers and options whose values are credentials."""

@@ -15,8 +15,9 @@ from ipaddress import ip_address
 from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
-from moltis.config import credentials
+from moltis.config import credentials, near_misses
 from moltis.config.model import OAuthSection, ServerSection
+from moltis.config.near_misses import unresolved
 from moltis.config.plan import (
     Elicitation,
     Launch,
@@ -142,7 +143,7 @@ class _Expansion:
             return ""
         except Unresolved as error:
             self.unresolved = True
-            self.wrong += [(key, _nothing(name)) for name in error.names]
+            self.wrong += [(key, unresolved(name, template, key, self.base.environ)) for name in error.names]
             return ""
         size = utf8_bytes(expanded, most)
         if not self.take(size, key) or not self._grow(size - len(template.text), key):
@@ -189,12 +190,6 @@ def _size(size: int) -> str:
     return f"{size // mib} MiB" if size >= mib else f"{(size + kib - 1) // kib} KiB"
 
 
-def _nothing(name: str) -> str:
-    if name.startswith("env:"):
-        return f"${{{name}}} resolves to nothing: the daemon's environment has no {name.removeprefix('env:')}"
-    return f"${name} resolves to nothing: set it in [env], or with `moltis env set {name}`"
-
-
 @dataclass(frozen=True, slots=True, repr=False)
 class Planned:
     """A server's plan, with the values in it that must never be shown.
@@ -222,6 +217,10 @@ def plan_server(
     for key, message in used.wrong:
         report.error((*path, *key), message)
     _warn(entry, transport, path, report)
+    named = {key for key, _ in _errors(report, wrong)}
+    for miss in _near_misses(entry, transport, launches[False]):
+        if dotted((*path, *miss.key)) not in named:
+            report.warning((*path, *miss.key), miss.message, fails_check=miss.is_sure)
     limits = _limits(entry, base, path, report)
     errors = _errors(report, wrong)
     server = ServerPlan(
@@ -304,6 +303,18 @@ def _warn(entry: ServerSection, transport: TransportName, path: Path, report: Re
         report.warning((*path, "command"), "placeholders are not expanded in command; use args, env or cwd")
 
 
+def _near_misses(entry: ServerSection, transport: TransportName, remote: Launch) -> Iterator[near_misses.Miss]:
+    if transport == "stdio":
+        yield from near_misses.in_launch(entry.command or "", entry.args, entry.env)
+        if entry.cwd is not None:
+            yield from near_misses.in_text(("cwd",), entry.cwd)
+        return
+    for name, value in entry.headers.items():
+        yield from near_misses.in_text(("headers", name), value, is_trimmed=True)
+    if isinstance(remote, RemoteLaunch):
+        yield from near_misses.in_headers(remote.headers)
+
+
 _READABLE: Final = (
     "this looks like a secret, and every user of this machine can read it: if the program takes it from a variable, "
     '`moltis env set NAME` and env = { NAME = "$NAME" } keep it out of sight'
@@ -355,11 +366,12 @@ def _local(entry: ServerSection, expansion: _Expansion) -> StdioLaunch:
     args = []
     for n, arg in enumerate(entry.args):
         expansion.take(_in_memory(0), ("args", n))
-        args.append(expansion.text(arg, "args", n, most=MAX_STRING_BYTES - 1))
+        args.append(expansion.text(_at_home(arg, expansion.base), "args", n, most=MAX_STRING_BYTES - 1))
     env = []
     for name, value in entry.env.items():
         prefix = utf8_bytes(name, MAX_STRING_BYTES) + 1
         expansion.take(_in_memory(prefix), ("env", name))
+        value = _at_home(value, expansion.base, of=name)
         env.append((name, expansion.text(value, "env", name, most=MAX_STRING_BYTES - 1 - prefix)))
     cwd = expansion.text(entry.cwd, "cwd", most=MAX_PATH_BYTES - 1, check=_folder_problem)
     return StdioLaunch(
@@ -385,6 +397,27 @@ def _in_memory(size: int) -> int:
 
 def _folder_problem(text: str) -> str | None:
     return None if text.strip() else "must not be empty"
+
+
+_TILDE: Final = re.compile(
+    r"(?P<before>--?[A-Za-z][\w-]*=|[A-Za-z_]\w*=)?(?P<home>~(?:[a-z_][a-z0-9_-]*(?=/))?)(?=/|$)"
+)
+_TILDES: Final = re.compile(r"(?:(?<=:)|^)~(?=/|:|$)")
+_HOME_PATH: Final = re.compile(r"~(?:/[\w.@+-]+)*/?")
+
+
+def _at_home(template: Template, base: Base, of: str | None = None) -> Template:
+    """Write out the `~` with which a path begins, as a shell would: of an argument, of its value after `OPTION=`, of a
+    variable (named `of`), of each path in a list of them. What a placeholder stands for is left alone.
+    """
+    text = template.text
+    if "~" not in text or (of and credentials.named_secret(of) and not _HOME_PATH.fullmatch(text)):
+        return template
+    if of is not None:
+        return Template(_TILDES.sub(lambda _: _home("~", base).replace("$", "$$"), text))
+    if m := _TILDE.match(text):
+        text = text[: m.start("home")] + _home(m["home"], base).replace("$", "$$") + text[m.end("home") :]
+    return Template(text)
 
 
 def _home(path: str, base: Base) -> str:

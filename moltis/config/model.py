@@ -29,10 +29,11 @@ from moltis.config.keys import (
     TRANSPORTS,
 )
 from moltis.config.listen import split_listen
+from moltis.config.near_misses import in_braces
 from moltis.config.problem import Report
 from moltis.config.scan import Path
 from moltis.names import did_you_mean
-from moltis.redaction import Template
+from moltis.redaction import Malformed, Template
 
 
 def _one_of(words: Iterable[str], aliases: Mapping[str, str] | None = None) -> AfterValidator:
@@ -53,7 +54,10 @@ def _template(value: object) -> Template:
         raise ValueError("must be text in quotes")
     if "\0" in value:
         raise ValueError("must not contain a NUL")
-    return Template(value)
+    try:
+        return Template(value)
+    except Malformed as error:
+        raise ValueError(in_braces(error.inner) or str(error)) from None
 
 
 def _plain(value: object) -> object:

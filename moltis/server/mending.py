@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from moltis.config.near_misses import in_one_line
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady
 from moltis.server.lifecycle import FailureKind, State
 from moltis.server.status import LastError, ServerStatus
@@ -38,6 +39,8 @@ TELLING = (
 
 VARIABLE = re.compile(r"\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b")
 PLACEHOLDER = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\}|\{env:([A-Za-z_]\w*)\})", re.ASCII)
+INSTEAD = re.compile(r"[:,] write ([^;]+)")
+"""How a message of the configuration says what should stand there instead."""
 MISSING = re.compile(r"required|missing|not set|must be set|undefined|not defined|not found|please set|provide", re.I)
 
 
@@ -129,7 +132,11 @@ def _start_limit(error: LastError) -> str:
 
 
 def _for_placeholder(error: LastError | None) -> list[str]:
-    found = PLACEHOLDER.search(error.message) if error is not None else None
+    if error is None:
+        return []
+    if instead := INSTEAD.search(error.message):
+        return [f"write {instead[1]}    (in moltis.toml)"]
+    found = PLACEHOLDER.search(error.message)
     if found is None:
         return []
     bare, braced, of_environment = found.groups()
@@ -161,6 +168,8 @@ def _for_spawn(status: ServerStatus, error: LastError) -> list[str]:
         return [f"correct `cwd` in [mcp.servers.{status.name}], or make that folder"]
     if re.search(r"EACCES|[Pp]ermission denied|not executable", error.message):
         return [f'chmod +x "$(command -v {command})"    (it is there, but may not be run)']
+    if line := in_one_line(command):
+        return [f"write {line} in [mcp.servers.{status.name}]    (arguments go into args)"]
     return [f"which {command}    (it must be installed, and on the daemon's PATH)", "moltis doctor"]
 
 

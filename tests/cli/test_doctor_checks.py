@@ -53,6 +53,12 @@ def looked_at(
     return finding
 
 
+def test_a_command_with_its_arguments_in_it_says_where_they_go(tmp_path: Path) -> None:
+    finding = looked_at(StdioLaunch("npx -y pkg"), str(tmp_path))
+    assert (finding.verdict, finding.hint) == (Verdict.FAIL, 'write command = "npx" and args = ["-y", …]')
+    assert "not on PATH" in looked_at(StdioLaunch("npx"), str(tmp_path)).message
+
+
 def test_a_missing_config_file_names_the_command_that_makes_one(paths: Paths) -> None:
     (finding,) = check_config(paths, None, [])
     assert (finding.verdict, finding.hint) == (Verdict.FAIL, "moltis init")
