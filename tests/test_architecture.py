@@ -68,6 +68,7 @@ PURE = {
     "moltis.config.listen",
     "moltis.config.scan",
     "moltis.config.credentials",
+    "moltis.config.foreign",
     "moltis.config.near_misses",
     "moltis.server.lifecycle",
     "moltis.server.transitions",

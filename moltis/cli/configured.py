@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moltis.config import document
+from moltis.config.foreign import as_ours
 from moltis.errors import ConfigError
 
 
@@ -47,7 +48,7 @@ def _servers(tables: dict[str, Any]) -> list[ConfiguredServer]:
     if not isinstance(entries, dict):
         return []
     return [
-        ConfiguredServer(name, _transport(entry), entry.get("enabled") is not False)
+        ConfiguredServer(name, _transport(entry), {**entry, **as_ours(entry)}.get("enabled") is not False)
         for name, entry in entries.items()
         if isinstance(entry, dict)
     ]

@@ -13,10 +13,13 @@ from typing import Any
 
 import tomli
 
+from moltis.config import foreign
 from moltis.config.scan import MAX_BYTES, Scan, TooMuch, scan
 from moltis.errors import ConfigError
 
 _STATEMENT = "a line is `key = value`, a [section] or a # comment"
+_BACKSLASH = "a lone backslash in a string: write \\\\, or use 'single quotes'"
+_MAX_LINE = 4096
 _MEANINGS = {
     "Invalid statement": f"not TOML: {_STATEMENT}",
     "Invalid initial character for a key part": f"not TOML: {_STATEMENT}; a key with other signs needs quotes",
@@ -36,7 +39,8 @@ _MEANINGS = {
     "Illegal character '\\n'": "the string has no end on its line: a closing quote is missing",
     "Illegal character": "a control character: write it as an escape, such as \\u0007",
     "Found invalid character": "a control character: remove it",
-    "Unescaped '\\' in a string": "a lone backslash in a string: write \\\\, or use 'single quotes'",
+    "Unescaped '\\' in a string": _BACKSLASH,
+    "Invalid hex value": _BACKSLASH,
 }
 """What the parser's words mean to a person, and what to do; the first that fits. They never quote the file."""
 
@@ -113,7 +117,7 @@ def parse(text: str, source: str) -> Document:
         tables = tomli.loads(understood)
     except tomli.TOMLDecodeError as error:
         # `from None`: the cause holds the whole text, secrets and all.
-        raise _syntax_error(error, source) from None
+        raise _syntax_error(error, source, text) from None
     except (ValueError, RecursionError):
         raise ConfigError(f"{source}: a value is out of range") from None
     if found.stopped_at is not None:
@@ -122,6 +126,16 @@ def parse(text: str, source: str) -> Document:
     return Document(text, tables, found)
 
 
-def _syntax_error(error: tomli.TOMLDecodeError, source: str) -> ConfigError:
-    meaning = next((m for start, m in _MEANINGS.items() if error.msg.startswith(start)), f"not TOML: {error.msg}")
+def _syntax_error(error: tomli.TOMLDecodeError, source: str, text: str) -> ConfigError:
+    meaning = foreign.of_json(text) or foreign.of_line(_line(text, error.lineno), error.colno)
+    if meaning is None:
+        meaning = next((m for start, m in _MEANINGS.items() if error.msg.startswith(start)), f"not TOML: {error.msg}")
     return ConfigError(f"{source}:{error.lineno}:{error.colno}: {meaning}")
+
+
+def _line(text: str, number: int) -> str:
+    """Give a line of a text, from 1, as far as anyone reads one."""
+    start = 0
+    for _ in range(number - 1):
+        start = text.find("\n", start) + 1
+    return text[start : start + _MAX_LINE].partition("\n")[0]

@@ -14,6 +14,7 @@ from typing import Any
 from moltis.config.atomic import one_writer, replace
 from moltis.config.document import FileText, NoFile, parse, read_file
 from moltis.config.expand import Base
+from moltis.config.foreign import is_switch
 from moltis.config.keys import SERVER_KEYS
 from moltis.config.load import plan_entry, same_but_for_case
 from moltis.config.model import McpSection, read_section
@@ -54,6 +55,8 @@ def update_server(path: Path, name: str, changes: Mapping[str, Any]) -> None:
 
     def change(tables: Tables) -> None:
         entry = _server(tables, name)
+        if changes.get("enabled"):
+            _no_other_switch(entry)
         for key, value in changes.items():
             if value is None:
                 entry.pop(key, None)
@@ -90,6 +93,8 @@ def set_enabled(path: Path, name: str, enabled: bool) -> None:
 
     def change(tables: Tables) -> None:
         entry = _server(tables, name)
+        if enabled:
+            _no_other_switch(entry)
         if not enabled or "enabled" in entry:
             entry["enabled"] = enabled
 
@@ -115,6 +120,12 @@ def set_mcp(path: Path, key: str, value: Any) -> None:
             _table(tables, "mcp").pop(key, None)
 
     _edit(path, change, may_create=True)
+
+
+def _no_other_switch(entry: Tables) -> None:
+    """Take out `disabled`, which is obeyed though it is not ours: who enables a server wants it to run."""
+    for key in [key for key in entry if is_switch(key)]:
+        del entry[key]
 
 
 def _table(tables: Tables, key: str) -> Tables:

@@ -14,6 +14,7 @@ from typing import Any
 
 from moltis.config.document import Document, parse, read_file
 from moltis.config.expand import Base, Planned, Room, env_name_problem, merged_limits, plan_server
+from moltis.config.foreign import servers_elsewhere
 from moltis.config.listen import is_loopback, split_listen
 from moltis.config.model import DaemonSection, GatewaySection, McpSection, ServerSection, read_section
 from moltis.config.plan import DaemonPlan, GatewayPlan, Plan
@@ -134,6 +135,12 @@ def _env(raw: object, report: Report) -> dict[str, str]:
 
 def _mcp(document: Document, report: Report) -> tuple[McpSection, dict[str, Any]]:
     raw = document.tables.get("mcp", {})
+    for path, name in servers_elsewhere(document.tables):
+        written = name if name_problem(name) is None else "NAME"
+        told = f"holds servers as another program names them, and is not read: write [mcp.servers.{written}]"
+        report.warning(path, told, fails_check=True)
+        if path[0] == "mcp":
+            raw = {key: value for key, value in raw.items() if key != path[1]}
     section = read_section(McpSection, raw, ("mcp",), report)
     entries = raw.get("servers", {}) if isinstance(raw, dict) else {}
     if not isinstance(entries, dict):

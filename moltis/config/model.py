@@ -17,6 +17,7 @@ os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
 from pydantic_core import ErrorDetails
 
+from moltis.config import foreign
 from moltis.config.keys import (
     ELICITATIONS,
     GRANTS,
@@ -98,6 +99,15 @@ class _Section(BaseModel):
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
+def _program(value: object) -> object:
+    if isinstance(value, list):
+        raise ValueError("must be text: write its first word here, and the others as args")
+    return _plain(value)
+
+
+Program = Annotated[str, BeforeValidator(_program)]
+
+
 class DaemonSection(_Section):
     """`[daemon]`."""
 
@@ -168,7 +178,7 @@ class OAuthSection(_Section):
 class ServerSection(LimitsSection):
     """`[mcp.servers.NAME]`."""
 
-    command: Text | None = None
+    command: Program | None = None
     args: list[Expandable] = []
     env: dict[str, Expandable] = {}
     cwd: Expandable | None = None
@@ -214,7 +224,10 @@ def _known_only(model: type[_Section], raw: dict[str, Any], path: Path, report: 
         if name in model.model_fields:
             known[name] = value
         elif name not in accepted:
-            report.unknown_key((*path, name), (*model.model_fields, *accepted))
+            instead = foreign.instead_of(name) if model is ServerSection else None
+            report.unknown_key((*path, name), (*model.model_fields, *accepted), instead)
+    if model is ServerSection:
+        known |= foreign.as_ours(raw)
     if isinstance(known.get("oauth"), dict):
         known["oauth"] = _known_only(OAuthSection, known["oauth"], (*path, "oauth"), report)
     return known

@@ -60,6 +60,7 @@ class Report:
     def warning(self, path: Path, message: str, *, fails_check: bool = False) -> None:
         self.problems.append(Problem("warning", self.file, self.line(path), dotted(path), message, fails_check))
 
-    def unknown_key(self, path: Path, known: Iterable[str]) -> None:
-        message = f"unknown key{did_you_mean(str(path[-1]), known)}"
+    def unknown_key(self, path: Path, known: Iterable[str], message: str | None = None) -> None:
+        """Take note of a key that is not ours; without a `message`, the nearest of the known ones is named."""
+        message = message or f"unknown key{did_you_mean(str(path[-1]), known)}"
         self.warning(path, message, fails_check=True)
