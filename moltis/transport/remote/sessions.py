@@ -27,6 +27,8 @@ NO_SESSION: Final = Session(None)
 END_SECS: Final = 5.0
 """For telling the server that a session is over."""
 CHECK_SECS: Final = 30.0
+GUESS_SECS: Final = 10.0
+"""For a new session where nothing says that the old one is lost; meanwhile all else waits."""
 CHECK_PAUSE_SECS: Final = 5.0
 """Between two looks at whether the session is still known."""
 
@@ -168,7 +170,9 @@ class Sessions:
 
     async def _look_after(self, session: Session) -> None:
         method = PING
-        said = await probe(self._exchange, session, method, self._connection.receive)
+        said = Told.NOTHING
+        with anyio.move_on_after(self._connection.endpoint.limits.heartbeat_timeout_secs):
+            said = await probe(self._exchange, session, method, self._connection.receive)
         proves = said is Told.LOST or (said is Told.REFUSED and self._evidence.answers_pings)
         if not proves and (more := self._evidence.after_ping(said)) is not None:
             method = more
@@ -202,16 +206,13 @@ class Sessions:
         self._missed.ring()
 
     async def _another(self, lost: Session, *, by_401: bool, refused: str | None) -> Session:
-        """Begin another session, and see that what was `refused` is answered in it."""
         exchange, receive = self._exchange, self._connection.receive
-        guessed = refused is not None
-        begun = await begin_anew(
-            exchange, self._hello, self._confirmation, lost, receive, by_401=by_401, guessed=guessed
-        )
+        hello, confirmation = self._hello, self._confirmation
         if refused is None:
-            return begun
-        said = Told.NOTHING
-        with anyio.move_on_after(CHECK_SECS):
+            return await begin_anew(exchange, hello, confirmation, lost, receive, by_401=by_401)
+        begun, said = lost, Told.NOTHING
+        with anyio.move_on_after(GUESS_SECS):
+            begun = await begin_anew(exchange, hello, confirmation, lost, receive, guessed=True)
             said = await probe(exchange, begun, refused, receive)
         if said is Told.KNOWN:
             self._evidence.served(refused)
@@ -220,7 +221,7 @@ class Sessions:
             self._evidence.disprove(refused)
         if begun.id != lost.id:
             self._connection.start_soon(partial(self._end, begun))
-        raise NotRenewed(Ended("disconnected", f"refuses {refused} in a new session too"))
+        raise NotRenewed(Ended("disconnected", f"does not answer {refused} in a new session either"))
 
     def _open_stream(self) -> None:
         if self.current.id is not None and self._offers_stream:

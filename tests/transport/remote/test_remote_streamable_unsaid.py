@@ -300,6 +300,38 @@ async def test_where_no_other_session_can_be_begun_the_one_that_is_refused_is_ke
         assert server.count("DELETE") == 0
 
 
+@pytest.mark.parametrize("mute", ["initialize", "ping"])
+async def test_calls_wait_for_a_guess_for_ten_seconds_at_most(mute: str) -> None:
+    async with serving(Terse()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+        await dial.ask("ping")
+        server.forget()
+
+        async def ping(peer: Peer) -> None:
+            await (_bare if peer.request.headers["mcp-session-id"] == "s1" else _mute)(peer)
+
+        was = dict(server.on)
+        server.on.update({"ping": ping} if mute == "ping" else {mute: _mute})
+        await fails(dial)
+        await anyio.sleep(1)
+        with anyio.fail_after(10):
+            await fails(dial)
+        server.on = was
+        await anyio.sleep(10)
+        await works(dial)
+
+
+async def test_a_ping_that_nobody_answers_holds_up_a_list_no_longer_than_a_heartbeat() -> None:
+    async with serving(Terse()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+        server.on["ping"] = _mute
+        server.refused["prompts/list"] = BARE
+        with anyio.fail_after(6):
+            assert isinstance(await dial.ask("prompts/list"), ServerNotReady)
+
+
 async def test_a_server_that_comes_to_refuse_its_lists_in_every_session_keeps_the_one_it_has() -> None:
     server = Terse().knows_no_ping()
     async with serving(server), dialled(server.url) as dial:
