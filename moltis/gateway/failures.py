@@ -11,8 +11,9 @@ from typing import ClassVar, Final
 import msgspec
 from msgspec import Raw
 
-from moltis.errors import LoginNeeded, MoltisError, RequestTimeout, ServerNotReady, UsageError
-from moltis.gateway import messages, refusals
+from moltis.errors import LoginNeeded, MoltisError, RequestTimeout, RpcCode, ServerNotReady, UsageError
+from moltis.gateway import abilities, messages, refusals, rounds
+from moltis.gateway.messages import CAPABILITIES, Ask
 from moltis.server import mending
 from moltis.server.status import ServerStatus
 from moltis.session import envelope
@@ -20,6 +21,7 @@ from moltis.session.calls import ErrorReply, Failed, Reply
 
 __all__ = [
     "NotAnswered",
+    "NotVisited",
     "StateUnknown",
     "answered",
     "completed",
@@ -27,6 +29,7 @@ __all__ = [
     "hinted_result",
     "not_ready",
     "outcome_of",
+    "page_first",
     "relayed",
     "still_starting",
 ]
@@ -43,10 +46,29 @@ FRESH: Final = ((b"cacheScope", b'"private"'), (b"ttlMs", b"0"))
 """What the result of `resources/read` has to say (MCP 2026-07-28, Caching): nobody knows how long it stays true."""
 
 
+NEEDS_PAGES: Final[dict[str, object]] = {"requiredCapabilities": {"elicitation": {"url": {}}}}
+
+
+class _Error(msgspec.Struct):
+    data: dict[str, msgspec.Raw]
+    message: str = ""
+
+
+_ERROR: Final = msgspec.json.Decoder(_Error)
+
+
 class NotAnswered(MoltisError):
     """A question that the server put to the host came to nothing, so the request did too."""
 
     kind: ClassVar[str] = "not_answered"
+
+
+class NotVisited(NotAnswered):
+    """A page that the server wants visited before it does the request was not."""
+
+    def __init__(self, server: str) -> None:
+        told = f"the page that server {server!r} needs was not visited"
+        super().__init__(told, server=server, hint="call again, and go to the page that is named then")
 
 
 class StateUnknown(UsageError):
@@ -68,6 +90,31 @@ def relayed(id: bytes, error: bytes, *, modern: bool) -> tuple[bytes, int]:
     code = envelope.read_error(error).code if modern else None
     status = 200 if code is None or code == refusals.FORBIDDEN else refusals.status_of(int(code), modern=True)
     return messages.relayed_error(id, error), status
+
+
+def page_first(ask: Ask, error: bytes) -> tuple[bytes, int, str] | None:
+    """Return a modern host's reply to an error -32042 of an older server, the HTTP status and outcome; else None.
+
+    MCP 2026-07-28 has that error no more (`docs/revisions.md`): the pages are a round's questions. What cannot be
+    answered by a round is -32603, and a host that visits no pages hears what it would have to declare.
+    """
+    pages = rounds.pages_first(error)
+    if pages is None:
+        return None
+    if ask.method not in rounds.IN_ROUNDS:
+        return *_recoded(ask.id, error, RpcCode.INTERNAL_ERROR, {}), "error"
+    able = bytes(ask.meta.get(CAPABILITIES, b""))
+    if not all(abilities.can_answer(able, rounds.ELICIT, page) for page in pages):
+        return *_recoded(ask.id, error, refusals.MISSING_CAPABILITY, NEEDS_PAGES), "error"
+    asked = ((f"q{n}", rounds.ELICIT, page) for n, page in enumerate(pages, 1))
+    return messages.result(ask.id, rounds.as_round(asked, rounds.VISIT)), 200, "input_required"
+
+
+def _recoded(id: bytes, error: bytes, code: int, more: dict[str, object]) -> tuple[bytes, int]:
+    """Return a server's error under another code, with all that it says, and the HTTP status."""
+    found = _ERROR.decode(error)
+    data = msgspec.json.encode({**found.data, **more})
+    return messages.error(id, code, found.message, data), refusals.status_of(code, modern=True)
 
 
 def answered(id: bytes, method: str, error: MoltisError, *, modern: bool) -> tuple[bytes, int]:

@@ -14,7 +14,7 @@ from typing import Protocol
 import anyio
 from msgspec import Raw
 
-from moltis.errors import ServerNotReady
+from moltis.errors import MoltisError, ServerNotReady
 from moltis.gateway import failures, rounds
 from moltis.gateway.api import Outlet, ServerPort, World
 from moltis.gateway.asking import HostSide
@@ -72,6 +72,11 @@ class Forwarding:
             if state is not None and state in self._desk.parking:
                 bond = self._desk.bond(host, view, port.name, ask.method, name)
                 return self._resume(host, ask, outlet, state, bond, rounds.responses(params))
+            if state == rounds.VISIT:
+                if not rounds.accepts_all(params):
+                    self._refuse(host, ask, outlet, failures.NotVisited(port.name))
+                    return None
+                params = rounds.without_rounds(params)
         relay = Relay(self._desk, host, ask, outlet, port, params, name, tool, view)
         relay.send()
         return relay if relay.owes_a_reply else None
@@ -82,12 +87,15 @@ class Forwarding:
         """Go on with a parked call. A token of somebody else, or of another call, stands for nothing."""
         parked = self._desk.parking.take(token, bond, anyio.current_time())
         if parked is None:
-            host.done(ask.id)
-            error = failures.StateUnknown(bond.server)
-            outlet.reply(*failures.answered(ask.id, ask.method, error, modern=True))
+            self._refuse(host, ask, outlet, failures.StateUnknown(bond.server))
             return None
         parked.join(host, ask, outlet, answers)
         return parked if parked.owes_a_reply else None
+
+    @staticmethod
+    def _refuse(host: HostSide, ask: Ask, outlet: Outlet, error: MoltisError) -> None:
+        host.done(ask.id)
+        outlet.reply(*failures.answered(ask.id, ask.method, error, modern=True))
 
     def host_progressed(self, host: HostSide, params: dict[str, Raw]) -> None:
         """Take `notifications/progress` of a legacy host: how far it is with a question. Others' are ignored."""

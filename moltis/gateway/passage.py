@@ -25,13 +25,12 @@ from moltis.session.caller import Question
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
 from moltis.session.envelope import json_string
 
-__all__ = ["ELICIT", "Passage"]
+__all__ = ["Passage"]
 
 log = logs.get("moltis.gateway")
 
 INTERNAL: Final = "internal"
 STARTING: Final = frozenset({"starting", "initializing"})
-ELICIT: Final = "elicitation/create"
 LOG: Final = "notifications/message"
 
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
@@ -155,7 +154,7 @@ class Passage:
     def _modern_meta(self, upstream: Upstream) -> dict[str, Raw]:
         """Say for a legacy host who it is and what it can; and for either, that forms are answered by default."""
         meta = self._ask.meta
-        by_default = upstream.default_answer(ELICIT, b"{}") is not None
+        by_default = upstream.default_answer(rounds.ELICIT, b"{}") is not None
         if self._modern:
             added = abilities.with_forms(bytes(meta.get(CAPABILITIES, b"{}"))) if by_default else None
             self._looks = added is not None
@@ -300,6 +299,9 @@ class Passage:
                     raw = failures.completed(ask.method, raw)
                 return messages.result(ask.id, raw), 200, failures.outcome_of(reply)
             if type(reply) is ErrorReply:
+                first = failures.page_first(ask, reply.raw) if self._modern and not self._to_modern else None
+                if first is not None:
+                    return first
                 raw = reply.raw if not reply.hint else failures.hinted_error(reply.raw, reply.hint)
                 return *failures.relayed(ask.id, raw, modern=self._modern), failures.outcome_of(reply)
             assert type(reply) is Failed

@@ -27,7 +27,7 @@ from moltis.gateway.asking import HostSide, Open, OpenQuestions
 from moltis.gateway.desk import Desk
 from moltis.gateway.failures import NotAnswered
 from moltis.gateway.messages import CAPABILITIES, Answer, Ask
-from moltis.gateway.passage import ELICIT, Passage
+from moltis.gateway.passage import Passage
 from moltis.session.caller import Question
 from moltis.session.calls import Failed, Reply
 from moltis.session.envelope import json_string, read_error
@@ -146,7 +146,7 @@ class Relay(Passage):
             return
         if answer.result is not None:
             self._answers[one.key] = Raw(answer.result)
-        elif one.method == ELICIT:
+        elif one.method == rounds.ELICIT:
             self._answers[one.key] = Raw(rounds.CANCELLED)
         else:
             told = read_error(answer.error or b"").message[:MAX_QUOTED_CHARS]

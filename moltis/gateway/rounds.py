@@ -18,6 +18,7 @@ from moltis.session.envelope import json_string
 __all__ = [
     "CANCELLED",
     "CANNOT",
+    "ELICIT",
     "IN_ROUNDS",
     "MAX_QUESTIONS",
     "MAX_ROUNDS",
@@ -25,10 +26,13 @@ __all__ = [
     "REQUEST_STATE",
     "RESPONSES",
     "TOO_MANY",
+    "VISIT",
     "Asked",
     "Required",
+    "accepts_all",
     "as_round",
     "for_legacy",
+    "pages_first",
     "read",
     "responses",
     "retry_delay",
@@ -37,6 +41,7 @@ __all__ = [
     "without_rounds",
 ]
 
+ELICIT: Final = "elicitation/create"
 RESPONSES: Final = "inputResponses"
 REQUEST_STATE: Final = "requestState"
 
@@ -63,6 +68,12 @@ OVER: Final = b'{"code":-32603,"message":"the request that this is about is over
 CANNOT: Final = b'{"code":-32601,"message":"the host that called cannot answer this"}'
 TOO_MANY: Final = b'{"code":-32603,"message":"too many questions; this one was not put to anybody"}'
 """What servers are told of questions that come to nothing: JSON-RPC error objects."""
+
+PAGES_FIRST: Final = -32042
+"""URLElicitationRequired, an error of MCP 2025-11-25 alone: pages are to be visited, and the request sent again."""
+
+VISIT: Final = "moltis/page-first"
+"""The `requestState` of a round that stands for such an error: nothing of ours waits, and the server knows no state."""
 
 _MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
 
@@ -120,6 +131,64 @@ def as_round(questions: Iterable[tuple[str, str, bytes]], token: str) -> bytes:
     return b'{"resultType":"input_required","inputRequests":{%b},"requestState":%b}' % (asked, json_string(token))
 
 
+class _Page(msgspec.Struct):
+    url: str
+    message: str
+    mode: str = "url"
+
+
+class _Pages(msgspec.Struct):
+    elicitations: list[Raw]
+
+
+class _PagesFirst(msgspec.Struct):
+    code: int
+    data: _Pages
+
+
+class _Answer(msgspec.Struct):
+    action: str = "accept"
+
+
+_PAGE = msgspec.json.Decoder(_Page)
+_PAGES_FIRST = msgspec.json.Decoder(_PagesFirst)
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
+def pages_first(error: bytes) -> list[bytes] | None:
+    """Return the params of the pages that an error -32042 names, as MCP 2026-07-28 asks for them; None for any other.
+
+    An error that has the number but names no page, or what is none, is some other one.
+    """
+    try:
+        pages = _PAGES_FIRST.decode(error)
+        found = pages.data.elicitations
+        if pages.code != PAGES_FIRST or not 0 < len(found) <= MAX_QUESTIONS:
+            return None
+        if any(_PAGE.decode(page).mode != "url" for page in found):
+            return None
+        return [_page(_MEMBERS.decode(page)) for page in found]
+    except _MALFORMED:
+        return None
+
+
+def _page(members: dict[str, Raw]) -> bytes:
+    members.pop("elicitationId", None)
+    return msgspec.json.encode({"mode": "url", **members})
+
+
+def accepts_all(params: dict[str, Raw]) -> bool:
+    """Whether nothing in a retry is answered with `decline` or `cancel`. Never raises."""
+    return all(_action(answer) == "accept" for answer in responses(params).values())
+
+
+def _action(answer: bytes) -> str:
+    try:
+        return _ANSWER.decode(answer).action
+    except _MALFORMED:
+        return ""
+
+
 def responses(params: dict[str, Raw]) -> dict[str, bytes]:
     """Give the answers in a retry, by key: those that are objects, as results are. Never raises."""
     raw = params.get(RESPONSES)
@@ -156,7 +225,7 @@ def retry_delay(rounds: int) -> float:
 
 def for_legacy(method: str, params: bytes, id: str) -> bytes:
     """Give a question's params as MCP 2025-11-25 wants them: a page to be visited needs an `elicitationId`."""
-    if method != "elicitation/create" or b"url" not in params or b"elicitationId" in params:
+    if method != ELICIT or b"url" not in params or b"elicitationId" in params:
         return params
     members = _members(params)
     if members is None or bytes(members.get("mode", b"")) != b'"url"':

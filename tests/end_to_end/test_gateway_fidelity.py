@@ -190,7 +190,7 @@ ERRORS = [
         (1, "{}"),
         (0, "{}"),
         (2147483648, "{}"),
-        (-32042, '{"elicitations":[{"mode":"url","elicitationId":"e","url":"https://x/","message":"m","v":1.0}]}'),
+        (-32042, '{"elicitations":[]}'),
         (-32022, '{"supported":["1999-01-01"],"requested":"x"}'),
         (-32020, "{}"),
         (-32021, '{"requiredCapabilities":{"elicitation":{}}}'),
@@ -205,6 +205,25 @@ def test_errors_arrive_byte_for_byte(world: World, way: str, server: str, era: s
         for error in ERRORS:
             reply = members(host.call({"error": error}))
             assert reply["error"].decode() == error
+
+
+@each_way
+@each_era
+def test_a_page_to_visit_first_is_asked_for_as_the_host_s_revision_does(
+    world: World, way: str, server: str, era: str
+) -> None:
+    page = '"mode":"url","url":"https://x/?a=1","message":"m","v":1.0'
+    error = f'{{"code":-32042,"message":"first","data":{{"elicitations":[{{{page},"elicitationId":"e"}}]}}}}'
+    for able in ("{}", '{"elicitation":{"form":{},"url":{}}}'):
+        with host_at(world, way, server, era, able) as host:
+            reply = members(host.call({"error": error}))
+        if era == "legacy" or SERVERS_OF[server][0] == "modern":
+            assert reply["error"].decode() == error
+        elif able == "{}":
+            assert members(reply["error"])["code"] == b"-32021", "this host visits no pages"
+        else:
+            asked = members(members(members(reply["result"])["inputRequests"])["q1"])
+            assert asked["params"].decode() == f"{{{page}}}"
 
 
 # --- what servers hear

@@ -18,8 +18,10 @@ from harness import SERVERS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from installing import npm_folder
+from msgspec import Raw
 
-from moltis.gateway.failures import completed
+from moltis.gateway.failures import completed, page_first
+from moltis.gateway.messages import CAPABILITIES, Ask
 from moltis.gateway.revisions import MODERN, result_for, tool_for_legacy
 from moltis.session.handshake import HANDSHAKE_VERSIONS
 
@@ -174,3 +176,37 @@ def test_completions_are_valid_for_a_host(invalid: Check, revision: str, result:
     values = result["completion"]["values"]
     assert told["completion"]["values"] == values[:100]
     assert told["completion"].get("hasMore", False) is (len(values) > 100)
+
+
+PAGE = st.fixed_dictionaries(
+    {"mode": st.just("url"), "elicitationId": TEXT, "url": st.just("https://x.test/?a=1"), "message": TEXT},
+    optional={"_meta": st.just({"progressToken": 1, "vendor/x": 1.5})},
+)
+PAGES_FIRST = st.fixed_dictionaries(
+    {
+        "code": st.just(-32042),
+        "message": TEXT,
+        "data": st.fixed_dictionaries(
+            {"elicitations": st.lists(PAGE, min_size=1, max_size=3)}, optional={"why": ANYTHING}
+        ),
+    }
+)
+VISITS = st.sampled_from([{"elicitation": {"url": {}}}, {"elicitation": {"form": {}}}, {}])
+
+
+@checked
+@given(error=PAGES_FIRST, capabilities=VISITS, method=st.sampled_from(["tools/call", "prompts/get", "resources/read"]))
+def test_a_page_to_visit_first_is_asked_for_in_words_of_the_revision(
+    invalid: Check, error: Any, capabilities: Any, method: str
+) -> None:
+    ask = Ask(b"1", method, {}, {CAPABILITIES: Raw(encoded(capabilities))})
+    made = page_first(ask, encoded(error))
+    assert made is not None
+    told = json.loads(made[0])
+    if "url" in capabilities.get("elicitation", {}):
+        assert invalid(MODERN, "InputRequiredResult", told["result"]) is None
+        asked = list(told["result"]["inputRequests"].values())
+        assert [one["params"]["url"] for one in asked] == [page["url"] for page in error["data"]["elicitations"]]
+    else:
+        assert invalid(MODERN, "MissingRequiredClientCapabilityError", told) is None
+        assert told["error"]["data"]["elicitations"] == error["data"]["elicitations"], "nothing is lost"

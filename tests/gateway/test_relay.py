@@ -7,8 +7,9 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
-from forwarding_fakes import ALL, FORM, RESULT, Bench, FakeHost, FakeQuestion, Try, bench, input_required, live
+from forwarding_fakes import ALL, FORM, RESULT, Bench, FakeHost, FakeQuestion, Try, bench, input_required, json, live
 from gateway_fakes import FakeCall, FakeOutlet, FakeUpstream, agreed
+from mcp_types import InputRequiredResult
 from trio.testing import MockClock
 
 from moltis.errors import RequestTimeout, ServerNotReady
@@ -791,3 +792,124 @@ async def test_calls_are_parked_again_after_all_were_gone() -> None:
                 assert again.result["content"]
                 await anyio.sleep(parking.PARKED_SECS + 1)
         assert not one.forwarding._desk._sweeping
+
+
+# --- a page that has to be visited first: an error until 2025-11-25, a round since
+
+PAGE = {"mode": "url", "elicitationId": "e-1", "url": "https://x.test/grant?a=1", "message": "Let it in"}
+NO_ID = {name: value for name, value in PAGE.items() if name != "elicitationId"}
+
+
+def page_first(*pages: Any, **more: Any) -> Any:
+    return {"code": -32042, "message": "Go there first", "data": {"elicitations": list(pages), **more}}
+
+
+@pytest.mark.parametrize("method", sorted(rounds.IN_ROUNDS))
+def test_a_page_to_visit_first_is_a_round_for_a_modern_host_and_the_request_is_sent_again(method: str) -> None:
+    one = bench()
+    other = {**PAGE, "elicitationId": "e-2", "url": "https://x.test/2"}
+    params = {"uri": "x:///1"} if method == "resources/read" else {"name": "dig"}
+    tried = one.modern(method=method, params=params)
+    one.call.refuse(json(page_first(PAGE, other)))
+    assert tried.result["resultType"] == "input_required"
+    asked = list(tried.result["inputRequests"].values())
+    assert [question["method"] for question in asked] == ["elicitation/create"] * 2
+    assert [question["params"] for question in asked] == [NO_ID, {**NO_ID, "url": "https://x.test/2"}]
+    InputRequiredResult.model_validate(tried.result)
+    assert tried.host.finished == [b"1"]
+    assert one.outcomes == ["input_required"]
+    answers = {key: {"action": "accept"} for key in tried.result["inputRequests"]}
+    state = {"requestState": tried.result["requestState"], "inputResponses": answers}
+    again = one.modern(method=method, params={**params, **state}, id=2)
+    assert set(one.call.params) == set(params), "a legacy server knows nothing of rounds"
+    one.call.succeed(RESULT)
+    assert again.result["content"]
+    one.assert_nothing_is_left()
+
+
+@pytest.mark.parametrize("action", ["decline", "cancel"])
+def test_a_page_that_was_not_visited_ends_the_call_and_the_server_is_not_asked_again(action: str) -> None:
+    one = bench()
+    tried = one.modern()
+    one.call.refuse(json(page_first(PAGE)))
+    again = one.retry(tried, {key: {"action": action} for key in tried.result["inputRequests"]})
+    assert "was not visited" in again.text
+    assert again.host.finished == [b"2"]
+    assert again.running is None
+    assert len(one.upstream.calls) == 1
+
+
+@pytest.mark.parametrize("answers", [None, {}, {"q1": 5}, {"other": {"action": "accept"}}])
+def test_a_retry_that_says_nothing_of_the_page_asks_the_server_itself(answers: Any) -> None:
+    one = bench()
+    tried = one.modern()
+    one.call.refuse(json(page_first(PAGE)))
+    again = one.retry(tried, answers)
+    one.call.refuse(json(page_first(PAGE)))
+    assert again.result["resultType"] == "input_required"
+
+
+def test_a_page_is_visited_for_a_server_that_comes_back_as_a_modern_one() -> None:
+    one = bench()
+    tried = one.modern()
+    one.call.refuse(json(page_first(PAGE)))
+    one.port.ready(FakeUpstream("mole", agreed("modern")))
+    one.retry(tried, {key: {"action": "accept"} for key in tried.result["inputRequests"]})
+    assert set(one.call.params) == {"name", "arguments"}, "the state is not its own"
+
+
+@pytest.mark.parametrize("capabilities", [{}, {"elicitation": {}}, {"elicitation": {"form": {}}}])
+def test_a_modern_host_that_visits_no_pages_is_told_what_it_would_have_to_declare(capabilities: Any) -> None:
+    one = bench()
+    tried = one.modern(capabilities=capabilities)
+    one.call.refuse(json(page_first(PAGE)))
+    assert tried.error["code"] == -32021
+    assert tried.error["message"] == "Go there first"
+    assert tried.error["data"] == {"requiredCapabilities": {"elicitation": {"url": {}}}, "elicitations": [PAGE]}
+    assert tried.outlet.status == 400
+    assert one.outcomes == ["error"]
+
+
+def test_a_page_to_visit_where_no_round_can_be_is_an_error_that_the_revision_has() -> None:
+    one = bench()
+    tried = one.modern(method="completion/complete", params={"ref": {}})
+    one.call.refuse(json(page_first(PAGE, why="x")))
+    assert tried.error == {**page_first(PAGE, why="x"), "code": -32603}
+
+
+async def test_a_page_to_visit_that_comes_while_a_question_is_open_is_the_round_of_the_retry() -> None:
+    async with live() as one:
+        tried = one.modern()
+        ask(one.call)
+        one.call.refuse(json(page_first(PAGE)))
+        again = one.retry(tried, {"q1": ACCEPT})
+        assert [asked["params"] for asked in again.result["inputRequests"].values()] == [NO_ID]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        {},
+        {"elicitations": []},
+        {"elicitations": [5]},
+        {"elicitations": [{"mode": "url"}]},
+        {"elicitations": [FORM]},
+    ],
+)
+def test_an_error_that_only_has_the_number_passes_as_it_is(data: Any) -> None:
+    one = bench()
+    tried = one.modern()
+    error = {"code": -32042, "message": "mine", **({} if data is None else {"data": data})}
+    one.call.refuse(json(error))
+    assert tried.error == error
+
+
+@pytest.mark.parametrize(("host_era", "server_era"), [("legacy", "legacy"), ("legacy", "modern"), ("modern", "modern")])
+def test_a_page_to_visit_passes_as_it_is_where_the_host_has_the_error_or_the_server_the_revision(
+    host_era: str, server_era: str
+) -> None:
+    one = bench(server_era)
+    tried = getattr(one, host_era)()
+    one.call.refuse(json(page_first(PAGE)))
+    assert tried.error == page_first(PAGE)
