@@ -34,9 +34,22 @@ class _Sampling(msgspec.Struct, rename="camel"):
     tool_choice: Raw | UnsetType = UNSET
 
 
+class _Block(msgspec.Struct):
+    type: str = ""
+
+
+class _Said(msgspec.Struct):
+    content: _Block | list[_Block]
+
+
+class _Conversation(msgspec.Struct):
+    messages: list[_Said] = []
+
+
 _DECLARED = msgspec.json.Decoder(_Declared)
 _ELICITATION = msgspec.json.Decoder(_Elicitation)
 _SAMPLING = msgspec.json.Decoder(_Sampling)
+_CONVERSATION = msgspec.json.Decoder(_Conversation)
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -52,7 +65,7 @@ def can_answer(capabilities: bytes, method: str, params: bytes) -> bool:
             case "elicitation/create":
                 return _ELICITATION.decode(params).mode in _modes(declared.elicitation)
             case "sampling/createMessage":
-                return _samples(declared.sampling, _SAMPLING.decode(params))
+                return _samples(declared.sampling, params)
             case _:
                 return False
     except _MALFORMED:
@@ -77,8 +90,18 @@ def _modes(elicitation: Any) -> frozenset[str]:
     return frozenset(mode for mode in ("form", "url") if mode in elicitation) or frozenset({"form"})
 
 
-def _samples(declared: Any, wanted: _Sampling) -> bool:
+def _samples(declared: Any, params: bytes) -> bool:
     """Whether it samples, and with tools if the question has some (MCP 2025-11-25, Sampling: `sampling.tools`)."""
     if not isinstance(declared, dict):
         return False
-    return "tools" in declared or (wanted.tools is UNSET and wanted.tool_choice is UNSET)
+    wanted = _SAMPLING.decode(params)
+    return "tools" in declared or (
+        wanted.tools is UNSET and wanted.tool_choice is UNSET and not (b'"tool_' in params and _tells_of_tools(params))
+    )
+
+
+def _tells_of_tools(params: bytes) -> bool:
+    """Whether a tool was used in the conversation."""
+    contents = (said.content for said in _CONVERSATION.decode(params).messages)
+    blocks = (block for content in contents for block in (content if isinstance(content, list) else [content]))
+    return any(block.type in ("tool_use", "tool_result") for block in blocks)

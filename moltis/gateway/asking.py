@@ -12,7 +12,7 @@ from typing import Final, Protocol
 import msgspec
 from msgspec import Raw
 
-from moltis.gateway import rounds
+from moltis.gateway import revisions, rounds
 from moltis.gateway.api import Outlet, Principal
 from moltis.gateway.messages import Answer
 from moltis.session.caller import Question
@@ -159,6 +159,7 @@ class OpenQuestions:
     def put(self, one: Open, host: HostSide, outlet: Outlet, on_answer: Callable[[Open, Answer], None]) -> bool:
         """Send a question to a legacy host. False: there is no way; it stays open."""
         params = rounds.for_legacy(one.method, one.params, one.key)
+        params = revisions.question_for(one.method, params, host.revision)
         if one.question is not None:
             params, one.token = self._tokens.exchange(params, host, one.question)
         one.id = host.ask_host(one.method, params, outlet, partial(on_answer, one))

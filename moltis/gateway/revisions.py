@@ -1,4 +1,4 @@
-"""What a server lists and answers, made valid in the revision that the host speaks, whatever the server speaks.
+"""What a server lists, answers and asks, made valid in the revision that the host speaks, whatever the server speaks.
 
 Pure, and on bytes: what is valid stays byte for byte. `docs/revisions.md` has the table of all differences; here is
 what has to be done about them. A member that an older revision does not know stays, for the objects of every revision
@@ -8,7 +8,7 @@ does not know.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -17,16 +17,21 @@ from msgspec import Raw
 from moltis.session.envelope import json_string
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 
-__all__ = ["LEGACY", "MODERN", "result_for", "tool_for_legacy"]
+__all__ = ["LEGACY", "MODERN", "question_for", "result_for", "tool_for_legacy"]
 
 MODERN: Final = MODERN_VERSIONS[-1]
 LEGACY: Final = HANDSHAKE_VERSIONS[-1]
+
+SAMPLE: Final = "sampling/createMessage"
 
 MAX_COMPLETIONS: Final = 100
 """Values of one `completion/complete` (MCP, Completion); the schema of 2026-07-28 refuses more."""
 
 AUDIO_SINCE: Final = "2025-03-26"
 LINKS_SINCE: Final = "2025-06-18"
+
+SEVERAL_SINCE: Final = "2025-11-25"
+"""From here on a message of a conversation holds several blocks, those of tools among them."""
 
 _MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 _ENCODE: Final = msgspec.json.encode
@@ -201,3 +206,57 @@ def _completions(result: bytes) -> bytes:
 
 def _with(result: bytes, member: str, value: bytes) -> bytes:
     return _ENCODE({**_MEMBERS.decode(result), member: Raw(value)})
+
+
+# --- questions
+
+
+def question_for(method: str, params: bytes, revision: str) -> bytes:
+    """Return the params of a server's question as a host up to 2025-11-25 may read them."""
+    if method != SAMPLE or not (revision < SEVERAL_SINCE or b'"structuredContent"' in params or b'"tools"' in params):
+        return params
+    try:
+        members = _MEMBERS.decode(params)
+        made = {"messages": _each(members["messages"], lambda message: _said(message, revision))}
+        if "tools" in members:
+            made["tools"] = _each(members["tools"], lambda tool: [Raw(tool_for_legacy(bytes(tool)))])
+        if all(bytes(value) == bytes(members[name]) for name, value in made.items()):
+            return params
+        return _ENCODE({**members, **made})
+    except (*_MALFORMED, KeyError):
+        return params  # it is no such question in any revision
+
+
+def _each(listed: Raw, change: Callable[[Raw], list[Raw]]) -> Raw:
+    """Return a list with what its items become; the list itself, where each stays what it is."""
+    items = _LIST.decode(listed)
+    changed = [change(item) for item in items]
+    if all(len(made) == 1 and bytes(made[0]) == bytes(item) for item, made in zip(items, changed, strict=True)):
+        return listed
+    return Raw(_ENCODE([one for made in changed for one in made]))
+
+
+def _said(message: Raw, revision: str) -> list[Raw]:
+    """Return a message of a conversation: one for each block, where a host takes one block a message."""
+    members = _MEMBERS.decode(message)
+    content = members["content"]
+    if bytes(content)[:1] != b"[":
+        made = [_sampled(content, revision)]
+    elif revision < SEVERAL_SINCE:
+        made = [_sampled(block, revision) for block in _LIST.decode(content)]
+    else:
+        made = [_each(content, lambda block: [_sampled(block, revision)])]
+    if [bytes(one) for one in made] == [bytes(content)]:
+        return [message]
+    return [Raw(_ENCODE({**members, "content": one})) for one in made]
+
+
+def _sampled(raw: Raw, revision: str) -> Raw:
+    """Return a block of a conversation, which has no embedded resources: of a sound only its kind can be told."""
+    if b'"structuredContent"' in bytes(raw):
+        return Raw(_structured(bytes(raw)))
+    if revision < AUDIO_SINCE and b'"audio"' in bytes(raw):
+        block = _BLOCK.decode(raw)
+        if block.type == "audio":
+            return Raw(_text(f"(a sound, {block.mime_type}, which cannot be passed on)"))
+    return raw

@@ -22,7 +22,7 @@ from msgspec import Raw
 
 from moltis.gateway.failures import completed, page_first
 from moltis.gateway.messages import CAPABILITIES, Ask
-from moltis.gateway.revisions import MODERN, result_for, tool_for_legacy
+from moltis.gateway.revisions import MODERN, question_for, result_for, tool_for_legacy
 from moltis.session.handshake import HANDSHAKE_VERSIONS
 
 Check = Callable[[str, str, Any], "str | None"]
@@ -210,3 +210,57 @@ def test_a_page_to_visit_first_is_asked_for_in_words_of_the_revision(
     else:
         assert invalid(MODERN, "MissingRequiredClientCapabilityError", told) is None
         assert told["error"]["data"]["elicitations"] == error["data"]["elicitations"], "nothing is lost"
+
+
+SIMPLE = st.one_of(
+    st.fixed_dictionaries({"type": st.just("text"), "text": TEXT}),
+    st.fixed_dictionaries({"type": st.just("image"), "data": st.just("AAAA"), "mimeType": st.just("image/png")}),
+    st.fixed_dictionaries({"type": st.just("audio"), "data": st.just("AAAA"), "mimeType": st.just("audio/wav")}),
+)
+USED = st.fixed_dictionaries(
+    {"type": st.just("tool_result"), "toolUseId": TEXT, "content": st.lists(BLOCK, max_size=2)},
+    optional={"structuredContent": ANYTHING, "isError": st.booleans()},
+)
+
+
+def sampling(block: st.SearchStrategy[Any], **more: Any) -> st.SearchStrategy[Any]:
+    said = st.fixed_dictionaries(
+        {"role": st.sampled_from(["user", "assistant"]), "content": block | st.lists(block, max_size=3)}
+    )
+    return st.fixed_dictionaries({"messages": st.lists(said, max_size=3), "maxTokens": st.just(10)}, optional=more)
+
+
+def said_in(messages: list[Any]) -> list[Any]:
+    """Return who says what, block by block."""
+    blocks = ((one["role"], one["content"]) for one in messages)
+    return [(role, block) for role, found in blocks for block in (found if isinstance(found, list) else [found])]
+
+
+@checked
+@given(params=sampling(SIMPLE | USED, tools=st.lists(TOOL, max_size=2)))
+def test_a_question_with_results_of_tools_is_valid_for_a_host(invalid: Check, params: Any) -> None:
+    assert invalid(MODERN, "CreateMessageRequestParams", params) is None, "the server is right"
+    raw = encoded(params)
+    made = question_for("sampling/createMessage", raw, HANDSHAKE_VERSIONS[-1])
+    told = json.loads(made)
+    assert invalid(HANDSHAKE_VERSIONS[-1], "CreateMessageRequestParams", told) is None
+    if invalid(HANDSHAKE_VERSIONS[-1], "CreateMessageRequestParams", params) is None:
+        assert made is raw, "what was valid stays"
+    for (_, before), (_, after) in zip(said_in(params["messages"]), said_in(told["messages"]), strict=True):
+        structured = before.get("structuredContent")
+        if structured is not None and not isinstance(structured, dict) and not before["content"]:
+            assert json.loads(after["content"][0]["text"]) == structured, "nothing is lost"
+
+
+@legacy
+@checked
+@given(params=sampling(SIMPLE))
+def test_a_question_is_valid_for_a_host(invalid: Check, revision: str, params: Any) -> None:
+    raw = encoded(params)
+    told = json.loads(question_for("sampling/createMessage", raw, revision))
+    request = {"method": "sampling/createMessage", "params": told}
+    assert invalid(revision, "CreateMessageRequest", request) is None
+    blocks = said_in(told["messages"])
+    assert [role for role, _ in blocks] == [role for role, _ in said_in(params["messages"])]
+    if revision > HANDSHAKE_VERSIONS[0]:
+        assert blocks == said_in(params["messages"])

@@ -794,6 +794,39 @@ async def test_calls_are_parked_again_after_all_were_gone() -> None:
         assert not one.forwarding._desk._sweeping
 
 
+USED = {"type": "tool_result", "toolUseId": "t", "content": [], "structuredContent": [1, 2]}
+TOOLED: dict[str, Any] = {**SAMPLE, "messages": [{"role": "user", "content": [USED]}], "tools": []}
+
+
+@pytest.mark.parametrize("server_era", ["legacy", "modern"])
+def test_a_legacy_host_is_asked_with_results_of_tools_as_its_revision_has_them(server_era: str) -> None:
+    one = bench(server_era)
+    tried = one.legacy()
+    if server_era == "legacy":
+        ask(one.call, "sampling/createMessage", TOOLED)
+    else:
+        one.call.succeed(input_required({"a": {"method": "sampling/createMessage", "params": TOOLED}}))
+    ((_, _, params),) = tried.host.questions
+    told = {"type": "tool_result", "toolUseId": "t", "content": [{"type": "text", "text": "[1,2]"}]}
+    assert params == {**TOOLED, "messages": [{"role": "user", "content": [told]}]}
+
+
+@pytest.mark.parametrize("kind", ["tool_result", "tool_use"])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_host_that_samples_without_tools_is_not_asked_about_their_use(kind: str, several: bool) -> None:
+    one = bench()
+    host = FakeHost({"sampling": {}})
+    tried = one.legacy(host)
+    block = {"type": kind, "toolUseId": "t", "id": "t", "name": "dig", "input": {}, "content": []}
+    said = {"role": "user", "content": [block] if several else block}
+    question = ask(one.call, "sampling/createMessage", {**SAMPLE, "messages": [said]})
+    assert question.refused
+    assert host.questions == []
+    words = {"role": "user", "content": {"type": "text", "text": f'"{kind}" is a word'}}
+    ask(one.call, "sampling/createMessage", {**SAMPLE, "messages": [words]})
+    assert len(tried.host.questions) == 1
+
+
 # --- a page that has to be visited first: an error until 2025-11-25, a round since
 
 PAGE = {"mode": "url", "elicitationId": "e-1", "url": "https://x.test/grant?a=1", "message": "Let it in"}
