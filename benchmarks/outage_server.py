@@ -1,11 +1,12 @@
 """N protected MCP servers on short tokens and the one authorization server behind them, which can be away.
 
-    outage_server.py N LIFE_SECS      prints one line of JSON, {"urls", "issuer"}, when it listens
+    outage_server.py N LIFE_SECS [streams]      prints one line of JSON, {"urls", "issuer"}, when it listens
 
 All N resources are at one port, `/NUMBER/mcp`. The authorization server gives tokens of LIFE_SECS by code, refresh
 token (replaced by each use) and client credentials. `POST /away?SECS` at the issuer closes its port for so long;
 `POST /refuse?STATUS` has it refuse refreshes with that and without a reason, 0 no more; `POST /broken?STATUS` has the
-MCP servers answer every message so.
+MCP servers answer every message so. With `streams` they have sessions and GET streams, and `POST /grow?0` gives each
+one tool more and tells so there.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ numbers = itertools.count(1)
 life_secs = 0.0
 refusing = 0
 broken = 0
+more_tools = 0
+grown = threading.Condition()
 lock = threading.Lock()
 
 
@@ -51,12 +54,30 @@ class Resource(Plain):
     """Speaks MCP 2025-11-25 without a session, to whoever has a token that is still good."""
 
     issuer = ""
+    streams = False
+
+    def stream(self) -> None:
+        """Tell of every growth, until whoever listens is gone. A stream is let in once, however long it lasts."""
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        changed = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+        while True:
+            with grown:
+                told = grown.wait(0.5)
+            self.wfile.write(f"data: {json.dumps(changed)}\n\n".encode() if told else b":\n\n")
 
     def do_GET(self) -> None:
         well_known = "/.well-known/oauth-protected-resource"
         if self.path.startswith(well_known):
             resource = f"http://{self.headers['Host']}{self.path.removeprefix(well_known)}"
             self.answer(200, {"resource": resource, "authorization_servers": [self.issuer]})
+        elif self.streams and good.get((self.headers.get("Authorization") or "").removeprefix("Bearer "), 0.0):
+            try:
+                self.stream()
+            except OSError:
+                self.close_connection = True
         else:
             self.answer(405, {})
 
@@ -79,7 +100,8 @@ class Resource(Plain):
                 about = {"name": "s", "version": "1"}
                 result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": about}
             case "tools/list":
-                result = {"tools": [{"name": "echo", "inputSchema": {"type": "object"}}]}
+                names = ["echo", *(f"more{number}" for number in range(more_tools))]
+                result = {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names]}
             case "tools/call":
                 result = {"content": [{"type": "text", "text": "here"}]}
             case "ping":
@@ -87,7 +109,8 @@ class Resource(Plain):
             case _:
                 self.answer(200, {"jsonrpc": "2.0", "id": message["id"], "error": {"code": -32601, "message": "no"}})
                 return
-        self.answer(200, {"jsonrpc": "2.0", "id": message["id"], "result": result})
+        session = {"Mcp_Session_Id": "one"} if self.streams and message["method"] == "initialize" else {}
+        self.answer(200, {"jsonrpc": "2.0", "id": message["id"], "result": result}, **session)
 
 
 class Issuer(Plain):
@@ -121,6 +144,12 @@ class Issuer(Plain):
             return
         if parts.path in ("/refuse", "/broken"):
             globals()["refusing" if parts.path == "/refuse" else "broken"] = int(parts.query)
+            self.answer(200, {})
+            return
+        if parts.path == "/grow":
+            with grown:
+                globals()["more_tools"] += 1
+                grown.notify_all()
             self.answer(200, {})
             return
         form = dict(parse_qsl(body.decode()))
@@ -161,6 +190,7 @@ if __name__ == "__main__":
     life_secs = float(sys.argv[2])
     issuer = Server(("127.0.0.1", 0), Issuer)
     resource = Server(("127.0.0.1", 0), Resource)
+    Resource.streams = sys.argv[3:] == ["streams"]
     Resource.issuer = f"http://127.0.0.1:{issuer.server_address[1]}"
     threading.Thread(target=issuer.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{resource.server_address[1]}"

@@ -470,14 +470,19 @@ class Daemon:
 
     def _logged_in(self, name: str) -> None:
         """Have a server that waits for its login begin; one that is ready goes on, with its new token."""
-        with suppress(UnknownServer):
-            self.supervisor.actor(name).post(AuthDone())
+        self._auth_done(name, AuthDone())
 
     def _login_renewed(self, name: str) -> None:
-        """Have a server begin that waits for its login alone."""
+        """Have a server begin that waits for its login alone; one that is ready goes on."""
         self._renewed.add(name)
+        self._auth_done(name, AuthDone(person=False))
+
+    def _auth_done(self, name: str, event: AuthDone) -> None:
         with suppress(UnknownServer):
-            self.supervisor.actor(name).post(AuthDone(person=False))
+            actor = self.supervisor.actor(name)
+            actor.post(event)
+            if actor.ready_life is not None:
+                actor.ready_life.let_in()
 
     def _logged(self, line: bytes) -> None:
         # Records of other threads (there are few: a file read, a library's warning) are in the file only.

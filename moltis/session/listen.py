@@ -105,6 +105,7 @@ class Listener:
         self._wanted: bytes | None = None
         self._streams: list[_Stream] = []
         self._stirred = anyio.Event()
+        self._retried = anyio.Event()
 
     def want(self, params: bytes | None) -> None:
         """Listen to this, from `wanted_params`; None: to nothing."""
@@ -134,17 +135,23 @@ class Listener:
             return True
         return False
 
+    def retry(self) -> None:
+        """Listen at once if that could not be sent: what was in the way may be gone."""
+        self._retried.set()
+
     async def keep(self) -> None:
-        """Keep the stream open until the connection is over or the server clearly does not want it."""
-        short = 0
+        """Keep the stream open for as long as this runs, unless the server clearly does not want it."""
+        short = broken = 0
         while True:
             params = await self._something_wanted()
             opened = anyio.current_time()
             reply = await self._listen(params)
-            if isinstance(reply, Failed):
-                if not isinstance(reply.error, NotSent):
-                    return
-                await anyio.sleep(NOT_SENT_SECS)
+            if isinstance(reply, Failed) and isinstance(reply.error, NotSent):
+                await self._let_in(NOT_SENT_SECS)
+                continue
+            if isinstance(reply, Failed):  # that is the way to the server, which has refused nothing
+                broken = 1 if anyio.current_time() - opened >= LASTING_SECS else broken + 1
+                await anyio.sleep(min(MAX_DELAY_SECS, FIRST_DELAY_SECS * 2.0 ** min(broken - 1, 10)))
                 continue
             if self._wanted is None:
                 short = 0
@@ -161,6 +168,11 @@ class Listener:
                 await self._something_else(params)
                 self._left = None
                 short = 0
+
+    async def _let_in(self, secs: float) -> None:
+        self._retried = anyio.Event()
+        with anyio.move_on_after(secs):
+            await self._retried.wait()
 
     async def _something_wanted(self) -> bytes:
         while self._wanted is None:

@@ -1,17 +1,19 @@
 """The lists of one server, kept up to date: read at the start, read again when the server says that they changed.
 
 However often it says so, each list is read at most twice a second, and ever more rarely if it never stops (`pace`).
+Level-triggered: a list that could not be read is still to be read, for want of a login or for any other reason.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
-from moltis.errors import MoltisError, RpcCode
+from moltis.errors import MoltisError, NotSent, RpcCode
 from moltis.session import envelope
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
 from moltis.session.handshake import MAX_REFUSAL_CHARS
@@ -22,8 +24,21 @@ from moltis.session.pace import ListPace
 OPTIONAL_LIST_SECS = 5.0
 """How long a start waits for what is not tools; a list that takes longer is read once more after the start."""
 
+RETRY_SECS = 1.0
+MAX_RETRY_SECS = 300.0
+"""From a reading that failed to the next, doubled each time: a server that always refuses is not to be bothered."""
+
 Ask = Callable[[str, bytes], Awaitable[Reply]]
 """Sends a request with these params and waits for its outcome, within the server's request timeout."""
+
+
+@dataclass(slots=True)
+class _Unread:
+    """A list whose last reading failed: how often in a row, when it is tried again by itself, and why."""
+
+    times: int
+    until: float
+    why: str
 
 
 class Lists:
@@ -38,9 +53,11 @@ class Lists:
         self._counters = counters
         self._items: dict[Kind, tuple[Item, ...]] = dict.fromkeys(Kind, ())
         self._cut: dict[Kind, str] = {}
+        self._unread: dict[Kind, _Unread] = {}
         self._modern = False
         self._stale: set[Kind] = set()
         self._announced: set[str] = set()
+        self._being_read: set[str] = set()
         self._paces: dict[str, ListPace] = {changed: ListPace() for changed in CHANGED}
         self._wake = anyio.Event()
 
@@ -55,6 +72,7 @@ class Lists:
         return [
             *(f"its list of {' and '.join(kind.member for kind in kinds)} changes all the time" for kinds in restless),
             *(f"its list of {kind.member} is not complete: {why}" for kind, why in self._cut.items()),
+            *(f"its list of {kind.member} could not be read: {unread.why}" for kind, unread in self._unread.items()),
         ]
 
     async def read_first(self, capabilities: dict[str, Any], *, modern: bool = False) -> None:
@@ -99,50 +117,77 @@ class Lists:
         return True
 
     def mark_stale(self, kinds: Iterable[Kind]) -> None:
-        """Have these lists read again."""
+        """Have these lists read again, though they could not be read before."""
         self._stale.update(kinds)
+        self.again()
+
+    def again(self) -> None:
+        """Have the lists that could not be read tried now: what was in the way may be gone."""
+        for unread in self._unread.values():
+            unread.until = -math.inf
         self._wake.set()
 
     async def follow(self) -> None:
-        """Read again what has become stale, for as long as this runs."""
-        while True:
-            due = await self._wait_due()
-            self._stale -= due
-            announced, self._announced = self._announced, self._announced - {kind.changed for kind in due}
-            before = dict(self._items)
-            now = anyio.current_time()
-            echoes = {group: self._paces[group].begin(now) for group in {kind.changed for kind in due}}
-            for kind in (k for k in Kind if k in due):
-                try:
-                    await self._read(kind)
-                except ListError:
-                    self._counters.failed_lists += 1  # the old list stays
-            changed = frozenset(k for k in due if self._items[k] is not before[k])
-            now = anyio.current_time()
-            for group, echo in echoes.items():
-                news = any(kind in changed for kind in CHANGED[group])
-                self._paces[group].read(now, changed=news, asked=group in announced, echo=echo)
-            if changed:
-                self._on_changed(changed)
+        """Read again what has become stale, for as long as this runs. No list waits for another that is slow."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                due = await self._wait_due()
+                self._stale -= due
+                for group in {kind.changed for kind in due}:
+                    self._being_read.add(group)
+                    tasks.start_soon(self._read_again, group, [kind for kind in CHANGED[group] if kind in due])
+
+    async def _read_again(self, group: str, kinds: list[Kind]) -> None:
+        asked = group in self._announced
+        self._announced.discard(group)
+        before = dict(self._items)
+        pace = self._paces[group]
+        echo = pace.begin(anyio.current_time())
+        for kind in kinds:
+            try:
+                await self._read(kind)
+            except ListError as fault:
+                self._could_not(kind, fault)  # the old list stays
+                asked = asked and not isinstance(fault.__cause__, NotSent)  # for that the server is not to blame
+        changed = frozenset(kind for kind in kinds if self._items[kind] is not before[kind])
+        pace.read(anyio.current_time(), changed=bool(changed), asked=asked, echo=echo)
+        self._being_read.discard(group)
+        self._wake.set()
+        if changed:
+            self._on_changed(changed)
 
     async def _wait_due(self) -> set[Kind]:
         """Wait until lists are stale and may be read again, and return them."""
         while True:
             self._wake = anyio.Event()
             now = anyio.current_time()
-            due = {kind for kind in self._stale if self._paces[kind.changed].next_at <= now}
+            waiting = {kind for kind in self._stale if kind.changed not in self._being_read}
+            due = {kind for kind in waiting if self._due_at(kind) <= now}
             if due:
                 return due
-            next_at = min((self._paces[kind.changed].next_at for kind in self._stale), default=math.inf)
+            next_at = min(map(self._due_at, waiting), default=math.inf)
             with anyio.CancelScope(deadline=next_at):
                 await self._wake.wait()
+
+    def _due_at(self, kind: Kind) -> float:
+        unread = self._unread.get(kind)
+        next_at = self._paces[kind.changed].next_at
+        return next_at if unread is None else max(next_at, unread.until)
+
+    def _could_not(self, kind: Kind, fault: ListError) -> None:
+        self._counters.failed_lists += 1
+        before = self._unread.get(kind)
+        times = 1 if before is None else before.times + 1
+        wait_secs = min(MAX_RETRY_SECS, RETRY_SECS * 2.0 ** min(times - 1, 60))
+        self._unread[kind] = _Unread(times, anyio.current_time() + wait_secs, str(fault))
+        self._stale.add(kind)
 
     async def _read_optional(self, kind: Kind) -> None:
         with anyio.move_on_after(OPTIONAL_LIST_SECS) as patience:
             try:
                 await self._read(kind)
-            except ListError:
-                self._counters.failed_lists += 1
+            except ListError as fault:
+                self._could_not(kind, fault)
         if patience.cancelled_caught:
             self.mark_stale([kind])
 
@@ -161,6 +206,7 @@ class Lists:
                 break
             if cursor is None:
                 break
+        self._unread.pop(kind, None)
         self._counters.nameless_items += pages.nameless
         self._counters.repeated_items += pages.repeated
         self._counters.truncated_lists += pages.truncated is not None

@@ -387,6 +387,13 @@ class Session(Requests):
         for uri in sorted(self._watch.wanted):
             self._tell_all("notifications/resources/updated", b'{"uri":%b}' % envelope.json_string(uri))
 
+    def let_in(self) -> None:
+        """Take note that the login works: what could not be sent without it is sent now."""
+        self._lists.again()
+        self._watch.retry()
+        self._log_level.retry()
+        self._listener.retry()
+
     def busy_until(self) -> float:
         """Return until when a request under way is waited for, by the same rule as the heartbeat."""
         return self._dialogue.busy_until()

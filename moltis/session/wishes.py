@@ -1,7 +1,8 @@
 """What a server of MCP up to 2025-11-25 is to do for as long as somebody wants it: tell of resources, log from a level.
 
 Level-triggered: what is wanted is compared with what the server was last told, and the difference is told, one request
-at a time for each thing, so that two never overtake each other. A server that refuses is not asked again for the same.
+at a time for each thing, so that two never overtake each other. A server that refuses is not asked again for the same;
+what could not be sent is still to be told.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import anyio
 
 from moltis.errors import MoltisError
 from moltis.session import envelope
-from moltis.session.calls import ErrorReply, OnReply, Reply
+from moltis.session.calls import ErrorReply, Failed, OnReply, Reply
 
 __all__ = ["LogLevel", "Stirred", "Taken", "Watch", "Wish"]
 
@@ -63,6 +64,7 @@ class Watch:
         self._told: set[str] = set()
         self._busy: set[str] = set()
         self._due: deque[str] = deque()
+        self._unsent = False
 
     @property
     def wanted(self) -> frozenset[str]:
@@ -86,6 +88,12 @@ class Watch:
         self._told.clear()
         self._differ(self._wanted)
 
+    def retry(self) -> None:
+        """Tell what could not be told: what was in the way may be gone."""
+        if self._unsent:
+            self._unsent = False
+            self._differ(self._wanted ^ self._told)
+
     def _differ(self, uris: Iterable[str]) -> None:
         self._due = deque(sorted(uris))
         self._work()
@@ -107,6 +115,10 @@ class Watch:
 
     def _replied(self, uri: str, wanted: bool, reply: Reply) -> None:
         self._busy.discard(uri)
+        if _unsent(reply):
+            self._unsent = True
+            self._due.clear()  # the rest could not be sent either
+            return
         self._refused.pop(uri, None)
         if wanted:
             self._told.add(uri)
@@ -133,6 +145,7 @@ class LogLevel:
         self._wanted: str | None = None
         self._told: str | None = None
         self._busy = False
+        self._unsent = False
 
     def want(self, level: str | None) -> None:
         """Log from this level on; None leaves it as it is."""
@@ -141,18 +154,23 @@ class LogLevel:
 
     def taken(self) -> Taken:
         """Return whether the server logs from that level on."""
-        return not self._busy and (self._refused or True)
+        return not self._busy and not self._unsent and (self._refused or True)
 
     def again(self) -> None:
         """Tell it anew: the server may have forgotten it."""
         self._told = None
         self._work()
 
+    def retry(self) -> None:
+        """Tell it if it could not be told: what was in the way may be gone."""
+        if self._unsent:
+            self._work()
+
     def _work(self) -> None:
         level = self._wanted
         if self._busy or level is None or level == self._told:
             return
-        self._busy = True
+        self._busy, self._unsent = True, False
         self._told = level
         try:
             self._tell("logging/setLevel", b'{"level":%b}' % envelope.json_string(level), self._replied)
@@ -161,6 +179,13 @@ class LogLevel:
 
     def _replied(self, reply: Reply) -> None:
         self._busy = False
+        if _unsent(reply):
+            self._told, self._unsent = None, True
+            return
         self._refused = reply.raw if isinstance(reply, ErrorReply) else None
         self._work()
         self._on_taken()
+
+
+def _unsent(reply: Reply) -> bool:
+    return isinstance(reply, Failed) and not reply.sent

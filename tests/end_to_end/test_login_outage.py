@@ -36,7 +36,7 @@ class Providers:
 
 @pytest.fixture
 def providers() -> Iterator[Providers]:
-    argv = [PYTHON, "-E", str(WORLD), "3", str(LIFE_SECS)]
+    argv = [PYTHON, "-E", str(WORLD), "3", str(LIFE_SECS), "streams"]
     with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         try:
@@ -78,6 +78,22 @@ def test_an_outage_ends_no_server_and_each_goes_on_within_seconds(daemon: Daemon
         wait_until(f"{name} goes on", lambda name=name: answers(daemon, name), BACK_WITHIN)
         assert daemon.status(name)["last_error"] is None or daemon.status(name)["auth_state"] == "authenticated"
     assert [daemon.status(name)["restarts"] for name in names] == before
+
+
+def test_a_list_that_changes_during_an_outage_is_read_once_the_login_is_renewed(
+    daemon: Daemon, providers: Providers
+) -> None:
+    names = logged_in(daemon, providers)
+    providers.ask("refuse?503")
+    time.sleep(LIFE_SECS + 0.5)
+    providers.ask("grow?0")
+    wait_until("it is known", lambda: all(daemon.status(name)["remarks"] for name in names), 10)
+    assert all("its list of tools could not be read" in daemon.status(name)["remarks"][0] for name in names)
+    assert {daemon.status(name)["tool_count"] for name in names} == {1}
+    providers.ask("refuse?0")
+    for name in names:
+        wait_until(f"{name} is read", lambda name=name: daemon.status(name)["tool_count"] == 2, BACK_WITHIN)
+        assert daemon.status(name)["remarks"] == []
 
 
 def test_a_start_during_an_outage_waits_for_the_login_and_uses_up_no_attempt(

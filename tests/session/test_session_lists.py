@@ -24,6 +24,7 @@ from scripted_server import (
     tool,
 )
 
+from moltis.errors import MoltisError, NotSent, RequestTimeout, ServerNotReady
 from moltis.session.listing import MAX_ITEMS, MAX_PAGES, Kind, ListError, Pages, ToolFilter
 from moltis.session.pace import FREE_CHANGES, MAX_GAP_SECS, MIN_GAP_SECS, ListPace
 from moltis.transport import Ended
@@ -110,7 +111,7 @@ async def test_lists_other_than_tools_delay_a_start_only_for_a_moment() -> None:
         assert names(running, Kind.RESOURCES) == []
         await anyio.sleep(20)
         assert names(running, Kind.RESOURCES) == ["a:1"]
-        assert running.session.facts().counters.failed_lists == 1
+        assert running.session.facts().counters.failed_lists == len(running.server.asked("prompts/list")) < 6
         running.session.stop()
 
 
@@ -454,6 +455,130 @@ async def test_a_reading_that_fails_keeps_the_old_list() -> None:
         running.session.stop()
 
 
+NO_TOKEN = NotSent("the login of server 'x' cannot be renewed now", server="x", state="ready")
+
+
+class Unready:
+    """Tools that cannot be listed while `problem` is not None; then there is one more than before."""
+
+    def __init__(self) -> None:
+        self.problem: MoltisError | None = None
+        self.running: Running | None = None
+        self.asked: list[float] = []
+
+    def __call__(self, request: Message) -> Iterable[Out]:
+        self.asked.append(anyio.current_time())
+        if self.problem is None:
+            return [result(request, {"tools": [tool("a"), tool("b")] if self.running else [tool("a")]})]
+        assert self.running is not None
+        assert self.running.server.notices is not None
+        sent = not isinstance(self.problem, NotSent)
+        self.running.server.notices.request_failed(request["id"], self.problem, sent=sent)
+        return []
+
+
+@pytest.mark.parametrize("away_secs", [2, 40, 4000])
+async def test_a_list_that_could_not_be_read_for_want_of_a_token_is_read_once_it_is_there(away_secs: float) -> None:
+    tools, told = Unready(), []
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=tools), on_lists_changed=told.append).until_ready()
+        tools.running, tools.problem = running, NO_TOKEN
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(away_secs)
+        assert names(running) == ["a"]
+        assert "its list of tools could not be read: the login" in running.session.facts().remarks[0]
+        assert len(tools.asked) <= 12 + away_secs / 250, "it is tried ever more rarely"
+        tools.problem = None
+        running.session.let_in()
+        await anyio.sleep(0.6)
+        assert names(running) == ["a", "b"]
+        assert told == [frozenset({Kind.TOOLS})]
+        assert running.session.facts().remarks == ()
+        asked = len(tools.asked)
+        await anyio.sleep(1000)
+        assert len(tools.asked) == asked, "what was read is not stale"
+        running.session.stop()
+
+
+@pytest.mark.parametrize("problem", [NO_TOKEN, RequestTimeout("took too long", server="x")])
+async def test_a_list_that_could_not_be_read_is_read_again_though_nobody_says_so(problem: MoltisError) -> None:
+    tools = Unready()
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=tools)).until_ready()
+        tools.running, tools.problem = running, problem
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(20)
+        tools.problem = None
+        await anyio.sleep(20)
+        assert names(running) == ["a", "b"]
+        running.session.stop()
+
+
+async def test_a_list_other_than_tools_that_a_start_could_not_read_is_read_later() -> None:
+    answers = iter([error({"id": 0}, -32603)] * 3)
+    prompts = lambda r: [{**next(answers, result(r, {"prompts": [{"name": "p"}]})), "id": r["id"]}]  # noqa: E731
+    async with anyio.create_task_group() as tasks:
+        script = legacy("a", initialize=declaring(tools={}, prompts={}), prompts__list=prompts)
+        running = await Running(tasks, script).until_ready()
+        assert names(running, Kind.PROMPTS) == []
+        await anyio.sleep(30)
+        assert names(running, Kind.PROMPTS) == ["p"]
+        running.session.stop()
+
+
+async def test_a_list_that_is_refused_for_ever_is_asked_for_ever_more_rarely() -> None:
+    async with anyio.create_task_group() as tasks:
+        script = legacy("a", initialize=declaring(tools={}, prompts={}), prompts__list=lambda r: [error(r, -32603)])
+        running = await Running(tasks, script).until_ready()
+        await anyio.sleep(3600)
+        assert len(running.server.asked("prompts/list")) <= 25
+        assert "prompts/list was answered with error -32603" in running.session.facts().remarks[0]
+        running.session.stop()
+
+
+async def test_a_list_that_is_never_answered_keeps_no_other_waiting() -> None:
+    growing = Growing()
+    async with anyio.create_task_group() as tasks:
+        script = legacy(initialize=declaring(tools={}, prompts={}), tools__list=growing, prompts__list=silent)
+        running = await Running(tasks, script).until_ready()
+        await anyio.sleep(6)
+        for _ in range(10):
+            listed = len(names(running))
+            running.server.connection.say(changed("tools"))
+            await anyio.sleep(3)
+            assert len(names(running)) > listed
+        running.session.stop()
+
+
+async def test_a_change_is_read_at_once_though_the_reading_before_failed_for_long() -> None:
+    tools = Unready()
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__list=tools)).until_ready()
+        tools.running, tools.problem = running, NO_TOKEN
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(1000)
+        tools.problem = None
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(0.6)
+        assert names(running) == ["a", "b"], "who says so is there"
+        running.session.stop()
+
+
+async def test_who_answers_a_failed_reading_with_another_change_is_asked_at_a_falling_rate() -> None:
+    async with anyio.create_task_group() as tasks:
+        answers = iter([True])
+
+        def tools(request: Message) -> Iterable[Out]:
+            if next(answers, False):
+                return [result(request, {"tools": [tool("a")]}), changed("tools")]
+            return [changed("tools"), error(request, -32603)]
+
+        running = await Running(tasks, legacy(tools__list=tools)).until_ready()
+        await anyio.sleep(600)
+        assert len(running.server.asked("tools/list")) < 30
+        running.session.stop()
+
+
 def acknowledging(then: Any = silent) -> Any:
     def listen(request: Message) -> Iterable[Out]:
         params = {
@@ -534,6 +659,46 @@ async def test_a_stream_that_lasted_is_opened_again_for_ever() -> None:
         running = await Running(tasks, script).until_ready()
         await anyio.sleep(100 * 101 - 5)
         assert len(running.server.asked("subscriptions/listen")) == 100
+        running.session.stop()
+
+
+@pytest.mark.parametrize("acknowledges", [True, False])
+async def test_a_stream_that_breaks_off_is_opened_again_for_ever_ever_more_slowly(acknowledges: bool) -> None:
+    times: list[float] = []
+
+    def listen(request: Message) -> Iterable[Out]:
+        times.append(anyio.current_time())
+        broken = ServerNotReady("broke off", server="x", state="ready")
+        assert running.server.notices is not None
+        running.server.notices.request_failed(request["id"], broken)
+        yield from acknowledging(silent)(request) if acknowledges else ()
+
+    async with anyio.create_task_group() as tasks:
+        running = Running(tasks, modern("a", subscriptions__listen=listen))
+        await running.until_ready()
+        await anyio.sleep(1000)
+        assert [round(b - a) for a, b in pairwise(times)][:7] == [1, 2, 4, 8, 16, 32, 60]
+        assert len(times) > 15
+        running.session.stop()
+
+
+async def test_who_could_not_be_listened_to_for_want_of_a_token_is_listened_to_once_it_is_there() -> None:
+    times: list[float] = []
+
+    def listen(request: Message) -> Iterable[Out]:
+        times.append(anyio.current_time())
+        assert running.server.notices is not None
+        if len(times) < 3:
+            running.server.notices.request_failed(request["id"], NO_TOKEN, sent=False)
+        yield from acknowledging(silent)(request) if len(times) >= 3 else ()
+
+    async with anyio.create_task_group() as tasks:
+        running = Running(tasks, modern("a", subscriptions__listen=listen))
+        await running.until_ready()
+        await anyio.sleep(6)
+        running.session.let_in()
+        await anyio.sleep(0.1)
+        assert len(times) == 3
         running.session.stop()
 
 

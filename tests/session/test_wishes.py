@@ -14,7 +14,7 @@ from scripted_host import FakeCaller, begin, note, silent
 from scripted_server import DISCOVERED, INITIALIZED, Message, Out, Running, error, legacy, modern, result
 
 from moltis.errors import MoltisError
-from moltis.session.calls import ErrorReply, OnReply, Result
+from moltis.session.calls import ErrorReply, Failed, OnReply, Result
 from moltis.session.hooks import Hooks
 from moltis.session.wishes import AT_ONCE, LogLevel, Watch, Wish
 
@@ -27,7 +27,8 @@ class Server:
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str]] = []
-        self.waiting: list[OnReply] = []
+        self.took: list[tuple[str, str]] = []
+        self.waiting: list[tuple[tuple[str, str], OnReply]] = []
         self.over = False
 
     def tell(self, method: str, params: bytes, on_reply: OnReply) -> None:
@@ -35,10 +36,13 @@ class Server:
             raise MoltisError("over")
         (value,) = json.loads(params).values()
         self.sent.append((method.rsplit("/", 1)[1], value))
-        self.waiting.append(on_reply)
+        self.waiting.append((self.sent[-1], on_reply))
 
     def answer(self, reply: Any = DONE) -> None:
-        self.waiting.pop(0)(reply)
+        request, on_reply = self.waiting.pop(0)
+        if reply is not UNSENT:
+            self.took.append(request)
+        on_reply(reply)
 
     def answer_all(self, reply: Any = DONE) -> None:
         while self.waiting:
@@ -47,7 +51,7 @@ class Server:
     def watched(self) -> set[str]:
         """What it tells of, having taken all requests in their order."""
         found: set[str] = set()
-        for verb, uri in self.sent:
+        for verb, uri in self.took:
             (found.add if verb == "subscribe" else found.discard)(uri)
         return found
 
@@ -133,10 +137,44 @@ def test_a_level_is_taken_when_the_server_has_replied_to_the_last() -> None:
     assert level.taken() == REFUSED.raw
 
 
+UNSENT = Failed(MoltisError("no token"), sent=False)
+
+
+def test_what_could_not_be_sent_is_not_taken_and_is_told_when_it_can_be() -> None:
+    watch = Watch((server := Server()).tell)
+    watch.want(frozenset({"a:", "b:"}))
+    server.answer()
+    server.answer(UNSENT)
+    assert (watch.taken("a:"), watch.taken("b:")) == (True, False)
+    assert len(server.sent) == 2, "it waits to be let in"
+    watch.retry()
+    server.answer_all()
+    watch.retry()
+    assert server.sent[2:] == [("subscribe", "b:")]
+    assert watch.taken("b:") is True
+    watch.want(frozenset())
+    server.answer_all(UNSENT)
+    watch.retry()
+    server.answer_all()
+    assert server.watched() == set()
+
+
+def test_a_level_that_could_not_be_sent_is_told_when_it_can_be() -> None:
+    level = LogLevel((server := Server()).tell)
+    level.want("info")
+    server.answer(UNSENT)
+    assert level.taken() is False
+    level.retry()
+    server.answer()
+    level.retry()
+    assert server.sent == [("setLevel", "info")] * 2
+    assert level.taken() is True
+
+
 URIS = st.frozensets(st.sampled_from(["a:", "b:", "c:", "d:"]))
 
 
-@given(st.lists(URIS | st.sampled_from([DONE, REFUSED, "again"]), max_size=30))
+@given(st.lists(URIS | st.sampled_from([DONE, REFUSED, UNSENT, "again", "retry"]), max_size=30))
 def test_whatever_is_wanted_in_whatever_order_the_server_ends_up_with_the_last(steps: list[Any]) -> None:
     watch = Watch((server := Server()).tell)
     wanted: frozenset[str] = frozenset()
@@ -146,8 +184,12 @@ def test_whatever_is_wanted_in_whatever_order_the_server_ends_up_with_the_last(s
             watch.want(step)
         elif step == "again":
             watch.again()
+        elif step == "retry":
+            watch.retry()
         elif server.waiting:
             server.answer(step)
+    server.answer_all()
+    watch.retry()
     server.answer_all()
     assert server.watched() == wanted
     assert watch.wanted == wanted
