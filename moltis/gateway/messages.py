@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from moltis.nesting import MAX_DEPTH, is_deeper_than, outer_id
 from moltis.session.envelope import json_string, one_line
-from moltis.session.unicode import mend
+from moltis.unicode import mend
 
 __all__ = [
     "CAPABILITIES",

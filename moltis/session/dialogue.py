@@ -353,6 +353,10 @@ class Dialogue:
         if call is not None:
             self._finish(call, Failed(error, sent), "lost")
 
+    def waits_for(self, id: int) -> bool:
+        """Return whether a request has no outcome yet."""
+        return self._calls.get(id) is not None
+
     def heard(self) -> None:
         """Take note of a sign of life that is no message."""
         self.liveness.heard_at = self._now()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from moltis.nesting import outer_id
-from moltis.session.unicode import mend
+from moltis.unicode import mend
 
 MAX_BATCH = 1000
 """Messages taken from one array. Batches existed only in MCP 2025-03-26, and none was ever seen this long."""

@@ -371,6 +371,10 @@ class Session(Requests):
         error.message = self._clean(error.message)
         self._dialogue.fail(id, error, sent=sent)
 
+    def waits_for(self, id: int) -> bool:
+        """Return whether a request has neither a reply nor a failure yet."""
+        return self._dialogue.waits_for(id)
+
     def heard(self) -> None:
         """Take note that the server answered by something that is no message."""
         self._dialogue.heard()

@@ -102,6 +102,9 @@ class Notices(Protocol):
         sent: False where the server cannot have seen it, so that its silence says nothing.
         """
 
+    def waits_for(self, id: int) -> bool:
+        """Return whether a request has neither a reply nor a failure yet, and somebody waits for it."""
+
     def heard(self) -> None:
         """Take note that the server is there: it answered, though by no message (an HTTP status)."""
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from moltis.session import envelope
 from moltis.session.envelope import Batch, Junk, Notification, Request, Response, parse
-from moltis.session.unicode import MAX_MENDED_BYTES, mend
+from moltis.unicode import MAX_MENDED_BYTES, mend
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

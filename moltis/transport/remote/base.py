@@ -34,6 +34,7 @@ TELL_SECS: Final = 30.0
 """For a notification or an answer to the server; nobody waits for it."""
 CANCEL_SECS: Final = 5.0
 """For telling the server that a request is given up; then the request's own POST is dropped."""
+SOMETHING_ELSE: Final = "answered something else than what it was asked"
 MAX_TOLD: Final = 32
 """Notifications and answers on their way at once; the rest is dropped. Whoever does not take them asked for it."""
 MAX_UNCANCELLED: Final = 16
@@ -371,6 +372,8 @@ class RemoteConnection(ABC):
         try:
             with post.scope:
                 await self.carry(post)
+                if post.answered and self.notices.waits_for(id):  # who read it found another id in it
+                    self.fail(post.about, self.not_ready(f"{SOMETHING_ELSE}; the request is not sent again"))
         except HeldBack as fault:
             self._held_back(post, fault)
         except Exception as fault:

@@ -17,7 +17,7 @@ from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.transport.remote.base import Post, RemoteConnection
 from moltis.transport.remote.events import BOM, Event
 from moltis.transport.remote.outcomes import HANDSHAKE, Asked
-from moltis.transport.remote.replies import AboutSession, answers, error_reply, speaks_of_session, succeeds
+from moltis.transport.remote.replies import AboutSession, answers, error_reply, is_reply, speaks_of_session, succeeds
 from moltis.transport.remote.turns import events_in_turn
 
 __all__ = ["Cursor", "SessionLost", "TooLarge", "Unreadable", "take_events", "take_lone_error", "take_message"]
@@ -27,6 +27,8 @@ _ANYTHING = msgspec.json.Decoder()
 DEFAULT_RETRY_SECS: Final = 1.0
 SHOWN_CHARS: Final = 12
 """Of what is not JSON: enough to tell a page from a message that was cut, and too little for a secret."""
+MAX_STRAY_BYTES: Final = 64 * 1024
+"""Of an error that may be the reply though it has another id; what is longer is none."""
 LINGER_SECS: Final = 1.0
 """How long the rest of a stream is read after the reply. Most servers end it at once."""
 
@@ -50,7 +52,7 @@ class Cursor:
     retry_secs: how long the server wants us to wait before that.
     events: how many there were. messages: how many of them were JSON-RPC for us.
     asked: whether the server gave a place to resume from and said when: it ends its streams on purpose (SEP-1699).
-    alone: the first message, while it is the only one and not the reply that is waited for.
+    alone: the first message, while it is the only one, if it is an error that is not under the id that is waited for.
     """
 
     __slots__ = ("alone", "asked", "events", "last_id", "messages", "retry_secs")
@@ -98,9 +100,12 @@ async def take_message(response: httpx2.Response, connection: RemoteConnection, 
         raise Unreadable("with nothing")
     id = post.about.id
     _look_at_session(body, post, asked)
-    if id is not None and not answers(body, id) and (reply := error_reply(body, id)) is not None:
-        post.astray = True
-        body = reply
+    if id is not None and not answers(body, id):
+        reply = error_reply(body, id)
+        if reply is None and is_reply(body):
+            return  # a result under the id of another request, which it does not answer
+        post.astray = reply is not None
+        body = reply or body
     _hand_on(body, connection, post)
     if not post.answered and not _is_json(body):
         raise Unreadable(f"with something that is not JSON (it begins with {_beginning(body)})")
@@ -135,13 +140,25 @@ async def take_events(
                 continue
             if asked is not None and post is not None and not cursor.messages:
                 _look_at_session(event.data, post, asked)
-            taken = _hand_on(event.data, connection, post)
-            if taken:
+            if post is not None and not cursor.messages and _is_stray(event.data, post):
+                cursor.alone = event.data  # not handed on: it would answer the other request
                 cursor.messages += 1
+                continue
+            if cursor.alone:
+                alone, cursor.alone = cursor.alone, b""
+                _hand_on(alone, connection, post)
+            cursor.messages += _hand_on(event.data, connection, post)
             if post is not None and post.answered:
                 post.scope.deadline = anyio.current_time() + LINGER_SECS
-            else:
-                cursor.alone = event.data if taken and cursor.messages == 1 else b""
+
+
+def _is_stray(message: bytes, post: Post) -> bool:
+    """Return whether it is an error under no id or under another request's: the reply, if nothing follows."""
+    id = post.about.id
+    if id is None or len(message) > MAX_STRAY_BYTES or b'"error"' not in message:
+        return False
+    reply = error_reply(message, id)
+    return reply is not None and reply is not message
 
 
 def take_lone_error(connection: RemoteConnection, cursor: Cursor, post: Post) -> None:

@@ -7,11 +7,11 @@ id of an error that has none.
 from __future__ import annotations
 
 import enum
-import re
 
 import msgspec
 
 from moltis.errors import RpcCode
+from moltis.unicode import mend
 
 __all__ = [
     "AboutSession",
@@ -19,6 +19,7 @@ __all__ = [
     "alive",
     "answers",
     "error_reply",
+    "is_reply",
     "speaks_of_session",
     "succeeds",
     "under_id",
@@ -72,11 +73,28 @@ def answers(message: bytes, id: int | str) -> bool:
     if message.startswith((b'{"result":', b'{"error":')) and message.endswith(b',"jsonrpc":"2.0","id":%b}' % shown):
         return True
     try:
-        heads = _HEADS.decode(message) if message.lstrip(b" \t\r\n")[:1] == b"[" else [_HEAD.decode(message)]
+        heads = _heads(message)
     except _UNREADABLE:
-        # Text that is not Unicode; whoever receives it mends it. Being wrong here costs a stream read to its end.
-        return re.search(rb'"id"\s*:\s*"?%b\b' % re.escape(shown.strip(b'"')), message) is not None
+        try:
+            heads = _heads(mend(message) or b"")  # as whoever receives it does
+        except _UNREADABLE:
+            return False
     return any(head.method is msgspec.UNSET and _same(head.id, id) for head in heads)
+
+
+def _heads(message: bytes) -> list[_Head]:
+    return _HEADS.decode(message) if message.lstrip(b" \t\r\n")[:1] == b"[" else [_HEAD.decode(message)]
+
+
+def is_reply(message: bytes) -> bool:
+    """Whether one message is a reply, to whatever request. Never raises."""
+    try:
+        return _HEAD.decode(message).method is msgspec.UNSET
+    except _UNREADABLE:
+        try:
+            return _HEAD.decode(mend(message) or b"").method is msgspec.UNSET
+        except _UNREADABLE:
+            return False
 
 
 def succeeds(reply: bytes) -> bool:

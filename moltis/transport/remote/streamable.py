@@ -16,7 +16,7 @@ import httpx2
 
 from moltis.http.words import network_words
 from moltis.transport import Ended, Notices, Outgoing, Receiver
-from moltis.transport.remote.base import Endpoint, Post, RemoteConnection
+from moltis.transport.remote.base import SOMETHING_ELSE, Endpoint, Post, RemoteConnection
 from moltis.transport.remote.exchange import (
     FAULTS,
     REFUSALS,
@@ -51,6 +51,8 @@ MAX_CALLS: Final = 48
 MAX_RESUMPTIONS: Final = 5
 """Of one answer, in a row, that brought nothing."""
 MIN_RETRY_SECS: Final = 0.1
+MAX_HASTE_SECS: Final = 1.0
+"""Between resumptions that bring no message; a server may want them to be further apart."""
 
 ONLY_401: Final = frozenset({401})
 NOT_AGAIN: Final = "; the request is not sent again"
@@ -205,7 +207,7 @@ class StreamableConnection(RemoteConnection):
                 return
             session = self._sessions.current
         cursor = Cursor()
-        words = "answered something else than what it was asked"
+        words = SOMETHING_ELSE
         try:
             if do is Do.TAKE_MESSAGE:
                 await take_message(response, self, post, asked)
@@ -221,8 +223,7 @@ class StreamableConnection(RemoteConnection):
             words = f"broke off: {network_words(fault)}"
         if not post.answered and cursor.last_id and not asked.modern:
             words = await self._resume(post, cursor, session) or words
-        if not post.answered:
-            take_lone_error(self, cursor, post)
+        take_lone_error(self, cursor, post)
         if not post.answered and asked.heartbeat:
             self.receive(alive(post.about.id or 0))
         elif not post.answered:
@@ -235,12 +236,12 @@ class StreamableConnection(RemoteConnection):
 
         (MCP 2025-11-25, Resumability and Redelivery.)
         """
-        fruitless = 0
+        fruitless = silent = 0
         while not post.answered and cursor.last_id:
             if fruitless >= MAX_RESUMPTIONS:
                 return f"broke off, and had nothing more to say {MAX_RESUMPTIONS} times"
-            await anyio.sleep(max(MIN_RETRY_SECS, cursor.retry_secs))
-            seen = cursor.events
+            await anyio.sleep(max(cursor.retry_secs, min(MIN_RETRY_SECS * 2.0**silent, MAX_HASTE_SECS)))
+            said, cursor.asked = cursor.messages, False
             headers = stream_headers(post.about.version, session.id, cursor.last_id)
             try:
                 response = await self._exchange.send("GET", headers, spares=REFUSALS)
@@ -258,5 +259,7 @@ class StreamableConnection(RemoteConnection):
                 return f"answered with more than {self.endpoint.limits.max_message_bytes} bytes (max_message_bytes)"
             except (Unreachable, *FAULTS):
                 pass
-            fruitless = 0 if cursor.events > seen else fruitless + 1
+            silent = 0 if cursor.messages > said else silent + 1
+            # Who gives a place to resume from and says when ends its streams on purpose; the request has its own time.
+            fruitless = 0 if cursor.messages > said or cursor.asked else fruitless + 1
         return ""

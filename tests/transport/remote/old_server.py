@@ -164,6 +164,9 @@ class Told:
         self.unsent |= set() if sent else {id}
         self._news.set()
 
+    def waits_for(self, id: int) -> bool:
+        return False
+
     def heard(self) -> None:
         self.heard_count += 1
 

@@ -20,11 +20,11 @@ from moltis.config.plan import Limits
 from moltis.errors import MoltisError
 from moltis.http.clients import server_client
 from moltis.session import envelope
-from moltis.session.unicode import mend
 from moltis.transport import Outgoing
 from moltis.transport.remote import Credentials, NoCredentials, Refusal
 from moltis.transport.remote.base import Endpoint, RemoteConnection
 from moltis.transport.remote.streamable import StreamableConnection
+from moltis.unicode import mend
 
 LEGACY = "2025-11-25"
 MODERN = "2026-07-28"
@@ -315,6 +315,9 @@ class Heard:
         self.failures[id] = error
         self.unsent |= set() if sent else {id}
         self._change()
+
+    def waits_for(self, id: int) -> bool:
+        return id not in self.failures and not self.replies(id)
 
     def heard(self) -> None:
         self.heard_count += 1

@@ -127,6 +127,41 @@ async def test_a_reply_that_does_not_go_on_is_given_up_after_five_tries() -> Non
         assert server.count("tools/call") == 1
 
 
+@pytest.mark.parametrize("events", [1, 3])
+async def test_events_that_say_nothing_are_no_going_on(events: int) -> None:
+    async def empty(peer: Peer) -> None:
+        await peer.begin_events()
+        for number in range(events):
+            await peer.event(id=f"e{len(server.requests)}.{number}")
+
+    async with serving(McpServer(stateful=False)) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        server.on.update({"tools/call": empty, "GET": empty})
+        with anyio.fail_after(20):
+            error = await dial.ask("tools/call")
+        assert isinstance(error, ServerNotReady)
+        assert error.message.endswith("the request is not sent again")
+        assert server.count("GET") == 5
+        assert server.count("tools/call") == 1
+
+
+async def test_a_server_that_asks_to_come_back_is_asked_again_at_its_pace_but_not_in_haste() -> None:
+    async def poll(peer: Peer) -> None:
+        await peer.begin_events()
+        if server.count("GET") == 8:
+            await peer.event({"jsonrpc": "2.0", "id": 2, "result": {"late": True}})
+        else:
+            await peer.event(id=f"e{len(server.requests)}", retry=1)
+
+    async with serving(McpServer(stateful=False)) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        server.on.update({"tools/call": poll, "GET": poll})
+        found = await dial.ask("tools/call")
+        assert found["result"] == {"late": True}  # type: ignore[index]
+        at = [request.at for request in server.of("GET")]
+        assert at[7] - at[6] >= 0.9
+
+
 @pytest.mark.parametrize("status", [400, 404, 405])
 async def test_a_server_that_does_not_resume_is_asked_once(status: int) -> None:
     async def call(peer: Peer) -> None:

@@ -118,6 +118,67 @@ async def test_an_error_that_is_all_the_answer_there_is_answers_the_request(id: 
     assert sent == 1
 
 
+FOREIGN = [
+    pytest.param(rb'{"jsonrpc":"2.0","id":99,"result":{"t":"\ud83d","x":{"id":2}}}', id="half a pair, our id inside"),
+    pytest.param(b'{"jsonrpc":"2.0","id":99,"result":{"t":"caf\xe9","x":{"id":2}}}', id="Latin-1, our id inside"),
+    pytest.param(rb'{"jsonrpc":"2.0","id":99,"result":{"t":"\ud83d"}}', id="half a pair"),
+    pytest.param(rb'[{"jsonrpc":"2.0","id":99,"result":{"t":"\ud83d","x":{"id":2}}}]', id="a batch"),
+    pytest.param(rb'{"jsonrpc":"2.0","method":"x","params":{"t":"\ud83d","id":2}}', id="a notification"),
+    pytest.param(b'{"jsonrpc":"2.0","id":2,"result":{},"id":99}', id="an id that is named twice"),
+    pytest.param(b'{"jsonrpc":"2.0","id":99,"result":{}}', id="plain"),
+]
+
+
+@pytest.mark.parametrize("body", FOREIGN)
+@pytest.mark.parametrize("kind", [JSON, EVENTS])
+async def test_an_answer_that_is_another_s_fails_its_request_at_once(body: bytes, kind: str) -> None:
+    head = None
+    if kind == EVENTS:
+        head, body = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n", b"data: " + body + b"\n\n"
+    found, secs, sent = await _call(body, kind, head)
+    assert isinstance(found, ServerNotReady)
+    assert secs < 2
+    assert sent == 1
+
+
+@pytest.mark.parametrize("text", [rb"\ud83d", b"caf\xe9"])
+@pytest.mark.parametrize("kind", [JSON, EVENTS])
+async def test_an_answer_that_is_not_unicode_is_the_answer_all_the_same(text: bytes, kind: str) -> None:
+    head, body = None, b'{ "jsonrpc":"2.0","result":{"t":"%b","x":{"id":99}},"id":2}' % text
+    if kind == EVENTS:
+        head, body = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n", b"data: " + body + b"\n\n"
+    found, secs, _ = await _call(body, kind, head)
+    assert found["result"]["x"] == {"id": 99}
+    assert secs < 2
+
+
+@pytest.mark.parametrize(("kind", "what"), [(JSON, "error"), (JSON, "result"), (EVENTS, "error")])
+async def test_an_answer_under_the_id_of_another_request_does_not_answer_that_one(kind: str, what: str) -> None:
+    release = anyio.Event()
+
+    async def slow(peer: Peer) -> None:
+        await release.wait()
+        await peer.result({"mine": True})
+
+    async def astray(peer: Peer) -> None:
+        said = {"jsonrpc": "2.0", "id": 2, what: {"code": -1, "message": "astray"}}
+        if kind == JSON:
+            await peer.answer(200, said)
+        else:
+            await peer.begin_events()
+            await peer.event(said)
+
+    async with serving(McpServer(stateful=False)) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        server.on.update({"slow": slow, "tools/call": astray})
+        first = dial.send("slow")
+        found = await dial.ask("tools/call")
+        assert isinstance(found, ServerNotReady) or found["error"]["message"] == "astray"
+        assert dial.heard.replies(first) == []
+        release.set()
+        assert (await dial.outcome(first))["result"] == {"mine": True}  # type: ignore[index]
+
+
 async def test_an_error_among_other_messages_of_a_stream_answers_nothing() -> None:
     events = b"".join(b"data: " + json.dumps(_error(id)).encode() + b"\n\n" for id in (None, "other"))
     found, _, _ = await _call(events, head=b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n")
