@@ -19,6 +19,7 @@ from moltis.config import credentials, near_misses
 from moltis.config.model import OAuthSection, ServerSection
 from moltis.config.near_misses import unresolved
 from moltis.config.plan import (
+    Asked,
     Elicitation,
     Launch,
     Limits,
@@ -233,6 +234,8 @@ def plan_server(
         enabled=entry.enabled,
         protocol=cast(Protocol, entry.protocol),
         elicitation=cast(Elicitation, entry.elicitation),
+        sampling=cast(Asked, entry.sampling),
+        roots=cast(Asked, entry.roots),
         include_tools=tuple(entry.include_tools),
         exclude_tools=tuple(entry.exclude_tools),
         problem="; ".join(_within(error, dotted(path)) for error in errors[:3]) or None,

@@ -19,11 +19,13 @@ TRANSPORTS = ("stdio", "sse", "streamable-http")
 TRANSPORT_ALIASES = {"streamable_http": "streamable-http", "http": "streamable-http"}
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 PROTOCOLS = ("auto", "legacy", *REVISIONS)
-ELICITATIONS = ("off", "defaults")
+ELICITATIONS = ("host", "defaults", "none")
+ELICITATION_ALIASES = {"off": "host"}
+ASKED = ("host", "none")
 SEPARATORS = ("__", ".", "/")
 GRANTS = ("authorization_code", "client_credentials")
 
-ALIASES = {*TRANSPORT_ALIASES, "warning"}
+ALIASES = {*TRANSPORT_ALIASES, *ELICITATION_ALIASES, "warning"}
 """Words that are accepted beside the one that is documented."""
 
 SectionName = Literal["daemon", "gateway", "mcp", "server", "oauth"]
@@ -168,9 +170,11 @@ KEYS: tuple[Key, ...] = (
         "auto", words=PROTOCOLS,
     ),
     Key(
-        "server", "elicitation", "choice", "defaults: a server's questions are answered from their own defaults",
-        "off", words=ELICITATIONS,
+        "server", "elicitation", "choice", "who answers its questions; none: not declared to it; the README says more",
+        "host", words=(*ELICITATIONS, *ELICITATION_ALIASES),
     ),
+    Key("server", "sampling", "choice", "who samples for it; none: not declared to it", "host", words=ASKED),
+    Key("server", "roots", "choice", "whose folders it is told; none: not declared to it", "host", words=ASKED),
     Key(
         "server", "ca_file", "text", "certificates (PEM) to trust for it, besides the system's",
         example='"~/ca.pem"',

@@ -19,6 +19,8 @@ from pydantic_core import ErrorDetails
 
 from moltis.config import foreign
 from moltis.config.keys import (
+    ASKED,
+    ELICITATION_ALIASES,
     ELICITATIONS,
     GRANTS,
     LOG_LEVELS,
@@ -190,7 +192,9 @@ class ServerSection(LimitsSection):
     include_tools: list[Text] = []
     exclude_tools: list[Text] = []
     protocol: Annotated[str, _one_of(PROTOCOLS)] = "auto"
-    elicitation: Annotated[str, _one_of(ELICITATIONS)] = "off"
+    elicitation: Annotated[str, _one_of(ELICITATIONS, ELICITATION_ALIASES)] = "host"
+    sampling: Annotated[str, _one_of(ASKED)] = "host"
+    roots: Annotated[str, _one_of(ASKED)] = "host"
     ca_file: Text | None = None
     oauth: OAuthSection | None = None
 

@@ -14,7 +14,8 @@ from moltis.errors import ConfigError
 
 TransportName = Literal["stdio", "sse", "streamable-http"]
 Protocol = Literal["auto", "legacy", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"]
-Elicitation = Literal["off", "defaults"]
+Elicitation = Literal["host", "defaults", "none"]
+Asked = Literal["host", "none"]
 ToolSeparator = Literal["__", ".", "/"]
 
 
@@ -92,7 +93,9 @@ class ServerPlan:
     display_name: str | None = None
     enabled: bool = True
     protocol: Protocol = "auto"
-    elicitation: Elicitation = "off"
+    elicitation: Elicitation = "host"
+    sampling: Asked = "host"
+    roots: Asked = "host"
     include_tools: tuple[str, ...] = ()
     exclude_tools: tuple[str, ...] = ()
     problem: str | None = None
@@ -102,7 +105,14 @@ class ServerPlan:
     @property
     def launch_key(self) -> object:
         """What a running process was started from: when this is unchanged, a reload need not restart it."""
-        return (self.transport, self.launch, self.protocol, self.elicitation, self.limits.max_message_bytes)
+        asked = (self.elicitation, self.sampling, self.roots)
+        return (self.transport, self.launch, self.protocol, asked, self.limits.max_message_bytes)
+
+    @property
+    def undeclared(self) -> frozenset[str]:
+        """The capabilities of hosts that this server is not told of; one that asks only if it can does without."""
+        asked = {"elicitation": self.elicitation, "sampling": self.sampling, "roots": self.roots}
+        return frozenset(name for name, who in asked.items() if who == "none")
 
 
 @dataclass(frozen=True, slots=True)

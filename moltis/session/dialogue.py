@@ -146,13 +146,13 @@ class Dialogue:
         self._send = None
         self._broken = False
         self._sounding = None
-        self._unasked.relays = False
+        self._unasked.relayed = frozenset()
         self.meta = b""
         self.version = None
 
-    def relay_questions(self) -> None:
-        """From now on put the server's questions to the callers they are about."""
-        self._unasked.relays = True
+    def relay_questions(self, methods: frozenset[str]) -> None:
+        """From now on put the server's questions of these methods to the callers they are about."""
+        self._unasked.relayed = methods
 
     # --- asking
 

@@ -30,17 +30,20 @@ class _Request(msgspec.Struct, gc=False):
 
 
 _ENCODE = msgspec.json.Encoder().encode
+_MEMBERS = msgspec.json.Decoder(dict[str, Raw]).decode
 
 
 class Passing:
     """How requests are passed on to one server, once its era is known.
 
     version: the revision agreed on. client: `clientInfo` as JSON, of requests that do not say whose they are.
+    undeclared: capabilities of hosts that a modern server is not told of.
     """
 
-    __slots__ = ("_meta", "_modern", "_version")
+    __slots__ = ("_meta", "_modern", "_undeclared", "_version")
 
-    def __init__(self, version: str, client: bytes, *, modern: bool) -> None:
+    def __init__(self, version: str, client: bytes, *, modern: bool, undeclared: frozenset[str] = frozenset()) -> None:
+        self._undeclared = undeclared
         self._modern = modern
         self._version = Raw(json_string(version))
         self._meta = {CLIENT_INFO: Raw(client), CAPABILITIES: Raw(b"{}")}
@@ -50,6 +53,8 @@ class Passing:
         members: dict[str, Any]
         if self._modern:
             members = {**self._meta, **meta, PROTOCOL_VERSION: self._version, "progressToken": id}
+            if self._undeclared and CAPABILITIES in meta:
+                members[CAPABILITIES] = self._less(meta[CAPABILITIES])
         elif meta:
             members = {**meta, "progressToken": id}
             for name in MODERN_ONLY:
@@ -57,3 +62,10 @@ class Passing:
         else:
             members = {"progressToken": id}
         return one_line(_ENCODE(_Request("2.0", id, method, {**params, "_meta": members})))
+
+    def _less(self, capabilities: Raw) -> Raw:
+        try:
+            members = _MEMBERS(capabilities)
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            return Raw(b"{}")
+        return Raw(_ENCODE({name: said for name, said in members.items() if name not in self._undeclared}))

@@ -22,7 +22,8 @@ from moltis.session.hooks import Counters
 
 __all__ = ["NOBODY", "RELAYED", "Line", "Questions"]
 
-RELAYED: Final = frozenset({"elicitation/create", "roots/list", "sampling/createMessage"})
+RELAYED: Final = {"elicitation/create": "elicitation", "roots/list": "roots", "sampling/createMessage": "sampling"}
+"""What a server may ask of a host, each with the capability that declares it and the key of moltis.toml."""
 
 UNDECIDED_SECS: Final = 10.0
 """How long a question waits until it is certain whose it is."""
@@ -307,7 +308,7 @@ class Questions:
         able = [call for call in live if call.caller is not None and self._able(call.caller, question)]
         if not able:
             if self._take(question):
-                words = NO_ONE_TO_ASK if verdict is Verdict.CERTAIN else NOT_ASKED_FOR
+                words = _no_one(question.method) if verdict is Verdict.CERTAIN else NOT_ASKED_FOR
                 self.fall_back(question.id, question.method, question.params, words)
             return
         busy = {id(other.caller) for other in self.open.values()}
@@ -374,6 +375,11 @@ class Questions:
         for id in over:
             del self._given_up[id]
         return over
+
+
+def _no_one(method: str) -> str:
+    """Say that a host cannot be asked, and what has its server do without; a server's tool often shows these words."""
+    return f'{NO_ONE_TO_ASK}; {RELAYED[method]} = "none" in its entry of moltis.toml tells it so beforehand'
 
 
 def _cancelled(id: bytes, reason: str) -> bytes:

@@ -61,6 +61,7 @@ class Requests:
         self._idle_secs, self._most_secs = self._times(None)
         self._protocol = plan.protocol
         self._elicits = plan.elicitation == "defaults"
+        self._undeclared = plan.undeclared
         self._remote = plan.transport != "stdio"
         self._filter = ToolFilter(plan.include_tools, plan.exclude_tools)
         self._offer: Offer | None = None

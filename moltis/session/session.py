@@ -30,6 +30,7 @@ from moltis.session.listen import Listener, declares_changes, declares_updates, 
 from moltis.session.listing import Kind, ListError
 from moltis.session.negotiation import HandshakeFailed, InDoubt, negotiate
 from moltis.session.passing import Passing
+from moltis.session.questions import RELAYED
 from moltis.session.requests import CLIENT_INFO, Requests
 from moltis.session.wishes import LogLevel, Stirred, Taken, Watch, Wish
 from moltis.transport import Connection, Effort, Ended, OpenFailed, Transport
@@ -37,7 +38,11 @@ from moltis.transport import Connection, Effort, Ended, OpenFailed, Transport
 ELICITS = b'{"elicitation":{"form":{}}}'
 """What we say when a server's questions are answered from their defaults (MCP, Elicitation)."""
 
-RELAYS = b'{"sampling":{"context":{},"tools":{}},"elicitation":{"form":{},"url":{}},"roots":{"listChanged":true}}'
+RELAYS = {
+    "sampling": b'{"context":{},"tools":{}}',
+    "elicitation": b'{"form":{},"url":{}}',
+    "roots": b'{"listChanged":true}',
+}
 """What we say to a server up to 2025-11-25 when hosts are behind us; those of later ones say it with each request."""
 
 SCRUBBED_CHARS = 8192
@@ -316,15 +321,16 @@ class Session(Requests):
     async def _agree(self, connection: Connection) -> Agreed:
         capabilities = ELICITS if self._elicits else b"{}"
         if self._handshake is None:
-            relayed = RELAYS if self._relays else b""
+            relayed = declared(self._undeclared) if self._relays else b""
             self._handshake = Handshake(CLIENT_INFO, self._protocol, self._remote, self._memory, capabilities, relayed)
         self._asked_at = anyio.current_time()
         agreed = await negotiate(self._dialogue, self._handshake, partial(self._read, connection))
         if agreed.era == "modern":
             self._dialogue.meta = envelope.modern_meta(agreed.protocol_version, CLIENT_INFO, capabilities)
         elif self._relays:
-            self._dialogue.relay_questions()
-        self._passing = Passing(agreed.protocol_version, CLIENT_INFO, modern=agreed.era == "modern")
+            self._dialogue.relay_questions(frozenset(m for m, name in RELAYED.items() if name not in self._undeclared))
+        modern = agreed.era == "modern"
+        self._passing = Passing(agreed.protocol_version, CLIENT_INFO, modern=modern, undeclared=self._undeclared)
         self._agreed = agreed
         return agreed
 
@@ -404,7 +410,7 @@ class Session(Requests):
 
     def _requested(self, method: str, params: bytes) -> bytes | None:
         """Answer what no host is to answer. A host that is none has no folders."""
-        if self._relays and method == "roots/list":
+        if self._relays and method == "roots/list" and "roots" not in self._undeclared:
             return b'{"roots":[]}'
         return self.default_answer(method, params)
 
@@ -425,6 +431,12 @@ class Session(Requests):
             self._events.alive(self._clock() - probed_at, otherwise=otherwise)
         elif not reply.sent:
             self._events.unsent()
+
+
+def declared(undeclared: frozenset[str]) -> bytes:
+    """Return what a server of the older era is told that its hosts can, as JSON, less what it is not to know of."""
+    members = (b'"%b":%b' % (name.encode(), said) for name, said in RELAYS.items() if name not in undeclared)
+    return b"{%b}" % b",".join(members)
 
 
 def _words(fault: Exception) -> str:

@@ -16,7 +16,7 @@ from moltis.session.attribution import Verdict
 from moltis.session.caller import Caller
 from moltis.session.calls import Calls
 from moltis.session.hooks import RateLimit
-from moltis.session.questions import RELAYED, Line, Questions
+from moltis.session.questions import Line, Questions
 
 __all__ = ["MAX_ANSWERS_PER_SEC", "Unasked"]
 
@@ -55,8 +55,8 @@ class Unasked:
         on_notification: Callable[[str, bytes], None],
         on_request: Callable[[str, bytes], bytes | None],
     ) -> None:
-        self.relays = False
-        """Whether the server was told that its questions can be answered (MCP up to 2025-11-25)."""
+        self.relayed: frozenset[str] = frozenset()
+        """The questions of which the server was told that they can be answered (MCP up to 2025-11-25)."""
         self.questions = Questions(line, calls, on_request)
         self._line = line
         self._calls = calls
@@ -70,7 +70,7 @@ class Unasked:
             self._line.counters.unanswered_requests += 1
         elif method == "ping":
             self._line.write(envelope.result(id, b"{}"))
-        elif self.relays and method in RELAYED:
+        elif method in self.relayed:
             self.questions.put(id, method, params, during, now)
         else:
             self.questions.fall_back(id, method, params, "Method not found")

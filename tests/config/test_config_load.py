@@ -310,6 +310,18 @@ def test_a_timeout_above_a_cap_beside_it_is_a_warning() -> None:
     assert loaded.plan.defaults.request_timeout_max_secs == 9
 
 
+def test_who_answers_a_server_changes_how_it_is_started_and_off_is_an_older_word_for_host() -> None:
+    plain = one_server("command = 'x'")
+    assert one_server("command = 'x'\nelicitation = 'off'") == plain
+    assert (plain.elicitation, plain.sampling, plain.roots, plain.undeclared) == ("host", "host", "host", frozenset())
+    for key in ("elicitation", "sampling", "roots"):
+        changed = one_server(f"command = 'x'\n{key} = 'none'")
+        assert changed.undeclared == {key}
+        assert changed.launch_key != plain.launch_key
+    assert one_server("command = 'x'\nelicitation = 'defaults'").undeclared == frozenset()
+    assert "must be one of host, none" in str(one_server("command = 'x'\nsampling = 'defaults'").problem)
+
+
 # Placeholders --------------------------------------------------------------------------------------------------------
 
 

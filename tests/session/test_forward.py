@@ -66,6 +66,22 @@ def test_a_modern_server_sees_the_host_that_asks_under_the_revision_agreed_on() 
     }
 
 
+def test_a_modern_server_is_not_told_of_what_is_not_to_be_declared_to_it() -> None:
+    meta = {**OF_A_MODERN_HOST, **raw(**{P + "clientCapabilities": {"sampling": {}, "elicitation": {"form": {}}}})}
+    passing = Passing("2026-07-28", b"{}", modern=True, undeclared=frozenset({"elicitation", "roots"}))
+    sent = json.loads(passing.request(7, "x", {}, meta))["params"]["_meta"]
+    assert sent[P + "clientCapabilities"] == {"sampling": {}}
+    assert sent[P + "logLevel"] == "info"
+    assert json.loads(bytes(meta[P + "clientCapabilities"])) == {"sampling": {}, "elicitation": {"form": {}}}
+
+
+@pytest.mark.parametrize("declared", [5, [], None, "x"])
+def test_capabilities_that_are_no_object_are_none_where_some_are_not_to_be_declared(declared: object) -> None:
+    meta = {**OF_A_MODERN_HOST, **raw(**{P + "clientCapabilities": declared})}
+    passing = Passing("2026-07-28", b"{}", modern=True, undeclared=frozenset({"elicitation"}))
+    assert json.loads(passing.request(7, "x", {}, meta))["params"]["_meta"][P + "clientCapabilities"] == {}
+
+
 def test_a_modern_request_of_nobody_in_particular_is_ours() -> None:
     sent = json.loads(Passing("2026-07-28", b'{"name":"us"}', modern=True).request(7, "x", {}, {}))
     assert sent["params"]["_meta"][P + "clientInfo"] == {"name": "us"}

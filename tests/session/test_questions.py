@@ -230,6 +230,46 @@ async def test_a_host_that_cannot_be_asked_for_values_has_the_configured_default
         running.session.stop()
 
 
+@pytest.mark.parametrize(
+    ("key", "method"),
+    [("elicitation", "elicitation/create"), ("sampling", "sampling/createMessage"), ("roots", "roots/list")],
+)
+async def test_what_is_not_to_be_declared_is_not_and_what_is_asked_all_the_same_is_refused(
+    key: str, method: str
+) -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, quiet(), a_plan(**{key: "none"}), relays=True).until_ready()
+        told = running.server.asked("initialize")[0]["params"]["capabilities"]
+        assert set(told) == {"elicitation", "sampling", "roots"} - {key}
+        begin(running, caller := FakeCaller("a"))
+        running.server.connection.say(question(method=method))
+        await anyio.sleep(1)
+        assert caller.questions == []
+        assert refusal(running)["code"] == -32601
+        running.session.stop()
+
+
+async def test_a_server_that_is_told_of_nothing_can_be_told_of_nothing() -> None:
+    async with anyio.create_task_group() as tasks:
+        plan = a_plan(elicitation="none", sampling="none", roots="none")
+        running = await Running(tasks, quiet(), plan, relays=True).until_ready()
+        assert running.server.asked("initialize")[0]["params"]["capabilities"] == {}
+        running.session.stop()
+
+
+@pytest.mark.parametrize(
+    ("method", "key"), [("elicitation/create", "elicitation"), ("sampling/createMessage", "sampling")]
+)
+async def test_a_refused_question_names_the_key_that_tells_its_server_beforehand(method: str, key: str) -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, quiet(), relays=True).until_ready()
+        begin(running, FakeCaller("a", able=False))
+        running.server.connection.say(question(method=method))
+        await anyio.sleep(1)
+        assert f'{key} = "none" in its entry of moltis.toml' in refusal(running)["message"]
+        running.session.stop()
+
+
 async def test_a_question_that_the_server_takes_back_is_withdrawn_and_not_answered() -> None:
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, quiet(), relays=True).until_ready()
