@@ -32,6 +32,7 @@ from typing import Literal, get_args
 
 from run import MODERN, NEW, OLD, Suite, replace_in_readme
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
 
 from gateway_harness import fixture, fixture_over_http, gateway_url, start

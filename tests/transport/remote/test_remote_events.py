@@ -206,13 +206,12 @@ def seconds(stream: bytes, chunk: int) -> float:
     chunks = [stream[i : i + chunk] for i in range(0, len(stream), chunk)]
     best = 1e9
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()  # what else the machine does is not counted
         events_of(chunks, 1 << 24)
-        best = min(best, time.perf_counter() - began)
+        best = min(best, time.thread_time() - began)
     return best
 
 
-@pytest.mark.alone
 def test_a_large_event_costs_a_few_copies() -> None:
     event = b"event: message\ndata: " + b"x" * 1_000_000 + b"\n\n"
     assert seconds(event, 64 * 1024) < 0.02  # 0.4 ms on a quiet machine
