@@ -1,4 +1,4 @@
-"""What each server listed when it was last ready: kept in memory, and on disk for the next start.
+"""What each server listed when it was last ready, and how it is shown: in memory, and on disk for the next start.
 
 Written on a thread, one server after the other, and at most as often as the disk takes it; a server whose lists change
 all the time is written once for many changes.
@@ -16,7 +16,8 @@ from moltis import logs
 from moltis.config.plan import Plan, ServerPlan
 from moltis.errors import MoltisError
 from moltis.gateway.api import Known
-from moltis.gateway.known import KnownStore, mark
+from moltis.gateway.known import KnownStore
+from moltis.gateway.showing import Showing, mark, showing_of
 from moltis.threads import in_thread
 
 log = logs.get("moltis.gateway")
@@ -36,6 +37,8 @@ class Memories:
         self._current = current
         self._known: dict[str, tuple[str, Known]] = {}
         self._dirty: dict[str, str] = {}
+        self._showing: Showing | None = None
+        self._is_shown_anew = False
         self._wake = anyio.Event()
         self._writing = anyio.Lock()
 
@@ -65,8 +68,12 @@ class Memories:
         self._dirty[plan.name] = of_entry
         self._wake.set()
 
-    def retain(self, plan: Plan) -> None:
-        """Forget the servers that are not in the plan any more."""
+    def apply(self, plan: Plan) -> None:
+        """Show the servers as a plan says, and forget those that are not in it any more."""
+        showing = showing_of(plan)
+        if showing != self._showing:
+            self._showing, self._is_shown_anew = showing, True
+            self._wake.set()
         names = {server.name for server in plan.servers}
         for name in self._known.keys() - names:
             del self._known[name]
@@ -84,6 +91,9 @@ class Memories:
     async def write(self) -> None:
         """Write what is not written yet."""
         async with self._writing:
+            if self._is_shown_anew and self._showing is not None:
+                self._is_shown_anew = False
+                await _done(partial(self._store.save_showing, self._showing), None)
             while self._dirty:
                 name, of_entry = self._dirty.popitem()
                 known = self._known.get(name)
@@ -92,7 +102,11 @@ class Memories:
                     if known is None
                     else partial(self._store.save, name, of_entry, known[1])
                 )
-                try:
-                    await in_thread(work)
-                except MoltisError as problem:
-                    log.warning("lists_not_kept", server=name, problem=problem.message)
+                await _done(work, name)
+
+
+async def _done(work: Callable[[], None], server: str | None) -> None:
+    try:
+        await in_thread(work)
+    except MoltisError as problem:
+        log.warning("lists_not_kept", server=server, problem=problem.message)

@@ -72,6 +72,7 @@ class Serving:
         self._changed = changed
         self._plan = plan.gateway
         self._memories = Memories(paths.known_dir, self._current, scrub)
+        self._memories.apply(plan)
         self._ports = Ports(supervisor, self._memories.of, status, tasks)
         self._metrics = Metrics(self._ports.lists_tool)
         self._closing = False
@@ -131,7 +132,7 @@ class Serving:
         self.gateway.reconfigure(settings_of(plan.gateway))
         self._application.reconfigure(_http_settings(plan))
         self._ports.retain()
-        self._memories.retain(plan)
+        self._memories.apply(plan)
         self.gateway.servers_changed()
         if before.listen != plan.gateway.listen:
             self._tasks.start_soon(self._listen_elsewhere)

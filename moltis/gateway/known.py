@@ -12,29 +12,34 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace as replace_members
-from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from moltis.config.atomic import one_writer_in
-from moltis.config.plan import ServerPlan
 from moltis.config.records import MALFORMED, Records, records_in
 from moltis.errors import ConfigError
 from moltis.gateway.api import Known
+from moltis.gateway.showing import Showing, read_showing
 from moltis.names import name_problem
 from moltis.redaction import scrubbed
 from moltis.session.handshake import Agreed
 from moltis.session.listing import Item, Kind, ListError, Pages, without_secrets
 
-__all__ = ["MAX_FILE_BYTES", "KnownStore", "mark"]
+__all__ = ["MAX_FILE_BYTES", "KnownStore"]
 
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 """Of one server. Of what is more, nothing is kept."""
 
 _FORMAT: Final = 1
 _SUFFIX: Final = ".json"
+_SHOWN: Final = "_shown.json"
+"""No server has such a name."""
+
+_MAX_SHOWN_BYTES: Final = 4 * 1024 * 1024
+"""It comes from a moltis.toml, of at most 1 MiB."""
+
 _UNFINISHED: Final = ".tmp"
 
 
@@ -49,14 +54,6 @@ class _File(msgspec.Struct):
 
 
 _DECODER: Final = msgspec.json.Decoder(_File)
-
-
-def mark(plan: ServerPlan) -> str:
-    """Name an entry of moltis.toml as it is written; what is known under another mark is of another server.
-
-    No secret goes into it, so neither do the values of arguments: a server that is ready is asked anyway.
-    """
-    return sha256(msgspec.json.encode([plan.transport, plan.protocol, plan.shown])).hexdigest()
 
 
 def _tell_nobody(what: str) -> None:
@@ -79,6 +76,7 @@ class KnownStore:
         self._scrub = scrub
         self._tell = tell
         self._records = Records(MAX_FILE_BYTES, _known, tell)
+        self._showings = Records(_MAX_SHOWN_BYTES, read_showing, tell)
 
     def load_all(self) -> dict[str, tuple[str, Known]]:
         """Return what is known, with its mark, by server. Never raises; what cannot be used is set aside."""
@@ -88,6 +86,18 @@ class KnownStore:
     def read_all(self) -> dict[str, tuple[str, Known]]:
         """Return the same for who is not the daemon: nothing is changed or waited for. Never raises."""
         return {name: found for name, path in self._files() if (found := self._records.peek(path)) is not None}
+
+    def showing(self) -> Showing | None:
+        """Return how the last daemon showed its servers, None if nobody knows; changes nothing. Never raises."""
+        return self._showings.peek(self._folder / _SHOWN)
+
+    def save_showing(self, showing: Showing) -> None:
+        """Keep how servers are shown.
+
+        Raises:
+            ConfigError: it cannot be written; what was kept before is still there.
+        """
+        self._showings.save(self._folder / _SHOWN, msgspec.json.encode(showing))
 
     def save(self, name: str, mark: str, known: Known) -> None:
         """Keep what is known of a server; if that is too much, nothing is.

@@ -22,7 +22,8 @@ from moltis.config.plan import Limits, RemoteLaunch, ServerPlan, Shown, StdioLau
 from moltis.errors import ConfigError
 from moltis.gateway import known as known_module
 from moltis.gateway.api import Known
-from moltis.gateway.known import MAX_FILE_BYTES, KnownStore, mark
+from moltis.gateway.known import MAX_FILE_BYTES, KnownStore
+from moltis.gateway.showing import mark
 from moltis.redaction import Scrubber
 from moltis.session.handshake import Agreed
 from moltis.session.listing import Item, Kind, Pages
@@ -439,7 +440,7 @@ def test_no_secret_and_nothing_that_leaves_the_lists_as_they_are_changes_the_mar
 
 def test_a_mark_is_the_same_after_a_restart() -> None:
     script = (
-        "from moltis.config.plan import *; from moltis.gateway.known import mark;"
+        "from moltis.config.plan import *; from moltis.gateway.showing import mark;"
         "print(mark(ServerPlan('s', launch=StdioLaunch('npx'), shown=Shown(command='npx'))))"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

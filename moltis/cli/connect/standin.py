@@ -10,13 +10,13 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from moltis.config.load import load
-from moltis.config.plan import GatewayPlan, ServerPlan
 from moltis.errors import MoltisError
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, Known
-from moltis.gateway.gateway import Gateway, settings_of
+from moltis.gateway.gateway import Gateway, Settings
 from moltis.gateway.known import KnownStore
 from moltis.gateway.messages import Ask, Tell, Unreadable
+from moltis.gateway.showing import Showing, ShownServer, as_shown, showing_of
 from moltis.paths import Paths
 from moltis.server.status import ServerStatus
 from moltis.session.listing import ToolFilter
@@ -27,23 +27,20 @@ __all__ = ["StandIn"]
 class StandIn:
     """Answers what the daemon would answer from memory. `server`: the one that the host sees; None for all.
 
-    moltis.toml says which servers there are, in which order, and which of their tools are listed. One that cannot be
-    read, or names no server that anything is known of, is not the daemon's (which may have been started with another),
-    and then everything that is known is listed.
-
     introduction: the host's `initialize`, if it has sent one: what it gets is valid in the revision that it speaks.
     """
 
     def __init__(self, paths: Paths, server: str | None, introduction: bytes | None = None) -> None:
-        known = {name: known for name, (_, known) in KnownStore(paths.known_dir).read_all().items()}
-        settings, plans = _plans(paths)
-        if not known.keys() & plans.keys():
-            plans = {name: ServerPlan(name) for name in known}
+        store = KnownStore(paths.known_dir)
+        showing = as_shown(_by_config(paths), store.showing())
+        shown = {each.name: each for each in showing.servers}
         if server is not None:
-            plans = {server: plans.get(server) or ServerPlan(server)}
+            shown = {server: shown.get(server) or ShownServer(server, "")}
+        marks = {each.name: each.mark for each in shown.values()}
+        known = {name: found for name, (mark, found) in store.read_all().items() if marks.get(name) == mark}
         self._server = server
         self._introduction = introduction
-        self._gateway = Gateway(_World(plans, known), settings_of(settings))
+        self._gateway = Gateway(_World(shown, known), Settings(separator=showing.separator))
 
     def answer(self, line: bytes) -> list[bytes]:
         """Return what the host is answered, the reply last; of `subscriptions/listen` the reply is left open."""
@@ -85,25 +82,27 @@ class _Lines:
 class _Port:
     """A server that cannot be had; fits `gateway.api.ServerPort`."""
 
-    def __init__(self, plan: ServerPlan, known: Known | None) -> None:
-        self.name = plan.name
-        self._plan = plan
+    def __init__(self, shown: ShownServer, known: Known | None) -> None:
+        self.name = shown.name
+        self._shown = shown
         self._known = known
-        self._filter = ToolFilter(plan.include_tools, plan.exclude_tools)
+        self._filter = ToolFilter(shown.include, shown.exclude)
 
     def upstream(self) -> None:
         return None
 
     def state(self) -> str:
-        return "backoff" if self._plan.enabled else "disabled"  # it is tried again, as soon as there is a daemon
+        if not self._shown.enabled:
+            return "disabled"
+        return "invalid" if self._shown.invalid else "backoff"  # it is tried again, as soon as there is a daemon
 
     def status(self) -> ServerStatus:
-        plan = self._plan
+        shown = self._shown
         return ServerStatus(
-            name=plan.name,
-            display_name=plan.display_name,
-            transport=plan.transport,
-            enabled=plan.enabled,
+            name=shown.name,
+            display_name=shown.display_name,
+            transport=shown.transport,
+            enabled=shown.enabled,
             state=self.state(),
             status="disconnected",
         )
@@ -124,8 +123,8 @@ class _Port:
 class _World:
     """All of them; fits `gateway.api.World`."""
 
-    def __init__(self, plans: dict[str, ServerPlan], known: dict[str, Known]) -> None:
-        self._ports = {name: _Port(plan, known.get(name)) for name, plan in plans.items()}
+    def __init__(self, shown: dict[str, ShownServer], known: dict[str, Known]) -> None:
+        self._ports = {name: _Port(each, known.get(name)) for name, each in shown.items()}
 
     def ports(self) -> Sequence[_Port]:
         return list(self._ports.values())
@@ -137,9 +136,8 @@ class _World:
         raise RuntimeError("there is nothing to wait for")
 
 
-def _plans(paths: Paths) -> tuple[GatewayPlan, dict[str, ServerPlan]]:
+def _by_config(paths: Paths) -> Showing | None:
     try:
-        plan = load(paths.config, {}, os.environ).plan
+        return showing_of(load(paths.config, {}, os.environ).plan)
     except (MoltisError, OSError):
-        return GatewayPlan(), {}
-    return plan.gateway, {server.name: server for server in plan.servers}
+        return None

@@ -1,0 +1,90 @@
+"""How a daemon shows its servers, beside what they list: what stands in for it shows no more.
+
+    known/_shown.json  {"format":1,"config":"/home/me/.config/moltis/moltis.toml","separator":"__","servers":[...]}
+
+moltis.toml alone does not say it: it may be damaged by now, or another one than the daemon was started with.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+import msgspec
+
+from moltis.config.plan import Plan, ServerPlan, ToolSeparator, TransportName
+
+__all__ = ["Showing", "ShownServer", "as_shown", "mark", "read_showing", "showing_of"]
+
+_FORMAT: Final = 1
+
+
+def mark(plan: ServerPlan) -> str:
+    """Name an entry of moltis.toml as it is written; what is known under another mark is of another server.
+
+    No secret goes into it, so neither do the values of arguments: a server that is ready is asked anyway.
+    """
+    return sha256(msgspec.json.encode([plan.transport, plan.protocol, plan.shown])).hexdigest()
+
+
+class ShownServer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One server. mark: as `mark` says. invalid: its entry could not be used. include, exclude: as in moltis.toml."""
+
+    name: str
+    mark: str
+    enabled: bool = True
+    invalid: bool = False
+    display_name: str | None = None
+    transport: TransportName = "stdio"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+
+class Showing(msgspec.Struct, frozen=True):
+    """All of them, in their order. config: the moltis.toml that says so."""
+
+    config: str = ""
+    separator: ToolSeparator = "__"
+    servers: tuple[ShownServer, ...] = ()
+    format: int = _FORMAT
+
+
+def showing_of(plan: Plan) -> Showing:
+    """Return how the servers of a plan are shown; none is where the gateway is switched off."""
+    servers = (
+        ShownServer(
+            server.name,
+            mark(server),
+            server.enabled,
+            server.problem is not None,
+            server.display_name,
+            server.transport,
+            server.include_tools,
+            server.exclude_tools,
+        )
+        for server in plan.servers
+        if plan.gateway.enabled
+    )
+    return Showing(str(plan.path or ""), plan.gateway.tool_separator, tuple(servers))
+
+
+def as_shown(now: Showing | None, before: Showing | None) -> Showing:
+    """Return how a daemon would show its servers.
+
+    now: by the moltis.toml that is there, None if it cannot be read. before: by the last daemon, as far as is known.
+        Whatever there is now does not count where the daemon went by another file.
+    """
+    if now is None or (before is not None and before.config != now.config):
+        return before or Showing()
+    # Whether a placeholder has a value is for the daemon to say, whose environment it is looked up in.
+    invalid = {(s.name, s.mark) for s in before.servers if s.invalid} if before is not None else set()
+    servers = (msgspec.structs.replace(s, invalid=(s.name, s.mark) in invalid) for s in now.servers)
+    return msgspec.structs.replace(now, servers=tuple(servers))
+
+
+def read_showing(data: bytes) -> Showing:
+    """Read a file's content; whatever is wrong with it is one of `records.MALFORMED`."""
+    showing = msgspec.json.decode(data, type=Showing)
+    if showing.format != _FORMAT:
+        raise ValueError("not a file of this version")
+    return showing
