@@ -65,20 +65,23 @@ def _lock(folder: int, path: Path) -> None:
             raise ConfigError(f"cannot lock the folder of {path}: {error.strerror}") from error
 
 
-def replace(target: Path, data: bytes, reread: Callable[[Path], object], mode: int = 0o600) -> None:
+def replace(
+    target: Path, data: bytes, reread: Callable[[Path], object], mode: int = 0o600, *, durable: bool = True
+) -> None:
     """Write a file so that a reader, or a crash at any moment, finds the old one or the new one, never a part.
 
     The owner of a file that is replaced stays, when that is permitted.
 
     reread: reads a file at a path as whoever reads this one next does. What it refuses is not put in place, so that
         nothing is ever written that cannot be read again.
+    durable: whether it must survive a power cut too, beyond a kill; waiting for that is most of the time it takes.
 
     Raises:
         ConfigError: when it cannot be written, or not be read again; the old file is then as it was.
     """
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        _write(temporary, data, mode, target)
+        _write(temporary, data, mode, target, durable=durable)
         try:
             _check(temporary, target, reread)
             os.rename(temporary, target)
@@ -86,6 +89,8 @@ def replace(target: Path, data: bytes, reread: Callable[[Path], object], mode: i
             with suppress(OSError):
                 temporary.unlink()
             raise
+        if not durable:
+            return
         folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(folder)
@@ -103,7 +108,7 @@ def _check(temporary: Path, target: Path, reread: Callable[[Path], object]) -> N
         raise ConfigError(f"{target} is left as it is, for it could not be read again: {why}") from None
 
 
-def _write(temporary: Path, data: bytes, mode: int, target: Path) -> None:
+def _write(temporary: Path, data: bytes, mode: int, target: Path, *, durable: bool) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with open(os.open(temporary, flags, 0o600), "wb") as file:
         try:
@@ -114,7 +119,8 @@ def _write(temporary: Path, data: bytes, mode: int, target: Path) -> None:
             os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         except OSError:
             with suppress(OSError):
                 temporary.unlink()

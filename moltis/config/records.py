@@ -112,12 +112,16 @@ class Records(Generic[T]):
 
     most: bytes of one. read: understands the UTF-8 of one; raises one of `MALFORMED` for what is damaged.
     tell: told in a sentence what was found wrong.
+    durable: as in `atomic.replace`.
     """
 
-    def __init__(self, most: int, read: Callable[[bytes], T], tell: Callable[[str], None]) -> None:
+    def __init__(
+        self, most: int, read: Callable[[bytes], T], tell: Callable[[str], None], *, durable: bool = True
+    ) -> None:
         self._most = most
         self._read = read
         self._tell = tell
+        self._durable = durable
 
     def peek(self, path: Path) -> T | None:
         """Return what a record says; None if it says nothing that can be used. Changes nothing. Never raises."""
@@ -160,7 +164,7 @@ class Records(Generic[T]):
                 raise ConfigError(f"{path.parent} {why}; nothing is kept there")
             if why := _in_the_way(path):
                 self._set_aside(path, why)
-            replace(path, data, self._reread)
+            replace(path, data, self._reread, durable=self._durable)
 
     def remove(self, path: Path) -> None:
         """Remove a record, and what was set aside of it. Never raises."""

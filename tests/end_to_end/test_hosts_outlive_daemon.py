@@ -76,6 +76,17 @@ def test_a_session_over_http_goes_on_with_the_next_daemon(daemon: Daemon, listen
     host.hang_up()
 
 
+def test_a_session_is_not_lost_with_a_daemon_that_is_killed_at_that_very_moment(daemon: Daemon, listen: str) -> None:
+    start(daemon, "one", listen=listen, require_token=False)
+    hosts = [HttpHost(gateway_url(daemon)).__enter__() for _ in range(5)]
+    daemon.signal(signal.SIGKILL)
+    daemon.wait_exit(10.0)
+    start(daemon, "one", listen=listen, require_token=False)
+    assert [status(host) for host in hosts] == [200] * 5
+    for host in hosts:
+        host.hang_up()
+
+
 def test_a_token_that_was_revoked_or_made_anew_takes_up_no_session(daemon: Daemon, listen: str) -> None:
     start(daemon, "one", listen=listen)
     url = gateway_url(daemon)

@@ -184,7 +184,9 @@ class Conversations:
             # If the connection is lost it goes on, and its reply is thrown away (MCP 2025-11-25, Sending Messages 6).
             if exchange.outcome is None and not await self._settled(exchange, inbound):
                 return
-            if ask.method in LEARNT and not _is_refused(exchange):
+            if fresh and not _is_refused(exchange):
+                await self._sessions.keep(session, ask)  # a host that knows its id finds it again, however this ends
+            elif ask.method in LEARNT and not _is_refused(exchange):
                 self._sessions.learn(session, ask)
             extra = inbound.cors if not fresh else (*inbound.cors, *_of_new_session(session, exchange))
             await exchange.deliver(inbound.send, extra)

@@ -47,6 +47,13 @@ MAX_URI_BYTES: Final = 16 * 1024
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 WRITE_GAP_SECS: Final = 0.2
+GAPS: Final = 2.0
+"""The pause after a write, in times of what it took, at most `WRITE_GAP_SECS`: many sessions that begin are written as
+one, and no more than a third of the time is spent on that."""
+
+WRITTEN_SECS: Final = 0.5
+"""How long a host that begins a session waits for it to be on disk. A disk that does not answer must not hold it up."""
+
 FRESH_SECS: Final = 3600.0
 """A use is written at the latest after this; a daemon that ends in order writes them all."""
 
@@ -143,6 +150,10 @@ class _File(msgspec.Struct):
     sessions: list[Kept]
 
 
+def _tell(what: str) -> None:
+    log.warning("sessions_not_read", problem=what)
+
+
 class KeptSessions:
     """The file at `path`, and its content in memory. One daemon at a time uses it.
 
@@ -159,13 +170,16 @@ class KeptSessions:
         max_kept: int = MAX_KEPT,
     ) -> None:
         self._path = path
-        self._records = Records(MAX_FILE_BYTES, _read, lambda what: log.warning("sessions_not_read", problem=what))
+        # Not durable: the host waits for it, and of a power cut it hears as well.
+        self._records = Records(MAX_FILE_BYTES, _read, _tell, durable=False)
         self._token_mark = token_mark
         self._now = now
         self._max = max_kept
         self._kept: dict[str, Kept] = {}
         self._dirty = anyio.Event()
         self._writing = anyio.Lock()
+        self._written = anyio.Event()
+        self._is_run = False
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -231,22 +245,35 @@ class KeptSessions:
 
     async def run(self) -> None:
         """Write what changes, until cancelled."""
-        while True:
-            await self._dirty.wait()
-            await self.write()
-            await anyio.sleep(WRITE_GAP_SECS)
+        self._is_run = True
+        try:
+            while True:
+                await self._dirty.wait()
+                began = anyio.current_time()
+                await self.write()
+                await anyio.sleep(min(WRITE_GAP_SECS, GAPS * (anyio.current_time() - began)))
+        finally:
+            self._is_run = False
+
+    async def written(self) -> None:
+        """Wait until what is known now is on disk, or cannot be; at most `WRITTEN_SECS`, while `run` runs."""
+        if self._dirty.is_set() and self._is_run:
+            with anyio.move_on_after(WRITTEN_SECS):
+                await self._written.wait()
 
     async def write(self) -> None:
         """Write what is not written yet."""
         async with self._writing:
             if not self._dirty.is_set():
                 return
-            self._dirty = anyio.Event()
+            self._dirty, written, self._written = anyio.Event(), self._written, anyio.Event()
             data = msgspec.json.encode(_File(_FORMAT, list(self._kept.values())))
             try:
                 await in_thread(self._records.save, self._path, data)
             except (ConfigError, Busy) as problem:
                 log.warning("sessions_not_kept", problem=problem.message)
+            finally:
+                written.set()
 
     async def close(self) -> None:
         """Write it all, with when each was used last."""

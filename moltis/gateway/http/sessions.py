@@ -120,6 +120,12 @@ class Sessions:
         else:
             self._kept.learn(session.id, ask)
 
+    async def keep(self, session: Session, ask: Ask) -> None:
+        """Keep a session that has begun by `ask`, and wait until it is on disk; at most for a moment."""
+        self.learn(session, ask)
+        if self._kept is not None:
+            await self._kept.written()
+
     def _make_room(self) -> bool:
         if len(self._sessions) >= self._max:
             idle = [session for session in self._sessions.values() if not session.uses]

@@ -12,6 +12,8 @@ import anyio
 import pytest
 from gateway_http_fakes import PRINCIPALS, Client, StubGateway, request
 
+from moltis.config.records import Records
+from moltis.errors import Busy, ConfigError
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, Principal
 from moltis.gateway.http import kept as kept_module
@@ -209,6 +211,92 @@ async def test_a_session_that_is_refused_now_is_not_there_and_stays_kept(
     assert table.take_up("a", None, GOOD, gateway.new_host) is None
     assert (len(table), gateway.hosts[0].is_closed) == (0, True)
     assert kept.find("a", None, GOOD) is not None
+
+
+class Disk:
+    """Takes `secs` for a write, or until `let_go`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, secs: float) -> None:
+        self.writes = 0
+        self._held = threading.Event()
+        save = Records.save
+
+        def slowly(records: Records[Any], path: Path, data: bytes) -> None:
+            self._held.wait(secs)
+            self.writes += 1
+            save(records, path, data)
+
+        monkeypatch.setattr(Records, "save", slowly)
+
+    def let_go(self) -> None:
+        self._held.set()
+
+
+async def test_a_host_that_is_told_its_session_finds_it_on_disk(
+    serve: Any, gateway: StubGateway, daemons: Daemons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = Disk(monkeypatch, 0.05)
+    kept = await daemons.next()
+    async with (
+        serve(conversations=Conversations(gateway, Sessions(anyio.current_time, kept=kept))) as served,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(kept.run)
+        missing: list[str] = []
+
+        async def begin() -> None:
+            client: Client = await served.dial()
+            id = await client.initialize()
+            if (await daemons.next()).find(id, None, GOOD) is None:
+                missing.append(id)
+
+        daemons.max_kept = 64
+        async with anyio.create_task_group() as hosts:
+            for _ in range(8):
+                hosts.start_soon(begin)
+        tasks.cancel_scope.cancel()
+    assert missing == []
+    assert disk.writes < 8, "those that begin together are written together"
+
+
+async def test_a_disk_that_does_not_answer_holds_no_host_up(
+    serve: Any, gateway: StubGateway, daemons: Daemons, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = await daemons.next()
+    disk = Disk(monkeypatch, 60.0)
+    async with (
+        serve(conversations=Conversations(gateway, Sessions(anyio.current_time, kept=kept))) as served,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(kept.run)
+        client: Client = await served.dial()
+        with anyio.fail_after(30):
+            session = {"Mcp-Session-Id": await client.initialize()}
+        assert (await client.ask("POST", body=request("echo"), headers=session)).status == 200
+        assert disk.writes == 0
+        disk.let_go()
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("fault", ["a full disk", "no thread"])
+async def test_what_cannot_be_written_is_waited_for_no_longer(
+    serve: Any, gateway: StubGateway, daemons: Daemons, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ConfigError("No space left on device") if fault == "a full disk" else Busy("no thread")
+
+    monkeypatch.setattr(kept_module, "WRITTEN_SECS", 60.0)
+    kept = await daemons.next()
+    monkeypatch.setattr(Records, "save", refuse)
+    async with (
+        serve(conversations=Conversations(gateway, Sessions(anyio.current_time, kept=kept))) as served,
+        anyio.create_task_group() as tasks,
+    ):
+        tasks.start_soon(kept.run)
+        client: Client = await served.dial()
+        with anyio.fail_after(30):
+            await client.initialize()
+        tasks.cancel_scope.cancel()
 
 
 async def test_while_it_stops_a_request_is_a_503_that_says_when_to_come_again(serve: Any, gateway: StubGateway) -> None:
