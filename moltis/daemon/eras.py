@@ -49,7 +49,7 @@ class Eras:
         self._dirty: set[str] = set()
         self._wake = anyio.Event()
         self._writing = anyio.Lock()
-        self._records = Records(MAX_FILE_BYTES, _lesson, _tell)
+        self._records = Records(MAX_FILE_BYTES, _lesson, _tell, durable=False)
         self._read = {name: found for name, path in self._files() if (found := self._records.load(path)) is not None}
 
     def of(self, plan: ServerPlan) -> EraMemory:

@@ -3,7 +3,7 @@
     {"format":1,"mark":"...","agreed":{...},"tools":[...],"resources":[...],"resourceTemplates":[...],"prompts":[...]}
 
 The items are the bytes that the server sent. One rule: this is a memory and no more. Whatever is wrong with a file, it
-is as if there were none, and set aside.
+is as if there were none, and set aside. A power cut may cost it.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class KnownStore:
         self._folder = folder
         self._scrub = scrub
         self._tell = tell
-        self._records = Records(MAX_FILE_BYTES, _known, tell)
-        self._showings = Records(_MAX_SHOWN_BYTES, read_showing, tell)
+        self._records = Records(MAX_FILE_BYTES, _known, tell, durable=False)
+        self._showings = Records(_MAX_SHOWN_BYTES, read_showing, tell, durable=False)
 
     def load_all(self) -> dict[str, tuple[str, Known]]:
         """Return what is known, with its mark, by server. Never raises; what cannot be used is set aside."""

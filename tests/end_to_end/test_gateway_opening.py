@@ -162,7 +162,7 @@ def test_broken_memories_do_no_harm(daemon: Daemon) -> None:
     daemon.wait_all()
     assert daemon.stop() == 0
     kept = list((daemon.data_dir / "known").iterdir())
-    assert {path.name for path in kept} == {"s.json", "s.era", "t.json", "t.era"}
+    assert {path.name for path in kept} == {"s.json", "s.era", "t.json", "t.era", "_shown.json"}
     assert all(path.stat().st_mode & 0o077 == 0 for path in kept)
     (daemon.data_dir / "known/s.json").write_bytes(b'{"half": ')
     (daemon.data_dir / "known/t.era").write_bytes(b"\0")
@@ -174,6 +174,9 @@ def test_broken_memories_do_no_harm(daemon: Daemon) -> None:
         hold.unlink()
         daemon.wait_all()
         assert {"s__echo", "t__echo"} <= names(host.request("tools/list"))
+    assert daemon.stop() == 0
+    left = {path.name for path in (daemon.data_dir / "known").iterdir()}
+    assert left == {"s.json", "s.era", "t.json", "t.era", "_shown.json", "s.json.broken", "t.era.broken"}
 
 
 def test_a_list_that_is_new_after_the_start_is_told_of(daemon: Daemon) -> None:

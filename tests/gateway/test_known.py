@@ -317,11 +317,11 @@ def test_a_full_disk_leaves_what_was_kept_before(
 ) -> None:
     store.save("git", "m1", KNOWN)
 
-    def full(fd: int) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(os, "rename", full)
         with pytest.raises(ConfigError):
             store.save("git", "m2", Known(AGREED))
     assert store.load_all() == {"git": ("m1", KNOWN)}
@@ -347,13 +347,13 @@ def dies(real):
             os._exit(9)
         return found
     return call
-os.fsync, os.rename = dies(os.fsync), dies(os.rename)
+os.fchmod, os.rename = dies(os.fchmod), dies(os.rename)
 agreed = Agreed("modern", "2026-07-28", None, {"x": "y" * 100_000})
 KnownStore(Path(sys.argv[1])).save("git", "new", Known(agreed))
 """
 
 
-@pytest.mark.parametrize("at", ["fsync-before", "fsync-after", "rename-before", "rename-after"])
+@pytest.mark.parametrize("at", ["fchmod-before", "fchmod-after", "rename-before", "rename-after"])
 def test_a_crash_in_the_middle_of_a_save_leaves_the_old_or_the_new(store: KnownStore, folder: Path, at: str) -> None:
     store.save("git", "old", KNOWN)
     done = subprocess.run([sys.executable, "-c", CRASH, str(folder), at], check=False)
