@@ -20,6 +20,7 @@ from typing import Any
 
 from moltis.config.near_misses import in_one_line
 from moltis.config.plan import Plan, RemoteLaunch, ServerPlan, StdioLaunch
+from moltis.config.surroundings import advice
 from moltis.paths import MAX_SOCKET_PATH, Paths
 
 SERVICE_PATHS = {
@@ -243,7 +244,9 @@ def check_daemon(paths: Paths, answer: Answer, version: str) -> Iterator[Finding
         if server.get("enabled") and server.get("status") == "error":
             error = server.get("last_error") or {}
             message = f"{server['name']}: {server['state']}: {error.get('message') or 'no reason given'}"
-            yield Finding(section, Verdict.FAIL, message, f"moltis why {server['name']}")
+            lines = (*(error.get("stderr_tail") or ()), str(error.get("message")))
+            lacking = server.get("command") and advice(server["name"], lines, server.get("env_withheld") or ())
+            yield Finding(section, Verdict.FAIL, message, lacking or f"moltis why {server['name']}")
 
 
 def _check_absence(paths: Paths, answer: Answer) -> Iterator[Finding]:

@@ -71,6 +71,7 @@ PURE = {
     "moltis.config.scan",
     "moltis.config.credentials",
     "moltis.config.foreign",
+    "moltis.config.surroundings",
     "moltis.config.near_misses",
     "moltis.server.lifecycle",
     "moltis.server.transitions",

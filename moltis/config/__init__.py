@@ -3,6 +3,7 @@
 - `problem.py`: what is wrong with a file, and where
 - `scan.py`: the lines and positions of all keys; refuses what would be costly to parse
 - `document.py`: file -> text -> tables
+- `surroundings.py`: variables for proxies and certificates, and what a server without them says
 - `foreign.py`: sections, keys and syntax of other hosts' files
 - `model.py`: the tables as written, checked key by key
 - `expand.py`: one server's entry -> `ServerPlan`: placeholders, defaults, rules between keys

@@ -33,6 +33,7 @@ from moltis.config.plan import (
 from moltis.config.problem import Report, dotted
 from moltis.config.scan import Path
 from moltis.config.sensitive import is_public, launch_secrets, literal_secrets
+from moltis.config.surroundings import withheld
 from moltis.redaction import REDACTED, Malformed, Template, TooLong, Unresolved, is_env_name, shown_url, utf8_bytes
 
 _CAPS = (
@@ -41,7 +42,7 @@ _CAPS = (
     ("restart_backoff_secs", "restart_backoff_max_secs"),
     ("restart_cooldown_secs", "restart_cooldown_max_secs"),
 )
-_LOCAL_KEYS = ("command", "args", "env", "cwd")
+_LOCAL_KEYS = ("command", "args", "env", "env_pass", "cwd")
 _REMOTE_KEYS = ("url", "headers", "oauth", "ca_file")
 
 MAX_STRING_BYTES: Final = 128 * 1024
@@ -81,6 +82,7 @@ class Base:
     environ: Mapping[str, str] = field(default_factory=dict)
     limits: Mapping[str, Any] = field(default_factory=dict)
     folder: str | None = None
+    env_pass: tuple[str, ...] = ()
     _found: dict[str, str | None] = field(default_factory=dict, init=False, compare=False)
 
     def lookup(self, name: str) -> str | None:
@@ -229,7 +231,7 @@ def plan_server(
         transport=transport,
         launch=None if errors else launches[transport == "stdio"],
         limits=limits,
-        shown=_shown(entry, transport),
+        shown=_shown(entry, transport, launches[True], base),
         display_name=entry.display_name,
         enabled=entry.enabled,
         protocol=cast(Protocol, entry.protocol),
@@ -370,7 +372,7 @@ def _local(entry: ServerSection, expansion: _Expansion) -> StdioLaunch:
     for n, arg in enumerate(entry.args):
         expansion.take(_in_memory(0), ("args", n))
         args.append(expansion.text(_at_home(arg, expansion.base), "args", n, most=MAX_STRING_BYTES - 1))
-    env = []
+    env = _passed(entry, expansion)
     for name, value in entry.env.items():
         prefix = utf8_bytes(name, MAX_STRING_BYTES) + 1
         expansion.take(_in_memory(prefix), ("env", name))
@@ -383,6 +385,16 @@ def _local(entry: ServerSection, expansion: _Expansion) -> StdioLaunch:
         env=tuple(env),
         cwd=_folder(cwd, expansion.base) if entry.cwd is not None else None,
     )
+
+
+def _passed(entry: ServerSection, expansion: _Expansion) -> list[tuple[str, str]]:
+    """Give what a server gets of the daemon's environment because `env_pass` says so; what `env` sets wins."""
+    environ = expansion.base.environ
+    names = expansion.base.env_pass if entry.env_pass is None else entry.env_pass
+    passed = [(name, environ[name]) for name in dict.fromkeys(names) if name in environ and name not in entry.env]
+    for name, value in passed:
+        expansion.take(_in_memory(len(name) + 1 + utf8_bytes(value, MAX_LAUNCH_BYTES)), ("env_pass",))
+    return passed
 
 
 _TOO_LONG_PATH: Final = f"is longer than {MAX_PATH_BYTES} bytes, which no path can be"
@@ -541,9 +553,15 @@ def _launch_mark(entry: ServerSection, transport: TransportName) -> str:
     return sha256(json.dumps([transport, how]).encode()).hexdigest()
 
 
-def _shown(entry: ServerSection, transport: TransportName) -> Shown:
-    if transport == "stdio":
-        return Shown(command=_shown_command(entry.command), arg_count=len(entry.args), env_names=tuple(entry.env))
+def _shown(entry: ServerSection, transport: TransportName, local: Launch, base: Base) -> Shown:
+    if transport == "stdio" and isinstance(local, StdioLaunch):
+        names = tuple(name for name, _ in local.env)
+        return Shown(
+            command=_shown_command(entry.command),
+            arg_count=len(entry.args),
+            env_names=names,
+            env_withheld=withheld(base.environ, names),
+        )
     return Shown(url=shown_url(entry.url.text) if entry.url else None, header_names=tuple(entry.headers))
 
 

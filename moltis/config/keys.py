@@ -111,6 +111,9 @@ KEYS: tuple[Key, ...] = (
     ),
     *LIMITS,
     Key(
+        "mcp", "env_pass", "list", "variables of the daemon's environment that every local server gets", (),
+    ),
+    Key(
         "mcp", "max_concurrent_starts", "count", "servers starting at the same time; a start that works keeps its turn",
         _DAEMON.max_concurrent_starts, low=1, high=10_000,
     ),
@@ -144,6 +147,10 @@ KEYS: tuple[Key, ...] = (
     Key(
         "server", "env", "table", "its environment, besides HOME PATH USER LANG and such", {}, placeholders=True,
         example='{ GITHUB_TOKEN = "$GITHUB_TOKEN" }',
+    ),
+    Key(
+        "server", "env_pass", "list", "variables of the daemon's environment that it gets, instead of those of [mcp]",
+        example='["HTTPS_PROXY", "NODE_EXTRA_CA_CERTS"]',
     ),
     Key(
         "server", "cwd", "text", "its folder; a relative one is relative to this file's", placeholders=True,
@@ -274,7 +281,7 @@ _EXAMPLES = """
 _EXAMPLE_VALUES = ("GITHUB_TOKEN", "REMOTE_MCP_KEY", "REMOTE_MCP_TOKEN", "SECRET", "CLIENT_KEY")
 _NAME_RULE = "NAME: A-Z a-z 0-9 _ -, at most 64, no '__', and no two that differ only by case."
 _REMOTE_ONLY = ("url", "headers", "ca_file")
-_LOCAL_ONLY = ("command", "args", "env", "cwd")
+_LOCAL_ONLY = ("command", "args", "env", "env_pass", "cwd")
 
 
 def example_toml() -> str:

@@ -74,7 +74,7 @@ def loads(
         report.error(("gateway", "require_token"), gateway.problem)
     mcp, entries = _mcp(document, report)
     folder = str(path.absolute().parent) if path else None
-    base = Base(env, dict(env_overrides or {}), dict(environ or {}), mcp.limits(), folder)
+    base = Base(env, dict(env_overrides or {}), dict(environ or {}), mcp.limits(), folder, tuple(mcp.env_pass))
     planned, sections = _servers(entries, base, report)
     defaults, capped = merged_limits(base.limits)
     for key, cap in capped:
@@ -85,6 +85,7 @@ def loads(
         daemon=_daemon_plan(daemon, mcp),
         gateway=gateway,
         defaults=defaults,
+        env_pass=base.env_pass,
         servers=tuple(p.server for p in planned),
         secrets=_secrets(base, planned),
         path=path,

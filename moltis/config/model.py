@@ -36,7 +36,7 @@ from moltis.config.near_misses import in_braces
 from moltis.config.problem import Report
 from moltis.config.scan import Path
 from moltis.names import did_you_mean
-from moltis.redaction import Malformed, Template
+from moltis.redaction import Malformed, Template, is_env_name
 
 
 def _one_of(words: Iterable[str], aliases: Mapping[str, str] | None = None) -> AfterValidator:
@@ -88,9 +88,16 @@ def _origin(value: str) -> str:
     return value.lower()
 
 
+def _variable_name(value: str) -> str:
+    if not is_env_name(value):
+        raise ValueError('must be names of variables, like "HTTPS_PROXY", without $ and value')
+    return value
+
+
 Secs = Annotated[float, Field(ge=MIN_SECS, le=MAX_SECS, allow_inf_nan=False)]
 Text = Annotated[str, BeforeValidator(_plain)]
 Expandable = Annotated[Template, PlainValidator(_template)]
+VariableName = Annotated[Text, AfterValidator(_variable_name)]
 
 
 class _Section(BaseModel):
@@ -160,6 +167,7 @@ class LimitsSection(_Section):
 class McpSection(LimitsSection):
     """`[mcp]`, without its servers."""
 
+    env_pass: list[VariableName] = []
     max_concurrent_starts: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
 
@@ -183,6 +191,7 @@ class ServerSection(LimitsSection):
     command: Program | None = None
     args: list[Expandable] = []
     env: dict[str, Expandable] = {}
+    env_pass: list[VariableName] | None = None
     cwd: Expandable | None = None
     enabled: bool = True
     display_name: Annotated[Text, AfterValidator(_one_line)] | None = None

@@ -50,6 +50,8 @@ class Shown:
     command: str | None = None
     arg_count: int = 0
     env_names: tuple[str, ...] = ()
+    env_withheld: tuple[str, ...] = ()
+    """Variables for proxies and certificates that the daemon has and this server does not get."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -157,6 +159,7 @@ class Plan:
     daemon: DaemonPlan = field(default_factory=DaemonPlan)
     gateway: GatewayPlan = field(default_factory=GatewayPlan)
     defaults: Limits = field(default_factory=Limits)
+    env_pass: tuple[str, ...] = ()
     servers: tuple[ServerPlan, ...] = ()
     secrets: frozenset[str] = frozenset()
     path: Path | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from moltis.config.near_misses import in_one_line
+from moltis.config.surroundings import advice
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady
 from moltis.server.lifecycle import FailureKind, State
 from moltis.server.status import LastError, ServerStatus
@@ -69,7 +70,7 @@ def commands(status: ServerStatus) -> list[str]:
         case State.AWAITING_AUTH:
             return [f"moltis mcp reauth {name}"]
         case State.BACKOFF | State.COOLDOWN:
-            guesses = _guesses(status, error) if error is not None else []
+            guesses = [*_for_surroundings(status, error), *_guesses(status, error)] if error is not None else []
             return [
                 *guesses,
                 f"moltis logs {name}",
@@ -94,6 +95,14 @@ def unavailable(status: ServerStatus, hint: str) -> MoltisError:
     if status.last_error is not None and state not in (State.DISABLED, State.STOPPED, State.READY):
         message += f": {status.last_error.message}"
     return ServerNotReady(message, server=name, state=state, next_retry_at=status.next_retry_at, hint=hint)
+
+
+def _for_surroundings(status: ServerStatus, error: LastError) -> list[str]:
+    """Say what of the daemon's environment a local server lacks that fails for want of a network or of trust."""
+    if status.command is None:
+        return []
+    found = advice(status.name, (*error.stderr_tail, error.message), status.env_withheld)
+    return [found] if found is not None else []
 
 
 def _guesses(status: ServerStatus, error: LastError) -> list[str]:

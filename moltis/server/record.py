@@ -113,6 +113,7 @@ class Record:
             command=shown.command,
             arg_count=shown.arg_count,
             env_names=list(shown.env_names),
+            env_withheld=list(shown.env_withheld),
             tool_count=facts.tool_count,
             resource_count=facts.resource_count,
             prompt_count=facts.prompt_count,

@@ -23,6 +23,7 @@ class LastError(msgspec.Struct, frozen=True, kw_only=True):
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One server as `mcp.status` shows it. Instants are RFC 3339 UTC or null.
 
+    env_withheld: variables for proxies and certificates that the daemon has and the server does not get.
     progress: what a start is doing, in words, once it takes longer than a moment; else null.
     remarks: what is odd about a server though it works, a sentence each.
     """
@@ -40,6 +41,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     command: str | None = None
     arg_count: int = 0
     env_names: list[str] = []
+    env_withheld: list[str] = []
     tool_count: int = 0
     resource_count: int = 0
     prompt_count: int = 0

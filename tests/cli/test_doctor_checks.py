@@ -53,6 +53,18 @@ def looked_at(
     return finding
 
 
+def test_a_server_that_lacks_a_variable_of_the_daemon_is_told_with_the_line_that_passes_it_on(paths: Paths) -> None:
+    error = {"message": "exited with code 1", "stderr_tail": ["npm error code SELF_SIGNED_CERT_IN_CHAIN"]}
+    server = {
+        "name": "x", "enabled": True, "status": "error", "state": "backoff", "command": "npx", "last_error": error,
+        "env_withheld": ["HTTPS_PROXY", "NODE_EXTRA_CA_CERTS"],
+    }  # fmt: skip
+    status = {"version": "1", "pid": 1, "config_path": str(paths.config)}
+    found = {f.message: f.hint for f in check_daemon(paths, Answer(status=status, servers=[server]), "1")}
+    hint = found["x: backoff: exited with code 1"]
+    assert hint.startswith('env_pass = ["NODE_EXTRA_CA_CERTS", "HTTPS_PROXY"] in [mcp.servers.x]')
+
+
 def test_a_command_with_its_arguments_in_it_says_where_they_go(tmp_path: Path) -> None:
     finding = looked_at(StdioLaunch("npx -y pkg"), str(tmp_path))
     assert (finding.verdict, finding.hint) == (Verdict.FAIL, 'write command = "npx" and args = ["-y", …]')

@@ -36,7 +36,12 @@ def shown(plan: Plan) -> dict[str, Any]:
     return {
         "daemon": {**daemon, "browser_command": list(plan.daemon.browser_command)},
         "gateway": _gateway(plan.gateway),
-        "mcp": {**dataclasses.asdict(plan.defaults), "max_concurrent_starts": starts, "servers": servers},
+        "mcp": {
+            **dataclasses.asdict(plan.defaults),
+            "env_pass": list(plan.env_pass),
+            "max_concurrent_starts": starts,
+            "servers": servers,
+        },
     }
 
 
@@ -53,6 +58,9 @@ def _server(server: ServerPlan, defaults: Limits) -> dict[str, Any]:
         "display_name": server.display_name,
         "transport": server.transport,
         "protocol": server.protocol,
+        "elicitation": server.elicitation,
+        "sampling": server.sampling,
+        "roots": server.roots,
         "command": server.shown.command,
         "arg_count": server.shown.arg_count,
         "env_names": list(server.shown.env_names),
