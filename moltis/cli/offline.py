@@ -8,6 +8,7 @@ from typing import Any
 from moltis.config import edit
 from moltis.config.load import Loaded
 from moltis.config.load import load as load_config
+from moltis.config.origins import Origins, read_origins
 from moltis.config.overrides import EnvOverrides
 from moltis.errors import UsageError
 from moltis.names import did_you_mean
@@ -21,6 +22,15 @@ def load(paths: Paths) -> Loaded:
         ConfigError: it cannot be read, or is not TOML.
     """
     return load_config(paths.config, EnvOverrides(paths.env_overrides).values(), os.environ)
+
+
+def origins(paths: Paths) -> Origins:
+    """Look where the values of the configuration come from.
+
+    Raises:
+        ConfigError: it cannot be read, or is not TOML.
+    """
+    return read_origins(paths.config, os.environ)
 
 
 def add_server(paths: Paths, name: str, entry: dict[str, Any]) -> None:

@@ -10,6 +10,8 @@
 - `credentials.py`: what a credential looks like
 - `sensitive.py`: which values are secrets
 - `near_misses.py`: what people write who know another host's files
+- `environment.py`: keys that variables set
+- `origins.py`: where each value comes from
 - `load.py`: all of it -> `Plan`
 - `plan.py`: what is to run
 - `splice.py`: a key of the text changed, every other byte kept

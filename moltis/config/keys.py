@@ -250,6 +250,8 @@ _HEAD = """\
 # moltis config check    says what is wrong, with its line
 # moltis reload          applies a change (so does saving the file, while the daemon runs)
 #
+# A variable of the daemon's environment wins over this file: MOLTIS_GATEWAY__LISTEN=127.0.0.1:9000
+#
 # Durations are in seconds, from 0.05 on. Placeholders work in url, headers, env, args, cwd and oauth:
 #   $NAME  ${NAME}         the value of NAME in [env], or of `moltis env set NAME`
 #   ${NAME:-default}       the default when NAME has no value

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from moltis.config.document import Document, parse, read_file
+from moltis.config.document import parse, read_file
+from moltis.config.environment import overlaid, settings
 from moltis.config.expand import Base, Planned, Room, env_name_problem, merged_limits, plan_server
 from moltis.config.foreign import servers_elsewhere
 from moltis.config.listen import is_loopback, split_listen
 from moltis.config.model import DaemonSection, GatewaySection, McpSection, ServerSection, read_section
 from moltis.config.plan import DaemonPlan, GatewayPlan, Plan
 from moltis.config.problem import Problem, Report
+from moltis.config.scan import Path as KeyPath
 from moltis.config.sensitive import literal_secret, worth_hiding
 from moltis.errors import ConfigError
 from moltis.names import name_problem
@@ -34,6 +36,8 @@ class Loaded:
     plan: Plan
     problems: tuple[Problem, ...] = ()
     base: Base = field(default_factory=Base)
+    variables: Mapping[KeyPath, str] = field(default_factory=dict)
+    """The variables of the environment that set a key, by its path; they win over the file."""
 
 
 def load(path: Path, env_overrides: Mapping[str, str], environ: Mapping[str, str]) -> Loaded:
@@ -66,13 +70,17 @@ def loads(
     """
     source = str(path) if path else "moltis.toml"
     document = parse(text, source)
-    report = Report(source, document.scan)
-    env = _env(document.tables.get("env", {}), report)
-    daemon = read_section(DaemonSection, document.tables.get("daemon", {}), ("daemon",), report)
-    gateway = _gateway_plan(read_section(GatewaySection, document.tables.get("gateway", {}), ("gateway",), report))
+    given = settings(environ or {}, document.tables)
+    tables = overlaid(document.tables, given.values)
+    report = Report(source, document.scan, given.variables)
+    for variable, problem in given.unknown.items():
+        report.of_variable(variable, problem)
+    env = _env(tables.get("env", {}), report)
+    daemon = read_section(DaemonSection, tables.get("daemon", {}), ("daemon",), report)
+    gateway = _gateway_plan(read_section(GatewaySection, tables.get("gateway", {}), ("gateway",), report))
     if gateway.problem is not None:
         report.error(("gateway", "require_token"), gateway.problem)
-    mcp, entries = _mcp(document, report)
+    mcp, entries = _mcp(tables, report)
     folder = str(path.absolute().parent) if path else None
     base = Base(env, dict(env_overrides or {}), dict(environ or {}), mcp.limits(), folder, tuple(mcp.env_pass))
     planned, sections = _servers(entries, base, report)
@@ -90,7 +98,7 @@ def loads(
         secrets=_secrets(base, planned),
         path=path,
     )
-    return Loaded(plan, tuple(sorted(report.problems, key=lambda p: p.line or 0)), base)
+    return Loaded(plan, tuple(sorted(report.problems, key=lambda p: p.line or 0)), base, given.variables)
 
 
 def plan_entry(name: str, entry: Mapping[str, Any], base: Base) -> Planned:
@@ -134,9 +142,9 @@ def _env(raw: object, report: Report) -> dict[str, str]:
     return values
 
 
-def _mcp(document: Document, report: Report) -> tuple[McpSection, dict[str, Any]]:
-    raw = document.tables.get("mcp", {})
-    for path, name in servers_elsewhere(document.tables):
+def _mcp(tables: Mapping[str, Any], report: Report) -> tuple[McpSection, dict[str, Any]]:
+    raw = tables.get("mcp", {})
+    for path, name in servers_elsewhere(tables):
         written = name if name_problem(name) is None else "NAME"
         told = f"holds servers as another program names them, and is not read: write [mcp.servers.{written}]"
         report.warning(path, told, fails_check=True)
@@ -202,8 +210,7 @@ def _secrets(base: Base, planned: Iterable[Planned]) -> frozenset[str]:
 
 
 def _warn_of_exposure(env: Mapping[str, str], sections: Iterable[tuple[str, ServerSection]], report: Report) -> None:
-    where = next((("env", name) for name, value in env.items() if value.strip()), None) or next(
-        ((*SERVERS, name, *key) for name, section in sections if (key := literal_secret(section))), None
-    )
-    if where:
+    written: list[KeyPath] = [("env", name) for name, value in env.items() if value.strip()]
+    written += [(*SERVERS, name, *key) for name, section in sections if (key := literal_secret(section))]
+    if where := next((path for path in written if not report.is_set_by_variable(path)), None):
         report.warning(where, f"other users of this machine can read this secret: chmod 600 {report.file}")

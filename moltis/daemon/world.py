@@ -29,6 +29,7 @@ from moltis.config.load import Loaded, load, plan_entry
 from moltis.config.overrides import EnvOverrides
 from moltis.config.plan import RemoteLaunch, ServerPlan, StdioLaunch
 from moltis.config.problem import Problem
+from moltis.config.scan import Path
 from moltis.control.api import DaemonStatus, Reloaded, Tried
 from moltis.control.events import Hub
 from moltis.daemon.eras import Eras
@@ -231,6 +232,8 @@ class Daemon:
 
     async def update_server(self, name: str, changes: Mapping[str, Any]) -> None:
         self.supervisor.actor(name)
+        for key in changes:
+            self._check_is_the_files(("mcp", "servers", name, key))
         await self._edit("update_server", name, dict(changes))
 
     async def remove_server(self, name: str) -> None:
@@ -240,12 +243,14 @@ class Daemon:
 
     async def set_enabled(self, name: str, enabled: bool) -> None:
         actor = self.supervisor.actor(name)
+        self._check_is_the_files(("mcp", "servers", name, "enabled"))
         await self._edit("set_enabled", name, enabled)
         if enabled:
             actor.want(Wanted.RUN, reason="enabled", forgive=True)
         await actor.wait_handled()
 
     async def set_request_timeout_secs(self, secs: float) -> None:
+        self._check_is_the_files(("mcp", "request_timeout_secs"))
         await self._edit("set_mcp", "request_timeout_secs", secs)
 
     def request_timeout_secs(self) -> float:
@@ -380,6 +385,16 @@ class Daemon:
         async with self._changing():
             await in_thread(partial(getattr(edit, function), self._paths.config, *arguments))
             await self._reload()
+
+    def _check_is_the_files(self, path: Path) -> None:
+        """Refuse to change a key in the file that a variable sets: the change would not be in force.
+
+        Raises:
+            ConfigError: one does.
+        """
+        if variable := self._loaded.variables.get(path):
+            told = f"{variable} in the daemon's environment sets {path[-1]}, and wins over moltis.toml"
+            raise ConfigError(told, hint=f"start the daemon without {variable}")
 
     def _report(self, problems: Sequence[Problem]) -> None:
         for problem in problems:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -146,10 +147,42 @@ def test_show_fills_in_the_defaults(shell: Shell) -> None:
     assert (x["command"], x["arg_count"], x["env_names"], x["stop_eof_secs"]) == ("npx", 2, ["K"], 1)
     assert "request_timeout_secs" not in x
     text = shell.moltis("config", "show").stdout
-    assert '[mcp.servers.x]\nenabled = true\ntransport = "stdio"\n' in text
     import tomli
 
+    origins = document.pop("origins")
     assert tomli.loads(text) == document
+    assert origins["mcp.request_timeout_secs"] == {"kind": "file", "name": str(shell.config), "line": 2}
+    assert origins["mcp.servers.x.arg_count"]["line"] == 5
+    assert origins["mcp.servers.x.env_names"]["line"] == 7
+    assert origins["mcp.stop_eof_secs"] == {"kind": "default", "name": None, "line": None}
+    assert re.search(rf"(?m)^request_timeout_secs = 7.0 +# {re.escape(str(shell.config))}:2$", text)
+    assert re.search(r"(?m)^enabled = true +# default$", text)
+
+
+def test_show_says_which_variable_sets_a_value(shell: Shell) -> None:
+    shell.config.write_text('[gateway]\nlisten = "127.0.0.1:1"\n[mcp.servers.my-x]\ncommand = "npx"\n')
+    shell.environ |= {
+        "MOLTIS_GATEWAY__LISTEN": "0.0.0.0:9000",
+        "MOLTIS_MCP__REQUEST_TIMEOUT_SECS": "5",
+        "MOLTIS_MCP__SERVERS__MY_X__ENV__TOKEN": "sesame-open",
+        "MOLTIS_ENV__KEY": "sesame-too",
+    }
+    text = shell.moltis("config", "show").stdout
+    assert 'listen = "0.0.0.0:9000"' in text
+    assert "# MOLTIS_GATEWAY__LISTEN\n" in text
+    assert "# MOLTIS_MCP__REQUEST_TIMEOUT_SECS\n" in text
+    assert "# MOLTIS_MCP__SERVERS__MY_X__ENV__TOKEN\n" in text
+    assert "sesame" not in text
+    document = json.loads(shell.moltis("config", "show", "--json").stdout)
+    listen = {"kind": "environment", "name": "MOLTIS_GATEWAY__LISTEN", "line": None}
+    assert document["origins"]["gateway.listen"] == listen
+    assert document["mcp"]["request_timeout_secs"] == 5
+
+
+def test_schema_prints_json_with_and_without_saying_so(shell: Shell) -> None:
+    plain, asked = shell.moltis("config", "schema"), shell.moltis("config", "schema", "--json")
+    assert (asked.returncode, asked.stdout) == (0, plain.stdout)
+    assert json.loads(asked.stdout)["title"] == "moltis.toml"
 
 
 def test_path_tells_every_place(shell: Shell) -> None:

@@ -18,6 +18,26 @@ def pids(daemon: Daemon) -> dict[str, int]:
     return {s["name"]: s["pid"] for s in daemon.rpc("mcp.list")}
 
 
+def test_what_a_variable_of_the_environment_sets_is_in_force_and_no_command_changes_it(daemon: Daemon) -> None:
+    daemon.env |= {"MOLTIS_MCP__SERVERS__OFF__ENABLED": "false", "MOLTIS_MCP__REQUEST_TIMEOUT_SECS": "7"}
+    daemon.write({"off": daemon.evil(), "on": daemon.evil()})
+    daemon.start().wait_for("on", "ready")
+    assert daemon.status("off")["state"] == "disabled"
+    assert daemon.rpc("mcp.config.get") == {"request_timeout_secs": 7.0}
+    before = daemon.config.read_bytes()
+    for method, params in (
+        ("mcp.enable", {"name": "off"}),
+        ("mcp.update", {"name": "off", "enabled": True}),
+        ("mcp.config.update", {"request_timeout_secs": 9}),
+    ):
+        with pytest.raises(RpcError, match="in the daemon's environment sets") as refused:
+            daemon.rpc(method, **params)
+        assert refused.value.code == -32008
+    assert daemon.config.read_bytes() == before
+    daemon.rpc("mcp.update", name="off", display_name="Off")
+    assert daemon.status("off")["display_name"] == "Off"
+
+
 @pytest.mark.parametrize("how", ["rpc", "sighup", "file"])
 def test_reload_with_one_of_fifty_changed_leaves_forty_nine_pids_alone(daemon: Daemon, how: str) -> None:
     servers = fifty(daemon)

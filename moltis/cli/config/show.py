@@ -11,21 +11,30 @@ import click
 
 from moltis.cli import link, screen
 from moltis.cli.commands import command, json_option
+from moltis.config.origins import Origins
 from moltis.config.plan import GatewayPlan, Limits, Plan, ServerPlan
+from moltis.config.problem import dotted
+from moltis.config.scan import Path
 
 
 @command("show")
 @json_option
 @click.pass_context
 def show(ctx: click.Context, as_json: bool) -> None:
-    """Show the configuration as moltis understands it, defaults filled in and secrets left out."""
+    """Show the configuration as moltis understands it, defaults filled in and secrets left out.
+
+    Says of each value where it comes from: the file with its line, a variable of the environment, or the default.
+    """
     from moltis.cli import offline
 
-    document = shown(offline.load(link.paths(ctx)).plan)
+    paths = link.paths(ctx)
+    document = shown(offline.load(paths).plan)
+    origins = offline.origins(paths)
     if as_json:
-        screen.data_json(document)
+        told = {dotted(path): dataclasses.asdict(origins.of(_written(path))) for path, _ in _values(document)}
+        screen.data_json({**document, "origins": told})
     else:
-        screen.data(screen.printable("\n".join(_toml(document)).lstrip("\n")))
+        screen.data(screen.printable("\n".join(_toml(document, origins)).lstrip("\n")))
 
 
 def shown(plan: Plan) -> dict[str, Any]:
@@ -74,16 +83,35 @@ def _server(server: ServerPlan, defaults: Limits) -> dict[str, Any]:
     return {key: value for key, value in entry.items() if value is not None}
 
 
-def _toml(section: Mapping[str, Any], path: str = "") -> Iterator[str]:
-    """Give TOML lines: the plain values of a section first, then its sub-sections.
+_WRITTEN = {"arg_count": "args", "env_names": "env", "header_names": "headers"}
+"""The keys of moltis.toml of which a count or names are shown."""
+
+
+def _written(path: Path) -> Path:
+    """Give the path in the file of a value that is shown; what a server has of `[mcp]` is written there."""
+    return (*path[:-1], _WRITTEN.get(str(path[-1]), path[-1]))
+
+
+def _values(section: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    for key, value in section.items():
+        if isinstance(value, Mapping):
+            yield from _values(value, (*path, key))
+        elif key != "problem":
+            yield (*path, key), value
+
+
+def _toml(section: Mapping[str, Any], origins: Origins, path: Path = ()) -> Iterator[str]:
+    """Give TOML lines: the plain values of a section first, then its sub-sections; each with where it comes from.
 
     A JSON string is a TOML basic string too (TOML 1.0, "String"), but for DEL, which `printable` shows.
     """
     plain = {key: value for key, value in section.items() if not isinstance(value, Mapping)}
     if path and plain:
-        yield f"\n[{path}]"
+        yield f"\n[{dotted(path)}]"
     for key, value in plain.items():
-        yield f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        setting = f"{key} = {json.dumps(value, ensure_ascii=False)}"
+        origin = "" if key == "problem" else f" # {origins.of(_written((*path, key)))}"
+        yield f"{setting:<41}{origin}".rstrip()
     for key, value in section.items():
         if isinstance(value, Mapping):
-            yield from _toml(value, f"{path}.{key}" if path else key)
+            yield from _toml(value, origins, (*path, key))
