@@ -10,6 +10,9 @@ __all__ = ["MAX_MENDED_BYTES", "mend"]
 MAX_MENDED_BYTES: Final = 1024 * 1024
 """The longest message of another encoding worth mending: that is an order slower than parsing."""
 
+MAX_HALVES: Final = 100_000
+"""Half surrogate pairs that are replaced in one message."""
+
 _HALF: Final = re.compile(
     rb"\\u[dD](?:"
     rb"[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
@@ -35,5 +38,8 @@ def mend(message: bytes) -> bytes | None:
             return None
         mended = message.decode("utf-8", "replace").encode()
     if b"\\u" in mended and b"\0" not in mended:
-        mended = _HALF.sub(rb"\\ufffd", mended.replace(_PAIR, _STAND_IN)).replace(_STAND_IN, _PAIR)
+        mended, halves = _HALF.subn(rb"\\ufffd", mended.replace(_PAIR, _STAND_IN), MAX_HALVES + 1)
+        if halves > MAX_HALVES:
+            return None
+        mended = mended.replace(_STAND_IN, _PAIR)
     return None if mended == message else mended

@@ -13,7 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from moltis.nesting import outer_id
-from moltis.unicode import mend
+from moltis.unicode import MAX_HALVES, mend
 
 MAX_BATCH = 1000
 """Messages taken from one array. Batches existed only in MCP 2025-03-26, and none was ever seen this long."""
@@ -24,6 +24,7 @@ MAX_ID_BYTES = 1024
 RAW_NOTHING = msgspec.Raw()
 
 TOO_DEEP = b'{"code":-32603,"message":"the server answered, and its answer is nested too deeply to be read"}'
+TOO_MANY_HALVES = b'{"code":-32603,"message":"the server answered, and very much of its answer is no Unicode"}'
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -101,11 +102,15 @@ def parse(message: bytes) -> Incoming:
 
 
 def _too_deep(message: bytes) -> Message:
+    return _unread(message, TOO_DEEP, "JSON that is nested too deeply")
+
+
+def _unread(message: bytes, error: bytes, reason: str) -> Message:
     """Have a reply that nobody can parse be an answer all the same: whoever asked would wait for it in vain."""
     id = outer_id(message)
     if id is None or b'"method"' in message[:2048]:
-        return Junk("JSON that is nested too deeply")
-    return Response(_our_id(msgspec.json.decode(id)), None, TOO_DEEP)
+        return Junk(reason)
+    return Response(_our_id(msgspec.json.decode(id)), None, error)
 
 
 def _classify(envelope: _Envelope, *, mended: bool) -> Message:
@@ -145,7 +150,7 @@ def _second_look(message: bytes) -> Incoming:
         return _batch(message)
     mended = mend(message)
     if mended is None:
-        return Junk(NOT_JSON)
+        return Junk(NOT_JSON) if message.count(b"\\u") <= MAX_HALVES else _unread(message, TOO_MANY_HALVES, NOT_JSON)
     try:
         return _classify(_ENVELOPE.decode(mended), mended=True)
     except RecursionError:
