@@ -21,8 +21,12 @@ INVALID_URL = "[invalid URL]"
 SHORTEST_SECRET = 6
 """Characters a value must have to be searched for: shorter ones ("true", "8080") occur everywhere by chance."""
 
-_FEW_FORMS = 40
-"""Up to so many, searching for each is cheaper than looking at each place of the text: 2 us against 90 us a kB."""
+_FEW_FORMS = 400
+"""Up to so many, searching for each is cheaper than looking at each place of the text: 0.06 us a kB against 170 us."""
+_FEW_FOR_LONG = 2500
+_LONGEST_PERIOD = 64
+_LONG_CHARS = 4096
+"""A text from which on so many are few."""
 
 _NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _PLACEHOLDER = re.compile(
@@ -252,7 +256,7 @@ class Scrubber:
         return "".join((*pieces, text[done:]))
 
     def _candidates(self, text: str) -> Iterable[str]:
-        if len(self._forms) <= _FEW_FORMS:
+        if len(self._forms) <= (_FEW_FORMS if len(text) < _LONG_CHARS else _FEW_FOR_LONG):
             return self._forms
         by_head = self._by_head  # once: `update` may come from another thread
         windows = {text[i : i + SHORTEST_SECRET] for i in range(len(text) - SHORTEST_SECRET + 1)}
@@ -278,10 +282,15 @@ def scrubbed(value: Any, scrub: Callable[[str], str], *, keys: bool = True) -> A
 
 
 def _spans(text: str, form: str) -> Iterator[tuple[int, int]]:
-    start = text.find(form)
-    while start >= 0:
-        yield start, start + len(form)
-        start = text.find(form, start + 1)
+    """Return where it occurs, also where it overlaps itself. Occurrences that are a period apart are one span: a text
+    can be made to be one long row of them.
+    """
+    period = next((n for n in range(1, min(len(form), _LONGEST_PERIOD)) if form.startswith(form[n:])), len(form))
+    row = re.compile(f"{re.escape(form)}(?:{re.escape(form[-period:])})*+", re.DOTALL)
+    found = row.search(text)
+    while found is not None:
+        yield found.span()
+        found = row.search(text, found.end() - len(form) + 1)
 
 
 def _merged(spans: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import time
 from collections.abc import Mapping
 from urllib.parse import quote, quote_plus
 
@@ -242,3 +244,24 @@ def test_a_value_is_scrubbed_through_and_through() -> None:
         "z": None,
         "f": 1.5,
     }
+
+
+@given(st.text("ab", min_size=6, max_size=12), st.text("abc", max_size=60))
+def test_every_character_of_every_occurrence_goes_also_where_they_overlap(secret: str, text: str) -> None:
+    covered = {at for n in range(len(text)) if text.startswith(secret, n) for at in range(n, n + len(secret))}
+    runs = "".join("\0" if at in covered else c for at, c in enumerate(text))
+    assert Scrubber([secret]).text(text) == re.sub("\0+", "[REDACTED]", runs)
+
+
+def test_a_text_that_is_a_long_row_of_a_secret_is_scrubbed_in_no_time() -> None:
+    for secret in ("xxxxxx", "abcabcabc", "hunter2"):
+        began = time.thread_time()
+        assert Scrubber([secret]).text(secret * 200_000) == "[REDACTED]"
+        assert time.thread_time() - began < 0.5
+
+
+def test_many_secrets_are_searched_for_in_a_long_text_at_the_price_of_few() -> None:
+    scrubber = Scrubber([f"hunter2{n:04}" for n in range(100)])
+    began = time.thread_time()
+    assert scrubber.text("x" * 1_000_000) == "x" * 1_000_000
+    assert time.thread_time() - began < 0.5
