@@ -6,7 +6,7 @@ what is not `async` answers from memory at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -35,8 +35,8 @@ class SessionApi(Protocol):
     def items(self, kind: Kind) -> tuple[Item, ...]:
         """Give what is listed, less the tools that are filtered out."""
 
-    def listed(self, kind: Kind, server: str) -> list[bytes]:
-        """Give a list as JSON objects, as the server sent them and with `server` added."""
+    def listed(self, kind: Kind, server: str) -> Iterable[bytes]:
+        """Return a list as JSON objects, as the server sent them and with `server` added, each made when it is due."""
 
     def call_tool(
         self, tool: str, arguments: bytes | None, timeout_secs: float | None, on_reply: OnReply

@@ -18,6 +18,7 @@ from moltis.names import did_you_mean
 from moltis.server import mending
 from moltis.server.status import ServerStatus
 from moltis.session.listing import Kind
+from moltis.slices import Slices
 
 STARTING: Final = ("starting", "initializing")
 """States that soon end, so that a call may wait for the next."""
@@ -69,12 +70,15 @@ async def listed(kind: Kind, name: str | None, daemon: DaemonApi) -> Raw:
     """Give a list of one server, as `ready_session` finds it, or of all that are ready, as a JSON array."""
     items: list[bytes] = []
     if name is not None:
-        items = (await ready_session(daemon.server(name))).listed(kind, name)
+        found = [(name, await ready_session(daemon.server(name)))]
     else:
-        for server in daemon.servers():
-            session = server.session()
-            if session is not None:
-                items += session.listed(kind, server.status().name)
+        ready = [(server, session) for server in daemon.servers() if (session := server.session()) is not None]
+        found = [(server.status().name, session) for server, session in ready]
+    slices = Slices()
+    for name, session in found:
+        for item in session.listed(kind, name):
+            items.append(item)
+            await slices.rest()
     return Raw(b"[%b]" % b",".join(items))
 
 

@@ -7,13 +7,14 @@ value, in the server's order.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container
-from typing import Any, Final
+from collections.abc import Container
+from typing import Final
 from urllib.parse import quote, unquote
 
 import msgspec
 
 from moltis.session.listing import Item, Kind
+from moltis.session.parts import members
 
 __all__ = [
     "ALIAS_SCHEME",
@@ -37,7 +38,6 @@ _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")  # RFC 3986 section 3
 _ADDRESS: Final = {"tools": "name", "prompts": "name", "resources": "uri", "resourceTemplates": "uriTemplate"}
 """The member that an item is addressed by, by `Kind.member`: looking up an Enum is slow."""
 
-_decode: Final[Callable[[bytes], Any]] = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
 _LONGEST_SERVER: Final = 64
 
@@ -76,11 +76,11 @@ def renamed(item: Item, kind: Kind, name: str) -> bytes:
 
     Raises:
         msgspec.MsgspecError, RecursionError: it is not a JSON object after all.
+        ValueError: it has too much in it that MCP does not know.
     """
     # Cutting the name out and putting another in takes longer: another member of that name must be looked for.
-    members: dict[str, object] = _decode(item.raw)
-    members[_ADDRESS[kind.member]] = name
-    return _encode(members)
+    found: dict[str, object] = {**members(item.raw), _ADDRESS[kind.member]: name}
+    return _encode(found)
 
 
 # --- URIs

@@ -16,6 +16,7 @@ from msgspec import Raw
 
 from moltis.session.envelope import json_string
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
+from moltis.session.parts import elements, members
 
 __all__ = ["LEGACY", "MODERN", "question_for", "result_for", "tool_for_legacy"]
 
@@ -27,6 +28,12 @@ SAMPLE: Final = "sampling/createMessage"
 MAX_COMPLETIONS: Final = 100
 """Values of one `completion/complete` (MCP, Completion); the schema of 2026-07-28 refuses more."""
 
+MAX_BLOCKS: Final = 10_000
+"""Content blocks, messages or completions of one result that are looked at. What has more passes as it is."""
+
+MAX_TOOL_BYTES: Final = 1024 * 1024
+"""Of a tool that is made valid for an older host. Of one that is longer it is told the name and nothing else."""
+
 AUDIO_SINCE: Final = "2025-03-26"
 LINKS_SINCE: Final = "2025-06-18"
 
@@ -36,7 +43,6 @@ SEVERAL_SINCE: Final = "2025-11-25"
 _MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 _ENCODE: Final = msgspec.json.encode
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
-_LIST: Final = msgspec.json.Decoder(list[Raw])
 
 
 # --- lists
@@ -48,10 +54,15 @@ class _Tool(msgspec.Struct, rename="camel"):
 
 
 class _Schema(msgspec.Struct):
-    type: Any = None
-    properties: Any = None
+    type: Raw = Raw()
+    properties: Raw = Raw()
 
 
+class _Named(msgspec.Struct):
+    name: str
+
+
+_NAMED: Final = msgspec.json.Decoder(_Named)
 _TOOL: Final = msgspec.json.Decoder(_Tool)
 _SCHEMA: Final = msgspec.json.Decoder(_Schema)
 
@@ -62,10 +73,14 @@ def tool_for_legacy(raw: bytes) -> bytes:
     From 2026-07-28 on a schema is any JSON Schema (SEP-2106). Before, an `outputSchema` that is not an object's is
     none, and a property is described by an object: `true` is `{}`, and `false` is `{"not": {}}`.
     """
+    if b"true" not in raw and b"false" not in raw and b"output" not in raw and b"\\u" not in raw:
+        return raw
+    if len(raw) > MAX_TOOL_BYTES:
+        return _ENCODE({"name": _NAMED.decode(raw).name, "inputSchema": {"type": "object"}})
     try:
         tool = _TOOL.decode(raw)
         made = {"inputSchema": _described(tool.input_schema), "outputSchema": _described(tool.output_schema)}
-        if tool.output_schema and _SCHEMA.decode(tool.output_schema).type != "object":
+        if tool.output_schema and not _is_object(_SCHEMA.decode(tool.output_schema).type):
             made["outputSchema"] = Raw()
         if made["inputSchema"] is tool.input_schema and made["outputSchema"] is tool.output_schema:
             return raw
@@ -75,17 +90,27 @@ def tool_for_legacy(raw: bytes) -> bytes:
         return _without_output(raw)
 
 
+def _is_object(type: Raw) -> bool:
+    return bytes(type) == b'"object"' or (0 < len(bytes(type)) < 100 and msgspec.json.decode(type) == "object")
+
+
 def _described(schema: Raw) -> Raw:
     """Return a schema whose properties are objects."""
-    properties = _SCHEMA.decode(schema).properties if b"true" in bytes(schema) or b"false" in bytes(schema) else None
-    if not isinstance(properties, dict) or not any(isinstance(value, bool) for value in properties.values()):
+    text = bytes(schema)
+    if b"true" not in text and b"false" not in text:
         return schema
-    members = _MEMBERS.decode(schema)
-    described = {
-        name: Raw(b"{}" if value is True else b'{"not":{}}') if isinstance(value, bool) else raw
-        for (name, value), raw in zip(properties.items(), _MEMBERS.decode(members["properties"]).values(), strict=True)
-    }
-    return Raw(_ENCODE({**members, "properties": described}))
+    properties = _SCHEMA.decode(schema).properties
+    if bytes(properties)[:1] != b"{" or (b"true" not in bytes(properties) and b"false" not in bytes(properties)):
+        return schema
+    members = _MEMBERS.decode(properties)
+    if not any(bytes(value) in _BOOLEANS for value in members.values()):
+        return schema
+    described = {name: _BOOLEANS.get(bytes(value), value) for name, value in members.items()}
+    return Raw(_ENCODE({**_MEMBERS.decode(schema), "properties": described}))
+
+
+_BOOLEANS: Final = {b"true": Raw(b"{}"), b"false": Raw(b'{"not":{}}')}
+"""Schemas that are booleans, as objects."""
 
 
 def _without_output(raw: bytes) -> bytes:
@@ -111,9 +136,9 @@ def result_for(method: str, result: bytes, revision: str) -> bytes:
                 if revision < MODERN and b'"structuredContent"' in result:
                     result = _structured(result)
                 if revision < LINKS_SINCE and _has_new_blocks(result, revision):
-                    result = _with(result, "content", _blocks(_MEMBERS.decode(result)["content"], revision))
+                    result = _with(result, "content", _blocks(members(result)["content"], revision))
             case "prompts/get" if revision < LINKS_SINCE and _has_new_blocks(result, revision):
-                messages = [_MEMBERS.decode(message) for message in _LIST.decode(_MEMBERS.decode(result)["messages"])]
+                messages = [members(message) for message in _all(members(result)["messages"])]
                 result = _with(result, "messages", _ENCODE([_message(message, revision) for message in messages]))
             case "completion/complete" if len(result) > MAX_COMPLETIONS:
                 result = _completions(result)
@@ -136,11 +161,11 @@ def _structured(result: bytes) -> bytes:
     structured = bytes(found.structured)
     if not structured or structured[:1] == b"{":
         return result
-    members = _MEMBERS.decode(result)
-    del members["structuredContent"]
-    if structured != b"null" and not _LIST.decode(found.content):
-        members["content"] = Raw(b"[%b]" % _text(structured.decode()))
-    return _ENCODE(members)
+    given = members(result)
+    del given["structuredContent"]
+    if structured != b"null" and not elements(found.content, MAX_BLOCKS):
+        given["content"] = Raw(b"[%b]" % _text(structured.decode()))
+    return _ENCODE(given)
 
 
 def _has_new_blocks(result: bytes, revision: str) -> bool:
@@ -148,7 +173,7 @@ def _has_new_blocks(result: bytes, revision: str) -> bool:
 
 
 def _blocks(content: Raw, revision: str) -> bytes:
-    return _ENCODE([Raw(_block(block, revision)) for block in _LIST.decode(content)])
+    return _ENCODE([Raw(_block(block, revision)) for block in _all(content)])
 
 
 def _message(message: dict[str, Raw], revision: str) -> dict[str, Raw]:
@@ -168,8 +193,22 @@ class _Block(msgspec.Struct, rename="camel"):
 _BLOCK: Final = msgspec.json.Decoder(_Block)
 
 
+def _all(array: Raw) -> list[Raw]:
+    """Return the elements of an array.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    found = elements(array, MAX_BLOCKS + 1)
+    if len(found) > MAX_BLOCKS:
+        raise ValueError("an array has too many elements")
+    return found
+
+
 def _block(raw: Raw, revision: str) -> bytes:
     """Return a content block of a kind that the revision has: for a link a text, for a sound an embedded resource."""
+    if not _has_new_blocks(bytes(raw), revision):
+        return bytes(raw)
     block = _BLOCK.decode(raw)
     if block.type == "resource_link":
         told = f"{block.title or block.name}: {block.uri}" + (f" ({block.description})" if block.description else "")
@@ -184,28 +223,18 @@ def _text(text: str) -> bytes:
     return b'{"type":"text","text":%b}' % json_string(text)
 
 
-class _Completion(msgspec.Struct):
-    values: list[str]
-
-
-class _Completed(msgspec.Struct):
-    completion: _Completion
-
-
-_COMPLETED: Final = msgspec.json.Decoder(_Completed)
-
-
 def _completions(result: bytes) -> bytes:
     """Cut what is more than a host may be told, and say that there is more."""
-    values = _COMPLETED.decode(result).completion.values
+    completion = members(members(result)["completion"])
+    values = elements(completion["values"], MAX_BLOCKS)
     if len(values) <= MAX_COMPLETIONS:
         return result
-    more: Mapping[str, Any] = {"total": len(values), **_MEMBERS.decode(_MEMBERS.decode(result)["completion"])}
+    more: Mapping[str, Any] = {"total": len(values), **completion}
     return _with(result, "completion", _ENCODE({**more, "values": values[:MAX_COMPLETIONS], "hasMore": True}))
 
 
 def _with(result: bytes, member: str, value: bytes) -> bytes:
-    return _ENCODE({**_MEMBERS.decode(result), member: Raw(value)})
+    return _ENCODE({**members(result), member: Raw(value)})
 
 
 # --- questions
@@ -216,20 +245,20 @@ def question_for(method: str, params: bytes, revision: str) -> bytes:
     if method != SAMPLE or not (revision < SEVERAL_SINCE or b'"structuredContent"' in params or b'"tools"' in params):
         return params
     try:
-        members = _MEMBERS.decode(params)
-        made = {"messages": _each(members["messages"], lambda message: _said(message, revision))}
-        if "tools" in members:
-            made["tools"] = _each(members["tools"], lambda tool: [Raw(tool_for_legacy(bytes(tool)))])
-        if all(bytes(value) == bytes(members[name]) for name, value in made.items()):
+        given = members(params)
+        made = {"messages": _each(given["messages"], lambda message: _said(message, revision))}
+        if "tools" in given:
+            made["tools"] = _each(given["tools"], lambda tool: [Raw(tool_for_legacy(bytes(tool)))])
+        if all(bytes(value) == bytes(given[name]) for name, value in made.items()):
             return params
-        return _ENCODE({**members, **made})
+        return _ENCODE({**given, **made})
     except (*_MALFORMED, KeyError):
         return params  # it is no such question in any revision
 
 
 def _each(listed: Raw, change: Callable[[Raw], list[Raw]]) -> Raw:
     """Return a list with what its items become; the list itself, where each stays what it is."""
-    items = _LIST.decode(listed)
+    items = _all(listed)
     changed = [change(item) for item in items]
     if all(len(made) == 1 and bytes(made[0]) == bytes(item) for item, made in zip(items, changed, strict=True)):
         return listed
@@ -238,17 +267,17 @@ def _each(listed: Raw, change: Callable[[Raw], list[Raw]]) -> Raw:
 
 def _said(message: Raw, revision: str) -> list[Raw]:
     """Return a message of a conversation: one for each block, where a host takes one block a message."""
-    members = _MEMBERS.decode(message)
-    content = members["content"]
+    given = members(message)
+    content = given["content"]
     if bytes(content)[:1] != b"[":
         made = [_sampled(content, revision)]
     elif revision < SEVERAL_SINCE:
-        made = [_sampled(block, revision) for block in _LIST.decode(content)]
+        made = [_sampled(block, revision) for block in _all(content)]
     else:
         made = [_each(content, lambda block: [_sampled(block, revision)])]
     if [bytes(one) for one in made] == [bytes(content)]:
         return [message]
-    return [Raw(_ENCODE({**members, "content": one})) for one in made]
+    return [Raw(_ENCODE({**given, "content": one})) for one in made]
 
 
 def _sampled(raw: Raw, revision: str) -> Raw:

@@ -6,7 +6,7 @@ A list is somebody else's text: it may be huge, endless, repeat itself, or hold 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -14,11 +14,15 @@ import msgspec
 
 from moltis.redaction import scrubbed
 from moltis.session import envelope
+from moltis.session.parts import elements
 
 MAX_PAGES = 100
 MAX_ITEMS = 10_000
 MAX_BYTES = 16 * 1024 * 1024
 """Per list. The largest public server known lists below 1000 tools in 1 MB."""
+
+MAX_SCRUBBED_CHARS = 256 * 1024
+"""Of an item that has a secret of its server's in it."""
 
 
 class ListError(Exception):
@@ -79,7 +83,7 @@ _HEADS: dict[Kind, msgspec.json.Decoder[_Named] | msgspec.json.Decoder[_Located]
     Kind.TEMPLATES: msgspec.json.Decoder(_Templated),
 }
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_TOO_MANY = f"it has more than {MAX_ITEMS} items"
 _ADDRESSES = ("name", "uri", "uriTemplate")
 _BY_NAME = (Kind.TOOLS, Kind.PROMPTS)
 """What is called by its name: of two with one name the second cannot be meant, and model APIs refuse both."""
@@ -113,9 +117,23 @@ class Pages:
         Raises:
             ListError: it is not a page of this list.
         """
+        steps = self.steps(result)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as last:
+                cursor: str | None = last.value
+                return cursor
+
+    def steps(self, result: bytes) -> Generator[None, None, str | None]:
+        """Return the same work item by item, for who has something else to do in between.
+
+        Raises:
+            ListError: at the first step; it is not a page of this list.
+        """
         try:
             page = _MEMBERS.decode(result)
-            found = _ARRAY.decode(page[self.kind.member])
+            found = elements(page[self.kind.member], MAX_ITEMS + 1)
         except (*_UNREADABLE, KeyError) as fault:
             raise ListError(f"the answer to {self.kind.method} is not a list of {self.kind.member}") from fault
         self._pages += 1
@@ -123,6 +141,10 @@ class Pages:
         for raw in found:
             if not self._take(bytes(raw)):
                 return None
+            yield
+        if len(found) > MAX_ITEMS:
+            self.truncated = _TOO_MANY
+            return None
         if found and len(self.items) + self.nameless == before:
             if "nextCursor" in page:
                 self.truncated = "its pages repeat"  # it does not look at the cursor, and gives another each time
@@ -131,7 +153,7 @@ class Pages:
 
     def _take(self, raw: bytes) -> bool:
         if len(self.items) >= MAX_ITEMS:
-            self.truncated = f"it has more than {MAX_ITEMS} items"
+            self.truncated = _TOO_MANY
             return False
         if self._bytes + len(raw) > MAX_BYTES:
             self.truncated = f"it has more than {MAX_BYTES} bytes"
@@ -195,12 +217,15 @@ def without_secrets(items: Iterable[Item], scrub: Callable[[str], str]) -> Itera
     """Return the items without the secrets that their server repeats in them, for a person's eyes or for the disk.
 
     What an item is addressed by stays, and so do the names of members, as those of arguments: what is a secret
-    elsewhere may be a plain word there. An item that cannot be looked into and has one is left out.
+    elsewhere may be a plain word there. An item that has one and cannot be looked into, or is longer than is looked
+    into string by string, is left out.
     """
     for item in items:
         text = item.raw.decode("utf-8", "replace")
         if scrub(text) == text:
             yield item
+            continue
+        if len(text) > MAX_SCRUBBED_CHARS:
             continue
         try:
             members = msgspec.json.decode(item.raw)

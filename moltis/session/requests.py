@@ -5,7 +5,7 @@ The one rule is that a request has one outcome, which is what the server sent or
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 import anyio
@@ -87,14 +87,14 @@ class Requests:
         """Give a list as the server sent it, with the tools that are filtered out."""
         return self._lists.items(kind)
 
-    def listed(self, kind: Kind, server: str) -> list[bytes]:
+    def listed(self, kind: Kind, server: str) -> Iterator[bytes]:
         """Return a list as JSON objects, each with `"server": server` as its first member, and without secrets."""
         name = envelope.json_string(server)
-        return [with_server(item, name) for item in without_secrets(self.items(kind), self._scrub)]
+        return (with_server(item, name) for item in without_secrets(self.items(kind), self._scrub))
 
     def tools_json(self, server: str) -> list[bytes]:
         """Give the tools as `mcp.tools` shows them."""
-        return self.listed(Kind.TOOLS, server)
+        return list(self.listed(Kind.TOOLS, server))
 
     def _tools(self) -> Offer:
         listed = self._lists.items(Kind.TOOLS)

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import anyio
+import msgspec
 
 from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError, NotSent
@@ -227,7 +228,7 @@ class Session(Requests):
         """Give what is known now."""
         agreed = self._agreed
         return Facts(
-            server_info=scrubbed(agreed.server_info, self._scrub) if agreed is not None else None,
+            server_info=self._clean_info(agreed.server_info) if agreed is not None else None,
             protocol_version=agreed.protocol_version if agreed is not None else None,
             pid=self._connection.pid if self._connection is not None else None,
             agreed=agreed,
@@ -347,6 +348,14 @@ class Session(Requests):
         Cut twice, so that neither cut lets half a secret through. Scrubbed first: a secret may have several lines.
         """
         return one_line(self._scrub(message[:SCRUBBED_CHARS]))[:TOLD_CHARS]
+
+    def _clean_info(self, info: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Return `serverInfo` without secrets. Looked into, at each status, only if there are any."""
+        try:
+            text = msgspec.json.encode(info).decode()
+        except (ValueError, TypeError, ArithmeticError, RecursionError):
+            text = None  # a number may be too long to be written again
+        return info if text is not None and self._scrub(text) == text else scrubbed(info, self._scrub)
 
     def _over(self, ended: Ended) -> Ended:
         """Fail what is in flight, learn from how it went, and say how it ended: by us if it was by us."""

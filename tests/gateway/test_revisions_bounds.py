@@ -1,0 +1,88 @@
+"""What a server lists or answers is made valid for older hosts at a price that does not depend on how it is written."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+import pytest
+from gateway_fakes import tool
+
+from moltis.gateway.naming import renamed
+from moltis.gateway.revisions import MAX_BLOCKS, MAX_TOOL_BYTES, result_for, tool_for_legacy
+from moltis.gateway.shelves import make_part
+from moltis.session.listing import Item, Kind
+
+OLDEST = "2024-11-05"
+LIMIT_SECS = 1.5
+"""Of CPU time, for what takes a tenth of it here."""
+N = 1_000_000
+LINK = b'{"type":"resource_link","uri":"f:a","name":"n"}'
+
+
+@pytest.mark.parametrize(
+    ("method", "result"),
+    [
+        ("tools/call", b'{"content":[%b,%b]}' % (LINK, b",".join([b"{}"] * 3 * N))),
+        ("tools/call", b'{"content":[%b,%b]}' % (LINK, b",".join([b"0"] * 3 * N))),
+        ("tools/call", b'{"structuredContent":1,%b}' % b",".join(b'"a%d":0' % n for n in range(N // 2))),
+        ("prompts/get", b'{"messages":[%b],"x":"resource_link"}' % b",".join([b'{"content":{}}'] * N)),
+    ],
+)
+def test_a_result_of_more_parts_than_anybody_means_passes_as_it_is(method: str, result: bytes) -> None:
+    began = time.thread_time()
+    assert result_for(method, result, OLDEST) is result
+    assert time.thread_time() - began < LIMIT_SECS
+
+
+def test_a_result_of_as_many_blocks_as_are_looked_at_is_made_valid() -> None:
+    result = b'{"content":[%b]}' % b",".join([LINK, *[b'{"type":"text","text":","}'] * (MAX_BLOCKS - 1)])
+    blocks = msgspec.json.decode(result_for("tools/call", result, OLDEST))["content"]
+    assert len(blocks) == MAX_BLOCKS
+    assert blocks[0] == {"type": "text", "text": "n: f:a"}
+    assert blocks[1] == {"type": "text", "text": ","}
+
+
+def test_millions_of_completions_are_cut_like_a_hundred_and_one() -> None:
+    result = b'{"completion":{"values":[%b]}}' % b",".join([b'"a"'] * N)
+    began = time.thread_time()
+    made = msgspec.json.decode(result_for("completion/complete", result, OLDEST))["completion"]
+    assert time.thread_time() - began < LIMIT_SECS
+    assert (len(made["values"]), made["hasMore"]) == (100, True)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        b'{"type":"object","properties":{%b}}' % b",".join(b'"p%d":true' % n for n in range(N // 2)),
+        b'{"type":"object","properties":{"a":[%b]},"x":true}' % b",".join([b"[]"] * N),
+        b'{"type":"object","x":[true%b]}' % (b",[]" * N),
+    ],
+)
+def test_a_tool_too_long_to_be_made_valid_is_an_older_host_s_by_name_alone(schema: bytes) -> None:
+    raw = b'{"name":"a","inputSchema":%b}' % schema
+    assert len(raw) > MAX_TOOL_BYTES
+    began = time.thread_time()
+    assert msgspec.json.decode(tool_for_legacy(raw)) == {"name": "a", "inputSchema": {"type": "object"}}
+    assert time.thread_time() - began < LIMIT_SECS
+
+
+def test_a_tool_in_which_nothing_can_be_wrong_is_not_looked_into() -> None:
+    raw = tool("a", description="x" * 2 * MAX_TOOL_BYTES).raw
+    assert tool_for_legacy(raw) is raw
+
+
+def test_a_type_may_be_spelled_with_escapes() -> None:
+    raw = rb'{"name":"a","inputSchema":{"type":"object"},"outputSchema":{"type":"\u006fbject"}}'
+    assert tool_for_legacy(raw) is raw
+
+
+def test_an_item_of_millions_of_members_is_not_listed_among_others() -> None:
+    raw = b'{"name":"a","inputSchema":{"type":"object"},%b}' % b",".join(b'"a%d":0' % n for n in range(N // 2))
+    hostile = Item("a", raw)
+    began = time.thread_time()
+    part = make_part(Kind.TOOLS, "s", (hostile, tool("b")), "__")
+    assert time.thread_time() - began < LIMIT_SECS
+    assert part.shown == ("s__b",)
+    long = tool("c", description="x" * 2_000_000)
+    assert msgspec.json.decode(renamed(long, Kind.TOOLS, "s__c"))["name"] == "s__c"
