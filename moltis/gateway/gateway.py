@@ -27,6 +27,7 @@ from moltis.gateway.shares import Shares
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
 from moltis.gateway.taking import Refused, Taking
 from moltis.gateway.views import View
+from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
 from moltis.slices import Slices
 
@@ -315,7 +316,11 @@ class Gateway:
         if everything is not None and everything.generation != self._generation:
             self._generation = everything.generation
             self.subscriptions.relocate()
+        slices = Slices()
         for view in [*self._views.values()]:
+            for kind in Kind:
+                for _ in view.preparation(kind, modern=True):
+                    await slices.rest()
             methods = view.news()
             for host in [host for host in self._hosts if methods and host.view is view]:
                 for method in methods:

@@ -34,6 +34,7 @@ from moltis.session.envelope import one_line
 from moltis.session.handshake import MODERN_VERSIONS
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
+from moltis.slices import Slices
 
 __all__ = ["Host"]
 
@@ -273,7 +274,7 @@ class Host:
             else:
                 outlet.reply(messages.result(ask.id, page))
 
-        self._when_settled(ask, outlet, modern, reply)
+        self._when_settled(ask, outlet, modern, lambda: self._when_prepared(ask, outlet, modern, kind, reply))
 
     def _set_level(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         level = text_of(ask.params, "level")
@@ -414,6 +415,24 @@ class Host:
         settling = Settling(port, settled)
         self._waiting[ask.id] = settling, outlet, modern
         self._hub.world.start(settling.run)
+
+    def _when_prepared(self, ask: Ask, outlet: Outlet, modern: bool, kind: Kind, reply: Callable[[], None]) -> None:
+        """Reply, at once unless the list is so long that to make it would hold up everybody."""
+        if self.view.is_ready(kind, modern=modern):
+            reply()
+            return
+        self._waiting[ask.id] = waiting = None, outlet, modern
+
+        async def prepare() -> None:
+            slices = Slices()
+            for _ in self.view.preparation(kind, modern=modern):
+                await slices.rest()
+                if self._waiting.get(ask.id) is not waiting:
+                    return
+            self.done(ask.id)
+            self._guarded(ask, outlet, modern, reply)()
+
+        self._hub.world.start(prepare)
 
     def _when_taken(
         self,

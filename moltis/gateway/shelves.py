@@ -5,7 +5,7 @@ One rule: whatever a server lists, it cannot take a name that is another server'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
@@ -17,7 +17,7 @@ from moltis.gateway.naming import alias, alias_template, is_alias, join, renamed
 from moltis.gateway.revisions import tool_for_legacy
 from moltis.session.listing import Item, Kind
 
-__all__ = ["Part", "Shelf", "make_part", "without_clashes"]
+__all__ = ["Part", "Shelf", "make_part", "part_steps", "without_clashes"]
 
 _BY_NAME: Final = (Kind.TOOLS, Kind.PROMPTS)
 
@@ -73,6 +73,20 @@ class Part:
         """The JSON for hosts up to 2025-11-25."""
         return tuple(map(tool_for_legacy, self.raws)) if self.kind is Kind.TOOLS else self.raws
 
+    @property
+    def is_ready_for_legacy(self) -> bool:
+        """Whether `legacy_raws` has been made, or is what there is anyway."""
+        return self.kind is not Kind.TOOLS or "legacy_raws" in self.__dict__
+
+    def legacy_steps(self) -> Iterator[None]:
+        """Make `legacy_raws` item by item, for who has something else to do in between."""
+        if not self.is_ready_for_legacy:
+            made = []
+            for raw in self.raws:
+                made.append(tool_for_legacy(raw))
+                yield
+            self.__dict__["legacy_raws"] = tuple(made)
+
     def without(self, taken: frozenset[str]) -> Part:
         """Give the same with these names left to others: under their aliases, or not at all."""
         last: tuple[frozenset[str], Part] | None = self.__dict__.get("_without")
@@ -94,6 +108,17 @@ class Part:
 
 def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None) -> Part:
     """Make a server's share of a list. `sep` None: of a list that is the server's own, which stays as it is."""
+    steps = part_steps(kind, server, items, sep)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as last:
+            part: Part = last.value
+            return part
+
+
+def part_steps(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None) -> Generator[None, None, Part]:
+    """Do the same item by item, for who has something else to do in between."""
     if sep is None:
         shown = tuple(item.name for item in items)
         raws = tuple(item.raw for item in items)
@@ -102,6 +127,7 @@ def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None)
     if kind in _BY_NAME:
         for item in items:
             found.add(item, join(server, item.name, sep))
+            yield
     else:
         for item in items:
             if is_alias(item.name):
@@ -109,6 +135,7 @@ def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None)
                 found.add(item, _alias(kind, server, item.name))
             else:
                 found.add(item, item.name, item.raw)
+            yield
     return found.part(server, items)
 
 

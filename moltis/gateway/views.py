@@ -6,6 +6,7 @@ this may have changed, and the next who asks finds it up to date.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -118,6 +119,16 @@ class View:
             return self._catalogue.page(kind, cursor, first, legacy=not modern)
         except MoltisError as error:
             return refusals.of_error(error)
+
+    def is_ready(self, kind: Kind, *, modern: bool) -> bool:
+        """Whether a page of a list can be had at once; else `preparation` comes first."""
+        self._refresh()
+        return self._catalogue.is_ready(kind, legacy=not modern)
+
+    def preparation(self, kind: Kind, *, modern: bool) -> Iterator[None]:
+        """Make what a list consists of, item by item; what servers list may change in between."""
+        self._refresh()
+        return self._catalogue.preparation(kind, legacy=not modern)
 
     def tool(self, name: str) -> bytes | None:
         """Give a tool as it is listed; None if it is not."""

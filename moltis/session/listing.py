@@ -21,6 +21,8 @@ MAX_ITEMS = 10_000
 MAX_BYTES = 16 * 1024 * 1024
 """Per list. The largest public server known lists below 1000 tools in 1 MB."""
 
+LARGE_BYTES = 1024 * 1024
+"""To pass over so much takes some milliseconds."""
 MAX_SCRUBBED_CHARS = 256 * 1024
 """Of an item that has a secret of its server's in it."""
 
@@ -129,10 +131,12 @@ class Pages:
         """Return the same work item by item, for who has something else to do in between.
 
         Raises:
-            ListError: at the first step; it is not a page of this list.
+            ListError: before anything is taken; it is not a page of this list.
         """
         try:
             page = _MEMBERS.decode(result)
+            if len(result) > LARGE_BYTES:
+                yield
             found = elements(page[self.kind.member], MAX_ITEMS + 1)
         except (*_UNREADABLE, KeyError) as fault:
             raise ListError(f"the answer to {self.kind.method} is not a list of {self.kind.member}") from fault

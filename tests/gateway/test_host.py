@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import anyio
+import anyio.abc
 import msgspec
 import pytest
 from gateway_fakes import (
@@ -31,12 +32,14 @@ from trio.testing import MockClock
 from moltis.gateway import host as host_module
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, HostApi, Principal
+from moltis.gateway.catalogue import FEW_ITEMS
 from moltis.gateway.gateway import Gateway
 from moltis.gateway.host import Host
 from moltis.gateway.messages import Answer, Ask, parse
 from moltis.gateway.revisions import tool_for_legacy
 from moltis.gateway.subscriptions import MAX_WATCHED
 from moltis.session.listing import Kind
+from moltis.slices import Slices
 
 BOTH_ERAS = pytest.mark.parametrize("modern", [False, True], ids=["legacy", "modern"])
 BOTH_VIEWS = pytest.mark.parametrize("server", [None, "one"], ids=["all", "one"])
@@ -746,3 +749,67 @@ def test_an_output_schema_of_any_other_kind_costs_an_older_host_nothing(schema: 
 )
 def test_what_is_no_tool_passes_as_it_is(raw: bytes) -> None:
     assert tool_for_legacy(raw) == raw
+
+
+# --- lists so long that to make them would hold up everybody
+
+
+MANY = FEW_ITEMS * 3
+
+
+def long_list(tasks: anyio.abc.TaskGroup) -> tuple[Bench, Host]:
+    """Return a host whose server lists very many tools all of a sudden."""
+    bench = Bench()
+    bench.world.tasks = tasks
+    host = bench.host()
+    bench.upstream.lists[Kind.TOOLS] = tuple(tool(f"t{n}", outputSchema=ARRAY) for n in range(MANY))
+    bench.gateway.lists_changed("one")
+    return bench, host
+
+
+@pytest.mark.parametrize("modern", [False, True])
+async def test_a_long_list_is_made_item_by_item_before_it_is_told_and_then_at_once(
+    modern: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rests: list[int] = []
+    rest = Slices.rest
+
+    async def count(slices: Slices) -> None:
+        rests.append(1)
+        await rest(slices)
+
+    monkeypatch.setattr(Slices, "rest", count)
+    async with anyio.create_task_group() as tasks:
+        _, host = long_list(tasks)
+        outlet = put(host, make(modern, "tools/list", {}))
+        assert not outlet.answered
+        assert host.in_flight == 1
+        await anyio.sleep(0.2)
+        assert len(outlet.result["tools"]) == MANY
+        assert ("outputSchema" in outlet.result["tools"][0]) is modern
+        assert len(rests) >= MANY * (1 if modern else 2)
+        assert host.in_flight == 0
+        assert put(host, make(modern, "tools/list", {}, id=2)).answered, "it is made once"
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("end", ["cancelled", "closed", "gateway", "fault"])
+async def test_who_waits_for_a_long_list_is_not_left_waiting(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with anyio.create_task_group() as tasks:
+        bench, host = long_list(tasks)
+        outlet = put(host, ask("tools/list", id=7))
+        assert not outlet.answered
+        if end == "cancelled":
+            host.notification(tell("notifications/cancelled", {"requestId": 7}))
+        elif end == "closed":
+            host.close()
+        elif end == "gateway":
+            bench.gateway.close("the end")
+        else:
+            monkeypatch.setattr(host.view, "page", lambda *args, **options: 1 / 0)
+        await anyio.sleep(0.2)
+        assert host.in_flight == 0
+        assert outlet.answered is (end in ("gateway", "fault"))
+        if outlet.answered:
+            assert outlet.error["code"] in (-32005, -32603)
+        tasks.cancel_scope.cancel()

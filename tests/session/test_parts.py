@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moltis.session import parts
 from moltis.session.listing import MAX_ITEMS, Kind, ListError, Pages
 from moltis.session.parts import MAX_OTHER_BYTES, elements, members
 
@@ -25,15 +26,17 @@ def cpu_secs(work: Callable[[], object]) -> float:
 
 
 @given(st.lists(st.sampled_from(["0", "[1,2]", '","', "{}", '{"a":[0,0]}', "null"]), max_size=30), st.integers(1, 30))
-def test_the_first_elements_are_those_that_a_parser_finds(texts: list[str], most: int) -> None:
-    array = f"[{', '.join(texts)}]".encode()
-    found = elements(array, most)
-    assert [bytes(raw).decode() for raw in found][:most] == texts[:most]
-    assert len(found) == len(texts) or most <= len(found) < len(texts)
+@pytest.mark.parametrize("few", [1, 1000])
+def test_the_first_elements_are_those_that_a_parser_finds(few: int, texts: list[str], most: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parts, "_FEW", few)
+        found = elements(f"[{', '.join(texts)}]".encode(), most)
+    assert [bytes(raw).decode() for raw in found] == texts[:most]
 
 
 @pytest.mark.parametrize("text", [b"{}", b"0", b"[0,,0]", b"[0,0,0", b'["]', b"[" * 100_000])
-def test_what_is_no_array_is_no_array_however_many_commas_it_has(text: bytes) -> None:
+def test_what_is_no_array_is_no_array_however_many_commas_it_has(text: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "_FEW", 1)
     for most in (1, 100):
         with pytest.raises((msgspec.MsgspecError, RecursionError)):
             elements(text, most)
