@@ -1,22 +1,25 @@
 """N protected MCP servers on short tokens and the one authorization server behind them, which can be away.
 
-    outage_server.py N LIFE_SECS [streams]      prints one line of JSON, {"urls", "issuer"}, when it listens
+    outage_server.py N LIFE_SECS [streams] [ledger=FILE]      prints {"urls", "issuer"} as JSON when it listens
 
 All N resources are at one port, `/NUMBER/mcp`. The authorization server gives tokens of LIFE_SECS by code, refresh
 token (replaced by each use) and client credentials. `POST /away?SECS` at the issuer closes its port for so long;
 `POST /refuse?STATUS` has it refuse refreshes with that and without a reason, 0 no more; `POST /broken?STATUS` has the
 MCP servers answer every message so. With `streams` they have sessions and GET streams, and `POST /grow?0` gives each
-one tool more and tells so there.
+one tool more and tells so there. To FILE a line is appended for each call, `call aNUMBER TOKEN`, with
+the `token` of its arguments, which is also what it answers.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import parse_qs, parse_qsl, urlencode, urlsplit
 
 good: dict[str, float] = {}
@@ -27,6 +30,7 @@ refusing = 0
 broken = 0
 more_tools = 0
 grown = threading.Condition()
+ledger = -1
 lock = threading.Lock()
 
 
@@ -101,9 +105,10 @@ class Resource(Plain):
                 result = {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": about}
             case "tools/list":
                 names = ["echo", *(f"more{number}" for number in range(more_tools))]
+                names += ["quick", "work"] if ledger >= 0 else []
                 result = {"tools": [{"name": name, "inputSchema": {"type": "object"}} for name in names]}
             case "tools/call":
-                result = {"content": [{"type": "text", "text": "here"}]}
+                result = {"content": [{"type": "text", "text": self.run(message["params"])}]}
             case "ping":
                 pass
             case _:
@@ -111,6 +116,15 @@ class Resource(Plain):
                 return
         session = {"Mcp_Session_Id": "one"} if self.streams and message["method"] == "initialize" else {}
         self.answer(200, {"jsonrpc": "2.0", "id": message["id"], "result": result}, **session)
+
+    def run(self, params: dict[str, Any]) -> str:
+        arguments = params.get("arguments") or {}
+        if "token" not in arguments:
+            return "here"
+        os.write(ledger, f"call a{self.path.split('/')[1]} {arguments['token']}\n".encode())
+        if params["name"] == "work":
+            time.sleep(float(arguments["secs"]))
+        return str(arguments["token"])
 
 
 class Issuer(Plain):
@@ -188,9 +202,11 @@ def away(secs: float) -> None:
 
 if __name__ == "__main__":
     life_secs = float(sys.argv[2])
+    for file in (word.removeprefix("ledger=") for word in sys.argv[3:] if word.startswith("ledger=")):
+        ledger = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     issuer = Server(("127.0.0.1", 0), Issuer)
     resource = Server(("127.0.0.1", 0), Resource)
-    Resource.streams = sys.argv[3:] == ["streams"]
+    Resource.streams = "streams" in sys.argv[3:]
     Resource.issuer = f"http://127.0.0.1:{issuer.server_address[1]}"
     threading.Thread(target=issuer.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{resource.server_address[1]}"

@@ -1,12 +1,15 @@
-"""A daemon with a dozen servers, hosts that call all the time, and a nemesis: is any healthy server harmed?
+"""A daemon with sixteen servers, hosts that call all the time, and a nemesis: is any healthy server harmed?
 
     soak.py [--seconds 60] [--seed N]
 
-The nemesis draws from the seed: long calls, dropped sessions, broken streams, unanswered pings, floods, hosts that
-vanish in mid-call, cancelled calls, `kill -9` of servers marked as victims, edits of moltis.toml, SIGHUP, a moltis.toml
-that cannot be read, bursts of 300 connections. Whatever it draws, no server but a victim may be started twice, no call
-may run twice or be left without an answer, no call of an unharmed server may fail, and the daemon may not grow. Exit 1
-names what did not hold. The draws follow from the seed; how they meet is up to the machine.
+The nemesis draws from the seed: long calls, sessions lost by any status with and without a word, broken streams,
+probes that are muted or die, floods, hosts that vanish in mid-call, cancelled calls, `kill -9` of servers marked as
+victims, outages of a server and of the authorization server behind two others, edits of moltis.toml, SIGHUP, files of
+the daemon that cannot be opened, read, written or renamed, no thread that can be started, no descriptor left, bursts of
+300 connections. Whatever it draws, no server but a victim may be started twice or end its connection, no call may run
+twice or be left without an answer, no call of an unharmed server may fail, a lost session must be begun anew, no login
+may be asked for, and the daemon may not grow. Exit 1 names what did not hold. The draws follow from the seed; how they
+meet is up to the machine.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ import collections
 import contextlib
 import http.client
 import json
+import math
 import os
 import random
 import re
-import select
+import resource
 import signal
 import socket
 import struct
@@ -27,19 +31,23 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from workbench import BARE_PYTHON, HERE, Daemon, descendants, moltis_command, resident_bytes
+from soak_growth import WINDOWS, Sample, growth
+from soak_hosts import ANSWERED_WITHIN_SECS, LEGACY, MODERN, HttpHost, PipeHost
+from workbench import BARE_PYTHON, HERE, Daemon, descendants, resident_bytes
 
 MCP = {
     "request_timeout_secs": 10,
     "request_timeout_max_secs": 20,
     "startup_timeout_secs": 30,
     "heartbeat_interval_secs": 1,
-    "heartbeat_timeout_secs": 3,
+    "heartbeat_timeout_secs": 5,
     "heartbeat_max_missed": 3,
     "restart_backoff_secs": 0.2,
     "restart_backoff_max_secs": 1,
@@ -49,10 +57,19 @@ MCP = {
     "stop_eof_secs": 0.5,
     "stop_term_secs": 0.5,
 }
-ANSWERED_WITHIN_SECS = MCP["request_timeout_max_secs"] + 10.0
-READY_WITHIN_SECS = 60.0
+READY_WITHIN_SECS = 120.0
+BEGUN_ANEW_WITHIN_SECS = 60.0
+"""After a session was lost without a word. A look is taken at once, or 5 s after the last one."""
 QUIET_SECS = 20.0
 """Before what the daemon holds is counted, at most: connections close, idle threads end."""
+
+SAMPLE_SECS = 2.0
+PLATEAU_FROM_SECS = 900.0
+"""A run so long is judged by its samples too."""
+MAX_HALVES_BYTES = 6 << 20
+"""By which the second half may be above the first."""
+MAX_SLOPE_BYTES = 24 << 20
+"""Of the second half, an hour."""
 
 MAX_GROWTH_BYTES = 32 << 20
 MAX_MORE_DESCRIPTORS = 24
@@ -69,14 +86,31 @@ STDIO = {
     "victim1": [],
     "victim2": ["--chatty"],
 }
-HTTP: dict[str, list[str]] = {"h1": [], "h2": ["--stream"], "h3": ["--stream", "--ping", "never"]}
-VICTIMS = ("victim1", "victim2")
+SESSIONS: dict[str, list[str]] = {
+    "h1": [],
+    "h2": ["--stream"],
+    "h3": ["--stream", "--ping", "never"],
+    "h4": ["--ping", "bare"],
+}
+HTTP: dict[str, list[str]] = SESSIONS | {"away": ["--stream"]}
+LOGINS = ("a0", "a1")
+ALL = (*STDIO, *HTTP, *LOGINS)
+VICTIMS = ("victim1", "victim2", "away")
 UNHARMED = ("plain", "second", "noping", "unknown", "changes", "chatty")
 """Each of their quick calls must succeed: nothing is done to them but what a healthy server stands."""
 
-LEGACY, MODERN = "2025-11-25", "2026-07-28"
+TOKEN_SECS = 10.0
+BROWSER = [sys.executable, "-c", "import sys, urllib.request as u; u.urlopen(sys.argv[1]).read()"]
+FILES = ("/moltis.toml", "/known/", "/oauth/", "/tokens.toml", "/sessions.json", "/logs.jsonl")
+ENOUGH_SECS = 4.0
+"""Of a fault of the machine, at most."""
+
+BY_THREAD = ("daemon.reload", "logs.tail", "env.list", "mcp.test", "mcp.config.get")
+"""Methods, most of which need a thread."""
+WEIGHTS = {"issuer away": 0.2, "issuer refuses": 0.2, "no descriptors": 0.5, "files fail": 2.0, "session dropped": 2.0}
+"""How often, against the others: outages leave time in which all is well."""
+
 FAULTS = re.compile(r"fault of moltis|unexpected|traceback", re.IGNORECASE)
-Reply = dict[str, Any]
 
 
 class Account:
@@ -113,127 +147,6 @@ class Account:
             self.actions[name] += 1
 
 
-class HttpHost:
-    """A host over HTTP, one connection a request, so that nothing is ever sent again by the client."""
-
-    def __init__(self, url: str, token: str, era: str) -> None:
-        self.url, self.era = urlsplit(url), era
-        self._headers = {
-            "authorization": f"Bearer {token}",
-            "content-type": "application/json",
-            "accept": "application/json, text/event-stream",
-            "mcp-protocol-version": era,
-        }
-        if era == LEGACY:
-            params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "soak", "version": "1"}}
-            connection = self.send("initialize", params, "begin")
-            with contextlib.closing(connection):
-                response = connection.getresponse()
-                self._headers["mcp-session-id"] = response.headers["mcp-session-id"]
-                response.read()
-            self.tell("notifications/initialized", {})
-
-    def send(self, method: str, params: Mapping[str, Any], id: str | None) -> http.client.HTTPConnection:
-        headers, message = dict(self._headers), {"jsonrpc": "2.0", "method": method, "params": dict(params)}
-        if id is not None:
-            message["id"] = id
-        if self.era == MODERN:
-            headers |= {"mcp-method": method, "mcp-name": str(params.get("name", ""))}
-            prefix = "io.modelcontextprotocol/"
-            message["params"]["_meta"] = {
-                f"{prefix}protocolVersion": MODERN,
-                f"{prefix}clientInfo": {"name": "soak", "version": "1"},
-                f"{prefix}clientCapabilities": {},
-                **message["params"].get("_meta", {}),
-            }
-        assert self.url.hostname is not None
-        connection = http.client.HTTPConnection(self.url.hostname, self.url.port, timeout=ANSWERED_WITHIN_SECS)
-        connection.request("POST", self.url.path, json.dumps(message).encode(), headers)
-        return connection
-
-    def tell(self, method: str, params: Mapping[str, Any]) -> None:
-        with contextlib.closing(self.send(method, params, None)) as connection:
-            connection.getresponse().read()
-
-    def ask(self, method: str, params: Mapping[str, Any], id: str) -> Reply:
-        """Return the reply.
-
-        Raises:
-            OSError: there was none.
-        """
-        with contextlib.closing(self.send(method, params, id)) as connection:
-            return self.reply(connection, id)
-
-    @staticmethod
-    def reply(connection: http.client.HTTPConnection, id: str) -> Reply:
-        response = connection.getresponse()
-        if not response.headers.get("content-type", "").startswith("text/event-stream"):
-            body = response.read()
-            try:
-                found: Reply = json.loads(body)
-            except ValueError:
-                raise OSError(f"HTTP {response.status} {body[:200]!r}") from None
-            return found
-        for line in iter(response.readline, b""):
-            if line.startswith(b"data:") and line[5:].strip():
-                found = json.loads(line[5:])
-                if found.get("id") == id and "method" not in found:
-                    return found
-        raise OSError("the stream ended without a reply")
-
-    def close(self) -> None:
-        pass
-
-
-class PipeHost:
-    """A host over `moltis connect`."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self.process = subprocess.Popen(
-            [moltis_command(), "connect"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=daemon.environ,
-            cwd=daemon.folder,
-        )
-        self._buffer = b""
-        params = {"protocolVersion": LEGACY, "capabilities": {}, "clientInfo": {"name": "soak", "version": "1"}}
-        self.ask("initialize", params, "begin")
-        self.tell("notifications/initialized", {})
-
-    def tell(self, method: str, params: Mapping[str, Any], **id: str) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(
-            json.dumps({"jsonrpc": "2.0", **id, "method": method, "params": params}).encode() + b"\n"
-        )
-        self.process.stdin.flush()
-
-    def ask(self, method: str, params: Mapping[str, Any], id: str) -> Reply:
-        self.tell(method, params, id=id)
-        assert self.process.stdout is not None
-        deadline = time.monotonic() + ANSWERED_WITHIN_SECS
-        while True:
-            line, newline, rest = self._buffer.partition(b"\n")
-            if newline:
-                self._buffer = rest
-                found: Reply = json.loads(line)
-                if found.get("id") == id and "method" not in found:
-                    return found
-                continue
-            left = deadline - time.monotonic()
-            if left <= 0 or not select.select([self.process.stdout], [], [], left)[0]:
-                raise TimeoutError("timed out")
-            data = os.read(self.process.stdout.fileno(), 1 << 16)
-            if not data:
-                raise EOFError("moltis connect has ended")
-            self._buffer += data
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-
-
 class Soak:
     """One run."""
 
@@ -245,19 +158,31 @@ class Soak:
         self.going = threading.Event()
         self.going.set()
         self.config_turn = threading.Lock()
+        self.issuer_turn = threading.Lock()
+        self.files_turn = threading.Lock()
+        self.threads_turn = threading.Lock()
+        self.descriptors_turn = threading.Lock()
         self.helpers: list[threading.Thread] = []
         self.counter = 0
         self.drops: collections.Counter[str] = collections.Counter()
         self.held: dict[str, tuple[int, int, int]] = {}
 
+        self.samples: list[Sample] = []
+        self.steady_at = 0.0
+        self.short_until = 0.0
+        self.turned_away: set[str] = set()
+
         self.daemon = Daemon({}, None)
         self.folder = self.daemon.folder
+        self.faults = self.folder / "faults"
+        self.faults.mkdir()
         script = str(HERE / "soak_server.py")
         self.argv = {
             name: [BARE_PYTHON, "-S", "-E", script, str(self.folder), name, *words]
             for name, words in (STDIO | {name: ["--http", *words] for name, words in HTTP.items()}).items()
         }
-        self.http: dict[str, subprocess.Popen[str]] = {}
+        self.servers: dict[str, subprocess.Popen[str]] = {}
+        self.issuer = ""
         self.urls: dict[str, str] = {}
         self.edits = 0
 
@@ -271,6 +196,8 @@ class Soak:
                 host.start()
             self._warm_up()
             self.held["warm"] = self._quiet("warm")
+            self.steady_at = time.time()
+            threading.Thread(target=self._sample, daemon=True).start()
             self._nemesis(time.monotonic() + self.seconds)
             for helper in self.helpers:
                 helper.join(ANSWERED_WITHIN_SECS + 10)
@@ -287,7 +214,7 @@ class Soak:
         finally:
             self.over.set()
             self.going.set()
-            for server in self.http.values():
+            for server in self.servers.values():
                 server.kill()
                 server.communicate()
             for file in ("logs.jsonl", "out"):
@@ -299,16 +226,26 @@ class Soak:
             self.daemon.stop()
 
     def _start(self) -> None:
-        for name in HTTP:
-            self.http[name] = subprocess.Popen(
-                self.argv[name], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        issuer = [BARE_PYTHON, "-E", str(HERE / "outage_server.py"), str(len(LOGINS)), str(TOKEN_SECS)]
+        argvs = {name: self.argv[name] for name in HTTP} | {"issuer": [*issuer, f"ledger={self.folder}/ledger"]}
+        for name, argv in argvs.items():
+            self.servers[name] = subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
-        for name, server in self.http.items():
+        for name, server in self.servers.items():
             assert server.stdout is not None
-            self.urls[name] = json.loads(server.stdout.readline())["url"]
+            said = json.loads(server.stdout.readline())
+            if name == "issuer":
+                self.issuer = said["issuer"]
+                self.urls |= dict(zip(LOGINS, said["urls"], strict=True))
+            else:
+                self.urls[name] = said["url"]
         self._write()
+        plain = self.daemon.environ
+        self.daemon.environ = plain | {"PYTHONPATH": str(HERE / "soak_faults"), "SOAK_FAULTS": str(self.faults)}
         self.daemon.start()
-        self.daemon.wait_ready(len(STDIO) + len(HTTP))
+        self.daemon.environ = plain
+        self.daemon.wait_ready(len(ALL))
         line = self.daemon.connect()
         self.gateway: str = line.call("daemon.status")["gateway_url"]
         self.token: str = line.call("token.create", name="soak", scope="write")["token"]
@@ -316,7 +253,8 @@ class Soak:
 
     def _write(self) -> None:
         """Write moltis.toml anew; `edits` stands in the entries of the victims."""
-        lines = ["[gateway]", 'listen = "127.0.0.1:0"', "[daemon]", "log_max_bytes = 500000000", "browser_command = []"]
+        lines = ["[gateway]", 'listen = "127.0.0.1:0"', "[daemon]", "log_max_bytes = 500000000"]
+        lines.append(f"browser_command = {json.dumps(BROWSER)}")
         lines += ["[mcp]", *(f"{key} = {value}" for key, value in MCP.items())]
         for name in STDIO:
             argv = self.argv[name]
@@ -353,14 +291,14 @@ class Soak:
     # -- hosts
 
     def _hosts(self) -> list[threading.Thread]:
-        gateway, one = self.gateway, self.gateway.removesuffix("/mcp") + "/servers/{}/mcp"
-        names = list(STDIO) + list(HTTP)
+        one = self.gateway.removesuffix("/mcp") + "/servers/{}/mcp"
+        names = list(ALL)
         makers: list[tuple[str, Callable[[], HttpHost | PipeHost], list[str], str]] = [
-            ("http1", lambda: HttpHost(gateway, self.token, LEGACY), names, "__"),
-            ("http2", lambda: HttpHost(gateway, self.token, LEGACY), names, "__"),
-            ("modern", lambda: HttpHost(gateway, self.token, MODERN), names, "__"),
-            ("plain", lambda: HttpHost(one.format("plain"), self.token, LEGACY), ["plain"], ""),
-            ("h2", lambda: HttpHost(one.format("h2"), self.token, MODERN), ["h2"], ""),
+            ("http1", lambda: self.host(LEGACY), names, "__"),
+            ("http2", lambda: self.host(LEGACY), names, "__"),
+            ("modern", lambda: self.host(MODERN), names, "__"),
+            ("plain", lambda: self.host(LEGACY, one.format("plain")), ["plain"], ""),
+            ("h2", lambda: self.host(MODERN, one.format("h2")), ["h2"], ""),
             ("pipe1", lambda: PipeHost(self.daemon), names, "__"),
             ("pipe2", lambda: PipeHost(self.daemon), names, "__"),
         ]
@@ -418,9 +356,7 @@ class Soak:
             reply = host.ask(method, params, id)
         except (OSError, EOFError, http.client.HTTPException) as error:
             self.account.outcome(label, "unanswered", time.monotonic() - began)
-            self.account.violation(
-                "request without an answer", f"{id} {server} {method} after {time.monotonic() - began:.1f} s: {error!r}"
-            )
+            self.judge_unanswered(id, server, error)
             return False
         took = time.monotonic() - began
         if took > ANSWERED_WITHIN_SECS:
@@ -450,6 +386,13 @@ class Soak:
             "session dropped": self.drop,
             "stream cut": self.cut,
             "pings muted": self.mute,
+            "probe dies": self.die,
+            "server away": self.go_away,
+            "issuer away": self.issuer_away,
+            "issuer refuses": self.issuer_refuses,
+            "files fail": self.files_fail,
+            "no threads": self.no_threads,
+            "no descriptors": self.no_descriptors,
             "flood": self.flood,
             "pipe host killed": self.kill_pipe_host,
             "http host vanished": self.vanish,
@@ -470,7 +413,8 @@ class Soak:
             try:
                 action(draw)
             except Exception as error:
-                self.account.violation("nemesis failed", f"{name}: {error!r}")
+                if not (self.is_short() and isinstance(error, ConnectionError)):
+                    self.account.violation("nemesis failed", f"{name}: {error!r}")
 
         thread = threading.Thread(target=play, daemon=True)
         thread.start()
@@ -486,8 +430,9 @@ class Soak:
 
     def _nemesis(self, until: float) -> None:
         names = list(self._actions())
+        weights = [WEIGHTS.get(name, 1.0) for name in names]
         while time.monotonic() < until:
-            self._do(self.random.choice(names))
+            self._do(self.random.choices(names, weights)[0])
             time.sleep(self.random.uniform(0.1, 1.2))
             process = self.daemon.process
             if process is None or process.poll() is not None:
@@ -509,20 +454,104 @@ class Soak:
         secs = draw.uniform(11.0, 14.0) if meta and server not in ("busy", "h1") else draw.uniform(1.0, 6.0)
         if self.seconds < 60:
             secs = min(secs, 4.0)
-        host = HttpHost(self.gateway, self.token, draw.choice([LEGACY, MODERN]))
+        host = self.host(draw.choice([LEGACY, MODERN]))
         self.call(host, server, f"{server}__work", self.fresh(), secs, **meta)
+        host.close()
 
     def drop(self, draw: random.Random) -> None:
-        name = draw.choice(list(HTTP))
+        name, bare = draw.choice(list(SESSIONS)), draw.random() < 0.6
         self.drops[name] += 1
-        self.order(name, do="drop", status=draw.choice([404, 401, 400]))
+        statuses = [400, 400, 403, 404, 409, 422] if bare else [404, 401, 400, 409]
+        status = draw.choice(statuses)
+        self.order(name, do="drop", status=status, bare=bare)
+        if bare:
+            self.usable(name, BEGUN_ANEW_WITHIN_SECS, f"session lost by {status}")
 
     def cut(self, draw: random.Random) -> None:
         self.order(draw.choice(["h2", "h3"]), do="cut")
 
     def mute(self, draw: random.Random) -> None:
         self.order(draw.choice(["plain", "second", "busy", "chatty", "h1", "h2"]), do="mute", pings=draw.randint(1, 2))
-        time.sleep(2 * (MCP["heartbeat_interval_secs"] + MCP["heartbeat_timeout_secs"]))
+        time.sleep(3.0 if self.seconds < 60 else 2 * (MCP["heartbeat_interval_secs"] + MCP["heartbeat_timeout_secs"]))
+
+    def die(self, draw: random.Random) -> None:
+        how = draw.choice(["reset", "400", "404", "500", "503"])
+        self.order(draw.choice(["h1", "h2"]), do="die", pings=draw.randint(1, 2), how=how)
+
+    def go_away(self, draw: random.Random) -> None:
+        self.order("away", do="away", secs=draw.uniform(0.3, 6.0), how=draw.choice(["closed", "hung", "500", "503"]))
+
+    def issuer_away(self, draw: random.Random) -> None:
+        with self.issuer_turn:
+            secs = draw.uniform(0.5, 2.0 if self.seconds < 60 else 25.0)
+            self._tell_issuer(f"away?{secs}")
+            time.sleep(secs + 0.5)
+
+    def issuer_refuses(self, draw: random.Random) -> None:
+        with self.issuer_turn:
+            self._tell_issuer(f"refuse?{draw.choice([400, 401, 403, 404, 429, 500, 503])}")
+            time.sleep(draw.uniform(0.5, 2.0 if self.seconds < 60 else 15.0))
+            self._tell_issuer("refuse?0")
+
+    def _tell_issuer(self, what: str) -> None:
+        request = urllib.request.Request(f"{self.issuer}/{what}", method="POST")
+        with urllib.request.urlopen(request, timeout=10) as response:
+            response.read()
+
+    def files_fail(self, draw: random.Random) -> None:
+        chosen = draw.sample(FILES, draw.randint(1, 3))
+        rows = [f"{draw.choice(['open', 'read', 'write', 'rename'])} {what}" for what in chosen]
+        with self.files_turn:
+            if "/logs.jsonl" in chosen:  # so that it is opened anew
+                with contextlib.suppress(FileNotFoundError):
+                    log = self.folder / "data" / "logs.jsonl"
+                    log.rename(log.with_name(f"logs.jsonl.aside-{self.fresh()}"))
+            fresh = self.faults / "fresh"
+            fresh.write_text("\n".join(rows))
+            fresh.rename(self.faults / "files")
+            until = time.monotonic() + draw.uniform(0.5, 2 * ENOUGH_SECS)
+            while time.monotonic() < until:  # have them read and written
+                self.edit(draw)
+                os.kill(self.daemon.pid, signal.SIGHUP)
+                self.host(LEGACY).close()
+                time.sleep(0.5)
+            (self.faults / "files").unlink()
+
+    def no_threads(self, draw: random.Random) -> None:
+        with self.threads_turn:
+            (self.faults / "threads").touch()
+            self.edit(draw)
+            until = time.monotonic() + draw.uniform(0.5, ENOUGH_SECS)
+            while time.monotonic() < until:  # work for more threads than are idle
+                asks = [threading.Thread(target=self.ask_daemon, args=(draw.choice(BY_THREAD),)) for _ in range(6)]
+                for ask in asks:
+                    ask.start()
+                for ask in asks:
+                    ask.join()
+                time.sleep(0.2)
+            (self.faults / "threads").unlink()
+
+    def ask_daemon(self, method: str) -> None:
+        """Ask by the control socket; an error is an answer."""
+        with contextlib.closing(self.daemon.connect()) as line:
+            try:
+                line.call(method, **({"name": "victim1"} if method == "mcp.test" else {}))
+            except RuntimeError as error:
+                self.account.refusal(method, str(error))
+            except OSError as error:
+                if not self.is_short():
+                    self.account.violation("request without an answer", f"{method}: {error!r}")
+
+    def no_descriptors(self, draw: random.Random) -> None:
+        """Leave the daemon, and nobody else, no descriptor, or a few."""
+        with self.descriptors_turn:
+            soft, hard = resource.prlimit(self.daemon.pid, resource.RLIMIT_NOFILE)
+            self.short_until = math.inf
+            open_now = len(os.listdir(f"/proc/{self.daemon.pid}/fd"))
+            resource.prlimit(self.daemon.pid, resource.RLIMIT_NOFILE, (open_now + draw.choice([0, 0, 2, 8]), hard))
+            time.sleep(draw.uniform(0.5, ENOUGH_SECS))
+            resource.prlimit(self.daemon.pid, resource.RLIMIT_NOFILE, (soft, hard))
+            self.short_until = time.monotonic() + 2.0
 
     def flood(self, draw: random.Random) -> None:
         name = draw.choice(["chatty", "second", "changes", "victim1"])
@@ -537,7 +566,7 @@ class Soak:
         host.close()
 
     def vanish(self, draw: random.Random) -> None:
-        host = HttpHost(self.gateway, self.token, draw.choice([LEGACY, MODERN]))
+        host = self.host(draw.choice([LEGACY, MODERN]))
         server, token = draw.choice(["busy", "plain", "h1", "h2"]), self.fresh()
         params = {"name": f"{server}__work", "arguments": {"token": token, "secs": 2.0}}
         connection = host.send("tools/call", params, token)
@@ -547,14 +576,14 @@ class Soak:
         connection.close()
 
     def cancel(self, draw: random.Random) -> None:
-        host = HttpHost(self.gateway, self.token, LEGACY)
+        host = self.host(LEGACY)
         server, token = draw.choice(["busy", "plain", "h1", "h2"]), self.fresh()
         params = {"name": f"{server}__work", "arguments": {"token": token, "secs": draw.uniform(0.5, 5.0)}}
         connection = host.send("tools/call", params, token)
         time.sleep(draw.uniform(0.0, 0.5))
         host.tell("notifications/cancelled", {"requestId": token, "reason": "soak"})
         began = time.monotonic()
-        with contextlib.closing(connection):
+        with contextlib.closing(connection), contextlib.closing(host):
             try:
                 connection.getresponse().read()
             except TimeoutError:
@@ -562,7 +591,7 @@ class Soak:
                 self.account.violation("cancelled call left open", f"{token} {server} after {took:.1f} s")
 
     def kill_victim(self, draw: random.Random) -> None:
-        name = draw.choice(VICTIMS)
+        name = draw.choice(VICTIMS[:2])
         pid = self._pids("start", name)[-1]
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -661,19 +690,56 @@ class Soak:
                 time.sleep(0.2)
 
     def _all_usable(self) -> None:
-        """Call each server until it answers: what is called ready must be of use."""
-        host = HttpHost(self.gateway, self.token, LEGACY)
-        for server in [*STDIO, *HTTP]:
-            deadline = time.monotonic() + READY_WITHIN_SECS
-            while True:
+        """See that what is called ready is of use."""
+        for server in ALL:
+            self.usable(server, READY_WITHIN_SECS, "at the end")
+
+    def usable(self, server: str, within_secs: float, when: str) -> None:
+        """Call a server until it answers."""
+        host = self.host(LEGACY)
+        deadline, reply = time.monotonic() + within_secs, {}
+        with contextlib.closing(host):
+            while not self.over.is_set():
                 token = self.fresh()
-                reply = host.ask("tools/call", {"name": f"{server}__quick", "arguments": {"token": token}}, token)
-                if "error" not in reply and not reply["result"].get("isError"):
-                    break
+                params = {"name": f"{server}__quick", "arguments": {"token": token}}
+                try:
+                    reply = host.ask("tools/call", params, token)
+                    if "error" not in reply and not reply["result"].get("isError"):
+                        return
+                except (OSError, http.client.HTTPException) as error:
+                    self.judge_unanswered(token, server, error)
                 if time.monotonic() > deadline:
-                    self.account.violation("ready server of no use", f"{server}: {reply}")
-                    break
+                    self.account.violation("ready server of no use", f"{server} ({when}): {reply}")
+                    return
                 time.sleep(0.5)
+
+    def host(self, era: str, url: str = "") -> HttpHost:
+        """Begin a host; as often as it takes while there are no descriptors."""
+        while True:
+            try:
+                return HttpHost(url or self.gateway, self.token, era)
+            except (OSError, http.client.HTTPException):
+                if not self.is_short():
+                    raise
+                time.sleep(0.5)
+
+    def is_short(self) -> bool:
+        """Whether the daemon is, or was a moment ago, left without descriptors: what knocks then is turned away."""
+        return time.monotonic() < self.short_until
+
+    def judge_unanswered(self, token: str, server: str, error: Exception) -> None:
+        if self.is_short() and isinstance(error, ConnectionError):  # http.client's own are of that kind too
+            self.turned_away.add(token)
+            self.account.outcome("turned", "away", 0.0)
+        else:
+            self.account.violation("request without an answer", f"{token} {server}: {error!r}")
+
+    def _sample(self) -> None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        while not self.over.wait(SAMPLE_SECS):
+            with contextlib.suppress(OSError):
+                size = int(Path(f"/proc/{self.daemon.pid}/statm").read_text().split()[1]) * page
+                self.samples.append((time.monotonic(), size))
 
     def _judge_states(self) -> None:
         line = self.daemon.connect()
@@ -684,8 +750,12 @@ class Soak:
                     continue
                 history = line.call("mcp.history", name=name)
                 for entry in history:
-                    if entry["reason"] == "unresponsive" or (name in STDIO and entry["to"] in ("backoff", "cooldown")):
+                    late = datetime.fromisoformat(entry["at"]).timestamp() >= self.steady_at
+                    if late and entry["to"] in ("stopping", "backoff", "cooldown", "awaiting_auth"):
                         self.account.violation("healthy server ended", f"{name}: {entry}")
+        found = growth(self.samples) if self.seconds >= PLATEAU_FROM_SECS else None
+        if found is not None and (found.second - found.first > MAX_HALVES_BYTES or found.per_hour > MAX_SLOPE_BYTES):
+            self.account.violation("growth", str(found))
         first, last = self.held["warm"], self.held["end"]
         for what, bound, before, after in zip(
             ("resident bytes", "descriptors", "threads"),
@@ -705,6 +775,8 @@ class Soak:
         for name, count in self.starts.items():
             if name not in VICTIMS and count != 1:
                 self.account.violation("healthy server started again", f"{name}: {count} starts")
+        for token in self.turned_away & set(self.runs):
+            self.account.violation("request without an answer", f"{token}: turned away, and run")
         for token, count in self.runs.items():
             if count != 1:
                 self.account.violation("call run twice", f"{token}: {count} times")
@@ -717,15 +789,18 @@ class Soak:
         if FAULTS.search(said):
             self.account.violation("fault in the output", said[-2000:])
 
+    def _met(self) -> dict[str, int]:
+        done = self.faults / "done"
+        lines = done.read_text().replace(str(self.folder), "").splitlines() if done.exists() else []
+        return dict(sorted(collections.Counter(re.sub(r"(?<=/)known/.*|[0-9]+", "", line) for line in lines).items()))
+
     def _tell(self) -> int:
         account = self.account
         print(f"\n{'server':<10}{'starts':>8}{'sessions':>10}{'drops':>7}  outcomes of host requests")
-        for name in [*STDIO, *HTTP]:
+        for name in ALL:
             told = {key.split()[1]: n for key, n in sorted(account.outcomes.items()) if key.split()[0] == name}
             print(f"{name:<10}{self.starts[name]:>8}{self.opens[name]:>10}{self.drops[name]:>7}  {told}")
-        rest = {
-            k: n for k, n in sorted(account.outcomes.items()) if k.split()[0] not in STDIO and k.split()[0] not in HTTP
-        }
+        rest = {k: n for k, n in sorted(account.outcomes.items()) if k.split()[0] not in ALL}
         print(f"others: {rest}")
         print(f"nemesis: {dict(sorted(account.actions.items()))}")
         for text in account.refusals.values():
@@ -734,6 +809,9 @@ class Soak:
         print(f"slowest answer: {account.slowest:.1f} s of {ANSWERED_WITHIN_SECS:g} s allowed")
         for what, before, after in zip(("resident", "descriptors", "threads"), *self.held.values(), strict=True):
             print(f"{what}: {before} after warm-up, {after} at the end")
+        if (found := growth(self.samples)) is not None:
+            print(f"resident, the least of each of {2 * WINDOWS} windows: {found}")
+        print(f"faults of the machine that the daemon met: {self._met()}")
         for kind, count in account.violations.items():
             print(f"VIOLATED {count} x {kind}")
         print("not harmed" if not account.violations else "HARMED")

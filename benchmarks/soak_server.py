@@ -1,6 +1,6 @@
 """A legacy MCP server of the soak, which keeps an account of what it does and misbehaves when it is told to.
 
-    soak_server.py FOLDER NAME [--busy] [--ping answer|never|unknown] [--changes] [--chatty] [--http [--stream]]
+    soak_server.py FOLDER NAME [--busy] [--ping answer|never|unknown|bare] [--changes] [--chatty] [--http [--stream]]
 
 FOLDER/ledger gets a line for each start (`start NAME PID`), session (`open NAME`) and executed call (`call NAME
 TOKEN`).
@@ -8,8 +8,10 @@ Orders come as JSON datagrams to the socket FOLDER/NAME.ctl:
 
   {"do": "mute", "pings": N}                     the next N pings are not answered
   {"do": "flood", "how": stderr|notices|noise, "lines": N}
-  {"do": "drop", "status": S}                    all sessions are forgotten; who names one gets S
+  {"do": "drop", "status": S, "bare": B}         all sessions are forgotten; who names one gets S, and no word if B
   {"do": "cut"}                                  streams of answers under way are broken off
+  {"do": "die", "pings": N, "how": reset|S}      the next N pings get no answer but a reset, or that HTTP status
+  {"do": "away", "secs": N, "how": closed|hung|S}   its port is closed, says nothing, or answers S to all
 
 `quick {token}` answers at once, `work {token, secs}` after so long, with progress where that was asked for. With
 `--busy` nothing else is read meanwhile. With `--http` the address is told on the first line of stdout, as JSON.
@@ -18,9 +20,11 @@ Orders come as JSON datagrams to the socket FOLDER/NAME.ctl:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import socket
+import struct
 import sys
 import threading
 import time
@@ -56,7 +60,10 @@ class Server:
         self.cuts = 0
         self.listed = 0
         self.sessions: set[str] = set()
-        self.lost_status = 404
+        self.lost_status, self.lost_bare = 404, False
+        self.dying: tuple[int, str] = (0, "")
+        self.away = ""
+        self.go_away: Callable[[float, str], None] = lambda _secs, _how: None
 
     def obey(self, flood: Callable[[str, int], None]) -> None:
         """Read orders for ever."""
@@ -73,10 +80,14 @@ class Server:
                     case "flood":
                         flood(order["how"], order["lines"])
                     case "drop":
-                        self.lost_status = order["status"]
+                        self.lost_status, self.lost_bare = order["status"], order["bare"]
                         self.sessions.clear()
                     case "cut":
                         self.cuts += 1
+                    case "die":
+                        self.dying = (order["pings"], order["how"])
+                    case "away":
+                        self.go_away(order["secs"], order["how"])
 
     def answer(self, request: Message, say: Callable[[Message], None]) -> Message | None:
         """Return the reply to a request; None for none."""
@@ -179,6 +190,8 @@ def serve_http(server: Server) -> None:
 
         def do_POST(self) -> None:
             request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if self.troubled(request.get("method")):
+                return
             if request.get("method") == "initialize":
                 session = uuid.uuid4().hex
                 server.sessions.add(session)
@@ -190,6 +203,8 @@ def serve_http(server: Server) -> None:
                 self.lost()
             elif "id" not in request or "method" not in request:
                 self.head(202)
+            elif request["method"] == "ping" and server.given.ping == "bare":
+                self.head(400)
             elif request["method"] == "tools/call" and server.given.stream:
                 self.stream(request)
             elif (reply := server.answer(request, lambda _: None)) is not None:
@@ -208,7 +223,25 @@ def serve_http(server: Server) -> None:
             except OSError:
                 pass
 
+        def troubled(self, method: str | None) -> bool:
+            """Answer as somebody who is away, or dies of a ping, if that is the case."""
+            how = server.away
+            if method == "ping" and server.dying[0] > 0:
+                how, server.dying = server.dying[1], (server.dying[0] - 1, server.dying[1])
+            if how == "hung":
+                while server.away == "hung":
+                    time.sleep(0.1)
+            if how == "reset":
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            if how in ("hung", "reset"):
+                self.close_connection = True
+            elif how:
+                self.head(int(how))
+            return bool(how)
+
         def do_GET(self) -> None:
+            if self.troubled(None):
+                return
             if not server.given.stream:
                 self.head(405)
             elif (session := self.headers["mcp-session-id"]) not in server.sessions:
@@ -222,8 +255,8 @@ def serve_http(server: Server) -> None:
         def lost(self) -> None:
             """Refuse a session that is not known; a 400 says so in the words of the SDKs' examples."""
             told = {"code": -32000, "message": "Bad Request: No valid session ID provided"}
-            body = json.dumps({"jsonrpc": "2.0", "error": told, "id": None}).encode()
-            self.head(server.lost_status, "application/json", body if server.lost_status == 400 else b"")
+            body = b"" if server.lost_bare else json.dumps({"jsonrpc": "2.0", "error": told, "id": None}).encode()
+            self.head(server.lost_status, "application/json" if body else "", body)
 
         def do_DELETE(self) -> None:
             server.sessions.discard(self.headers["mcp-session-id"] or "")
@@ -261,15 +294,48 @@ def serve_http(server: Server) -> None:
 
     class Listener(ThreadingHTTPServer):
         daemon_threads = True
+        allow_reuse_address = True
         request_queue_size = 256
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            opened.add(request)
+            super().process_request(request, client_address)
+
+        def shutdown_request(self, request: Any) -> None:
+            opened.discard(request)
+            super().shutdown_request(request)
 
         def handle_error(self, *_: object) -> None:
             """Clients that go away are no news here."""
 
-    threading.Thread(target=server.obey, args=(lambda _how, _lines: None,), daemon=True).start()
+    opened: set[socket.socket] = set()
     listener = Listener(("127.0.0.1", 0), Http)
-    print(json.dumps({"url": f"http://127.0.0.1:{listener.server_port}/mcp"}), flush=True)
-    listener.serve_forever()
+    port = listener.server_port
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):  # it is closed
+            listener.serve_forever()
+
+    def go_away(secs: float, how: str) -> None:
+        nonlocal listener
+        if how != "closed":
+            server.away = how
+            time.sleep(secs)
+            server.away = ""
+            return
+        listener.shutdown()
+        listener.server_close()
+        for connection in list(opened):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        time.sleep(secs)
+        listener = Listener(("127.0.0.1", port), Http)
+        threading.Thread(target=serve, daemon=True).start()
+
+    server.go_away = go_away
+    threading.Thread(target=serve, daemon=True).start()
+    print(json.dumps({"url": f"http://127.0.0.1:{port}/mcp"}), flush=True)
+    server.obey(lambda _how, _lines: None)
 
 
 def main() -> None:
@@ -277,7 +343,7 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("name")
     parser.add_argument("--busy", action="store_true")
-    parser.add_argument("--ping", choices=["answer", "never", "unknown"], default="answer")
+    parser.add_argument("--ping", choices=["answer", "never", "unknown", "bare"], default="answer")
     parser.add_argument("--changes", action="store_true")
     parser.add_argument("--chatty", action="store_true")
     parser.add_argument("--http", action="store_true")
