@@ -113,6 +113,11 @@ class Conversation:
         return bool(self._in_flight or self._lines or self._guest)
 
     @property
+    def has_asked(self) -> bool:
+        """Whether it waits for an answer, or will when it is read: closed now, it would not know what became of it."""
+        return self.is_busy or self._conn.has_unread
+
+    @property
     def rank(self) -> int:
         """How much is lost by closing it: 0 half-open, 1 idle or only just connected, 2 subscribed."""
         if self.subscriptions:

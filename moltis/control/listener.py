@@ -156,10 +156,10 @@ class Listener:
 
     def _make_room(self) -> bool:
         """Close the least deserving idle client: half-open, then idle, then subscribed; of those the idlest."""
-        idle = [c for c in self._open if not c.is_busy]
-        if not idle:
+        idle = sorted((c for c in self._open if not c.is_busy), key=lambda c: (c.rank, c.last_turn))
+        victim = next((c for c in idle if not c.has_asked), None)
+        if victim is None:
             return False
-        victim = min(idle, key=lambda c: (c.rank, c.last_turn))
         log.debug("control_client_evicted", pid=victim.peer_pid, rank=victim.rank)
         victim.abort()
         self._over(victim)
@@ -228,7 +228,7 @@ class Listener:
         try:
             while len(spare) < min(SPARE_DESCRIPTORS, len(self._open)):
                 spare.append(os.dup(self._lock.fileno()))
-            self._max = min(self._allowed, self._max + 1)
+            self._max = min(self._allowed, 2 * self._max)
         except OSError as failure:
             if failure.errno in (errno.EMFILE, errno.ENFILE):
                 self._max = max(1, len(self._open) + len(spare) - SPARE_DESCRIPTORS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
@@ -221,6 +222,34 @@ async def test_many_who_connect_at_once_are_all_answered_by_a_full_listener(serv
         await idle.call("daemon.status")
         for wire in fresh:
             assert (await wire.call("daemon.status"))["name"] == "moltis"
+
+
+async def test_who_has_asked_already_is_never_closed_without_an_answer(serve: Serve, dial: Dial) -> None:
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(serve(max_connections=4))
+        wires = []
+        for _ in range(12):  # in one turn of the loop: all are accepted before anything is read
+            wires.append(await stack.enter_async_context(dial()))
+            wires[-1].sock.send(STATUS % 1)
+        said = [await wire.json() for wire in wires]
+        assert sum("result" in answer for answer in said) >= 4
+        assert all("busy" in answer["error"]["message"] for answer in said if "result" not in answer)
+
+
+async def test_after_a_shortage_of_descriptors_there_is_soon_room_for_all_again(serve: Serve, dial: Dial) -> None:
+    async with AsyncExitStack() as stack:
+        listener = await stack.enter_async_context(serve(timing=Timing(sweep_secs=0.05)))
+        wires = [await stack.enter_async_context(dial()) for _ in range(20)]
+        await wires[-1].call("daemon.status")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), hard))
+        try:
+            while listener._max > 8:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        await anyio.sleep(0.05 * 12)
+        assert listener._max == 256
 
 
 async def test_hundreds_of_clients_that_hold_big_unfinished_lines_are_bounded_together(

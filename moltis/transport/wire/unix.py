@@ -71,6 +71,15 @@ class PeerConn:
         return any(event & select.POLLHUP for _fd, event in poll.poll(0))
 
     @property
+    def has_unread(self) -> bool:
+        """Whether the peer has said something that nobody has read yet."""
+        if self._over:
+            return False
+        poll = select.poll()
+        poll.register(self._sock.fileno(), select.POLLIN)
+        return any(event & select.POLLIN and not event & select.POLLHUP for _fd, event in poll.poll(0))
+
+    @property
     def is_closing(self) -> bool:
         return self._over or self._linger is not None
 
