@@ -89,9 +89,13 @@ class Evidence:
 
         A ping may be answered by who stands before the server, and refused by whoever knows none.
         """
-        lists = [method for method in self._answered if method != PING]
+        known = self.other(PING)
         if ping is Told.KNOWN:
-            return lists[0] if lists and self.refused >= REPEATED else None
+            return known if self.refused >= REPEATED else None
         if ping is Told.REFUSED and not self.answers_pings:
-            return lists[0] if lists else None if LIST in self._disproved else LIST
+            return known or (None if LIST in self._disproved else LIST)
         return None
+
+    def other(self, than: str) -> str | None:
+        """Return a list that was answered, other than one that was asked already."""
+        return next((method for method in self._answered if method not in (PING, than)), None)

@@ -29,6 +29,7 @@ END_SECS: Final = 5.0
 CHECK_SECS: Final = 30.0
 GUESS_SECS: Final = 10.0
 """For a new session where nothing says that the old one is lost; meanwhile all else waits."""
+PROBE_SECS: Final = GUESS_SECS / 2
 CHECK_PAUSE_SECS: Final = 5.0
 """Between two looks at whether the session is still known."""
 
@@ -170,17 +171,14 @@ class Sessions:
 
     async def _look_after(self, session: Session) -> None:
         method = PING
-        said = Told.NOTHING
-        with anyio.move_on_after(self._connection.endpoint.limits.heartbeat_timeout_secs):
-            said = await probe(self._exchange, session, method, self._connection.receive)
-        proves = said is Told.LOST or (said is Told.REFUSED and self._evidence.answers_pings)
+        answers_pings = self._evidence.answers_pings
+        said = await self._ask(session, method)
+        proves = said is Told.LOST or (said is Told.REFUSED and answers_pings)
         if not proves and (more := self._evidence.after_ping(said)) is not None:
             method = more
-            said = await probe(self._exchange, session, method, self._connection.receive)
+            said = await self._ask(session, method)
             proves = said in (Told.LOST, Told.REFUSED)
-        if said is Told.KNOWN and session is self.current:
-            self._evidence.served(method)
-        elif proves:
+        if proves:
             await self.renew(session, gone=True, refused=None if said is Told.LOST else method)
 
     async def _begin_anew(self, *, by_401: bool, gone: bool, refused: str | None) -> None:
@@ -210,18 +208,38 @@ class Sessions:
         hello, confirmation = self._hello, self._confirmation
         if refused is None:
             return await begin_anew(exchange, hello, confirmation, lost, receive, by_401=by_401)
-        begun, said = lost, Told.NOTHING
+        begun = lost
         with anyio.move_on_after(GUESS_SECS):
             begun = await begin_anew(exchange, hello, confirmation, lost, receive, guessed=True)
-            said = await probe(exchange, begun, refused, receive)
-        if said is Told.KNOWN:
-            self._evidence.served(refused)
-            return begun
-        if said is Told.REFUSED:
-            self._evidence.disprove(refused)
+            said = await self._ask(begun, refused)
+            if said is Told.KNOWN or await self._differ(lost, begun, refused):
+                return begun
+            if said is Told.REFUSED:
+                self._evidence.disprove(refused)
         if begun.id != lost.id:
             self._connection.start_soon(partial(self._end, begun))
         raise NotRenewed(Ended("disconnected", f"does not answer {refused} in a new session either"))
+
+    async def _differ(self, lost: Session, begun: Session, refused: str) -> bool:
+        """Whether a list is answered in a new session and refused in the old one, where another probe says nothing."""
+        other = self._evidence.other(refused)
+        return (
+            other is not None
+            and await self._ask(begun, other) is Told.KNOWN
+            and await self._ask(lost, other) in (Told.LOST, Told.REFUSED)
+        )
+
+    async def _ask(self, session: Session, method: str) -> Told:
+        """Ask a probe, a ping for no longer than a heartbeat is waited for."""
+        secs = (
+            min(PROBE_SECS, self._connection.endpoint.limits.heartbeat_timeout_secs) if method == PING else CHECK_SECS
+        )
+        said = Told.NOTHING
+        with anyio.move_on_after(secs):
+            said = await probe(self._exchange, session, method, self._connection.receive)
+        if said is Told.KNOWN:
+            self._evidence.served(method)
+        return said
 
     def _open_stream(self) -> None:
         if self.current.id is not None and self._offers_stream:

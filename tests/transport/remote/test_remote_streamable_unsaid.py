@@ -300,7 +300,7 @@ async def test_where_no_other_session_can_be_begun_the_one_that_is_refused_is_ke
         assert server.count("DELETE") == 0
 
 
-@pytest.mark.parametrize("mute", ["initialize", "ping"])
+@pytest.mark.parametrize("mute", ["initialize", "tools/list"])
 async def test_calls_wait_for_a_guess_for_ten_seconds_at_most(mute: str) -> None:
     async with serving(Terse()) as server, dialled(server.url) as dial:
         await dial.shake_hands()
@@ -312,7 +312,7 @@ async def test_calls_wait_for_a_guess_for_ten_seconds_at_most(mute: str) -> None
             await (_bare if peer.request.headers["mcp-session-id"] == "s1" else _mute)(peer)
 
         was = dict(server.on)
-        server.on.update({"ping": ping} if mute == "ping" else {mute: _mute})
+        server.on.update({"ping": ping, mute: _mute})
         await fails(dial)
         await anyio.sleep(1)
         with anyio.fail_after(10):
@@ -320,6 +320,23 @@ async def test_calls_wait_for_a_guess_for_ten_seconds_at_most(mute: str) -> None
         server.on = was
         await anyio.sleep(10)
         await works(dial)
+
+
+async def test_where_pings_are_not_answered_any_more_a_list_tells_a_new_session_from_a_lost_one() -> None:
+    async with serving(Terse()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        await dial.ask("tools/list")
+        await dial.ask("ping")
+        server.forget()
+
+        async def ping(peer: Peer) -> None:
+            await (_bare if peer.request.headers["mcp-session-id"] == "s1" else _mute)(peer)
+
+        server.on["ping"] = ping
+        await fails(dial)
+        await anyio.sleep(1)
+        await works(dial)
+        assert server.begun == 2
 
 
 async def test_a_ping_that_nobody_answers_holds_up_a_list_no_longer_than_a_heartbeat() -> None:
