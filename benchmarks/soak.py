@@ -495,8 +495,16 @@ class Soak:
 
     def _tell_issuer(self, what: str) -> None:
         request = urllib.request.Request(f"{self.issuer}/{what}", method="POST")
-        with urllib.request.urlopen(request, timeout=10) as response:
-            response.read()
+        until = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=10) as response:
+                    response.read()
+                return
+            except OSError:  # it is not back yet
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.5)
 
     def files_fail(self, draw: random.Random) -> None:
         chosen = draw.sample(FILES, draw.randint(1, 3))
