@@ -1,6 +1,7 @@
 """Authorization server metadata (RFC 8414, OpenID Connect Discovery): where it is, and whether it may be believed.
 
-It must be what its issuer says of itself, promise PKCE with S256, and name only endpoints that a secret may be sent to.
+It must be what its issuer says of itself, promise PKCE with S256, and name endpoints that a secret may be sent to. An
+endpoint that a login can do without counts as absent where it may not be used: nothing is ever sent there.
 
 MCP 2025-03-26 knew no protected resource metadata: the MCP server's origin is the authorization server. There is no
 identifier then that `issuer` could be identical to, so it need only be on that origin, which has published it; all else
@@ -14,7 +15,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from moltis.http.origins import Url, read_url, same_origin, shown_host, shown_url
-from moltis.oauth.documents import flag_member, read_object, scope_tokens, text_member, texts_member
+from moltis.oauth.documents import (
+    flag_if_any,
+    read_object,
+    scope_tokens,
+    text_if_any,
+    text_member,
+    texts_if_any,
+    texts_member,
+)
 from moltis.oauth.model import AuthServer, ClientConfig, Grant, OAuthProblem
 from moltis.oauth.urls import given_url_problem, url_problem
 
@@ -55,7 +64,7 @@ def read_server(body: bytes, issuer: str, *, legacy: bool = False, grant: Grant 
 
     Raises:
         OAuthProblem: `outage` if it is not a JSON object; `refused` if it is another issuer's, lacks PKCE with S256, or
-            names an endpoint that must not be used.
+            names a login page or token endpoint that must not be used.
     """
     what = f"the metadata of the authorization server {shown_host(issuer)}"
     document = read_object(body, what)
@@ -67,12 +76,18 @@ def read_server(body: bytes, issuer: str, *, legacy: bool = False, grant: Grant 
             f"{what} is another's: it names {shown_url(named)} as its issuer, and {shown_url(issuer)} was asked; "
             f"they must be the same to the letter"
         )
+    unusable: list[str] = []
+    person = grant == "authorization_code"
     token = _endpoint(document, "token_endpoint", named, what)
-    authorization = _endpoint(document, "authorization_endpoint", named, what)
+    authorization = (
+        _endpoint(document, "authorization_endpoint", named, what)
+        if person
+        else _spare_endpoint(document, "authorization_endpoint", named, unusable)
+    )
     if token is None:
         raise OAuthProblem(f"{what} names no token_endpoint")
     methods = texts_member(document, "code_challenge_methods_supported", what) or ()
-    if grant == "authorization_code":
+    if person:
         if authorization is None:
             raise OAuthProblem(f"{what} names no authorization_endpoint")
         if "S256" not in methods:
@@ -80,18 +95,19 @@ def read_server(body: bytes, issuer: str, *, legacy: bool = False, grant: Grant 
                 f"{what} does not offer PKCE with S256, without which a login is not safe; "
                 "who runs it can turn it on, or auth_url and token_url in moltis.toml vouch for it"
             )
-    scopes = texts_member(document, "scopes_supported", what)
+    scopes = texts_if_any(document, "scopes_supported")
     return AuthServer(
         issuer=named,
         token_endpoint=token,
         authorization_endpoint=authorization,
-        registration_endpoint=_endpoint(document, "registration_endpoint", named, what),
-        revocation_endpoint=_endpoint(document, "revocation_endpoint", named, what),
+        registration_endpoint=_spare_endpoint(document, "registration_endpoint", named, unusable),
+        revocation_endpoint=_spare_endpoint(document, "revocation_endpoint", named, unusable),
         scopes_supported=scope_tokens(" ".join(scopes)) if scopes is not None else None,
-        auth_methods=texts_member(document, "token_endpoint_auth_methods_supported", what),
-        grant_types=texts_member(document, "grant_types_supported", what),
-        iss_supported=flag_member(document, "authorization_response_iss_parameter_supported", what),
-        client_id_metadata_supported=flag_member(document, "client_id_metadata_document_supported", what),
+        auth_methods=texts_if_any(document, "token_endpoint_auth_methods_supported"),
+        grant_types=texts_if_any(document, "grant_types_supported"),
+        iss_supported=flag_if_any(document, "authorization_response_iss_parameter_supported", malformed=True),
+        client_id_metadata_supported=flag_if_any(document, "client_id_metadata_document_supported"),
+        unusable=tuple(unusable),
     )
 
 
@@ -151,6 +167,18 @@ def _endpoint(document: Mapping[str, object], name: str, issuer: str, what: str)
     if problem is not None:
         raise OAuthProblem(f"{what} names a {name} that must not be used: its address {problem}")
     return url
+
+
+def _spare_endpoint(document: Mapping[str, object], name: str, issuer: str, unusable: list[str]) -> str | None:
+    """Give an endpoint that a login can do without; one that may not be used goes into `unusable`, with the reason."""
+    if document.get(name) is None:
+        return None
+    url = text_if_any(document, name)
+    problem = given_url_problem(url, issuer) if url is not None else "is not a string"
+    if problem is None:
+        return url
+    unusable.append(f"{name}: its address {problem}")
+    return None
 
 
 def _is_at(server_url: str, issuer: str) -> bool:

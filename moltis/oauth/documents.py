@@ -1,7 +1,7 @@
 """JSON from another party: read with bounds, its members by type. Nothing here raises anything but `OAuthProblem`.
 
-A member that is null counts as absent, as most servers mean it. One of a wrong type is refused with its name: a guess
-at what was meant would decide about a login.
+A member that is null counts as absent, as most servers mean it. One of a wrong type that decides about a login is
+refused with its name; where a login can do without it, it counts as absent: nothing is guessed from it either way.
 """
 
 from __future__ import annotations
@@ -97,16 +97,29 @@ def texts_member(document: Document, name: str, what: str) -> tuple[str, ...] | 
     raise OAuthProblem(f"{what} is malformed: {name} is not a list of strings")
 
 
-def flag_member(document: Document, name: str, what: str) -> bool:
-    """Give a member that is true or false, False if it is absent.
+def text_if_any(document: Document, name: str) -> str | None:
+    """Return a member that is a string, None if it is absent or something else."""
+    value = document.get(name)
+    return value if isinstance(value, str) else None
 
-    Raises:
-        OAuthProblem: `refused`: it is something else.
+
+def texts_if_any(document: Document, name: str) -> tuple[str, ...] | None:
+    """Return the strings of a member that is a list, at most `MAX_ITEMS`, None if it is absent or something else."""
+    value = document.get(name)
+    if not isinstance(value, list):
+        return None
+    return tuple(item for item in value[:MAX_ITEMS] if isinstance(item, str) and len(item) <= MAX_ITEM_CHARS)
+
+
+def flag_if_any(document: Document, name: str, *, malformed: bool = False) -> bool:
+    """Return a member that is true or false, False if it is absent.
+
+    malformed: what anything else counts as; True where that is the stricter reading.
     """
     value = document.get(name)
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise OAuthProblem(f"{what} is malformed: {name} is neither true nor false")
+    return malformed
 
 
 def scope_tokens(text: str) -> tuple[str, ...]:

@@ -75,19 +75,19 @@ def read_tokens(
         raise _refusal(status, document, retry_after_secs)
     access = document.get("access_token")
     if not isinstance(access, str) or not _is_token(access):
-        raise OAuthProblem(f"{WHAT} has no usable access_token")
+        raise OAuthProblem(_without_token(document))
     kind = document.get("token_type")
     if kind is not None and (not isinstance(kind, str) or kind.lower() != "bearer"):
         raise OAuthProblem(f"{WHAT} has tokens of another type than Bearer, which moltis cannot use")
     refresh = document.get("refresh_token")
-    if refresh is not None and refresh != "" and not (isinstance(refresh, str) and _is_token(refresh)):
-        raise OAuthProblem(f"{WHAT} has an unusable refresh_token")
+    if not isinstance(refresh, str) or not _is_token(refresh):
+        refresh = None  # one can do without it until the access token ends
     life = _life_secs(document.get("expires_in"))
     scope = document.get("scope")
     return Tokens(
         access_token=access,
-        refresh_token=refresh if isinstance(refresh, str) and refresh else previous_refresh,
-        scope=" ".join(scope_tokens(scope)) if isinstance(scope, str) and scope else asked_scope,
+        refresh_token=refresh or previous_refresh,
+        scope=_granted(scope, asked_scope),
         obtained_at=now,
         expires_at=None if life is None else now + life,
     )
@@ -125,6 +125,28 @@ def expired(tokens: Tokens, now: float) -> bool:
 
 def _is_token(text: str) -> bool:
     return 0 < len(text) <= MAX_TOKEN_CHARS and is_visible(text)
+
+
+def _without_token(document: Document) -> str:
+    """Say that there is no token where it belongs, and where there is one."""
+    problem = f"{WHAT} has no usable access_token"
+    inside = [name for name, member in document.items() if isinstance(member, dict) and "access_token" in member]
+    if "authed_user" in inside:
+        return (
+            f"{problem} at its top, only one under authed_user: that is the answer for a bot; oauth.auth_url and "
+            "oauth.token_url of Slack's .../v2_user/... give tokens of a person"
+        )
+    shown = error_code(inside[0]) if inside else None
+    return f"{problem} at its top, only one under {shown}" if shown is not None else problem
+
+
+def _granted(scope: object, asked: str | None) -> str | None:
+    """Give the scope of a token; a list that is separated by commas alone, as some write it, is read as one."""
+    if not isinstance(scope, str) or not scope:
+        return asked
+    if "," in scope and not any(char.isspace() for char in scope) and scope not in (asked or "").split():
+        scope = scope.replace(",", " ")
+    return " ".join(scope_tokens(scope))
 
 
 def _life_secs(value: object) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from moltis.http.fetch import Fetcher, FetchProblem
 from moltis.http.retry_after import retry_after_secs
@@ -34,22 +35,24 @@ async def become_client(
     chosen = choose_client(config, server, known, redirect_uri, wall())
     if not isinstance(chosen, Register):
         return chosen
+    register = partial(_register, fetcher, server, chosen, redirect_uri=redirect_uri, wanted=scope, wall=wall)
     try:
-        return await _register(fetcher, server, chosen, redirect_uri=redirect_uri, scope=scope, wall=wall)
+        return await register(scope)
     except OAuthProblem as problem:
         # Some take the scope of a registration for one of their own to check, and know nothing of the resource's.
         if scope is None or problem.code != "invalid_client_metadata":
             raise
-    return await _register(fetcher, server, chosen, redirect_uri=redirect_uri, scope=None, wall=wall)
+    return await register(None)
 
 
 async def _register(
     fetcher: Fetcher,
     server: AuthServer,
     chosen: Register,
+    scope: str | None,
     *,
     redirect_uri: str,
-    scope: str | None,
+    wanted: str | None,
     wall: Callable[[], float],
 ) -> Client:
     body = registration_request(server, redirect_uri=redirect_uri, scope=scope)
@@ -63,6 +66,7 @@ async def _register(
         server=server,
         redirect_uri=redirect_uri,
         now=wall(),
+        scope=wanted,
         retry_after_secs=retry_after_secs(answer.headers.get("retry-after"), wall()),
     )
 

@@ -95,6 +95,7 @@ class AuthServer(msgspec.Struct, frozen=True, kw_only=True):
     issuer: for endpoints given by hand, the token endpoint stands for it.
     iss_supported: `authorization_response_iss_parameter_supported` (RFC 9207 section 3).
     manual: the endpoints come from moltis.toml, which is trusted.
+    unusable: endpoints that it names and that count as absent, each with the reason.
     """
 
     issuer: str
@@ -108,6 +109,7 @@ class AuthServer(msgspec.Struct, frozen=True, kw_only=True):
     iss_supported: bool = False
     client_id_metadata_supported: bool = False
     manual: bool = False
+    unusable: tuple[str, ...] = ()
 
 
 class Client(_Hidden, frozen=True, kw_only=True):
@@ -116,6 +118,7 @@ class Client(_Hidden, frozen=True, kw_only=True):
     source: where that comes from. Only what was `registered` is kept on disk and may be registered anew.
     redirect_uri: the one it was registered with, None if it is of no matter.
     secret_expires_at: 0 or None: never.
+    scopes_denied: what was asked for with it, and it is not registered for.
     """
 
     client_id: str
@@ -124,6 +127,7 @@ class Client(_Hidden, frozen=True, kw_only=True):
     auth_method: AuthMethod = "none"
     redirect_uri: str | None = None
     secret_expires_at: float | None = None
+    scopes_denied: tuple[str, ...] = ()
     source: Literal["configured", "metadata_document", "registered"] = "registered"
 
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 import msgspec
 
 from moltis.http.origins import read_url, shown_host
-from moltis.oauth.documents import Document, error_code, is_visible, read_object, text_member, texts_member
+from moltis.oauth.documents import (
+    Document,
+    error_code,
+    is_visible,
+    read_object,
+    scope_tokens,
+    text_if_any,
+    text_member,
+    texts_if_any,
+)
 from moltis.oauth.model import AuthMethod, AuthServer, Client, ClientConfig, OAuthProblem
 from moltis.oauth.urls import MAX_GIVEN_CHARS, url_problem
 
@@ -93,9 +102,12 @@ def read_registration(
     server: AuthServer,
     redirect_uri: str,
     now: float,
+    scope: str | None = None,
     retry_after_secs: float | None = None,
 ) -> Client:
     """Read the answer to a registration (RFC 7591 section 3.2).
+
+    scope: what the login is to ask for.
 
     The server may have replaced what was asked for; what cannot be worked with is refused here rather than at the token
     endpoint, after a person has logged in.
@@ -112,13 +124,14 @@ def read_registration(
     client_id = text_member(document, "client_id", what)
     if not client_id or len(client_id) > MAX_CLIENT_ID_CHARS or not is_visible(client_id.replace(" ", "")):
         raise OAuthProblem(f"{what} has no usable client_id")
-    redirect_uris = texts_member(document, "redirect_uris", what)
+    redirect_uris = texts_if_any(document, "redirect_uris")
     if redirect_uris is not None and redirect_uri not in redirect_uris:
         raise OAuthProblem(f"{host} registered another redirect URI than the one that was asked for")
-    secret = text_member(document, "client_secret", what) or None
+    secret = text_if_any(document, "client_secret") or None
+    denied = _denied(document, scope)
     method = _method_given(document, secret, server, what)
     if method == "none":
-        return Client(client_id=client_id, redirect_uri=redirect_uri)
+        return Client(client_id=client_id, redirect_uri=redirect_uri, scopes_denied=denied)
     if secret is None or len(secret) > MAX_SECRET_CHARS or not is_visible(secret.replace(" ", "")):
         raise OAuthProblem(f"{host} registered a client with {method}, but gave no usable client_secret")
     return Client(
@@ -126,7 +139,8 @@ def read_registration(
         client_secret=secret,
         auth_method=method,
         redirect_uri=redirect_uri,
-        secret_expires_at=_expiry(document, now, host, what),
+        secret_expires_at=_expiry(document, now, host),
+        scopes_denied=denied,
     )
 
 
@@ -191,7 +205,7 @@ def _method_given(document: Document, secret: str | None, server: AuthServer, wh
     Servers that leave it out of their answer are common. A secret is then for use, by a method that is listed, and
     without one there is nothing to use.
     """
-    given = text_member(document, "token_endpoint_auth_method", what)
+    given = text_if_any(document, "token_endpoint_auth_method")
     if given is None:
         with_secret = (method for method in _WITH_SECRET if method in _listed(server))
         return next(with_secret, "none") if secret is not None else "none"
@@ -201,13 +215,23 @@ def _method_given(document: Document, secret: str | None, server: AuthServer, wh
     raise OAuthProblem(f"{what} wants a way of authentication that moltis has no key for")
 
 
-def _expiry(document: Document, now: float, host: str, what: str) -> float | None:
-    """Give when the secret ends, None for never (RFC 7591 section 3.2.1: seconds since the epoch, 0 for never)."""
+def _denied(document: Document, scope: str | None) -> tuple[str, ...]:
+    """Give the scopes that were wanted and that the client is not registered for (RFC 7591 section 3.2.1)."""
+    given = text_if_any(document, "scope")
+    if not given:
+        return ()
+    registered = scope_tokens(given)
+    return tuple(wanted for wanted in scope_tokens(scope or "") if wanted not in registered)
+
+
+def _expiry(document: Document, now: float, host: str) -> float | None:
+    """Give when the secret ends, None for never (RFC 7591 section 3.2.1: seconds since the epoch, 0 for never).
+
+    What is no number says nothing: the token endpoint will, should it have ended.
+    """
     value = document.get("client_secret_expires_at")
-    if value is None or (value == 0 and not isinstance(value, bool)):
+    if value == 0 or isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise OAuthProblem(f"{what} is malformed: client_secret_expires_at is not a number")
     if value <= now + EXPIRY_MARGIN_SECS:
         raise OAuthProblem(f"{host} registered a client whose secret has expired already")
     return float(min(value, FAR_FUTURE))

@@ -5,8 +5,8 @@ It may be about the server itself or what contains it, and nothing else: it name
 
 from __future__ import annotations
 
-from moltis.http.origins import Url, read_url, same_origin, shown_host
-from moltis.oauth.documents import read_object, scope_tokens, text_member, texts_member
+from moltis.http.origins import Url, read_url, same_origin, shown_host, shown_url
+from moltis.oauth.documents import read_object, scope_tokens, text_member, texts_if_any, texts_member
 from moltis.oauth.model import Challenge, OAuthProblem, ProtectedResource
 from moltis.oauth.urls import MAX_GIVEN_CHARS, given_url_problem
 
@@ -58,10 +58,11 @@ def read_resource(body: bytes, server_url: str) -> ProtectedResource:
         raise OAuthProblem(f"{what} does not say which resource it is about")
     if not _contains(resource, _server(server_url)):
         raise OAuthProblem(
-            f"{what} is about another resource, at {shown_host(resource)}: check url in moltis.toml, or ask who runs it"
+            f"{what} is about another resource: it says {shown_url(resource)}, and url in moltis.toml is "
+            f"{shown_url(server_url)}; correct url, or ask who runs it"
         )
     listed = texts_member(document, "authorization_servers", what) or ()
-    scopes = texts_member(document, "scopes_supported", what)
+    scopes = texts_if_any(document, "scopes_supported")
     return ProtectedResource(
         resource=resource,
         authorization_servers=_usable(listed, server_url, what),

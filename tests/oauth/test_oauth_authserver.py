@@ -233,14 +233,27 @@ HOSTILE_ENDPOINTS = [
 
 
 @pytest.mark.parametrize("url", HOSTILE_ENDPOINTS)
-@pytest.mark.parametrize(
-    "name", ["authorization_endpoint", "token_endpoint", "registration_endpoint", "revocation_endpoint"]
-)
+@pytest.mark.parametrize("name", ["authorization_endpoint", "token_endpoint"])
 def test_an_endpoint_that_must_not_be_used_is_refused_with_the_whole_document(name: str, url: str) -> None:
     problem = refusal(document(**{name: url}))
     assert problem.kind == "refused"
     assert name in problem.message
     assert not url or url not in problem.message
+
+
+@pytest.mark.parametrize("url", [*HOSTILE_ENDPOINTS, {}, 0, ["https://auth.example.com/x"]])
+@pytest.mark.parametrize("name", ["registration_endpoint", "revocation_endpoint"])
+def test_an_endpoint_that_a_login_can_do_without_counts_as_absent_and_says_why(name: str, url: Any) -> None:
+    server = read_server(document(**{name: url}), ISSUER)
+    assert getattr(server, name) is None
+    assert [unusable.partition(":")[0] for unusable in server.unusable] == [name]
+    assert not url or str(url) not in repr(server.unusable)
+
+
+@pytest.mark.parametrize("url", HOSTILE_ENDPOINTS)
+def test_a_client_on_its_own_behalf_is_not_refused_for_a_login_page(url: str) -> None:
+    server = read_server(document(authorization_endpoint=url), ISSUER, grant="client_credentials")
+    assert (server.authorization_endpoint, server.token_endpoint) == (None, f"{ISSUER}/token")
 
 
 @pytest.mark.parametrize(
@@ -271,21 +284,34 @@ def test_only_who_is_on_this_machine_has_endpoints_on_it() -> None:
         {"token_endpoint": ["https://a/"]},
         {"authorization_endpoint": None},
         {"authorization_endpoint": True},
-        {"registration_endpoint": {}},
-        {"revocation_endpoint": 0},
         {"code_challenge_methods_supported": "S256"},
         {"code_challenge_methods_supported": {"S256": True}},
         {"code_challenge_methods_supported": ["S256", 1]},
-        {"scopes_supported": "openid"},
-        {"token_endpoint_auth_methods_supported": "none"},
-        {"grant_types_supported": [None]},
-        {"authorization_response_iss_parameter_supported": "true"},
-        {"authorization_response_iss_parameter_supported": 1},
-        {"client_id_metadata_document_supported": []},
     ],
 )
 def test_members_that_are_missing_or_of_a_wrong_type_are_refused(members: dict[str, Any]) -> None:
     assert refusal(document(**members)).kind == "refused"
+
+
+@pytest.mark.parametrize("wrong", ["a b", True, 5, {}, {"a": 1}])
+def test_members_that_nobody_needs_and_that_are_malformed_count_as_absent(wrong: Any) -> None:
+    names = (
+        "scopes_supported",
+        "token_endpoint_auth_methods_supported",
+        "grant_types_supported",
+        "client_id_metadata_document_supported",
+        "ui_locales_supported",
+    )
+    for name in names[: 3 if wrong is True else None]:
+        assert read_server(document(**{name: wrong}), ISSUER) == read_server(document(), ISSUER)
+    found = read_server(document(scopes_supported=["a", wrong, "b"], grant_types_supported=[None, wrong]), ISSUER)
+    assert found.scopes_supported == ("a", "b")
+    assert found.grant_types == (() if wrong != "a b" else ("a b",))
+
+
+@pytest.mark.parametrize("wrong", ["true", 1, 0, [], {}, "false"])
+def test_a_promise_of_iss_that_is_malformed_is_kept_to(wrong: Any) -> None:
+    assert read_server(document(authorization_response_iss_parameter_supported=wrong), ISSUER).iss_supported
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b"<html>Not Found</html>", b"\xff\xfe", b"[" * 200_000])

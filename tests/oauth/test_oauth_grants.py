@@ -39,6 +39,58 @@ def test_tokens_are_read_with_all_that_matters() -> None:
     assert repr(tokens) == "Tokens(***)"
 
 
+@pytest.mark.parametrize("malformed", [1, ["canary"], "canary\n", "x" * 20_000, "", None])
+def test_a_refresh_token_that_cannot_be_used_counts_as_absent(malformed: Any) -> None:
+    assert read(refresh_token=malformed).refresh_token is None
+
+
+@pytest.mark.parametrize(
+    ("said", "asked", "granted"),
+    [
+        ("chat:write,search:read", "chat:write", "chat:write search:read"),
+        ("repo,gist", None, "repo gist"),
+        ("a,b c", None, "a,b c"),
+        ("a,b", "a,b c", "a,b"),
+        ("a", None, "a"),
+        (",", "x", ""),
+        (["a"], "x", "x"),
+    ],
+)
+def test_a_list_of_scopes_with_commas_alone_is_read_as_a_list(said: Any, asked: str | None, granted: str) -> None:
+    body = json.dumps({"access_token": ACCESS, "scope": said}).encode()
+    assert read_tokens(200, body, now=0, asked_scope=asked).scope == granted
+
+
+def test_a_token_in_the_wrong_place_is_pointed_at() -> None:
+    bot = {
+        "ok": True,
+        "scope": "",
+        "token_type": "bot",
+        "authed_user": {"access_token": "canary", "token_type": "user"},
+    }
+    message = refusal(200, json.dumps(bot).encode()).message
+    assert "only one under authed_user" in message
+    assert "/v2_user/" in message
+    assert "canary" not in message
+    message = refusal(200, json.dumps({"data": {"access_token": "canary"}}).encode()).message
+    assert message.endswith("has no usable access_token at its top, only one under data")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("invalid_code", "invalid_code"),
+        ("bad_refresh_token", "bad_refresh_token"),
+        ("BAD_TOKEN", "unregistered_code"),
+        ("x" * 60, "unregistered_code"),
+        ("a-b", "unregistered_code"),
+    ],
+)
+def test_a_code_of_the_provider_s_own_is_shown_if_it_looks_like_one(said: str, shown: str) -> None:
+    problem = refusal(200, json.dumps({"ok": False, "error": said}).encode())
+    assert (problem.kind, problem.code, shown in problem.message) == ("denied", shown, True)
+
+
 @pytest.mark.parametrize("kind", ["Bearer", "bearer", "BEARER", ..., None])
 def test_bearer_is_bearer_however_it_is_written_or_left_out(kind: Any) -> None:
     assert read(token_type=kind).access_token == ACCESS
@@ -61,10 +113,6 @@ def test_bearer_is_bearer_however_it_is_written_or_left_out(kind: Any) -> None:
         {"token_type": "DPoP"},
         {"token_type": ""},
         {"token_type": 1},
-        {"refresh_token": 1},
-        {"refresh_token": ["canary"]},
-        {"refresh_token": "canary\n"},
-        {"refresh_token": "x" * 20_000},
     ],
 )
 def test_tokens_that_cannot_be_used_are_refused(members: dict[str, Any]) -> None:

@@ -122,13 +122,27 @@ def test_metadata_about_another_resource_is_refused(resource: str) -> None:
     assert problem.message.isprintable()
 
 
+def test_a_server_and_a_resource_that_differ_by_little_are_both_shown() -> None:
+    message = refusal(
+        json.dumps({"resource": "http://mcp.example.com/v1/mcp", "authorization_servers": [AS]}).encode()
+    ).message
+    assert "it says http://mcp.example.com/v1/mcp, and url in moltis.toml is https://mcp.example.com/v1/mcp" in message
+
+
+@pytest.mark.parametrize(
+    ("listed", "read_as"), [("read", None), (True, None), ({}, None), (["a", 1, None, "b"], ("a", "b")), ([["a"]], ())]
+)
+def test_scopes_that_are_malformed_count_as_absent_and_a_list_keeps_its_strings(listed: Any, read_as: Any) -> None:
+    assert read(scopes_supported=listed).scopes_supported == read_as
+
+
 def test_a_resource_that_no_request_has_room_for_is_refused() -> None:
     long = URL + "?" + "x" * 3000
     assert refusal(json.dumps({"resource": long, "authorization_servers": [AS]}).encode(), long).kind == "refused"
 
 
-@pytest.mark.parametrize("resource", ["https://evil.example/canary?canary", URL, "canary", None])
-def test_nothing_of_an_address_but_its_host_is_in_a_message(resource: str | None) -> None:
+@pytest.mark.parametrize("resource", ["https://canary@evil.example/other?canary#canary", URL, "canary", None])
+def test_no_user_name_query_or_fragment_of_an_address_is_in_a_message(resource: str | None) -> None:
     server_url = "https://canary:canary@mcp.example.com/v1/mcp?key=canary"
     body = json.dumps({"resource": resource, "authorization_servers": ["http://x.example/canary"]}).encode()
     assert "canary" not in refusal(body, server_url).message
@@ -147,9 +161,6 @@ def test_nothing_of_an_address_but_its_host_is_in_a_message(resource: str | None
         {"authorization_servers": [1]},
         {"authorization_servers": [AS, None]},
         {"authorization_servers": {"0": AS}},
-        {"scopes_supported": "read"},
-        {"scopes_supported": [["read"]]},
-        {"scopes_supported": True},
     ],
 )
 def test_members_that_are_missing_or_of_a_wrong_type_are_refused(members: dict[str, Any]) -> None:
