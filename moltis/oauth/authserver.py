@@ -56,9 +56,12 @@ def legacy_metadata_url(server_url: str) -> str:
     return _parts(server_url).origin + OAUTH
 
 
-def read_server(body: bytes, issuer: str, *, legacy: bool = False, grant: Grant = "authorization_code") -> AuthServer:
+def read_server(
+    body: bytes, issuer: str, *, at: str | None = None, legacy: bool = False, grant: Grant = "authorization_code"
+) -> AuthServer:
     """Read the metadata found at one of `metadata_urls(issuer)`.
 
+    at: where it was found, the issuer's own place where that is not said. Who is on this machine may name what is.
     legacy: it was found at `legacy_metadata_url`; `issuer` is the MCP server's URL, and only the origin counts.
     grant: what it is wanted for. A client on its own behalf needs neither an authorization endpoint nor PKCE.
 
@@ -74,15 +77,16 @@ def read_server(body: bytes, issuer: str, *, legacy: bool = False, grant: Grant 
     if not (same_issuer(named, issuer) or (legacy and _is_at(issuer, named))):
         raise OAuthProblem(
             f"{what} is another's: it names {shown_url(named)} as its issuer, and {shown_url(issuer)} was asked; "
-            f"they must be the same to the letter"
+            f"they must be the same to the letter{_if_trusted(named)}",
         )
+    giver = at or named
     unusable: list[str] = []
     person = grant == "authorization_code"
-    token = _endpoint(document, "token_endpoint", named, what)
+    token = _endpoint(document, "token_endpoint", giver, what)
     authorization = (
-        _endpoint(document, "authorization_endpoint", named, what)
+        _endpoint(document, "authorization_endpoint", giver, what)
         if person
-        else _spare_endpoint(document, "authorization_endpoint", named, unusable)
+        else _spare_endpoint(document, "authorization_endpoint", giver, unusable)
     )
     if token is None:
         raise OAuthProblem(f"{what} names no token_endpoint")
@@ -100,8 +104,8 @@ def read_server(body: bytes, issuer: str, *, legacy: bool = False, grant: Grant 
         issuer=named,
         token_endpoint=token,
         authorization_endpoint=authorization,
-        registration_endpoint=_spare_endpoint(document, "registration_endpoint", named, unusable),
-        revocation_endpoint=_spare_endpoint(document, "revocation_endpoint", named, unusable),
+        registration_endpoint=_spare_endpoint(document, "registration_endpoint", giver, unusable),
+        revocation_endpoint=_spare_endpoint(document, "revocation_endpoint", giver, unusable),
         scopes_supported=scope_tokens(" ".join(scopes)) if scopes is not None else None,
         auth_methods=texts_if_any(document, "token_endpoint_auth_methods_supported"),
         grant_types=texts_if_any(document, "grant_types_supported"),
@@ -158,23 +162,29 @@ def manual_endpoints(config: ClientConfig) -> AuthServer:
     )
 
 
-def _endpoint(document: Mapping[str, object], name: str, issuer: str, what: str) -> str | None:
+def _if_trusted(named: str) -> str:
+    """Give the key that takes a document of another issuer, for one that can be written there."""
+    usable = url_problem(named) is None and "?" not in named and shown_url(named) == named
+    return f'; if you trust it: oauth.issuer = "{named}"' if usable else ""
+
+
+def _endpoint(document: Mapping[str, object], name: str, giver: str, what: str) -> str | None:
     """Give an endpoint (RFC 6749 section 3: absolute, a query is kept, no fragment; https)."""
     url = text_member(document, name, what)
     if url is None:
         return None
-    problem = given_url_problem(url, issuer)
+    problem = given_url_problem(url, giver)
     if problem is not None:
         raise OAuthProblem(f"{what} names a {name} that must not be used: its address {problem}")
     return url
 
 
-def _spare_endpoint(document: Mapping[str, object], name: str, issuer: str, unusable: list[str]) -> str | None:
+def _spare_endpoint(document: Mapping[str, object], name: str, giver: str, unusable: list[str]) -> str | None:
     """Give an endpoint that a login can do without; one that may not be used goes into `unusable`, with the reason."""
     if document.get(name) is None:
         return None
     url = text_if_any(document, name)
-    problem = given_url_problem(url, issuer) if url is not None else "is not a string"
+    problem = given_url_problem(url, giver) if url is not None else "is not a string"
     if problem is None:
         return url
     unusable.append(f"{name}: its address {problem}")

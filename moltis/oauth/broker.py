@@ -41,7 +41,7 @@ LOOK_AGAIN_SECS = 1.0
 """Until the disk is looked at again, where that could not be done."""
 
 BEGIN_SECS = 40.0
-"""How long a person waits for it: discovery takes at most 15 s, a registration 10 s."""
+"""How long a person waits for it: discovery takes at most 25 s, a registration 10 s."""
 
 
 class Login:

@@ -1,28 +1,33 @@
 """Whom to ask for a token: the steps of `resource` and `authserver` over the network, each address checked.
 
-What is not there (4xx) or is no JSON sends one to the next address, as MCP orders them. What is there is believed or
-refused as it is: no other address of the same party makes good for a document that may not be believed. A party that
-cannot answer (no connection, 5xx, 429) is an outage: nothing follows from it, least of all that there is no document.
+What is not there (4xx) or is no JSON sends one to the next address, as MCP orders them, and so does an address that
+cannot answer (no connection, 5xx, 429): proxies route some paths and not others. What is there is believed or refused
+as it is: no other address of the same party makes good for a document that may not be believed. Where there is none at
+all and something could not answer, that is an outage: nothing follows from it, least of all that there is no document.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import anyio
 
 from moltis.http.addresses import Scope, neighbours
+from moltis.http.clients import USER_AGENT
 from moltis.http.fetch import Answer, Fetcher, FetchProblem
-from moltis.http.origins import canonical_resource, shown_host
+from moltis.http.origins import canonical_resource, shown_host, shown_url
 from moltis.http.retry_after import retry_after_secs
 from moltis.oauth import authserver, resource
 from moltis.oauth.authserver import same_issuer
 from moltis.oauth.model import AuthServer, Challenge, ClientConfig, OAuthProblem, ProtectedResource
 
 MAX_FETCHES = 12
-DISCOVERY_SECS = 15.0
+DOCUMENT_SECS = 5.0
+"""For one of them."""
+
+DISCOVERY_SECS = 25.0
 """For all of them."""
 
 MAX_AUTH_SERVERS = 3
@@ -97,11 +102,15 @@ class Discovery:
         search = _Search(self._fetcher, self._url, self._config, self._wall)
         return await self._in_time(search.discover(challenge, prefer))
 
-    async def find_resource(self, challenge: Challenge | None) -> ProtectedResource | None:
-        """Find what the server says of itself (RFC 9728), None if it says nothing. Raises as `discover`."""
+    async def find_resource(self, challenge: Challenge | None) -> tuple[ProtectedResource | None, bool]:
+        """Find what the server says of itself (RFC 9728), None if it says nothing. Raises as `discover`.
+
+        Also say whether that is sure: where an address could not answer that comes first, it may say something else.
+        """
         await self.look_around()
         search = _Search(self._fetcher, self._url, self._config, self._wall)
-        return await self._in_time(search.resource(challenge))
+        found = await self._in_time(search.resource(challenge))
+        return found, not search.unsure
 
     async def _in_time(self, work: Awaitable[T]) -> T:
         with anyio.move_on_after(DISCOVERY_SECS):
@@ -113,9 +122,13 @@ class Discovery:
 
 
 class _Search:
-    """One search, of at most `MAX_FETCHES` fetches."""
+    """One search, of at most `MAX_FETCHES` fetches.
+
+    unsure: what was found lay behind an address that could not answer now and might have said something else.
+    """
 
     def __init__(self, fetcher: Fetcher, url: str, config: ClientConfig, wall: Callable[[], float]) -> None:
+        self.unsure = False
         self._fetcher = fetcher
         self._url = url
         self._config = config
@@ -125,74 +138,116 @@ class _Search:
     async def discover(self, challenge: Challenge | None, prefer: str | None) -> Discovered:
         found = await self.resource(challenge)
         if found is None:
-            return await self._legacy()
+            return await self._legacy(challenge)
         issuers = sorted(found.authorization_servers, key=lambda issuer: not same_issuer(issuer, prefer or ""))
         problem: OAuthProblem | None = None
         for issuer in issuers[:MAX_AUTH_SERVERS]:
             try:
                 return Discovered(found, issuer, await self._server(issuer), found.resource)
-            except OAuthProblem as refusal:
-                if refusal.kind == "outage":
-                    raise
-                problem = problem or refusal
+            except OAuthProblem as trouble:
+                if trouble.kind == "outage" and same_issuer(issuer, prefer or ""):
+                    raise  # what is held there is worth waiting for
+                if problem is None or (trouble.kind == "outage" and problem.kind != "outage"):
+                    problem = trouble
         assert problem is not None, "a resource names at least one"
         raise problem
 
     async def resource(self, challenge: Challenge | None) -> ProtectedResource | None:
+        promised = {challenge.resource_metadata} if challenge is not None else frozenset()
         urls = resource.metadata_urls(self._url, challenge)
-        named = challenge.resource_metadata if challenge is not None else None
-        for url in urls:
-            answer = await self._get(url)
-            if answer is None:
-                continue
-            try:
-                return resource.read_resource(answer.body, self._url)
-            except OAuthProblem as problem:
-                # No JSON. Where the server itself says that it is, something is broken; elsewhere that is how sites
-                # answer that have one page for every path.
-                if problem.kind != "outage" or url == named:
-                    raise
-        return None
+        return await self._first(urls, lambda body, at: resource.read_resource(body, self._url), promised)
 
     async def _server(self, issuer: str) -> AuthServer:
-        strange: OAuthProblem | None = None
-        for url in authserver.metadata_urls(issuer):
-            answer = await self._get(url)
-            if answer is None:
-                continue
-            try:
-                return authserver.read_server(answer.body, issuer, grant=self._config.grant)
-            except OAuthProblem as problem:
-                if problem.kind != "outage":
-                    raise
-                strange = problem
-        raise strange or OAuthProblem(f"the authorization server {shown_host(issuer)} publishes no metadata")
+        def read(body: bytes, at: str) -> AuthServer:
+            return authserver.read_server(body, issuer, at=at, grant=self._config.grant)
 
-    async def _legacy(self) -> Discovered:
-        """MCP 2025-03-26: the server is its own authorization server, with default endpoints where it says nothing."""
-        answer = await self._get(authserver.legacy_metadata_url(self._url))
+        urls = authserver.metadata_urls(issuer)
+        found = await self._first(urls, read, urls)
+        if found is None:
+            raise OAuthProblem(f"the authorization server {shown_url(issuer)} publishes no metadata")
+        return found
+
+    async def _legacy(self, challenge: Challenge | None) -> Discovered:
+        """MCP 2025-03-26: the server is its own authorization server, with default endpoints where it says nothing.
+
+        One that names its metadata (RFC 9728) is of a later revision: of that one nothing is assumed.
+        """
+
+        def read(body: bytes, at: str) -> AuthServer:
+            return authserver.read_server(body, self._url, at=at, legacy=True, grant=self._config.grant)
+
         what = canonical_resource(self._url)
-        if answer is not None:
-            try:
-                server = authserver.read_server(answer.body, self._url, legacy=True, grant=self._config.grant)
-                return Discovered(None, server.issuer, server, what)
-            except OAuthProblem as problem:
-                if problem.kind != "outage":
-                    raise
+        server = await self._first([authserver.legacy_metadata_url(self._url)], read)
+        if server is not None:
+            return Discovered(None, server.issuer, server, what)
+        named = challenge.resource_metadata if challenge is not None else None
+        if named is not None:
+            raise OAuthProblem(
+                f"{shown_host(self._url)} says that {shown_url(named)} tells where to log in, and nothing is there"
+            )
         server = authserver.default_endpoints(self._url)
         return Discovered(None, server.issuer, server, what, assumed=True)
 
+    async def _first(
+        self, urls: Iterable[str], read: Callable[[bytes, str], T], promised: Collection[str | None] = ()
+    ) -> T | None:
+        """Give the first document that there is, None if there is none; it is judged the same wherever it lay.
+
+        An address that cannot answer does not end the search: another one of the same party may.
+
+        promised: where there is one, by the word of whoever it is about. Elsewhere a page for every path, or a refusal
+            of strangers (401, 403), is how many sites say that there is nothing.
+
+        Raises:
+            OAuthProblem: what was found may not be believed; or nothing was, and somebody cannot or will not answer.
+        """
+        trouble: OAuthProblem | None = None
+        for url in urls:
+            try:
+                answer = await self._get(url)
+                if answer is None or (answer.status != 200 and url not in promised):
+                    continue
+                if answer.status != 200:
+                    raise OAuthProblem(
+                        f"{shown_url(url)} answers HTTP {answer.status} to moltis: something before it may refuse "
+                        f"programs (User-Agent {USER_AGENT})"
+                    )
+            except OAuthProblem as problem:
+                trouble = trouble or problem
+                continue
+            try:
+                found = read(answer.body, url)
+            except OAuthProblem as problem:
+                if problem.kind != "outage":
+                    raise
+                if url in promised:  # it is no JSON
+                    trouble = trouble or problem
+                continue
+            self.unsure = trouble is not None
+            return found
+        if trouble is not None:
+            raise trouble
+        return None
+
     async def _get(self, url: str) -> Answer | None:
-        """Fetch a document; None if there is none."""
+        """Fetch a document, or a refusal to give one (401, 403); None if there is none.
+
+        Raises:
+            OAuthProblem: nobody can say whether there is one.
+        """
         if self._left == 0:
             raise OAuthProblem(f"{shown_host(self._url)} sends one around too long to find where to log in")
         self._left -= 1
+        answer = None
         try:
-            answer = await self._fetcher.get(url)
+            with anyio.move_on_after(DOCUMENT_SECS):
+                answer = await self._fetcher.get(url)
         except FetchProblem as problem:
+            if problem.status is not None:  # a redirect that is not followed leads to no document
+                return None
             raise in_oauth(problem) from None
-        if answer.status == 200:
-            return answer
+        if answer is None:
+            raise OAuthProblem(f"no answer from {shown_host(url)} within {DOCUMENT_SECS:g} s", kind="outage")
         if answer.status >= 500 or answer.status in _NOT_NOW:
             wait = retry_after_secs(answer.headers.get("retry-after"), self._wall())
             raise OAuthProblem(
@@ -200,7 +255,7 @@ class _Search:
                 kind="outage",
                 retry_after_secs=wait,
             )
-        return None
+        return answer if answer.status in (200, 401, 403) else None
 
 
 def in_oauth(problem: FetchProblem) -> OAuthProblem:

@@ -157,10 +157,10 @@ class Keeper:
             return False
         issuer = self.record.key.issuer
         try:
-            found = await self._discovery.find_resource(challenge)
+            found, sure = await self._discovery.find_resource(challenge)
         except OAuthProblem:
             return False
-        if found is not None and not _names(found, issuer):
+        if found is not None and sure and not _names(found, issuer):
             return True
         self._resource_id = found.resource if found is not None else self._resource
         return False
@@ -186,6 +186,10 @@ class Keeper:
         if known is None or not same_issuer(known.key.issuer, issuer):
             known = await self._known_at(issuer)
         self._resource_id = found.resource_id
+        if found.server.unusable:
+            self._log.warning(
+                "endpoints_not_used", server=self._server, issuer=shown_host(issuer), why=list(found.server.unusable)
+            )
         # Kept under the spelling that it was kept under before, whatever slash there is by now.
         known = known or Record(key=Key(self._resource, issuer, self._config.client_id), server=found.server)
         client = known.client
@@ -336,9 +340,9 @@ class Keeper:
     async def _identifier(self) -> str:
         """Give what to ask tokens for. It is not on disk: after a start the server is asked what it calls itself."""
         if self._resource_id is None:
-            found = await self._discovery.find_resource(None)
+            found, sure = await self._discovery.find_resource(None)
             assert self.record is not None
-            if found is not None and not _names(found, self.record.key.issuer):
+            if found is not None and sure and not _names(found, self.record.key.issuer):
                 self.leave()
                 return self._resource
             self._resource_id = found.resource if found is not None else self._resource

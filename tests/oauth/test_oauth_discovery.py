@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from moltis.http.addresses import Scope
 from moltis.http.fetch import FetchProblem
-from moltis.oauth.discovery import DISCOVERY_SECS, MAX_FETCHES, Discovered, Discovery
+from moltis.oauth.discovery import DISCOVERY_SECS, DOCUMENT_SECS, MAX_FETCHES, Discovered, Discovery
 from moltis.oauth.model import Challenge, ClientConfig, OAuthProblem
 
 URL = "https://mcp.example.com/team/mcp"
@@ -22,6 +22,7 @@ OAUTH = "https://auth.example.com/.well-known/oauth-authorization-server/tenant"
 OPENID = "https://auth.example.com/.well-known/openid-configuration/tenant"
 APPENDED = "https://auth.example.com/tenant/.well-known/openid-configuration"
 LEGACY = "https://mcp.example.com/.well-known/oauth-authorization-server"
+KINDS = ("oauth-authorization-server", "openid-configuration")
 HTML = b"<!doctype html><title>Welcome</title>"
 
 
@@ -106,18 +107,105 @@ async def test_a_4xx_says_that_there_is_nothing(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
-@pytest.mark.parametrize("where", [f"{PRM}/team/mcp", OAUTH])
-async def test_a_failure_says_nothing_at_all(status: int, where: str) -> None:
-    documents = {f"{PRM}/team/mcp": resource(), PRM: resource(), OAUTH: metadata(), OPENID: metadata()}
-    problem, urls = await refused({**documents, where: answer(status, b"", retry_after="17")})
+@pytest.mark.parametrize("where", ["resource", "issuer"])
+async def test_where_nothing_is_found_a_failure_says_nothing_at_all(status: int, where: str) -> None:
+    """Least of all that the server is of MCP 2025-03-26, or publishes no metadata."""
+    failing = answer(status, b"", retry_after="17")
+    documents = {f"{PRM}/team/mcp": failing} if where == "resource" else {PRM: resource(), OPENID: failing}
+    problem, urls = await refused({LEGACY: metadata("https://mcp.example.com"), **documents})
     assert (problem.kind, problem.retry_after_secs) == ("outage", 17)
-    assert urls[-1] == where
+    assert urls[-1] == (PRM if where == "resource" else APPENDED)
+
+
+FAILURES: list[Any] = [
+    502,
+    answer(429, b"", retry_after="60"),
+    FetchProblem("connection refused"),
+    FetchProblem("no way", kind="refused"),
+    FetchProblem("redirects to x, which is not https", kind="refused", status=302),
+    HTML,
+    404,
+    403,
+]
+
+
+@pytest.mark.parametrize("first", FAILURES)
+@pytest.mark.parametrize("second", FAILURES)
+async def test_a_document_counts_wherever_it_lies_behind_addresses_that_fail(first: Any, second: Any) -> None:
+    found, urls = await discover(
+        {f"{PRM}/team/mcp": first, PRM: resource(), OAUTH: first, OPENID: second, APPENDED: metadata()}
+    )
+    assert urls == [f"{PRM}/team/mcp", PRM, OAUTH, OPENID, APPENDED]
+    assert (found.server.issuer, found.resource_id) == (ISSUER, URL)
+
+
+async def test_a_document_that_may_not_be_believed_ends_the_search_behind_a_failure_too() -> None:
+    problem, urls = await refused({f"{PRM}/team/mcp": 502, PRM: resource(of="https://other.example.com/")})
+    assert problem.kind == "refused"
+    assert urls[-1] == PRM
 
 
 @pytest.mark.parametrize("kind", ["outage", "refused"])
-async def test_an_address_that_cannot_or_must_not_be_reached_ends_the_search(kind: Any) -> None:
-    problem, urls = await refused({f"{PRM}/team/mcp": resource(), OAUTH: FetchProblem("no way", kind=kind)})
-    assert (problem.kind, problem.message, len(urls)) == (kind, "no way", 2)
+async def test_an_address_that_cannot_or_must_not_be_reached_is_told_of_where_none_other_has_a_document(
+    kind: Any,
+) -> None:
+    problem, _ = await refused({f"{PRM}/team/mcp": resource(), OAUTH: FetchProblem("no way", kind=kind)})
+    assert (problem.kind, problem.message) == (kind, "no way")
+
+
+async def test_an_address_that_hangs_takes_its_five_seconds_and_no_more() -> None:
+    web = Web()
+
+    async def hangs(sent: Sent) -> Any:
+        await anyio.sleep_forever()
+
+    web.handlers = {
+        ("GET", f"{PRM}/team/mcp"): hangs,
+        ("GET", PRM): lambda sent: answer(200, resource()),
+        ("GET", OAUTH): hangs,
+        ("GET", OPENID): hangs,
+        ("GET", APPENDED): lambda sent: answer(200, metadata()),
+    }
+    discovery = Discovery(web, URL, ClientConfig(), lambda: 0.0)  # type: ignore[arg-type]
+    began = anyio.current_time()
+    assert (await discovery.discover(None)).server.issuer == ISSUER
+    assert anyio.current_time() - began == pytest.approx(15, abs=1)
+
+
+async def test_whether_the_server_names_something_is_not_sure_behind_an_address_that_failed() -> None:
+    async def found(documents: dict[str, Any]) -> tuple[Any, bool]:
+        web = Web()
+        web.handlers = {("GET", url): lambda sent, what=what: answer(*what) for url, what in documents.items()}
+        return await Discovery(web, URL, ClientConfig(), lambda: 0.0).find_resource(None)  # type: ignore[arg-type]
+
+    assert (await found({f"{PRM}/team/mcp": (200, resource())}))[1]
+    assert (await found({f"{PRM}/team/mcp": (404, b""), PRM: (200, resource())}))[1]
+    assert not (await found({f"{PRM}/team/mcp": (502, b""), PRM: (200, resource())}))[1]
+    assert await found({}) == (None, True)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_where_a_document_is_promised_a_refusal_is_told_and_nothing_is_guessed(status: int) -> None:
+    named = "https://mcp.example.com/elsewhere"
+    challenge = Challenge(resource_metadata=named)
+    problem, urls = await refused({named: status, PRM: status}, challenge)
+    assert f"{named} answers HTTP {status} to moltis" in problem.message
+    assert "User-Agent moltis/" in problem.message
+    assert LEGACY not in urls
+    problem, urls = await refused({f"{PRM}/team/mcp": resource(), OAUTH: status})
+    assert f"{OAUTH} answers HTTP {status}" in problem.message
+    assert urls[-1] == APPENDED
+    found, _ = await discover({named: status, PRM: resource(), OAUTH: status, OPENID: metadata()}, challenge)
+    assert found.server.issuer == ISSUER
+
+
+async def test_of_a_server_that_names_its_metadata_no_endpoints_are_assumed() -> None:
+    named = "https://mcp.example.com/elsewhere"
+    problem, _ = await refused({}, Challenge(resource_metadata=named))
+    assert (problem.kind, named in problem.message) == ("refused", True)
+    own = "https://mcp.example.com"
+    found, _ = await discover({LEGACY: metadata(own)}, Challenge(resource_metadata=named))
+    assert found.server.issuer == own, "what it publishes is no guess"
 
 
 async def test_a_site_with_one_page_for_every_path_has_no_metadata() -> None:
@@ -153,7 +241,7 @@ async def test_metadata_about_another_resource_is_refused_before_anybody_else_is
 async def test_an_authorization_server_without_metadata_is_refused() -> None:
     problem, urls = await refused({f"{PRM}/team/mcp": resource()})
     assert problem.kind == "refused"
-    assert "auth.example.com publishes no metadata" in problem.message
+    assert f"{ISSUER} publishes no metadata" in problem.message
     assert urls[1:] == [OAUTH, OPENID, APPENDED]
 
 
@@ -182,16 +270,25 @@ async def test_the_issuer_of_what_is_held_stays_while_it_is_named() -> None:
     assert found.server.issuer == ISSUER
 
 
-async def test_an_outage_of_the_first_does_not_send_a_person_to_the_second() -> None:
+@pytest.mark.parametrize("first", [503, FetchProblem("connection refused")])
+async def test_an_outage_of_the_first_sends_to_the_second_only_who_holds_nothing_of_the_first(first: Any) -> None:
     other = "https://other.example.com"
-    problem, _ = await refused(
-        {
-            f"{PRM}/team/mcp": resource(ISSUER, other),
-            OAUTH: 503,
-            f"{other}/.well-known/oauth-authorization-server": metadata(other),
-        }
-    )
+    documents = {
+        f"{PRM}/team/mcp": resource(ISSUER, other),
+        OAUTH: first,
+        f"{other}/.well-known/oauth-authorization-server": metadata(other),
+    }
+    for prefer in (None, other, "https://gone.example.com"):
+        assert (await discover(documents, prefer=prefer))[0].server.issuer == other
+    problem, _ = await refused(documents, prefer=ISSUER)
     assert problem.kind == "outage"
+
+
+async def test_of_several_that_all_fail_the_one_that_may_come_back_is_waited_for() -> None:
+    other = "https://other.example.com"
+    for documents in ({OAUTH: 503}, {f"{other}/.well-known/oauth-authorization-server": 503}):
+        problem, _ = await refused({f"{PRM}/team/mcp": resource(ISSUER, other), **documents})
+        assert problem.kind == "outage"
 
 
 async def test_a_crowd_of_authorization_servers_is_not_visited() -> None:
@@ -246,10 +343,28 @@ async def test_who_answers_too_slowly_has_not_answered() -> None:
     web.handlers = {("GET", url): slow for url in (f"{PRM}/team/mcp", PRM, LEGACY)}
     discovery = Discovery(web, URL, ClientConfig(), lambda: 0.0)  # type: ignore[arg-type]
     began = anyio.current_time()
-    with pytest.raises(OAuthProblem, match="within 15 s") as caught:
+    with pytest.raises(OAuthProblem, match="within 5 s") as caught:
         await discovery.discover(None)
     assert caught.value.kind == "outage"
-    assert anyio.current_time() - began == pytest.approx(DISCOVERY_SECS)
+    assert anyio.current_time() - began == pytest.approx(2 * DOCUMENT_SECS)
+
+
+async def test_a_search_that_goes_on_and_on_ends() -> None:
+    web = Web()
+
+    async def hangs(sent: Sent) -> Any:
+        await anyio.sleep_forever()
+
+    others = [f"https://a{n}.example.com/x" for n in range(3)]
+    web.handlers = {("GET", PRM): lambda sent: answer(200, resource(*others))}
+    web.handlers |= {
+        ("GET", f"https://a{n}.example.com/.well-known/{kind}/x"): hangs for n in range(3) for kind in KINDS
+    }
+    discovery = Discovery(web, URL, ClientConfig(), lambda: 0.0)  # type: ignore[arg-type]
+    began = anyio.current_time()
+    with pytest.raises(OAuthProblem, match="within 25 s"):
+        await discovery.discover(None)
+    assert anyio.current_time() - began == pytest.approx(DISCOVERY_SECS, abs=1)
 
 
 @pytest.mark.parametrize(

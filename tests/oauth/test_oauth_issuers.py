@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import pytest
-from broker_world import ISSUER, URL, World, played
+from broker_world import ISSUER, URL, World, answer, played
 from trio.testing import MockClock
 
 from moltis.oauth.model import ClientConfig, OAuthProblem
@@ -32,6 +32,26 @@ def spelled(world: World, resource: str, metadata: str) -> None:
 
 
 SPELLINGS = [(ISSUER + "/", ISSUER), (ISSUER, ISSUER + "/"), (ISSUER + "/", ISSUER + "/")]
+
+
+async def test_an_issuer_is_not_left_for_what_lies_behind_an_address_that_fails(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        await anyio.sleep(20)
+    path = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
+    other = {"resource": URL, "authorization_servers": ["https://other.example.com"]}
+    world.web.handlers["GET", path.removesuffix("/mcp")] = lambda sent: answer(200, other)
+    for _ in range(2):  # by what was there before, and from nothing
+        for status in (502, 503):
+            world.web.handlers["GET", path] = lambda sent, status=status: answer(status, b"")
+            async with world.login() as login:
+                world.good.clear()
+                assert await world.call(login) == 200
+                await anyio.sleep(20)
+                world.good.clear()
+                assert await world.call(login) == 200
+    assert len(world.opened) == 1
+    assert world.web.to("other.example.com") == []
 
 
 @pytest.mark.parametrize(("resource", "metadata"), SPELLINGS)
