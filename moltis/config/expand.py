@@ -509,6 +509,28 @@ def _login_url_problem(url: str) -> str | None:
     return "must begin with https://; http:// is for this machine only"
 
 
+def _issuer_problem(url: str) -> str | None:
+    """RFC 8414 section 2: an https URL without a query or a fragment; http on this machine only."""
+    return "must have no query and no fragment" if set(url) & set("?#") else _login_url_problem(url)
+
+
+def _resource_problem(uri: str) -> str | None:
+    """RFC 8707 section 2: an absolute URI without a fragment; nothing, where the parameter is to be left out."""
+    if not uri:
+        return None
+    absolute = re.fullmatch(r"[A-Za-z][A-Za-z0-9+.-]*:[\x21-\x7e]+", uri)
+    return None if absolute and "#" not in uri else "must be an absolute URI without a fragment"
+
+
+_OAUTH_CHECKS = {
+    "auth_url": _login_url_problem,
+    "token_url": _login_url_problem,
+    "client_metadata_url": _login_url_problem,
+    "issuer": _issuer_problem,
+    "resource": _resource_problem,
+}
+
+
 def _is_loopback(host: str) -> bool:
     try:
         return ip_address(host).is_loopback
@@ -527,7 +549,7 @@ def _oauth(oauth: OAuthSection, expansion: _Expansion) -> Iterator[tuple[str, ob
                 tuple(expansion.text(scope, "oauth", key, n, most=MAX_URL_BYTES) for n, scope in enumerate(value)),
             )
         elif isinstance(value, Template):
-            check = _login_url_problem if key.endswith("_url") else None
+            check = _OAUTH_CHECKS.get(key)
             yield (
                 key,
                 expansion.text(

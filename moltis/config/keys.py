@@ -24,6 +24,7 @@ ELICITATION_ALIASES = {"off": "host"}
 ASKED = ("host", "none")
 SEPARATORS = ("__", ".", "/")
 GRANTS = ("authorization_code", "client_credentials")
+REDIRECT_HOSTS = ("127.0.0.1", "localhost")
 
 ALIASES = {*TRANSPORT_ALIASES, *ELICITATION_ALIASES, "warning"}
 """Words that are accepted beside the one that is documented."""
@@ -204,6 +205,26 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("oauth", "grant", "choice", "how tokens are got", "authorization_code", words=GRANTS),
     Key("oauth", "callback_port", "count", "of the login's way back; 0: any free one", 0, low=0, high=65535),
+    Key(
+        "oauth", "redirect_host", "choice", "of the login's way back; localhost where a provider takes nothing else",
+        REDIRECT_HOSTS[0], words=REDIRECT_HOSTS,
+    ),
+    Key(
+        "oauth", "issuer", "text", "trusted, exactly this, whatever the server's metadata says", placeholders=True,
+        example='"https://auth.example.com"',
+    ),
+    Key(
+        "oauth", "resource", "text", 'the RFC 8707 parameter, by default the server\'s own; "" leaves it out (Entra)',
+        placeholders=True, example='"https://mcp.example.com/mcp"',
+    ),
+    Key(
+        "oauth", "prompt", "text", 'of the authorization request; "" leaves it out; by default as OpenID Connect asks',
+        example='"consent"',
+    ),
+    Key(
+        "oauth", "offline_access", "flag", "false: never added to the scopes; true: to those of `scopes` too",
+        example="true",
+    ),
 )  # fmt: skip
 
 SERVER_KEYS = tuple(k.name for k in KEYS if k.section == "server") + tuple(k.name for k in LIMITS) + ("oauth",)

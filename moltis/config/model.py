@@ -7,6 +7,7 @@ may be a secret. A wrong key is reported and left out, so that the rest of its s
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -27,6 +28,7 @@ from moltis.config.keys import (
     MAX_SECS,
     MIN_SECS,
     PROTOCOLS,
+    REDIRECT_HOSTS,
     SEPARATORS,
     TRANSPORT_ALIASES,
     TRANSPORTS,
@@ -77,6 +79,13 @@ def _one_line(value: str) -> str:
 
 def _listen(value: str) -> str:
     split_listen(value)
+    return value
+
+
+def _prompt(value: str) -> str:
+    """A list of words (OpenID Connect Core section 3.1.2.1), or nothing."""
+    if value and re.fullmatch(r"[a-z_]{1,40}( [a-z_]{1,40}){0,3}", value) is None:
+        raise ValueError('must be words like "consent" or "select_account", or "" to leave it out')
     return value
 
 
@@ -183,6 +192,11 @@ class OAuthSection(_Section):
     client_metadata_url: Expandable | None = None
     grant: Annotated[str, _one_of(GRANTS)] | None = None
     callback_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    redirect_host: Annotated[str, _one_of(REDIRECT_HOSTS)] | None = None
+    issuer: Expandable | None = None
+    resource: Expandable | None = None
+    prompt: Annotated[str, AfterValidator(_prompt)] | None = None
+    offline_access: bool | None = None
 
 
 class ServerSection(LimitsSection):

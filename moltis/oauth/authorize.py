@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import urlsafe_b64encode
+from collections.abc import Collection, Iterator
 from urllib.parse import quote, unquote_plus, urlencode
 
 import msgspec
@@ -54,15 +55,19 @@ def scope_to_ask(
     server: AuthServer,
     *,
     granted: str | None = None,
+    refused: Collection[frozenset[str]] = (),
 ) -> str | None:
     """Give the `scope` to ask for, None to leave the parameter out (MCP, Scope Selection Strategy).
 
     The configured scopes, else those of the challenge, else all that the resource lists. `offline_access` joins them
-    where the authorization server lists it, for without it some give no refresh token (MCP, Refresh Tokens).
+    where the authorization server lists it, for without it some give no refresh token (MCP, Refresh Tokens); not those
+    that a person has written, unless that person wants it.
 
     challenge: with `insufficient_scope` its scopes are asked for whatever is configured: the request needs them.
     granted: what was asked for or granted before, by this authorization server: it is asked for again (MCP, Step-Up
         Authorization Flow).
+    refused: what was asked for in vain (`invalid_scope`): then without what the authorization server does not list, and
+        without `offline_access`. What is configured or challenged is asked for all the same.
 
     Raises:
         OAuthProblem: they are too many for a URL; naming fewer in moltis.toml helps.
@@ -78,10 +83,31 @@ def scope_to_ask(
         return None
     if OFFLINE_ACCESS not in scopes and _gives_offline_access(config, server):
         scopes.append(OFFLINE_ACCESS)
-    scope = " ".join(scopes)
+    needed = {*config.scopes, *scope_tokens(f"{granted or ''} {challenged or ''}")}
+    choices = (chosen for chosen in _fewer_and_fewer(scopes, needed, server) if frozenset(chosen) not in refused)
+    scope = " ".join(next(choices, scopes))
     if len(scope) > MAX_SCOPE_CHARS:
         raise OAuthProblem("more scopes are offered than a login can ask for: name some in oauth.scopes in moltis.toml")
-    return scope
+    return scope or None
+
+
+def scope_of_client(scope: str | None, client: Client, challenge: Challenge | None) -> str | None:
+    """Leave out what a client is not registered for (RFC 7591 section 3.2.1), but what a request needs."""
+    if scope is None or not client.scopes_denied:
+        return scope
+    insufficient = challenge is not None and challenge.error == INSUFFICIENT_SCOPE
+    needed = scope_tokens(challenge.scope or "") if challenge is not None and insufficient else ()
+    kept = [token for token in scope.split() if token in needed or token not in client.scopes_denied]
+    return " ".join(kept) or scope
+
+
+def _fewer_and_fewer(scopes: list[str], needed: Collection[str], server: AuthServer) -> Iterator[list[str]]:
+    yield scopes
+    spare = [scope for scope in scopes if scope not in needed]
+    unlisted = {scope for scope in spare if server.scopes_supported and scope not in server.scopes_supported}
+    offline = {scope for scope in spare if scope == OFFLINE_ACCESS}
+    for left_out in (unlisted, offline, unlisted | offline):
+        yield [scope for scope in scopes if scope not in left_out]
 
 
 def authorization_request(
@@ -90,12 +116,14 @@ def authorization_request(
     *,
     redirect_uri: str,
     scope: str | None,
-    resource: str,
+    resource: str | None,
     state: str,
     verifier: str,
+    prompt: str | None = None,
 ) -> Authorization:
     """Build the request.
 
+    resource: None to leave the parameter out. prompt: None to ask for consent to what needs it; empty to leave it out.
     state, verifier: fresh, random, and not the same: whoever sees the URL knows the state (RFC 7636 section 7.1).
 
     Raises:
@@ -114,11 +142,12 @@ def authorization_request(
         "state": state,
         "code_challenge": code_challenge(verifier),
         "code_challenge_method": "S256",
-        "resource": resource,
+        **({"resource": resource} if resource is not None else {}),
     }
     # OpenID Connect Core section 11: without it offline access is ignored.
-    prompt = "consent" if scope is not None and OFFLINE_ACCESS in scope.split() else None
-    if prompt is not None:
+    if prompt is None and OFFLINE_ACCESS in (scope or "").split():
+        prompt = "consent"
+    if prompt:
         parameters["prompt"] = prompt
     url = _with_query(server.authorization_endpoint, parameters)
     problem = opening_problem(url)
@@ -132,7 +161,7 @@ def authorization_request(
         redirect_uri=redirect_uri,
         scope=scope,
         resource=resource,
-        prompt=prompt,
+        prompt=prompt or None,
         issuer=None if server.manual else server.issuer,
         iss_supported=server.iss_supported,
     )
@@ -156,6 +185,7 @@ def opening_problem(url: str) -> str | None:
 def _gives_offline_access(config: ClientConfig, server: AuthServer) -> bool:
     return (
         config.grant == "authorization_code"
+        and (not config.scopes if config.offline_access is None else config.offline_access)
         and OFFLINE_ACCESS in (server.scopes_supported or ())
         and (server.grant_types is None or "refresh_token" in server.grant_types)
     )

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from msgspec.structs import replace
+
 from moltis.http.origins import Url, read_url, same_origin, shown_host, shown_url
 from moltis.oauth.documents import (
     flag_if_any,
@@ -155,7 +157,7 @@ def manual_endpoints(config: ClientConfig) -> AuthServer:
     if config.token_url is None:
         raise OAuthProblem("oauth.token_url is missing in moltis.toml")
     return AuthServer(
-        issuer=config.token_url,
+        issuer=config.issuer or config.token_url,
         token_endpoint=config.token_url,
         authorization_endpoint=config.auth_url,
         manual=True,
@@ -166,6 +168,32 @@ def _if_trusted(named: str) -> str:
     """Give the key that takes a document of another issuer, for one that can be written there."""
     usable = url_problem(named) is None and "?" not in named and shown_url(named) == named
     return f'; if you trust it: oauth.issuer = "{named}"' if usable else ""
+
+
+def read_beside(body: bytes, server: AuthServer, at: str) -> AuthServer | None:
+    """Read metadata for what endpoints of moltis.toml leave open: how to register, and to give tokens back.
+
+    It counts if it names the very token endpoint of `server`, or registers on its origin; whose it is otherwise is of
+    no matter, for a registration sends no secret, and the owner vouches for the rest.
+    """
+    try:
+        document = read_object(body, "metadata")
+    except OAuthProblem:
+        return None
+    unusable: list[str] = []
+    registration = _spare_endpoint(document, "registration_endpoint", at, unusable)
+    same = text_if_any(document, "token_endpoint") == server.token_endpoint
+    if not same and (registration is None or not same_origin(registration, server.token_endpoint)):
+        return None
+    return replace(
+        server,
+        registration_endpoint=registration,
+        revocation_endpoint=_spare_endpoint(document, "revocation_endpoint", at, unusable) if same else None,
+        auth_methods=texts_if_any(document, "token_endpoint_auth_methods_supported"),
+        grant_types=texts_if_any(document, "grant_types_supported"),
+        client_id_metadata_supported=flag_if_any(document, "client_id_metadata_document_supported"),
+        unusable=tuple(unusable),
+    )
 
 
 def _endpoint(document: Mapping[str, object], name: str, giver: str, what: str) -> str | None:

@@ -17,13 +17,13 @@ import anyio
 from moltis.http.addresses import Scope, neighbours
 from moltis.http.clients import USER_AGENT
 from moltis.http.fetch import Answer, Fetcher, FetchProblem
-from moltis.http.origins import canonical_resource, shown_host, shown_url
+from moltis.http.origins import canonical_resource, origin, shown_host, shown_url
 from moltis.http.retry_after import retry_after_secs
 from moltis.oauth import authserver, resource
 from moltis.oauth.authserver import same_issuer
 from moltis.oauth.model import AuthServer, Challenge, ClientConfig, OAuthProblem, ProtectedResource
 
-MAX_FETCHES = 12
+MAX_FETCHES = 16
 DOCUMENT_SECS = 5.0
 """For one of them."""
 
@@ -47,6 +47,7 @@ class Discovered:
     issuer: as whoever names it spells it; `server.issuer` is as it spells itself (`authserver.same_issuer`).
     resource_id: what to ask tokens for (RFC 8707).
     assumed: nothing was found; the endpoints are those that MCP 2025-03-26 falls back to.
+    trouble: why it could not be found out how to register beside endpoints that are configured.
     """
 
     resource: ProtectedResource | None
@@ -54,6 +55,7 @@ class Discovered:
     server: AuthServer
     resource_id: str
     assumed: bool = False
+    trouble: OAuthProblem | None = None
 
 
 class Discovery:
@@ -81,6 +83,9 @@ class Discovery:
         """
         if self._config.manual:
             return
+        await self._look()
+
+    async def _look(self) -> None:
         try:
             self.allowed = neighbours(await self._fetcher.scopes_of(self._url))
         except FetchProblem as problem:
@@ -96,11 +101,22 @@ class Discovery:
             OAuthProblem: `outage`: somebody cannot answer now; `refused`: what was found cannot be believed.
         """
         if self._config.manual:
-            server = authserver.manual_endpoints(self._config)
-            return Discovered(None, server.issuer, server, canonical_resource(self._url))
+            return await self._by_hand(challenge)
         await self.look_around()
         search = _Search(self._fetcher, self._url, self._config, self._wall)
         return await self._in_time(search.discover(challenge, prefer))
+
+    async def _by_hand(self, challenge: Challenge | None) -> Discovered:
+        """Give the endpoints of moltis.toml; where no client is given, with what metadata says of registering one."""
+        server, trouble = authserver.manual_endpoints(self._config), None
+        if self._config.client_id is None and self._config.grant == "authorization_code":
+            try:
+                await self._look()
+                search = _Search(self._fetcher, self._url, self._config, self._wall)
+                server = await self._in_time(search.beside(server, challenge))
+            except OAuthProblem as problem:
+                trouble = problem
+        return Discovered(None, server.issuer, server, canonical_resource(self._url), trouble=trouble)
 
     async def find_resource(self, challenge: Challenge | None) -> tuple[ProtectedResource | None, bool]:
         """Find what the server says of itself (RFC 9728), None if it says nothing. Raises as `discover`.
@@ -136,6 +152,8 @@ class _Search:
         self._left = MAX_FETCHES
 
     async def discover(self, challenge: Challenge | None, prefer: str | None) -> Discovered:
+        if self._config.issuer is not None:
+            return await self._pinned(challenge, self._config.issuer)
         found = await self.resource(challenge)
         if found is None:
             return await self._legacy(challenge)
@@ -155,7 +173,66 @@ class _Search:
     async def resource(self, challenge: Challenge | None) -> ProtectedResource | None:
         promised = {challenge.resource_metadata} if challenge is not None else frozenset()
         urls = resource.metadata_urls(self._url, challenge)
-        return await self._first(urls, lambda body, at: resource.read_resource(body, self._url), promised)
+        known = self._config.issuer is not None
+        return await self._first(
+            urls, lambda body, at: resource.read_resource(body, self._url, issuer_known=known), promised
+        )
+
+    async def _pinned(self, challenge: Challenge | None, issuer: str) -> Discovered:
+        """Find the metadata of the issuer that moltis.toml names: where the server says, at the server, at the issuer.
+
+        Some publish it under another address than their own (RFC 8414 section 3.3 forbids to believe that by itself).
+        """
+
+        def read(body: bytes, at: str) -> AuthServer:
+            return authserver.read_server(body, issuer, at=at, grant=self._config.grant)
+
+        try:
+            found = await self.resource(challenge)
+        except OAuthProblem as problem:
+            if problem.kind != "outage":
+                raise
+            found = None  # the owner has said what it would say
+        named = found.authorization_servers if found is not None else ()
+        places = [*sorted(named, key=lambda name: not same_issuer(name, issuer))[:MAX_AUTH_SERVERS], issuer]
+        urls = [url for place in places for url in authserver.metadata_urls(place)]
+        if found is None:
+            urls.insert(0, authserver.legacy_metadata_url(self._url))
+        server = await self._first(dict.fromkeys(urls), read, urls, others=True)
+        if server is None:
+            raise OAuthProblem(f"no metadata was found of {shown_url(issuer)} (oauth.issuer in moltis.toml)")
+        return Discovered(found, issuer, server, found.resource if found is not None else canonical_resource(self._url))
+
+    async def beside(self, server: AuthServer, challenge: Challenge | None) -> AuthServer:
+        """Find how to register at a server whose endpoints are configured; give it as it is if nobody says.
+
+        Raises:
+            OAuthProblem: somebody who might say cannot answer.
+        """
+
+        def read(body: bytes, at: str) -> AuthServer:
+            found = authserver.read_beside(body, server, at)
+            if found is None:
+                raise OAuthProblem("it is about other endpoints")
+            return found
+
+        places = [self._config.issuer, server.token_endpoint, server.authorization_endpoint]
+        trouble = None
+        try:
+            found = await self.resource(challenge)
+        except OAuthProblem as problem:
+            found, trouble = None, problem
+        if found is not None:
+            places[1:1] = found.authorization_servers[:MAX_AUTH_SERVERS]
+        urls = [url for place in places if place for url in authserver.metadata_urls(place)]
+        urls += [url for place in places[-2:] if place for url in authserver.metadata_urls(origin(place))]
+        try:
+            registers = await self._first(dict.fromkeys(urls), read, others=True)
+        except OAuthProblem as problem:
+            registers, trouble = None, trouble or problem
+        if registers is None and trouble is not None and trouble.kind == "outage":
+            raise trouble
+        return registers or server
 
     async def _server(self, issuer: str) -> AuthServer:
         def read(body: bytes, at: str) -> AuthServer:
@@ -189,7 +266,12 @@ class _Search:
         return Discovered(None, server.issuer, server, what, assumed=True)
 
     async def _first(
-        self, urls: Iterable[str], read: Callable[[bytes, str], T], promised: Collection[str | None] = ()
+        self,
+        urls: Iterable[str],
+        read: Callable[[bytes, str], T],
+        promised: Collection[str | None] = (),
+        *,
+        others: bool = False,
     ) -> T | None:
         """Give the first document that there is, None if there is none; it is judged the same wherever it lay.
 
@@ -197,6 +279,7 @@ class _Search:
 
         promised: where there is one, by the word of whoever it is about. Elsewhere a page for every path, or a refusal
             of strangers (401, 403), is how many sites say that there is nothing.
+        others: a document that may not be believed does not end the search either.
 
         Raises:
             OAuthProblem: what was found may not be believed; or nothing was, and somebody cannot or will not answer.
@@ -218,9 +301,9 @@ class _Search:
             try:
                 found = read(answer.body, url)
             except OAuthProblem as problem:
-                if problem.kind != "outage":
+                if problem.kind != "outage" and not others:
                     raise
-                if url in promised:  # it is no JSON
+                if problem.kind != "outage" or url in promised:  # it may not be believed, or is no JSON
                     trouble = trouble or problem
                 continue
             self.unsure = trouble is not None

@@ -18,8 +18,8 @@ from msgspec.structs import replace
 from moltis.http.fetch import Fetcher
 from moltis.http.origins import read_url, shown_host
 from moltis.oauth import pages
-from moltis.oauth.advice import unanswered
-from moltis.oauth.authorize import Authorization, authorization_request, scope_to_ask
+from moltis.oauth.advice import unanswered, with_advice
+from moltis.oauth.authorize import Authorization, authorization_request, scope_of_client, scope_to_ask
 from moltis.oauth.callback import Callback, check_callback, parse_callback
 from moltis.oauth.decisions import LOGIN_SECS
 from moltis.oauth.discovery import Discovered, Discovery
@@ -27,7 +27,7 @@ from moltis.oauth.endpoint import TokenEndpoint, with_or_without
 from moltis.oauth.identity import become_client
 from moltis.oauth.jobs import Log, abandoned, again
 from moltis.oauth.keeper import NOT_KNOWN_THERE, Keeper
-from moltis.oauth.model import Challenge, Client, ClientConfig, OAuthProblem, Record, Tokens
+from moltis.oauth.model import Challenge, Client, ClientConfig, OAuthProblem, Record, RedirectHost, Tokens
 
 OnCallback = Callable[[str], Awaitable[pages.Page]]
 
@@ -45,7 +45,7 @@ class Ports:
     open_browser: says whether a browser was started; must not raise.
     """
 
-    listen: Callable[[int, OnCallback], AbstractAsyncContextManager[str]]
+    listen: Callable[[int, OnCallback, RedirectHost], AbstractAsyncContextManager[str]]
     open_browser: Callable[[str], Awaitable[bool]]
 
 
@@ -186,9 +186,18 @@ class Flow:
 
     async def _log_in(self, found: Discovered, base: Record, redirect_uri: str) -> None:
         means, server = self._means, found.server
-        scope = scope_to_ask(means.config, self._ask.challenge, found.resource, server, granted=self._ask.granted)
+        scope = scope_to_ask(
+            means.config,
+            self._ask.challenge,
+            found.resource,
+            server,
+            granted=self._ask.granted,
+            refused=means.keeper.refused_scopes,
+        )
+        resource = means.config.resource_to_say(found.resource_id)
         client = await self._become_client(found, base.client, redirect_uri, scope)
         means.keeper.registered(base.key.issuer, client)
+        scope = scope_of_client(scope, client, self._ask.challenge)
         state, verifier = means.token(), means.token()
         means.secrets([secret for secret in (state, verifier, client.client_secret) if secret])
         request = authorization_request(
@@ -196,16 +205,19 @@ class Flow:
             client,
             redirect_uri=redirect_uri,
             scope=scope,
-            resource=found.resource_id,
+            resource=resource,
             state=state,
             verifier=verifier,
+            prompt=means.config.prompt,
         )
+        if server.manual and means.config.issuer is not None:
+            request = replace(request, issuer=means.config.issuer)
         self.asked = scope
         try:
             code = await self._answer_to(request, unanswered(request, client, known=client is base.client))
             endpoint = TokenEndpoint(means.fetcher, server, client, wall=means.wall)
             tokens, said = await with_or_without(
-                base.resource_to_ask(found.resource_id),
+                base.resource_to_ask(resource),
                 lambda said: _exchanged(
                     partial(endpoint.exchange, code, verifier, redirect_uri, said, asked_scope=scope)
                 ),
@@ -215,25 +227,28 @@ class Flow:
                 await means.keeper.unregister(base.key, client)
             elif problem.kind == "expired" and client is base.client:
                 await means.keeper.doubt(base.key, client)
-            raise
+            elif problem.code == "invalid_scope":
+                means.keeper.refused_scopes.add(frozenset((scope or "").split()))
+            raise with_advice(problem, server, request, client) from problem
         kept = client if client.source == "registered" else None
         # Until a refresh has shown otherwise, refresh tokens count as replaced by each use.
         record = replace(base, client=kept, tokens=tokens, rotates=True)
-        await means.keeper.keep(means.keeper.heard(record, found.resource_id, said))
+        await means.keeper.keep(means.keeper.heard(record, resource, said))
 
     @asynccontextmanager
     async def _listening(self, known: Client | None) -> AsyncIterator[str]:
         """Wait for the browser at the configured port, or where the known client said that it would, or anywhere."""
-        port = self._means.config.callback_port
+        port, host = self._means.config.callback_port, self._means.config.redirect_host
+        listen = self._means.ports.listen
         registered = read_url(known.redirect_uri) if known is not None and known.redirect_uri is not None else None
         async with AsyncExitStack() as stack:
             uri = None
             if port == 0 and registered is not None:
                 # Taken by now? Then the client is registered anew, for another port.
                 with suppress(OAuthProblem):
-                    uri = await stack.enter_async_context(self._means.ports.listen(registered.port, self._called_back))
+                    uri = await stack.enter_async_context(listen(registered.port, self._called_back, host))
             if uri is None:
-                uri = await stack.enter_async_context(self._means.ports.listen(port, self._called_back))
+                uri = await stack.enter_async_context(listen(port, self._called_back, host))
             yield uri
 
     async def _become_client(
@@ -252,6 +267,8 @@ class Flow:
                 wall=means.wall,
             )
         except OAuthProblem as problem:
+            if found.trouble is not None and problem.kind == "refused":
+                raise again(found.trouble) from problem
             if found.assumed and problem.kind != "outage":
                 host = shown_host(found.server.issuer)
                 raise OAuthProblem(

@@ -72,6 +72,8 @@ class Keeper:
         self.registers_anew = False
         """Whether the next login does not use a registration that there is: its issuer may know it no more. What was
         given to it is renewed as it all the same."""
+        self.refused_scopes: set[frozenset[str]] = set()
+        """What was asked for in vain since the last login."""
         self._server = server
         self._resource = canonical_resource(url)
         self._config = config
@@ -141,6 +143,8 @@ class Keeper:
             self._hold(found)
 
     async def _find(self) -> Record | None:
+        if not self._config.manual and self._config.issuer is not None:
+            return await self._shelf.load(Key(self._resource, self._config.issuer, self._config.client_id))
         if not self._config.manual:
             found = await self._shelf.find(self._resource, self._config.client_id)
             return found if found is not None and not found.server.manual else None
@@ -153,7 +157,7 @@ class Keeper:
 
         If it cannot be asked, or says nothing that can be believed, it has not: its issuer may be asked still.
         """
-        if self._config.manual or self.record is None:
+        if self._config.manual or self._config.issuer is not None or self.record is None:
             return False
         issuer = self.record.key.issuer
         try:
@@ -241,7 +245,7 @@ class Keeper:
             if found is not None and newer(found.tokens, self.tokens):
                 self._hold(found)
                 return
-            await self._present(self.record, resource)
+            await self._present(self.record, self._config.resource_to_say(resource))
 
     async def _find_endpoints(self) -> None:
         """See whether the issuer has moved its endpoints. Whatever comes of that, it is the same issuer."""
@@ -251,7 +255,7 @@ class Keeper:
                 self.record = replace(self.record, server=found.server)
                 self._resource_id = found.resource_id
 
-    async def _present(self, record: Record, resource: str) -> None:
+    async def _present(self, record: Record, resource: str | None) -> None:
         tokens, client = record.tokens, client_of(self._config, record, self._wall())
         if tokens is None or tokens.refresh_token is None:
             raise OAuthProblem("there is no refresh token", kind="denied")
@@ -331,10 +335,11 @@ class Keeper:
             self._fetcher, self._config, found.server, base.client, redirect_uri=NOWHERE, scope=scope, wall=self._wall
         )
         endpoint = TokenEndpoint(self._fetcher, found.server, client, wall=self._wall)
+        resource = self._config.resource_to_say(found.resource_id)
         tokens, said = await with_or_without(
-            base.resource_to_ask(found.resource_id), lambda said: endpoint.client_credentials(scope, said)
+            base.resource_to_ask(resource), lambda said: endpoint.client_credentials(scope, said)
         )
-        await self.keep(self.heard(replace(base, tokens=tokens, rotates=True), found.resource_id, said), renewed=True)
+        await self.keep(self.heard(replace(base, tokens=tokens, rotates=True), resource, said), renewed=True)
         self._log.info("token_granted", server=self._server, issuer=shown_host(base.key.issuer))
 
     async def _identifier(self) -> str:
@@ -342,7 +347,8 @@ class Keeper:
         if self._resource_id is None:
             found, sure = await self._discovery.find_resource(None)
             assert self.record is not None
-            if found is not None and sure and not _names(found, self.record.key.issuer):
+            moved = found is not None and sure and not _names(found, self.record.key.issuer)
+            if moved and self._config.issuer is None:
                 self.leave()
                 return self._resource
             self._resource_id = found.resource if found is not None else self._resource
@@ -353,6 +359,7 @@ class Keeper:
     async def keep(self, record: Record, *, renewed: bool = False) -> None:
         """Hold what was just obtained, and save it, after a refresh that another process is at."""
         self._obtained, self._renewed = record.tokens, renewed
+        self.refused_scopes.clear()
         self._hold(record)
         self.looked = True  # nothing on disk is newer
         async with AsyncExitStack() as stack:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
@@ -19,7 +19,7 @@ import anyio
 import h11
 from anyio.abc import TaskGroup
 
-from moltis.oauth.model import OAuthProblem
+from moltis.oauth.model import OAuthProblem, RedirectHost
 from moltis.oauth.pages import Page, notice
 
 HOST: Final = "127.0.0.1"
@@ -71,7 +71,7 @@ _NOT_GET = notice(
 _NOT_US = notice(
     HTTPStatus.MISDIRECTED_REQUEST,
     "Reached under another name",
-    "A login comes back to 127.0.0.1, at the very port that it was begun with.",
+    "A login comes back to the very name and port that it was begun with: 127.0.0.1, or localhost if so configured.",
     "Through a tunnel, use the same port number at both ends.",
 )
 _LONG_TARGET = notice(
@@ -88,10 +88,14 @@ _LARGE_REQUEST = notice(
 
 
 @asynccontextmanager
-async def listen(port: int, on_callback: Callable[[str], Awaitable[Page]]) -> AsyncGenerator[str]:
-    """Listen while the block runs; give the redirect URI, `http://127.0.0.1:PORT/callback`.
+async def listen(
+    port: int, on_callback: Callable[[str], Awaitable[Page]], host: RedirectHost = HOST
+) -> AsyncGenerator[str]:
+    """Listen while the block runs; give the redirect URI, `http://HOST:PORT/callback`.
 
     port: 0 for any that is free.
+    host: what the browser calls this machine. `localhost` may be 127.0.0.1 or ::1 to it, so that both are listened at
+        where there are both (RFC 8252 section 8.3 recommends against it; some providers take nothing else).
     on_callback: given the target of each callback, `/callback?code=...`, and answering with the page to show. It may
         run several times at once and must not raise; it is not interrupted when the browser goes away. A page that it
         gives when the block has just ended is still delivered, for at most `LAST_PAGE_SECS`.
@@ -100,12 +104,16 @@ async def listen(port: int, on_callback: Callable[[str], Awaitable[Page]]) -> As
         OAuthProblem: `refused` if the port is taken or not ours to use, `outage` if the system has no socket left.
     """
     failure: Exception | None = None
-    with _bound(port) as sock:
-        desk = _Desk(sock, on_callback)
+    with ExitStack() as stack:
+        socks = [stack.enter_context(_bound(port))]
+        desk = _Desk(socks[0].getsockname()[1], host, on_callback)
+        if host != HOST and (other := _bound_v6(desk.port)) is not None:
+            socks.append(stack.enter_context(other))
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(desk.accept, tasks)
+            for sock in socks:
+                tasks.start_soon(desk.accept, sock, tasks)
             try:
-                yield f"http://{HOST}:{desk.port}{PATH}"
+                yield f"http://{host}:{desk.port}{PATH}"
             except Exception as error:  # raised again below: from here it would come out in an ExceptionGroup
                 failure = error
             await desk.finish()
@@ -115,27 +123,28 @@ async def listen(port: int, on_callback: Callable[[str], Awaitable[Page]]) -> As
 
 
 class _Desk:
-    """One listener and its connections. Each is in `_open` with the scope that ends its wait, oldest first."""
+    """Listeners of one login, and connections: each in `_open` with the scope that ends its wait, oldest first."""
 
-    def __init__(self, sock: socket.socket, on_callback: Callable[[str], Awaitable[Page]]) -> None:
-        self.port: int = sock.getsockname()[1]
-        self._sock = sock
+    def __init__(self, port: int, host: RedirectHost, on_callback: Callable[[str], Awaitable[Page]]) -> None:
+        self.port = port
         self._on_callback = on_callback
-        self._accepting = anyio.CancelScope()
+        self._accepting: list[anyio.CancelScope] = []
         self._open: dict[socket.socket, anyio.CancelScope] = {}
         self._busy: set[socket.socket] = set()
         """Those that a callback is being answered on: they never give way."""
         self._quiet = anyio.Event()
         # A browser leaves out the port that the scheme implies (RFC 9110 section 7.2).
-        self._hosts = {f"{HOST}:{self.port}".encode()} | ({HOST.encode()} if self.port == 80 else set())
+        names = {HOST, host}
+        self._hosts = {f"{name}:{port}".encode() for name in names} | {n.encode() for n in names if port == 80}
 
-    async def accept(self, tasks: TaskGroup) -> None:
+    async def accept(self, sock: socket.socket, tasks: TaskGroup) -> None:
         """Take connections until cancelled. anyio's own listeners end for good when no descriptor is left."""
-        with self._accepting, self._sock:
+        with anyio.CancelScope() as accepting, sock:
+            self._accepting.append(accepting)
             while True:
-                await anyio.wait_readable(self._sock)
+                await anyio.wait_readable(sock)
                 try:
-                    conn, _address = self._sock.accept()
+                    conn, _address = sock.accept()
                 except BlockingIOError:
                     continue
                 except OSError:
@@ -150,7 +159,8 @@ class _Desk:
 
     async def finish(self) -> None:
         """Take no more connections, and let the callbacks that are being answered have their pages."""
-        self._accepting.cancel()
+        for accepting in self._accepting:
+            accepting.cancel()
         if self._busy:
             with anyio.move_on_after(LAST_PAGE_SECS):
                 await self._quiet.wait()
@@ -226,6 +236,24 @@ def _bound(port: int) -> socket.socket:
     except OSError as error:
         sock.close()
         raise OAuthProblem(_why_not(port, error), kind="refused" if port else "outage") from None
+    return sock
+
+
+def _bound_v6(port: int) -> socket.socket | None:
+    """Listen at the same port of ::1; None where that is not to be had, and 127.0.0.1 has to do."""
+    try:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    except OSError:
+        return None
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setblocking(False)
+        sock.bind(("::1", port))
+        sock.listen(_BACKLOG)
+    except OSError:
+        sock.close()
+        return None
     return sock
 
 

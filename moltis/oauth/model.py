@@ -12,6 +12,7 @@ import msgspec
 Grant = Literal["authorization_code", "client_credentials"]
 AuthMethod = Literal["none", "client_secret_basic", "client_secret_post", "private_key_jwt"]
 AuthState = Literal["not_required", "awaiting_browser", "authenticated", "failed"]
+RedirectHost = Literal["127.0.0.1", "localhost"]
 Kind = Literal["refused", "outage", "denied", "expired"]
 
 
@@ -54,7 +55,12 @@ class _Hidden(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientConfig(_Hidden, frozen=True, kw_only=True):
-    """`[mcp.servers.NAME.oauth]`, expanded. `private_key`: PEM, for client authentication by `private_key_jwt`."""
+    """`[mcp.servers.NAME.oauth]`, expanded.
+
+    private_key: PEM, for client authentication by `private_key_jwt`.
+    resource, prompt: None: as the specifications have it; empty: left out.
+    offline_access: None: added where nobody has written the scopes.
+    """
 
     client_id: str | None = None
     client_secret: str | None = None
@@ -65,6 +71,15 @@ class ClientConfig(_Hidden, frozen=True, kw_only=True):
     client_metadata_url: str | None = None
     grant: Grant = "authorization_code"
     callback_port: int = 0
+    redirect_host: RedirectHost = "127.0.0.1"
+    issuer: str | None = None
+    resource: str | None = None
+    prompt: str | None = None
+    offline_access: bool | None = None
+
+    def resource_to_say(self, identifier: str) -> str | None:
+        """Return the RFC 8707 parameter for a server with this identifier, None to leave it out."""
+        return (identifier if self.resource is None else self.resource) or None
 
     @property
     def manual(self) -> bool:

@@ -67,10 +67,22 @@ def choose_client(
         return known
     if server.registration_endpoint is not None:
         return Register(server.registration_endpoint)
+    raise OAuthProblem(_cannot_register(config, server, redirect_uri))
+
+
+def _cannot_register(config: ClientConfig, server: AuthServer, redirect_uri: str) -> str:
     host = shown_host(server.issuer)
-    raise OAuthProblem(
-        f"{host} lets no program register itself: register one there, with the redirect URI "
-        f"{redirect_uri}, and set oauth.client_id and oauth.callback_port in moltis.toml"
+    why = f"{host} lets no program register itself"
+    if server.manual:
+        why = f"where a program can register itself at {host} is not known"
+    for unusable in server.unusable:
+        if unusable.startswith("registration_endpoint"):
+            why = f"{host} names a {unusable}"
+    # Any free port was taken, which is another one at the next login.
+    shown = redirect_uri if config.callback_port else f"http://{config.redirect_host}:PORT/callback"
+    return (
+        f"{why}: register one there by hand, with the redirect URI {shown}, and set oauth.client_id and "
+        f"oauth.callback_port = {config.callback_port or 'PORT'} in moltis.toml"
     )
 
 

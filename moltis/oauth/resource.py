@@ -39,12 +39,14 @@ def metadata_urls(server_url: str, challenge: Challenge | None) -> tuple[str, ..
     return tuple(dict.fromkeys((*((named,) if named is not None else ()), *(base + path for path in paths), base)))
 
 
-def read_resource(body: bytes, server_url: str) -> ProtectedResource:
+def read_resource(body: bytes, server_url: str, *, issuer_known: bool = False) -> ProtectedResource:
     """Read the metadata of the server at `server_url`.
 
     `resource` must be the server's URL or a parent path of it on the same origin, and is kept to the letter: that is
     the identifier tokens are asked for (RFC 9728 section 3.3; MCP, Canonical Server URI). Authorization servers that
     may not be used are left out; the others keep their order.
+
+    issuer_known: moltis.toml says who the authorization server is, so that it need name none.
 
     Raises:
         OAuthProblem: `outage` if it is not a JSON object; `refused` if it is about another resource, or names no usable
@@ -61,11 +63,16 @@ def read_resource(body: bytes, server_url: str) -> ProtectedResource:
             f"{what} is about another resource: it says {shown_url(resource)}, and url in moltis.toml is "
             f"{shown_url(server_url)}; correct url, or ask who runs it"
         )
-    listed = texts_member(document, "authorization_servers", what) or ()
+    try:
+        usable = _usable(texts_member(document, "authorization_servers", what) or (), server_url, what)
+    except OAuthProblem:
+        if not issuer_known:
+            raise
+        usable = ()
     scopes = texts_if_any(document, "scopes_supported")
     return ProtectedResource(
         resource=resource,
-        authorization_servers=_usable(listed, server_url, what),
+        authorization_servers=usable,
         scopes_supported=scope_tokens(" ".join(scopes)) if scopes is not None else None,
     )
 

@@ -114,6 +114,11 @@ WRONG_REMOTE = {
         '"x"', "{ scopes = 'a' }", "{ callback_port = 65536 }", "{ callback_port = '0' }", "{ grant = 'x' }",
         "{ auth_url = 'http://auth.example.com/' }", "{ token_url = 'x' }", "{ client_id = 1 }",
         "{ client_metadata_url = 'javascript:alert(1)' }",
+        "{ issuer = 'auth.example.com' }", "{ issuer = 'http://auth.example.com' }", "{ issuer = '' }",
+        "{ issuer = 'https://auth.example.com/?x' }", "{ issuer = 'https://auth.example.com/#x' }",
+        "{ resource = 'mcp' }", "{ resource = 'https://h/#x' }", "{ resource = 'https://h/ x' }", "{ resource = 1 }",
+        "{ prompt = 'Consent' }", "{ prompt = 'a&b' }", "{ prompt = ' ' }", "{ prompt = true }",
+        "{ redirect_host = '::1' }", "{ redirect_host = 'example.com' }", "{ offline_access = 'no' }",
     ],
 }  # fmt: skip
 
@@ -369,6 +374,24 @@ def test_a_name_that_resolves_to_nothing_makes_the_server_invalid_and_is_named(k
     server = one_server(keys)
     assert server.launch is None
     assert str(server.problem).startswith(f"{key}: {name} resolves to nothing")
+
+
+def test_what_only_the_owner_may_allow_of_a_login_is_read_as_written() -> None:
+    keys = {
+        "issuer": "https://auth.example.com/x",
+        "resource": "",
+        "prompt": "",
+        "redirect_host": "localhost",
+        "offline_access": False,
+    }
+    written = "".join(
+        f"{key} = {str(value).lower() if value is False else repr(value)}\n" for key, value in keys.items()
+    )
+    launch = one_server(f"url = 'https://h/'\n[mcp.servers.x.oauth]\n{written}").launch
+    assert isinstance(launch, RemoteLaunch)
+    assert dict(launch.oauth) == keys
+    for more in ("resource = 'api://$APP/x'", "prompt = 'login consent'", "issuer = 'http://127.0.0.1:9000'"):
+        assert one_server(f"url = 'https://h/'\noauth = {{ {more} }}", {"APP": "a"}).problem is None
 
 
 def test_a_placeholder_in_args_works_with_a_warning() -> None:

@@ -145,6 +145,8 @@ class AuthorizationServer:
         self.delay_secs = 0.0
         self.objects: Callable[[Mapping[str, str]], str | None] = lambda form: None
         """The code with which the token endpoint refuses a request as it is, whatever it is good for."""
+        self.registers: dict[str, Any] = {}
+        """What a registration's answer has otherwise than asked."""
         self.clients: set[str] = set()
         self.codes: dict[str, dict[str, str]] = {}
         self.refresh_tokens: dict[str, str] = {}
@@ -161,7 +163,7 @@ class AuthorizationServer:
         asked = json.loads(sent.body)
         client_id = self.world.make("client")
         self.clients.add(client_id)
-        return answer(201, {"client_id": client_id, **asked})
+        return answer(201, {"client_id": client_id, **asked, **self.registers})
 
     def authorize(self, url: str, **extra: str) -> str:
         """Be visited by a person who says yes, and give the URL that their browser is sent to."""
@@ -283,13 +285,15 @@ class World:
     # --- the ports
 
     @asynccontextmanager
-    async def listen(self, port: int, on_callback: Callable[[str], Awaitable[Page]]) -> AsyncIterator[str]:
+    async def listen(
+        self, port: int, on_callback: Callable[[str], Awaitable[Page]], host: str = "127.0.0.1"
+    ) -> AsyncIterator[str]:
         if port in self.taken or port in self.listening:
             raise OAuthProblem(f"port {port} is in use")
         port = port or next(self.ports_left)
         self.listening[port] = on_callback
         try:
-            yield f"http://127.0.0.1:{port}/callback"
+            yield f"http://{host}:{port}/callback"
             await anyio.sleep(self.lingers_secs)
         finally:
             del self.listening[port]

@@ -13,6 +13,7 @@ from moltis.oauth.authorize import (
     authorization_request,
     code_challenge,
     opening_problem,
+    scope_of_client,
     scope_to_ask,
 )
 from moltis.oauth.model import AuthServer, Challenge, Client, ClientConfig, OAuthProblem, ProtectedResource
@@ -326,7 +327,13 @@ NEEDS_MORE = Challenge(scope="chal", error="insufficient_scope")
         (ClientConfig(), None, UNLISTED, server(scopes_supported=("as:a",)), None, None),
         # offline_access: only where the authorization server lists it, and something else is asked for.
         (ClientConfig(), None, LISTED, OFFLINE, None, "list:a list:b offline_access"),
-        (CONFIGURED, None, None, OFFLINE, None, "conf:a conf:b offline_access"),
+        # Not to those that a person has written, unless that person says so; never if that person says so.
+        (CONFIGURED, None, None, OFFLINE, None, "conf:a conf:b"),
+        (ClientConfig(scopes=("conf:a",), offline_access=True), None, None, OFFLINE, None, "conf:a offline_access"),
+        (ClientConfig(offline_access=True), None, LISTED, OFFLINE, None, "list:a list:b offline_access"),
+        (ClientConfig(offline_access=True), None, LISTED, server(), None, "list:a list:b"),
+        (ClientConfig(offline_access=False), None, LISTED, OFFLINE, None, "list:a list:b"),
+        (ClientConfig(offline_access=False, scopes=("offline_access",)), None, None, OFFLINE, None, "offline_access"),
         (ClientConfig(), None, UNLISTED, OFFLINE, None, None),
         (ClientConfig(), Challenge(scope="offline_access x"), None, OFFLINE, None, "offline_access x"),
         (ClientConfig(), None, LISTED, server(scopes_supported=("a",)), None, "list:a list:b"),
@@ -366,6 +373,79 @@ def test_scopes_are_chosen_by_the_strategy_of_the_specification(
     asked: str | None,
 ) -> None:
     assert scope_to_ask(config, challenge, resource, at, granted=granted) == asked
+
+
+BOTH = server(scopes_supported=("list:a", "offline_access"))
+
+
+@pytest.mark.parametrize(
+    ("config", "challenge", "at", "asked"),
+    [
+        # Each in turn, once the one before was refused.
+        (ClientConfig(), None, server(scopes_supported=("list:a",)), ["list:a list:b", "list:a", "list:a list:b"]),
+        (
+            ClientConfig(),
+            None,
+            BOTH,
+            ["list:a list:b offline_access", "list:a offline_access", "list:a list:b", "list:a"],
+        ),
+        (ClientConfig(), None, server(), ["list:a list:b", "list:a list:b"]),
+        (ClientConfig(), None, server(scopes_supported=("x",)), ["list:a list:b", None]),
+        (CONFIGURED, None, BOTH, ["conf:a conf:b", "conf:a conf:b"]),
+        (
+            ClientConfig(scopes=("conf:a",), offline_access=True),
+            None,
+            BOTH,
+            ["conf:a offline_access", "conf:a", "conf:a offline_access"],
+        ),
+        (ClientConfig(), NEEDS_MORE, BOTH, ["chal offline_access", "chal", "chal offline_access"]),
+    ],
+)
+def test_what_was_refused_is_asked_for_without_what_nobody_has_asked_of_us(
+    config: ClientConfig, challenge: Challenge | None, at: AuthServer, asked: list[str | None]
+) -> None:
+    refused: set[frozenset[str]] = set()
+    for scope in asked:
+        assert scope_to_ask(config, challenge, LISTED, at, refused=refused) == scope
+        refused.add(frozenset((scope or "").split()))
+
+
+@pytest.mark.parametrize(
+    ("scope", "denied", "challenge", "asked"),
+    [
+        ("a b offline_access", ("offline_access",), None, "a b"),
+        ("a b", ("b",), Challenge(scope="b"), "a"),
+        ("a b", ("b",), Challenge(scope="b", error="insufficient_scope"), "a b"),
+        ("a", ("a",), None, "a"),
+        ("a", (), None, "a"),
+        (None, ("a",), None, None),
+    ],
+)
+def test_what_a_client_is_not_registered_for_is_not_asked_for_unless_it_is_needed(
+    scope: str | None, denied: tuple[str, ...], challenge: Challenge | None, asked: str | None
+) -> None:
+    assert scope_of_client(scope, Client(client_id="c", scopes_denied=denied), challenge) == asked
+
+
+@pytest.mark.parametrize(
+    ("scope", "prompt", "sent"),
+    [
+        ("a offline_access", None, "consent"),
+        ("a offline_access", "", None),
+        ("a offline_access", "select_account", "select_account"),
+        ("a", None, None),
+        ("a", "login consent", "login consent"),
+        (None, "none", "none"),
+    ],
+)
+def test_the_owner_may_choose_the_prompt(scope: str | None, prompt: str | None, sent: str | None) -> None:
+    assert dict(query(request(scope=scope, prompt=prompt).url)).get("prompt") == sent
+
+
+def test_what_is_left_out_is_left_to_the_query_of_the_endpoint() -> None:
+    endpoint = "https://auth.example.com/a?prompt=login&resource=x"
+    pairs = query(request(endpoint, resource=None, prompt="", scope="offline_access").url)
+    assert [pair for pair in pairs if pair[0] in ("prompt", "resource")] == [("prompt", "login"), ("resource", "x")]
 
 
 def test_more_scopes_than_a_url_holds_are_refused_with_the_remedy() -> None:

@@ -59,7 +59,7 @@ async def test_the_url_is_there_within_the_second_that_a_refused_request_waits(w
 
 async def test_when_finding_out_takes_longer_the_request_does_not_wait_for_it(world: World) -> None:
     async def slow(sent: Any) -> Any:
-        await anyio.sleep(5)
+        await anyio.sleep(4)
         return answer(200, world.prm)
 
     world.web.handlers["GET", "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"] = slow

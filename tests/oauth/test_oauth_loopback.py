@@ -262,12 +262,37 @@ async def test_what_comes_with_a_callback_is_ignored_and_it_counts_once(request_
         assert listener.targets == ["/callback" if "GET /callback HTTP" in request_text else GOOD]
 
 
+@pytest.mark.parametrize("family", ["127.0.0.1", "::1"])
+async def test_localhost_is_listened_at_whatever_the_browser_takes_it_for(family: str) -> None:
+    listener = Listener()
+    async with listen(0, listener.on_callback, "localhost") as uri:
+        listener.redirect_uri = uri
+        assert uri == f"http://localhost:{listener.port}/callback"
+        request = listener.callback().replace(b"Host: 127.0.0.1", b"Host: localhost")
+        try:
+            stream = await anyio.connect_tcp(family, listener.port)
+        except OSError:
+            assert family == "::1"
+            pytest.skip("this machine has no ::1")
+        async with stream:
+            await stream.send(request)
+            assert status(await read_all(stream)) == 200
+    assert len(listener.targets) == 1
+
+
+async def test_localhost_is_no_name_of_a_listener_at_127_0_0_1() -> None:
+    async with listening() as listener:
+        request = listener.callback().replace(b"Host: 127.0.0.1", b"Host: localhost")
+        assert status(await listener.exchange(request)) == 421
+        assert listener.targets == []
+
+
 async def test_a_browser_may_leave_out_port_80() -> None:
     """RFC 9110 section 7.2. Not every user may listen there, so this looks at what is accepted only."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        desk = loopback._Desk(sock, Listener().on_callback)
-        assert desk._hosts == {b"127.0.0.1:%d" % desk.port}
+    assert loopback._Desk(8080, "127.0.0.1", Listener().on_callback)._hosts == {b"127.0.0.1:8080"}
+    assert loopback._Desk(80, "127.0.0.1", Listener().on_callback)._hosts == {b"127.0.0.1:80", b"127.0.0.1"}
+    names = loopback._Desk(80, "localhost", Listener().on_callback)._hosts
+    assert names == {b"127.0.0.1:80", b"127.0.0.1", b"localhost:80", b"localhost"}
 
 
 async def test_nobody_is_answered_who_leaves_at_once() -> None:

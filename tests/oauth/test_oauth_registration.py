@@ -74,8 +74,14 @@ def test_then_what_is_known_then_a_registration() -> None:
 def test_without_any_way_the_remedy_is_named() -> None:
     with pytest.raises(OAuthProblem) as caught:
         choose(ClientConfig(), server())
-    for hint in ("auth.example.com", "oauth.client_id", "oauth.callback_port", REDIRECT):
+    for hint in ("auth.example.com", "oauth.client_id", "oauth.callback_port", "http://127.0.0.1:PORT/callback"):
         assert hint in caught.value.message
+    with pytest.raises(OAuthProblem, match=r"43210/callback.*oauth\.callback_port = 43210"):
+        choose(ClientConfig(callback_port=43210), server())
+    with pytest.raises(OAuthProblem, match="names a registration_endpoint: its address is not https: register one"):
+        choose(ClientConfig(), server(unusable=("registration_endpoint: its address is not https",)))
+    with pytest.raises(OAuthProblem, match=r"register itself at auth\.example\.com is not known"):
+        choose(ClientConfig(), server(manual=True))
     assert caught.value.kind == "refused"
 
 
