@@ -76,6 +76,7 @@ class Dialogue:
 
     on_notification: method and params of what is not dealt with here.
     on_request: gives the result of a request of the server that no caller is to answer, JSON, or None to refuse it.
+    misfits: of the server, if there is another dialogue with it.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Dialogue:
         hooks: Hooks,
         on_notification: Callable[[str, bytes], None],
         on_request: Callable[[str, bytes], bytes | None] = refuse_all,
+        misfits: Misfits | None = None,
     ) -> None:
         self.counters = Counters()
         self.meta = b""
@@ -99,7 +101,7 @@ class Dialogue:
         self._closed: Callable[[], MoltisError] | None = None
         self._broken = False
         self._calls = Calls()
-        self.misfits = Misfits(server, self._misfit)
+        self.misfits = Misfits(server, self._misfit) if misfits is None else misfits
         """Its tools that cannot ask in this era."""
         self.liveness = Liveness(self._calls)
         """The signs of life of the server."""
@@ -390,7 +392,8 @@ class Dialogue:
         """Return what a person can do about a failure that comes of the era; nothing of any other."""
         if call.method not in MISFIT_METHODS:
             return ""
-        return self.misfits.look(failure, call.tool or call.method, modern=bool(self.meta))
+        is_tool = call.tool is not None
+        return self.misfits.look(failure, call.tool or call.method, modern=bool(self.meta), is_tool=is_tool)
 
     def _misfit(self, tool: str, hint: str) -> None:
         if self._hooks.on_misfit is not None:

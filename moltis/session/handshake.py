@@ -22,6 +22,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw
 
+from moltis.errors import RpcCode
 from moltis.session import envelope
 
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
@@ -286,6 +287,12 @@ class Handshake:
         if DISCOVER in self._pending and not self._first:
             return self._next(INITIALIZE)  # what was remembered is out of date
         return False
+
+    @property
+    def refuses_era(self) -> bool:
+        """Whether `initialize` was refused in a way that says that the server does not have its era."""
+        code = envelope.read_error(self._refusal).code if self._refusal is not None else None
+        return code in (UNSUPPORTED_VERSION, RpcCode.METHOD_NOT_FOUND)
 
     def was_ready(self) -> None:
         """Take note that the server became ready: what was learnt holds."""

@@ -17,7 +17,7 @@ __all__ = ["MAX_FAILURE_BYTES", "MISFIT_METHODS", "Misfits"]
 MISFIT_METHODS: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
 """What may ask (MCP 2026-07-28, Multi Round-Trip Requests)."""
 
-MAX_FAILURE_BYTES: Final = 4096
+MAX_FAILURE_BYTES: Final = 1024
 """The longest failure that is looked at; those of the SDKs have below 500."""
 
 _IN_MODERN: Final = (
@@ -36,38 +36,55 @@ MAX_NAME_CHARS: Final = 80
 
 
 class Misfits:
-    """Of one run of a server. `on_first`: told the tool and what can be done, once for each tool."""
+    """Of one run of a server. `on_first`: told the tool and what can be done, once for each tool and era.
+
+    other_era: whether calls can go out in the other era too, so that a tool is called there from its second call on.
+    """
 
     def __init__(self, server: str, on_first: Callable[[str, str], None] = lambda tool, hint: None) -> None:
+        self.other_era = False
         self._server = server
         self._on_first = on_first
-        self._found: dict[str, bool] = {}
-        """By name: whether it was in the newer era that the tool failed."""
+        self._found: dict[tuple[str, bool], None] = {}
+        """Tool (or method), and whether it was in the newer era that it failed."""
 
-    def look(self, failure: bytes, tool: str, *, modern: bool) -> str:
-        """Return what a person can do about a failure, if it is one of these; else nothing.
+    def look(self, failure: bytes, what: str, *, modern: bool, is_tool: bool = True) -> str:
+        """Return what can be done about a failure, if it is one of these; else nothing.
 
-        failure: a JSON-RPC error, or a result with `isError`. modern: the era of the session that it came from.
+        failure: a JSON-RPC error, or a result with `isError`. what: the tool, or the method where it is none. modern:
+        the era of the session that it came from.
         """
-        phrases = _IN_MODERN if modern else _IN_LEGACY
-        if len(failure) > MAX_FAILURE_BYTES or not any(phrase in failure for phrase in phrases):
+        one, other = _IN_MODERN if modern else _IN_LEGACY
+        if len(failure) > MAX_FAILURE_BYTES or (one not in failure and other not in failure):
             return ""
-        hint = self._hint(modern)
-        if tool not in self._found and len(self._found) < MAX_TOOLS:
-            self._found[tool] = modern
-            self._on_first(tool, hint)
+        known = (what, modern) in self._found
+        if not known and len(self._found) < MAX_TOOLS:
+            self._found[what, modern] = None
+        hint = self._hint(what if is_tool else "", modern)
+        if not known and (what, modern) in self._found:
+            self._on_first(what, hint)
         return hint
+
+    def better(self, tool: str, *, modern: bool) -> bool:
+        """Return whether a tool is to be called in the newer era by a host for whom that would be `modern`."""
+        return modern is not self._moves(tool, modern)
 
     def remarks(self) -> list[str]:
         """Return what a person should know, a sentence for each era; nothing of a server without such tools."""
-        found = {modern: [t for t, in_modern in self._found.items() if in_modern is modern] for modern in (True, False)}
-        return [f"{_shown(tools)}: {self._hint(modern)}" for modern, tools in found.items() if tools]
+        found = {modern: [t for t, in_modern in self._found if in_modern is modern] for modern in (True, False)}
+        return [f"{_shown(tools)}: {self._hint(tools[0], modern)}" for modern, tools in found.items() if tools]
 
-    def _hint(self, modern: bool) -> str:
+    def _moves(self, tool: str, modern: bool) -> bool:
+        """Return whether a tool has failed in one era and not in the other."""
+        return bool(self._found) and (tool, modern) in self._found and (tool, not modern) not in self._found
+
+    def _hint(self, tool: str, modern: bool) -> str:
         if modern:
             found, key = "asks its host by a request, which MCP has up to 2025-11-25 only", "legacy"
         else:
             found, key = "may ask its host by its result, which MCP has from 2026-07-28 on only", MODERN_VERSIONS[-1]
+        if self.other_era and self._moves(tool, modern):
+            return f"it {found}; call it again: from now on it is called in that era"
         return f'it {found}; protocol = "{key}" in the entry of server {self._server!r} may mend it'
 
 

@@ -147,6 +147,10 @@ class Connection(Protocol):
     def has_read(self) -> bool:
         """Whether the server has read all that it was sent, or, once it is over, had. True where nothing tells."""
 
+    @property
+    def in_session(self) -> bool:
+        """Whether the server knows which messages belong together, so that it can ask us; over HTTP it may not."""
+
     def send(self, message: bytes, about: Outgoing = PLAIN) -> None:
         """Queue one JSON-RPC message (no newline inside, none at the end).
 

@@ -187,6 +187,11 @@ class StdioConnection:
         return self._stdin.buffered if self._stdin is not None else 0
 
     @property
+    def in_session(self) -> bool:
+        """Whether the server knows what belongs together: a pipe is one session."""
+        return True
+
+    @property
     def has_read(self) -> bool:
         return self._stdin is not None and not self._stdin.unread
 

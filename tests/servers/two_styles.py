@@ -6,7 +6,7 @@
 `by_elicit`, `by_sampling` and `by_roots` send their host a request while they work, which is possible up to 2025-11-25;
 `by_return` answers with its question, which is possible from 2026-07-28 on; `quick` asks nothing. To `--events` one
 JSON object a line is appended: HTTP method, MCP method, revision and session of each request that came in. With `--only
-modern` it refuses `initialize`, as a server of the newer era alone does.
+modern` it refuses `initialize`, as a server of the newer era alone does; with `--stateless` it begins no session.
 """
 
 from __future__ import annotations
@@ -146,6 +146,7 @@ def main() -> None:
     parser.add_argument("--http", type=int)
     parser.add_argument("--events")
     parser.add_argument("--only")
+    parser.add_argument("--stateless", action="store_true")
     parser.add_argument("--mark")
     options = parser.parse_args()
     if options.http is None:
@@ -157,7 +158,11 @@ def main() -> None:
     listener.bind(("127.0.0.1", options.http))
     listener.listen(128)
     print(listener.getsockname()[1], flush=True)
-    app = recorded(server.streamable_http_app(), options.events, only_modern=options.only == "modern")
+    app = recorded(
+        server.streamable_http_app(stateless_http=options.stateless),
+        options.events,
+        only_modern=options.only == "modern",
+    )
     config = uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1)
     anyio.run(uvicorn.Server(config).serve, [listener])
 

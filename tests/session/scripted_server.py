@@ -97,6 +97,7 @@ class ScriptedConnection:
         self.stderr_at = -math.inf
         self.says_goodbye = False
         self.has_read = True
+        self.in_session = server.in_session
 
     @property
     def pid(self) -> int | None:
@@ -173,6 +174,7 @@ class ScriptedServer:
         self.connections: list[ScriptedConnection] = []
         self.about: list[Outgoing] = []
         self.notices: Notices | None = None
+        self.in_session = True
 
     async def open(self, receive: Receiver, notices: Notices) -> ScriptedConnection:
         await anyio.sleep(self.open_secs)

@@ -137,6 +137,11 @@ class RemoteConnection(ABC):
     stderr_at: float = -math.inf
     has_read: bool = True
 
+    @property
+    def in_session(self) -> bool:
+        """Whether there is a session; always, unless a subclass says otherwise."""
+        return True
+
     def __init__(self, endpoint: Endpoint, receive: Receiver, notices: Notices) -> None:
         """Open the client.
 

@@ -53,6 +53,11 @@ class FallbackConnection:
         """Whether new messages are refused."""
         return self._stopping or self._current.ending
 
+    @property
+    def in_session(self) -> bool:
+        """Whether there is a session by whichever it is."""
+        return self._current.in_session
+
     def send(self, message: bytes, about: Outgoing = PLAIN) -> None:
         """Begin to send one message.
 

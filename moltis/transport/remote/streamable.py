@@ -74,6 +74,11 @@ class StreamableConnection(RemoteConnection):
         self._agreed = False
         self._slots = anyio.Semaphore(MAX_CALLS, fast_acquire=True)
 
+    @property
+    def in_session(self) -> bool:
+        """Whether the server has begun a session (`Mcp-Session-Id`, up to MCP 2025-11-25)."""
+        return self._sessions.current.id is not None
+
     def sending(self, post: Post) -> None:
         self._sessions.sending(post)
 
