@@ -14,6 +14,7 @@ from msgspec import Raw
 from moltis import __version__
 from moltis.config.plan import ServerPlan
 from moltis.errors import ServerNotReady, UsageError
+from moltis.printable import one_line
 from moltis.session import elicitation, envelope
 from moltis.session.caller import Caller
 from moltis.session.calls import OnReply, Reply
@@ -23,12 +24,23 @@ from moltis.session.listing import Item, Kind, ToolFilter, with_server, without_
 from moltis.session.lists import Lists
 from moltis.session.offer import Headers, Offer
 from moltis.session.passing import Passing
-from moltis.session.questions import NOBODY
+from moltis.session.questions import NOBODY, RELAYED
 from moltis.session.rounds import Ask, Rounds
 
 __all__ = ["CLIENT_INFO", "Requests", "SessionState"]
 
 CLIENT_INFO: Final = b'{"name":"moltis","version":%b}' % envelope.json_string(__version__)
+
+RELAYS: Final = {
+    "sampling": b'{"context":{},"tools":{}}',
+    "elicitation": b'{"form":{},"url":{}}',
+    "roots": b'{"listChanged":true}',
+}
+"""What we say to a server up to 2025-11-25 when hosts are behind us; those of later ones say it with each request."""
+
+SCRUBBED_CHARS: Final = 8192
+TOLD_CHARS: Final = 500
+"""Of what is said of a server; what it says itself may be as long as a message."""
 
 SessionState = Literal["starting", "initializing", "ready", "stopping", "over"]
 
@@ -225,6 +237,23 @@ class Requests:
     def default_answer(self, method: str, params: bytes) -> bytes | None:
         """Answer a question of the server for a host that cannot, if `elicitation = "defaults"` says so."""
         return elicitation.answer(params) if self._elicits and method == "elicitation/create" else None
+
+    def _clean(self, message: str) -> str:
+        """Return what is said of a server as one printable line, without the secrets that the server may have repeated,
+        and in few words.
+
+        Cut twice, so that neither cut lets half a secret through. Scrubbed first: a secret may have several lines.
+        """
+        return one_line(self._scrub(message[:SCRUBBED_CHARS]))[:TOLD_CHARS]
+
+    def _declared(self) -> bytes:
+        """Return what a server of the older era is told that its hosts can, as JSON, less what it is not to know of."""
+        said = (b'"%b":%b' % (name.encode(), how) for name, how in RELAYS.items() if name not in self._undeclared)
+        return b"{%b}" % b",".join(said)
+
+    def _answerable(self) -> frozenset[str]:
+        """Return the questions of which a server of the older era is told that its hosts can answer them."""
+        return frozenset(method for method, name in RELAYED.items() if name not in self._undeclared)
 
     def _times(self, timeout_secs: float | None) -> tuple[float, float]:
         """Give idle and total seconds. Who asks for more than the cap has said how long it may take."""

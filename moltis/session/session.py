@@ -18,10 +18,10 @@ import msgspec
 
 from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError, NotSent
-from moltis.printable import one_line
 from moltis.redaction import scrubbed
 from moltis.server.lifecycle import Pulse
 from moltis.session import envelope
+from moltis.session.beside import Beside, SecondSession
 from moltis.session.calls import Failed, Reply
 from moltis.session.dialogue import CallHandle, Dialogue
 from moltis.session.facts import Events, Facts, lost
@@ -31,24 +31,12 @@ from moltis.session.listen import Listener, declares_changes, declares_updates, 
 from moltis.session.listing import Kind, ListError
 from moltis.session.negotiation import HandshakeFailed, InDoubt, negotiate
 from moltis.session.passing import Passing
-from moltis.session.questions import RELAYED
 from moltis.session.requests import CLIENT_INFO, Requests
 from moltis.session.wishes import LogLevel, Stirred, Taken, Watch, Wish
 from moltis.transport import Connection, Effort, Ended, OpenFailed, Transport
 
 ELICITS = b'{"elicitation":{"form":{}}}'
 """What we say when a server's questions are answered from their defaults (MCP, Elicitation)."""
-
-RELAYS = {
-    "sampling": b'{"context":{},"tools":{}}',
-    "elicitation": b'{"form":{},"url":{}}',
-    "roots": b'{"listChanged":true}',
-}
-"""What we say to a server up to 2025-11-25 when hosts are behind us; those of later ones say it with each request."""
-
-SCRUBBED_CHARS = 8192
-TOLD_CHARS = 500
-"""Of what is said of a server; what it says itself may be as long as a message."""
 
 OF_A_QUESTION = frozenset({"exited", "disconnected", "handshake_failed"})
 """How a connection may end because of what its server was asked to begin with."""
@@ -85,6 +73,9 @@ class Session(Requests):
         self._clock = hooks.clock
         self._on_notification = hooks.on_notification
         self._relays = relays
+        self._hooks = hooks
+        self._beside: Beside | None = None
+        """For hosts of the older era, where the server may have both."""
         dialogue = Dialogue(name, hooks, self._notified, self._requested)
         super().__init__(name, plan, dialogue, self._lists_changed, hooks.scrub)
         self._taken = Stirred()
@@ -133,6 +124,8 @@ class Session(Requests):
                 tasks.start_soon(self._dialogue.watch_deadlines)
                 tasks.start_soon(self._serve, connection)
                 self._lost(connection, await connection.wait_lost())
+                if self._beside is not None:
+                    self._beside.stop()
                 tasks.cancel_scope.cancel()
             ended = await connection.wait_closed()
             ended = ended if self._anew else self._over(ended)
@@ -199,6 +192,8 @@ class Session(Requests):
         if self._connection is not None:
             end = self._connection.stop if how == "stop" else self._connection.kill
             end()
+        if self._beside is not None:
+            self._beside.stop() if how == "stop" else self._beside.kill()
 
     def probe(self, *, otherwise: bool = False) -> None:
         """Send a heartbeat (`ping`, or `server/discover` from 2026-07-28 on). Its reply of any kind is `Events.alive`.
@@ -222,7 +217,8 @@ class Session(Requests):
 
     def pulse(self) -> Pulse:
         """Return what is known of the server's life by now."""
-        return self._dialogue.liveness.pulse(anyio.current_time())
+        pulse = self._dialogue.liveness.pulse(anyio.current_time())
+        return pulse if self._beside is None else self._beside.pulse(pulse)
 
     def facts(self) -> Facts:
         """Give what is known now."""
@@ -236,9 +232,42 @@ class Session(Requests):
             resource_count=len(self.items(Kind.RESOURCES)),
             prompt_count=len(self.items(Kind.PROMPTS)),
             remarks=tuple(map(self._clean, (*self._lists.remarks(), *self._dialogue.misfits.remarks()))),
-            in_flight=self._dialogue.in_flight,
+            in_flight=self._dialogue.in_flight + (0 if self._beside is None else self._beside.in_flight),
             counters=replace(self._dialogue.counters),
         )
+
+    def reconfigure(self, plan: ServerPlan) -> None:
+        """Take new limits and filters; they hold for what comes next."""
+        super().reconfigure(plan)
+        self._plan = plan
+        if self._beside is not None:
+            self._beside.reconfigure(plan)
+
+    # --- in which era
+
+    def taker(self, *, modern: bool, tool: str | None = None) -> Requests | None:
+        """Return what takes the requests of a host: this session, or the one beside it if that is of the host's era.
+
+        modern: whether the host speaks 2026-07-28. tool: of `tools/call`; one that cannot ask in one era is called in
+        the other. None: it is being opened; see `wait_taker`.
+        """
+        beside = self._beside
+        if beside is None or not beside.may_come:
+            return self
+        if tool is not None:
+            modern = self._dialogue.misfits.better(tool, modern=modern)
+        if modern:
+            return self
+        return beside.ready or (None if beside.need() else self)
+
+    async def wait_taker(self) -> None:
+        """Wait until `taker` may say something else; as long as an attempt to open it takes."""
+        if self._beside is not None:
+            await self._beside.wait()
+
+    def present_taker(self, *, modern: bool) -> Requests:
+        """Return what takes what a host tells, as `taker`; nothing is opened for that."""
+        return (None if modern or self._beside is None else self._beside.ready) or self
 
     # --- what hosts want of it
 
@@ -255,7 +284,9 @@ class Session(Requests):
 
     def want_log_level(self, level: str | None) -> None:
         """Have the server log from this level on, if it is one that is told so beside the requests; None: as it is."""
-        if self._state == "ready" and self.agreed.era == "legacy" and "logging" in self.agreed.capabilities:
+        if self._beside is not None:
+            self._beside.want_log_level(level)
+        elif self._state == "ready" and self.agreed.era == "legacy" and "logging" in self.agreed.capabilities:
             self._log_level.want(level)
 
     def taken(self, wish: Wish) -> Taken:
@@ -266,7 +297,7 @@ class Session(Requests):
         if self._state != "ready":
             return True
         if wish.what == "level":
-            return self._log_level.taken()
+            return self._log_level.taken() if self._beside is None else self._beside.level_taken()
         agreed = self.agreed
         if wish.what == "resource" and not declares_updates(agreed.capabilities):
             return True
@@ -301,6 +332,8 @@ class Session(Requests):
                 if agreed.era == "modern":
                     self._listener.want(wanted_params(agreed.capabilities, self._watch.wanted))
                     tasks.start_soon(self._listener.keep)
+                if self._beside is not None:
+                    tasks.start_soon(self._beside.keep)
         except InDoubt:
             if self._ending is None and not connection.ending:
                 self._anew = self._doubted = True
@@ -322,32 +355,38 @@ class Session(Requests):
     async def _agree(self, connection: Connection) -> Agreed:
         capabilities = ELICITS if self._elicits else b"{}"
         if self._handshake is None:
-            relayed = declared(self._undeclared) if self._relays else b""
+            relayed = self._declared() if self._relays else b""
             self._handshake = Handshake(CLIENT_INFO, self._protocol, self._remote, self._memory, capabilities, relayed)
         self._asked_at = anyio.current_time()
         agreed = await negotiate(self._dialogue, self._handshake, partial(self._read, connection))
         if agreed.era == "modern":
             self._dialogue.meta = envelope.modern_meta(agreed.protocol_version, CLIENT_INFO, capabilities)
         elif self._relays:
-            self._dialogue.relay_questions(frozenset(m for m, name in RELAYED.items() if name not in self._undeclared))
+            self._dialogue.relay_questions(self._answerable())
         modern = agreed.era == "modern"
         self._passing = Passing(agreed.protocol_version, CLIENT_INFO, modern=modern, undeclared=self._undeclared)
         self._agreed = agreed
+        if agreed.era == "modern" and self._remote and self._protocol == "auto" and self._relays:
+            self._dialogue.misfits.other_era = True
+            self._beside = Beside(self._transport, self._second, self._second_told)
         return agreed
+
+    def _second(self) -> SecondSession:
+        misfits = self._dialogue.misfits
+        hooks, heard, stir = self._hooks, self._heard_beside, self._taken.stir
+        return SecondSession(self.name, self._plan, hooks, misfits, heard, self._requested, stir)
+
+    def _second_told(self, what: str, words: str) -> None:
+        assert self._beside is not None
+        self._dialogue.misfits.other_era = self._beside.may_come
+        if self._hooks.on_second is not None:
+            self._hooks.on_second(self.name, what, words)
 
     def _give_up(self, connection: Connection, kind: str, message: str) -> None:
         if connection.ending or self._dialogue.broken or self._state == "over" or self._ending is not None:
             return  # it is ending already, and why is told by the connection
         self._trouble = Ended(kind, self._clean(message), None, connection.stderr_tail())
         connection.stop()  # bounded by the connection itself; the server may have something to put away or to pass on
-
-    def _clean(self, message: str) -> str:
-        """Return what is said of a server as one printable line, without the secrets that the server may have repeated,
-        and in few words.
-
-        Cut twice, so that neither cut lets half a secret through. Scrubbed first: a secret may have several lines.
-        """
-        return one_line(self._scrub(message[:SCRUBBED_CHARS]))[:TOLD_CHARS]
 
     def _clean_info(self, info: dict[str, Any] | None) -> dict[str, Any] | None:
         """Return `serverInfo` without secrets. Looked into, at each status, only if there are any."""
@@ -412,6 +451,8 @@ class Session(Requests):
         self._watch.retry()
         self._log_level.retry()
         self._listener.retry()
+        if self._beside is not None:
+            self._beside.let_in()
 
     def busy_until(self) -> float:
         """Return until when a request under way is waited for, by the same rule as the heartbeat."""
@@ -431,6 +472,11 @@ class Session(Requests):
         if not self._lists.notified(method) and not self._listener.notified(method, params):
             self._tell_all(method, params)
 
+    def _heard_beside(self, method: str, params: bytes) -> None:
+        """Take what the server says to the second session alone."""
+        if not self._lists.notified(method):
+            self._tell_all(method, params)
+
     def _tell_all(self, method: str, params: bytes) -> None:
         if self._on_notification is not None:
             self._on_notification(self.name, method, params)
@@ -440,12 +486,6 @@ class Session(Requests):
             self._events.alive(self._clock() - probed_at, otherwise=otherwise)
         elif not reply.sent:
             self._events.unsent()
-
-
-def declared(undeclared: frozenset[str]) -> bytes:
-    """Return what a server of the older era is told that its hosts can, as JSON, less what it is not to know of."""
-    members = (b'"%b":%b' % (name.encode(), said) for name, said in RELAYS.items() if name not in undeclared)
-    return b"{%b}" % b",".join(members)
 
 
 def _words(fault: Exception) -> str:
