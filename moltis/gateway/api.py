@@ -30,6 +30,7 @@ __all__ = [
     "Outlet",
     "Principal",
     "ServerPort",
+    "Taker",
     "Upstream",
     "World",
 ]
@@ -70,17 +71,11 @@ class Known(msgspec.Struct, frozen=True):
     prompts: tuple[Item, ...] = ()
 
 
-class Upstream(Protocol):
-    """A ready server, as `moltis.session.session.Session` is one."""
+class Taker(Protocol):
+    """Who takes requests of hosts for a ready server."""
 
     @property
     def agreed(self) -> Agreed: ...
-
-    def items(self, kind: Kind) -> tuple[Item, ...]:
-        """Give what is listed, less the tools that are filtered out."""
-
-    def listed_all(self, kind: Kind) -> tuple[Item, ...]:
-        """Give what is listed, with the tools that are filtered out."""
 
     def forward(
         self,
@@ -109,6 +104,31 @@ class Upstream(Protocol):
     def tell(self, method: str, params: bytes) -> None:
         """Pass a notification on. `params`: a JSON object, or nothing."""
 
+    def default_answer(self, method: str, params: bytes) -> bytes | None:
+        """Answer a question of the server for a host that cannot, if `elicitation = "defaults"` says so."""
+
+
+class Upstream(Taker, Protocol):
+    """A ready server, as `moltis.session.session.Session` is one."""
+
+    def taker(self, *, modern: bool, tool: str | None = None) -> Taker | None:
+        """Give who takes the requests of a host of this era; None while that is being opened (`wait_taker`).
+
+        tool: of `tools/call`; one that cannot ask its host in one era is called in the other.
+        """
+
+    async def wait_taker(self) -> None:
+        """Wait until `taker` may say something else; bounded by what may be waited for."""
+
+    def present_taker(self, *, modern: bool) -> Taker:
+        """Give who takes what a host of this era tells; nothing is opened for that."""
+
+    def items(self, kind: Kind) -> tuple[Item, ...]:
+        """Give what is listed, less the tools that are filtered out."""
+
+    def listed_all(self, kind: Kind) -> tuple[Item, ...]:
+        """Give what is listed, with the tools that are filtered out."""
+
     def watch_resources(self, uris: frozenset[str]) -> None:
         """Have the server tell of updates of exactly these resources; what it tells goes to `World`'s listener."""
 
@@ -120,9 +140,6 @@ class Upstream(Protocol):
 
     async def wait_taken(self) -> None:
         """Wait until `taken` may say something else."""
-
-    def default_answer(self, method: str, params: bytes) -> bytes | None:
-        """Answer a question of the server for a host that cannot, if `elicitation = "defaults"` says so."""
 
 
 class ServerPort(Protocol):

@@ -485,8 +485,9 @@ class Host:
             params = b""  # it says nothing but `_meta` (MCP, Roots), and each server would get a copy
         for port in self.view.ports():
             upstream = port.upstream()
-            if upstream is not None and not (legacy_only and upstream.agreed.era != "legacy"):
-                upstream.tell(tell.method, params)
+            taker = upstream.present_taker(modern=not self.in_session) if upstream is not None else None
+            if taker is not None and not (legacy_only and taker.agreed.era != "legacy"):
+                taker.tell(tell.method, params)
 
 
 def _object(params: dict[str, Raw], name: str, otherwise: bytes) -> bytes:

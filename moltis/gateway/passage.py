@@ -16,7 +16,7 @@ from msgspec import Raw
 from moltis import logs
 from moltis.errors import MoltisError, RpcCode
 from moltis.gateway import abilities, failures, levels, messages, revisions, rounds
-from moltis.gateway.api import CallHandle, Outlet, ServerPort, Upstream
+from moltis.gateway.api import CallHandle, Outlet, ServerPort, Taker, Upstream
 from moltis.gateway.asking import PROGRESS, HostSide
 from moltis.gateway.desk import Desk
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, Ask
@@ -126,7 +126,7 @@ class Passage:
         """Send the request, as soon as the server takes it."""
         upstream = self._port.upstream()
         if upstream is not None:
-            self._forward(upstream)
+            self._send_by(upstream)
         elif self._port.state() not in STARTING:
             self.fail(failures.not_ready(self._port.status()))
         elif not self._desk.may_wait(self.principal):
@@ -134,7 +134,19 @@ class Passage:
         else:
             self._wait_for(self._settled_in_time, self._settled)
 
-    def _forward(self, upstream: Upstream) -> None:
+    def _send_by(self, upstream: Upstream) -> None:
+        """Send it in its host's era, once there is a session of that; a further round goes where the first went."""
+        taker = upstream if self._rounds else upstream.taker(modern=self._modern, tool=self._movable())
+        if taker is None and self._desk.may_wait(self.principal):
+            self._wait_for(upstream.wait_taker, self.send)
+        else:
+            self._forward(taker or upstream)
+
+    def _movable(self) -> str | None:
+        """Give the tool, if this is the first that a server hears of a call of it."""
+        return None if rounds.RESPONSES in self._params or rounds.REQUEST_STATE in self._params else self._tool
+
+    def _forward(self, upstream: Taker) -> None:
         ask, params, meta = self._ask, self._params, self._ask.meta
         self._to_modern = upstream.agreed.era == "modern"
         if self._to_modern:
@@ -151,7 +163,7 @@ class Passage:
         except MoltisError as error:
             self.fail(error)
 
-    def _modern_meta(self, upstream: Upstream) -> dict[str, Raw]:
+    def _modern_meta(self, upstream: Taker) -> dict[str, Raw]:
         """Say for a legacy host who it is and what it can; and for either, that forms are answered by default."""
         meta = self._ask.meta
         by_default = upstream.default_answer(rounds.ELICIT, b"{}") is not None
@@ -214,7 +226,7 @@ class Passage:
     def _settled(self) -> None:
         upstream = self._port.upstream()
         if upstream is not None:
-            self._forward(upstream)
+            self._send_by(upstream)
         elif self._port.state() in STARTING:
             self.fail(failures.still_starting(self._port.status(), self._port.start_secs()))
         else:

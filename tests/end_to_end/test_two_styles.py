@@ -6,91 +6,17 @@ alone, one that returns its question from 2026-07-28 on; what a host can do dire
 
 from __future__ import annotations
 
-import contextlib
-import signal
-import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import anyio
-import mcp_types as types
 import pytest
 from gateway_harness import connect_command, connect_env, gateway_url, start
-from harness import PYTHON, SERVERS, Daemon
-from mcp import Client, MCPError, StdioServerParameters
-from mcp.client.streamable_http import streamable_http_client
-from mcp.shared._httpx_utils import create_mcp_http_client
-from processes import signal_pid
+from harness import PYTHON, Daemon
+from mcp import StdioServerParameters
+from styles_harness import ANSWERS, BY_REQUEST, MODES, PROGRAM, Web, a_host, outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-PROGRAM = SERVERS / "two_styles.py"
-MODES = {"legacy": "legacy", "modern": "2026-07-28"}
-ANSWERS = {
-    "quick": "quick",
-    "by_elicit": "Hello, Zoë!",
-    "by_sampling": "Hello, a model!",
-    "by_roots": "Hello, file:///home/zoe!",
-    "by_return": "Hello, Zoë!",
-}
-BY_REQUEST = ("by_elicit", "by_sampling", "by_roots")
-WITHIN = 20.0
-
-
-async def elicit(_context: Any, _params: Any) -> types.ElicitResult:
-    return types.ElicitResult(action="accept", content={"name": "Zoë"})
-
-
-async def sample(_context: Any, _params: Any) -> types.CreateMessageResult:
-    return types.CreateMessageResult(role="assistant", content=types.TextContent(text="a model"), model="m")
-
-
-async def roots(_context: Any) -> types.ListRootsResult:
-    return types.ListRootsResult(roots=[types.Root(uri="file:///home/zoe")])
-
-
-@contextlib.asynccontextmanager
-async def a_host(era: str, target: StdioServerParameters | str) -> AsyncIterator[Client]:
-    async with contextlib.AsyncExitStack() as stack:
-        if isinstance(target, str):
-            http = await stack.enter_async_context(create_mcp_http_client())
-            target = streamable_http_client(target, http_client=http)  # type: ignore[assignment]
-        client = Client(
-            target,
-            mode=MODES[era],  # type: ignore[arg-type]
-            cache=None,
-            elicitation_callback=elicit,
-            sampling_callback=sample,
-            list_roots_callback=roots,
-        )
-        yield await stack.enter_async_context(client)
-
-
-async def outcome(client: Client, tool: str) -> str:
-    """Return what a tool said, or how it failed, whichever way that was told."""
-    with anyio.fail_after(WITHIN):
-        try:
-            result = await client.call_tool(tool, {})
-        except MCPError as error:
-            return f"{error.error.code} {error.error.message}"
-    return "\n".join(block.text for block in result.content)
-
-
-class Web:
-    """The server over HTTP, and what came in there."""
-
-    def __init__(self, folder: Path, *options: str, mark: str = "") -> None:
-        self.events = folder / "events"
-        command = [PYTHON, str(PROGRAM), "--http", "0", "--events", str(self.events), "--mark", mark, *options]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
-        assert self.process.stdout is not None
-        self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}/mcp"
-
-    def end(self) -> None:
-        signal_pid(self.process.pid, signal.SIGKILL)
-        self.process.communicate(timeout=10)
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +57,9 @@ WORKS: dict[tuple[str, str], frozenset[str]] = {
     ("web-old", "modern"): frozenset({"quick", *BY_REQUEST}),
     ("web-new", "legacy"): frozenset({"quick", "by_return"}),
     ("web-new", "modern"): frozenset({"quick", "by_return"}),
-    ("web", "legacy"): frozenset({"quick", "by_return"}),
-    ("web", "modern"): frozenset({"quick", "by_return"}),
+    # over HTTP in the host's own era, and from the second call on in the one in which the tool can ask
+    ("web", "legacy"): frozenset(ANSWERS),
+    ("web", "modern"): frozenset(ANSWERS),
 }
 DOORS = ("http", "connect")
 CELLS = [(where, era, door) for where, era in WORKS for door in DOORS if door == "http" or where in ("pipe", "web")]
@@ -156,6 +83,9 @@ async def test_a_tool_that_asks_can_be_had_where_the_table_says_so(
 ) -> None:
     async with a_host(era, target_of(*place, where, door)) as client:
         told = await outcome(client, tool)
+        if where == "web" and tool not in WORKS["direct web", era] and told != ANSWERS[tool]:
+            assert "call it again" in told
+            told = await outcome(client, tool)
     assert (told == ANSWERS[tool]) == (tool in WORKS[where, era]), told
 
 

@@ -121,6 +121,9 @@ class FakeUpstream:
         self.defaults: bytes | None = None
         self.refuses: MoltisError | None = None
         self.replies: Callable[[FakeCall], bytes] | None = None
+        self.beside: FakeUpstream | None = self
+        self.takes_for: list[tuple[bool, str | None]] = []
+        self.settled = anyio.Event()
 
     @property
     def agreed(self) -> Agreed:
@@ -153,6 +156,17 @@ class FakeUpstream:
         if self.replies is not None:
             call.succeed(self.replies(call))
         return call
+
+    def taker(self, *, modern: bool, tool: str | None = None) -> FakeUpstream | None:
+        """Give itself, or what `beside` says for hosts of the older era."""
+        self.takes_for.append((modern, tool))
+        return self if modern else self.beside
+
+    async def wait_taker(self) -> None:
+        await self.settled.wait()
+
+    def present_taker(self, *, modern: bool) -> FakeUpstream:
+        return self if modern else self.beside or self
 
     def tell(self, method: str, params: bytes) -> None:
         self.told.append((method, params))

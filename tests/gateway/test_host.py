@@ -391,6 +391,14 @@ def test_roots_that_changed_are_told_to_the_servers_that_know_of_such_a_thing() 
     assert modern.told == []
 
 
+def test_what_a_host_tells_goes_to_the_session_of_its_era() -> None:
+    bench = Bench()
+    modern = bench.other.ready(FakeUpstream("other", agreed("modern")))
+    modern.beside = FakeUpstream("other", agreed("legacy"))
+    in_session(bench.host()).notification(tell("notifications/roots/list_changed"))
+    assert (modern.told, modern.beside.told) == ([], [("notifications/roots/list_changed", b"")])
+
+
 # --- what a server asks
 
 
