@@ -5,6 +5,7 @@ What a container engine runs belongs to the engine, not to us: only the client's
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -108,6 +109,28 @@ def restarted(daemon: Daemon) -> None:
     daemon.rpc("mcp.stop", name="c")
 
 
+def reloaded(daemon: Daemon) -> None:
+    was = daemon.status("c")["pid"]
+    text = daemon.config.read_text()
+    daemon.config.write_text(text.replace('"FIRST"', '"SECOND"'))
+    daemon.rpc("daemon.reload")
+    wait_until("it runs anew", lambda: daemon.status("c")["pid"] not in (None, was))
+    daemon.wait_for("c", "ready")
+    daemon.rpc("mcp.stop", name="c")
+
+
+def removed(daemon: Daemon) -> None:
+    daemon.rpc("mcp.remove", name="c")
+
+
+def disabled(daemon: Daemon) -> None:
+    daemon.rpc("mcp.disable", name="c")
+
+
+def killed(daemon: Daemon) -> None:
+    os.kill(daemon.pid, signal.SIGKILL)
+
+
 def terminated(daemon: Daemon) -> None:
     daemon.stop()
 
@@ -123,16 +146,27 @@ def terminated_twice(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("modes", [("plain",), ("ignore-eof",)])
 @pytest.mark.parametrize(
-    "event", [stopped, restarted, terminated, pytest.param(terminated_twice, marks=pytest.mark.alone)]
+    "event",
+    [
+        stopped,
+        restarted,
+        reloaded,
+        removed,
+        disabled,
+        killed,
+        terminated,
+        pytest.param(terminated_twice, marks=pytest.mark.alone),
+    ],
 )
 def test_no_container_that_heeds_sigterm_is_left(
     daemon: Daemon, engine: Engine, modes: tuple[str, ...], event: Callable[[Daemon], None]
 ) -> None:
-    daemon.write({"c": engine.entry(*modes)}, mcp={"stop_eof_secs": 3.0, "stop_term_secs": 3.0})
+    entry = engine.entry(*modes, env={"WORD": "FIRST"})
+    daemon.write({"c": entry}, mcp={"stop_eof_secs": 3.0, "stop_term_secs": 3.0})
     daemon.start().wait_for("c", "ready")
     assert len(engine.containers()) == 1
     event(daemon)
-    wait_until("no container is left", lambda: not engine.containers(), within=2)
+    wait_until("no container is left", lambda: not engine.containers(), within=8)
 
 
 def test_a_failed_handshake_leaves_no_container_however_often_it_is_tried(daemon: Daemon, engine: Engine) -> None:
@@ -151,6 +185,17 @@ def test_a_startup_timeout_leaves_no_container(daemon: Daemon, engine: Engine) -
     failures(daemon, 2)
     assert len(engine.containers()) <= 1
     assert daemon.status("c")["last_error"]["kind"] == "startup_timeout"
+
+
+def test_a_server_that_its_heartbeat_ends_leaves_no_container(daemon: Daemon, engine: Engine) -> None:
+    beats = {"heartbeat_interval_secs": 0.3, "heartbeat_timeout_secs": 0.3, "heartbeat_max_missed": 2}
+    daemon.write({"c": engine.entry("ignore-eof", "deaf")}, mcp={**QUICK, **beats, "stop_eof_secs": 0.3})
+    daemon.start()
+    failures(daemon, 2)
+    assert len(engine.containers()) <= 1
+    assert daemon.status("c")["last_error"]["kind"] == "unresponsive"
+    daemon.stop()
+    wait_until("no container is left", lambda: not engine.containers(), within=2)
 
 
 def test_a_try_that_fails_leaves_no_container(daemon: Daemon, engine: Engine) -> None:

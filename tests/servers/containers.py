@@ -2,7 +2,7 @@
 
 The daemon forks a server for whoever connects. The client relays stdin and stdout, passes SIGTERM and SIGINT on
 (`--sig-proxy`) and ends when the server has. MODES, joined by commas, of the server: `ignore-eof`, `no-tools` (refuses
-`tools/list`), `mute` (answers nothing).
+`tools/list`), `mute` (answers nothing), `deaf` (answers nothing but the handshake and the first list).
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ def serve(modes: list[str]) -> None:
         answer = {"error": {"code": -32603, "message": "not now"}} if result is None else {"result": result}
         sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **answer}) + "\n")
         sys.stdout.flush()
+        if "deaf" in modes and asked["method"] == "tools/list":
+            modes = [*modes, "mute"]
     while "ignore-eof" in modes:
         time.sleep(60)
 
