@@ -133,7 +133,8 @@ def _retry(server: Mapping[str, Any], now: datetime) -> str:
 
 
 def _cause(error: Mapping[str, Any]) -> str:
-    if isinstance(error.get("exit_code"), int):
+    """Say why in a few words. The exit code is the reason only where nothing else made us end it."""
+    if isinstance(error.get("exit_code"), int) and error.get("kind") in (None, "exited"):
         return exit_words(error["exit_code"])
     return str(error.get("kind") or "").replace("_", " ")
 

@@ -23,8 +23,11 @@ STATUS_COLUMN = 3
 WATCH_SECS = 1.0
 """How often `--watch` looks again: once a second is as fast as its countdowns change."""
 
-WAIT_SECS = 60.0
-"""How long `--wait` waits: as long as a server may take to start, unless moltis.toml says otherwise."""
+DAEMON_SECS = 60.0
+"""How long `--wait` waits for the daemon itself."""
+WAIT_SECS = 660.0
+"""How long it waits for servers: longer than one that works may take to start, unless moltis.toml says otherwise."""
+UNDER_WAY = ("starting", "initializing", "stopping")
 WAIT_LOOK_SECS = 0.1
 
 
@@ -33,36 +36,45 @@ WAIT_LOOK_SECS = 0.1
 @json_option
 @click.option("-w", "--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @click.option("--wait", is_flag=True, help="Wait for the daemon, and until no server is starting.")
+@click.option("--timeout", type=float, default=WAIT_SECS, help="For --wait, in seconds.", show_default=True)
 @click.pass_context
-def status(ctx: click.Context, name: str | None, as_json: bool, watch: bool, wait: bool) -> int:
+def status(ctx: click.Context, name: str | None, as_json: bool, watch: bool, wait: bool, timeout: float) -> int:
     """Show the daemon and its servers, or everything about one server.
 
     Exits 1 when an enabled server is unhealthy, 3 when the daemon is not running (the configured servers are shown
-    then).
+    then), 7 when --wait has waited for so long and a server is still starting.
     """
-    if wait:
-        _wait_settled(ctx, name)
+    settled = not wait or _wait_settled(ctx, name, timeout)
     if watch:
         return _watch(ctx, name, as_json)
-    return _show(ctx, name, as_json)
+    code = _show(ctx, name, as_json)
+    return code if settled else ExitCode.TIMEOUT
 
 
-def _wait_settled(ctx: click.Context, name: str | None) -> None:
-    """Wait, at most `WAIT_SECS`, until the daemon answers and the servers have got somewhere, for better or worse."""
+def _wait_settled(ctx: click.Context, name: str | None, secs: float) -> bool:
+    """Wait until the daemon answers and the servers have got somewhere, for better or worse; False: some have not."""
     import time
 
-    gives_up_at = time.monotonic() + WAIT_SECS
-    while time.monotonic() < gives_up_at and not _is_settled(ctx, name):
+    began = time.monotonic()
+    while (under_way := _under_way(ctx, name)) != []:
+        waited = time.monotonic() - began
+        if under_way is None and waited >= min(secs, DAEMON_SECS):
+            return True  # that there is no daemon is told by what follows
+        if under_way and waited >= secs:
+            screen.talk(f"still starting after {secs:g} s: {', '.join(under_way)}")
+            return False
         time.sleep(WAIT_LOOK_SECS)
+    return True
 
 
-def _is_settled(ctx: click.Context, name: str | None) -> bool:
+def _under_way(ctx: click.Context, name: str | None) -> list[str] | None:
+    """Return which servers are on their way to another state; None without a daemon."""
     try:
         with link.connect(ctx) as daemon:
             servers = [daemon.call("mcp.status", {"name": name})] if name else daemon.call("mcp.list")
     except DaemonNotRunning:
-        return False
-    return all(server["state"] not in ("starting", "initializing") for server in servers)
+        return None
+    return [str(server["name"]) for server in servers if server["state"] in UNDER_WAY]
 
 
 def _watch(ctx: click.Context, name: str | None, as_json: bool) -> int:

@@ -49,6 +49,8 @@ BECAUSE = {
     "invalid": "Its entry in moltis.toml became invalid.",
     "shutdown": "It was stopped because the daemon ended.",
     "auth_required": "It asked for a login.",
+    "startup_timeout": "It was not ready in time, and is being ended.",
+    "unresponsive": "It stopped answering, and is being ended.",
 }
 """Why a run that did not fail came to its end."""
 

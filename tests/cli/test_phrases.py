@@ -73,6 +73,26 @@ WRONG = {"kind": "config", "message": "timeout: unknown key", "exit_code": None}
             "moltis why x",
         ),
         (
+            server("cooldown", next_retry_at="2026-11-21T12:04:58Z", last_error={**LATE, "exit_code": 0}),
+            "cooldown, retry in 4m58s, startup timeout",
+            "moltis why x",
+        ),
+        (
+            server("backoff", attempts=1, last_error={"kind": "unresponsive", "message": "", "exit_code": -15}),
+            "backoff, retry soon (1/5), unresponsive",
+            "moltis why x",
+        ),
+        (
+            server("backoff", attempts=1, last_error={"kind": "handshake_failed", "message": "", "exit_code": -9}),
+            "backoff, retry soon (1/5), handshake failed",
+            "moltis why x",
+        ),
+        (
+            server("backoff", attempts=1, last_error={**EXITED, "exit_code": -9}),
+            "backoff, retry soon (1/5), SIGKILL",
+            "moltis why x",
+        ),
+        (
             server("backoff", attempts=0, next_retry_at="2026-11-21T12:00:12Z", last_error=NOT_RENEWED),
             "backoff, retry in 12s (0/5), login unavailable",
             "moltis mcp reauth x",

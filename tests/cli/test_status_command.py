@@ -162,3 +162,23 @@ def test_an_unknown_server_is_exit_4_with_the_daemons_own_words(shell: Shell, da
     done = shell.moltis("status", "flakey")
     assert done.returncode == 4
     assert done.stderr == "moltis: no server is called 'flakey'\nhint: known servers: flaky\n"
+
+
+@pytest.mark.parametrize("state", ["starting", "initializing", "stopping"])
+def test_waiting_for_servers_in_vain_is_a_timeout_that_names_them(shell: Shell, daemon: Start, state: str) -> None:
+    daemon({"daemon.status": DAEMON, "mcp.list": [server("slow", state), server("fine", "ready")]})
+    done = shell.moltis("status", "--wait", "--timeout", "0.3")
+    assert done.returncode == 7
+    assert "still starting after 0.3 s: slow" in done.stderr
+
+
+def test_waiting_ends_when_no_server_is_under_way(shell: Shell, daemon: Start) -> None:
+    states = iter(["stopping", "starting", "initializing"])
+    daemon({"daemon.status": DAEMON, "mcp.list": lambda _: [server("a", next(states, "ready"))]})
+    done = shell.moltis("status", "--wait")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "ready" in done.stdout
+
+
+def test_waiting_for_a_daemon_that_is_not_there_says_that(shell: Shell) -> None:
+    assert shell.moltis("status", "--wait", "--timeout", "0.3").returncode == 3
