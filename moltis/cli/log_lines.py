@@ -11,9 +11,10 @@ from datetime import datetime
 from typing import Any
 
 from moltis.cli.phrases import exit_words
-from moltis.cli.screen import one_line
+from moltis.cli.screen import one_line, printable
 from moltis.cli.table import paint
 
+STDERR = "moltis.mcp.stderr"
 STYLE = {"ERROR": "red", "WARN": "yellow", "INFO": "green", "DEBUG": "dim"}
 
 
@@ -24,7 +25,11 @@ def sentence(record: Mapping[str, Any], colour: bool = False) -> str:
     fields: dict[str, Any] = dict(found) if isinstance(found, dict) else {}
     server = fields.pop("server", None)
     who = f"{one_line(str(server))}: " if server else ""
-    words = one_line(_words(str(record.get("target")), str(record.get("message")), fields))
+    target = str(record.get("target"))
+    if target == STDERR and "line" in fields:
+        words = f"| {_as_written(str(fields['line']))}"
+    else:
+        words = one_line(_words(target, str(record.get("message")), fields))
     painted = paint(f"{one_line(level):<5}", STYLE.get(level, ""), colour)
     return f"{_when(record.get('ts'))} {painted} {paint(who, 'bold', colour)}{words}"
 
@@ -36,12 +41,15 @@ def _when(ts: Any) -> str:
         return "-"
 
 
+def _as_written(line: str) -> str:
+    """Return a line of a server with its blanks, which are what a traceback and a table are read by."""
+    return printable(" ".join(line.expandtabs().splitlines())).rstrip()
+
+
 def _words(target: str, message: str, fields: dict[str, Any]) -> str:
     match target, message:
         case "moltis.mcp.lifecycle", "server_state_changed":
             return _transition(fields)
-        case "moltis.mcp.stderr", _ if "line" in fields:
-            return f"| {fields['line']}"
         case "moltis.mcp.call", _ if "tool" in fields:
             took = (
                 f" in {_decimal(fields['duration_ms'], 0)} ms"

@@ -44,6 +44,23 @@ def test_a_record_is_a_sentence(found: dict[str, Any], words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ('  File "x.py", line 1, in <module>', '|   File "x.py", line 1, in <module>'),
+        ("        ^^^^^", "|         ^^^^^"),
+        ("a\tb  c ", "| a       b  c"),
+        ("", "| "),
+        ("one\ntwo\r\nthree\u2028four\x0bfive", "| one two three four five"),
+        ("back\x08 \u202e\x9b", "| back\\x08 \\u202e\\x9b"),
+    ],
+)
+def test_what_a_server_wrote_keeps_its_blanks_and_stays_one_line(line: str, shown: str) -> None:
+    told = sentence(record("moltis.mcp.stderr", "stderr", server="x", line=line))
+    assert told.endswith(f" INFO  x: {shown}")
+    assert len(told.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
     "found",
     [
         {}, {"ts": "x", "level": 5, "fields": []}, {"ts": 1e300, "target": None},
