@@ -17,7 +17,7 @@ __all__ = ["ALLOW_HEADERS", "ALLOW_METHODS", "BadRequest", "Doors", "Forbidden",
 Headers = tuple[tuple[bytes, bytes], ...]
 """Names in lower case."""
 
-ALLOW_METHODS: Final = b"GET, POST, DELETE, OPTIONS"
+ALLOW_METHODS: Final = b"GET, HEAD, POST, DELETE, OPTIONS"
 ALLOW_HEADERS: Final = (
     b"authorization, content-type, mcp-protocol-version, mcp-session-id, mcp-method, mcp-name, last-event-id"
 )

@@ -14,7 +14,7 @@ from moltis import logs
 from moltis.errors import UnknownServer
 from moltis.gateway import messages
 from moltis.gateway.api import ANYONE, GatewayApi, Principal
-from moltis.gateway.doors import BadRequest, Doors, Forbidden, bearer
+from moltis.gateway.doors import ALLOW_METHODS, BadRequest, Doors, Forbidden, bearer
 from moltis.gateway.http import refusals
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.exchange import CLOSING, EVENTS, JSON, Header, Send, respond
@@ -219,7 +219,7 @@ class Application:
             return
         self._identify(inbound)
         if method not in ("GET", "HEAD", "DELETE"):
-            raise Refused(refusals.method_not_allowed(b"GET, HEAD, POST, DELETE", "send messages by POST"))
+            raise Refused(refusals.method_not_allowed(ALLOW_METHODS, "send messages by POST"))
         session = self._conversations.session(inbound, b"null")
         if session is None:
             raise Refused(refusals.method_not_allowed(b"POST", "without a session there is only POST"))

@@ -188,7 +188,8 @@ class Conversations:
                 await self._sessions.keep(session, ask)  # a host that knows its id finds it again, however this ends
             elif ask.method in LEARNT and not _is_refused(exchange):
                 self._sessions.learn(session, ask)
-            extra = inbound.cors if not fresh else (*inbound.cors, *_of_new_session(session, exchange))
+            begins = ask.method == "initialize"  # one that is begun over has its id in the answer too
+            extra = (*inbound.cors, *_of_new_session(session, exchange)) if begins else inbound.cors
             await exchange.deliver(inbound.send, extra)
         finally:
             self._waiting -= 1

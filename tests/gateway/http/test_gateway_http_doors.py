@@ -125,12 +125,12 @@ def test_a_preflight_is_answered_with_the_manuals_headers_and_ours() -> None:
     allowed = headers[b"access-control-allow-headers"]
     assert allowed == ALLOW_HEADERS + b", mcp-param-city"
     assert allowed.startswith(b"authorization, content-type, mcp-protocol-version, mcp-session-id")
-    assert headers[b"access-control-allow-methods"] == b"GET, POST, DELETE, OPTIONS"
+    assert headers[b"access-control-allow-methods"] == b"GET, HEAD, POST, DELETE, OPTIONS"
     assert headers[b"access-control-allow-origin"] == b"https://app.example"
 
 
 def test_options_from_no_other_origin_only_says_what_may_be_sent() -> None:
-    assert Doors().preflight((), None) == ((b"allow", b"GET, POST, DELETE, OPTIONS"),)
+    assert Doors().preflight((), None) == ((b"allow", b"GET, HEAD, POST, DELETE, OPTIONS"),)
 
 
 @pytest.mark.parametrize(
