@@ -112,6 +112,10 @@ KEYS: tuple[Key, ...] = (
     ),
     *LIMITS,
     Key(
+        "mcp", "first_list_secs", "seconds", "a first list at /mcp waits so long for servers never seen before",
+        _GATEWAY.first_list_secs,
+    ),
+    Key(
         "mcp", "env_pass", "list", "variables of the daemon's environment that every local server gets", (),
     ),
     Key(
@@ -261,7 +265,10 @@ def keys_markdown() -> str:
         default = "" if key.default is None else f"`{toml_value(key.default)}`"
         rows.append(f"| `{PATHS[key.section]}.{key.name}` | {kind} | {default} | {key.doc} |")
     rows.append("| `env.NAME` | text | | value of the placeholder `$NAME`; never shown |")
-    return "\n".join(rows) + "\n\nEach server may override every key of `mcp` but `max_concurrent_starts`.\n"
+    return (
+        "\n".join(rows)
+        + "\n\nEach server may override every key of `mcp` but `first_list_secs` and `max_concurrent_starts`.\n"
+    )
 
 
 _HEAD = """\
@@ -321,7 +328,7 @@ def example_toml() -> str:
         *_commented(k for k in KEYS if k.section == "daemon"),
         "\n[gateway]                                 # one endpoint for every host: /mcp and /servers/NAME/mcp",
         *_commented(k for k in KEYS if k.section == "gateway"),
-        "\n[mcp]                                     # each server may override these, but the last",
+        "\n[mcp]                                     # each server may override most of these",
         *_commented(k for k in KEYS if k.section == "mcp"),
         _EXAMPLES,
         f"# Every key of a local server. {_NAME_RULE}\n\n#[mcp.servers.NAME]",

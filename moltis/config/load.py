@@ -81,6 +81,8 @@ def loads(
     if gateway.problem is not None:
         report.error(("gateway", "require_token"), gateway.problem)
     mcp, entries = _mcp(tables, report)
+    if mcp.first_list_secs is not None:
+        gateway = replace(gateway, first_list_secs=mcp.first_list_secs)
     folder = str(path.absolute().parent) if path else None
     base = Base(env, dict(env_overrides or {}), dict(environ or {}), mcp.limits(), folder, tuple(mcp.env_pass))
     planned, sections = _servers(entries, base, report)

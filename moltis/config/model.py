@@ -176,6 +176,7 @@ class LimitsSection(_Section):
 class McpSection(LimitsSection):
     """`[mcp]`, without its servers."""
 
+    first_list_secs: Secs | None = None
     env_pass: list[VariableName] = []
     max_concurrent_starts: Annotated[int, Field(ge=1, le=10_000)] | None = None
 

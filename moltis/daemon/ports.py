@@ -23,6 +23,9 @@ __all__ = ["Port", "Ports", "known_of"]
 KNOWN = tuple(state for state in SETTLED if state is not State.STOPPING)
 """Past a start that failed it is known why, and when it is tried again."""
 
+UP_OR_NOT = tuple(state for state in KNOWN if state is not State.BACKOFF)
+"""Past a first failure a server may be up in a moment."""
+
 
 def known_of(session: Session) -> Known:
     """Give what a ready server says of itself and lists."""
@@ -75,6 +78,9 @@ class Port:
 
     async def wait_settled(self) -> None:
         await self.actor.wait_state(*KNOWN)
+
+    async def wait_up(self) -> None:
+        await self.actor.wait_state(*UP_OR_NOT)
 
     def start_secs(self) -> float:
         return self.actor.plan.limits.startup_timeout_secs

@@ -166,6 +166,9 @@ class ServerPort(Protocol):
     async def wait_settled(self) -> None:
         """Wait while it is `starting` or `initializing`. The caller bounds the wait."""
 
+    async def wait_up(self) -> None:
+        """Wait while it is `starting`, `initializing` or in `backoff`. The caller bounds the wait."""
+
     def start_secs(self) -> float:
         """Give its `startup_timeout_secs`."""
 

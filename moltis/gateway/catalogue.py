@@ -35,6 +35,8 @@ MAX_REMEMBERED_CHARS: Final = 1024
 """Names whose owner is looked up once. They are the hosts' words."""
 
 MAX_INSTRUCTIONS_BYTES: Final = 64 * 1024
+MAX_NAMED: Final = 20
+"""Servers that instructions name as still starting."""
 MAX_INSTRUCTORS: Final = 256
 """Servers whose instructions are passed on, so that each has a sentence at least."""
 
@@ -299,22 +301,30 @@ def _trace(shown: str) -> bytes:
 # --- instructions
 
 
-def instructions(parts: Iterable[tuple[str, str | None]], sep: str = "__") -> str:
+def instructions(parts: Iterable[tuple[str, str | None]], sep: str = "__", starting: Sequence[str] = ()) -> str:
     """Join what servers say of how to use them, `(server, text)`, under their names; at most 64 KiB in UTF-8.
 
     Where that is too little, the longest texts are cut, each to the same length, so that none pushes out another.
-    Empty if no server says anything.
+    Empty if no server says anything and none is `starting`, of which nothing is known yet.
     """
     said = [(server, text.strip()) for server, text in parts if text and text.strip()]
     del said[MAX_INSTRUCTORS:]
+    late = _still_starting(starting)
     if not said:
-        return ""
-    intro = f"Several MCP servers behind one. The tools and prompts of each are named SERVER{sep}NAME."
+        return late.strip()
+    intro = f"Several MCP servers behind one. The tools and prompts of each are named SERVER{sep}NAME.{late}"
     heads = [f"\n\n# {server}\n\n" for server, _ in said]
     room = MAX_INSTRUCTIONS_BYTES - len((intro + "".join(heads)).encode())
     texts = [text.encode("utf-8", "replace") for _, text in said]
     share = _fair_share([len(text) for text in texts], room)
     return intro + "".join(head + _cut(text, share) for head, text in zip(heads, texts, strict=True))
+
+
+def _still_starting(servers: Sequence[str]) -> str:
+    if not servers:
+        return ""
+    more = f" and {len(servers) - MAX_NAMED} more" if len(servers) > MAX_NAMED else ""
+    return f" Still starting: {', '.join(servers[:MAX_NAMED])}{more}; what they offer is listed once they are up."
 
 
 def _fair_share(lengths: Sequence[int], room: int) -> int:

@@ -4,7 +4,7 @@ want of a server, taken together, reaches the server.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -50,16 +50,20 @@ _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How it shows itself. `separator`: between a server's name and a tool's own."""
+    """How it shows itself. `separator`: between a server's name and a tool's own.
+
+    first_list_secs: how long a list of all servers waits for those that nothing is known of.
+    """
 
     separator: str = "__"
+    first_list_secs: float = 0.0
     name: str = "moltis"
     version: str = __version__
 
 
 def settings_of(plan: GatewayPlan) -> Settings:
     """Return how moltis.toml wants it to show itself."""
-    return Settings(separator=plan.tool_separator)
+    return Settings(separator=plan.tool_separator, first_list_secs=plan.first_list_secs)
 
 
 class Gateway:
@@ -77,6 +81,8 @@ class Gateway:
         self._views: dict[str | None, View] = {}
         self._watched: dict[str, frozenset[str]] = {}
         self._levelled: dict[str, str] = {}
+        self._first_lists: dict[str, float] = {}
+        """Until when servers are waited for of which nothing is known, by name."""
         self._announcing = False
         self._generation = 0
 
@@ -98,6 +104,18 @@ class Gateway:
     def is_closed(self) -> bool:
         """Whether it takes no requests any more, and never will."""
         return self.closing is not None
+
+    def first_list_secs(self, ports: Sequence[ServerPort]) -> float:
+        """Return how long a list of all servers waits for these, of which nothing is known.
+
+        It counts from when each was asked for first, so that hosts which ask again and again are held up once.
+        """
+        if self._settings.first_list_secs <= 0:
+            return 0.0
+        now = anyio.current_time()
+        until = now + self._settings.first_list_secs
+        self._first_lists = {port.name: self._first_lists.get(port.name, until) for port in ports}
+        return max(self._first_lists.values(), default=now) - now
 
     def knows(self, server: str) -> bool:
         """Whether there is a server of that name."""

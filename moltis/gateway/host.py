@@ -26,7 +26,7 @@ from moltis.gateway.outbox import Outbox
 from moltis.gateway.questions import Questions
 from moltis.gateway.refusals import Refusal, bad_params, refuse
 from moltis.gateway.revisions import LEGACY
-from moltis.gateway.settling import Settling
+from moltis.gateway.settling import SETTLE_SECS, Settling
 from moltis.gateway.subscriptions import MAX_WATCHED_OF_ALL, UPDATED, updated_params
 from moltis.gateway.taking import Refused, Taking
 from moltis.gateway.views import Route, View
@@ -398,9 +398,13 @@ class Host:
         return guarded
 
     def _when_settled(self, ask: Ask, outlet: Outlet, modern: bool, reply: Callable[[], None]) -> None:
-        """Reply, but wait a little if it is about a single server that is starting for the first time."""
-        port = self.view.unsettled()
-        if port is None:
+        """Reply, but wait a little for servers that are starting for the first time: many hosts read a list once."""
+        ports = self.view.unsettled()
+        if self.view.server is not None:
+            secs, waits = SETTLE_SECS, [port.wait_settled for port in ports]
+        else:
+            secs, waits = self._hub.first_list_secs(ports), [port.wait_up for port in ports]
+        if not waits or secs <= 0:
             reply()
             return
 
@@ -412,7 +416,7 @@ class Host:
             except Exception as fault:
                 self._failed(ask, outlet, modern, fault)
 
-        settling = Settling(port, settled)
+        settling = Settling(waits, secs, settled)
         self._waiting[ask.id] = settling, outlet, modern
         self._hub.world.start(settling.run)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from moltis.gateway.api import ServerPort, World
@@ -31,6 +32,9 @@ class Hub(Protocol):
     @property
     def introduced(self) -> Shares:
         """Bytes of what hosts said of themselves."""
+
+    def first_list_secs(self, ports: Sequence[ServerPort]) -> float:
+        """Return how long a list of all servers waits for these, of which nothing is known."""
 
     def watched_of(self, principal: str) -> int:
         """How many resources the hosts of one principal subscribe to."""

@@ -29,6 +29,9 @@ __all__ = ["LISTED", "Route", "View"]
 LISTED: Final = frozenset({"starting", "initializing", "ready", "backoff", "awaiting_auth"})
 """States of servers whose tools are worth offering: those that run, or will without anybody doing more than log in."""
 
+_STARTING: Final = frozenset({"starting", "initializing"})
+_COMING: Final = frozenset({"starting", "initializing", "backoff"})
+
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
@@ -143,12 +146,13 @@ class View:
             self._offered[name] = found
         return found
 
-    def unsettled(self) -> ServerPort | None:
-        """Give the only server, if it is starting and nothing is known of it yet."""
-        port = self._only()
-        if port is None or port.state() not in ("starting", "initializing") or port.known() is not None:
-            return None
-        return port
+    def unsettled(self) -> list[ServerPort]:
+        """Give the servers that are starting and of which nothing is known yet, so that a list would be without them.
+
+        Of all servers those too whose first start has failed, if another comes soon.
+        """
+        states = _STARTING if self.server is not None else _COMING
+        return [port for port in self.ports() if port.state() in states and port.known() is None]
 
     # --- who is responsible
 
@@ -301,7 +305,8 @@ class View:
             return introduction.of_one(self.server, port.known() if port is not None else None)
         parts = [(port.name, _instructions(port)) for port in self._world.ports() if port.state() in LISTED]
         name, version = self._named
-        return introduction.of_all(name, version, instructions(parts, self._separator))
+        missing = [port.name for port in self.unsettled()]
+        return introduction.of_all(name, version, instructions(parts, self._separator, missing))
 
 
 def _instructions(port: ServerPort) -> str | None:

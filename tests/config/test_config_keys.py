@@ -67,6 +67,8 @@ def test_the_defaults_of_the_table_are_those_that_run() -> None:
             assert getattr(DaemonPlan(), key.name) == key.default
         elif key.section == "gateway":
             assert getattr(GatewayPlan(), key.name) == key.default
+        elif key.name == "first_list_secs":
+            assert GatewayPlan().first_list_secs == key.default
         elif key.name == "env_pass":
             assert Plan().env_pass == (key.default or ())
         elif key.section == "mcp":

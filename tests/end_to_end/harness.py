@@ -42,6 +42,7 @@ QUICK = {
     "stable_after_secs": 60.0,
     "stop_eof_secs": 0.4,
     "stop_term_secs": 0.6,
+    "first_list_secs": 0.05,
 }
 """`[mcp]` in test time: waits are short, but what decides whether a server is at fault has room on a busy box."""
 

@@ -106,6 +106,34 @@ def test_the_lists_of_the_run_before_are_there_at_once(daemon: Daemon) -> None:
     daemon.wait_all()
 
 
+@pytest.mark.alone
+def test_hosts_that_read_a_list_once_find_in_it_whoever_is_up_in_time(daemon: Daemon) -> None:
+    hold, soon = daemon.folder / "hold", daemon.folder / "soon"
+    hold.touch()
+    soon.touch()
+    servers = {"quick": daemon.evil(), "slow": held(daemon, soon), "slowest": held(daemon, hold)}
+    daemon.write(servers, gateway=OPEN, mcp={"first_list_secs": 6.0})
+    daemon.start()
+    url = gateway_url(daemon)
+    with PipeHost(daemon) as pipe, ThreadPoolExecutor(3) as pool:
+        hosts = [pool.submit(HttpHost(url, era).request, "tools/list") for era in BOTH_ERAS]
+        hosts.append(pool.submit(lambda: (pipe.begin(), pipe.request("tools/list", {}, 1))[1]))
+        daemon.wait_for("quick", "ready")
+        time.sleep(0.5)
+        assert not any(host.done() for host in hosts)
+        soon.unlink()
+        for host in hosts:
+            assert {name.split("__")[0] for name in names(host.result(30))} == {"quick", "slow"}
+    began = time.monotonic()
+    with HttpHost(url, "modern") as late:
+        told = late.request("server/discover")["result"]["instructions"]
+        assert {name.split("__")[0] for name in names(late.request("tools/list"))} == {"quick", "slow"}
+    assert told.startswith("Still starting: slowest;")
+    assert time.monotonic() - began < 3
+    hold.unlink()
+    daemon.wait_all()
+
+
 def until_answered(url: str, deadline: float) -> Any:
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException):

@@ -264,6 +264,10 @@ class FakePort:
         while self._state in ("starting", "initializing"):
             await self._settled.wait()
 
+    async def wait_up(self) -> None:
+        while self._state in ("starting", "initializing", "backoff"):
+            await self._settled.wait()
+
     def start_secs(self) -> float:
         return self._secs
 

@@ -33,7 +33,7 @@ from moltis.gateway import host as host_module
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, HostApi, Principal
 from moltis.gateway.catalogue import FEW_ITEMS
-from moltis.gateway.gateway import Gateway
+from moltis.gateway.gateway import Gateway, Settings
 from moltis.gateway.host import Host
 from moltis.gateway.messages import Answer, Ask, parse
 from moltis.gateway.revisions import tool_for_legacy
@@ -55,13 +55,13 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 class Bench:
     """Two servers, `one` ready and `other` starting, and a gateway for them."""
 
-    def __init__(self, **what: Any) -> None:
+    def __init__(self, *, first_list_secs: float = 0.0, **what: Any) -> None:
         self.one, self.other = FakePort("one"), FakePort("other", "starting")
         self.upstream = self.one.ready(
             FakeUpstream("one", agreed(**what), tools=[tool("t")], prompts=[prompt("p")], resources=[resource("f:a")])
         )
         self.world = FakeWorld(self.one, self.other)
-        self.gateway = Gateway(self.world)
+        self.gateway = Gateway(self.world, Settings(first_list_secs=first_list_secs))
 
     def host(self, server: str | None = None, principal: Principal = LOCAL, way: Unsolicited | None = None) -> Host:
         return self.gateway.new_host(server, principal, way or Unsolicited())
@@ -216,6 +216,58 @@ async def test_a_server_that_does_not_come_up_is_waited_for_ten_seconds(modern: 
         assert not outlet.answered
         await anyio.sleep(0.2)
         assert outlet.result["capabilities"] == EVERYTHING
+
+
+@BOTH_ERAS
+async def test_a_first_list_of_all_waits_for_servers_of_which_nothing_is_known(modern: bool) -> None:
+    async with anyio.create_task_group() as tasks:
+        bench = Bench(first_list_secs=5)
+        bench.world.tasks = tasks
+        host = bench.host()
+        opening = put(host, make(modern, "server/discover" if modern else "initialize", id=1))
+        listing = put(host, make(modern, "tools/list", id=2))
+        await anyio.sleep(2)
+        bench.other.move("backoff")  # a first failure does not end it
+        await anyio.sleep(1)
+        assert not opening.answered
+        assert not listing.answered
+        bench.other.move("starting")
+        bench.other.ready(FakeUpstream("other", agreed(), tools=[tool("x")]))
+        await anyio.sleep(0.01)
+        assert "instructions" not in opening.result
+        assert [item["name"] for item in listing.result["tools"]] == ["one__t", "other__x"]
+        assert bench.gateway.in_flight == 0
+
+
+@BOTH_ERAS
+async def test_who_is_not_up_in_that_time_is_named_and_held_up_for_once(modern: bool) -> None:
+    async with anyio.create_task_group() as tasks:
+        bench = Bench(first_list_secs=5)
+        bench.world.tasks = tasks
+        began = anyio.current_time()
+        opening = put(bench.host(), make(modern, "server/discover" if modern else "initialize", id=1))
+        await anyio.sleep(4.9)
+        assert not opening.answered
+        other = put(bench.host(), make(modern, "tools/list"))
+        await anyio.sleep(0.2)
+        assert opening.result["instructions"].startswith("Still starting: other; ")
+        assert [item["name"] for item in other.result["tools"]] == ["one__t"]
+        again = put(bench.host(), make(modern, "tools/list"))
+        assert again.answered
+        assert anyio.current_time() - began < 5.2
+
+
+@pytest.mark.parametrize("state", ["cooldown", "awaiting_auth", "stopped", "disabled", "invalid"])
+async def test_a_server_that_will_not_be_up_soon_is_not_waited_for(state: str) -> None:
+    async with anyio.create_task_group() as tasks:
+        bench = Bench(first_list_secs=5)
+        bench.world.tasks = tasks
+        waiting = put(bench.host(), ask("tools/list", id=1))
+        await anyio.sleep(1)
+        bench.other.move(state)
+        await anyio.sleep(0.01)
+        assert waiting.answered
+        assert put(bench.host(), ask("tools/list", id=2)).answered
 
 
 async def test_a_host_that_goes_while_it_waits_is_not_answered_and_leaves_no_task() -> None:

@@ -398,10 +398,27 @@ def test_a_server_that_is_not_ready_is_introduced_by_what_was_last_known() -> No
 def test_only_a_server_that_starts_for_the_first_time_is_worth_waiting_for() -> None:
     port = FakePort("one", "starting")
     world = FakeWorld(port)
-    assert view(world, "one").unsettled() is port
-    assert view(world).unsettled() is None
+    assert view(world, "one").unsettled() == [port]
+    assert view(world).unsettled() == [port]
     port.remember(Known(agreed()))
-    assert view(world, "one").unsettled() is None
+    assert view(world, "one").unsettled() == view(world).unsettled() == []
     port.remember(None)
     port.move("backoff")
-    assert view(world, "one").unsettled() is None
+    assert view(world, "one").unsettled() == []
+    assert view(world).unsettled() == [port]
+    for state in ("disabled", "stopped", "cooldown", "awaiting_auth", "invalid"):
+        port.move(state)
+        assert view(world).unsettled() == []
+
+
+def test_the_instructions_name_the_servers_that_are_still_starting() -> None:
+    ports = [FakePort(f"s{n}", "starting") for n in range(25)]
+    told = said(view(FakeWorld(*ports)), modern=False)["instructions"]
+    assert told.startswith("Still starting: s0, s1, ")
+    assert told.endswith("s19 and 5 more; what they offer is listed once they are up.")
+    one = FakePort("one")
+    one.ready(FakeUpstream("one", agreed(instructions="Use me well.")))
+    told = said(view(FakeWorld(one, ports[0])), modern=True)["instructions"]
+    assert "Still starting: s0; " in told
+    assert "# one\n\nUse me well." in told
+    assert "instructions" not in said(view(FakeWorld()), modern=False)

@@ -41,13 +41,15 @@ def shown(plan: Plan) -> dict[str, Any]:
     """Give the plan as a document with the sections and keys of moltis.toml, and names for what may be secret."""
     daemon = dataclasses.asdict(plan.daemon)
     starts = daemon.pop("max_concurrent_starts")
+    gateway = _gateway(plan.gateway)
     servers = {server.name: _server(server, plan.defaults) for server in plan.servers}
+    mcp_only = {"first_list_secs": gateway.pop("first_list_secs"), "env_pass": list(plan.env_pass)}
     return {
         "daemon": {**daemon, "browser_command": list(plan.daemon.browser_command)},
-        "gateway": _gateway(plan.gateway),
+        "gateway": gateway,
         "mcp": {
             **dataclasses.asdict(plan.defaults),
-            "env_pass": list(plan.env_pass),
+            **mcp_only,
             "max_concurrent_starts": starts,
             "servers": servers,
         },

@@ -116,6 +116,9 @@ class _Port:
     async def wait_settled(self) -> None:
         return
 
+    async def wait_up(self) -> None:
+        return
+
     def start_secs(self) -> float:
         return 0.0
 
