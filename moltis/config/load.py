@@ -124,6 +124,14 @@ def plan_entry(name: str, entry: Mapping[str, Any], base: Base) -> Planned:
     return planned
 
 
+def warnings_of(name: str, entry: Mapping[str, Any], environ: Mapping[str, str]) -> list[Problem]:
+    """Return what is odd about an entry that is not wrong; its keys are named without the section."""
+    report = Report(name)
+    section = read_section(ServerSection, entry, (), report)
+    plan_server(name, section, (), Base(environ=dict(environ)), report, Room())
+    return [problem for problem in report.problems if problem.severity == "warning"]
+
+
 def same_but_for_case(name: str, names: Iterable[str]) -> str | None:
     """Give the name among `names` that differs from `name` by case at most, or None."""
     return next((other for other in names if other.lower() == name.lower()), None)

@@ -68,6 +68,18 @@ def test_changing_a_server_the_file_does_not_have_is_exit_4(shell: Shell, verb: 
     assert "files" in done.stderr
 
 
+def test_adding_a_server_tells_what_is_odd_about_it(shell: Shell) -> None:
+    done = shell.moltis("mcp", "add", "x", "-e", "A=$HOME", "--", "npx", "-y pkg", "--api-key=CANARY-123")
+    assert done.returncode == 0
+    assert 'args[0]: an option and its value are two arguments: write "-y", "…"' in done.stderr
+    assert "args[1]: this looks like a secret" in done.stderr
+    assert "CANARY" not in done.stderr
+    done = shell.moltis("mcp", "add", "y", "npx -y pkg")
+    assert done.returncode == 6
+    assert 'arguments go into args: write command = "npx"' in done.stderr
+    assert "[mcp.servers.y]" not in shell.config.read_text()
+
+
 def test_values_come_from_stdin_and_never_go_out(shell: Shell) -> None:
     assert shell.moltis("env", "set", "TOKEN", stdin="CANARY-123\n").returncode == 0
     assert shell.moltis("env", "set", "OTHER", "CANARY-456").returncode == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -9,13 +10,13 @@ import click
 
 from moltis.cli import link, screen
 from moltis.cli.commands import command, json_option
+from moltis.config.credentials import named_secret
 from moltis.errors import DaemonNotRunning, UsageError
 from moltis.names import name_problem
 
 TRANSPORTS = ("stdio", "sse", "streamable-http", "streamable_http", "http")
 
 _LOOKS_REMOTE = re.compile(r"https?://", re.IGNORECASE)
-_LOOKS_SECRET = re.compile(r"token|secret|passw|key|auth|credential", re.IGNORECASE)
 
 
 @command("add")
@@ -58,6 +59,10 @@ def add(ctx: click.Context, /, name: str, as_json: bool, **given: Any) -> None:
     screen.talk(f"moltis: added {name} to {link.paths(ctx).config}")
     for secret in _literal_secrets(entry):
         screen.talk(f"moltis: {secret} is written to the file as it stands; a placeholder keeps it out")
+    from moltis.config.load import warnings_of
+
+    for problem in warnings_of(name, entry, os.environ):
+        screen.talk(f"moltis: {problem.key}: {problem.message}")
     screen.talk(f"hint: {hint}")
 
 
@@ -117,4 +122,4 @@ def _split(word: str, separator: str, form: str) -> tuple[str, str]:
 def _literal_secrets(entry: dict[str, Any]) -> list[str]:
     """Name the env variables and headers that look like secrets and hold no placeholder."""
     pairs = [*entry.get("env", {}).items(), *entry.get("headers", {}).items()]
-    return [key for key, value in pairs if _LOOKS_SECRET.search(key) and value and "$" not in value]
+    return [key for key, value in pairs if named_secret(key) and value and "$" not in value]
