@@ -115,14 +115,14 @@ def _walked(tables: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[
 
 
 def _servers(tables: Mapping[str, Any]) -> dict[str, str]:
-    """Give the names of the file's servers by how a variable spells them."""
+    """Give the names of the file's servers by how a variable spells them; what two share is neither's."""
     mcp = tables.get("mcp")
     entries = mcp.get("servers") if isinstance(mcp, dict) else None
-    return {_spelt(name): name for name in entries} if isinstance(entries, dict) else {}
-
-
-def _spelt(name: str) -> str:
-    return name.replace("-", "_").upper()
+    found: dict[str, list[str]] = {}
+    for name in entries if isinstance(entries, dict) else ():
+        for spelt in {name.upper(), name.upper().replace("-", "_")}:
+            found.setdefault(spelt, []).append(name)
+    return {spelt: names[0] for spelt, names in found.items() if len(names) == 1}
 
 
 def _key_of(variable: str, servers: Mapping[str, str]) -> tuple[Path, Key | None] | None:
@@ -134,7 +134,7 @@ def _key_of(variable: str, servers: Mapping[str, str]) -> tuple[Path, Key | None
             return ("env", parts[0]), None
         case (("daemon" | "gateway" | "mcp"), [name]) if name in _BY_SECTION[section]:
             return (section, name), _BY_SECTION[section][name]
-        case "mcp", ["servers", _, *rest] if (server := servers.get(_spelt(parts[1]))) is not None:
+        case "mcp", ["servers", _, *rest] if (server := servers.get(parts[1].upper())) is not None:
             path = ("mcp", "servers", server)
             match rest:
                 case [name] if name in _OF_A_SERVER:
@@ -150,8 +150,8 @@ def _told(variable: str, servers: Mapping[str, str]) -> str:
     """Say of a variable what is nearest to it."""
     parts = variable[len(_PREFIX) :].split("__")
     if [part.upper() for part in parts[:2]] == ["MCP", "SERVERS"] and len(parts) > 2:
-        if _spelt(parts[2]) not in servers:
-            return f"the file has no server {parts[2][:64]!r}{did_you_mean(parts[2], servers.values())}"
+        if parts[2].upper() not in servers:
+            return f"the file has no one server {parts[2][:64]!r}{did_you_mean(parts[2], {*servers.values()})}"
         path = [f"MCP__SERVERS__{parts[2]}__{name.upper()}" for name in _OF_A_SERVER]
         path += [f"MCP__SERVERS__{parts[2]}__OAUTH__{name.upper()}" for name in _BY_SECTION["oauth"]]
     else:

@@ -137,8 +137,8 @@ def test_a_wrong_value_of_a_server_makes_that_one_invalid_and_names_the_variable
         ("MOLTIS_GATEWAY_LISTEN", "did you mean 'MOLTIS_GATEWAY__LISTEN'"),
         ("MOLTIS__GATEWAY__LISTEN", "did you mean 'MOLTIS_GATEWAY__LISTEN'"),
         ("MOLTIS_MCP_REQUEST_TIMEOUT_SECS", "did you mean 'MOLTIS_MCP__REQUEST_TIMEOUT_SECS'"),
-        ("MOLTIS_MCP__SERVERS__MY_FILE__ENABLED", "no server 'MY_FILE' - did you mean 'my-files'"),
-        ("MOLTIS_MCP__SERVERS__NEW__COMMAND", "no server 'NEW'"),
+        ("MOLTIS_MCP__SERVERS__MY_FILE__ENABLED", "no one server 'MY_FILE' - did you mean 'my-files'"),
+        ("MOLTIS_MCP__SERVERS__NEW__COMMAND", "no one server 'NEW'"),
         ("MOLTIS_MCP__SERVERS__API__ENABELD", "did you mean 'MOLTIS_MCP__SERVERS__API__ENABLED'"),
         ("MOLTIS_MCP__SERVERS__API__OAUTH__CLIENT", "did you mean 'MOLTIS_MCP__SERVERS__API__OAUTH__CLIENT_ID'"),
         ("MOLTIS_MCP__SERVERS", "sets no key"),
@@ -152,6 +152,16 @@ def test_a_variable_that_sets_no_key_is_named_with_the_nearest(variable: str, wo
     assert (problem.file, problem.key, problem.fails_check) == ("environment", variable, True)
     assert words in problem.message
     assert loaded.plan == read().plan
+
+
+def test_servers_that_a_variable_would_spell_alike_are_not_taken_for_each_other() -> None:
+    text = '[mcp.servers.my-x]\ncommand = "x"\n[mcp.servers.my_x]\ncommand = "x"\n'
+    loaded = read(text, MOLTIS_MCP__SERVERS__MY_X__ENABLED="false")
+    assert [server.enabled for server in loaded.plan.servers] == [True, True]
+    assert "no one server 'MY_X'" in loaded.problems[0].message
+    loaded = read(text, **{"MOLTIS_MCP__SERVERS__MY-X__ENABLED": "false"})
+    assert [server.enabled for server in loaded.plan.servers] == [False, True]
+    assert loaded.problems == ()
 
 
 def test_two_variables_of_one_key_are_told_and_one_is_in_force() -> None:
