@@ -314,6 +314,8 @@ def _near_misses(entry: ServerSection, transport: TransportName, remote: Launch)
         if entry.cwd is not None:
             yield from near_misses.in_text(("cwd",), entry.cwd)
         return
+    if entry.url is not None and "%" not in entry.url.text:  # with it a URL has %41%42, which is no %VARIABLE%
+        yield from near_misses.in_text(("url",), entry.url)
     for name, value in entry.headers.items():
         yield from near_misses.in_text(("headers", name), value, is_trimmed=True)
     if isinstance(remote, RemoteLaunch):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from moltis.config import near_misses
 from moltis.config.document import parse, read_file
 from moltis.config.environment import overlaid, settings
 from moltis.config.expand import Base, Planned, Room, env_name_problem, merged_limits, plan_server
@@ -149,6 +150,8 @@ def _env(raw: object, report: Report) -> dict[str, str]:
             report.error(("env", name), problem)
         else:
             values[name] = value
+    for miss in near_misses.in_values(values):
+        report.warning(miss.key, miss.message)
     return values
 
 

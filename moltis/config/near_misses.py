@@ -16,7 +16,7 @@ from moltis.config.credentials import named_secret
 from moltis.config.scan import Path
 from moltis.redaction import Bare, Template
 
-__all__ = ["Miss", "in_braces", "in_headers", "in_launch", "in_one_line", "in_text", "unresolved"]
+__all__ = ["Miss", "in_braces", "in_headers", "in_launch", "in_one_line", "in_text", "in_values", "unresolved"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,12 +111,17 @@ _TEMPLATE: Final = re.compile(
 _SEPARATORS: Final = frozenset(" \t\n/:=,;@&?|()[]{}<>\"'.-")
 
 
+_PLACEHOLDER: Final = re.compile(r"\$(?:[A-Za-z_]\w*|\{[^{}]{1,200}\})", re.ASCII)
+_BLANKS: Final = "begins or ends with a blank or line break, which is part of the value: write it without"
+_OF_AN_EXAMPLE: Final = "looks like the words of an example, which stand for a value: write the value itself"
+
+
 def in_text(key: Path, template: Template, *, is_trimmed: bool = False) -> Iterator[Miss]:
     """Give what is odd about one value as it is written. `is_trimmed`: blanks around it do not count."""
     text = template.text
     core = text.strip()
-    if text != core and core and not is_trimmed:
-        yield Miss(key, "begins or ends with a blank or line break, which is part of the value: write it without")
+    if _is_padded(text) and not is_trimmed:
+        yield Miss(key, _BLANKS)
     if _is_quoted(core):
         yield Miss(key, f"the quotes inside ({core[0]}) are part of the value: write it without them")
     for pattern, instead in _FOREIGN:
@@ -126,7 +131,7 @@ def in_text(key: Path, template: Template, *, is_trimmed: bool = False) -> Itera
             yield Miss(key, f"another program's placeholder, which is plain text here: {instead.format(name)}")
             break
     if _TEMPLATE.fullmatch(core):
-        yield Miss(key, "looks like the words of an example, which stand for a value: write the value itself")
+        yield Miss(key, _OF_AN_EXAMPLE)
     if not _is_secret(key):
         return
     if "$$" in text:
@@ -135,6 +140,26 @@ def in_text(key: Path, template: Template, *, is_trimmed: bool = False) -> Itera
         if _is_glued(bare):
             told = f"${bare.name} in the middle of it is replaced by that placeholder's value"
             yield Miss(key, f"{told}: if the '$' is part of the value, write $$; if not, write ${{{bare.name}}}")
+
+
+def in_values(values: Mapping[str, str]) -> Iterator[Miss]:
+    """Give what is odd about values of placeholders, which are taken as they stand: a `$` in them is a `$`."""
+    for name, text in values.items():
+        if _PLACEHOLDER.fullmatch(text.strip()):
+            told = "a placeholder is not expanded in [env]: write it where the value is used"
+            yield Miss(("env", name), told)
+        elif _is_padded(text):
+            yield Miss(("env", name), _BLANKS)
+        elif _is_quoted(text) and "\n" not in text:
+            yield Miss(("env", name), f"the quotes inside ({text[0]}) are part of the value: write it without them")
+        elif _TEMPLATE.fullmatch(text) and text != "...":
+            yield Miss(("env", name), _OF_AN_EXAMPLE)
+
+
+def _is_padded(text: str) -> bool:
+    """Whether a text of one line has blanks or a line break around it; one of several, a PEM key, may end with one."""
+    core = text.strip()
+    return core not in ("", text) and "\n" not in core
 
 
 def _is_quoted(text: str) -> bool:

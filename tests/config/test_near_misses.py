@@ -273,6 +273,45 @@ def test_a_value_that_is_taken_as_it_is_and_hardly_meant_so_is_warned_of(
     assert loaded.plan.servers[0].problem is None
 
 
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("$OTHER", "is not expanded in [env]"),
+        ("${env:HOME}", "is not expanded in [env]"),
+        ("${input:token}", "is not expanded in [env]"),
+        ("<YOUR_TOKEN>", "words of an example"),
+        ("'sesame-open'", "quotes inside (')"),
+        ("sesame-open\n", "begins or ends with a blank or line break"),
+        ("pa$$w0rd$set", None),
+        ("p@ss${x", None),
+        ("...", None),
+        ("", None),
+        ("-----BEGIN KEY-----\nabc\n-----END KEY-----\n", None),
+    ],
+)
+def test_a_value_of_a_placeholder_is_taken_as_it_stands(value: str, words: str | None) -> None:
+    loaded = loads(f"[env]\nT = {json.dumps(value)}\n[mcp.servers.x]\ncommand='x'\nenv={{ A = '${{T:-}}' }}\n")
+    assert [p.key for p in loaded.problems] == (["env.T"] if words else [])
+    assert all(words and words in p.message and "sesame" not in p.message for p in loaded.problems)
+    assert local(loaded).env == (("A", value),)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("https://your-domain.example.com/mcp", "words of an example"),
+        ("https://h/{env:TENANT}/mcp", "write ${env:TENANT}"),
+        ("https://h/?key={{api_key}}", "write $API_KEY"),
+        ("https://h/%41BC%42/", None),
+        ("https://h/$set/", None),
+    ],
+)
+def test_a_url_with_what_another_program_would_fill_in_is_warned_of(url: str, words: str | None) -> None:
+    loaded = entry(url=url)
+    assert [p.key for p in loaded.problems] == (["mcp.servers.x.url"] if words else [])
+    assert all(words and words in p.message for p in loaded.problems)
+
+
 def test_an_authorization_header_without_a_credential_is_warned_of() -> None:
     problem = only_problem(entry(url="https://h/", headers={"Authorization": "Bearer "}))
     assert "no credential after 'Bearer'" in problem.message
