@@ -186,6 +186,15 @@ class DaemonApi(Protocol):
             MoltisError: it cannot be done; the message says why.
         """
 
+    async def end_login(self, name: str, *, forget_client: bool) -> None:
+        """Revoke and forget the login of a remote server, which then waits for a person to log in.
+
+        forget_client: and the registration that it was made with.
+
+        Raises:
+            MoltisError: it has none.
+        """
+
     async def complete_login(
         self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None
     ) -> str:

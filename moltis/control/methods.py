@@ -20,6 +20,7 @@ from moltis.control.params import (
     CompleteLogin,
     Connect,
     CreateToken,
+    EndLogin,
     GetPrompt,
     History,
     ListServers,
@@ -299,6 +300,16 @@ async def reauth(params: BeginLogin, daemon: DaemonApi) -> LoginStarted:
         raise UsageError(f"server {server.name!r} is a local program and needs no login", server=server.name)
     auth_url = await daemon.begin_login(server.name, new_client=params.new_client)
     return LoginStarted(oauth_pending=auth_url is not None, auth_url=auth_url)
+
+
+@METHODS.method("mcp.logout")
+async def log_out(params: EndLogin, daemon: DaemonApi) -> Ok:
+    """Revoke and forget a login's tokens (RFC 7009), and its registration if that is wanted (RFC 7592)."""
+    server = runnable(params.name, daemon).status()
+    if server.transport == "stdio":
+        raise UsageError(f"server {server.name!r} is a local program and has no login", server=server.name)
+    await daemon.end_login(server.name, forget_client=params.forget_client)
+    return Ok()
 
 
 @METHODS.method("mcp.oauth.complete")

@@ -101,6 +101,13 @@ class BeginLogin(Params, frozen=True):
     ] = False
 
 
+class EndLogin(Params, frozen=True):
+    """Whom to log out of."""
+
+    name: Name
+    forget_client: Annotated[bool, Meta(description="end the registration too: the next login makes another")] = False
+
+
 class CompleteLogin(Params, frozen=True):
     """What the browser was sent back with."""
 

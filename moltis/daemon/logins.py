@@ -116,6 +116,29 @@ class Logins:
         del self._logins[plan.name]
         await login.forget()
 
+    async def log_out(self, plan: ServerPlan, of: Plan, *, forget_client: bool) -> list[str]:
+        """Revoke and delete the login of a server, and give the names of all that have shared it.
+
+        Raises:
+            UsageError: it has none, by its entry in moltis.toml.
+        """
+        if _has_own(_launch(plan)):
+            raise UsageError(
+                f"server {plan.name!r} sends what moltis.toml says (headers.Authorization): there is no login to end",
+                server=plan.name,
+                hint=f"take it out of [mcp.servers.{plan.name}] in moltis.toml",
+            )
+        sharing = [server for server in of.servers if _shared(server) == _shared(plan)]
+        for gone in list(self._leaving.values()):
+            await gone.wait()  # the last thing it does may be to save a new token
+        for server in sharing:
+            login = self._login(server)
+            await login.forget(client_too=forget_client)
+            fresh = self._make(server.name, _launch(server))
+            self._logins[server.name] = (_launch(server), fresh)
+            fresh.hold(f"logged out by request; moltis mcp reauth {server.name} logs in again")
+        return [server.name for server in sharing]
+
     def as_it_is_now(self, name: str, auth: Auth) -> Auth:
         """Return a login that cannot be renewed, with when that is tried next."""
         known = self._logins.get(name)
@@ -178,12 +201,11 @@ class Logins:
         if isinstance(self._store, StoreProblem):
             raise self._in_our_words(name, self._store)
         config = msgspec.convert(dict(launch.oauth), ClientConfig)
-        has_own = any(header.lower() == "authorization" for header, _ in launch.headers)
         login = Login(
             name,
             launch.url,
             config,
-            static_authorization=has_own and not launch.oauth,
+            static_authorization=_has_own(launch),
             store=self._store,
             fetcher=Fetcher(launch.ca_file, lambda: login.allowed),
             ports=Ports(listen=loopback.listen, open_browser=self._open_browser),
@@ -260,6 +282,11 @@ def _launch(plan: ServerPlan) -> RemoteLaunch:
     if not isinstance(plan.launch, RemoteLaunch):
         raise ServerNotReady(plan.problem or "its entry is wrong", server=plan.name, state="invalid")
     return plan.launch
+
+
+def _has_own(launch: RemoteLaunch) -> bool:
+    """Say whether moltis.toml gives the Authorization header, and no [oauth]: then there is no login."""
+    return not launch.oauth and any(header.lower() == "authorization" for header, _ in launch.headers)
 
 
 def _shared(plan: ServerPlan) -> tuple[str, object] | None:

@@ -114,6 +114,10 @@ class Remotes:
         if isinstance(plan.launch, RemoteLaunch):
             await (await self._behind()).forget(plan, rest)
 
+    async def log_out(self, plan: ServerPlan, of: Plan, *, forget_client: bool) -> list[str]:
+        """End the login of a server; as `logins.Logins.log_out`."""
+        return await (await self._behind()).log_out(plan, of, forget_client=forget_client)
+
     async def aclose(self) -> None:
         """End all logins."""
         if self._logins is not None:

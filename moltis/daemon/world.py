@@ -270,6 +270,15 @@ class Daemon:
     async def begin_login(self, name: str, *, new_client: bool = False) -> str | None:
         return await self._remotes.begin(self.supervisor.actor(name).plan, new_client=new_client)
 
+    async def end_login(self, name: str, *, forget_client: bool) -> None:
+        plan = self.supervisor.actor(name).plan
+        for shared in await self._remotes.log_out(plan, self.supervisor.plan, forget_client=forget_client):
+            with suppress(UnknownServer):
+                actor = self.supervisor.actor(shared)
+                if State(actor.status().state) not in _RESTING:
+                    actor.restart("logged_out")
+                    await actor.wait_handled()
+
     async def complete_login(
         self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None
     ) -> str:

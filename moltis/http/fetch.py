@@ -165,6 +165,14 @@ class Fetcher:
 
         return await self._bounded(url, exchange)
 
+    async def delete(self, url: str, headers: Mapping[str, str] = NO_HEADERS) -> Answer:
+        """Have what is at that URL deleted; no redirect is followed, and the headers may be credentials.
+
+        Raises:
+            FetchProblem: there is no answer that may be used.
+        """
+        return await self._bounded(url, lambda: self._exchange("DELETE", url, headers, None))
+
     async def scopes_of(self, url: str) -> frozenset[Scope]:
         """Say whose networks a URL's host is in, by its addresses.
 

@@ -273,14 +273,21 @@ class Login:
         """
         await self._attempts.complete(callback)
 
-    async def forget(self) -> None:
+    async def forget(self, *, client_too: bool = True) -> None:
         """End everything, delete the login and revoke its tokens, as far as that works: for a server that is removed.
 
         Never raises, and takes at most 10 s. Tokens that another entry of moltis.toml uses (same URL, same client_id)
         are gone for it too.
+
+        client_too: as in `Keeper.forget`.
         """
         await self._jobs.close()
-        await self._keeper.forget()
+        await self._keeper.forget(client_too=client_too)
+        self._changed()
+
+    def hold(self, why: str) -> None:
+        """Have no login begin by itself, until a person begins one; `why` is what is told meanwhile."""
+        self._standing.problem = self._standing.held = why
         self._changed()
 
     async def close(self) -> None:

@@ -199,7 +199,8 @@ class Flow:
         means.keeper.registered(base.key.issuer, client)
         scope = scope_of_client(scope, client, self._ask.challenge)
         state, verifier = means.token(), means.token()
-        means.secrets([secret for secret in (state, verifier, client.client_secret) if secret])
+        secrets = (state, verifier, client.client_secret, client.registration_token)
+        means.secrets([secret for secret in secrets if secret])
         request = authorization_request(
             server,
             client,

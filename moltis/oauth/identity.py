@@ -71,6 +71,17 @@ async def _register(
     )
 
 
+async def end_registration(fetcher: Fetcher, client: Client) -> bool:
+    """Have an authorization server forget a registration (RFC 7592 section 2.3). Best effort: never raises."""
+    if client.registration_uri is None or client.registration_token is None:
+        return False
+    try:
+        answer = await fetcher.delete(client.registration_uri, {"Authorization": f"Bearer {client.registration_token}"})
+    except FetchProblem:
+        return False
+    return answer.status == 204
+
+
 def client_of(config: ClientConfig, record: Record, now: float) -> Client | None:
     """Give who we are to a login's issuer, for a refresh or a revocation; None if that is not known any more."""
     known = record.client

@@ -21,7 +21,7 @@ from moltis.oauth.decisions import newer, presentable
 from moltis.oauth.discovery import Discovered, Discovery
 from moltis.oauth.endpoint import TokenEndpoint, with_or_without
 from moltis.oauth.grants import expired
-from moltis.oauth.identity import NOWHERE, become_client, client_of
+from moltis.oauth.identity import NOWHERE, become_client, client_of, end_registration
 from moltis.oauth.jobs import Log
 from moltis.oauth.model import (
     Challenge,
@@ -404,8 +404,11 @@ class Keeper:
             else:
                 await self._shelf.save(forgotten)
 
-    async def forget(self) -> None:
-        """Delete the login here, and give its tokens back (RFC 7009), as far as that works."""
+    async def forget(self, *, client_too: bool = True) -> None:
+        """Delete the login here, and give its tokens back (RFC 7009), as far as that works.
+
+        client_too: end its registration too (RFC 7592); else the next login uses that one.
+        """
         if not self.looked:
             try:
                 await self.look()
@@ -416,22 +419,37 @@ class Keeper:
             return
         await self._shelf.delete(record.key)
         client = client_of(self._config, record, self._wall())
-        if record.tokens is None or client is None:
-            return
+        registered = record.client if record.client is not None and record.client.source == "registered" else None
+        if registered is not None and not client_too:
+            await self._shelf.save(replace(record, tokens=None))
         with anyio.move_on_after(REVOKE_SECS):
             try:
                 await self._discovery.look_around()
             except OAuthProblem:
                 return
-            endpoint = TokenEndpoint(self._fetcher, record.server, client, wall=self._wall)
-            if record.tokens.refresh_token is not None:
-                await endpoint.revoke(record.tokens.refresh_token, "refresh_token")
-            await endpoint.revoke(record.tokens.access_token, "access_token")
+            revoked = await self._revoke(record, client) if client is not None else False
+            ended = await end_registration(self._fetcher, registered) if registered is not None and client_too else None
+            self._log.info("login_forgotten", server=self._server, tokens_revoked=revoked, registration_ended=ended)
+
+    async def _revoke(self, record: Record, client: Client) -> bool:
+        tokens = record.tokens
+        if tokens is None:
+            return False
+        endpoint = TokenEndpoint(self._fetcher, record.server, client, wall=self._wall)
+        refresh = tokens.refresh_token
+        done = await endpoint.revoke(refresh, "refresh_token") if refresh is not None else True
+        # A server that ends the whole grant with its refresh token need not say so (RFC 7009 section 2.1).
+        return await endpoint.revoke(tokens.access_token, "access_token") and done
 
     def _hold(self, record: Record) -> None:
         self.record = record
         tokens, client = record.tokens, record.client
-        values = (tokens and tokens.access_token, tokens and tokens.refresh_token, client and client.client_secret)
+        values = (
+            tokens and tokens.access_token,
+            tokens and tokens.refresh_token,
+            client and client.client_secret,
+            client and client.registration_token,
+        )
         self._secrets([value for value in values if value])
 
     async def _save(self, record: Record) -> None:

@@ -134,6 +134,7 @@ class Client(_Hidden, frozen=True, kw_only=True):
     redirect_uri: the one it was registered with, None if it is of no matter.
     secret_expires_at: 0 or None: never.
     scopes_denied: what was asked for with it, and it is not registered for.
+    registration_uri, registration_token: where and by what the registration can be ended (RFC 7592).
     """
 
     client_id: str
@@ -143,6 +144,8 @@ class Client(_Hidden, frozen=True, kw_only=True):
     redirect_uri: str | None = None
     secret_expires_at: float | None = None
     scopes_denied: tuple[str, ...] = ()
+    registration_uri: str | None = None
+    registration_token: str | None = None
     source: Literal["configured", "metadata_document", "registered"] = "registered"
 
 

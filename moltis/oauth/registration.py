@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from moltis.http.origins import read_url, shown_host
+from moltis.http.origins import read_url, same_origin, shown_host
 from moltis.oauth.documents import (
     Document,
     error_code,
@@ -141,9 +141,16 @@ def read_registration(
         raise OAuthProblem(f"{host} registered another redirect URI than the one that was asked for")
     secret = text_if_any(document, "client_secret") or None
     denied = _denied(document, scope)
+    uri, token = _management(document, server)
     method = _method_given(document, secret, server, what)
     if method == "none":
-        return Client(client_id=client_id, redirect_uri=redirect_uri, scopes_denied=denied)
+        return Client(
+            client_id=client_id,
+            redirect_uri=redirect_uri,
+            scopes_denied=denied,
+            registration_uri=uri,
+            registration_token=token,
+        )
     if secret is None or len(secret) > MAX_SECRET_CHARS or not is_visible(secret.replace(" ", "")):
         raise OAuthProblem(f"{host} registered a client with {method}, but gave no usable client_secret")
     return Client(
@@ -153,6 +160,8 @@ def read_registration(
         redirect_uri=redirect_uri,
         secret_expires_at=_expiry(document, now, host),
         scopes_denied=denied,
+        registration_uri=uri,
+        registration_token=token,
     )
 
 
@@ -225,6 +234,20 @@ def _method_given(document: Document, secret: str | None, server: AuthServer, wh
         if given == method:
             return method
     raise OAuthProblem(f"{what} wants a way of authentication that moltis has no key for")
+
+
+def _management(document: Document, server: AuthServer) -> tuple[str | None, str | None]:
+    """Give where a registration can be ended, and the token for that (RFC 7592 section 3); nothing, if not both.
+
+    It must be on the origin that registered: the token goes nowhere else.
+    """
+    uri = text_if_any(document, "registration_client_uri")
+    token = text_if_any(document, "registration_access_token")
+    if not uri or not token or len(token) > MAX_SECRET_CHARS or not is_visible(token):
+        return None, None
+    if url_problem(uri) is not None or not same_origin(uri, server.registration_endpoint or ""):
+        return None, None
+    return uri, token
 
 
 def _denied(document: Document, scope: str | None) -> tuple[str, ...]:

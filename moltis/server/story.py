@@ -44,6 +44,7 @@ DID = {
 BECAUSE = {
     "stop_requested": "It was stopped by request.",
     "restart_requested": "It was restarted by request.",
+    "logged_out": "It was restarted, for somebody had logged out.",
     "config_changed": "It was ended because moltis.toml had changed.",
     "disabled": "It was disabled.",
     "invalid": "Its entry in moltis.toml became invalid.",

@@ -235,8 +235,11 @@ class FakeDaemon:
         self.timeout_secs = secs
 
     async def begin_login(self, name: str, *, new_client: bool = False) -> str | None:
-        self.asked.append(("login", name))
+        self.asked.append(("login", name, "anew") if new_client else ("login", name))
         return "https://as.example/authorize?state=s"
+
+    async def end_login(self, name: str, *, forget_client: bool) -> None:
+        self.asked.append(("logout", name, forget_client))
 
     async def complete_login(self, callback_url: str | None, **answer: str | None) -> str:
         self.asked.append(("complete", callback_url, {k: v for k, v in answer.items() if v is not None}))

@@ -25,7 +25,8 @@ Dial = Callable[[], AbstractAsyncContextManager[Wire]]
 CONTRACT = (
     "daemon.status daemon.reload daemon.shutdown mcp.list mcp.status mcp.history mcp.tools mcp.resources mcp.prompts "
     "mcp.call mcp.read_resource mcp.get_prompt mcp.start mcp.stop mcp.restart mcp.enable mcp.disable mcp.add "
-    "mcp.update mcp.remove mcp.test mcp.config.get mcp.config.update mcp.reauth mcp.oauth.start mcp.oauth.complete "
+    "mcp.update mcp.remove mcp.test mcp.config.get mcp.config.update mcp.reauth mcp.oauth.start mcp.logout "
+    "mcp.oauth.complete "
     "token.create token.list token.revoke env.list env.set env.unset logs.tail mcp.subscribe mcp.unsubscribe "
     "mcp.connect rpc.discover"
 )
@@ -227,12 +228,18 @@ async def test_a_login_is_begun_and_completed_by_what_the_browser_came_back_with
                 "oauth_pending": True,
                 "auth_url": "https://as.example/authorize?state=s",
             }
+        assert (await wire.call("mcp.reauth", name="remote", new_client=True))["oauth_pending"]
+        assert await wire.call("mcp.logout", name="remote") == {"ok": True}
+        assert await wire.call("mcp.logout", name="remote", forget_client=True) == {"ok": True}
         url = "http://127.0.0.1:1/callback?state=s&code=c"
         assert await wire.call("mcp.oauth.complete", callback_url=url) == {"ok": True, "name": "remote"}
         assert await wire.call("mcp.oauth.complete", state="s", code="c", iss="i") == {"ok": True, "name": "remote"}
     assert daemon.asked == [
         ("login", "remote"),
         ("login", "remote"),
+        ("login", "remote", "anew"),
+        ("logout", "remote", False),
+        ("logout", "remote", True),
         ("complete", url, {}),
         ("complete", None, {"state": "s", "code": "c", "iss": "i"}),
     ]

@@ -100,6 +100,11 @@ class Web:
             await sending()
         return await self._exchange(Sent("POST", url, {**(headers or {}), "Content-Type": content_type}, body))
 
+    async def delete(self, url: str, headers: Mapping[str, str] | None = None) -> Answer:
+        if urlsplit(url).netloc in self.hanging:
+            await anyio.sleep_forever()
+        return await self._exchange(Sent("DELETE", url, dict(headers or {})))
+
     async def scopes_of(self, url: str) -> frozenset[Scope]:
         self._find_a_thread()
         return frozenset({Scope.PUBLIC})

@@ -9,9 +9,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import pytest
-from broker_world import ISSUER, SECRET, URL, World, played
+from broker_world import ISSUER, SECRET, URL, World, answer, played
 from trio.testing import MockClock
 
+from moltis.errors import LoginNeeded
 from moltis.oauth.model import ClientConfig, OAuthProblem
 
 
@@ -149,3 +150,73 @@ async def test_what_was_said_to_the_page_is_told_when_nobody_came_back(world: Wo
     assert "prompt consent (oauth.prompt)" in message
     assert "redirect_uri http://127.0.0.1:40001/callback (oauth.redirect_host)" in message
     assert ISSUER not in message
+
+
+# --- given back
+
+
+MANAGED = f"{ISSUER}/register/c1"
+
+
+def manages(world: World, uri: str = MANAGED) -> None:
+    """Have registrations come with what ends them (RFC 7592)."""
+    world.auth.registers = {"registration_client_uri": uri, "registration_access_token": world.make("registration")}
+    world.web.handlers["DELETE", uri] = lambda sent: answer(204, b"")
+
+
+async def test_a_logout_gives_the_tokens_back_and_keeps_the_registration(world: World) -> None:
+    manages(world)
+    async with world.login() as login:
+        await world.log_in(login)
+        await login.forget(client_too=False)
+        assert [post.form["token_type_hint"] for post in world.web.posts("/revoke")] == [
+            "refresh_token",
+            "access_token",
+        ]
+    world.good.clear()
+    async with world.login() as login:
+        login.hold("logged out")
+        with pytest.raises(LoginNeeded, match="logged out"):
+            await world.call(login)
+        assert (login.state, login.message, len(world.opened)) == ("failed", "logged out", 1)
+        await world.log_in(login)
+        assert await world.call(login) == 200
+    assert (registered(world), len(clients(world))) == (1, 1)
+    assert [sent.url for sent in world.web.sent if sent.method == "DELETE"] == []
+
+
+async def test_a_logout_that_forgets_the_client_ends_the_registration_where_that_can_be(world: World) -> None:
+    manages(world)
+    async with world.login() as login:
+        await world.log_in(login)
+        token = world.auth.registers["registration_access_token"]
+        assert token in world.scrubbed
+        await login.forget()
+    (ended,) = [sent for sent in world.web.sent if sent.method == "DELETE"]
+    assert (ended.url, ended.headers["Authorization"]) == (MANAGED, f"Bearer {token}")
+    assert world.store.find(URL, None) is None
+    async with world.login() as login:
+        await world.log_in(login)
+    assert registered(world) == 2
+
+
+@pytest.mark.parametrize("uri", ["https://evil.example/c1", "http://auth.example.com/register/c1", "register/c1", 5])
+async def test_the_token_of_a_registration_goes_to_whoever_registered_and_to_nobody_else(
+    world: World, uri: Any
+) -> None:
+    manages(world, uri)
+    async with world.login() as login:
+        await world.log_in(login)
+        await login.forget()
+    assert [sent.url for sent in world.web.sent if sent.method == "DELETE"] == []
+
+
+async def test_a_logout_while_nobody_answers_forgets_all_the_same(world: World) -> None:
+    manages(world)
+    async with world.login() as login:
+        await world.log_in(login)
+        world.web.hanging.add("auth.example.com")
+        began = anyio.current_time()
+        await login.forget()
+        assert anyio.current_time() - began < 10
+    assert world.store.find(URL, None) is None

@@ -17,6 +17,7 @@ COMMANDS = {
     "stop": ("moltis.cli.mcp.control:stop", "Stop a server until it is started, or the daemon is."),
     "restart": ("moltis.cli.mcp.control:restart", "Restart a server and forget its failures."),
     "reauth": ("moltis.cli.mcp.reauth:reauth", "Log in to a remote server."),
+    "logout": ("moltis.cli.mcp.logout:logout", "Log out of a remote server."),
     "test": ("moltis.cli.mcp.try_out:test", "Try a server once, keeping nothing."),
 }
 
