@@ -6,7 +6,7 @@ Standard library only: the command line imports it for every command.
 
 from __future__ import annotations
 
-__all__ = ["json_text", "one_line", "printable"]
+__all__ = ["indented", "json_text", "one_line", "printable"]
 
 
 def printable(text: str) -> str:
@@ -21,6 +21,11 @@ def printable(text: str) -> str:
 def one_line(text: str) -> str:
     """Return the text as one printable line: white space of any kind is one blank."""
     return " ".join(printable(" ".join(text.split())).split())
+
+
+def indented(text: str) -> str:
+    """Return the text as one printable line that keeps its blanks: a stack trace and a table are read by them."""
+    return printable(" ".join(text.expandtabs(8).splitlines())).rstrip()
 
 
 def json_text(text: str) -> str:

@@ -17,6 +17,7 @@ FLOORS = {
     "moltis": 0,
     "moltis.names": 0,
     "moltis.printable": 0,
+    "moltis.lastwords": 0,
     "moltis.nesting": 0,
     "moltis.unicode": 0,
     "moltis.errors": 1,
@@ -63,6 +64,7 @@ FLOORS = {
 PURE = {
     "moltis.names",
     "moltis.printable",
+    "moltis.lastwords",
     "moltis.nesting",
     "moltis.unicode",
     "moltis.errors",

@@ -169,7 +169,7 @@ def read_stderr(data: bytes, folder: Path) -> None:
     told = [line for n, piece in enumerate(in_pieces(data)) for line in lines.feed(piece, float(n))]
     told += lines.finish()
     assert all("\n" not in line for line in (*told, *lines.tail()))
-    assert sum(len(line) for line in lines.tail()) <= StderrLines.TAIL_BYTES
+    assert sum(len(line) for line in lines.tail()) <= StderrLines.TAIL_LINES * StderrLines.TAIL_LINE_CHARS
 
 
 def read_server_message(data: bytes, folder: Path) -> None:

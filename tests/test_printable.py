@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltis.printable import json_text, one_line, printable
+from moltis.printable import indented, json_text, one_line, printable
 
 UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -39,6 +39,17 @@ def test_what_cannot_be_seen_is_escaped(text: str, shown: str) -> None:
 def test_nothing_unseen_is_left(text: str) -> None:
     assert not [c for c in printable(text) if unicodedata.category(c) in UNSEEN and c not in "\n\t"]
     line = one_line(text)
+    assert len(line.splitlines()) <= 1
+    assert not [c for c in line if unicodedata.category(c) in UNSEEN]
+
+
+def test_a_line_of_a_stack_trace_keeps_its_blanks() -> None:
+    assert indented("    at x\t y  \r\n") == "    at x         y"
+
+
+@given(st.text())
+def test_an_indented_line_is_one_line_that_can_be_seen(text: str) -> None:
+    line = indented(text)
     assert len(line.splitlines()) <= 1
     assert not [c for c in line if unicodedata.category(c) in UNSEEN]
 

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any
 
 from moltis.cli.phrases import exit_words
-from moltis.cli.screen import one_line, printable
+from moltis.cli.screen import indented, one_line
 from moltis.cli.table import paint
+from moltis.lastwords import plain
 
 STDERR = "moltis.mcp.stderr"
 STYLE = {"ERROR": "red", "WARN": "yellow", "INFO": "green", "DEBUG": "dim"}
@@ -27,7 +28,7 @@ def sentence(record: Mapping[str, Any], colour: bool = False) -> str:
     who = f"{one_line(str(server))}: " if server else ""
     target = str(record.get("target"))
     if target == STDERR and "line" in fields:
-        words = f"| {_as_written(str(fields['line']))}"
+        words = indented(f"| {plain(str(fields['line']))}")
     else:
         words = one_line(_words(target, str(record.get("message")), fields))
     painted = paint(f"{one_line(level):<5}", STYLE.get(level, ""), colour)
@@ -39,11 +40,6 @@ def _when(ts: Any) -> str:
         return f"{datetime.fromtimestamp(ts / 1000).astimezone():%Y-%m-%d %H:%M:%S}"
     except (TypeError, ValueError, OverflowError, OSError):
         return "-"
-
-
-def _as_written(line: str) -> str:
-    """Return a line of a server with its blanks, which are what a traceback and a table are read by."""
-    return printable(" ".join(line.expandtabs().splitlines())).rstrip()
 
 
 def _words(target: str, message: str, fields: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import shutil
 import sys
 from typing import Any, TextIO
 
-from moltis.printable import json_text, one_line, printable
+from moltis.printable import indented, json_text, one_line, printable
 
 __all__ = [
     "ReaderLeft",
@@ -20,6 +20,7 @@ __all__ = [
     "data_bytes",
     "data_json",
     "flush",
+    "indented",
     "one_line",
     "prepare",
     "printable",

@@ -237,7 +237,9 @@ def _error_lines(server: Mapping[str, Any], widest: int, now: datetime) -> list[
     at = phrases.instant(error.get("at"))
     when = f" ({phrases.duration((now - at).total_seconds())} ago)" if at else ""
     lines = [f"{'last error':{widest}}  {screen.one_line(error['message'])}{when}"]
-    return lines + [f"{'':{widest}}  | {screen.one_line(line)}" for line in error.get("stderr_tail") or []]
+    if error.get("stdout"):
+        lines.append(f"{'':{widest}}  {screen.one_line(error['stdout'])}")
+    return lines + [f"{'':{widest}}  | {screen.indented(line)}" for line in error.get("stderr_tail") or []]
 
 
 def show_not_running(ctx: click.Context, as_json: bool, message: str) -> int:

@@ -30,4 +30,4 @@ def why(ctx: click.Context, name: str, limit: int | None, as_json: bool) -> None
 
     entries = msgspec.convert(history, list[HistoryEntry])
     for line in tell(msgspec.convert(status, ServerStatus), entries, datetime.now().astimezone()):
-        screen.data(screen.printable(line).replace("\n", "\\n"))
+        screen.data(screen.indented(line))

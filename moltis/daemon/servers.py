@@ -10,11 +10,11 @@ import msgspec
 from moltis.config.plan import Limits, ServerPlan
 from moltis.control.api import Tried
 from moltis.daemon.remotes import NO_AUTH, Auth
-from moltis.printable import one_line
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import FailureKind, State, Wanted
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.server.working import LOOKS, WorkMeter, window_secs
+from moltis.session.facts import last_words
 from moltis.session.session import Session
 from moltis.transport import Ended
 
@@ -146,5 +146,6 @@ async def _ready_in_time(news: _FirstNews, session: Session, limits: Limits) -> 
 
 
 def _in_words(ended: Ended) -> str:
-    tail = " | ".join(one_line(line) for line in ended.stderr_tail[-3:])
-    return f"{ended.message}; its last words: {tail}" if tail else ended.message
+    tail = last_words(ended.stderr_tail)
+    said = f"; its last words: {tail}" if tail else ""
+    return ended.message + (f"; {ended.stdout}" if ended.stdout else "") + said

@@ -383,4 +383,4 @@ def _policy(limits: Limits) -> Policy:
 
 def _failure(ended: transport.Ended) -> Failure:
     kind = FailureKind.of(ended.kind)
-    return Failure(kind, ended.message, ended.exit_code, ended.stderr_tail, ended.retry_after_secs)
+    return Failure(kind, ended.message, ended.exit_code, ended.stderr_tail, ended.retry_after_secs, ended.stdout)

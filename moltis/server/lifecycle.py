@@ -99,6 +99,7 @@ class Failure:
     """One reason, with what is known of it. A negative `exit_code` is a signal.
 
     retry_after_secs: how long the server asks to be left alone; None if it does not.
+    stdout: what it wrote to stdout that is no MCP message, in words.
     """
 
     kind: FailureKind
@@ -106,6 +107,7 @@ class Failure:
     exit_code: int | None = None
     stderr_tail: tuple[str, ...] = ()
     retry_after_secs: float | None = None
+    stdout: str = ""
 
 
 @dataclass(frozen=True, slots=True)

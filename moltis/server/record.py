@@ -160,4 +160,5 @@ def _last_error(failure: Failure, at: str) -> LastError:
         at=at,
         exit_code=failure.exit_code,
         stderr_tail=list(failure.stderr_tail),
+        stdout=failure.stdout or None,
     )

@@ -11,13 +11,18 @@ import msgspec
 
 
 class LastError(msgspec.Struct, frozen=True, kw_only=True):
-    """Why a server is not well. `at` is RFC 3339 UTC."""
+    """Why a server is not well. `at` is RFC 3339 UTC.
+
+    stderr_tail: of its last lines at most 20, those that tell why first to be kept.
+    stdout: what it wrote to stdout that is no MCP message, in words; else null.
+    """
 
     kind: str
     message: str
     at: str
     exit_code: int | None = None
     stderr_tail: list[str] = []
+    stdout: str | None = None
 
 
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):

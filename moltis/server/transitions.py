@@ -394,7 +394,7 @@ def over(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
     if cause is None:
         return _begin(life, moment, "restart", ended)
     if ended is not None:
-        cause = replace(cause, exit_code=ended.exit_code, stderr_tail=ended.stderr_tail)
+        cause = replace(cause, exit_code=ended.exit_code, stderr_tail=ended.stderr_tail, stdout=ended.stdout)
     return _fail(life, cause, moment)
 
 

@@ -19,6 +19,7 @@ from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply
 from moltis.session.hooks import Counters, Hooks, RateLimit
 from moltis.session.liveness import Liveness
 from moltis.session.misfits import MISFIT_METHODS, Misfits
+from moltis.session.noise import Noise
 from moltis.session.results import says_error
 from moltis.session.unasked import MAX_ANSWERS_PER_SEC, Unasked
 from moltis.transport import ConnectionClosed, ConnectionFull, Outgoing, wire
@@ -111,6 +112,8 @@ class Dialogue:
         self._wake = anyio.Event()
         self._wake_at = math.inf
         self._samples = RateLimit(MAX_SAMPLES_PER_SEC)
+        self.noise = Noise()
+        """What the present connection brought that is no message."""
         self._unreadable_at: deque[float] = deque(maxlen=MAX_UNREADABLE)
         self._unasked = Unasked(self, self._calls, on_notification, on_request)
         self._questions = self._unasked.questions
@@ -148,6 +151,7 @@ class Dialogue:
         self._send = None
         self._broken = False
         self._sounding = None
+        self.noise = Noise()
         self._unasked.relayed = frozenset()
         self.meta = b""
         self.version = None
@@ -347,6 +351,7 @@ class Dialogue:
                 self.counters.garbage += 1
                 if reason == envelope.NOT_JSON:
                     self._unreadable_at.append(self._now())
+                self.noise.add(reason, message)
                 self._sample(reason, message)
 
     def fail(self, id: int, error: MoltisError, *, sent: bool = True) -> None:

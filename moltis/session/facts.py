@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from moltis.errors import ServerNotReady
+from moltis.lastwords import pick
 from moltis.printable import one_line
 from moltis.session.handshake import Agreed
 from moltis.session.hooks import Counters
@@ -13,6 +15,7 @@ from moltis.transport import Ended, exit_words
 
 SHOWN_STDERR_LINES = 3
 SHOWN_STDERR_CHARS = 200
+"""Of each of them: an error of one line that a host shows."""
 
 
 class Events(Protocol):
@@ -52,10 +55,11 @@ class Facts:
 
 def lost(server: str, ended: Ended, *, asked_for: bool) -> ServerNotReady:
     """Make the error of a call whose server went away under it. `asked_for`: it was stopped on purpose."""
-    tail = " | ".join(one_line(line[:SHOWN_STDERR_CHARS]) for line in ended.stderr_tail[-SHOWN_STDERR_LINES:])
+    how = "was stopped" if asked_for else end_in_words(ended)
+    tail = last_words(ended.stderr_tail)
     return ServerNotReady(
-        f"server {server!r} {end_in_words(ended)} while the call was running; it is not sent again"
-        + (f". Its last words: {tail}" if tail else ""),
+        f"server {server!r} {how} while the call was running; it is not sent again"
+        + (f". Its last words: {tail}" if tail and not asked_for else ""),
         server=server,
         state="stopping" if asked_for else "backoff",
         hint=f"moltis why {server}",
@@ -63,5 +67,12 @@ def lost(server: str, ended: Ended, *, asked_for: bool) -> ServerNotReady:
 
 
 def end_in_words(ended: Ended) -> str:
-    """Say how a connection ended, as what follows the server's name."""
-    return f"ended ({ended.message})" if ended.exit_code is None else exit_words(ended.exit_code)
+    """Say how a connection ended, as what follows the server's name; what we ended is no exit of the server's."""
+    if ended.kind == "exited" and ended.exit_code is not None:
+        return exit_words(ended.exit_code)
+    return f"ended ({ended.message})"
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """Return the few lines that tell most of why a server ended, as one; empty when there are none."""
+    return " | ".join(one_line(line[:SHOWN_STDERR_CHARS]) for line in pick(lines, SHOWN_STDERR_LINES))

@@ -88,6 +88,7 @@ class Session(Requests):
         self._first_end: Ended | None = None
         self._anew = False
         self._doubted = False
+        self._was_ready = False
         self._asked_at = 0.0
         self._ending: Literal["stop", "kill"] | None = None
         self._trouble: Ended | None = None
@@ -325,7 +326,7 @@ class Session(Requests):
                 if self._handshake is not None:
                     self._handshake.was_ready()
                     self._handshake = self._first_end = None
-                self._state = "ready"
+                self._state, self._was_ready = "ready", True
                 self._events.initialized()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._lists.follow)
@@ -413,9 +414,13 @@ class Session(Requests):
 
     def _told(self, ended: Ended) -> Ended:
         """Return how a connection ended, as it may be told: by us if it was by us."""
-        ended = replace(ended, message=self._clean(ended.message))
+        stdout = ""
+        if not self._remote and not self._was_ready:
+            stdout = self._dialogue.noise.in_words(ended.unfinished, self._scrub)
+        ended = replace(ended, message=self._clean(ended.message), unfinished=b"", stdout=stdout)
         if self._trouble is not None:
-            ended = replace(self._trouble, stderr_tail=ended.stderr_tail or self._trouble.stderr_tail)
+            tail = ended.stderr_tail or self._trouble.stderr_tail
+            ended = replace(self._trouble, stderr_tail=tail, stdout=stdout)
         return ended
 
     # --- what the connection and the stream notice

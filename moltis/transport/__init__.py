@@ -47,6 +47,8 @@ class Ended:
     kind: a word of `server.lifecycle.FailureKind` (`exited`, `spawn_failed`, `disconnected`, `write_stalled`, ...).
     exit_code: the process's exit status, negative for a signal, None where there is no process or it is not known.
     retry_after_secs: how long the server asks to be left alone (`Retry-After`), None if it does not.
+    unfinished: the beginning of a line that it wrote to stdout and never ended; raw.
+    stdout: what it wrote to stdout that is no MCP message, in words.
     """
 
     kind: str
@@ -54,6 +56,8 @@ class Ended:
     exit_code: int | None = None
     stderr_tail: tuple[str, ...] = field(default=())
     retry_after_secs: float | None = None
+    unfinished: bytes = b""
+    stdout: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from moltis.lastwords import is_telling, pick
+
 BOM: Final = b"\xef\xbb\xbf"
 JOIN_BYTES: Final = 64 * 1024
 """Up to here it is cheaper to copy a message for its newline's sake than to write twice."""
@@ -42,6 +44,15 @@ class Framer:
     def waiting(self) -> bool:
         """Whether bytes were pushed that `next_line` has not looked at yet."""
         return self._start < len(self._data)
+
+    def unfinished(self, most: int) -> bytes:
+        """Return the beginning of the line that has no end yet, at most so many bytes of it."""
+        held = bytearray()
+        for part in (*self._chunks, self._data[self._start : self._start + most]):
+            if len(held) >= most:
+                break
+            held += part
+        return bytes(held[:most])
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes and give the lines they complete, each without its line end."""
@@ -111,7 +122,8 @@ class Framer:
 
 
 class StderrLines:
-    """Splits stderr into lines worth logging, as few of them as a token bucket allows, and keeps the last ones.
+    """Splits stderr into lines worth logging, as few of them as a token bucket allows, and keeps the last ones; and of
+    those before them what may tell why it ended.
 
     `clean` turns the raw bytes of one line into text with no secret in it. A line is cut after `LINE_BYTES`; `clean`
     then sees `MARGIN_BYTES` more, which are dropped afterwards, so that a secret lying across the cut is not shown by
@@ -126,6 +138,10 @@ class StderrLines:
     TAIL_LINE_CHARS: Final = 1024
     RECORD_BYTES: Final = 128
     """What a line costs besides its own length: the frame of its log record."""
+    FIRST_LINES: Final = 3
+    TELLING_LINES: Final = 6
+    FRESH_SECS: Final = 30.0
+    """How long before the last line an earlier one may have been written that still has to do with the end."""
 
     def __init__(self, clean: Callable[[bytes], str], *, rate: float = 128 * 1024, burst: float = 512 * 1024) -> None:
         """`rate` is in bytes per second, `burst` in bytes."""
@@ -145,6 +161,8 @@ class StderrLines:
         self._recent_size = 0
         self._recent_is_cut = False
         self._finished = False
+        self._first: list[tuple[float, str]] = []
+        self._telling: deque[tuple[float, str]] = deque(maxlen=self.TELLING_LINES)
         self.dropped_lines = 0
         self.dropped_bytes = 0
 
@@ -192,18 +210,28 @@ class StderrLines:
         return lines
 
     def tail(self) -> tuple[str, ...]:
-        """Give the last lines, logged or not, cleaned and shortened. A line still being written is left out."""
+        """Give the last lines, logged or not, cleaned and shortened: of many those that tell why (`lastwords.pick`).
+
+        A line still being written is left out.
+        """
         window = b"".join(self._recent)
         cut = self._recent_is_cut or len(window) > self.TAIL_BYTES
         window = window[-self.TAIL_BYTES :]
         *lines, rest = window.split(b"\n")
         if self._finished:
             lines.append(rest)
-        texts = [self._clean(line.removesuffix(b"\r")) for line in lines[-self.TAIL_LINES - 1 :]]
-        if cut and texts and len(lines) <= self.TAIL_LINES + 1:
+        texts = [self._clean(line.removesuffix(b"\r")) for line in lines]
+        if cut and texts:
             texts[0] = texts[0][self.MARGIN_BYTES :]  # its beginning is lost, and with it what `clean` goes by
         shown = [text[: self.TAIL_LINE_CHARS] for text in texts if text.strip()]
-        return tuple(shown[-self.TAIL_LINES :])
+        earlier = self._earlier(shown) if cut else []
+        return tuple(pick([*earlier, *shown], self.TAIL_LINES, whole=not cut or bool(earlier)))
+
+    def _earlier(self, shown: list[str]) -> list[str]:
+        """Give what may tell something of the lines before the last 16 KiB, `shown`."""
+        oldest = (self._refilled_at or 0.0) - self.FRESH_SECS
+        kept = dict.fromkeys(text for at, text in sorted([*self._first, *self._telling]) if at >= oldest)
+        return [text for text in kept if text not in shown]
 
     def _rest(self) -> bytes:
         rest, self._data = self._data[self._start :], b""
@@ -276,3 +304,12 @@ class StderrLines:
             self._tokens -= size + self.RECORD_BYTES
             self._dry = self._tokens <= 0
             lines.append(text)
+            self._keep(text)
+
+    def _keep(self, text: str) -> None:
+        """Remember a line beyond the last ones, if it is one of the first or tells what went wrong."""
+        at = self._refilled_at or 0.0
+        if len(self._first) < self.FIRST_LINES:
+            self._first.append((at, text[: self.TAIL_LINE_CHARS]))
+        elif is_telling(text):
+            self._telling.append((at, text[: self.TAIL_LINE_CHARS]))

@@ -18,6 +18,7 @@ from typing import Final
 import anyio
 
 from moltis.config.plan import Limits, StdioLaunch
+from moltis.lastwords import plain
 from moltis.transport import (
     PLAIN,
     ConnectionClosed,
@@ -61,6 +62,9 @@ SPARE_BYTES: Final = 8 * 1024 * 1024
 DRAIN_BYTES: Final = 1024 * 1024
 """What is still read after the exit: all that a pipe can hold, while a grandchild may be writing for ever."""
 DROPPED_REPORT_SECS: Final = 1.0
+
+UNFINISHED_BYTES: Final = 8 * 1024
+"""Of a last line without its end, which may be a question to whoever sits before a terminal."""
 
 TURN_LINES: Final = 64
 TURN_SECS: Final = 0.002
@@ -345,7 +349,7 @@ class StdioConnection:
             self._reports.on_stderr_dropped(new)
 
     def _clean(self, line: bytes) -> str:
-        return self._reports.scrub(line.decode("utf-8", errors="replace"))
+        return self._reports.scrub(plain(line.decode("utf-8", errors="replace")))
 
     # How it ends
 
@@ -402,7 +406,8 @@ class StdioConnection:
             kind, message = self._trouble
         if process.left_behind:
             message += f"; {process.left_behind} of its processes could not be ended"
-        return Ended(kind, message, process.exit_code, self.stderr_tail())
+        unfinished = self._framer.unfinished(UNFINISHED_BYTES)
+        return Ended(kind, message, process.exit_code, self.stderr_tail(), unfinished=unfinished)
 
 
 def child_environment(environ: Mapping[str, str], own: tuple[tuple[str, str], ...]) -> dict[str, str]:

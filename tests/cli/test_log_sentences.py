@@ -28,14 +28,15 @@ def record(target: str, message: str, **fields: Any) -> dict[str, Any]:
             ),
             "files: ready -> backoff: it ended (SIGKILL, attempt 2, next in 1.5s, pid 7)",
         ),
-        (record("moltis.mcp.stderr", "stderr", server="x", line="fatal: \x1b[31mno"), "x: | fatal: \\x1b[31mno"),
+        (record("moltis.mcp.stderr", "stderr", server="x", line="fatal: \x1b[31mno"), "x: | fatal: no"),
+        (record("moltis.mcp.stderr", "stderr", server="x", line="    at a   b"), "x: |     at a   b"),
         (
             record("moltis.mcp.call", "tool_called", server="files", tool="read", duration_ms=12.3, outcome="ok"),
             "files: read ok in 12 ms",
         ),
         (record("moltis.daemon", "daemon_started", pid=5, note="a b", l=[1]), "daemon_started pid=5 note=a b l=[1]"),
     ],
-    ids=["transition", "stderr", "call", "other"],
+    ids=["transition", "stderr", "stack", "call", "other"],
 )  # fmt: skip
 def test_a_record_is_a_sentence(found: dict[str, Any], words: str) -> None:
     line = sentence(found)

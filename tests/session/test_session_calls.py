@@ -251,6 +251,8 @@ async def test_calls_in_flight_fail_at_once_with_how_the_server_ended() -> None:
         (Ended("exited", "", -9), "was killed by SIGKILL"),
         (Ended("exited", "", -77), "was killed by signal 77"),
         (Ended("disconnected", "it closed its output"), "ended (it closed its output)"),
+        (Ended("write_stalled", "read nothing for 30 s", -15), "ended (read nothing for 30 s)"),
+        (Ended("exited", "", 1, ("FATAL: no disk", *["    at x (y.js:1:2)"] * 9)), "Its last words: FATAL: no disk |"),
     ],
 )
 async def test_the_end_is_told_in_words(ended: Ended, words: str) -> None:
@@ -260,6 +262,17 @@ async def test_the_end_is_told_in_words(ended: Ended, words: str) -> None:
         running.server.connection.end(ended)
         await running.until_over()
         assert words in str(failure(running.replies[0]))
+
+
+async def test_a_server_that_was_stopped_is_not_said_to_have_exited() -> None:
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy(tools__call=silent)).until_ready()
+        running.session.call_tool("t", None, None, running.replies.append)
+        running.session.stop()
+        await running.until_over()
+        assert "server 'x' was stopped while the call was running; it is not sent again" in str(
+            failure(running.replies[0])
+        )
 
 
 async def test_a_server_is_not_given_more_calls_than_it_may_have_in_flight() -> None:

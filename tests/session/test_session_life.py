@@ -95,6 +95,28 @@ async def test_a_handshake_without_agreement_ends_the_server_gently_and_says_why
     assert (running.server.connection.stopped, running.server.connection.killed) == (1, 0)
 
 
+@pytest.mark.parametrize(
+    ("banner", "said"),
+    [((b"oh, a banner",), "lines were not JSON; the first: `oh, a banner`"), ((), "")],
+    ids=["chatty", "quiet"],
+)
+async def test_a_start_that_fails_says_what_else_was_on_stdout(banner: tuple[bytes, ...], said: str) -> None:
+    server = legacy(tools__list=lambda r: [error(r, -32603, "down")])
+    running = await over(lambda message: [*banner, *server(message)])
+    assert running.ended is not None
+    assert running.ended.stdout.endswith(said)
+    assert bool(running.ended.stdout) == bool(said)
+
+
+async def test_what_was_on_the_stdout_of_a_server_that_was_ready_is_not_told_as_why_it_ended() -> None:
+    server = legacy("a")
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, lambda message: [b"oh, a banner", *server(message)]).until_ready()
+        running.server.connection.end(Ended("exited", "exited with code 1", 1))
+        await running.over.wait()
+    assert running.ended == Ended("exited", "exited with code 1", 1)
+
+
 async def test_a_server_that_cannot_list_its_tools_is_not_ready() -> None:
     running = await over(legacy(tools__list=lambda r: [error(r, -32603, "database down")]))
     assert running.ended is not None

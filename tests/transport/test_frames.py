@@ -171,6 +171,26 @@ def test_a_flood_of_lines_is_dropped_and_counted_and_the_end_of_it_kept() -> Non
     assert lines.dropped_lines == 2000 - len(given)
 
 
+def test_of_many_lines_the_tail_has_those_that_tell_the_cause() -> None:
+    lines = StderrLines(clean)
+    stack = b"".join(b"    at frame%d (x.js:%d:1)\n" % (n, n) for n in range(200))
+    lines.feed(b"starting\nError: hunter22 is refused\n" + stack, 0)
+    assert len(lines.tail()) == StderrLines.TAIL_LINES
+    assert "Error: [REDACTED] is refused" in lines.tail()
+
+
+def test_what_told_the_cause_is_kept_beyond_the_last_bytes_and_not_for_ever() -> None:
+    told = {}
+    for wait in (1, 100):
+        lines = StderrLines(clean)
+        lines.feed(b"welcome\nFATAL: hunter22 is refused\n", 0)
+        lines.feed(b"usage of it, at length\n" * 2000, wait)
+        told[wait] = lines.tail()
+        assert len(told[wait]) == StderrLines.TAIL_LINES
+    assert "FATAL: [REDACTED] is refused" in told[1]
+    assert set(told[100]) == {"usage of it, at length"}
+
+
 def test_a_line_of_which_the_start_was_dropped_is_dropped_whole() -> None:
     lines = StderrLines(clean, rate=1000, burst=200)
     lines.feed(b"x" * 300 + b"\n", 0)

@@ -199,6 +199,17 @@ async def test_a_grandchild_that_holds_the_pipes_delays_nothing(start: Start) ->
     assert await end(connection, within=2) == Ended("exited", "exited with code 4", 4, ("oh",))
 
 
+async def test_colours_are_taken_out_of_stderr_and_indentation_is_not(start: Start, seen: Seen) -> None:
+    script = r"""printf '\033[31mERROR\033[39m no key\n    at x.js:1\n10%%\r99%%\n' >&2; exit 4"""
+    assert (await end(await start("sh", "-c", script))).stderr_tail == ("ERROR no key", "    at x.js:1", "99%")
+    assert seen.stderr == ["ERROR no key", "    at x.js:1", "99%"]
+
+
+async def test_a_last_line_on_stdout_that_has_no_end_is_told(start: Start) -> None:
+    connection = await start("sh", "-c", "echo one; printf 'Ok to proceed? (y) '; exit 1")
+    assert (await end(connection)).unfinished == b"Ok to proceed? (y) "
+
+
 async def test_a_flood_on_stderr_is_drained_counted_and_its_end_kept(start: Start, seen: Seen) -> None:
     connection = await start("sh", "-c", "yes 'flood, flood, flood' | head -c 100000000 >&2; echo over >&2")
     ended = await end(connection, within=60)

@@ -1,0 +1,82 @@
+"""What a program said on its terminal, for a person who wants to know why it ended: without colours, and the lines that
+tell the cause before those that only stand after it.
+
+Pure. A stack trace is where an error came from and not what it is: Node writes the message above it, Python below.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+__all__ = ["is_frame", "is_telling", "pick", "plain"]
+
+_ESCAPES = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # ECMA-48: control sequences, colours among them
+    r"|\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # operating system commands: titles, links
+    r"|[PX^_][^\x1b]*(?:\x1b\\)?"  # device control and other strings
+    r"|[ -/]*[0-OQ-WYZ\\`-~])"
+)
+
+_FRAME = re.compile(
+    r"""\s+at\ \S                                           # Node, Java
+      | \s+File\ ".*",\ line\ \d | Traceback\ \(most\ recent | \s*[~^]+\s*$ | \s*\|?\s*\+-+
+      | (?:During\ handling\ of|The\ above\ exception\ was)\ the
+      | \s+\.\.\.\ \d+\ more | \s*\.{3}\s*$
+      | goroutine\ \d | \s+\S+\.go:\d | created\ by\ \S+ | exit\ status\ \d
+      | \s+\d+:\s | note:\ (?:run\ with|Some\ details)
+      | node:internal/ | Node\.js\ v\d | (?:file://)?/\S+:\d+$ | \s*throw\ \w | \s*[\]})]+[,;]?\s*$
+      | \s+(?:code|errno|syscall|path|requireStack|digest|url|hostname)\s*:\s
+      | npm\ (?:ERR!|error)\s(?:A\ complete\ log|\s*/\S+_logs/|\s*at\s) | npm\ (?:ERR!|error|notice)\s*$
+      | \[?npm\ notice | npm\ http\s
+    """,
+    re.VERBOSE,
+)
+"""What only says where: frames of stacks, and what runtimes and npm write around them."""
+
+_TELLING = re.compile(
+    r"\berr(?:or|!)|error\b|\bfatal\b|\bpanic|exception\b|\bfail(?:ed|ure|s)?\b|\bcan ?not\b|can't|could not|couldn't"
+    r"|\bunable\b|\bdenied\b|refused|not found|no such|\bmissing\b|\brequire[sd]\b|\bmust\b|\binvalid\b|\bunknown\b"
+    r"|\bunrecognized\b|unsupported|not (?:set|supported|installed|allowed|permitted|provided|defined|exist)"
+    r"|does(?: not|n't)|already in use|\bconflict|timed? ?out|\bplease\b|^usage\b|\bunauthorized\b|\bexpired\b|\babort",
+    re.IGNORECASE,
+)
+_DEEP = re.compile(r"\s{4}|\t")
+"""So deep stand the source lines of a traceback."""
+
+_LOOKED_AT = 500
+"""Characters of a line that are looked at: the word is said early."""
+
+
+def plain(line: str) -> str:
+    """Return a line as a terminal leaves it: without escape sequences, and the last of what was written over (CR)."""
+    if "\x1b" in line:
+        line = _ESCAPES.sub("", line)
+    if "\r" in line:
+        line = next((part for part in reversed(line.split("\r")) if part.strip()), "")
+    return line
+
+
+def is_frame(line: str) -> bool:
+    """Whether a line is one of a stack trace, or of what stands around it."""
+    return _FRAME.match(line[:_LOOKED_AT]) is not None
+
+
+def is_telling(line: str) -> bool:
+    """Whether a line looks like what went wrong, and not like where."""
+    line = line[:_LOOKED_AT]
+    return not _DEEP.match(line) and _TELLING.search(line) is not None and not is_frame(line)
+
+
+def pick(lines: Sequence[str], most: int, *, whole: bool = True) -> list[str]:
+    """Return at most so many of the lines, in their order: those that tell the cause, then the last of the others.
+
+    The first that tells is always kept, for what follows may follow from it; where none does, the very first line.
+    whole: whether that is where the program began to speak.
+    """
+    if len(lines) <= most:
+        return list(lines)
+    ranks = [2 if is_telling(line) else 0 if is_frame(line) else 1 for line in lines]
+    first = ranks.index(2) if 2 in ranks else 0 if whole else len(lines) - 1
+    others = sorted((n for n in range(len(lines)) if n != first), key=lambda n: (ranks[n], n), reverse=True)
+    return [lines[n] for n in sorted([first, *others[: most - 1]])]
