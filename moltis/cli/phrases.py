@@ -40,6 +40,9 @@ STYLE = {
     "disabled": "dim",
 }
 
+SHELL_SIGNALS = frozenset({1, 2, 4, 6, 7, 8, 9, 11, 13, 15})
+"""What a program dies of; any other number over 128 is an exit code of its own (npm's are)."""
+
 _UNRESOLVED = r"\$\{?([A-Za-z_][A-Za-z0-9_]*)(?![A-Za-z0-9_:])"
 """A placeholder that a value may be kept for; `${env:NAME}` asks the daemon's environment, which no command sets."""
 
@@ -76,7 +79,11 @@ def counted(servers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def exit_words(code: int) -> str:
-    """Give `exit 1`, or the signal's name when a signal ended it (a negative code, as in subprocess)."""
+    """Give `exit 1`, or the signal's name when a signal ended it (a negative code, as in subprocess; or 128 and the
+    signal, as shells say it of their children).
+    """
+    if code - 128 in SHELL_SIGNALS:
+        return f"exit {code} ({signal.Signals(code - 128).name})"
     if code >= 0:
         return f"exit {code}"
     try:
@@ -91,8 +98,10 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
     error = server.get("last_error") or {}
     match state:
         case "backoff":
-            tries = f"({server.get('attempts', 0)}/{server.get('max_restart_attempts', 0)})"
-            return ", ".join(filter(None, (state, f"{_retry(server, now)} {tries}", _cause(error))))
+            tries = f" ({server.get('attempts', 0)}/{server.get('max_restart_attempts', 0)})"
+            if error.get("kind") == "no_network":
+                tries = ""  # it uses up none
+            return ", ".join(filter(None, (state, _retry(server, now) + tries, _cause(error))))
         case "cooldown":
             return ", ".join(filter(None, (state, _retry(server, now), _cause(error))))
         case "awaiting_auth" if server.get("auth_state") == "failed":
@@ -136,7 +145,7 @@ def _cause(error: Mapping[str, Any]) -> str:
     """Say why in a few words. The exit code is the reason only where nothing else made us end it."""
     if isinstance(error.get("exit_code"), int) and error.get("kind") in (None, "exited"):
         return exit_words(error["exit_code"])
-    return str(error.get("kind") or "").replace("_", " ")
+    return kind.replace("_", " ")  # else we ended it, and how it went then is not why
 
 
 def up_and_restarts(server: Mapping[str, Any], now: datetime) -> str:
@@ -161,6 +170,8 @@ def action(server: Mapping[str, Any]) -> str:
         case "backoff" | "ready" if _login_unavailable(server):
             return f"moltis mcp reauth {name}"
         case "backoff" | "cooldown":
+            return f"moltis why {name}"
+        case "starting" | "initializing" if server.get("attempts"):
             return f"moltis why {name}"
         case "ready" if server.get("remarks"):
             return f"moltis why {name}"

@@ -69,12 +69,14 @@ TIMED = ACTIVE | {State.BACKOFF, State.COOLDOWN}
 
 
 class FailureKind(enum.StrEnum):
-    """Why a run ended, or was ended. All count but those of `UNCOUNTED`."""
+    """Why a run ended, or was ended. All count but those of `UNCOUNTED`, and `NO_NETWORK` uses up no attempt."""
 
     EXITED = "exited"
     SPAWN_FAILED = "spawn_failed"
     CONNECT_FAILED = "connect_failed"
     HANDSHAKE_FAILED = "handshake_failed"
+    LISTING_FAILED = "listing_failed"
+    NO_NETWORK = "no_network"
     STARTUP_TIMEOUT = "startup_timeout"
     UNRESPONSIVE = "unresponsive"
     DISCONNECTED = "disconnected"
@@ -92,6 +94,12 @@ class FailureKind(enum.StrEnum):
 
 UNCOUNTED = frozenset({FailureKind.AUTH_REQUIRED, FailureKind.LOGIN_UNAVAILABLE})
 """No failures of the server: nobody has logged in, or the authorization server cannot be reached."""
+
+
+OFFLINE = frozenset(
+    {FailureKind.EXITED, FailureKind.CONNECT_FAILED, FailureKind.LISTING_FAILED, FailureKind.STARTUP_TIMEOUT}
+)
+"""How a start may fail because there is no network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +197,7 @@ class Lifecycle:
     starts: runs begun since the daemon began.
     attempts: failures in a row.
     cooldowns: cooldowns among them.
+    starved: starts in a row that found no network; no attempts.
     delay_secs: how long this `backoff` or `cooldown` lasts, drawn once.
     cause: in `stopping`, the failure that it is stopped for; None if it is stopped by request. In `backoff`, what is
         waited for where that is no failure.
@@ -202,6 +211,7 @@ class Lifecycle:
     starts: int = 0
     attempts: int = 0
     cooldowns: int = 0
+    starved: int = 0
     delay_secs: float | None = None
     run: Run = Run()
     cause: Failure | None = None

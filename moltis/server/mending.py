@@ -1,48 +1,24 @@
-"""What a person can do for a server that is not well: commands first, most telling first.
+"""What a person can do for a server that is not well: most telling first, each with what is to be typed or written.
 
-Guesses from the failure, its message and the server's last lines. A guess is worth a line only if it names something
-to look at or to type.
+From the state and the kind of the failure; what a server's own words mean is in `causes`.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 
+from moltis.config import surroundings
 from moltis.config.near_misses import in_one_line
-from moltis.config.surroundings import advice
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady
+from moltis.lastwords import is_telling
+from moltis.server.causes import About, advice
 from moltis.server.lifecycle import FailureKind, State
 from moltis.server.status import LastError, ServerStatus
 
-TELLING = (
-    (
-        r"EADDRINUSE|[Aa]ddress already in use",
-        "another process holds the port it wants; end that one or change the port",
-    ),
-    (
-        r"E404|is not in this registry|No matching distribution|not found in the package registry",
-        "the package in `args` seems to have another name; correct it in moltis.toml",
-    ),
-    (
-        r"Cannot find module|ModuleNotFoundError|No module named|ERR_MODULE_NOT_FOUND",
-        "a package that it needs is not installed; install it for the interpreter that `command` starts",
-    ),
-    (
-        r"EAI_AGAIN|ENOTFOUND|getaddrinfo|name resolution|ECONNREFUSED|ENETUNREACH",
-        "it needs the network, and does not get there",
-    ),
-    (r"EACCES|EPERM|[Pp]ermission denied", "it may not use a file or folder; look at the permissions for your user"),
-    (r"ENOSPC|No space left", "the disk is full: df -h"),
-    (r"EBADENGINE|Unsupported engine|requires Python|SyntaxError", "its interpreter may be too old or too new for it"),
-    (r"[Uu]nrecognized (argument|option)|unknown option|invalid choice|[Uu]sage:", "it does not accept its `args`"),
-)
-"""What is often found in the last lines of a server, and what it means."""
-
-VARIABLE = re.compile(r"\b([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)\b")
 PLACEHOLDER = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\}|\{env:([A-Za-z_]\w*)\})", re.ASCII)
 INSTEAD = re.compile(r"[:,] write ([^;]+)")
 """How a message of the configuration says what should stand there instead."""
-MISSING = re.compile(r"required|missing|not set|must be set|undefined|not defined|not found|please set|provide", re.I)
 
 
 def waits_for_login(status: ServerStatus) -> bool:
@@ -70,14 +46,20 @@ def commands(status: ServerStatus) -> list[str]:
         case State.AWAITING_AUTH:
             return [f"moltis mcp reauth {name}"]
         case State.BACKOFF | State.COOLDOWN:
-            guesses = [*_for_surroundings(status, error), *_guesses(status, error)] if error is not None else []
-            return [
-                *guesses,
-                f"moltis logs {name}",
-                f"moltis mcp restart {name}    (once it is mended)",
-            ]
+            return _mending(status)
+        case State.STARTING | State.INITIALIZING if status.failing:
+            return _mending(status)
         case State.STARTING | State.INITIALIZING | State.READY | State.STOPPING:
             return []
+
+
+def _mending(status: ServerStatus) -> list[str]:
+    guesses = _guesses(status, status.last_error) if status.last_error is not None else []
+    return [
+        *guesses,
+        f"moltis logs {status.name}",
+        f"moltis mcp restart {status.name}    (once it is mended)",
+    ]
 
 
 def unavailable(status: ServerStatus, hint: str) -> MoltisError:
@@ -101,43 +83,97 @@ def _for_surroundings(status: ServerStatus, error: LastError) -> list[str]:
     """Say what of the daemon's environment a local server lacks that fails for want of a network or of trust."""
     if status.command is None:
         return []
-    found = advice(status.name, (*error.stderr_tail, error.message), status.env_withheld)
+    said = (*error.stderr_tail, *filter(None, [error.stdout]), error.message)
+    found = surroundings.advice(status.name, said, status.env_withheld)
     return [found] if found is not None else []
 
 
 def _guesses(status: ServerStatus, error: LastError) -> list[str]:
+    seen = [*_for_surroundings(status, error), *_from_words(status, error)]
+    entry = f"[mcp.servers.{status.name}]"
     match FailureKind.of(error.kind):
         case FailureKind.EXITED:
-            return _for_exit(error)
+            return seen or _for_exit(status, error)
         case FailureKind.SPAWN_FAILED:
             return _for_spawn(status, error)
         case FailureKind.STARTUP_TIMEOUT:
-            return [
-                *_from_output(error),
-                f"raise {_start_limit(error)} in [mcp.servers.{status.name}] if its first start downloads packages",
-                f"run `{status.command}` with its args by hand: a server waits silently for input on stdin"
-                if status.command
-                else "look whether its `url` answers",
-            ]
+            return _for_timeout(status, error, seen)
         case FailureKind.HANDSHAKE_FAILED:
-            return [*_from_output(error), 'try protocol = "legacy" in its entry, if it is an MCP server at all']
+            older = f'protocol = "legacy" in {entry}    (if it is an MCP server at all)'
+            return seen or _for_stdout(status, error) or [older]
+        case FailureKind.LISTING_FAILED:
+            return seen or [f"moltis logs {status.name}    (it is there, and cannot list its tools: see what it says)"]
         case FailureKind.UNRESPONSIVE:
             return [
-                "raise heartbeat_timeout_secs or heartbeat_max_missed if it was busy, with no request, rather than hung"
+                f"heartbeat_timeout_secs = 30 in {entry}    (or heartbeat_max_missed; if it was busy, with no request, "
+                "rather than hung)"
             ]
         case FailureKind.CONNECT_FAILED:
-            return ["look whether its `url` is right and answers"]
+            return seen or ["look whether its `url` is right and answers"]
+        case FailureKind.NO_NETWORK:
+            return seen
         case FailureKind.INTERNAL:
             return ["moltis logs    (this is a fault of moltis; please report it with these lines)"]
         case FailureKind.AUTH_REQUIRED | FailureKind.LOGIN_UNAVAILABLE:
             return [f"moltis mcp reauth {status.name}"]
         case FailureKind.DISCONNECTED | FailureKind.WRITE_STALLED | FailureKind.WARDEN_LOST:
-            return _from_output(error)
+            return seen
 
 
-def _start_limit(error: LastError) -> str:
-    """Give the key that ended a start: the cap, where it was working to the last."""
-    return "startup_timeout_max_secs" if "startup_timeout_max_secs" in error.message else "startup_timeout_secs"
+def _from_words(status: ServerStatus, error: LastError) -> list[str]:
+    """Read what the server said on stderr and stdout, and the failure's message, for what such words often mean."""
+    lines = (*error.stderr_tail, *filter(None, [error.stdout]), error.message)
+    about = About(status.name, lines, status.command or "", tuple(status.env_names), error.kind, error.exit_code)
+    return advice(about)
+
+
+def _for_timeout(status: ServerStatus, error: LastError, seen: list[str]) -> list[str]:
+    if seen or (mismatch := _for_stdout(status, error)):
+        return seen or mismatch
+    limit = re.search(r"(startup_timeout_(?:max_)?secs) \(([\d.]{1,9}) s\)", error.message)
+    key, secs = (limit[1], float(limit[2])) if limit is not None else ("startup_timeout_secs", 60.0)
+    longer = f"{key} = {secs * 5:g} in [mcp.servers.{status.name}]"
+    if not status.command:
+        return [f"{longer}    (if it is slow)", "look whether its `url` answers"]
+    return [
+        f"{longer}    (if its first start downloads packages, or reads much)",
+        f"run `{status.command}` with its args by hand: a server waits silently for input on stdin. One that says "
+        "nothing to a line of JSON either may want a flag such as --stdio, or speak LSP framing",
+    ]
+
+
+_MISMATCHES = {
+    "LSP framing": "write the flag for MCP in args of {entry}    (it speaks LSP framing, Content-Length headers, as "
+    "language servers do; MCP has one JSON message a line)",
+    "UTF-16": 'env = {{ PYTHONIOENCODING = "utf-8" }} in {entry}    (it writes UTF-16, and MCP is UTF-8; if it is no '
+    "Python program: set its encoding)",
+    "JSON over several lines": "report it to who makes it    (its JSON has line breaks; MCP has one message a line: "
+    "look for a flag such as --compact for args in {entry})",
+    "server-sent events": 'add "--stdio" to args in {entry}, as the last    (it writes server-sent events to stdout, '
+    "which are for HTTP)",
+    "several messages on one line": "report it to who makes it    (each message must end in a newline; look for a "
+    "newer version of it for args in {entry})",
+    "messages with something before them": "have it log to stderr, by a flag in args or a variable in env of {entry}"
+    "    (it puts a log prefix before its messages on stdout)",
+    "lines that end in CR": "report it to who makes it    (its lines must end in LF, not in CR alone; look for a flag "
+    "for line ends for args in {entry})",
+    "a message without a newline after it": "report it to who makes it    (each message must end in a newline; "
+    "look for a newer version of it for args in {entry})",
+}
+"""What helps against what its stdout looks like (`session.noise`)."""
+
+
+def _for_stdout(status: ServerStatus, error: LastError) -> list[str]:
+    """Say what helps where it speaks on stdout, and not MCP."""
+    if not error.stdout:
+        return []
+    entry = f"[mcp.servers.{status.name}]"
+    shape = next((told for shape, told in _MISMATCHES.items() if f"({shape})" in error.stdout), None)
+    if shape is not None:
+        return [shape.format(entry=entry)]
+    return [
+        f'add "--stdio" to args in {entry}, as the last    (what is on its stdout is no MCP; it may need such a flag)'
+    ]
 
 
 def _for_placeholder(error: LastError | None) -> list[str]:
@@ -154,39 +190,43 @@ def _for_placeholder(error: LastError | None) -> list[str]:
     return [f"moltis env set {bare or braced}"]
 
 
-def _for_exit(error: LastError) -> list[str]:
-    guesses = _from_output(error)
-    if guesses:
-        return guesses
+def _for_exit(status: ServerStatus, error: LastError) -> list[str]:
+    entry = f"[mcp.servers.{status.name}]"
+    complained = any(is_telling(line) for line in error.stderr_tail)
     match error.exit_code:
-        case 0:
-            return ["it ended by itself, without complaint: is it a server, and does it need a flag such as --stdio?"]
+        case 0 if not complained and (status.command or "").rpartition("/")[2] in ("docker", "podman"):
+            return [
+                f'add "-i" to args in {entry}, right after "run"    (without it a container has no stdin, and ends)'
+            ]
+        case 0 if not complained:
+            return [
+                f'add "--stdio" to args in {entry}, as the last    (it ended by itself, without complaint: is it a '
+                "server, and does it need such a flag?)"
+            ]
         case 126:
-            return ["it starts a program that is not executable"]
+            return [f"moltis logs {status.name}    (it starts a program that is not executable: chmod +x that one)"]
         case 127:
-            return ["it starts a program that is not installed, or not on the daemon's PATH: moltis doctor"]
-        case -9:
-            return ["it was killed from outside, perhaps for want of memory: dmesg | grep -i -e oom -e killed"]
+            return ["moltis doctor    (it starts a program that is not installed, or not on the daemon's PATH)"]
+        case -9 | 137:
+            return ["dmesg | grep -i -e oom -e killed    (it was killed from outside, perhaps for want of memory)"]
+        case -4 | -6 | -7 | -11 | 132 | 134 | 135 | 139:
+            return [f"pin another version of it in args of {entry}    (it crashed; a fault of the program itself)"]
         case _:
-            return []
+            return _for_stdout(status, error)
 
 
 def _for_spawn(status: ServerStatus, error: LastError) -> list[str]:
-    command = status.command or "COMMAND"
-    if re.search(r"cwd|folder|directory .*does not exist|chdir", error.message):
-        return [f"correct `cwd` in [mcp.servers.{status.name}], or make that folder"]
-    if re.search(r"EACCES|[Pp]ermission denied|not executable", error.message):
+    """Tell what `transport.spawned` says of why a program could not be started, with what mends it."""
+    command, entry = shlex.quote(status.command or "COMMAND"), f"[mcp.servers.{status.name}]"
+    folder = re.search(r"cannot enter the folder (.+?): ", error.message)
+    if folder is not None or "chdir" in error.message:
+        make = [f"mkdir -p {shlex.quote(folder[1])}    (or correct `cwd` in {entry})"] if folder is not None else []
+        return [*make, f"correct `cwd` in {entry}, or make that folder"]
+    if re.search(r"EACCES|[Pp]ermission denied|not (?:permitted|executable)", error.message):
         return [f'chmod +x "$(command -v {command})"    (it is there, but may not be run)']
-    if line := in_one_line(command):
-        return [f"write {line} in [mcp.servers.{status.name}]    (arguments go into args)"]
+    if re.search(r"#!|[Ee]xec format|interpreter", error.message):
+        why = "a script must begin with #! and its interpreter; a program must be built for this machine"
+        return [f'head -n 1 "$(command -v {command})"    ({why})']
+    if line := in_one_line(status.command or ""):
+        return [f"write {line} in {entry}    (arguments go into args)"]
     return [f"which {command}    (it must be installed, and on the daemon's PATH)", "moltis doctor"]
-
-
-def _from_output(error: LastError) -> list[str]:
-    """Read the server's last lines, and the message, for what they often say."""
-    lines = [*error.stderr_tail, error.message]
-    missing = next((v for line in lines if MISSING.search(line) for v in VARIABLE.findall(line)), None)
-    if missing is not None:
-        return [f'moltis env set {missing}    (and env = {{ {missing} = "${missing}" }} in its entry)']
-    text = "\n".join(lines)
-    return [advice for pattern, advice in TELLING if re.search(pattern, text)][:1]

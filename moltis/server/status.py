@@ -68,6 +68,11 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_latency_ms: float | None = None
     request_timeout_secs: float = 30.0
 
+    @property
+    def failing(self) -> bool:
+        """Whether the failures before this try still say something of it."""
+        return self.last_error is not None and (self.attempts > 0 or self.last_error.kind == "no_network")
+
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):
     """One transition, as `mcp.history` lists it and as one record of logs.jsonl holds it."""

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
+from moltis.lastwords import pick
 from moltis.server.lifecycle import FailureKind, State
 from moltis.server.mending import commands, waits_for_login
 from moltis.server.status import HistoryEntry, ServerStatus
 
 STDERR_LINES = 12
-"""How much of a server's last output is cited: the message that stands above Node's stack trace is still among them.
-`moltis logs` has the rest."""
+"""How much of a server's last output is cited, first what tells the cause. `moltis logs` has the rest."""
 
 SIGNALS = {1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: "SIGFPE", 9: "SIGKILL", 11: "SIGSEGV",
            13: "SIGPIPE", 15: "SIGTERM"}  # fmt: skip
@@ -25,11 +25,16 @@ SIGNALS = {1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: 
 
 AT_ONCE_SECS = 1.0
 
+TRYING = (State.BACKOFF, State.COOLDOWN, State.STARTING, State.INITIALIZING)
+"""Where the last failure is told, and what mends it: it waits for the next try, or that is under way."""
+
 DID = {
     FailureKind.EXITED: "exited",
     FailureKind.SPAWN_FAILED: "could not be started",
     FailureKind.CONNECT_FAILED: "could not be reached",
     FailureKind.HANDSHAKE_FAILED: "did not complete the MCP handshake",
+    FailureKind.LISTING_FAILED: "completed the MCP handshake, but not the first listing",
+    FailureKind.NO_NETWORK: "found no network",
     FailureKind.STARTUP_TIMEOUT: "was not ready in time, and was ended",
     FailureKind.UNRESPONSIVE: "stopped answering, and was ended",
     FailureKind.DISCONNECTED: "closed the connection",
@@ -50,8 +55,6 @@ BECAUSE = {
     "invalid": "Its entry in moltis.toml became invalid.",
     "shutdown": "It was stopped because the daemon ended.",
     "auth_required": "It asked for a login.",
-    "startup_timeout": "It was not ready in time, and is being ended.",
-    "unresponsive": "It stopped answering, and is being ended.",
 }
 """Why a run that did not fail came to its end."""
 
@@ -97,6 +100,8 @@ def tell(status: ServerStatus, history: Sequence[HistoryEntry], now: datetime) -
     cited = _cited(status)
     if cited:
         lines += ["", "Its last words:", *(f"  | {line}" for line in cited)]
+    if status.failing and status.state in TRYING and status.last_error is not None and status.last_error.stdout:
+        lines += ["", "On its stdout:", f"  {status.last_error.stdout}"]
     upcoming = _upcoming(status, clock)
     if upcoming:
         lines += ["", "What comes next:", f"  {upcoming}"]
@@ -155,6 +160,8 @@ def _secs_between(earlier: str, later: str) -> float:
 def _headline(status: ServerStatus, clock: _Clock) -> str:
     in_a_row = " in a row" if status.attempts > 1 else ""
     name, failed = status.name, f"it has failed {_times(status.attempts)}{in_a_row}"
+    if _is_offline(status):
+        failed = "it found no network"
     match State(status.state):
         case State.INVALID:
             return f"{name} cannot run: {_said(status)}."
@@ -163,10 +170,10 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
         case State.STOPPED:
             return f"{name} is stopped, and stays so until someone starts it."
         case State.STARTING:
-            return f"{name} is being started{_progress(status)}{'; ' + failed if status.attempts else ''}."
+            return f"{name} is being started{_progress(status)}{'; ' + failed if status.failing else ''}."
         case State.INITIALIZING:
             there = f"{name} is there{_pid(status.pid)} and is doing the MCP handshake"
-            return f"{there}{_progress(status)}{'; ' + failed if status.attempts else ''}."
+            return f"{there}{_progress(status)}{'; ' + failed if status.failing else ''}."
         case State.READY:
             since = f", for {clock.since(status.ready_since)} now" if status.ready_since else ""
             but = f", but {_said(status)}" if waits_for_login(status) else ""
@@ -182,6 +189,10 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
             return f"{name} is left alone for a while: {failed}, and {allowed} in a row are allowed."
         case State.STOPPING:
             return f"{name} is being stopped{_pid(status.pid)}."
+
+
+def _is_offline(status: ServerStatus) -> bool:
+    return status.last_error is not None and status.last_error.kind == FailureKind.NO_NETWORK
 
 
 def _progress(status: ServerStatus) -> str:
@@ -226,11 +237,13 @@ def _runs(history: Sequence[HistoryEntry]) -> Iterator[_Run]:
 
 
 def _span(runs: list[_Run], clock: _Clock) -> str:
-    """Say when; for several runs from the first start to the last end."""
+    """Say when it ended; for several runs from the first start to the last end."""
     first, end = runs[0].begun.at, runs[-1].end
-    if len(runs) == 1 or end is None:
-        return f"{clock.at(first)}  "
-    return f"{clock.at(first)} to {clock.at(end.at)}  "
+    assert end is not None
+    ended_at = (runs[-1].stopping or end).at
+    if len(runs) == 1:
+        return f"{clock.at(ended_at)}  "
+    return f"{clock.at(first)} to {clock.at(ended_at)}  "
 
 
 def _failures(runs: list[_Run]) -> str:
@@ -266,7 +279,12 @@ def _details(last: _Run, number: int) -> str:
 
 
 def exit_in_words(exit_code: int) -> str:
-    """Say an exit status; negative is a signal, as Python's subprocess has it."""
+    """Say an exit status; negative is a signal, as Python's subprocess has it.
+
+    Shells, uvx and docker end with 128 and the signal that their child died of.
+    """
+    if exit_code - 128 in SIGNALS:
+        return f"with exit code {exit_code} (128 + {SIGNALS[exit_code - 128]})"
     if exit_code >= 0:
         return f"with exit code {exit_code}"
     return f"killed by {SIGNALS.get(-exit_code, f'signal {-exit_code}')}"
@@ -286,7 +304,17 @@ def _peaceful(run: _Run, clock: _Clock) -> Iterator[str]:
         yield f"{clock.at(run.begun.at)}  It was started{_start_reason(run.begun)}."
     over = run.stopping or run.end
     if over is not None:
-        yield f"{clock.at(over.at)}  {BECAUSE.get(over.reason, 'It was ended.')}"
+        yield f"{clock.at(over.at)}  {_because(over)}"
+
+
+def _because(over: HistoryEntry) -> str:
+    """Say why a run ends that has not been counted as a failure (yet)."""
+    if over.reason in BECAUSE:
+        return BECAUSE[over.reason]
+    kind = FailureKind.of(over.reason)
+    if kind != over.reason:
+        return "It was ended."
+    return f"It {DID[kind]}{f': {over.message}' if over.message else ''}."
 
 
 def _start_reason(begun: HistoryEntry) -> str:
@@ -295,10 +323,9 @@ def _start_reason(begun: HistoryEntry) -> str:
 
 
 def _cited(status: ServerStatus) -> list[str]:
-    troubled = status.state in (State.BACKOFF, State.COOLDOWN, State.STARTING, State.INITIALIZING) and status.attempts
-    if not troubled or status.last_error is None:
+    if status.state not in TRYING or not status.failing or status.last_error is None:
         return []
-    return status.last_error.stderr_tail[-STDERR_LINES:]
+    return pick(status.last_error.stderr_tail, STDERR_LINES)
 
 
 def _upcoming(status: ServerStatus, clock: _Clock) -> str:
@@ -306,6 +333,9 @@ def _upcoming(status: ServerStatus, clock: _Clock) -> str:
         case State.BACKOFF | State.READY if waits_for_login(status):
             when = f" at {clock.at(status.next_retry_at)}" if status.next_retry_at is not None else " soon"
             return f"The renewal is tried again{when}; the server goes on as soon as it works, and no attempt is used."
+        case State.BACKOFF if _is_offline(status) and status.next_retry_at is not None:
+            when = f"At {clock.at(status.next_retry_at)}, {clock.until(status.next_retry_at)}, it is started again"
+            return f"{when}, and so on until there is a network; no attempt is used."
         case State.BACKOFF if status.next_retry_at is not None:
             left = status.max_restart_attempts - status.attempts
             when = f"At {clock.at(status.next_retry_at)}, {clock.until(status.next_retry_at)}, it is started again."

@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from moltis.server.causes import is_offline
 from moltis.server.lifecycle import (
+    OFFLINE,
     ON_ENTRY,
     RESTING,
     Admitted,
@@ -124,6 +126,8 @@ def _await_auth(life: Lifecycle, moment: Moment, ended: Failure) -> Transition:
 
 def _fail(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
     """Count a failure; wait a while, or longer when there have been too many in a row."""
+    if failure.kind is FailureKind.NO_NETWORK:
+        return _await_network(life, failure, moment)
     policy = moment.policy
     attempts, cooldowns = life.attempts + 1, life.cooldowns
     if attempts > policy.max_restart_attempts:
@@ -140,9 +144,35 @@ def _fail(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
         delay_secs=delay,
         attempts=attempts,
         cooldowns=cooldowns,
+        starved=0,
         failure=failure,
     )
     return Transition(waiting, failure.kind, ended=failure)
+
+
+def _await_network(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
+    """Try again at the pace of the longest backoff until there is a network: that is cheap, and nobody's fault."""
+    starved = life.starved + 1
+    half = backoff_ceiling(starved, moment.policy) / 2
+    delay = max(
+        half + moment.roll * half, min(failure.retry_after_secs or 0.0, moment.policy.restart_cooldown_max_secs)
+    )
+    waiting = replace(
+        _wait_without_run(life, State.BACKOFF, moment),
+        deadline=moment.now + delay,
+        delay_secs=delay,
+        starved=starved,
+        failure=failure,
+    )
+    return Transition(waiting, failure.kind, ended=failure)
+
+
+def _judged(life: Lifecycle, failure: Failure) -> Failure:
+    """Return a failure of a start, by its cause where that is the absent network."""
+    if life.state is State.READY or failure.kind not in OFFLINE:
+        return failure
+    offline = is_offline((*failure.stderr_tail, *filter(None, [failure.stdout]), failure.message))
+    return replace(failure, kind=FailureKind.NO_NETWORK) if offline else failure
 
 
 def _await_login(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
@@ -195,7 +225,7 @@ def _working_until(run: Run, policy: Policy) -> float:
 
 
 def _forgive(life: Lifecycle) -> Lifecycle:
-    return replace(life, attempts=0, cooldowns=0)
+    return replace(life, attempts=0, cooldowns=0, starved=0)
 
 
 def _forgive_if_stable(life: Lifecycle, moment: Moment) -> Lifecycle:
@@ -283,7 +313,8 @@ def swap(life: Lifecycle, event: Opened, moment: Moment) -> Transition:
 
 def arrive(life: Lifecycle, event: Initialized, moment: Moment) -> Transition:
     """It is ready; nothing is forgiven yet."""
-    ready = replace(life, state=State.READY, since=moment.now, run=replace(life.run, probed_at=moment.now))
+    run = replace(life.run, probed_at=moment.now)
+    ready = replace(life, state=State.READY, since=moment.now, run=run, starved=0)
     return replace(_watch(ready, moment), reason="initialized")
 
 
@@ -383,7 +414,7 @@ def lost(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
         return _await_auth(life, moment, failure)
     if failure.kind is FailureKind.LOGIN_UNAVAILABLE:
         return _await_login(life, failure, moment)
-    return _fail(life, failure, moment)
+    return _fail(life, _judged(life, failure), moment)
 
 
 def over(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
@@ -395,7 +426,7 @@ def over(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
         return _begin(life, moment, "restart", ended)
     if ended is not None:
         cause = replace(cause, exit_code=ended.exit_code, stderr_tail=ended.stderr_tail, stdout=ended.stdout)
-    return _fail(life, cause, moment)
+    return _fail(life, _judged(life, cause), moment)
 
 
 def login(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:

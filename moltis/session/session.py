@@ -38,7 +38,7 @@ from moltis.transport import Connection, Effort, Ended, OpenFailed, Transport
 ELICITS = b'{"elicitation":{"form":{}}}'
 """What we say when a server's questions are answered from their defaults (MCP, Elicitation)."""
 
-OF_A_QUESTION = frozenset({"exited", "disconnected", "handshake_failed"})
+OF_A_QUESTION = frozenset({"exited", "disconnected", "handshake_failed", "listing_failed"})
 """How a connection may end because of what its server was asked to begin with."""
 
 MAX_PROBES_IN_FLIGHT = 16
@@ -345,7 +345,7 @@ class Session(Requests):
             if isinstance(failure.__cause__, NotSent):
                 self._give_up(connection, "login_unavailable", failure.__cause__.message)
             else:
-                self._give_up(connection, "handshake_failed", f"its tools could not be listed: {failure}")
+                self._give_up(connection, "listing_failed", f"its tools could not be listed: {failure}")
         except NotSent as failure:
             self._give_up(connection, "login_unavailable", failure.message)
         except MoltisError as failure:

@@ -174,7 +174,7 @@ def test_a_failed_handshake_leaves_no_container_however_often_it_is_tried(daemon
     daemon.start()
     failures(daemon, 4)
     assert len(engine.containers()) <= 1
-    assert daemon.status("c")["last_error"]["kind"] == "handshake_failed"
+    assert daemon.status("c")["last_error"]["kind"] == "listing_failed"
     daemon.stop()
     wait_until("no container is left", lambda: not engine.containers(), within=2)
 

@@ -16,7 +16,7 @@ from moltis.server.actor import Actor
 from moltis.server.lifecycle import FailureKind, State, Wanted
 from moltis.server.mending import commands
 from moltis.server.status import LastError, ServerStatus
-from moltis.server.story import DID, duration, exit_in_words, tell
+from moltis.server.story import DID, STDERR_LINES, duration, exit_in_words, tell
 from moltis.transport import Ended
 
 NPX = replace(PLAN, shown=Shown(command="npx", arg_count=2))
@@ -60,7 +60,7 @@ async def test_a_crash_loop_is_told_in_one_line_with_its_last_words_and_what_men
         "its limit.",
         "",
         "What to do:",
-        '  moltis env set GITHUB_TOKEN    (and env = { GITHUB_TOKEN = "$GITHUB_TOKEN" } in its entry)',
+        '  moltis env set GITHUB_TOKEN    (and env = { GITHUB_TOKEN = "$GITHUB_TOKEN" } in [mcp.servers.files])',
         "  moltis logs files",
         "  moltis mcp restart files    (once it is mended)",
     ])  # fmt: skip
@@ -112,6 +112,65 @@ async def test_a_program_that_is_not_there_is_told_with_the_command_to_look_for_
 )
 async def test_each_way_to_fail_is_said_in_words(script: Script, after_secs: float, said: str) -> None:
     assert said in await story([script], after_secs)
+
+
+OFFLINE = fails(
+    Ended("exited", "exited with code 1", 1, ("npm error code EAI_AGAIN",)),
+    opens_after=0.1,
+    ready_after=math.inf,
+    ends_after=1,
+)
+
+
+async def test_without_a_network_the_story_says_so_and_counts_nothing() -> None:
+    told = await story([OFFLINE], 500)
+    assert told.startswith("files is not running: it found no network.")
+    assert "It found no network 21 times in a row" in told
+    assert "and so on until there is a network; no attempt is used." in told
+    assert "left alone" not in told
+
+
+async def test_while_the_next_try_is_under_way_the_last_words_and_what_mends_it_are_told() -> None:
+    dying = fails(Ended("exited", "exited with code 1", 1, ("Error: API_TOKEN is required",)))
+    told = await story([dying, MUTE], 10)
+    assert told.startswith("files is there (pid 101) and is doing the MCP handshake")
+    assert "it has failed once." in told
+    assert "  | Error: API_TOKEN is required" in told
+    assert "What to do:\n  moltis env set API_TOKEN" in told
+
+
+async def test_of_many_last_words_those_that_tell_the_cause_are_cited() -> None:
+    stack = [f"    at frame{n} (x.js:1:{n})" for n in range(15)]
+    told = await story([fails(Ended("exited", "", 1, ("Error: profile is locked", *stack)))], 100)
+    assert "  | Error: profile is locked" in told
+    assert told.count("  | ") == STDERR_LINES
+
+
+async def test_what_was_on_stdout_is_told_with_what_mends_it() -> None:
+    lsp = "3 lines were not JSON; the first: `Content-Length: 85` (LSP framing)"
+    told = await story([fails(Ended("exited", "exited with code 1", 1, (), None, b"", lsp))], 100)
+    assert f"On its stdout:\n  {lsp}" in told
+    assert "it speaks LSP framing" in told.partition("What to do:")[2].splitlines()[1]
+
+
+@pytest.mark.parametrize(
+    ("script", "after_secs", "said"),
+    [
+        (replace(MUTE, stop_takes=9.0), 61, "12:01:00  It was not ready in time, and was ended: its MCP handshake"),
+        (Script(answers=False, stop_takes=9.0), 96, "12:01:35  It stopped answering, and was ended: 3 heartbeats"),
+    ],
+)
+async def test_while_it_is_ended_for_a_failure_that_failure_is_told(
+    script: Script, after_secs: float, said: str
+) -> None:
+    told = await story([script], after_secs)
+    assert said in told
+    assert "It was ended." not in told
+
+
+async def test_a_single_failure_is_told_with_the_time_of_its_end() -> None:
+    told = await story([fails(Ended("exited", "", 1), opens_after=0.0, ends_after=4000.0), HEALTHY], 4100)
+    assert "13:06:40  It became ready and then exited after 67 minutes and with exit code 1." in told
 
 
 async def test_what_people_did_is_told_as_such() -> None:
@@ -182,15 +241,15 @@ def test_a_login_that_cannot_be_renewed_is_told_with_the_next_try_and_what_makes
     ("kind", "exit_code", "line", "advice"),
     [
         ("exited", 1, "Error: listen EADDRINUSE: address already in use :::3000", "port"),
-        ("exited", 1, "npm error 404 '@x/y@*' is not in this registry.", "another name"),
-        ("exited", 1, "ModuleNotFoundError: No module named 'mcp'", "not installed"),
+        ("exited", 1, "npm error 404 '@x/y@*' is not in this registry.", 'correct "@x/y"'),
+        ("exited", 1, "ModuleNotFoundError: No module named 'mcp'", "-m pip install mcp"),
         ("exited", 1, "Missing environment variable: BRAVE_API_KEY", "moltis env set BRAVE_API_KEY"),
         ("exited", 1, "getaddrinfo ENOTFOUND registry.npmjs.org", "network"),
         ("exited", 0, "", "--stdio"),
         ("exited", 127, "", "moltis doctor"),
         ("exited", -9, "", "memory"),
         ("spawn_failed", None, "Permission denied", "chmod +x"),
-        ("spawn_failed", None, "cannot enter the folder ~/src: chdir", "cwd"),
+        ("spawn_failed", None, "cannot enter the folder /my src: no such folder", "mkdir -p '/my src'"),
         ("startup_timeout", None, "", "startup_timeout_secs"),
         ("handshake_failed", None, "", "legacy"),
         ("unresponsive", None, "", "heartbeat_timeout_secs"),
@@ -218,6 +277,7 @@ def test_a_duration_is_said_as_a_person_would(secs: float, words: str) -> None:
 
 
 def test_an_exit_code_is_said_as_code_or_signal() -> None:
-    assert [exit_in_words(code) for code in (0, 3, -11, -40)] == [
-        "with exit code 0", "with exit code 3", "killed by SIGSEGV", "killed by signal 40",
+    assert [exit_in_words(code) for code in (0, 3, 137, 190, -11, -40)] == [
+        "with exit code 0", "with exit code 3", "with exit code 137 (128 + SIGKILL)", "with exit code 190",
+        "killed by SIGSEGV", "killed by signal 40",
     ]  # fmt: skip

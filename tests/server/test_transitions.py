@@ -235,6 +235,59 @@ def test_no_restart_attempts_means_a_cooldown_after_the_first_failure() -> None:
     assert (server.state, server.life.delay_secs) == (State.COOLDOWN, 300)
 
 
+OFFLINE = Ended(Failure(FailureKind.EXITED, "exited with code 1", 1, ("npm error code EAI_AGAIN",)))
+
+
+def test_without_a_network_it_is_tried_again_at_a_steady_pace_and_uses_up_no_attempt() -> None:
+    server = Server(roll=0.5).on(RUN)
+    delays = []
+    for _ in range(100):
+        server.on(Admitted(), Opened(1), OFFLINE)
+        assert (server.state, server.life.attempts, server.last.reason) == (State.BACKOFF, 0, "no_network")
+        assert server.life.delay_secs is not None
+        delays.append(server.life.delay_secs)
+        server.wait()
+    assert delays[:3] == [0.75, 1.5, 3.0]
+    assert set(delays[7:]) == {45.0}
+    assert server.on(Admitted(), Opened(1), Initialized()).state is State.READY
+
+
+@pytest.mark.parametrize(
+    "ended",
+    [
+        Ended(Failure(FailureKind.CONNECT_FAILED, "cannot be reached at x.test: its name cannot be resolved")),
+        Ended(Failure(FailureKind.LISTING_FAILED, "its tools could not be listed: error -32603: fetch failed")),
+        Ended(
+            Failure(FailureKind.EXITED, "exited with code 0", 0, (), None, "1 line was not JSON: `ENOTFOUND x.test`")
+        ),
+    ],
+    ids=["remote", "listing", "stdout"],
+)
+def test_whatever_says_that_there_is_no_network_is_no_attempt(ended: Ended) -> None:
+    server = Server().on(RUN, Admitted(), Opened(1), ended)
+    assert (server.state, server.life.attempts) == (State.BACKOFF, 0)
+
+
+def test_a_start_that_hangs_for_want_of_a_network_is_no_attempt() -> None:
+    server = Server().on(RUN, Admitted(), Opened(1)).wait()
+    server.on(Ended(Failure(FailureKind.EXITED, "was killed by SIGTERM", -15, ("npm error code EAI_AGAIN",))))
+    assert (server.state, server.life.attempts, server.last.reason) == (State.BACKOFF, 0, "no_network")
+
+
+def test_a_server_that_was_ready_and_exits_over_the_network_is_a_failure_of_its_own() -> None:
+    server = Server().on(RUN, Admitted(), Opened(1), Initialized(), OFFLINE)
+    assert (server.life.attempts, server.last.reason) == (1, "exited")
+
+
+def test_what_failed_before_the_network_went_counts_on_after_it() -> None:
+    server = Server().on(RUN)
+    for _ in range(POLICY.max_restart_attempts):
+        server.on(Opened(1), CRASH).wait()
+    server.on(Opened(1), OFFLINE)
+    assert (server.state, server.life.attempts) == (State.BACKOFF, POLICY.max_restart_attempts)
+    assert server.wait().on(Opened(1), CRASH).state is State.COOLDOWN
+
+
 def test_an_absurd_number_of_failures_neither_overflows_nor_exceeds_the_limit() -> None:
     assert backoff_ceiling(10**9, POLICY) == POLICY.restart_backoff_max_secs
     assert cooldown_secs(10**9, replace(POLICY, restart_cooldown_secs=1e300)) == POLICY.restart_cooldown_max_secs

@@ -108,6 +108,9 @@ class World(RuleBasedStateMachine):
         after = self.life
         if after.attempts == 0 or after.state is State.COOLDOWN:
             self.starts_since_pardon = 0
+        if after.starved > before.starved:
+            self.starts_since_pardon -= 1  # it found no network, which uses up no attempt
+            assert after.attempts == before.attempts
         assert self.starts_since_pardon <= self.policy.max_restart_attempts + 1
         if after.attempts > before.attempts:
             assert after.failure is not None
@@ -218,10 +221,10 @@ class World(RuleBasedStateMachine):
         if waits_for_login(life):
             assert life.delay_secs == self.policy.restart_backoff_max_secs
         elif life.state is State.BACKOFF:
-            ceiling = backoff_ceiling(life.attempts, self.policy)
+            ceiling = backoff_ceiling(life.starved or life.attempts, self.policy)
             assert life.delay_secs is not None
             assert ceiling / 2 <= life.delay_secs <= ceiling <= self.policy.restart_backoff_max_secs
-            assert life.attempts <= self.policy.max_restart_attempts
+            assert life.starved or life.attempts <= self.policy.max_restart_attempts
         elif life.state is State.COOLDOWN:
             assert life.delay_secs == cooldown_secs(life.cooldowns, self.policy)
             assert life.attempts > self.policy.max_restart_attempts

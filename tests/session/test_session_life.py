@@ -120,7 +120,7 @@ async def test_what_was_on_the_stdout_of_a_server_that_was_ready_is_not_told_as_
 async def test_a_server_that_cannot_list_its_tools_is_not_ready() -> None:
     running = await over(legacy(tools__list=lambda r: [error(r, -32603, "database down")]))
     assert running.ended is not None
-    assert running.ended.kind == "handshake_failed"
+    assert running.ended.kind == "listing_failed"
     assert (
         "its tools could not be listed: tools/list was answered with error -32603: database down"
         in running.ended.message

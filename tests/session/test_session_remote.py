@@ -136,7 +136,7 @@ async def test_a_server_that_cannot_be_asked_while_it_starts_is_a_failure_to_con
         assert not await running.until_ready_or_over()
         ended = await running.until_over()
         assert (ended.kind, "connection refused" in ended.message) == (
-            "handshake_failed" if method == "tools/list" else "connect_failed",
+            "listing_failed" if method == "tools/list" else "connect_failed",
             True,
         )
 
