@@ -145,7 +145,7 @@ def _cause(error: Mapping[str, Any]) -> str:
     """Say why in a few words. The exit code is the reason only where nothing else made us end it."""
     if isinstance(error.get("exit_code"), int) and error.get("kind") in (None, "exited"):
         return exit_words(error["exit_code"])
-    return kind.replace("_", " ")  # else we ended it, and how it went then is not why
+    return str(error.get("kind") or "").replace("_", " ")
 
 
 def up_and_restarts(server: Mapping[str, Any], now: datetime) -> str:

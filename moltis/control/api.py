@@ -102,14 +102,21 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tried(msgspec.Struct, frozen=True, kw_only=True):
-    """One try of a server. `latency_ms` is from its start until its tools were listed; `error` says why it failed."""
+    """One try of a server.
+
+    latency_ms: from its start, or from the question, until its tools were listed.
+    running: the one that runs was asked, and no other one started.
+    error: why it failed; hints: what mends that.
+    """
 
     ok: bool
     protocol_version: str | None = None
     server_info: dict[str, Any] | None = None
     tool_count: int = 0
     latency_ms: float | None = None
+    running: bool = False
     error: str | None = None
+    hints: list[str] = []
 
 
 class DaemonApi(Protocol):
@@ -160,10 +167,11 @@ class DaemonApi(Protocol):
     async def set_enabled(self, name: str, enabled: bool) -> None:
         """Write `enabled` into moltis.toml; enabling forgives failures. Raises ConfigError and UnknownServer."""
 
-    async def try_server(self, name: str, entry: Mapping[str, Any] | None) -> Tried:
-        """Start a server once beside whatever runs, list its tools, and end it; cancelling it ends it too.
+    async def try_server(self, name: str, entry: Mapping[str, Any] | None, *, copy: bool = False) -> Tried:
+        """Ask a server that is running for its tools; start any other once, list its tools, and end it.
 
-        entry: keys of a server that is in no file, then `name` is just how it is called; None tries the configured one.
+        Cancelling it ends what it has started. entry: keys of a server that is in no file, then `name` is just how it
+        is called; None tries the configured one. copy: start one beside the running one, which may mind that.
 
         Raises:
             UnknownServer: no entry, and there is none of that name.

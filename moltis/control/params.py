@@ -233,8 +233,8 @@ _OAUTH = msgspec.defstruct(
 )
 
 
-def _entry(struct: str, doc: str, name: tuple[Any, ...]) -> type[msgspec.Struct]:
-    """Make params of a name and all keys of `[mcp.servers.NAME]`; those left out are UNSET."""
+def _entry(struct: str, doc: str, *own: tuple[Any, ...]) -> type[msgspec.Struct]:
+    """Make params of what a method has of its own and all keys of `[mcp.servers.NAME]`; those left out are UNSET."""
     keys = [_field(k) for k in (*(k for k in KEYS if k.section == "server"), *LIMITS)]
     oauth = (
         "oauth",
@@ -242,17 +242,24 @@ def _entry(struct: str, doc: str, name: tuple[Any, ...]) -> type[msgspec.Struct]
         UNSET,
     )
     return msgspec.defstruct(
-        struct, [name, *keys, oauth], bases=(Params,), namespace={"__doc__": doc}, frozen=True, kw_only=True
+        struct, [*own, *keys, oauth], bases=(Params,), namespace={"__doc__": doc}, frozen=True, kw_only=True
     )
 
 
 AddServer: Final = _entry("AddServer", "A server for moltis.toml.", ("name", Name))
 UpdateServer: Final = _entry("UpdateServer", "Keys to change; null clears one.", ("name", Name))
-TestServer: Final = _entry("TestServer", "A server of moltis.toml, or the keys of one.", ("name", Name | None, None))
+COPY_DOC: Final = "start a copy though the server is running"
+TestServer: Final = _entry(
+    "TestServer",
+    "A server of moltis.toml, or the keys of one.",
+    ("name", Name | None, None),
+    ("copy", _annotated[bool, Meta(description=COPY_DOC)], False),
+)
 
 
 def entry_of(params: msgspec.Struct) -> dict[str, Any]:
-    """Give the keys that were given, `name` not among them."""
+    """Give the keys of the server that were given."""
     entry: dict[str, Any] = msgspec.to_builtins(params)
     entry.pop("name", None)
+    entry.pop("copy", None)
     return entry

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import anyio
 import msgspec
@@ -10,14 +11,23 @@ import msgspec
 from moltis.config.plan import Limits, ServerPlan
 from moltis.control.api import Tried
 from moltis.daemon.remotes import NO_AUTH, Auth
+from moltis.errors import MoltisError
+from moltis.printable import one_line
+from moltis.server import mending
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import FailureKind, State, Wanted
+from moltis.server.lifecycle import ACTIVE, FailureKind, State, Wanted
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.server.working import LOOKS, WorkMeter, window_secs
+from moltis.session import envelope
+from moltis.session.calls import ErrorReply, Failed
 from moltis.session.facts import last_words
+from moltis.session.listing import Kind
+from moltis.session.requests import SCRUBBED_CHARS, TOLD_CHARS
 from moltis.session.session import Session
 from moltis.transport import Ended
 
+UNDER_WAY_NO_MORE = tuple(s for s in State if s is State.READY or s not in ACTIVE)
+"""Where a server is ready, or nothing of it is left."""
 SETTLED = tuple(s for s in State if s not in (State.STARTING, State.INITIALIZING))
 _UP = frozenset({State.READY, State.STARTING, State.INITIALIZING})
 """Where what is known of the login says more than the last failure."""
@@ -124,9 +134,40 @@ async def try_once(plan: ServerPlan, make_session: Callable[[ServerPlan, _FirstN
         session.stop()
     if tried is not None:
         return tried
+    failed = ended[0]
     if not in_time:
-        return Tried(ok=False, error=f"not ready within {took:.3g} s")
-    return Tried(ok=False, error=_in_words(ended[0]))
+        failed = replace(failed, kind=FailureKind.STARTUP_TIMEOUT, message=f"not ready within {took:.3g} s")
+    return Tried(ok=False, error=_in_words(failed), hints=_hints(plan, failed))
+
+
+async def ask_running(plan: ServerPlan, session: Session, scrub: Callable[[str], str]) -> Tried:
+    """Ask a server that is ready for what it is sure to have; its own timeout for requests bounds it."""
+    facts, started = session.facts(), anyio.current_time()
+    offered = session.agreed.capabilities
+    method = next((kind.method for kind in Kind if kind.capability in offered), Kind.TOOLS.method)
+    error = None
+    try:
+        reply = await session.request(method)
+    except MoltisError as fault:
+        error = fault.message
+    else:
+        if isinstance(reply, Failed):
+            error = reply.error.message
+        elif isinstance(reply, ErrorReply) and offered:
+            refusal = envelope.read_error(reply.raw)
+            told = one_line(scrub(refusal.message[:SCRUBBED_CHARS]))[:TOLD_CHARS]
+            error = f"{method} was answered with error {refusal.code}: {told}"
+    hint = f"moltis mcp restart {plan.name}    (if it is not just busy with a request)"
+    return Tried(
+        ok=error is None,
+        protocol_version=facts.protocol_version,
+        server_info=facts.server_info,
+        tool_count=facts.tool_count,
+        latency_ms=round((anyio.current_time() - started) * 1000, 1),
+        running=True,
+        error=error,
+        hints=[] if error is None else [hint],
+    )
 
 
 async def _ready_in_time(news: _FirstNews, session: Session, limits: Limits) -> bool:
@@ -143,6 +184,19 @@ async def _ready_in_time(news: _FirstNews, session: Session, limits: Limits) -> 
         if meter.look(now, session.effort()):
             until = max(until, min(at_most, now + window))
     return False
+
+
+def _hints(plan: ServerPlan, ended: Ended) -> list[str]:
+    """Give what `moltis why` would say of such a failure."""
+    error = LastError(
+        kind=ended.kind,
+        message=ended.message,
+        at="",
+        exit_code=ended.exit_code,
+        stderr_tail=list(ended.stderr_tail),
+        stdout=ended.stdout or None,
+    )
+    return mending.hints(plan.name, plan.shown.command, plan.shown.env_names, error)
 
 
 def _in_words(ended: Ended) -> str:

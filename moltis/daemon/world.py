@@ -35,7 +35,7 @@ from moltis.control.events import Hub
 from moltis.daemon.eras import Eras
 from moltis.daemon.guard import kept_up
 from moltis.daemon.remotes import Auth, Remotes, Surroundings
-from moltis.daemon.servers import Server, try_once
+from moltis.daemon.servers import UNDER_WAY_NO_MORE, Server, ask_running, try_once
 from moltis.errors import Busy, ConfigError, MoltisError, NotPermitted, UnknownServer
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
@@ -79,6 +79,7 @@ MAX_TOOL_CHARS = 256
 FLUSH_SECS = 0.2
 """For what is still to be written when the daemon ends."""
 
+SECOND_COPY = "it is running, and may not allow a second copy: without --copy the running one is asked"
 TRIED = " tried"
 """Whose secrets those of `mcp.test` are; no server has such a name."""
 
@@ -256,7 +257,18 @@ class Daemon:
     def request_timeout_secs(self) -> float:
         return self._loaded.plan.defaults.request_timeout_secs
 
-    async def try_server(self, name: str, entry: Mapping[str, Any] | None) -> Tried:
+    async def try_server(self, name: str, entry: Mapping[str, Any] | None, *, copy: bool = False) -> Tried:
+        actor = self.supervisor.actor(name) if entry is None else None
+        if actor is not None and not copy:
+            await actor.wait_state(*UNDER_WAY_NO_MORE)  # two of them at once may be one too many
+        if actor is not None and actor.ready_life is not None:
+            if not copy:
+                return await ask_running(actor.plan, actor.ready_life, self._scrubber.text)
+            tried = await self._try_once(name, entry)
+            return tried if tried.ok else msgspec.structs.replace(tried, error=f"{tried.error}; {SECOND_COPY}")
+        return await self._try_once(name, entry)
+
+    async def _try_once(self, name: str, entry: Mapping[str, Any] | None) -> Tried:
         known = self.supervisor.actor(name).plan if entry is None else None
         if known is None:
             planned = plan_entry(name, entry or {}, self._loaded.base)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 
 from moltis.config import surroundings
 from moltis.config.near_misses import in_one_line
@@ -51,6 +52,21 @@ def commands(status: ServerStatus) -> list[str]:
             return _mending(status)
         case State.STARTING | State.INITIALIZING | State.READY | State.STOPPING:
             return []
+
+
+def hints(name: str, command: str | None, env_names: Sequence[str], error: LastError) -> list[str]:
+    """Return what mends a failure, most telling first; [] where nothing is known."""
+    status = ServerStatus(
+        name=name,
+        display_name=None,
+        transport="stdio" if command else "sse",
+        enabled=True,
+        state=State.BACKOFF,
+        status="error",
+        command=command,
+        env_names=list(env_names),
+    )
+    return _guesses(status, error)
 
 
 def _mending(status: ServerStatus) -> list[str]:

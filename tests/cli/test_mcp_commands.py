@@ -168,8 +168,16 @@ def test_several_servers_are_changed_in_one_command(shell: Shell, daemon: Start,
             1,
             "x: failed: it ended with exit code 1\n",
         ),
+        (
+            {
+                "ok": True, "protocol_version": "2025-11-25", "server_info": None, "tool_count": 3, "latency_ms": 1.2,
+                "running": True, "error": None,
+            },
+            0,
+            "x: ok, 3 tools in 1 ms, MCP 2025-11-25, the running one\n",
+        ),
     ],
-    ids=["ok", "failed"],
+    ids=["ok", "failed", "running"],
 )  # fmt: skip
 def test_one_try_is_told_in_a_line_and_in_the_exit_code(
     shell: Shell, daemon: Start, result: dict[str, Any], code: int, words: str
@@ -178,6 +186,14 @@ def test_one_try_is_told_in_a_line_and_in_the_exit_code(
     done = shell.moltis("mcp", "test", "x")
     assert (done.returncode, done.stdout) == (code, words)
     assert json.loads(shell.moltis("mcp", "test", "x", "--json").stdout) == result
+
+
+def test_a_try_that_failed_names_what_mends_it(shell: Shell, daemon: Start) -> None:
+    fake = daemon({"mcp.test": {"ok": False, "error": "exited with code 1", "hints": ["moltis env set X", "and more"]}})
+    done = shell.moltis("mcp", "test", "x", "--copy")
+    assert done.returncode == 1
+    assert done.stderr == "hint: moltis env set X\nhint: and more\n"
+    assert fake.asked[-1] == ("mcp.test", {"name": "x", "copy": True})
 
 
 def test_reauth_prints_the_address_or_the_daemons_no(shell: Shell, daemon: Start) -> None:

@@ -194,7 +194,8 @@ async def test_servers_are_started_stopped_and_edited(serve: Serve, dial: Dial, 
         assert await wire.call("mcp.update", name="alpha", command=None, env={"A": "$B"}) == ok
         assert await wire.call("mcp.remove", name="alpha") == {"ok": True, "removed": True}
         assert (await wire.call("mcp.test", name="alpha"))["tool_count"] == 2
-        assert (await wire.call("mcp.test", command="npx"))["ok"] is True
+        assert (await wire.call("mcp.test", name="alpha", copy=True))["tool_count"] == 2
+        assert (await wire.call("mcp.test", command="npx", copy=True))["ok"] is True
         assert await wire.call("mcp.config.update", request_timeout_secs=7) == {"request_timeout_secs": 7.0}
         assert await wire.call("mcp.config.get") == {"request_timeout_secs": 7.0}
         assert await wire.call("env.set", name="A", value="b") == ok
@@ -212,6 +213,7 @@ async def test_servers_are_started_stopped_and_edited(serve: Serve, dial: Dial, 
         ("update", "alpha", {"command": None, "env": {"A": "$B"}}),
         ("remove", "alpha"),
         ("try", "alpha", None),
+        ("copy", "alpha", None),
         ("try", "test", {"command": "npx"}),
         ("set", "A", "b"),
     ]
