@@ -12,8 +12,8 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,12 @@ from typing import Any
 from moltis.config.near_misses import in_one_line
 from moltis.config.plan import Plan, RemoteLaunch, ServerPlan, StdioLaunch
 from moltis.config.surroundings import advice
+from moltis.containers import docker_run
+from moltis.packages import unpinned
 from moltis.paths import MAX_SOCKET_PATH, Paths
+
+SHOWN_NAMES = 5
+"""Of the servers that have the same trouble."""
 
 SERVICE_PATHS = {
     "linux": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -93,26 +98,73 @@ def check_servers(plan: Plan, environ: Mapping[str, str], daemon_path: str | Non
         environ: this process's environment; HOME and PATH count.
         daemon_path: PATH of the running daemon, None when unknown: then `environ`'s stands for it.
     """
-    for server in plan.servers:
-        if not server.enabled:
-            yield Finding("servers", Verdict.SKIP, f"{server.name}: disabled")
-        elif server.problem or server.launch is None:
-            yield Finding(
-                "servers", Verdict.FAIL, f"{server.name}: {server.problem or 'invalid'}", "moltis config check"
-            )
-        elif isinstance(server.launch, StdioLaunch):
-            yield from _check_launch(server, server.launch, environ, daemon_path)
-        else:
-            yield _check_remote(server, server.launch)
+    yield from _once(_check_each(plan, environ, daemon_path))
     yield from _check_browser(plan, daemon_path or environ.get("PATH", os.defpath))
+
+
+def _check_each(plan: Plan, environ: Mapping[str, str], daemon_path: str | None) -> Iterator[tuple[str, Finding]]:
+    """Give what is found of each server, with its name; the messages begin with what is said of it."""
+    for server in plan.servers:
+        name = server.name
+        if not server.enabled:
+            yield name, Finding("servers", Verdict.SKIP, "disabled")
+        elif server.problem or server.launch is None:
+            yield name, Finding("servers", Verdict.FAIL, server.problem or "invalid", "moltis config check")
+        elif isinstance(server.launch, StdioLaunch):
+            for finding in _check_launch(server, server.launch, environ, daemon_path):
+                yield name, finding
+            for finding in _check_args(server, server.launch, environ):
+                yield name, finding
+        else:
+            yield name, _check_remote(server, server.launch)
+
+
+def _once(found: Iterable[tuple[str, Finding]]) -> Iterator[Finding]:
+    """Say once what is the matter with several servers, with all their names."""
+    names: dict[Finding, list[str]] = {}
+    for name, finding in found:
+        names.setdefault(finding, []).append(name)
+    for finding, of in names.items():
+        if finding.verdict in (Verdict.OK, Verdict.SKIP):
+            for name in of:
+                yield replace(finding, message=f"{name}: {finding.message}")
+            continue
+        shown = ", ".join(of[:SHOWN_NAMES])
+        more = f" and {len(of) - SHOWN_NAMES} more" if len(of) > SHOWN_NAMES else ""
+        yield replace(finding, message=f"{shown}{more}: {finding.message}")
+
+
+def _check_args(server: ServerPlan, launch: StdioLaunch, environ: Mapping[str, str]) -> Iterator[Finding]:
+    """Look at what a launcher is told: whether a container serves and ends, and which version of a package runs."""
+    entry = f"args in [mcp.servers.{server.name}]"
+    run = docker_run(launch.command, launch.args)
+    if run is not None:
+        if not run.interactive:
+            message = "docker run without -i: its container has no stdin, and ends at once"
+            yield Finding("servers", Verdict.FAIL, message, f'add "-i" to {entry}, right after "run"')
+        if run.tty or run.detach:
+            option = "-t (--tty)" if run.tty else "-d (--detach)"
+            message = f"docker run with {option}: there is no terminal, and MCP goes over stdin and stdout"
+            yield Finding("servers", Verdict.FAIL, message, f"take it out of {entry}")
+        if missing := run.missing():
+            told = " and ".join(missing).replace("--name", "--name or --cidfile")
+            message = f"docker run without {told}: its container may outlive it, and cannot be found then"
+            values = [f'"{option}"' + (f', "mcp-{server.name}"' if option == "--name" else "") for option in missing]
+            hint = f'add {", ".join(values)} to {entry}, right after "run"'
+            yield Finding("servers", Verdict.WARN, message, hint)
+    package = unpinned(launch.command, launch.args, {**environ, **dict(launch.env)})
+    if package is not None:
+        now = f"now {package.version}" if package.version else "none is installed yet"
+        message = f"{package.runner} runs {package.written} in whatever version is the newest ({now})"
+        yield Finding("servers", Verdict.WARN, message, f'write "{package.pinned}" in {entry} to keep that one')
 
 
 def _check_remote(server: ServerPlan, launch: RemoteLaunch) -> Finding:
     if launch.ca_file is not None and not os.access(launch.ca_file, os.R_OK):
         reason = "cannot be read" if os.path.exists(launch.ca_file) else "does not exist"
-        message = f"{server.name}: ca_file {launch.ca_file} {reason}"
+        message = f"ca_file {launch.ca_file} {reason}"
         return Finding("servers", Verdict.FAIL, message, "put the certificates there, or correct ca_file")
-    return Finding("servers", Verdict.SKIP, f"{server.name}: remote", f"moltis mcp test {server.name}")
+    return Finding("servers", Verdict.SKIP, "remote", f"moltis mcp test {server.name}")
 
 
 def _check_browser(plan: Plan, path: str) -> Iterator[Finding]:
@@ -130,29 +182,29 @@ def _check_launch(
     cwd = Path(os.path.expanduser(launch.cwd)) if launch.cwd else None
     if cwd is not None and not cwd.is_dir():
         reason = "is not a folder" if cwd.exists() else "does not exist"
-        yield Finding("servers", Verdict.FAIL, f"{server.name}: cwd {launch.cwd} {reason}", f"mkdir -p {cwd}")
+        yield Finding("servers", Verdict.FAIL, f"cwd {launch.cwd} {reason}", f"mkdir -p {cwd}")
         return
     own_path = dict(launch.env).get("PATH")
     search = own_path or daemon_path or environ.get("PATH", os.defpath)
     found = find_command(launch.command, search, cwd)
     if found is None:
-        yield _not_found(server.name, launch.command, search, cwd)
+        yield _not_found(launch.command, search, cwd)
         return
     runtime = RUNTIMES.get(Path(launch.command).name)
     if runtime and find_command(runtime, search, None) is None:
         hint = f"install {runtime}, or give the daemon a PATH that has it"
-        yield Finding("servers", Verdict.FAIL, f"{server.name}: {launch.command} needs {runtime}, not on PATH", hint)
+        yield Finding("servers", Verdict.FAIL, f"{launch.command} needs {runtime}, not on PATH", hint)
         return
     service = SERVICE_PATHS.get(sys.platform, SERVICE_PATHS["linux"])
     if own_path is None and find_command(launch.command, service, cwd) is None:
         yield Finding(
             "servers",
             Verdict.WARN,
-            f"{server.name}: {launch.command} is {found}, which is not on the PATH of a service",
+            f"{launch.command} is {found}, which is not on the PATH of a service",
             f'write command = "{found}", or set PATH in the service\'s unit',
         )
         return
-    yield Finding("servers", Verdict.OK, f"{server.name}: {found}")
+    yield Finding("servers", Verdict.OK, found)
 
 
 def find_command(command: str, path: str, cwd: Path | None) -> str | None:
@@ -163,17 +215,15 @@ def find_command(command: str, path: str, cwd: Path | None) -> str | None:
     return str(file) if file.is_file() and os.access(file, os.X_OK) else None
 
 
-def _not_found(name: str, command: str, path: str, cwd: Path | None) -> Finding:
+def _not_found(command: str, path: str, cwd: Path | None) -> Finding:
     folders = [cwd or Path.cwd()] if "/" in command else [Path(p) for p in path.split(os.pathsep) if p]
     there = next((f for folder in folders if (f := folder / os.path.expanduser(command)).is_file()), None)
     if there is not None:
-        return Finding("servers", Verdict.FAIL, f"{name}: {there} is not executable", f"chmod +x {there}")
+        return Finding("servers", Verdict.FAIL, f"{there} is not executable", f"chmod +x {there}")
     if line := in_one_line(command):
-        return Finding("servers", Verdict.FAIL, f"{name}: there is no program {command}", f"write {line}")
+        return Finding("servers", Verdict.FAIL, f"there is no program {command}", f"write {line}")
     where = "there is no" if "/" in command else "not on PATH:"
-    return Finding(
-        "servers", Verdict.FAIL, f"{name}: {where} {command}", "install it, or write its full path as command"
-    )
+    return Finding("servers", Verdict.FAIL, f"{where} {command}", "install it, or write its full path as command")
 
 
 def check_files(paths: Paths, uid: int) -> Iterator[Finding]:

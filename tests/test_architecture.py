@@ -17,6 +17,8 @@ FLOORS = {
     "moltis": 0,
     "moltis.names": 0,
     "moltis.printable": 0,
+    "moltis.packages": 0,
+    "moltis.containers": 0,
     "moltis.lastwords": 0,
     "moltis.nesting": 0,
     "moltis.unicode": 0,
@@ -65,6 +67,7 @@ FLOORS = {
 PURE = {
     "moltis.names",
     "moltis.printable",
+    "moltis.containers",
     "moltis.lastwords",
     "moltis.nesting",
     "moltis.unicode",
