@@ -29,6 +29,8 @@ class Facts(Protocol):
     def protocol_version(self) -> str | None: ...
     @property
     def remarks(self) -> tuple[str, ...]: ...
+    @property
+    def stdout(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class NoFacts:
     server_info: dict[str, Any] | None = None
     protocol_version: str | None = None
     remarks: tuple[str, ...] = ()
+    stdout: str = ""
 
 
 class Life(Protocol):

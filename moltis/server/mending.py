@@ -50,6 +50,8 @@ def commands(status: ServerStatus) -> list[str]:
             return _mending(status)
         case State.STARTING | State.INITIALIZING if status.failing:
             return _mending(status)
+        case State.STARTING | State.INITIALIZING if status.stdout:
+            return advice(About(status.name, (status.stdout,), status.command or "", tuple(status.env_names)))
         case State.STARTING | State.INITIALIZING | State.READY | State.STOPPING:
             return []
 

@@ -129,6 +129,7 @@ class Record:
             last_error=self._last_error(plan, life),
             recent_errors=list(self._errors),
             remarks=list(facts.remarks),
+            stdout=facts.stdout or None,
             progress=start_in_words(plan, life, now, spoken=facts.protocol_version is not None),
             last_heartbeat_at=None if heartbeat is None else stamp(heartbeat[0]),
             heartbeat_latency_ms=None if heartbeat is None else round(heartbeat[1] * 1000, 3),

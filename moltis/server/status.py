@@ -31,6 +31,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     env_withheld: variables for proxies and certificates that the daemon has and the server does not get.
     progress: what a start is doing, in words, once it takes longer than a moment; else null.
     remarks: what is odd about a server though it works, a sentence each.
+    stdout: what this run of it has written to stdout that is no MCP message, in words; else null. It was passed over.
     """
 
     name: str
@@ -63,6 +64,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_error: LastError | None = None
     recent_errors: list[LastError] = []
     remarks: list[str] = []
+    stdout: str | None = None
     progress: str | None = None
     last_heartbeat_at: str | None = None
     heartbeat_latency_ms: float | None = None

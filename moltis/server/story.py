@@ -25,6 +25,8 @@ SIGNALS = {1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: 
 
 AT_ONCE_SECS = 1.0
 
+PASSED_OVER = "what it writes to stdout and is no MCP is passed over"
+
 TRYING = (State.BACKOFF, State.COOLDOWN, State.STARTING, State.INITIALIZING)
 """Where the last failure is told, and what mends it: it waits for the next try, or that is under way."""
 
@@ -95,8 +97,9 @@ def tell(status: ServerStatus, history: Sequence[HistoryEntry], now: datetime) -
     happened = list(_happened(history, clock))
     if happened:
         lines += ["", "What happened:", *(f"  {line}" for line in happened)]
-    if status.remarks:
-        lines += ["", "Worth knowing:", *(f"  {remark}" for remark in status.remarks)]
+    known = [*status.remarks, *([f"{PASSED_OVER}: {status.stdout}"] if status.stdout else [])]
+    if known:
+        lines += ["", "Worth knowing:", *(f"  {remark}" for remark in known)]
     cited = _cited(status)
     if cited:
         lines += ["", "Its last words:", *(f"  | {line}" for line in cited)]

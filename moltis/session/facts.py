@@ -39,6 +39,7 @@ class Facts:
     """What is known of the server now. Counts are of what `include_tools` and `exclude_tools` leave.
 
     remarks: what is odd about it though it works, a sentence each.
+    stdout: what a local server has written to stdout that is no MCP message, in words.
     """
 
     tool_count: int = 0
@@ -49,6 +50,7 @@ class Facts:
     pid: int | None = None
     agreed: Agreed | None = None
     remarks: tuple[str, ...] = ()
+    stdout: str = ""
     in_flight: int = 0
     counters: Counters = field(default_factory=Counters)
 

@@ -233,6 +233,7 @@ class Session(Requests):
             resource_count=len(self.items(Kind.RESOURCES)),
             prompt_count=len(self.items(Kind.PROMPTS)),
             remarks=tuple(map(self._clean, (*self._lists.remarks(), *self._dialogue.misfits.remarks()))),
+            stdout="" if self._remote else self._dialogue.noise.in_words(b"", self._scrub),
             in_flight=self._dialogue.in_flight + (0 if self._beside is None else self._beside.in_flight),
             counters=replace(self._dialogue.counters),
         )

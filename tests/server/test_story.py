@@ -94,6 +94,24 @@ def test_what_is_odd_about_a_server_that_works_is_told() -> None:
     assert tell(status, [], EPOCH) == ["x is ready, with 0 tools.", "", "Worth knowing:", f"  {remark}"]
 
 
+def starting(state: State, stdout: str) -> ServerStatus:
+    return ServerStatus(
+        name="x", display_name=None, transport="stdio", enabled=True, state=state, status="disconnected", command="npx",
+        stdout=stdout,
+    )  # fmt: skip
+
+
+def test_what_a_server_that_works_writes_beside_mcp_is_told_and_asks_for_nothing() -> None:
+    lines = tell(starting(State.READY, "2 lines were not JSON; the first: `hello`"), [], EPOCH)
+    assert lines[-1].endswith("is passed over: 2 lines were not JSON; the first: `hello`")
+    assert "What to do:" not in lines
+
+
+def test_a_question_on_stdout_is_told_with_its_answer_while_the_start_waits_for_one() -> None:
+    asks = "1 line was not JSON: `Need to install the following packages:`"
+    assert 'add "-y" to args' in tell(starting(State.INITIALIZING, asks), [], EPOCH)[-1]
+
+
 async def test_a_program_that_is_not_there_is_told_with_the_command_to_look_for_it() -> None:
     told = await story([fails(Ended("spawn_failed", "cannot run npx: No such file or directory"))], 0.1)
     assert "It could not be started: cannot run npx: No such file or directory." in told

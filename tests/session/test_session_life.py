@@ -108,6 +108,14 @@ async def test_a_start_that_fails_says_what_else_was_on_stdout(banner: tuple[byt
     assert bool(running.ended.stdout) == bool(said)
 
 
+async def test_what_a_server_that_works_writes_beside_mcp_is_counted_and_shown() -> None:
+    server = legacy("a")
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, lambda message: [b"oh, a banner", *server(message)]).until_ready()
+        assert running.session.facts().stdout.endswith("lines were not JSON; the first: `oh, a banner`")
+        running.session.stop()
+
+
 async def test_what_was_on_the_stdout_of_a_server_that_was_ready_is_not_told_as_why_it_ended() -> None:
     server = legacy("a")
     async with anyio.create_task_group() as tasks:
