@@ -75,13 +75,19 @@ def is_offline(lines: Sequence[str]) -> bool:
 
 @lru_cache(maxsize=256)
 def _recognised(about: About) -> tuple[tuple[str, ...], bool]:
-    for cause in CAUSES:
-        for line in about.lines:
-            found = cause.pattern.search(line[:LOOKED_AT])
-            lines = cause.advice(found, about) if found is not None else None
-            if lines:
-                return tuple(lines), cause.offline
+    warnings = [line for line in about.lines if _WARNING.search(line[:LOOKED_AT])]
+    for said in ([line for line in about.lines if line not in warnings], warnings):
+        for cause in CAUSES:
+            for line in said:
+                found = cause.pattern.search(line[:LOOKED_AT])
+                lines = cause.advice(found, about) if found is not None else None
+                if lines:
+                    return tuple(lines), cause.offline
     return (), False
+
+
+_WARNING = re.compile(r"\bwarn(?:ing)?\b(?!.*\b(?:error|fatal)\b)", re.IGNORECASE)
+"""What does not say why it ended, unless nothing else does."""
 
 
 # --- npx, npm
@@ -205,7 +211,7 @@ def _node_module(found: Found, about: About) -> list[str]:
 
 
 def _no_such_program(found: Found, about: About) -> list[str] | None:
-    program = found[1]
+    program = next(group for group in found.groups() if group)
     if not re.fullmatch(r"[\w@./+-]+", program):
         return None
     return [
@@ -303,6 +309,8 @@ _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASS|PAT$|AUTH|CREDENTIAL")
 
 
 def _refused(found: Found, about: About) -> list[str]:
+    if not about.command:
+        return [f'headers = {{ Authorization = "Bearer $TOKEN" }} in {about.entry}    (with moltis env set TOKEN)']
     named = [name for name in VARIABLE.findall(found.string) if not _CODES.match(name)]
     name = next((n for n in [*named, *about.env_names] if _SECRET.search(n)), None)
     if name is None:
@@ -444,7 +452,7 @@ CAUSES = (
     _cause(r"can't open file '([^']+)'", _no_such_script),
     _cause(r"Cannot find (?:module|package) '([^'\n]+)'", _node_module),
     _cause(r"No module named '?([A-Za-z_][\w.]*)", _python_module),
-    _cause(r"spawn ([\w@./+-]+) ENOENT", _no_such_program),
+    _cause(r"spawn ([\w@./+-]+) ENOENT|No such file or directory: '([\w.+-]+)'$", _no_such_program),
     _cause(r"env: [‘'\"]?([\w.+-]+)[’'\"]?: No such file", _no_such_program),
     _cause(
         r"^(?:\S*/)?(?:ba|da|z|a|k)?sh: (?:line )?(?:\d+: )?(?:exec: )?([^\s:]+): (?:command )?not found",
@@ -490,13 +498,17 @@ CAUSES = (
     ),
     # what it was given
     _cause(
+        r"ca_file names a private CA",
+        _says('ca_file = "/etc/ssl/YOUR_CA.pem" in {entry}    (the certificate of your own CA, in PEM)'),
+    ),
+    _cause(
         r"SELF_SIGNED_CERT|UNABLE_TO_(?:GET_ISSUER|VERIFY_LEAF)|DEPTH_ZERO_SELF|UnknownIssuer|CERTIFICATE_VERIFY_FAILED"
         r"|self[- ]signed certificate|unable to get (?:local )?issuer|certificate (?:is not trusted|signed by unknown)",
         _certificate,
     ),
     _cause(
         r"required|missing|not set|must be set|undefined|not defined|not found|please (?:set|provide)|provide|no value"
-        r"|is empty|environment variable",
+        r"|is empty",
         _variable,
         flags=re.IGNORECASE,
     ),

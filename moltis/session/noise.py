@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from moltis.lastwords import plain
+from moltis.lastwords import is_telling, plain
 from moltis.printable import one_line
 from moltis.session.envelope import NOT_JSON
 
@@ -15,6 +15,9 @@ KEPT_BYTES = 4096
 """More than is shown, so that the cut never lets half a secret through."""
 
 SHOWN_CHARS = 120
+
+LOOKED_AT = 1000
+"""Lines that are looked at for one that tells what went wrong."""
 
 LSP = "LSP framing"
 UTF_16 = "UTF-16"
@@ -37,20 +40,27 @@ _SHAPES = (
 
 
 class Noise:
-    """Counts what is no message, and keeps the beginning of the first."""
+    """Counts what is no message, and keeps the beginning of the first, and of the first that tells what went wrong."""
 
-    __slots__ = ("_first", "not_json", "strange")
+    __slots__ = ("_first", "_told", "not_json", "strange")
 
     def __init__(self) -> None:
         self.not_json = 0
         self.strange = 0
         self._first = b""
+        self._told = b""
 
     def add(self, reason: str, line: bytes) -> None:
         """Take note of one line; `reason` is why it is no message (`envelope.Junk`)."""
         if reason == NOT_JSON:
             if not self.not_json:
                 self._first = line[:KEPT_BYTES]
+            elif (
+                not self._told
+                and self.not_json < LOOKED_AT
+                and is_telling(line[:KEPT_BYTES].decode("utf-8", "replace"))
+            ):
+                self._told = line[:KEPT_BYTES]
             self.not_json += 1
             return
         if not self.not_json and not self.strange:
@@ -67,6 +77,8 @@ class Noise:
         if number:
             how_many = f"{number} lines were {what}; the first: " if number > 1 else f"1 line was {what}: "
             told.append(how_many + _shown(self._first, scrub) + _looks(_shape(self._first)))
+        if self._told and not _shape(self._first):
+            told.append(f"among them: {_shown(self._told, scrub)}")
         if unfinished.strip():
             told.append("a line was begun and not ended: " + _shown(unfinished, scrub) + _looks(_unended(unfinished)))
         return "; ".join(told)

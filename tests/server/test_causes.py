@@ -177,6 +177,23 @@ def first(*lines: str, command: str = "npx", env: tuple[str, ...] = (), kind: st
             "start what listens at",
         ),
         (["HTTPError: 401 Client Error: Unauthorized for url: https://api.x.test"], "uvx", "give it a key"),
+        # what only warns
+        (
+            [
+                "Warning: Setting the NODE_TLS_REJECT_UNAUTHORIZED environment variable to '0' is required by nobody",
+                "npm warn exec The following package was not found and will be installed: x@1.0.0",
+                "Error: listen EADDRINUSE :::80",
+            ],
+            "npx",
+            "sport = :80'",
+        ),
+        (["WARN: API_TOKEN is not set"], "npx", "moltis env set API_TOKEN"),
+        (["FileNotFoundError: [Errno 2] No such file or directory: 'git'"], "uvx", "which git"),
+        # remote servers
+        (["answered initialize with HTTP 403"], "", 'headers = { Authorization = "Bearer $TOKEN" }'),
+        (["its certificate is signed by nobody this machine trusts (ca_file names a private CA)"], "", "ca_file = "),
+        # errors on stdout
+        (["3 lines were not JSON; the first: `hi`; among them: `Error: API_TOKEN is required`"], "x", "moltis env set"),
     ],
 )
 def test_the_first_advice_is_the_line_that_mends_it(lines: list[str], command: str, said: str) -> None:

@@ -38,6 +38,11 @@ def words(*lines: bytes, unfinished: bytes = b"") -> str:
         ([b'{"level":30}', b'{"level":30}'], b"", '2 lines were JSON, but no MCP message; the first: `{"level":30}`'),
         ([b'{"level":30}', b"oh"], b"", "1 line was not JSON: `oh`"),
         (
+            [b"Welcome", b"to it", b"Error: hunter22 is wrong", b"Error: bye"],
+            b"",
+            "4 lines were not JSON; the first: `Welcome`; among them: `Error: [REDACTED] is wrong`",
+        ),
+        (
             [b"Need to install the following packages:", b"x@1"],
             b"Ok to proceed? (y) ",
             "2 lines were not JSON; the first: `Need to install the following packages:`; "
