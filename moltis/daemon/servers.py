@@ -196,7 +196,7 @@ def _hints(plan: ServerPlan, ended: Ended) -> list[str]:
         stderr_tail=list(ended.stderr_tail),
         stdout=ended.stdout or None,
     )
-    return mending.hints(plan.name, plan.shown.command, plan.shown.env_names, error)
+    return mending.hints(plan.name, plan.shown, error)
 
 
 def _in_words(ended: Ended) -> str:

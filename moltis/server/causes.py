@@ -8,11 +8,13 @@ advice is a path, a name or a number of a narrow form, quoted for a shell.
 
 from __future__ import annotations
 
+import enum
 import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from moltis.lastwords import is_frame
 
@@ -49,6 +51,14 @@ class About:
         return next((found for line in self.lines if (found := re.search(pattern, line[:LOOKED_AT]))), None)
 
 
+class Way(enum.Enum):
+    """What of the way out is missing."""
+
+    NONE = "nothing"
+    NETWORK = "there is no network"
+    TRUST = "a certificate is not trusted"
+
+
 Found = re.Match[str]
 Advice = Callable[[Found, About], list[str] | None]
 """Returns what mends it, most telling first; None where it is something else after all."""
@@ -56,25 +66,28 @@ Advice = Callable[[Found, About], list[str] | None]
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What is looked for in each line; `offline`: it means that there is no network."""
+    """What is looked for in each line; `way`: it is about the way out, to a network or to one that is trusted."""
 
     pattern: re.Pattern[str]
     advice: Advice
-    offline: bool = False
+    way: Way = Way.NONE
 
 
-def advice(about: About) -> list[str]:
-    """Return what mends the first cause that is recognised; [] for none."""
-    return list(_recognised(about)[0])
+class Recognised(NamedTuple):
+    """The first cause that was recognised: what mends it, and whether it is about the way out; nothing for none."""
+
+    advice: tuple[str, ...] = ()
+    way: Way = Way.NONE
 
 
 def is_offline(lines: Sequence[str]) -> bool:
     """Whether a program ended because it does not get to the network, and for nothing that a person could mend."""
-    return _recognised(About("", tuple(lines)))[1]
+    return recognised(About("", tuple(lines))).way is Way.NETWORK
 
 
 @lru_cache(maxsize=256)
-def _recognised(about: About) -> tuple[tuple[str, ...], bool]:
+def recognised(about: About) -> Recognised:
+    """Return the cause that has to be mended first."""
     warnings = [line for line in about.lines if _WARNING.search(line[:LOOKED_AT])]
     for said in ([line for line in about.lines if line not in warnings], warnings):
         for cause in CAUSES:
@@ -82,8 +95,8 @@ def _recognised(about: About) -> tuple[tuple[str, ...], bool]:
                 found = cause.pattern.search(line[:LOOKED_AT])
                 lines = cause.advice(found, about) if found is not None else None
                 if lines:
-                    return tuple(lines), cause.offline
-    return (), False
+                    return Recognised(tuple(lines), cause.way)
+    return Recognised()
 
 
 _WARNING = re.compile(r"\bwarn(?:ing)?\b(?!.*\b(?:error|fatal)\b)", re.IGNORECASE)
@@ -365,8 +378,8 @@ def _says(*lines: str) -> Advice:
     return lambda found, about: [line.format(entry=about.entry, command=about.command or "COMMAND") for line in lines]
 
 
-def _cause(pattern: str, advice: Advice, *, offline: bool = False, flags: int = 0) -> Cause:
-    return Cause(re.compile(pattern, flags), advice, offline)
+def _cause(pattern: str, advice: Advice, *, way: Way = Way.NONE, flags: int = 0) -> Cause:
+    return Cause(re.compile(pattern, flags), advice, way)
 
 
 CAUSES = (
@@ -505,6 +518,7 @@ CAUSES = (
         r"SELF_SIGNED_CERT|UNABLE_TO_(?:GET_ISSUER|VERIFY_LEAF)|DEPTH_ZERO_SELF|UnknownIssuer|CERTIFICATE_VERIFY_FAILED"
         r"|self[- ]signed certificate|unable to get (?:local )?issuer|certificate (?:is not trusted|signed by unknown)",
         _certificate,
+        way=Way.TRUST,
     ),
     _cause(
         r"required|missing|not set|must be set|undefined|not defined|not found|please (?:set|provide)|provide|no value"
@@ -521,7 +535,7 @@ CAUSES = (
         r"|npm (?:error|ERR!) (?:code|errno) (?:ECONN\w+|ETIMEDOUT|ERR_SOCKET_TIMEOUT|EIDLETIMEOUT)"
         r"|error sending request for url|[Ff]ailed to fetch: [`'\"]https?:|TypeError: fetch failed|\bfetch failed\b",
         _network,
-        offline=True,
+        way=Way.NETWORK,
     ),
     _cause(r"ECONNREFUSED|[Cc]onnection refused", _backend),
     _cause(

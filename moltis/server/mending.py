@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
 
 from moltis.config import surroundings
 from moltis.config.near_misses import in_one_line
+from moltis.config.plan import Shown
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady
 from moltis.lastwords import is_telling
-from moltis.server.causes import About, advice
+from moltis.server.causes import About, Way, recognised
 from moltis.server.lifecycle import FailureKind, State
 from moltis.server.status import LastError, ServerStatus
 
@@ -51,22 +51,23 @@ def commands(status: ServerStatus) -> list[str]:
         case State.STARTING | State.INITIALIZING if status.failing:
             return _mending(status)
         case State.STARTING | State.INITIALIZING if status.stdout:
-            return advice(About(status.name, (status.stdout,), status.command or "", tuple(status.env_names)))
+            return list(recognised(_about(status, (status.stdout,))).advice)
         case State.STARTING | State.INITIALIZING | State.READY | State.STOPPING:
             return []
 
 
-def hints(name: str, command: str | None, env_names: Sequence[str], error: LastError) -> list[str]:
-    """Return what mends a failure, most telling first; [] where nothing is known."""
+def hints(name: str, shown: Shown, error: LastError) -> list[str]:
+    """Return what mends a failure of a server whose entry shows this, most telling first; [] where nothing is known."""
     status = ServerStatus(
         name=name,
         display_name=None,
-        transport="stdio" if command else "sse",
+        transport="stdio" if shown.command else "sse",
         enabled=True,
         state=State.BACKOFF,
         status="error",
-        command=command,
-        env_names=list(env_names),
+        command=shown.command,
+        env_names=list(shown.env_names),
+        env_withheld=list(shown.env_withheld),
     )
     return _guesses(status, error)
 
@@ -97,17 +98,8 @@ def unavailable(status: ServerStatus, hint: str) -> MoltisError:
     return ServerNotReady(message, server=name, state=state, next_retry_at=status.next_retry_at, hint=hint)
 
 
-def _for_surroundings(status: ServerStatus, error: LastError) -> list[str]:
-    """Say what of the daemon's environment a local server lacks that fails for want of a network or of trust."""
-    if status.command is None:
-        return []
-    said = (*error.stderr_tail, *filter(None, [error.stdout]), error.message)
-    found = surroundings.advice(status.name, said, status.env_withheld)
-    return [found] if found is not None else []
-
-
 def _guesses(status: ServerStatus, error: LastError) -> list[str]:
-    seen = [*_for_surroundings(status, error), *_from_words(status, error)]
+    seen = _from_words(status, error)
     entry = f"[mcp.servers.{status.name}]"
     match FailureKind.of(error.kind):
         case FailureKind.EXITED:
@@ -141,8 +133,18 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
 def _from_words(status: ServerStatus, error: LastError) -> list[str]:
     """Read what the server said on stderr and stdout, and the failure's message, for what such words often mean."""
     lines = (*error.stderr_tail, *filter(None, [error.stdout]), error.message)
-    about = About(status.name, lines, status.command or "", tuple(status.env_names), error.kind, error.exit_code)
-    return advice(about)
+    found = recognised(_about(status, lines, error))
+    passing = surroundings.advice(status.name, lines, status.env_withheld) if status.command else None
+    if passing is None or (found.advice and found.way is Way.NONE):
+        return list(found.advice)
+    if not passing.startswith("env_pass"):  # nothing of the daemon's would help
+        return list(found.advice) or [passing]
+    return [passing, *found.advice]
+
+
+def _about(status: ServerStatus, lines: tuple[str, ...], error: LastError | None = None) -> About:
+    kind, exit_code = (error.kind, error.exit_code) if error is not None else ("", None)
+    return About(status.name, lines, status.command or "", tuple(status.env_names), kind, exit_code)
 
 
 def _for_timeout(status: ServerStatus, error: LastError, seen: list[str]) -> list[str]:

@@ -24,6 +24,8 @@ from typing import Any
 
 from harness import EVIL, PYTHON, Daemon, wait_until
 
+from moltis.config.surroundings import withheld
+
 FAILED = ("backoff", "cooldown")
 
 REPLY = '{"jsonrpc":"2.0","id":1,"result":{}}'
@@ -294,7 +296,7 @@ FAILURES = (
                 2,
             ),
         ),
-        'env = { SSL_CERT_FILE = "${env:SSL_CERT_FILE}" }',
+        'env_pass = ["SSL_CERT_FILE"] in',
         ("foo",),
     ),
     Failure(
@@ -623,6 +625,8 @@ class Trial:
         self.daemon = daemon
         self.folders: dict[str, Path] = {}
         (daemon.folder / "bin").mkdir()
+        for variable in withheld(daemon.env, ()):  # proxies and authorities of this machine
+            del daemon.env[variable]
         daemon.env |= {"PATH": f"{daemon.folder}/bin:{os.environ['PATH']}", "SSL_CERT_FILE": "/dev/null"}
 
     def start(self) -> None:
@@ -698,7 +702,7 @@ class Trial:
             self._update(name, args=["-y", "-p", "foo", "foo-mcp"])
         elif match := re.fullmatch(r"env = \{ (\w+) = (\".*\") \} in \[.*\]", what):
             self._update(name, env={**failure.env, match[1]: json.loads(match[2])})
-        elif match := re.fullmatch(r"(\w+) = (\S+) in \[.*\]", what):
+        elif match := re.fullmatch(r"(\w+) = (.+?) in \[mcp\.servers\.\w+\].*", what):
             self._update(name, **{match[1]: json.loads(match[2])})
         elif not failure.by and not what.startswith("start what"):
             self._run(name, what)

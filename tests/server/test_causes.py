@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltis.server.causes import CAUSES, About, advice, is_offline
+from moltis.server.causes import CAUSES, About, is_offline, recognised
 from moltis.server.lifecycle import FailureKind
 from moltis.server.mending import commands
 from moltis.server.status import LastError, ServerStatus
@@ -19,7 +19,7 @@ EPOCH_TEXT = "2026-11-20T12:00:00.000Z"
 
 def first(*lines: str, command: str = "npx", env: tuple[str, ...] = (), kind: str = "exited") -> str:
     """Give the first advice; empty for none."""
-    return next(iter(advice(About("x", lines, command, env, kind))), "")
+    return next(iter(recognised(About("x", lines, command, env, kind)).advice), "")
 
 
 @pytest.mark.parametrize(
@@ -229,6 +229,27 @@ def test_what_does_not_say_so_is_not_taken_for_it(line: str) -> None:
     assert not is_offline([line])
 
 
+def status_of(line: str, *withheld: str) -> ServerStatus:
+    error = LastError(kind="exited", message="exited with code 1", at=EPOCH_TEXT, exit_code=1, stderr_tail=[line])
+    return ServerStatus(
+        name="x", display_name=None, transport="stdio", enabled=True, state="backoff", status="error", attempts=1,
+        command="npx", last_error=error, env_withheld=list(withheld),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("npm error code EAI_AGAIN", 'env_pass = ["HTTPS_PROXY"]'),
+        ("getaddrinfo failed, and API_TOKEN is required", "moltis env set API_TOKEN"),
+        ("connect ECONNREFUSED 127.0.0.1:5432", "start what listens at 127.0.0.1:5432"),
+    ],
+)
+def test_a_proxy_that_is_not_passed_on_comes_first_where_the_way_out_is_the_cause(line: str, said: str) -> None:
+    assert said in commands(status_of(line, "HTTPS_PROXY"))[0]
+    assert "env_pass" not in commands(status_of(line))[0]
+
+
 def test_a_server_that_serves_http_is_told_of_its_flag_only_where_it_was_not_ready_in_time() -> None:
     line = "Uvicorn running on http://127.0.0.1:8000"
     assert 'add "--stdio"' in first(line, kind="startup_timeout")
@@ -256,7 +277,7 @@ def test_a_variable_that_the_entry_passes_on_is_only_to_be_set() -> None:
     ],
 )
 def test_what_a_server_says_cannot_be_made_a_command_of(line: str) -> None:
-    for said in advice(About("x", (line,), "npx")):
+    for said in recognised(About("x", (line,), "npx")).advice:
         what = said.partition("    (")[0]
         bare = "".join(what.split("'")[::2])  # what a shell would take as it stands
         assert "reboot" not in bare, what
