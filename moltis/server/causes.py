@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 from moltis.lastwords import is_frame
 
-LOOKED_AT = 1024
-"""Characters of a line that are looked at."""
+LOOKED_AT = 400
+"""Characters of a line that are looked at: what is wrong is said early, and this runs on the daemon's loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +82,23 @@ class Recognised(NamedTuple):
 
 def is_offline(lines: Sequence[str]) -> bool:
     """Whether a program ended because it does not get to the network, and for nothing that a person could mend."""
+    if not any(NETWORK.search(line[:LOOKED_AT]) for line in lines):
+        return False
     return recognised(About("", tuple(lines))).way is Way.NETWORK
 
 
 @lru_cache(maxsize=256)
 def recognised(about: About) -> Recognised:
     """Return the cause that has to be mended first."""
-    warnings = [line for line in about.lines if _WARNING.search(line[:LOOKED_AT])]
-    for said in ([line for line in about.lines if line not in warnings], warnings):
+    lines = [line[:LOOKED_AT] for line in about.lines if not is_frame(line)]
+    warnings = [line for line in lines if _WARNING.search(line)]
+    for said in ([line for line in lines if line not in warnings], warnings):
         for cause in CAUSES:
             for line in said:
-                found = cause.pattern.search(line[:LOOKED_AT])
-                lines = cause.advice(found, about) if found is not None else None
-                if lines:
-                    return Recognised(tuple(lines), cause.way)
+                found = cause.pattern.search(line)
+                mending = cause.advice(found, about) if found is not None else None
+                if mending:
+                    return Recognised(tuple(mending), cause.way)
     return Recognised()
 
 
@@ -356,6 +359,16 @@ def _node_version(found: Found, about: About) -> list[str]:
 # --- the network
 
 
+NETWORK = re.compile(
+    r"EAI_AGAIN|ENOTFOUND|ENETUNREACH|EHOSTUNREACH|ENETDOWN|ERR_INTERNET_DISCONNECTED"
+    r"|(?:[Tt]emporary failure in name|failure in name) resolution|Name or service not known|nodename nor servname"
+    r"|dns error|failed to lookup address|no such host|[Nn]etwork is (?:unreachable|down)|[Nn]o route to host"
+    r"|[Cc]ould not resolve (?:host|proxy)|name cannot be resolved|there is no route to it|network is down"
+    r"|npm (?:error|ERR!) (?:code|errno) (?:ECONN\w+|ETIMEDOUT|ERR_SOCKET_TIMEOUT|EIDLETIMEOUT)"
+    r"|error sending request for url|[Ff]ailed to fetch: [`'\"]https?:|TypeError: fetch failed|\bfetch failed\b"
+)
+
+
 def _network(found: Found, about: About) -> list[str]:
     if not about.command and about.kind:
         return [
@@ -527,16 +540,7 @@ CAUSES = (
         flags=re.IGNORECASE,
     ),
     # the network
-    _cause(
-        r"EAI_AGAIN|ENOTFOUND|ENETUNREACH|EHOSTUNREACH|ENETDOWN|ERR_INTERNET_DISCONNECTED"
-        r"|(?:[Tt]emporary failure in name|failure in name) resolution|Name or service not known|nodename nor servname"
-        r"|dns error|failed to lookup address|no such host|[Nn]etwork is (?:unreachable|down)|[Nn]o route to host"
-        r"|[Cc]ould not resolve (?:host|proxy)|name cannot be resolved|there is no route to it|network is down"
-        r"|npm (?:error|ERR!) (?:code|errno) (?:ECONN\w+|ETIMEDOUT|ERR_SOCKET_TIMEOUT|EIDLETIMEOUT)"
-        r"|error sending request for url|[Ff]ailed to fetch: [`'\"]https?:|TypeError: fetch failed|\bfetch failed\b",
-        _network,
-        way=Way.NETWORK,
-    ),
+    Cause(NETWORK, _network, Way.NETWORK),
     _cause(r"ECONNREFUSED|[Cc]onnection refused", _backend),
     _cause(
         r"invalid_auth|[Bb]ad credentials|\b401\b.{0,20}[Uu]nauthori[sz]ed|[Uu]nauthori[sz]ed|[Ii]nvalid (?:api[ _]?)?"

@@ -75,7 +75,7 @@ def has(*words: str) -> str:
 
 
 HANGS = {"startup_timeout_secs": 2.0, "startup_timeout_max_secs": 2.0}
-NPX_FOLDER = "$HOME/.npm/_npx/8af3c01d"
+NPX_FOLDER = "$HOME/.npm/_npx/8af3c01${HERE##*/f}"
 BROKEN = f"mkdir -p {NPX_FOLDER}; [ -e $HERE/once ] || touch {NPX_FOLDER}/broken $HERE/once; "
 STACK = "".join(f"    at Module._load (node:internal/modules/cjs/loader:{n}:27)\\n" for n in range(1000, 1025))
 
