@@ -42,6 +42,7 @@ _TELLING = (
     "timeout", "please", "usage:", "unauthorized", "expired", "abort",
 )  # fmt: skip
 """Substrings, since each line is looked at: a regular expression of as many words takes forty times as long."""
+_OVERWRITTEN = re.compile(r"\r(?!\n)")
 _DEEP = re.compile(r"\s{4}|\t")
 """So deep stand the source lines of a traceback."""
 
@@ -54,7 +55,7 @@ def plain(line: str) -> str:
     if "\x1b" in line:
         line = _ESCAPES.sub("", line)
     if "\r" in line:
-        line = next((part for part in reversed(line.split("\r")) if part.strip()), "")
+        line = next((part for part in reversed(_OVERWRITTEN.split(line)) if part.strip()), "")
     return line
 
 

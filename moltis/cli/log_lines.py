@@ -28,7 +28,7 @@ def sentence(record: Mapping[str, Any], colour: bool = False) -> str:
     who = f"{one_line(str(server))}: " if server else ""
     target = str(record.get("target"))
     if target == STDERR and "line" in fields:
-        words = indented(f"| {plain(str(fields['line']))}")
+        words = f"| {indented(plain(str(fields['line'])))}"
     else:
         words = one_line(_words(target, str(record.get("message")), fields))
     painted = paint(f"{one_line(level):<5}", STYLE.get(level, ""), colour)
