@@ -208,6 +208,6 @@ def _items(kind: Kind, array: msgspec.Raw) -> tuple[Item, ...]:
         pages.add(b'{"%b":%b}' % (kind.member.encode(), array))
     except ListError as fault:
         raise ValueError("not a list as servers send it") from fault
-    if pages.nameless or pages.repeated or pages.truncated:
+    if pages.nameless or pages.repeated or pages.missing or pages.truncated:
         raise ValueError("not a list as it is kept")
     return tuple(pages.items)

@@ -21,6 +21,7 @@ class Counters:
     callback_faults: int = 0
     truncated_lists: int = 0
     failed_lists: int = 0
+    missing_lists: int = 0
     nameless_items: int = 0
     repeated_items: int = 0
 

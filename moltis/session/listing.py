@@ -15,6 +15,7 @@ import msgspec
 from moltis.redaction import scrubbed
 from moltis.session import envelope
 from moltis.session.parts import elements
+from moltis.session.well_formed import is_empty, kind_of
 
 MAX_PAGES = 100
 MAX_ITEMS = 10_000
@@ -98,6 +99,7 @@ class Pages:
 
     modern: by the rules of 2026-07-28, where an empty cursor is one like any other (MCP, Pagination); until 2025-11-25
         that is not said, and old servers end with it.
+    missing: pages without a list, or with null or something else that is empty for one.
     """
 
     kind: Kind
@@ -105,6 +107,7 @@ class Pages:
     items: list[Item] = field(default_factory=list)
     nameless: int = 0
     repeated: int = 0
+    missing: int = 0
     truncated: str | None = None
     """Why the rest was not read, in words; None if nothing is missing."""
     _pages: int = 0
@@ -134,12 +137,13 @@ class Pages:
             ListError: before anything is taken; it is not a page of this list.
         """
         try:
-            page = _MEMBERS.decode(result)
+            page = {} if is_empty(result) else _MEMBERS.decode(result)
             if len(result) > LARGE_BYTES:
                 yield
-            found = elements(page[self.kind.member], MAX_ITEMS + 1)
-        except (*_UNREADABLE, KeyError) as fault:
-            raise ListError(f"the answer to {self.kind.method} is not a list of {self.kind.member}") from fault
+            found = self._listed(page.get(self.kind.member))
+        except _UNREADABLE as fault:
+            words = f"the answer to {self.kind.method} is not a list of {self.kind.member}"
+            raise ListError(f"{words}: it is {kind_of(result)}") from fault
         self._pages += 1
         before = len(self.items) + self.nameless
         for raw in found:
@@ -154,6 +158,15 @@ class Pages:
                 self.truncated = "its pages repeat"  # it does not look at the cursor, and gives another each time
             return None
         return self._turn(page.get("nextCursor"))
+
+    def _listed(self, found: msgspec.Raw | None) -> list[msgspec.Raw]:
+        if found is not None and bytes(found)[:1] == b"[":
+            return elements(found, MAX_ITEMS + 1)
+        if found is not None and not is_empty(found):
+            words = f"the answer to {self.kind.method} is not a list of {self.kind.member}"
+            raise ListError(f"{words}: `{self.kind.member}` is {kind_of(found)}")
+        self.missing += 1
+        return []
 
     def _take(self, raw: bytes) -> bool:
         if len(self.items) >= MAX_ITEMS:

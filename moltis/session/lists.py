@@ -210,6 +210,7 @@ class Lists:
         self._unread.pop(kind, None)
         self._counters.nameless_items += pages.nameless
         self._counters.repeated_items += pages.repeated
+        self._counters.missing_lists += pages.missing
         self._counters.truncated_lists += pages.truncated is not None
         if pages.truncated is None:
             self._cut.pop(kind, None)

@@ -88,4 +88,4 @@ def test_a_page_is_taken_item_by_item_for_who_has_something_else_to_do() -> None
     assert last.value.value == whole.add(result) == "x"
     assert pages.items == whole.items
     with pytest.raises(ListError):
-        next(Pages(Kind.TOOLS).steps(b"{}"))
+        next(Pages(Kind.TOOLS).steps(b"5"))

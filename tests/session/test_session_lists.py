@@ -247,10 +247,102 @@ def test_a_list_of_too_many_items_or_bytes_is_cut() -> None:
     assert large.truncated is not None
 
 
-@pytest.mark.parametrize("page", [b"{}", b"[]", b'{"tools":5}', b'{"tools":null,"nextCursor":5}', b"5"])
-def test_what_is_no_page_is_an_error(page: bytes) -> None:
-    with pytest.raises(ListError, match="the answer to tools/list is not a list of tools"):
+@pytest.mark.parametrize(
+    ("page", "seen"),
+    [
+        (b"5", "it is a number"),
+        (b'["a"]', "it is a list"),
+        (b'"no"', "it is a text"),
+        (b'{"tools":5}', "`tools` is a number"),
+        (b'{"tools":"none"}', "`tools` is a text"),
+        (b'{"tools":{"quick":{}}}', "`tools` is an object"),
+        (b'{"tools":true}', "`tools` is true"),
+    ],
+)
+def test_what_is_no_page_is_an_error_that_says_what_was_seen(page: bytes, seen: str) -> None:
+    with pytest.raises(ListError, match=f"^the answer to tools/list is not a list of tools: {seen}$"):
         Pages(Kind.TOOLS).add(page)
+
+
+NOTHING = [{"of": None}, {}, {"of": {}}, {"of": False}, {"of": ""}, {"more": 1}, None, []]
+
+
+@pytest.mark.parametrize("kind", Kind)
+@pytest.mark.parametrize("page", NOTHING, ids=str)
+def test_what_is_empty_is_an_empty_list_and_counted(kind: Kind, page: Any) -> None:
+    said = {kind.member if name == "of" else name: value for name, value in page.items()} if page else page
+    pages = Pages(kind)
+    assert pages.add(json.dumps(said).encode()) is None
+    assert (pages.items, pages.missing, pages.truncated) == ([], 1, None)
+
+
+@pytest.mark.parametrize("page", NOTHING, ids=str)
+@pytest.mark.parametrize("server", [legacy, modern])
+async def test_a_server_whose_lists_are_null_or_absent_is_ready_without_any(server: Any, page: Any) -> None:
+    def empty(kind: Kind) -> Script:
+        said = {kind.member if name == "of" else name: value for name, value in page.items()} if page else page
+        return lambda r: [result(r, said)]
+
+    declared: Message = {"capabilities": {"tools": {}, "resources": {}, "prompts": {}}}
+    async with anyio.create_task_group() as tasks:
+        opens = (
+            {"initialize": lambda r: [result(r, {**INITIALIZED, **declared})]}
+            if server is legacy
+            else {"server__discover": lambda r: [result(r, {**DISCOVERED, **declared})]}
+        )
+        script = server(
+            **opens,
+            **{kind.method.replace("/", "__"): empty(kind) for kind in Kind},
+        )
+        running = await Running(tasks, script).until_ready()
+        assert [names(running, kind) for kind in Kind] == [[], [], [], []]
+        assert [len(running.server.asked(kind.method)) for kind in Kind] == [1, 1, 1, 1]
+        assert running.session.facts().remarks == ()
+        assert running.session.facts().counters.missing_lists == 4
+        running.session.stop()
+
+
+async def test_a_list_that_becomes_null_is_empty_and_hosts_hear_of_it() -> None:
+    heard: list[frozenset[Kind]] = []
+    async with anyio.create_task_group() as tasks:
+        script = legacy(tools__list=paged({"tools": [T["a"]]}, {"tools": None}))
+        running = await Running(tasks, script, on_lists_changed=heard.append).until_ready()
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(1)
+        assert names(running) == []
+        assert heard == [frozenset({Kind.TOOLS})]
+        running.session.stop()
+
+
+def test_a_page_without_a_list_does_not_end_the_others() -> None:
+    pages = Pages(Kind.TOOLS)
+    assert pages.add(b'{"tools":null,"nextCursor":"p"}') == "p"
+    assert pages.add(b'{"tools":[{"name":"a"}]}') is None
+    assert [item.name for item in pages.items] == ["a"]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in Kind if kind is not Kind.TOOLS])
+async def test_an_optional_list_that_is_not_there_yet_is_said_and_read_later(kind: Kind) -> None:
+    left = [lambda r: error(r, -32603, "database is still starting")]
+    item = {"uri": "a:1", "uriTemplate": "a:{x}", "name": "n"}
+
+    def listed(request: Message) -> Iterable[Out]:
+        return [left.pop()(request) if left else result(request, {kind.member: [item]})]
+
+    async with anyio.create_task_group() as tasks:
+        script = legacy(
+            "a",
+            initialize=declaring(tools={}, **{kind.capability: {}}),
+            **{kind.method.replace("/", "__"): listed},
+        )
+        running = await Running(tasks, script).until_ready()
+        (remark,) = running.session.facts().remarks
+        assert f"its list of {kind.member} could not be read" in remark
+        assert "database is still starting" in remark
+        await anyio.sleep(3)
+        assert len(names(running, kind)) == 1
+        assert running.session.facts().remarks == ()
+        running.session.stop()
 
 
 def test_items_without_a_name_are_left_out_and_counted() -> None:
