@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from moltis.cli.app import root
+from moltis.config.load import loads
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 SECTION = README.partition("## One endpoint for every host")[2].partition("\n## ")[0]
@@ -23,7 +24,11 @@ def snippets(language: str) -> list[str]:
 
 ENTRIES: list[tuple[str, dict[str, Any]]] = [
     *((next(iter(found)), found[next(iter(found))]["moltis"]) for found in map(json.loads, snippets("json"))),
-    *(("mcp_servers", tomllib.loads(text)["mcp_servers"]["moltis"]) for text in snippets("toml")),
+    *(
+        ("mcp_servers", found["mcp_servers"]["moltis"])
+        for found in map(tomllib.loads, snippets("toml"))
+        if "mcp_servers" in found
+    ),
 ]
 
 
@@ -54,3 +59,11 @@ def test_the_commands_it_names_exist() -> None:
     assert named == {"connect", "token create", "token list", "token revoke"}
     for command in named:
         assert CliRunner().invoke(root, [*command.split(), "--help"]).exit_code == 0
+
+
+def test_what_it_writes_for_a_proxy_and_for_containers_is_right() -> None:
+    (text,) = (text for text in snippets("toml") if "[gateway]" in text)
+    loaded = loads(text)
+    assert loaded.problems == ()
+    (name,) = re.findall(r"server_name (\S+);", *snippets("nginx"))
+    assert name in loaded.plan.gateway.allowed_hosts

@@ -129,8 +129,12 @@ KEYS: tuple[Key, ...] = (
         _GATEWAY.require_token,
     ),
     Key(
-        "gateway", "allowed_origins", "list", "pages that may use it, besides its own", _GATEWAY.allowed_origins,
-        example='["https://app.example.com"]',
+        "gateway", "allowed_hosts", "list", "names it may be reached under, besides its address",
+        _GATEWAY.allowed_hosts, example='["mcp.example.com"]',
+    ),
+    Key(
+        "gateway", "allowed_origins", "list", "pages that may use it, besides its own, of any scheme",
+        _GATEWAY.allowed_origins, example='["https://app.example.com", "app://obsidian.md"]',
     ),
     Key(
         "gateway", "rate_limit_per_minute", "count", "requests of one token; 0: no limit",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 # Whatever plugin of pydantic happens to be installed would be shown every value, secrets too; looking for them also
 # takes 20 ms of a start.
@@ -37,6 +37,7 @@ from moltis.config.listen import split_listen
 from moltis.config.near_misses import in_braces
 from moltis.config.problem import Report
 from moltis.config.scan import Path
+from moltis.config.web import host_name, page_origin
 from moltis.names import did_you_mean
 from moltis.redaction import Malformed, Template, is_env_name
 
@@ -89,14 +90,6 @@ def _prompt(value: str) -> str:
     return value
 
 
-def _origin(value: str) -> str:
-    """A web origin (RFC 6454 section 6.2), which ends with its host or port."""
-    scheme, mark, rest = value.partition("://")
-    if not mark or scheme not in ("http", "https") or not rest or set(rest) & set("/?#@ "):
-        raise ValueError('must be origins, like "https://app.example.com", without a path')
-    return value.lower()
-
-
 def _variable_name(value: str) -> str:
     if not is_env_name(value):
         raise ValueError('must be names of variables, like "HTTPS_PROXY", without $ and value')
@@ -142,7 +135,8 @@ class GatewaySection(_Section):
     enabled: bool | None = None
     listen: Annotated[Text, AfterValidator(_listen)] | None = None
     require_token: bool | None = None
-    allowed_origins: tuple[Annotated[Text, AfterValidator(_origin)], ...] | None = Field(None, strict=False)
+    allowed_hosts: tuple[Annotated[Text, AfterValidator(host_name)], ...] | None = Field(None, strict=False)
+    allowed_origins: tuple[Annotated[Text, AfterValidator(page_origin)], ...] | None = Field(None, strict=False)
     rate_limit_per_minute: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     catalog_rate_limit_per_minute: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     tool_separator: Annotated[str, _one_of(SEPARATORS)] | None = None
@@ -239,9 +233,11 @@ def read_section(model: type[SectionT], raw: object, path: Path, report: Report)
         try:
             return model.model_validate(kept)
         except ValidationError as errors:
-            # Each round drops at least one key, so this ends.
-            for detail in errors.errors(include_url=False, include_context=False, include_input=False):
+            # Each round drops at least one key or element, so this ends.
+            details = errors.errors(include_url=False, include_context=False, include_input=False)
+            for detail in details:
                 report.error((*path, *_within(kept, detail["loc"])), _message(detail))
+            for detail in reversed(details):  # of a list, from its end
                 _drop(kept, detail["loc"])
 
 
@@ -280,12 +276,19 @@ def _within(raw: Any, location: tuple[str | int, ...]) -> Path:
     return path
 
 
+EACH_ALONE: Final = frozenset({"allowed_hosts", "allowed_origins"})
+"""Lists of which a wrong element costs only itself: the others let in nobody more than they say."""
+
+
 def _drop(raw: dict[str, Any], location: tuple[str | int, ...]) -> None:
-    """Take out the innermost table's key that the location passes."""
+    """Take out the innermost table's key that the location passes, or its element where each stands alone."""
     at: Any = raw
     owner, last = raw, str(location[0])
     for part in _within(raw, location):
         if not isinstance(at, dict):
+            if last in EACH_ALONE and isinstance(part, int):
+                owner[last] = [*at[:part], *at[part + 1 :]]
+                return
             break
         owner, last = at, str(part)
         at = at[last]

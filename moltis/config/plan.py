@@ -136,6 +136,7 @@ class GatewayPlan:
     enabled: bool = True
     listen: str = "127.0.0.1:8642"
     require_token: bool = True
+    allowed_hosts: tuple[str, ...] = ()
     allowed_origins: tuple[str, ...] = ()
     rate_limit_per_minute: int = 0
     catalog_rate_limit_per_minute: int = 60

@@ -86,7 +86,7 @@ class Serving:
         self._connections = http_connections(len(plan.servers), MAX_CONNECTIONS)
         self._application = Application(
             self.gateway,
-            Doors(http.allowed_origins, http.listen_host),
+            Doors(http.allowed_origins, http.listen_host, http.allowed_hosts),
             self.tokens.verify,
             http,
             ready=lambda: not self._closing,
@@ -254,6 +254,7 @@ def _http_settings(plan: Plan) -> HttpSettings:
     gateway = plan.gateway
     return HttpSettings(
         require_token=gateway.require_token,
+        allowed_hosts=gateway.allowed_hosts,
         allowed_origins=gateway.allowed_origins,
         rate_limit_per_minute=gateway.rate_limit_per_minute,
         max_body_bytes=plan.defaults.max_message_bytes,

@@ -12,7 +12,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["ALLOW_HEADERS", "ALLOW_METHODS", "BadRequest", "Doors", "Forbidden", "Headers", "bearer"]
+from moltis.config.web import NO_ORIGIN, host_name, page_origin
+
+__all__ = ["ALLOW_HEADERS", "ALLOW_METHODS", "BadRequest", "Doors", "Forbidden", "Headers", "Refusals", "bearer"]
 
 Headers = tuple[tuple[bytes, bytes], ...]
 """Names in lower case."""
@@ -25,6 +27,7 @@ EXPOSE_HEADERS: Final = b"mcp-session-id, mcp-protocol-version, www-authenticate
 PREFLIGHT_SECS: Final = 600
 """How long a browser may remember a preflight's answer."""
 
+TELL_SECS: Final = 60.0
 MAX_REMEMBERED: Final = 64
 MAX_HOST_BYTES: Final = 300
 MAX_TOKEN_CHARS: Final = 4096
@@ -43,25 +46,59 @@ class BadRequest(Exception):
 
 
 class Forbidden(BadRequest):
-    """It comes from somewhere it may not come from."""
+    """It comes from somewhere it may not come from.
+
+    key: of `[gateway]`, that could let it in. name: what it would have to hold; empty for what no key lets in.
+    """
+
+    def __init__(self, reason: str, key: str, name: str = "") -> None:
+        super().__init__(reason)
+        self.key = key
+        self.name = name
+
+
+class Refusals:
+    """Says which refusals to tell of: each name once in `TELL_SECS`, of `MAX_REMEMBERED` names in that time."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def tell(self, key: str, name: str, now: float) -> int | None:
+        """Count a refusal; return how many of the same were not told of since the last that was, None not to tell."""
+        at, untold = self._told.get((key, name), (None, 0))
+        if at is not None and now - at < TELL_SECS:
+            self._told[key, name] = at, untold + 1
+            return None
+        if at is None and len(self._told) >= MAX_REMEMBERED:
+            self._told = {told: when for told, when in self._told.items() if now - when[0] < TELL_SECS}
+            if len(self._told) >= MAX_REMEMBERED:
+                return None
+        self._told[key, name] = now, 0
+        return untold
 
 
 class Doors:
     """Decides about `Host` and `Origin`.
 
     allowed_origins: as `scheme://host[:port]`; `*` allows all.
+    allowed_hosts: names and addresses without a port.
     listen_host: where the endpoint listens. At a wildcard address (`0.0.0.0`, `::`) any address is a good `Host`: only
         names can be rebound.
     """
 
-    def __init__(self, allowed_origins: Iterable[str] = (), listen_host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, allowed_origins: Iterable[str] = (), listen_host: str = "127.0.0.1", allowed_hosts: Iterable[str] = ()
+    ) -> None:
         self._origins = frozenset(_origin(text) for text in allowed_origins)
         self._any_origin = b"*" in self._origins
         listen = listen_host.strip("[]").lower()
         self._any_address = listen in ("", "*") or _is_wildcard(listen)
-        # A page of an allowed origin may use everything here, so its own name may be pointed here too (a tunnel).
-        hosts = {_host_of(origin.partition(b"://")[2]) for origin in self._origins}
-        self._hosts = {listen.encode("utf-8", "replace"), b"localhost", *(h for h in hosts if h)}
+        # A page of an allowed origin may use everything here, so its own name may be pointed here too (a tunnel). The
+        # host of another scheme's origin is no name that anybody looks up.
+        pages = (origin.partition(b"://") for origin in self._origins)
+        hosts = {_host_of(host) for scheme, _, host in pages if scheme in (b"http", b"https")}
+        named = {host.encode("utf-8", "replace") for host in allowed_hosts}
+        self._hosts = {listen.encode("utf-8", "replace"), b"localhost", *named, *(h for h in hosts if h)}
         self._good_hosts: set[bytes] = set()
 
     def admit(self, host: bytes | None, origin: bytes | None) -> Headers:
@@ -98,7 +135,7 @@ class Doors:
             raise BadRequest("a request needs one Host header")
         name = _host_of(host)
         if name is None or not self._is_ours(name):
-            raise Forbidden("this Host is not served here")
+            raise _unknown_host(name)
         if len(self._good_hosts) < MAX_REMEMBERED:
             self._good_hosts.add(host)
 
@@ -115,7 +152,7 @@ class Doors:
         if origin.lower() in (b"http://" + host.lower(), b"https://" + host.lower()):
             return ()
         if not self._any_origin and origin.lower() not in self._origins:
-            raise Forbidden("this Origin is not allowed here; see [gateway] allowed_origins")
+            raise _unknown_origin(origin)
         return (
             (b"access-control-allow-origin", origin),
             (b"access-control-expose-headers", EXPOSE_HEADERS),
@@ -131,6 +168,31 @@ def bearer(authorization: bytes | None) -> str | None:
         return authorization[7:].decode("ascii") or None
     match = _BEARER.fullmatch(authorization)
     return match[1].decode("ascii") if match else None
+
+
+def _unknown_host(name: bytes | None) -> Forbidden:
+    try:
+        shown = host_name((name or b"").decode("ascii"))
+    except ValueError:
+        return Forbidden("this Host is not served here: it is no name that moltis.toml could allow", "allowed_hosts")
+    told = f"this Host ({shown}) is not served here; if it is yours, write {_line('allowed_hosts', shown)}"
+    return Forbidden(told, "allowed_hosts", shown)
+
+
+def _unknown_origin(origin: bytes) -> Forbidden:
+    if origin.lower() in (b"null", b"file://"):
+        told = f"pages of the Origin {origin.lower().decode()} are never let in: it {NO_ORIGIN}"
+        return Forbidden(told, "allowed_origins")
+    try:
+        shown = page_origin(origin.decode("ascii"))
+    except ValueError:
+        return Forbidden("this Origin is not allowed here, and is none that moltis.toml could allow", "allowed_origins")
+    told = f"pages of {shown} are not let in here; if they are yours, write {_line('allowed_origins', shown)}"
+    return Forbidden(told, "allowed_origins", shown)
+
+
+def _line(key: str, name: str) -> str:
+    return f'{key} = ["{name}"] in [gateway] of moltis.toml'
 
 
 def _origin(text: str) -> bytes:

@@ -12,10 +12,13 @@ from moltis.config.plan import GatewayPlan
 def test_every_key_is_read() -> None:
     loaded = loads(
         '[gateway]\nenabled = false\nlisten = "[::1]:0"\nrequire_token = false\nallowed_origins = ["http://A.example:3000"]\n'
+        'allowed_hosts = ["mcp.example.com"]\n'
         'rate_limit_per_minute = 7\ncatalog_rate_limit_per_minute = 8\ntool_separator = "."\n'
     )
     assert loaded.problems == ()
-    assert loaded.plan.gateway == GatewayPlan(False, "[::1]:0", False, ("http://a.example:3000",), 7, 8, ".")
+    assert loaded.plan.gateway == GatewayPlan(
+        False, "[::1]:0", False, ("mcp.example.com",), ("http://a.example:3000",), 7, 8, "."
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,11 +78,109 @@ def test_an_address_that_others_reach_needs_tokens(listen: str, is_open: bool) -
     )
 
 
-@pytest.mark.parametrize("origin", ["app.example.com", "https://a/path", "ftp://a", "https://", "https://u@a", "*"])
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "app.example.com",
+        "https://a/path",
+        "https://",
+        "https://u@a",
+        "https://a b",
+        "https://bücher.example",
+        "*",
+        "://a",
+    ],
+)
 def test_an_origin_has_a_scheme_and_no_path(origin: str) -> None:
     assert [p.key for p in loads(f'[gateway]\nallowed_origins = ["{origin}"]\n').problems] == [
         "gateway.allowed_origins[0]"
     ]
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [
+        "app://obsidian.md",
+        "vscode-webview://1a2b3c",
+        "vscode-file://vscode-app",
+        "tauri://localhost",
+        "chrome-extension://abcdefghijklmnop",
+        "moz-extension://0b5c-4d",
+        "capacitor://localhost",
+        "http://tauri.localhost",
+        "https://app.example.com:8443",
+        "http://[::1]:3000",
+    ],
+)
+def test_the_pages_of_desktop_hosts_have_origins_of_any_scheme(origin: str) -> None:
+    loaded = loads(f'[gateway]\nallowed_origins = ["{origin}"]\n')
+    assert loaded.problems == ()
+    assert loaded.plan.gateway.allowed_origins == (origin,)
+
+
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("https://App.Example.com/", "https://app.example.com"),
+        ("https://app.example.com:443", "https://app.example.com"),
+        ("http://app.example.com:80", "http://app.example.com"),
+        ("http://app.example.com:443", "http://app.example.com:443"),
+    ],
+)
+def test_an_origin_is_read_as_browsers_send_it(written: str, sent: str) -> None:
+    """RFC 6454 section 6.2: no default port."""
+    loaded = loads(f'[gateway]\nallowed_origins = ["{written}"]\n')
+    assert (loaded.problems, loaded.plan.gateway.allowed_origins) == ((), (sent,))
+
+
+@pytest.mark.parametrize("origin", ["null", "NULL", "file://", "file:///home/me/page.html"])
+def test_what_every_page_from_a_file_is_called_lets_nobody_in_and_the_message_says_why(origin: str) -> None:
+    loaded = loads(f'[gateway]\nallowed_origins = ["{origin}"]\n')
+    (problem,) = loaded.problems
+    assert "any page" in problem.message
+    assert loaded.plan.gateway.allowed_origins == ()
+
+
+@pytest.mark.parametrize("key", ["allowed_origins", "allowed_hosts"])
+def test_a_wrong_element_costs_only_itself(key: str) -> None:
+    good = "https://app.example.com" if key == "allowed_origins" else "mcp.example.com"
+    loaded = loads(f'[gateway]\n{key} = ["a/b", "{good}", 5, "*", "x{good}"]\nlisten = "127.0.0.1:1"\n')
+    assert [p.key for p in loaded.problems] == [f"gateway.{key}[{n}]" for n in (0, 2, 3)]
+    assert getattr(loaded.plan.gateway, key) == (good, f"x{good}")
+    assert loaded.plan.gateway.listen == "127.0.0.1:1"
+
+
+def test_a_list_that_is_none_costs_only_itself_too() -> None:
+    loaded = loads('[gateway]\nallowed_hosts = "mcp.example.com"\nallowed_origins = ["app://obsidian.md"]\n')
+    assert [p.key for p in loaded.problems] == ["gateway.allowed_hosts"]
+    assert loaded.plan.gateway.allowed_origins == ("app://obsidian.md",)
+
+
+@pytest.mark.parametrize(
+    ("written", "name"),
+    [
+        ("mcp.example.com", "mcp.example.com"),
+        ("MCP.Example.com.", "mcp.example.com"),
+        ("host.docker.internal:8642", "host.docker.internal"),
+        ("mybox", "mybox"),
+        ("my_box.lan", "my_box.lan"),
+        ("172.17.0.1", "172.17.0.1"),
+        ("[fd00::1]:8642", "fd00::1"),
+        ("fd00::1", "fd00::1"),
+    ],
+)
+def test_a_host_is_a_name_whatever_its_port(written: str, name: str) -> None:
+    loaded = loads(f'[gateway]\nallowed_hosts = ["{written}"]\n')
+    assert (loaded.problems, loaded.plan.gateway.allowed_hosts) == ((), (name,))
+
+
+@pytest.mark.parametrize(
+    "host", ["https://mcp.example.com", "*", "*.example.com", "a/b", "a b", "a@b", "bücher.example"]
+)
+def test_a_host_is_no_url_and_no_pattern(host: str) -> None:
+    (problem,) = loads(f'[gateway]\nallowed_hosts = ["{host}"]\n').problems
+    assert problem.key == "gateway.allowed_hosts[0]"
+    assert '"mcp.example.com"' in problem.message
 
 
 def test_a_separator_that_names_may_hold_is_refused() -> None:

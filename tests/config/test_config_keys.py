@@ -92,7 +92,8 @@ def test_every_line_of_the_example_works_when_it_is_uncommented() -> None:
     assert [s.problem for s in loaded.plan.servers] == [None] * 5
     assert loaded.plan.defaults == Limits()
     assert loaded.plan.daemon == DaemonPlan()
-    assert loaded.plan.gateway == GatewayPlan(allowed_origins=("https://app.example.com",))
+    pages = ("https://app.example.com", "app://obsidian.md")
+    assert loaded.plan.gateway == GatewayPlan(allowed_hosts=("mcp.example.com",), allowed_origins=pages)
 
 
 def test_the_example_shows_every_key() -> None:

@@ -57,8 +57,8 @@ def shown(plan: Plan) -> dict[str, Any]:
 
 
 def _gateway(plan: GatewayPlan) -> dict[str, Any]:
-    section = {**dataclasses.asdict(plan), "allowed_origins": list(plan.allowed_origins)}
-    return {key: value for key, value in section.items() if value is not None}
+    section = dataclasses.asdict(plan).items()
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in section if v is not None}
 
 
 def _server(server: ServerPlan, defaults: Limits) -> dict[str, Any]:

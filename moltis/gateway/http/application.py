@@ -14,7 +14,7 @@ from moltis import logs
 from moltis.errors import UnknownServer
 from moltis.gateway import messages
 from moltis.gateway.api import ANYONE, GatewayApi, Principal
-from moltis.gateway.doors import ALLOW_METHODS, BadRequest, Doors, Forbidden, bearer
+from moltis.gateway.doors import ALLOW_METHODS, BadRequest, Doors, Forbidden, Refusals, bearer
 from moltis.gateway.http import refusals
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.exchange import CLOSING, EVENTS, JSON, Header, Send, respond
@@ -90,6 +90,7 @@ class Application:
         self._accepts: dict[bytes | None, Accepts] = {}
         self._held = Held()
         self._closed_doors = 0
+        self._forbidden = Refusals()
         self._open: dict[str, int] = {}
         self._most_of_one = most_of_one
         self._plain: Asgi | None = None
@@ -108,7 +109,7 @@ class Application:
         """Take other settings; requests under way are not affected, but for those that now needed a token."""
         if settings.rate_limit_per_minute != self._settings.rate_limit_per_minute:
             self._limit = RateLimit(settings.rate_limit_per_minute)
-        self._doors = Doors(settings.allowed_origins, settings.listen_host)
+        self._doors = Doors(settings.allowed_origins, settings.listen_host, settings.allowed_hosts)
         before, self._settings = self._settings, settings
         if settings.require_token and not before.require_token:
             self.end_principal(ANYONE.name)
@@ -162,9 +163,16 @@ class Application:
                 raise BadRequest("a header that may be there once is there more than once")
             inbound.cors = self._doors.admit(headers.get(b"host"), headers.get(b"origin"))
         except Forbidden as failure:
+            self._tell_of(failure)
             raise Refused(refusals.forbidden(failure.reason)) from None
         except BadRequest as failure:
             raise Refused(refusals.wrong(failure.reason)) from None
+
+    def _tell_of(self, failure: Forbidden) -> None:
+        """Log a refusal: whoever set up a proxy, a container or a desktop host may see nothing of its answer."""
+        before = self._forbidden.tell(failure.key, failure.name, now())
+        if before is not None:
+            log.warning("gateway_refused", key=failure.key, name=failure.name, reason=failure.reason, not_logged=before)
 
     def _identify(self, inbound: Inbound) -> None:
         authorization = inbound.headers.get(b"authorization")

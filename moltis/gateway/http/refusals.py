@@ -1,6 +1,6 @@
 """What is answered to a request that is not served: a JSON-RPC error with a status of HTTP (contract 8).
 
-Pure. The one rule: what the request said is not repeated, but for its id.
+Pure. The one rule: what the request said is not repeated, but for its id, and a name that a key of moltis.toml lets in.
 """
 
 from __future__ import annotations

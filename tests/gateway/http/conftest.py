@@ -56,7 +56,7 @@ def serve(gateway: StubGateway) -> Serve:
         **settings: Any,
     ) -> AsyncIterator[Served]:
         given = HttpSettings(**settings)
-        doors = Doors(given.allowed_origins, given.listen_host)
+        doors = Doors(given.allowed_origins, given.listen_host, given.allowed_hosts)
         app = Application(gateway, doors, authenticate, given, lambda: ready, metrics, conversations=conversations)
         listener = GatewayListener(app, "127.0.0.1:0", max_connections=max_connections)
         with anyio.fail_after(20):

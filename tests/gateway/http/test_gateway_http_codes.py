@@ -53,6 +53,37 @@ async def test_a_request_is_refused_for_its_headers(served: Any, headers: Header
 
 
 @pytest.mark.parametrize(
+    ("headers", "key", "name"),
+    [
+        ({"Host": "mcp.example.com"}, "allowed_hosts", "mcp.example.com"),
+        ({"Origin": "app://obsidian.md"}, "allowed_origins", "app://obsidian.md"),
+        ({"Origin": "null"}, "allowed_origins", ""),
+    ],
+)
+async def test_a_refusal_names_the_key_and_is_logged_once(
+    served: Any, monkeypatch: pytest.MonkeyPatch, headers: Headers, key: str, name: str
+) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr("moltis.gateway.http.application.log.warning", lambda message, **fields: told.append(fields))
+    client: Client = await served.dial()
+    for _ in range(3):
+        answer = await client.ask("POST", body=ECHO, headers=headers)
+        assert (answer.status, answer.code) == (403, -32003)
+        assert name in answer.json["error"]["message"]
+    (line,) = told
+    assert (line["key"], line["name"], line["not_logged"]) == (key, name, 0)
+
+
+async def test_a_name_that_is_allowed_is_served(serve: Any) -> None:
+    async with serve(allowed_hosts=("mcp.example.com",), allowed_origins=("app://obsidian.md",)) as served:
+        client: Client = await served.dial()
+        headers: Headers = {"Host": "mcp.example.com:443", "Origin": "app://obsidian.md"}
+        answer = await client.ask("POST", body=ECHO, headers=headers)
+        assert answer.status == 200
+        assert answer.headers["access-control-allow-origin"] == "app://obsidian.md"
+
+
+@pytest.mark.parametrize(
     ("body", "status", "code", "id"),
     [
         (b"", 400, -32700, None),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltis.gateway.doors import ALLOW_HEADERS, BadRequest, Doors, Forbidden, bearer
+from moltis.gateway.doors import ALLOW_HEADERS, BadRequest, Doors, Forbidden, Refusals, bearer
 
 PORT = b"127.0.0.1:8642"
 
@@ -58,6 +58,66 @@ def test_any_other_host_is_forbidden(host: bytes) -> None:
     for _ in range(2):
         with pytest.raises(Forbidden):
             doors.admit(host, None)
+
+
+@pytest.mark.parametrize(
+    "host", [b"mcp.example.com", b"MCP.Example.COM.:443", b"host.docker.internal:8642", b"172.17.0.1", b"[fd00::1]:1"]
+)
+def test_a_name_that_moltis_toml_allows_is_good_at_any_port(host: bytes) -> None:
+    doors = Doors((), "127.0.0.1", ["mcp.example.com", "host.docker.internal", "172.17.0.1", "fd00::1"])
+    assert doors.admit(host, None) == ()
+    with pytest.raises(Forbidden):
+        doors.admit(b"x" + host, None)
+
+
+def test_a_name_that_is_refused_is_told_with_the_line_that_lets_it_in() -> None:
+    with pytest.raises(Forbidden) as failure:
+        Doors().admit(b"MyBox.tailnet.ts.net:8642", None)
+    assert failure.value.reason == (
+        "this Host (mybox.tailnet.ts.net) is not served here; if it is yours, write"
+        ' allowed_hosts = ["mybox.tailnet.ts.net"] in [gateway] of moltis.toml'
+    )
+    assert (failure.value.key, failure.value.name) == ("allowed_hosts", "mybox.tailnet.ts.net")
+
+
+@pytest.mark.parametrize("host", [b"a<script>b", b"a b", b"\xff", b"a" * 280])
+def test_a_name_that_is_none_is_not_repeated(host: bytes) -> None:
+    with pytest.raises(Forbidden) as failure:
+        Doors().admit(host, None)
+    assert failure.value.reason == "this Host is not served here: it is no name that moltis.toml could allow"
+
+
+@pytest.mark.parametrize("origin", ["app://localhost.example", "tauri://tunnel.example", "chrome-extension://abc"])
+def test_an_origin_of_another_scheme_names_no_host(origin: str) -> None:
+    doors = Doors([origin])
+    name = origin.partition("://")[2].encode()
+    assert dict(doors.admit(PORT, origin.encode()))[b"access-control-allow-origin"] == origin.encode()
+    with pytest.raises(Forbidden):
+        doors.admit(name, None)
+
+
+def test_an_origin_that_is_refused_is_told_with_the_line_that_lets_it_in() -> None:
+    with pytest.raises(Forbidden) as failure:
+        Doors().admit(PORT, b"app://obsidian.md")
+    assert 'allowed_origins = ["app://obsidian.md"]' in failure.value.reason
+    assert (failure.value.key, failure.value.name) == ("allowed_origins", "app://obsidian.md")
+
+
+@pytest.mark.parametrize("origin", [b"null", b"file://", b"", b"https://a/<b>"])
+def test_an_origin_that_no_key_lets_in_is_told_why(origin: bytes) -> None:
+    with pytest.raises(Forbidden) as failure:
+        Doors().admit(PORT, origin)
+    assert "allowed_origins = " not in failure.value.reason
+    assert ("any page" in failure.value.reason) is (origin in (b"null", b"file://"))
+
+
+def test_a_refusal_is_told_once_a_minute_for_each_name_and_not_without_end() -> None:
+    refused = Refusals()
+    told = [refused.tell("allowed_hosts", "a", at) for at in (0.0, 1.0, 59.9, 60.1, 61.0)]
+    assert told == [0, None, None, 2, None]
+    assert refused.tell("allowed_origins", "a", 61.0) == 0, "another key"
+    assert sum(refused.tell("allowed_hosts", f"n{n}", 62.0) is not None for n in range(1000)) < 70
+    assert refused.tell("allowed_hosts", "late", 200.0) == 0
 
 
 @pytest.mark.parametrize("host", [None, b"", b"a" * 301])
