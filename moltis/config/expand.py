@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os.path
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from ipaddress import ip_address
@@ -219,8 +219,8 @@ def plan_server(
     used = local if transport == "stdio" else remote
     for key, message in used.wrong:
         report.error((*path, *key), message)
-    _warn(entry, transport, path, report)
     named = {key for key, _ in _errors(report, wrong)}
+    _warn(entry, transport, path, report, named)
     for miss in _near_misses(entry, transport, launches[False]):
         if dotted((*path, *miss.key)) not in named:
             report.warning((*path, *miss.key), miss.message, fails_check=miss.is_sure)
@@ -291,7 +291,7 @@ def _transport(entry: ServerSection) -> tuple[TransportName, str | None]:
             return cast(TransportName, remote), missing
 
 
-def _warn(entry: ServerSection, transport: TransportName, path: Path, report: Report) -> None:
+def _warn(entry: ServerSection, transport: TransportName, path: Path, report: Report, named: Container[str]) -> None:
     kind, unused = ("local", _REMOTE_KEYS) if transport == "stdio" else ("remote", _LOCAL_KEYS)
     for key in unused:
         if key in entry.model_fields_set:
@@ -299,7 +299,7 @@ def _warn(entry: ServerSection, transport: TransportName, path: Path, report: Re
     if transport != "stdio":
         return
     for n, template in enumerate(entry.args):
-        if template.names:
+        if template.names and dotted((*path, "args", n)) not in named:
             value = f"the value of ${template.names[0]}"
             report.warning((*path, "args", n), f"{value} can be read by every user of this machine; use env instead")
     for n in literal_secrets(entry.command, entry.args):

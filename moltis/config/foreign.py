@@ -59,7 +59,6 @@ _KEYS: Final[Mapping[str, str]] = {
     "autoapprove": "nothing: your host asks before a tool runs",
     "alwaysallow": "nothing: your host asks before a tool runs",
     "trust": "nothing: your host asks before a tool runs",
-    "disabled": "enabled = false",
 }
 """Keys of a server in the files of Claude, Cline, Codex, Cursor, Gemini, opencode, VS Code, Windsurf and Zed, in lower
 case and without `_` and `-`: what to write here."""
@@ -70,10 +69,18 @@ _ROOTS: Final = frozenset(
 _LAUNCHES: Final = frozenset({"command", "cmd", "url", "httpurl", "serverurl", "args"})
 
 
-def instead_of(key: str) -> str | None:
+def instead_of(key: str, value: object) -> str | None:
     """Say what to write instead of a key of a server that another host has; None for one that none has."""
     ours = _KEYS.get(_plain(key))
+    if is_switch(key):
+        ours = (
+            "enabled = false; until then it stays off all the same" if _is_off(value) else "enabled = true, or nothing"
+        )
     return ours and f"unknown key, of another program: write {ours}"
+
+
+def _is_off(disabled: object) -> bool:
+    return disabled not in (False, "false")
 
 
 def is_switch(key: str) -> bool:
@@ -91,9 +98,7 @@ def as_ours(entry: Mapping[str, Any]) -> dict[str, Any]:
     meant: dict[str, Any] = {}
     for name, value in entry.items():
         match _plain(name), value:
-            case "disabled", False | "false":
-                pass
-            case "disabled", _:
+            case "disabled", _ if _is_off(value):
                 meant["enabled"] = False
             case ("disabledtools", list()) if isinstance(own := entry.get("exclude_tools", []), list):
                 meant["exclude_tools"] = [*own, *value]

@@ -248,7 +248,7 @@ def _known_only(model: type[_Section], raw: dict[str, Any], path: Path, report: 
         if name in model.model_fields:
             known[name] = value
         elif name not in accepted:
-            instead = foreign.instead_of(name) if model is ServerSection else None
+            instead = foreign.instead_of(name, value) if model is ServerSection else None
             report.unknown_key((*path, name), (*model.model_fields, *accepted), instead)
     if model is ServerSection:
         known |= foreign.as_ours(raw)

@@ -76,7 +76,7 @@ def test_a_section_of_another_program_that_holds_no_servers_is_left_alone(text: 
         ("bearer_token_env_var", '"T"', 'headers = { Authorization = "Bearer ${env:VARIABLE}" }'),
         ("http_headers", "{}", "write headers"),
         ("workingDirectory", '"/x"', "write cwd"),
-        ("disabled", "false", "write enabled = false"),
+        ("disabled", "false", "write enabled = true, or nothing"),
     ],
 )
 def test_a_key_of_another_host_is_named_with_ours(key: str, value: str, words: str) -> None:
@@ -107,7 +107,10 @@ def test_a_server_that_somebody_switched_off_does_not_run(keys: str, enabled: bo
     loaded = loads(text)
     assert loaded.plan.servers[0].enabled is enabled
     assert loaded.plan.servers[0].problem is None
-    assert all(p.fails_check and "write enabled = false" in p.message for p in loaded.problems)
+    written = [line for line in keys.split("\n") if "isabled" in line]
+    for problem, line in zip(loaded.problems, written, strict=True):
+        assert ("write enabled = true" if "false" in line else "write enabled = false; until") in problem.message
+    assert all(p.fails_check for p in loaded.problems)
     path = tmp_path / "moltis.toml"
     path.write_text(text)
     assert [server.enabled for server in read_servers(path).servers] == [enabled]
