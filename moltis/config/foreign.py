@@ -148,8 +148,8 @@ def of_json(text: str) -> str | None:
     found = next((name for _, name in servers_elsewhere(tables)), None) if isinstance(tables, dict) else None
     name = found if found is not None and name_problem(found) is None else "NAME"
     return (
-        f"this is JSON, and moltis.toml is TOML: write [mcp.servers.{name}], and below it a line for each key, as in "
-        'command = "npx" and args = ["-y", "PACKAGE"]'
+        f"not TOML: this is JSON, and moltis.toml is TOML: write [mcp.servers.{name}], and below it a line for each "
+        'key, as in command = "npx" and args = ["-y", "PACKAGE"]'
     )
 
 
