@@ -109,6 +109,18 @@ class Busy(MoltisError):
     kind = "busy"
 
 
+class SystemTrouble(MoltisError):
+    """The operating system could not do what was asked: a disk is full or away, no descriptor is left."""
+
+    kind = "system"
+
+    @classmethod
+    def of(cls, error: OSError) -> SystemTrouble:
+        """Return what an error of the system is in our words: nobody's mistake, and gone when its cause is."""
+        where = f"{error.filename}: " if error.filename else ""
+        return cls(f"{where}{error.strerror or type(error).__name__}", hint="try again once that is mended")
+
+
 class UnknownServer(MoltisError):
     """No server has that name."""
 

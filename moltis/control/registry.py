@@ -21,7 +21,7 @@ from moltis import logs
 from moltis.control import jsonrpc
 from moltis.control.api import CallHandle, DaemonApi
 from moltis.control.events import Sink, Subscription
-from moltis.errors import MoltisError, RpcCode, ServerError, UsageError
+from moltis.errors import MoltisError, RpcCode, ServerError, SystemTrouble, UsageError
 from moltis.names import did_you_mean
 from moltis.session.calls import ErrorReply, OnReply, Reply, Result
 from moltis.session.envelope import read_error
@@ -273,6 +273,9 @@ def _from_server(server: str, reply: ErrorReply) -> ServerError:
 
 def error_reply(request_id: bytes, failure: Exception, method: str = "") -> bytes:
     """Give the reply to a request that failed. What is not a finding of ours is logged, and not told."""
+    if isinstance(failure, OSError):
+        log.warning("control_method_failed", method=method, error=str(failure))
+        failure = SystemTrouble.of(failure)
     if isinstance(failure, MoltisError):
         return jsonrpc.error(request_id, failure.rpc_code, failure.message, failure.data())
     log.error("control_method_failed", method=method, exc_info=failure)

@@ -36,7 +36,7 @@ from moltis.daemon.eras import Eras
 from moltis.daemon.guard import kept_up
 from moltis.daemon.remotes import Auth, Remotes, Surroundings
 from moltis.daemon.servers import UNDER_WAY_NO_MORE, Server, ask_running, try_once
-from moltis.errors import Busy, ConfigError, MoltisError, NotPermitted, UnknownServer
+from moltis.errors import Busy, ConfigError, MoltisError, NotPermitted, SystemTrouble, UnknownServer
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
@@ -362,6 +362,8 @@ class Daemon:
                 await self._reload()
         except MoltisError as error:
             config_log.error("reload_failed", why=why, error=error.message, hint=error.hint)
+        except OSError as error:
+            config_log.error("reload_failed", why=why, error=SystemTrouble.of(error).message)
         except Exception:
             config_log.error("reload_failed", why=why, error="a fault of moltis", exc_info=True)
         finally:

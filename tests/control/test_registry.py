@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from moltis.control import jsonrpc
 from moltis.control.events import Subscription
 from moltis.control.methods import METHODS
-from moltis.control.registry import Nothing, Registry
+from moltis.control.registry import Nothing, Registry, error_reply
 
 
 class FakeTask:
@@ -88,6 +89,21 @@ def test_a_result_that_is_no_json_is_our_fault() -> None:
 
     replies, _ = dispatch("odd", None, registry)
     assert replies[0]["error"]["code"] == -32603
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EIO, "Input/output error", "/data/logs.jsonl"), "/data/logs.jsonl: Input/output error"),
+        (OSError(errno.EMFILE, "Too many open files"), "Too many open files"),
+        (PermissionError(errno.EACCES, "Permission denied", "/c/moltis.toml"), "/c/moltis.toml: Permission denied"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_what_the_system_refuses_is_told_as_that_and_not_as_our_fault(error: OSError, said: str) -> None:
+    reply = json.loads(error_reply(b"1", error, "logs.tail"))["error"]
+    assert reply["message"] == said
+    assert reply["data"] == {"kind": "system", "server": None, "hint": "try again once that is mended"}
 
 
 def test_a_method_without_a_docstring_is_not_registered() -> None:
