@@ -163,13 +163,14 @@ class Conversations:
             raise Refused(refusals.stopping(), ask.id)
         if b"traceparent" in headers:
             add_trace(ask, headers)
-        if ask.is_modern or version in _MODERN:
+        opens = ask.method == "initialize"  # it negotiates; the header counts from the next request on
+        if ask.is_modern or (version in _MODERN and not opens):
             await self._ask_alone(inbound, ask)
             return
-        if version is not None and version not in _LEGACY:
+        if version is not None and version not in _LEGACY and not opens:
             raise Refused(refusals.unsupported_version(), ask.id)
-        session = self._reopened(inbound) if ask.method == "initialize" else self.session(inbound, ask.id)
-        if session is None and ask.method != "initialize":
+        session = self._reopened(inbound) if opens else self.session(inbound, ask.id)
+        if session is None and not opens:
             await self._ask_once(inbound, ask)
             return
         fresh = session is None

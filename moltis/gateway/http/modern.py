@@ -43,12 +43,15 @@ def refusal_of(ask: Ask, headers: HeaderMap, repeated: frozenset[bytes] = frozen
     headers: names in lower case. repeated: the names that are there more than once.
 
     Whether the version is one that is spoken here is not asked: that a request contradicts itself is said first.
+    `server/discover` has no effect, and shows nothing that somebody on the way would have to see: its body is enough.
     """
-    for name in sorted(repeated & ROUTING):
+    for name in sorted(repeated & ROUTING) if ask.method != "server/discover" else ():
         return _mismatch(f"{name.decode()} header is there more than once")
     absent = [key for key in (PROTOCOL_VERSION, CAPABILITIES) if key not in ask.meta]
     if absent:
         return Refusal(400, RpcCode.INVALID_PARAMS, f"params._meta needs {' and '.join(absent)} in this revision")
+    if ask.method == "server/discover":
+        return None
     version = headers.get(VERSION)
     if version is None or version.decode("latin-1") != text_of(ask.meta, PROTOCOL_VERSION):
         return _mismatch(f"{VERSION.decode()} header and {PROTOCOL_VERSION} differ")

@@ -95,7 +95,7 @@ class Inbound:
         self.repeated = NONE if len(self.headers) == len(raw) else repeated(raw)
         self.connection: Connection = scope[CONNECTION]
         self.cors: Headers = ()
-        self.version = self.headers.get(VERSION)
+        self.version = self.headers.get(VERSION) or None  # an empty one says nothing
         self.send = send
         self.server = server
 

@@ -56,6 +56,8 @@ class StubHost:
                 outlet.reply(messages.error(ask.id, -32602, "wrong"))
             case "initialize":
                 outlet.reply(messages.result(ask.id, INITIALIZED))
+            case "server/discover":
+                outlet.reply(messages.result(ask.id, b'{"supportedVersions":["2026-07-28"]}'))
             case "echo":
                 outlet.reply(messages.result(ask.id, b'{"echo":%b}' % bytes(ask.params.get("text", b"null"))))
             case "unknown":

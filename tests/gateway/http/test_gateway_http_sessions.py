@@ -230,3 +230,73 @@ async def test_a_principal_whose_token_is_revoked_loses_what_it_has_open_and_oth
     assert [host.is_closed for host in gateway.hosts[:2]] == [True, False]
     assert gateway.hosts[1].unsolicited(messages.notification("notifications/x"))
     assert (await clients["other"].event())["method"] == "notifications/x"
+
+
+@pytest.mark.parametrize(
+    "version", ["2027-01-15", "DRAFT-2026-v2", "2024-10-07", "", "2026-07-28", "2025-06-18", None, "\xe4"]
+)
+@pytest.mark.parametrize("session", [None, "unknown"])
+async def test_initialize_negotiates_whatever_its_version_header_says(
+    served: Any, version: str | None, session: str | None
+) -> None:
+    """MCP 2025-11-25, Lifecycle: the body says what a host speaks; the header is for the requests that follow."""
+    client: Client = await served.dial()
+    headers = {"MCP-Protocol-Version": version, "Mcp-Session-Id": session}
+    answer = await client.ask("POST", body=request("initialize", {"protocolVersion": "2025-06-18"}), headers=headers)
+    assert answer.status == 200
+    assert answer.json["result"]["protocolVersion"] == "2025-06-18"
+    agreed = {
+        "MCP-Protocol-Version": answer.headers["mcp-protocol-version"],
+        "Mcp-Session-Id": answer.headers["mcp-session-id"],
+    }
+    assert (await client.ask("POST", body=request("echo", {"text": "a"}), headers=agreed)).status == 200
+
+
+@pytest.mark.parametrize(("version", "status"), [("2027-01-15", 400), ("", 200), (None, 200), ("2026-07-28", 400)])
+async def test_the_requests_after_initialize_say_what_was_agreed(served: Any, version: str | None, status: int) -> None:
+    client: Client = await served.dial()
+    begun = await client.ask("POST", body=request("initialize", {}))
+    headers = {"MCP-Protocol-Version": version, "Mcp-Session-Id": begun.headers["mcp-session-id"]}
+    assert (await client.ask("POST", body=request("echo", {"text": "a"}), headers=headers)).status == status
+
+
+async def test_an_initialize_that_speaks_for_itself_is_of_its_own_era(served: Any, gateway: StubGateway) -> None:
+    client: Client = await served.dial()
+    answer = await client.ask("POST", body=modern("initialize"), headers=modern_headers("initialize"))
+    assert "mcp-session-id" not in answer.headers
+    assert len(gateway.hosts) == 1
+
+
+DISCOVER = {"MCP-Protocol-Version": None, "Mcp-Method": None}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Mcp-Method": "initialize"},
+        {"MCP-Protocol-Version": "2026-07-28"},
+        {"MCP-Protocol-Version": "2025-06-18", "Mcp-Method": "server/discover"},
+        {"MCP-Protocol-Version": "2027-01-15"},
+        {"Mcp-Name": "x", "Mcp-Session-Id": "unknown"},
+    ],
+)
+async def test_discover_is_answered_when_its_body_is_complete(served: Any, headers: dict[str, str]) -> None:
+    client: Client = await served.dial()
+    answer = await client.ask("POST", body=modern("server/discover"), headers={**DISCOVER, **headers})
+    assert answer.status == 200
+    assert answer.json["result"] == {"supportedVersions": ["2026-07-28"]}
+
+
+@pytest.mark.parametrize("method", ["tools/list", "tools/call", "resources/list"])
+async def test_what_is_seen_on_the_way_has_to_be_said_in_headers(served: Any, method: str) -> None:
+    client: Client = await served.dial()
+    answer = await client.ask("POST", body=modern(method, {"name": "x"}), headers=DISCOVER)
+    assert (answer.status, answer.code) == (400, -32020)
+
+
+async def test_discover_without_its_members_is_told_which(served: Any) -> None:
+    client: Client = await served.dial()
+    answer = await client.ask("POST", body=request("server/discover"), headers=modern_headers("server/discover"))
+    assert (answer.status, answer.code) == (400, -32602)
+    assert "io.modelcontextprotocol/protocolVersion" in answer.json["error"]["message"]
