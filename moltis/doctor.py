@@ -291,12 +291,23 @@ def check_daemon(paths: Paths, answer: Answer, version: str) -> Iterator[Finding
         hint = "hosts that start `moltis connect` are served all the same"
         yield Finding(section, Verdict.WARN, str(answer.status["gateway_problem"]), hint)
     for server in answer.servers:
+        yield from _check_items(server)
         if server.get("enabled") and server.get("status") == "error":
             error = server.get("last_error") or {}
             message = f"{server['name']}: {server['state']}: {error.get('message') or 'no reason given'}"
             lines = (*(error.get("stderr_tail") or ()), str(error.get("message")))
             lacking = server.get("command") and advice(server["name"], lines, server.get("env_withheld") or ())
             yield Finding(section, Verdict.FAIL, message, lacking or f"moltis why {server['name']}")
+
+
+def _check_items(server: Mapping[str, Any]) -> Iterator[Finding]:
+    """Look whether hosts get all that a server lists."""
+    items = server.get("unusable_items") or ()
+    if items:
+        first = "; ".join(f"{item['kind']} {item['name']}: {item['reason']}" for item in items[:3])
+        more = f"; and {len(items) - 3} more" if len(items) > 3 else ""
+        message = f"{server['name']}: {len(items)} of its items are not as MCP has them: {first}{more}"
+        yield Finding("daemon", Verdict.WARN, message, f"moltis status {server['name']}; its author can mend them")
 
 
 def _check_absence(paths: Paths, answer: Answer) -> Iterator[Finding]:

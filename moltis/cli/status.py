@@ -198,7 +198,13 @@ def server_lines(server: Mapping[str, Any], now: datetime, colour: bool) -> list
     shown = [(key, screen.one_line(text), style) for key, text, style in pairs if text]
     widest = max(len(key) for key, _, _ in shown)
     lines = [f"{key:{widest}}  {paint(text, style, colour)}" for key, text, style in shown]
-    return lines + _error_lines(server, widest, now)
+    return lines + _item_lines(server, widest) + _error_lines(server, widest, now)
+
+
+def _item_lines(server: Mapping[str, Any], widest: int) -> list[str]:
+    items = server.get("unusable_items") or []
+    told = [screen.one_line(f"{item['kind']} {item['name']}: {item['reason']}") for item in items]
+    return [f"{'malformed' if index == 0 else '':{widest}}  {text}" for index, text in enumerate(told)]
 
 
 def _command_words(server: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
@@ -26,6 +27,9 @@ from moltis.session.requests import SCRUBBED_CHARS, TOLD_CHARS
 from moltis.session.session import Session
 from moltis.transport import Ended
 
+if TYPE_CHECKING:
+    from moltis.gateway.gateway import Gateway
+
 UNDER_WAY_NO_MORE = tuple(s for s in State if s is State.READY or s not in ACTIVE)
 """Where a server is ready, or nothing of it is left."""
 SETTLED = tuple(s for s in State if s not in (State.STARTING, State.INITIALIZING))
@@ -39,12 +43,15 @@ STOP_MARGIN_SECS = 3.0
 class Server:
     """A supervised server; fits `control.api.ServerApi`."""
 
-    def __init__(self, actor: Actor[Session], auth: Auth) -> None:
+    def __init__(self, actor: Actor[Session], auth: Auth, gateway: Gateway | None = None) -> None:
         self._actor = actor
         self._auth = auth
+        self._gateway = gateway
 
     def status(self) -> ServerStatus:
         status, auth = self._actor.status(), self._auth
+        if self._gateway is not None:
+            status = msgspec.structs.replace(status, unusable_items=self._gateway.unusable(status.name))
         if auth is NO_AUTH:
             return status
         told, retry_at = status.last_error, status.next_retry_at

@@ -123,6 +123,7 @@ class Serving:
             self._access_tokens, self._tokens_edited, absence_counts=True, each_time=self._end_what_is_over
         )
         await self._memories.load()  # whoever asks first is told what was known, not nothing
+        self.gateway.survey()
         self._listen(sockets)
         self._tasks.start_soon(self._keep)
 

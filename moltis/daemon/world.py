@@ -59,6 +59,7 @@ from moltis.transport.stdio import StdioTransport
 if TYPE_CHECKING:
     from moltis.daemon.serving import Serving
     from moltis.gateway.api import GatewayApi
+    from moltis.gateway.gateway import Gateway
     from moltis.gateway.tokens import Created, Scope, TokenInfo
 
 log = logs.get("moltis.daemon")
@@ -219,10 +220,14 @@ class Daemon:
         )
 
     def servers(self) -> Sequence[Server]:
-        return [Server(actor, self._remotes.auth(actor.plan.name)) for actor in self.supervisor]
+        gateway = self._gateway_open()
+        return [Server(actor, self._remotes.auth(actor.plan.name), gateway) for actor in self.supervisor]
 
     def server(self, name: str) -> Server:
-        return Server(self.supervisor.actor(name), self._remotes.auth(name))
+        return Server(self.supervisor.actor(name), self._remotes.auth(name), self._gateway_open())
+
+    def _gateway_open(self) -> Gateway | None:
+        return self._serving.gateway if self._serving is not None else None
 
     async def reload(self) -> Reloaded:
         async with self._changing():

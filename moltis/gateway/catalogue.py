@@ -113,6 +113,14 @@ class Catalogue:
         """Give 16 bytes that differ when what is listed does, by content or order."""
         return self._list(kind).digest
 
+    def unusable(self, server: str) -> list[tuple[Kind, str, str]]:
+        """Return what of a server's lists is not as MCP has it: the list, its own name for the item, and why.
+
+        Of lists that were made already.
+        """
+        parts = [(kind, self._parts.get((kind.member, server))) for kind in Kind]
+        return [(kind, name, why) for kind, part in parts if part is not None for name, why in part.unusable]
+
     def owner_of_tool(self, name: str) -> Owner | None:
         """Say whose tool it is, listed or not; None if the name begins with no server's."""
         return self._remembered["tools"].get(name) or self._find(Kind.TOOLS, name)

@@ -13,7 +13,7 @@ import anyio
 import msgspec
 from msgspec import Raw
 
-from moltis import __version__
+from moltis import __version__, logs
 from moltis.config.plan import GatewayPlan
 from moltis.errors import UnknownServer
 from moltis.gateway import messages, refusals
@@ -27,11 +27,14 @@ from moltis.gateway.shares import Shares
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
 from moltis.gateway.taking import Refused, Taking
 from moltis.gateway.views import View
+from moltis.server.status import UnusableItem
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
 from moltis.slices import Slices
 
 __all__ = ["Gateway", "Settings", "settings_of"]
+
+log = logs.get("moltis.gateway")
 
 ANNOUNCE_AFTER_SECS: Final = 0.1
 """Servers come up together, and a server that loads plugins says for each that its tools are new."""
@@ -85,6 +88,7 @@ class Gateway:
         """Until when servers are waited for of which nothing is known, by name."""
         self._announcing = False
         self._generation = 0
+        self._warned: dict[str, list[UnusableItem]] = {}
 
     # --- for the fronts
 
@@ -132,6 +136,17 @@ class Gateway:
     def watched_of(self, principal: str) -> int:
         """How many resources the hosts of one principal subscribe to."""
         return sum(host.watched for host in self._hosts if host.principal.name == principal)
+
+    # --- for the status
+
+    def survey(self) -> None:
+        """Look at what servers list, from now on, whether a host asks for it or not."""
+        self._view(None)
+
+    def unusable(self, server: str) -> list[UnusableItem]:
+        """Return what a server lists that is not as MCP has it."""
+        everything = self._views.get(None)
+        return [] if everything is None else everything.unusable(server)
 
     # --- for metrics
 
@@ -343,6 +358,16 @@ class Gateway:
             for host in [host for host in self._hosts if methods and host.view is view]:
                 for method in methods:
                     host.list_changed(method)
+        self._warn()
+
+    def _warn(self) -> None:
+        """Log what hosts do not get as it is, once for each server and list of such items."""
+        found = {port.name: self.unusable(port.name) for port in self.world.ports()}
+        for server, items in found.items():
+            if items and items != self._warned.get(server):
+                names = [item.name for item in items[:3]]
+                log.warning("unusable_items", server=server, count=len(items), names=names, reason=items[0].reason)
+        self._warned = {server: items for server, items in found.items() if items}
 
     async def _locate(self) -> None:
         """Find out whose the resources are that hosts watch."""

@@ -15,6 +15,7 @@ import msgspec
 
 from moltis.gateway.naming import alias, alias_template, is_alias, join, renamed
 from moltis.gateway.revisions import tool_for_legacy
+from moltis.gateway.wellformed import checked
 from moltis.session.listing import Item, Kind
 
 __all__ = ["Part", "Shelf", "make_part", "part_steps", "without_clashes"]
@@ -54,6 +55,7 @@ class Part:
     items: what it was made of.
     shown: what the items are listed as; raws: their JSON, in the same order.
     names: what the server calls what is listed.
+    unusable: what is not as MCP has it, by the server's names, and why; it is listed without that, or not at all.
     """
 
     kind: Kind
@@ -62,6 +64,7 @@ class Part:
     shown: tuple[str, ...]
     raws: tuple[bytes, ...]
     names: dict[str, str]
+    unusable: tuple[tuple[str, str], ...] = ()
 
     @cached_property
     def digest(self) -> bytes:
@@ -96,14 +99,13 @@ class Part:
 
     def _remade(self, taken: frozenset[str]) -> Part:
         found = _Found(self.kind)
-        by_name = {item.name: item for item in reversed(self.items)}
         for shown, raw in zip(self.shown, self.raws, strict=True):
-            item = by_name[self.names[shown]]
+            item = Item(self.names[shown], raw)
             if shown not in taken:
                 found.add(item, shown, raw)
             elif self.kind not in _BY_NAME:
                 found.add(item, _alias(self.kind, self.server, item.name))
-        return found.part(self.server, self.items)
+        return found.part(self.server, self.items, self.unusable)
 
 
 def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None) -> Part:
@@ -124,19 +126,23 @@ def part_steps(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None
         raws = tuple(item.raw for item in items)
         return Part(kind, server, items, shown, raws, dict(zip(shown, shown, strict=True)))
     found = _Found(kind)
-    if kind in _BY_NAME:
-        for item in items:
+    unusable: list[tuple[str, str]] = []
+    for given in items:
+        yield
+        raw, reason = checked(kind, given)
+        if reason:
+            unusable.append((given.name, reason))
+        if raw is None:
+            continue
+        item = given if raw is given.raw else Item(given.name, raw, given.claims_server)
+        if kind in _BY_NAME:
             found.add(item, join(server, item.name, sep))
-            yield
-    else:
-        for item in items:
-            if is_alias(item.name):
-                # These are ours to give: a server that lists one might answer in the name of another.
-                found.add(item, _alias(kind, server, item.name))
-            else:
-                found.add(item, item.name, item.raw)
-            yield
-    return found.part(server, items)
+        elif is_alias(item.name):
+            # These are ours to give: a server that lists one might answer in the name of another.
+            found.add(item, _alias(kind, server, item.name))
+        else:
+            found.add(item, item.name, item.raw)
+    return found.part(server, items, tuple(unusable))
 
 
 class _Found:
@@ -164,8 +170,8 @@ class _Found:
         self.names[shown] = item.name
         self.raws.append(raw)
 
-    def part(self, server: str, items: tuple[Item, ...]) -> Part:
-        return Part(self.kind, server, items, tuple(self.names), tuple(self.raws), self.names)
+    def part(self, server: str, items: tuple[Item, ...], unusable: tuple[tuple[str, str], ...]) -> Part:
+        return Part(self.kind, server, items, tuple(self.names), tuple(self.raws), self.names, unusable)
 
 
 def _alias(kind: Kind, server: str, name: str) -> str:

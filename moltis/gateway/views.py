@@ -21,6 +21,7 @@ from moltis.gateway.messages import text_of
 from moltis.gateway.naming import renamed
 from moltis.gateway.owners import may_come_of
 from moltis.gateway.refusals import Refusal
+from moltis.server.status import UnusableItem
 from moltis.session.envelope import json_string
 from moltis.session.listing import Item, Kind
 
@@ -31,6 +32,13 @@ LISTED: Final = frozenset({"starting", "initializing", "ready", "backoff", "awai
 
 _STARTING: Final = frozenset({"starting", "initializing"})
 _COMING: Final = frozenset({"starting", "initializing", "backoff"})
+
+MAX_UNUSABLE: Final = 100
+MAX_NAME_CHARS: Final = 200
+"""Of items that the status tells of."""
+_SINGULAR: Final = {
+    Kind.TOOLS: "tool", Kind.RESOURCES: "resource", Kind.TEMPLATES: "resource template", Kind.PROMPTS: "prompt",
+}  # fmt: skip
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -132,6 +140,15 @@ class View:
         """Make what a list consists of, item by item; what servers list may change in between."""
         self._refresh()
         return self._catalogue.preparation(kind, legacy=not modern)
+
+    def unusable(self, server: str) -> list[UnusableItem]:
+        """Return what a server lists that is not as MCP has it; of a server that is removed, nothing."""
+        found = self._catalogue.unusable(server)
+        told = [UnusableItem(_SINGULAR[kind], name[:MAX_NAME_CHARS], why) for kind, name, why in found[:MAX_UNUSABLE]]
+        if len(found) > MAX_UNUSABLE:
+            kind, name, _ = found[MAX_UNUSABLE]
+            told.append(UnusableItem(_SINGULAR[kind], name[:MAX_NAME_CHARS], f"and {len(found) - MAX_UNUSABLE} more"))
+        return told
 
     def tool(self, name: str) -> bytes | None:
         """Give a tool as it is listed; None if it is not."""

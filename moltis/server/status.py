@@ -25,6 +25,17 @@ class LastError(msgspec.Struct, frozen=True, kw_only=True):
     stdout: str | None = None
 
 
+class UnusableItem(msgspec.Struct, frozen=True):
+    """Something that a server lists and hosts of all servers do not get as it is.
+
+    kind: tool, resource, "resource template" or prompt. name: the server's own; of a resource or template its URI.
+    """
+
+    kind: str
+    name: str
+    reason: str
+
+
 class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One server as `mcp.status` shows it. Instants are RFC 3339 UTC or null.
 
@@ -32,6 +43,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     progress: what a start is doing, in words, once it takes longer than a moment; else null.
     remarks: what is odd about a server though it works, a sentence each.
     stdout: what this run of it has written to stdout that is no MCP message, in words; else null. It was passed over.
+    unusable_items: what it lists that is not as MCP has it; hosts of `/mcp` get it without that, or not at all.
     """
 
     name: str
@@ -65,6 +77,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     recent_errors: list[LastError] = []
     remarks: list[str] = []
     stdout: str | None = None
+    unusable_items: list[UnusableItem] = []
     progress: str | None = None
     last_heartbeat_at: str | None = None
     heartbeat_latency_ms: float | None = None

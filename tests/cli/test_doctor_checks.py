@@ -218,6 +218,16 @@ def test_an_answering_daemon_is_well_and_its_sick_servers_are_not(paths: Paths) 
     assert (bad.verdict, bad.message, bad.hint) == (Verdict.FAIL, "s: backoff: it ended", "moltis why s")
 
 
+def test_what_a_server_lists_and_hosts_do_not_get_is_a_warning(paths: Paths) -> None:
+    items = [{"kind": "tool", "name": f"t{n}", "reason": "why: not listed"} for n in range(5)]
+    server = {"name": "s", "enabled": True, "status": "connected", "state": "ready", "unusable_items": items}
+    answer = Answer(status={**STATUS, "config_path": str(paths.config)}, servers=[server], is_running=True)
+    _, finding = check_daemon(paths, answer, "0.1.0")
+    assert finding.verdict is Verdict.WARN
+    assert "s: 5 of its items" in finding.message
+    assert "tool t2: why: not listed; and 2 more" in finding.message
+
+
 @pytest.mark.parametrize(
     ("said", "verdict", "words"),
     [

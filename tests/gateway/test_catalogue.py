@@ -18,7 +18,8 @@ MEMBERS = {Kind.TOOLS: "name", Kind.PROMPTS: "name", Kind.RESOURCES: "uri", Kind
 
 
 def items(kind: Kind, *names: str, **more: Any) -> tuple[Item, ...]:
-    return tuple(Item(name, json.dumps({MEMBERS[kind]: name, **more}).encode()) for name in names)
+    needed = {Kind.TOOLS: {"inputSchema": {"type": "object"}}, Kind.PROMPTS: {}}.get(kind, {"name": "n"})
+    return tuple(Item(name, json.dumps({MEMBERS[kind]: name, **needed, **more}).encode()) for name in names)
 
 
 def shelf(server: str, *, listed: bool = True, **names: Sequence[str]) -> Shelf:
@@ -62,24 +63,23 @@ def test_tools_and_prompts_are_listed_in_order_with_their_server_in_front(sep: s
 
 
 def test_an_item_keeps_everything_but_its_name() -> None:
-    raw = b'{"description": "caf\\u00e9","name":"t", "inputSchema": {"properties" : {"name":{}}},"_meta":{"a":1.0}}'
+    schema = b'{"type":"object", "properties" : {"name":{}}}'
+    raw = b'{"description": "caf\\u00e9","name":"t", "inputSchema": %b,"_meta":{"a":1.0}}' % schema
     pages = Pages(Kind.TOOLS)
     pages.add(b'{"tools":[%b]}' % raw)
     made = catalogue(Shelf("s", tools=tuple(pages.items)))
-    expected = (
-        b'{"description":"caf\\u00e9","name":"s__t","inputSchema":{"properties" : {"name":{}}},"_meta":{"a":1.0}}'
-    )
+    expected = b'{"description":"caf\\u00e9","name":"s__t","inputSchema":%b,"_meta":{"a":1.0}}' % schema
     assert made.page(Kind.TOOLS) == b'{"tools":[%b]}' % expected
 
 
 def test_a_page_is_one_line_however_the_server_wrote_its_items() -> None:
     pages = Pages(Kind.TOOLS)
-    pages.add(json.dumps({"tools": [{"name": "a", "inputSchema": {"x": ["\n"]}}]}, indent=1).encode())
+    pages.add(json.dumps({"tools": [{"name": "a", "inputSchema": {"type": "object", "x": ["\n"]}}]}, indent=1).encode())
     shelves = [Shelf("s", tools=tuple(pages.items))]
     for made in (catalogue(*shelves), catalogue(*shelves, sep=None)):
         page = made.page(Kind.TOOLS)
         assert b"\n" not in page
-        assert json.loads(page)["tools"][0]["inputSchema"] == {"x": ["\n"]}
+        assert json.loads(page)["tools"][0]["inputSchema"] == {"type": "object", "x": ["\n"]}
 
 
 def test_a_server_that_lists_a_name_twice_cannot_spoil_the_list_of_all() -> None:
@@ -277,7 +277,8 @@ def test_pages_hold_everything_once_in_order_however_short_they_are(
     whole = catalogue(*shelves, sep=sep).page(kind)
     pages = walk(catalogue(*shelves, sep=sep, page_bytes=page_bytes), kind)
     assert [item for page in pages for item in page] == json.loads(whole)[kind.member]
-    assert all(len(page) <= 1 or len(json.dumps(page)) <= page_bytes + 4 * len(page) for page in pages)
+    sizes = [len(json.dumps(page, separators=(",", ":"))) for page in pages]
+    assert all(len(page) <= 1 or size <= page_bytes + 4 * len(page) for page, size in zip(pages, sizes, strict=True))
     assert all(pages) or pages == [[]]
 
 

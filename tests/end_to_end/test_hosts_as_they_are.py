@@ -1,0 +1,64 @@
+"""What hosts get of servers that are not all as MCP has it, and what is seen of the hosts."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from gateway_harness import gateway_url, start
+from harness import PYTHON, Daemon, wait_until
+from raw_hosts import BOTH_ERAS, HttpHost
+
+SERVER = """
+import json, sys
+TOOLS = json.loads(sys.argv[1])
+for line in sys.stdin:
+    ask = json.loads(line)
+    match ask["method"]:
+        case "initialize":
+            result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "instructions": sys.argv[2],
+                      "serverInfo": {"name": "x", "version": "1"}}
+        case "tools/list":
+            result = {"tools": TOOLS}
+        case "tools/call":
+            result = {"content": [{"type": "text", "text": ask["params"]["name"]}]}
+        case _:
+            result = {}
+    if "id" in ask:
+        print(json.dumps({"jsonrpc": "2.0", "id": ask["id"], "result": result}), flush=True)
+"""
+OBJECT = {"type": "object"}
+
+
+def server(*tools: Any, instructions: str = "") -> dict[str, Any]:
+    """Return the entry of a server that lists these tools."""
+    return {"command": PYTHON, "args": ["-c", SERVER, json.dumps(tools), instructions]}
+
+
+def tool(name: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "inputSchema": OBJECT, **more}
+
+
+@pytest.mark.parametrize("era", BOTH_ERAS)
+def test_a_malformed_tool_is_told_of_and_costs_the_others_nothing(daemon: Daemon, era: str) -> None:
+    bad = server(tool("ok"), tool("x", inputSchema={"type": "string"}), tool("y", description=5, title=None))
+    start(daemon, {"good": server(tool("t0"), tool("t1")), "bad": bad})
+    daemon.wait_all()
+    with HttpHost(gateway_url(daemon), era) as host:
+        tools = host.request("tools/list")["result"]["tools"]
+        assert host.text("bad__y") == "y"
+    assert [found["name"] for found in tools] == ["good__t0", "good__t1", "bad__ok", "bad__y"]
+    assert "description" not in tools[-1]
+    with HttpHost(gateway_url(daemon, "bad"), era) as host:
+        assert host.request("tools/list")["result"]["tools"][2]["description"] == 5
+    assert [(each["kind"], each["name"]) for each in daemon.status("bad")["unusable_items"]] == [
+        ("tool", "x"), ("tool", "y"),
+    ]  # fmt: skip
+    assert daemon.status("good")["unusable_items"] == []
+    wait_until("it is logged", lambda: [r for r in daemon.records() if r["message"] == "unusable_items"], 5)
+    assert len([r for r in daemon.records() if r["message"] == "unusable_items"]) == 1
+    findings = json.loads(daemon.cli("doctor", "--json").stdout)["findings"]
+    told = [each for each in findings if each["message"].startswith("bad: 2 ")]
+    assert [each["verdict"] for each in told] == ["warn"]
+    assert "inputSchema is not of type object" in told[0]["message"]
