@@ -145,6 +145,10 @@ KEYS: tuple[Key, ...] = (
         _GATEWAY.catalog_rate_limit_per_minute, low=0, high=10_000_000,
     ),
     Key(
+        "gateway", "tool_name_chars", "count", "longer or odd names are shortened, with a hash; 0: as they are",
+        _GATEWAY.tool_name_chars, low=0, high=128,
+    ),
+    Key(
         "gateway", "tool_separator", "choice", "between server and tool; many hosts refuse a dot",
         _GATEWAY.tool_separator, words=SEPARATORS,
     ),

@@ -139,6 +139,7 @@ class GatewaySection(_Section):
     allowed_origins: tuple[Annotated[Text, AfterValidator(page_origin)], ...] | None = Field(None, strict=False)
     rate_limit_per_minute: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
     catalog_rate_limit_per_minute: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
+    tool_name_chars: Annotated[int, Field(ge=0, le=128)] | None = None
     tool_separator: Annotated[str, _one_of(SEPARATORS)] | None = None
 
 

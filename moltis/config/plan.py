@@ -141,6 +141,7 @@ class GatewayPlan:
     rate_limit_per_minute: int = 0
     catalog_rate_limit_per_minute: int = 60
     tool_separator: ToolSeparator = "__"
+    tool_name_chars: int = 50
     first_list_secs: float = 5.0
     """Of `[mcp]`: how long a first list at `/mcp` waits for servers that nothing is known of."""
     problem: str | None = None

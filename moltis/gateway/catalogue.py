@@ -18,6 +18,7 @@ from hashlib import blake2b
 from typing import Final
 
 from moltis.errors import UsageError
+from moltis.gateway.naming import fitted, may_be_fitted
 from moltis.gateway.owners import Owner, Owners
 from moltis.gateway.shelves import Part, Shelf, make_part, part_steps, without_clashes
 from moltis.session.envelope import json_string, one_line
@@ -47,12 +48,14 @@ class Catalogue:
     sep: between a server's name and its tool's or prompt's. None for the lists of a single server, which stay as they
         are; then there is at most one shelf.
     page_bytes: how long the items of a page may be; one is always on it.
+    chars: of a tool's or prompt's name, at most; 0: as long as they are (`naming.fitted`).
 
     Not thread-safe; nothing here blocks.
     """
 
-    def __init__(self, sep: str | None = "__", page_bytes: int = PAGE_BYTES) -> None:
+    def __init__(self, sep: str | None = "__", page_bytes: int = PAGE_BYTES, *, chars: int = 0) -> None:
         self._sep = sep
+        self._chars = chars
         self._page_bytes = page_bytes
         self._shelves: list[Shelf] = []
         self._owners = Owners(())
@@ -104,7 +107,7 @@ class Catalogue:
         for shelf in self._unmade(kind, legacy):
             part = self._made(kind, shelf)
             if part is None:
-                part = yield from part_steps(kind, shelf.server, shelf.items(kind), self._sep)
+                part = yield from part_steps(kind, shelf.server, shelf.items(kind), self._sep, self._chars)
                 self._parts[kind.member, shelf.server] = part
             if legacy:
                 yield from part.legacy_steps()
@@ -158,7 +161,7 @@ class Catalogue:
     def _part(self, kind: Kind, shelf: Shelf) -> Part:
         part = self._made(kind, shelf)
         if part is None:
-            part = make_part(kind, shelf.server, shelf.items(kind), self._sep)
+            part = make_part(kind, shelf.server, shelf.items(kind), self._sep, self._chars)
             self._parts[kind.member, shelf.server] = part
         return part
 
@@ -178,7 +181,7 @@ class Catalogue:
         if self._sep is None:
             owner = self._owners.of_single(kind, text)
         elif kind is Kind.TOOLS or kind is Kind.PROMPTS:
-            owner = self._owners.of_name(kind, text, self._sep)
+            owner = self._of_fitted(kind, text, self._sep) or self._owners.of_name(kind, text, self._sep)
         else:
             owner = self._list(kind).owner(text) or self._owners.of_uri(text)
         if owner is not None and len(text) <= MAX_REMEMBERED_CHARS:
@@ -187,6 +190,20 @@ class Catalogue:
                 remembered.clear()
             remembered[text] = owner
         return owner
+
+    def _of_fitted(self, kind: Kind, text: str, sep: str) -> Owner | None:
+        """Find whose shortened name it is, listed or not."""
+        if not self._chars or not may_be_fitted(text):
+            return None
+        head = text.rpartition("_")[0]
+        for shelf in self._shelves:
+            front = f"{shelf.server}{sep}"
+            if not (front.startswith(head) or head.startswith(front)):
+                continue
+            for item in shelf.items(kind):
+                if fitted(shelf.server, item.name, sep, self._chars) == text:
+                    return Owner(shelf.server, item.name)
+        return None
 
 
 def _listed(shelves: Sequence[Shelf], kind: Kind) -> list[tuple[object, ...]]:

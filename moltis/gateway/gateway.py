@@ -22,6 +22,7 @@ from moltis.gateway.forwarding import Forwarding, OnRequest
 from moltis.gateway.host import Host
 from moltis.gateway.levels import Levels, passes
 from moltis.gateway.messages import text_of
+from moltis.gateway.naming import fitted_chars
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.shares import Shares
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
@@ -53,12 +54,13 @@ _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How it shows itself. `separator`: between a server's name and a tool's own.
+    """How it shows itself. `separator`: between a server's name and a tool's own. `name_chars`: as for `Catalogue`.
 
     first_list_secs: how long a list of all servers waits for those that nothing is known of.
     """
 
     separator: str = "__"
+    name_chars: int = 50
     first_list_secs: float = 0.0
     name: str = "moltis"
     version: str = __version__
@@ -66,7 +68,11 @@ class Settings:
 
 def settings_of(plan: GatewayPlan) -> Settings:
     """Return how moltis.toml wants it to show itself."""
-    return Settings(separator=plan.tool_separator, first_list_secs=plan.first_list_secs)
+    return Settings(
+        separator=plan.tool_separator,
+        name_chars=fitted_chars(plan.tool_name_chars),
+        first_list_secs=plan.first_list_secs,
+    )
 
 
 class Gateway:
@@ -220,7 +226,12 @@ class Gateway:
         """Show itself differently from now on."""
         self._settings = settings
         for view in self._views.values():
-            view.reconfigure(name=settings.name, version=settings.version, separator=settings.separator)
+            view.reconfigure(
+                name=settings.name,
+                version=settings.version,
+                separator=settings.separator,
+                chars=settings.name_chars,
+            )
         self._changed(None)
 
     def close(self, reason: str) -> None:
@@ -321,7 +332,14 @@ class Gateway:
         view = self._views.get(server)
         if view is None:
             named = self._settings
-            view = View(self.world, server, name=named.name, version=named.version, separator=named.separator)
+            view = View(
+                self.world,
+                server,
+                name=named.name,
+                version=named.version,
+                separator=named.separator,
+                chars=named.name_chars,
+            )
             self._views[server] = view
         return view
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Container
+from hashlib import blake2b
 from typing import Final
 from urllib.parse import quote, unquote
 
@@ -18,10 +19,14 @@ from moltis.session.parts import members
 
 __all__ = [
     "ALIAS_SCHEME",
+    "MIN_FITTED_CHARS",
     "alias",
     "alias_template",
+    "fitted",
+    "fitted_chars",
     "is_alias",
     "join",
+    "may_be_fitted",
     "origin",
     "renamed",
     "scheme_of",
@@ -39,12 +44,42 @@ _ADDRESS: Final = {"tools": "name", "prompts": "name", "resources": "uri", "reso
 """The member that an item is addressed by, by `Kind.member`: looking up an Enum is slow."""
 
 _encode: Final = msgspec.json.Encoder().encode
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
+_TRACE_BYTES: Final = 4
+_FITTED: Final = re.compile(r"_[0-9a-f]{8}\Z")
+MIN_FITTED_CHARS: Final = 24
+"""Of names that are shortened: a hash, and as much again to know them by."""
+
 _LONGEST_SERVER: Final = 64
 
 
 def join(server: str, name: str, sep: str) -> str:
     """Give the name under which all servers' hosts know a tool or prompt."""
     return f"{server}{sep}{name}"
+
+
+def fitted(server: str, name: str, sep: str, most: int) -> str:
+    """Return the name that `join` gives, or one of at most `most` characters that hosts and model providers take.
+
+    Whatever is too long or has other characters than A-Z a-z 0-9 _ - is shortened, and ends with a hash of the
+    whole, so that no two meet. The separator stays as it was chosen. `most` 0: as it is.
+    """
+    full = join(server, name, sep)
+    safe = _UNSAFE.sub("_", name) if most else name
+    if not most or (safe == name and len(full) <= most):
+        return full
+    trace = blake2b(full.encode("utf-8", "surrogatepass"), digest_size=_TRACE_BYTES).hexdigest()
+    return f"{join(server, safe, sep)[: most - len(trace) - 1]}_{trace}"
+
+
+def fitted_chars(wanted: int) -> int:
+    """Return how long names may be where somebody wrote that they may be so long."""
+    return max(wanted, MIN_FITTED_CHARS) if wanted else 0
+
+
+def may_be_fitted(text: str) -> bool:
+    """Whether a name ends as `fitted` makes them end."""
+    return _FITTED.search(text) is not None
 
 
 def split(text: str, sep: str) -> tuple[str, str] | None:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from moltis.gateway.naming import alias, alias_template, is_alias, join, renamed
+from moltis.gateway.naming import alias, alias_template, fitted, is_alias, renamed
 from moltis.gateway.revisions import tool_for_legacy
 from moltis.gateway.wellformed import checked
 from moltis.session.listing import Item, Kind
@@ -108,9 +108,12 @@ class Part:
         return found.part(self.server, self.items, self.unusable)
 
 
-def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None) -> Part:
-    """Make a server's share of a list. `sep` None: of a list that is the server's own, which stays as it is."""
-    steps = part_steps(kind, server, items, sep)
+def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None, chars: int = 0) -> Part:
+    """Make a server's share of a list. `sep` None: of a list that is the server's own, which stays as it is.
+
+    chars: of a name; longer ones, and odd characters, are shortened as `fitted` does it. 0: as they are.
+    """
+    steps = part_steps(kind, server, items, sep, chars)
     while True:
         try:
             next(steps)
@@ -119,7 +122,9 @@ def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None)
             return part
 
 
-def part_steps(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None) -> Generator[None, None, Part]:
+def part_steps(
+    kind: Kind, server: str, items: tuple[Item, ...], sep: str | None, chars: int = 0
+) -> Generator[None, None, Part]:
     """Do the same item by item, for who has something else to do in between."""
     if sep is None:
         shown = tuple(item.name for item in items)
@@ -136,7 +141,7 @@ def part_steps(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None
             continue
         item = given if raw is given.raw else Item(given.name, raw, given.claims_server)
         if kind in _BY_NAME:
-            found.add(item, join(server, item.name, sep))
+            found.add(item, fitted(server, item.name, sep, chars))
         elif is_alias(item.name):
             # These are ours to give: a server that lists one might answer in the name of another.
             found.add(item, _alias(kind, server, item.name))

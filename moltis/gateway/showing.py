@@ -45,6 +45,7 @@ class Showing(msgspec.Struct, frozen=True):
 
     config: str = ""
     separator: ToolSeparator = "__"
+    name_chars: int = 50
     servers: tuple[ShownServer, ...] = ()
     format: int = _FORMAT
 
@@ -65,7 +66,8 @@ def showing_of(plan: Plan) -> Showing:
         for server in plan.servers
         if plan.gateway.enabled
     )
-    return Showing(str(plan.path or ""), plan.gateway.tool_separator, tuple(servers))
+    gateway = plan.gateway
+    return Showing(str(plan.path or ""), gateway.tool_separator, gateway.tool_name_chars, tuple(servers))
 
 
 def as_shown(now: Showing | None, before: Showing | None) -> Showing:

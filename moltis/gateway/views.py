@@ -56,16 +56,19 @@ class View:
     """All servers as one, or one as it is.
 
     server: the only one; None for all.
-    separator: between a server's name and a tool's own, where all are seen.
+    separator: between a server's name and a tool's own, where all are seen. chars: of the two together, at most.
     """
 
-    def __init__(self, world: World, server: str | None, *, name: str, version: str, separator: str) -> None:
+    def __init__(
+        self, world: World, server: str | None, *, name: str, version: str, separator: str, chars: int = 0
+    ) -> None:
         self.server = server
         self.path = "/mcp" if server is None else f"/servers/{server}/mcp"
         self._world = world
         self._named = (name, version)
         self._separator = separator
-        self._catalogue = Catalogue(separator if server is None else None)
+        self._chars = chars
+        self._catalogue = Catalogue(separator if server is None else None, chars=chars)
         self._stale = True
         self._introduced: Introduction | None = None
         self._first = b""
@@ -74,12 +77,12 @@ class View:
         self._offered: dict[str, bytes] = {}
         self._told = self._digests()
 
-    def reconfigure(self, *, name: str, version: str, separator: str) -> None:
+    def reconfigure(self, *, name: str, version: str, separator: str, chars: int = 0) -> None:
         """Show all servers under other names; of a single one nothing changes."""
         self._named = (name, version)
-        if self.server is None and separator != self._separator:
-            self._separator = separator
-            self._catalogue = Catalogue(separator)
+        if self.server is None and (separator, chars) != (self._separator, self._chars):
+            self._separator, self._chars = separator, chars
+            self._catalogue = Catalogue(separator, chars=chars)
         self._stale = True
 
     @property

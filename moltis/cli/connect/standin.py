@@ -16,6 +16,7 @@ from moltis.gateway.api import LOCAL, Known
 from moltis.gateway.gateway import Gateway, Settings
 from moltis.gateway.known import KnownStore
 from moltis.gateway.messages import Ask, Tell, Unreadable
+from moltis.gateway.naming import fitted_chars
 from moltis.gateway.showing import Showing, ShownServer, as_shown, showing_of
 from moltis.paths import Paths
 from moltis.server.status import ServerStatus
@@ -40,7 +41,8 @@ class StandIn:
         known = {name: found for name, (mark, found) in store.read_all().items() if marks.get(name) == mark}
         self._server = server
         self._introduction = introduction
-        self._gateway = Gateway(_World(shown, known), Settings(separator=showing.separator))
+        settings = Settings(separator=showing.separator, name_chars=fitted_chars(showing.name_chars))
+        self._gateway = Gateway(_World(shown, known), settings)
 
     def answer(self, line: bytes) -> list[bytes]:
         """Return what the host is answered, the reply last; of `subscriptions/listen` the reply is left open."""
