@@ -24,7 +24,8 @@ from moltis.gateway.api import Known
 from moltis.gateway.showing import Showing, read_showing
 from moltis.names import name_problem
 from moltis.redaction import scrubbed
-from moltis.session.handshake import Agreed
+from moltis.session.description import describe
+from moltis.session.handshake import INITIALIZE, Agreed
 from moltis.session.listing import Item, Kind, ListError, Pages, without_secrets
 
 __all__ = ["MAX_FILE_BYTES", "KnownStore"]
@@ -193,12 +194,19 @@ def _known(data: bytes) -> tuple[str, Known]:
         raise ValueError("not a file of this version")
     more = {name: raw.copy() for name, raw in file.agreed.more.items()}  # not to keep the whole file
     return file.mark, Known(
-        replace_members(file.agreed, more=more),
+        replace_members(_described(file.agreed), more=more),
         tools=_items(Kind.TOOLS, file.tools),
         resources=_items(Kind.RESOURCES, file.resources),
         templates=_items(Kind.TEMPLATES, file.templates),
         prompts=_items(Kind.PROMPTS, file.prompts),
     )
+
+
+def _described(agreed: Agreed) -> Agreed:
+    """Return what a server said of itself as it is read today: older files have it as it came."""
+    said = {"capabilities": agreed.capabilities, "serverInfo": agreed.server_info}
+    found = describe(INITIALIZE, msgspec.json.encode(said), modern=False)
+    return replace_members(agreed, capabilities=found.capabilities, server_info=found.server_info)
 
 
 def _items(kind: Kind, array: msgspec.Raw) -> tuple[Item, ...]:

@@ -15,6 +15,7 @@ a connection came to nothing before the server was ready. How long the whole may
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -24,6 +25,8 @@ from msgspec import Raw
 
 from moltis.errors import RpcCode
 from moltis.session import envelope
+from moltis.session.description import describe, read_answer
+from moltis.session.well_formed import is_empty, kind_of
 
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSIONS = ("2026-07-28",)
@@ -42,9 +45,6 @@ MUTE_SECS = 1.0
 MAX_CONNECTIONS = 3
 """Of one start: the second is for the other era, the third for the first one alone."""
 
-MAX_ANSWER_BYTES = 256 * 1024
-"""The longest handshake answer accepted: its parts are shown in every status. Real ones have below 4 kB."""
-
 MAX_TOLD_CHARS = 100
 """Of a server's name and of its version, as they are remembered."""
 
@@ -56,7 +56,6 @@ Era = Literal["legacy", "modern"]
 INITIALIZE = "initialize"
 DISCOVER = "server/discover"
 INITIALIZED = "notifications/initialized"
-SERVER_INFO = "io.modelcontextprotocol/serverInfo"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +74,7 @@ class Agreed:
 
     more: what else it says, `_meta` among it, as it came.
     supported: the revisions that it names, if it was asked by `server/discover`; one that has both eras may name both.
+    remarks: what of its answer could not be used, a sentence each.
     """
 
     era: Era
@@ -84,6 +84,7 @@ class Agreed:
     instructions: str | None = None
     more: dict[str, Raw] = field(default_factory=dict)
     supported: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,29 +120,14 @@ NOTHING = Send()
 ANEW = Anew()
 
 
-class _Initialize(msgspec.Struct, rename="camel"):
-    # Differs: the reference client also requires serverInfo; a server that does not say its name can still be used.
-    protocol_version: str
-    capabilities: dict[str, Any] = {}
-    server_info: dict[str, Any] | None = None
-    instructions: str | None = None
-
-
-class _Discover(msgspec.Struct, rename="camel"):
-    supported_versions: list[str]
-    capabilities: dict[str, Any]
-    instructions: str | None = None
-    meta: Any = msgspec.field(name="_meta", default=None)
-
-
 _UNSUPPORTED = b'{"code":-32022,"message":"Unsupported protocol version","data":{"supported":[%b]}}'
-_UNDERSTOOD = frozenset({"protocolVersion", "capabilities", "serverInfo", "instructions", "supportedVersions"})
-_OF_ONE_ANSWER = frozenset({"resultType", "ttlMs", "cacheScope"})
-_MEMBERS = msgspec.json.Decoder(dict[str, Raw])
+
+
+_PLAIN = re.compile(r"[!-~]+")
 
 
 class _Supported(msgspec.Struct):
-    supported: list[str]
+    supported: Raw
 
 
 class Lesson(enum.StrEnum):
@@ -215,6 +201,8 @@ class Handshake:
     """How `initialize` was refused, on whatever connection."""
     _late: Done | None = field(default=None, init=False)
     """Over HTTP: the answer to a probe that was given up."""
+    _unusable: str = field(default="", init=False)
+    """Why a result of `server/discover` is of no use."""
     _muted: bool = field(default=False, init=False)
     _impatient: bool = field(default=False, init=False)
     """Over HTTP: `initialize` has had its time too, and whichever is answered first decides."""
@@ -398,22 +386,26 @@ class Handshake:
         return ANEW
 
     def _read_discovery(self, result: bytes) -> Done | None:
-        found = _read_discover(result)
-        ours = (self.protocol,) if self.protocol in MODERN_VERSIONS else MODERN_VERSIONS
-        mutual = _mutual(found.supported_versions, ours) if found else None
-        if found is None or mutual is None:
+        try:
+            supported = _versions(read_answer(DISCOVER, result).supported_versions)
+            found = describe(DISCOVER, result, modern=True)
+        except ValueError as fault:
+            self._unusable = str(fault)
             return None
-        meta = found.meta if isinstance(found.meta, dict) else {}
-        info = meta.get(SERVER_INFO)
+        mutual = _mutual(supported, (self.protocol,) if self.protocol in MODERN_VERSIONS else MODERN_VERSIONS)
+        if mutual is None:
+            self._unusable = f"the answer to {DISCOVER} names {_shown(supported)} and no revision that was asked for"
+            return None
         return Done(
             Agreed(
                 era="modern",
                 protocol_version=mutual,
-                server_info=info if isinstance(info, dict) else None,
+                server_info=found.server_info,
                 capabilities=found.capabilities,
                 instructions=found.instructions,
-                more=_more(result),
-                supported=tuple(found.supported_versions),
+                more=found.more,
+                supported=tuple(supported),
+                remarks=found.remarks,
             )
         )
 
@@ -426,7 +418,7 @@ class Handshake:
             if mutual is not None and self._probes == 1 and self.protocol in ("auto", mutual):
                 return self._probe(mutual)
             if not any(version in HANDSHAKE_VERSIONS for version in supported):
-                return self._failed(_nothing_in_common(supported))
+                return self._failed(self._nothing_in_common(supported))
         return self._unproven(error)
 
     def _unproven(self, error: bytes) -> Step:
@@ -437,32 +429,28 @@ class Handshake:
             return self._initialize()
         supported = _supported(error) if error else None
         if supported is not None:
-            return self._failed(_nothing_in_common(supported))
-        if error:
-            return self._failed(_answered_with(DISCOVER, error))
-        return self._failed("the answer to server/discover names no revision that was asked for")
+            return self._failed(self._nothing_in_common(supported))
+        return self._failed(_answered_with(DISCOVER, error) if error else self._unusable)
 
     def _initialized(self, result: bytes) -> Step:
-        if len(result) > MAX_ANSWER_BYTES:
-            return self._failed(
-                f"the answer to initialize has {len(result)} bytes; at most {MAX_ANSWER_BYTES} are read"
-            )
         try:
-            found = msgspec.json.decode(result, type=_Initialize)
-        except (msgspec.MsgspecError, RecursionError, ValueError):
-            return self._failed("the answer to initialize is not an InitializeResult")
-        if found.protocol_version in MODERN_VERSIONS:
+            version = _version(read_answer(INITIALIZE, result).protocol_version)
+            found = describe(INITIALIZE, result, modern=False)
+        except ValueError as fault:
+            return self._failed(str(fault))
+        if version in MODERN_VERSIONS:
             # No answer that the older era allows: like the refusal that it should have been, it shows a modern server.
-            return self._initialize_refused(_UNSUPPORTED % envelope.json_string(found.protocol_version))
-        if found.protocol_version not in HANDSHAKE_VERSIONS:
-            return self._failed(_nothing_in_common([found.protocol_version]))
+            return self._initialize_refused(_UNSUPPORTED % envelope.json_string(version))
+        if version not in HANDSHAKE_VERSIONS:
+            return self._failed(self._nothing_in_common([version]))
         agreed = Agreed(
             era="legacy",
-            protocol_version=found.protocol_version,
+            protocol_version=version,
             server_info=found.server_info,
             capabilities=found.capabilities,
             instructions=found.instructions,
-            more=_more(result),
+            more=found.more,
+            remarks=found.remarks,
         )
         return self._finish(Done(agreed, (INITIALIZED,)))
 
@@ -486,22 +474,31 @@ class Handshake:
     def _refused(self) -> Step:
         error = self._refusal or b""
         supported = _supported(error)
-        return self._failed(
-            _nothing_in_common(supported) if supported is not None else _answered_with(INITIALIZE, error)
+        if supported is None:
+            return self._failed(_answered_with(INITIALIZE, error))
+        if self._unusable and _mutual(supported) is not None:
+            return self._failed(self._unusable)  # the one thing that is wrong: it speaks what we speak
+        return self._failed(self._nothing_in_common(supported))
+
+    def _nothing_in_common(self, theirs: Sequence[str]) -> str:
+        ours = _ours(self.protocol)
+        if ours == _ours("auto"):
+            return f"the server speaks MCP {_shown(theirs)}; this program speaks {', '.join(ours)}"
+        return (
+            f"the server speaks MCP {_shown(theirs)}; "
+            f'protocol = "{self.protocol}" in its entry allows {", ".join(ours)} alone'
         )
 
 
-def _more(answer: bytes) -> dict[str, Raw]:
-    """Give the members of an answer that are not understood here, less what is about this answer alone."""
-    found = {
-        name: raw.copy() for name, raw in _MEMBERS.decode(answer).items() if name not in _UNDERSTOOD | _OF_ONE_ANSWER
-    }
-    meta = found.pop("_meta", None)
-    if meta is not None and bytes(meta)[:1] == b"{":
-        rest = {name: raw for name, raw in _MEMBERS.decode(meta).items() if name != SERVER_INFO}
-        if rest:
-            found["_meta"] = Raw(msgspec.json.encode(rest))
-    return found
+def _ours(protocol: str) -> tuple[str, ...]:
+    """Return the revisions that an entry of moltis.toml allows."""
+    match protocol:
+        case "auto":
+            return (*HANDSHAKE_VERSIONS, *MODERN_VERSIONS)
+        case "legacy":
+            return HANDSHAKE_VERSIONS
+        case _:
+            return (protocol,)
 
 
 def _mutual(versions: Sequence[str], ours: Sequence[str] = MODERN_VERSIONS) -> str | None:
@@ -524,10 +521,39 @@ def _refuses_revision(error: bytes) -> bool:
     return (names_old or "protocol version" in refusal.message.lower()) and not any(v in said for v in MODERN_VERSIONS)
 
 
-def _nothing_in_common(versions: Sequence[str]) -> str:
-    theirs = ", ".join(version[:40] for version in versions[:8]) or "none"
-    ours = ", ".join((*HANDSHAKE_VERSIONS, *MODERN_VERSIONS))
-    return f"the server speaks MCP {theirs}; this program speaks {ours}"
+def _shown(versions: Sequence[str]) -> str:
+    """Return revisions as a person is told them: what cannot be told from none, or from its neighbour, in quotes."""
+    shown = (version[:40] for version in versions[:8])
+    return ", ".join(version if _PLAIN.fullmatch(version) else repr(version) for version in shown) or "none"
+
+
+def _version(said: Raw) -> str:
+    """Return the revision that `initialize` is answered with. White space around it is no part of it.
+
+    Raises:
+        ValueError: it is none; as a sentence.
+    """
+    if not said:
+        raise ValueError(f"the answer to {INITIALIZE} has no `protocolVersion`")
+    try:
+        return msgspec.json.decode(said, type=str).strip()
+    except msgspec.MsgspecError as fault:
+        raise ValueError(f"`protocolVersion` in the answer to {INITIALIZE} is {kind_of(said)}, not a text") from fault
+
+
+def _versions(said: Raw) -> list[str]:
+    """Return the revisions that a server names, less what cannot be one.
+
+    Raises:
+        ValueError: there are none; as a sentence.
+    """
+    if not said or is_empty(said):
+        raise ValueError(f"the answer to {DISCOVER} has no `supportedVersions`")
+    try:
+        found = msgspec.json.decode(said, type=list[Any] | str)
+    except (msgspec.MsgspecError, RecursionError) as fault:
+        raise ValueError(f"`supportedVersions` in the answer to {DISCOVER} is {kind_of(said)}, not a list") from fault
+    return [version.strip() for version in ([found] if isinstance(found, str) else found) if isinstance(version, str)]
 
 
 def _supported(error: bytes) -> list[str] | None:
@@ -536,15 +562,6 @@ def _supported(error: bytes) -> list[str] | None:
     if refusal.code != UNSUPPORTED_VERSION:
         return None
     try:
-        return msgspec.json.decode(refusal.data, type=_Supported).supported
-    except (msgspec.MsgspecError, RecursionError, ValueError):
-        return None
-
-
-def _read_discover(result: bytes) -> _Discover | None:
-    if len(result) > MAX_ANSWER_BYTES:
-        return None
-    try:
-        return msgspec.json.decode(result, type=_Discover)
+        return _versions(msgspec.json.decode(refusal.data, type=_Supported).supported)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return None

@@ -232,7 +232,7 @@ class Session(Requests):
             tool_count=len(self.items(Kind.TOOLS)),
             resource_count=len(self.items(Kind.RESOURCES)),
             prompt_count=len(self.items(Kind.PROMPTS)),
-            remarks=tuple(map(self._clean, (*self._lists.remarks(), *self._dialogue.misfits.remarks()))),
+            remarks=tuple(map(self._clean, self._remarks())),
             stdout="" if self._remote else self._dialogue.noise.in_words(b"", self._scrub),
             in_flight=self._dialogue.in_flight + (0 if self._beside is None else self._beside.in_flight),
             counters=replace(self._dialogue.counters),
@@ -270,6 +270,10 @@ class Session(Requests):
     def present_taker(self, *, modern: bool) -> Requests:
         """Return what takes what a host tells, as `taker`; nothing is opened for that."""
         return (None if modern or self._beside is None else self._beside.ready) or self
+
+    def _remarks(self) -> tuple[str, ...]:
+        said = self._agreed.remarks if self._agreed is not None else ()
+        return (*said, *self._lists.remarks(), *self._dialogue.misfits.remarks())
 
     # --- what hosts want of it
 

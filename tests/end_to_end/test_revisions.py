@@ -20,10 +20,13 @@ from hypothesis import strategies as st
 from installing import npm_folder
 from msgspec import Raw
 
+from moltis.gateway.api import Known
 from moltis.gateway.failures import completed, page_first
+from moltis.gateway.introduction import of_one
 from moltis.gateway.messages import CAPABILITIES, Ask
 from moltis.gateway.revisions import MODERN, question_for, result_for, tool_for_legacy
-from moltis.session.handshake import HANDSHAKE_VERSIONS
+from moltis.session.description import SERVER_INFO
+from moltis.session.handshake import HANDSHAKE_VERSIONS, Agreed, Done, Handshake
 
 Check = Callable[[str, str, Any], "str | None"]
 
@@ -264,3 +267,98 @@ def test_a_question_is_valid_for_a_host(invalid: Check, revision: str, params: A
     assert [role for role, _ in blocks] == [role for role, _ in said_in(params["messages"])]
     if revision > HANDSHAKE_VERSIONS[0]:
         assert blocks == said_in(params["messages"])
+
+
+def odd(*usual: Any) -> st.SearchStrategy[Any]:
+    """What a server may write in place of what it should."""
+    return st.sampled_from([*usual, None, True, False, [], {}, "yes", 1, 1.5, [{"name": "quick"}], {"a": None}])
+
+
+FLAGS = st.fixed_dictionaries({}, optional={"listChanged": odd(True), "subscribe": odd(True)})
+CAPABLE = st.fixed_dictionaries(
+    {},
+    optional={
+        **{name: FLAGS | odd() for name in ("tools", "resources", "prompts", "logging", "completions")},
+        **{name: odd({"x": {}}, {"x": True}, {"x": []}) for name in ("experimental", "extensions")},
+        "tasks": odd({"list": True, "requests": {"tools": {"call": 1}}}, {"requests": []}, {"list": {}}),
+        "vendor": ANYTHING,
+    },
+)
+ICON = st.fixed_dictionaries(
+    {}, optional={"src": odd("a:b"), "mimeType": odd("image/png"), "sizes": odd(["48x48"]), "theme": odd("light")}
+)
+INFO = st.fixed_dictionaries(
+    {},
+    optional={
+        **{name: odd("s") for name in ("name", "version", "title", "description", "websiteUrl")},
+        "icons": st.lists(ICON, max_size=2) | odd(),
+        "vendor": ANYTHING,
+    },
+)
+META = st.dictionaries(st.sampled_from(["a/b", "progressToken", "io.modelcontextprotocol/related-task"]), ANYTHING)
+SAID = st.fixed_dictionaries(
+    {},
+    optional={
+        "capabilities": CAPABLE | odd(),
+        "serverInfo": INFO | odd(),
+        "instructions": odd("do"),
+        "_meta": META | odd(),
+        "vendor": ANYTHING,
+    },
+)
+TABLE = [
+    {"capabilities": {"tools": [{"name": "quick"}]}},
+    {"capabilities": {"tools": True}},
+    {"capabilities": {"tools": {}, "logging": None, "experimental": []}},
+    {"capabilities": {"tools": {}, "resources": False, "prompts": False}},
+    {"capabilities": {"tools": {"listChanged": "true"}, "resources": {"subscribe": 1}}},
+    {"capabilities": {"experimental": {"x": True}, "tasks": {"list": True, "requests": {"tools": {"call": True}}}}},
+    {"capabilities": []},
+    {"capabilities": None},
+    {"serverInfo": {"name": 5}},
+    {"serverInfo": {"name": "x", "version": 1.0, "title": None, "icons": None}},
+    {"serverInfo": {"name": "x", "version": "1", "icons": [{"src": "a:b", "sizes": "48x48"}, {"src": None}, "a:b"]}},
+    {"serverInfo": "me"},
+    {"instructions": ["a"]},
+    {"_meta": {"progressToken": {}, "io.modelcontextprotocol/related-task": 5}},
+]
+
+
+def introductions(said: dict[str, Any]) -> tuple[Agreed, Agreed]:
+    """Return what is agreed with a server that says this of itself: in the older era, and in the newer."""
+    met = []
+    info = {"_meta": {SERVER_INFO: said["serverInfo"]}} if "serverInfo" in said else {}
+    for protocol, method, result in (
+        ("legacy", "initialize", {"protocolVersion": "2025-06-18", **said}),
+        (MODERN, "server/discover", {"supportedVersions": [MODERN], **said, **info}),
+    ):
+        handshake = Handshake(b"{}", protocol)
+        handshake.start()
+        step = handshake.on_reply(method, encoded(result), None)
+        assert isinstance(step, Done)
+        met.append(step.agreed)
+    return met[0], met[1]
+
+
+def check_introduction(invalid: Check, revision: str, said: dict[str, Any]) -> None:
+    for agreed in introductions(said):
+        introduction = of_one("x", Known(agreed))
+        if revision == MODERN:
+            assert invalid(MODERN, "DiscoverResult", json.loads(introduction.discovered())) is None
+        else:
+            assert invalid(revision, "InitializeResult", json.loads(introduction.initialized(revision))) is None
+        for name in ("tools", "resources", "prompts"):
+            assert introduction.capabilities.get(name, {"listChanged": True})["listChanged"] is True
+
+
+@every
+@pytest.mark.parametrize("said", TABLE, ids=json.dumps)
+def test_what_a_server_says_wrongly_of_itself_spoils_no_host(invalid: Check, revision: str, said: Any) -> None:
+    check_introduction(invalid, revision, said)
+
+
+@every
+@settings(checked, max_examples=150)
+@given(said=SAID)
+def test_whatever_a_server_says_of_itself_a_host_gets_what_is_valid(invalid: Check, revision: str, said: Any) -> None:
+    check_introduction(invalid, revision, said)

@@ -77,6 +77,13 @@ def test_what_a_server_says_of_itself_beyond_what_is_understood_is_loaded_byte_f
     assert store.load_all() == {"git": ("m", Known(agreed))}
 
 
+def test_what_an_older_version_kept_as_it_came_is_loaded_as_it_is_read_today(store: KnownStore) -> None:
+    agreed = Agreed("legacy", "1", {"name": 5, "icons": None}, {"tools": True, "logging": None, "resources": False})
+    store.save("git", "m", Known(agreed))
+    (_, known) = store.load_all()["git"]
+    assert (known.agreed.server_info, known.agreed.capabilities) == ({"name": "5"}, {"tools": {}})
+
+
 def test_the_last_that_was_saved_counts(store: KnownStore) -> None:
     store.save("git", "m1", KNOWN)
     store.save("git", "m2", Known(AGREED))

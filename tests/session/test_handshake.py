@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moltis.config.keys import REVISIONS
+from moltis.session.description import MAX_INSTRUCTIONS_CHARS
 from moltis.session.handshake import (
     DISCOVER,
     HANDSHAKE_VERSIONS,
     INITIALIZE,
-    MAX_ANSWER_BYTES,
     MODERN_VERSIONS,
     Anew,
     Done,
@@ -125,12 +125,124 @@ def test_an_unknown_revision_fails_and_is_named(version: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "answered", [{}, [], None, {"protocolVersion": 5}, {"protocolVersion": "2025-11-25", "capabilities": []}]
+    ("answered", "seen"),
+    [
+        ({}, "has no `protocolVersion`"),
+        ({"capabilities": {}}, "has no `protocolVersion`"),
+        ([], "is a list, not an object"),
+        (None, "is null, not an object"),
+        ("ok", "is a text, not an object"),
+        ({"protocolVersion": 5}, "`protocolVersion` in the answer to initialize is a number, not a text"),
+        ({"protocolVersion": None}, "`protocolVersion` in the answer to initialize is null, not a text"),
+    ],
 )
-def test_an_answer_to_initialize_that_is_none_fails(answered: object) -> None:
+def test_an_answer_to_initialize_that_is_none_fails_and_says_what_is_wrong(answered: object, seen: str) -> None:
     machine = handshake(protocol="legacy")
     machine.start()
-    assert isinstance(answer(machine, INITIALIZE, answered), Failed)
+    step = answer(machine, INITIALIZE, answered)
+    assert isinstance(step, Failed)
+    assert seen in step.reason
+
+
+@pytest.mark.parametrize("version", ["2025-06-18 ", " 2025-06-18", "2025-06-18\n"])
+def test_white_space_is_no_part_of_a_revision(version: str) -> None:
+    machine = handshake(protocol="legacy")
+    machine.start()
+    step = answer(machine, INITIALIZE, {**INITIALIZED, "protocolVersion": version})
+    assert isinstance(step, Done)
+    assert step.agreed.protocol_version == "2025-06-18"
+
+
+@pytest.mark.parametrize("version", ["2025-06-18\u00a0x", "2025-06-18 draft", "2025\u201106\u201118", ""])
+def test_what_cannot_be_seen_in_an_unknown_revision_is_shown(version: str) -> None:
+    machine = handshake(protocol="legacy")
+    machine.start()
+    step = answer(machine, INITIALIZE, {**INITIALIZED, "protocolVersion": version})
+    assert isinstance(step, Failed)
+    assert f"speaks MCP {version!r};" in step.reason
+
+
+def test_what_the_entry_rules_out_is_not_called_unknown() -> None:
+    machine = handshake(protocol="legacy")
+    machine.start()
+    step = refuse(machine, INITIALIZE, -32022, ["2026-07-28"])
+    assert isinstance(step, Failed)
+    assert step.reason.startswith(
+        'the server speaks MCP 2026-07-28; protocol = "legacy" in its entry allows 2024-11-05'
+    )
+    assert "2026-07-28" not in step.reason.partition(";")[2]
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "remarks"),
+    [
+        ("capabilities", None, 0),
+        ("capabilities", [], 0),
+        ("capabilities", "tools", 1),
+        ("capabilities", ["tools"], 1),
+        ("serverInfo", None, 0),
+        ("serverInfo", "me", 1),
+        ("serverInfo", [], 0),
+        ("serverInfo", {"name": {"text": "me"}}, 1),
+        ("instructions", None, 0),
+        ("instructions", ["a"], 1),
+        ("instructions", {"text": "a"}, 1),
+        ("_meta", "x", 0),
+        ("anything", None, 0),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("era", ["legacy", "modern"])
+def test_no_server_is_lost_for_a_part_that_nobody_needs(era: str, member: str, value: Any, remarks: int) -> None:
+    machine = handshake(protocol="legacy" if era == "legacy" else "2026-07-28")
+    machine.start()
+    if era == "legacy":
+        step = answer(machine, INITIALIZE, {**INITIALIZED, member: value})
+    elif member == "serverInfo":
+        step = answer(machine, DISCOVER, {**DISCOVERED, "_meta": {"io.modelcontextprotocol/serverInfo": value}})
+    else:
+        step = answer(machine, DISCOVER, {**DISCOVERED, member: value})
+    assert isinstance(step, Done)
+    assert step.agreed.era == era
+    assert len(step.agreed.remarks) == remarks
+    assert all(f"`{member}" in remark for remark in step.agreed.remarks)
+
+
+@pytest.mark.parametrize("versions", [["2026-07-28", 5], ["2026-07-28", None], "2026-07-28", ["2026-07-28 "]], ids=str)
+def test_a_modern_server_is_read_as_leniently(versions: Any) -> None:
+    machine = handshake()
+    machine.start()
+    step = answer(machine, DISCOVER, {"supportedVersions": versions})
+    assert isinstance(step, Done)
+    assert (step.agreed.protocol_version, step.agreed.capabilities) == ("2026-07-28", {})
+
+
+@pytest.mark.parametrize(
+    ("discovered", "seen"),
+    [
+        ({"supportedVersions": 5}, "`supportedVersions` in the answer to server/discover is a number, not a list"),
+        ({"capabilities": {}}, "the answer to server/discover has no `supportedVersions`"),
+        ({"supportedVersions": ["2099-01-01"]}, "the answer to server/discover names 2099-01-01"),
+        ([1], "the answer to server/discover is a list, not an object"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("remote", [True, False])
+def test_a_modern_server_whose_answer_is_of_no_use_is_told_so_and_not_that_it_speaks_what_we_speak(
+    discovered: object, seen: str, remote: bool
+) -> None:
+    machine = by_pipe(remote=remote)
+    step = machine.start()
+    for _ in range(4):
+        if isinstance(step, Failed):
+            break
+        (method,) = asked(step)
+        if method == DISCOVER:
+            step = answer(machine, DISCOVER, discovered)
+        else:
+            step = refuse(machine, INITIALIZE, -32022, ["2026-07-28"])
+    assert isinstance(step, Failed)
+    assert seen in step.reason
 
 
 def test_a_server_that_does_not_say_its_name_is_accepted() -> None:
@@ -141,11 +253,30 @@ def test_a_server_that_does_not_say_its_name_is_accepted() -> None:
     assert step.agreed.server_info is None
 
 
-def test_an_endless_answer_fails_without_being_kept() -> None:
+@pytest.mark.parametrize("chars", [300_000, 5_000_000])
+def test_instructions_without_end_are_cut_and_it_is_said(chars: int) -> None:
     machine = handshake(protocol="legacy")
     machine.start()
-    step = answer(machine, INITIALIZE, {**INITIALIZED, "instructions": "x" * MAX_ANSWER_BYTES})
-    assert isinstance(step, Failed)
+    step = answer(machine, INITIALIZE, {**INITIALIZED, "instructions": "\u00e4" * chars})
+    assert isinstance(step, Done)
+    assert step.agreed.instructions == "\u00e4" * MAX_INSTRUCTIONS_CHARS
+    assert step.agreed.remarks == (f"its instructions have {chars} characters, of which hosts get 262144",)
+
+
+@pytest.mark.parametrize("member", ["capabilities", "serverInfo", "_meta", "vendor"])
+def test_any_other_part_without_end_is_not_kept(member: str) -> None:
+    machine = handshake(protocol="legacy")
+    machine.start()
+    long = {"name": "s", "tools": {"listChanged": True}, "blob": "x" * 1_000_000}
+    step = answer(machine, INITIALIZE, {**INITIALIZED, member: long})
+    assert isinstance(step, Done)
+    agreed = step.agreed
+    assert len(json.dumps([agreed.server_info, agreed.capabilities]) + str(agreed.more)) < 10_000
+    assert len(agreed.remarks) == 1
+    if member == "capabilities":
+        assert agreed.capabilities == {"tools": {"listChanged": True}}
+    if member == "serverInfo":
+        assert agreed.server_info == {"name": "s"}
 
 
 def test_initialize_follows_a_probe_without_answer_and_a_late_answer_still_counts() -> None:

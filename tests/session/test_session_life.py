@@ -524,3 +524,17 @@ async def test_what_a_server_says_of_itself_is_shown_without_its_secrets() -> No
             "inputSchema": {"type": "object"},
         }
         running.session.stop()
+
+
+async def test_what_a_server_says_wrongly_of_itself_is_left_out_and_a_person_is_told() -> None:
+    said = {**INITIALIZED, "serverInfo": {"name": 5, "title": ["t"]}, "instructions": ["a"]}
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, legacy("a", initialize=lambda r: [result(r, said)])).until_ready()
+        facts = running.session.facts()
+        assert facts.server_info == {"name": "5"}
+        assert facts.remarks == (
+            "its answer to initialize has what MCP does not allow there, and is used without: "
+            "`serverInfo.name`, `serverInfo.title`, `instructions`",
+        )
+        assert facts.tool_count == 1
+        running.session.stop()

@@ -29,7 +29,9 @@ from moltis.transport.remote.turns import events_in_turn
 __all__ = ["CredentialsRefused", "NotRenewed", "Session", "begin_anew", "probe"]
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
-"""The longest answer to `initialize`, as at the first time."""
+"""Of the answer to a probe that is looked at; a longer one is an answer too."""
+MAX_HELLO_BYTES: Final = 16 * 1024 * 1024
+"""The longest answer to `initialize`: of instructions without end a part is used, as at the first time."""
 
 RENEWAL_SECS: Final = 30.0
 NOTHING_SPARED: Final[frozenset[int]] = frozenset()
@@ -185,7 +187,7 @@ async def _read_reply(response: httpx2.Response, id: str, receive: Receiver) -> 
         session_id = checked_session_id(response.headers.get("Mcp-Session-Id"))
         kind = media_type(response.headers.get("Content-Type"))
         if kind == "application/json":
-            return session_id, await read_capped(response, MAX_ANSWER_BYTES)
+            return session_id, await read_capped(response, MAX_HELLO_BYTES)
         if kind == "text/event-stream":
             return session_id, await _reply_of_stream(response, id, receive)
         raise NotRenewed(_ended("has lost the session, and answered initialize with neither JSON nor a stream"))
@@ -200,7 +202,7 @@ async def _read_reply(response: httpx2.Response, id: str, receive: Receiver) -> 
 
 
 async def _reply_of_stream(response: httpx2.Response, id: str, receive: Receiver) -> bytes:
-    async with aclosing(events_in_turn(response, MAX_ANSWER_BYTES)) as events:
+    async with aclosing(events_in_turn(response, MAX_HELLO_BYTES)) as events:
         async for event in events:
             if event is None:
                 raise NotRenewed(_ended("has lost the session, and answered initialize with far too much"))
@@ -218,7 +220,7 @@ def _version(reply: bytes) -> str:
         raise NotRenewed(_ended("has lost the session, and answered initialize with something else")) from fault
     if result is msgspec.UNSET:
         raise NotRenewed(_ended("has lost the session, and refuses a new one"))
-    return result.protocol_version
+    return result.protocol_version.strip()  # as when it was agreed on
 
 
 def _ended(words: str) -> Ended:

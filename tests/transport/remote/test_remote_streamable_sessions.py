@@ -412,6 +412,24 @@ async def test_another_revision_at_the_second_time_ends_the_connection() -> None
         assert "another revision" in ended.message
 
 
+async def test_what_is_no_trouble_at_the_first_time_is_none_at_the_second() -> None:
+    """The revision with white space around it, and instructions of which a part is used."""
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        await dial.ask("ping")
+        server.forget()
+
+        async def wordy(peer: Peer) -> None:
+            server.begun += 1
+            server.sessions.add("s2")
+            said = {"protocolVersion": f"{LEGACY} ", "capabilities": {}, "instructions": "x" * 1_000_000}
+            await peer.result(said, mcp_session_id="s2")
+
+        server.on["initialize"] = wordy
+        assert isinstance(await dial.ask("tools/call"), dict)
+        assert server.begun == 2
+
+
 async def _refuse(peer: Peer) -> None:
     await peer.answer(500)
 
