@@ -114,6 +114,7 @@ PURE = {
     "moltis.oauth.decisions",
     "moltis.transport.remote.outcomes",
     "moltis.transport.remote.replies",
+    "moltis.transport.remote.complaints",
     "moltis.session.elicitation",
     "moltis.session.mirrored",
     "moltis.control.jsonrpc",

@@ -9,6 +9,7 @@ import re
 import shlex
 
 from moltis.config import surroundings
+from moltis.config.keys import REVISIONS
 from moltis.config.near_misses import in_one_line
 from moltis.config.plan import Shown
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady
@@ -109,8 +110,7 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
         case FailureKind.STARTUP_TIMEOUT:
             return _for_timeout(status, error, seen)
         case FailureKind.HANDSHAKE_FAILED:
-            older = f'protocol = "legacy" in {entry}    (if it is an MCP server at all)'
-            return seen or _for_stdout(status, error) or [older]
+            return seen or _for_stdout(status, error) or _for_revision(error.message, entry)
         case FailureKind.LISTING_FAILED:
             return seen or [f"moltis logs {status.name}    (it is there, and cannot list its tools: see what it says)"]
         case FailureKind.UNRESPONSIVE:
@@ -119,7 +119,8 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
                 "rather than hung)"
             ]
         case FailureKind.CONNECT_FAILED:
-            return seen or ["look whether its `url` is right and answers"]
+            older = _for_revision(error.message, entry) if "initialize" in error.message else []
+            return seen or older or ["look whether its `url` is right and answers"]
         case FailureKind.NO_NETWORK:
             return seen
         case FailureKind.INTERNAL:
@@ -161,6 +162,32 @@ def _for_timeout(status: ServerStatus, error: LastError, seen: list[str]) -> lis
         "nothing to a line of JSON either may want a flag such as --stdio, or speak LSP framing",
     ]
 
+
+def _for_revision(message: str, entry: str) -> list[str]:
+    """Name the `protocol` that may mend a handshake that failed; nothing where none does."""
+    if ruled_out := _RULED_OUT.search(message):
+        theirs = next((version for version in reversed(REVISIONS) if version in ruled_out[1]), None)
+        return [f'protocol = "auto" in {entry}    (what stands there rules out {theirs})'] if theirs else []
+    if "server/discover was answered with error" in message:
+        return [f'protocol = "auto" in {entry}    (if a revision stands there: it does not have that one)']
+    offered = _OFFERED.search(message)
+    if (offered and offered[2]) or not _REFUSES_REVISION.search(message):
+        return []
+    older = [version for version in reversed(REVISIONS) if version < (offered[1] if offered else _NEWEST_OFFERED)]
+    if not older:
+        return []
+    rest = f"; if not that: {', '.join(older[1:])}" if older[1:] else ""
+    return [f'protocol = "{older[0]}" in {entry}    (it may have older revisions alone{rest})']
+
+
+_RULED_OUT = re.compile(r"the server speaks MCP ([^;]{1,200}); protocol = ")
+_OFFERED = re.compile(r"\(it was offered ([\d-]{10})(, and then [\d-]{10})?\)$")
+_NEWEST_OFFERED = "2025-11-25"
+"""By `initialize`, where the entry says nothing."""
+_REFUSES_REVISION = re.compile(
+    r"initialize was answered with error -32602|(?:error -?\d+|HTTP \d+): .*protocol ?version", re.IGNORECASE
+)
+"""As the specification has it: -32602 "Unsupported protocol version" (MCP 2025-11-25, Lifecycle, Error Handling)."""
 
 _MISMATCHES = {
     "LSP framing": "write the flag for MCP in args of {entry}    (it speaks LSP framing, Content-Length headers, as "

@@ -6,6 +6,9 @@ latter and falls back to the former, as MCP 2026-07-28 (Versioning) wants it. Ov
 servers on the Rust SDK exit on anything else, and one pipe must not carry two opening requests that a slow server may
 both accept: it would be in the era of the last.
 
+A server that refuses the revision it is offered, and names another that we speak, is offered that once, in the same
+start: it should have done so itself, and some do not.
+
 One start may take several connections: a process that exited on what it was asked, or whose era is in doubt, is
 followed by a fresh one that is asked something else. The owner sends what a step says, hands each reply to
 `on_reply`, calls `on_timeout` once when an `Ask` with `patience_secs` has had none in that time, and asks `again` when
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -50,6 +53,9 @@ MAX_TOLD_CHARS = 100
 
 MAX_REFUSAL_CHARS = 4096
 """Of a server's own words. Whoever shows them takes out what is secret first, and shortens them after that."""
+
+MAX_DATA_CHARS = 200
+"""Of the data of a refusal, as it is shown behind the words."""
 
 Era = Literal["legacy", "modern"]
 
@@ -124,6 +130,7 @@ _UNSUPPORTED = b'{"code":-32022,"message":"Unsupported protocol version","data":
 
 
 _PLAIN = re.compile(r"[!-~]+")
+_DATE = re.compile(r"(?<!\d)20\d\d-\d\d-\d\d(?!\d)")
 
 
 class _Supported(msgspec.Struct):
@@ -199,6 +206,10 @@ class Handshake:
     _probes: int = field(default=0, init=False)
     _refusal: bytes | None = field(default=None, init=False)
     """How `initialize` was refused, on whatever connection."""
+    _refused_on: int = field(default=0, init=False)
+    """On which one."""
+    _offers: list[str] = field(default_factory=list, init=False)
+    """The revisions that `initialize` was sent with; the second is what the refusal of the first named."""
     _late: Done | None = field(default=None, init=False)
     """Over HTTP: the answer to a probe that was given up."""
     _unusable: str = field(default="", init=False)
@@ -260,7 +271,13 @@ class Handshake:
         ended_itself: the server ended it; else what it said was of no use.
         read: the server had read all that it was sent. One that had not cannot have minded it.
         """
-        if self.protocol != "auto" or self.remote or self._connections >= MAX_CONNECTIONS:
+        if self.remote or self._connections >= MAX_CONNECTIONS:
+            return False
+        if len(self._offers) > 1 and self._agreed is None:
+            # It ended on the first offer, and the second came too late; it does not have to have read that.
+            minded = ended_itself and self._refused_on == self._connections and INITIALIZE in self._pending
+            return minded and self._next(INITIALIZE, alone=True)
+        if self.protocol != "auto":
             return False
         both = INITIALIZE in self._asked and DISCOVER in self._asked
         if both and self._refusal is None and not self._alone:
@@ -343,14 +360,15 @@ class Handshake:
 
     def _initialize(self) -> Step:
         self._phase = _Phase.INITIALIZING
-        offered = self.protocol if self.protocol in HANDSHAKE_VERSIONS else HANDSHAKE_VERSIONS[-1]
+        if not self._offers:
+            self._offers.append(self.protocol if self.protocol in HANDSHAKE_VERSIONS else HANDSHAKE_VERSIONS[-1])
         capabilities = self.relayed or self.capabilities
         params = b'{"protocolVersion":%b,"capabilities":%b,"clientInfo":%b}' % (
-            envelope.json_string(offered),
+            envelope.json_string(self._offers[-1]),
             capabilities,
             self.client,
         )
-        settled = self.protocol != "auto" or self._alone or self.memory.lesson is Lesson.LEGACY
+        settled = self.protocol != "auto" or self._alone or self.memory.lesson is Lesson.LEGACY or len(self._offers) > 1
         patient = settled or (not self.remote and DISCOVER in self._asked)
         return self._ask(Ask(INITIALIZE, params, None if patient else PATIENCE_SECS))
 
@@ -455,7 +473,7 @@ class Handshake:
         return self._finish(Done(agreed, (INITIALIZED,)))
 
     def _initialize_refused(self, error: bytes) -> Step:
-        self._refusal = error
+        self._refusal, self._refused_on = error, self._connections
         if self.remote and self._late is not None:
             return self._finish(self._late)
         if DISCOVER in self._pending and not self.remote:
@@ -473,12 +491,26 @@ class Handshake:
 
     def _refused(self) -> Step:
         error = self._refusal or b""
+        other = self._named(error)
+        if other is not None:
+            self._offers.append(other)
+            return self._initialize()
         supported = _supported(error)
         if supported is None:
-            return self._failed(_answered_with(INITIALIZE, error))
+            offers = ", and then ".join(self._offers)
+            return self._failed(f"{_answered_with(INITIALIZE, error)} (it was offered {offers})")
         if self._unusable and _mutual(supported) is not None:
             return self._failed(self._unusable)  # the one thing that is wrong: it speaks what we speak
         return self._failed(self._nothing_in_common(supported))
+
+    def _named(self, error: bytes) -> str | None:
+        """Return the newest revision that a refusal of `initialize` names and that may be offered, once.
+
+        The server should have made that offer itself (MCP 2025-11-25, Lifecycle, Version Negotiation).
+        """
+        if self.protocol not in ("auto", "legacy") or len(self._offers) > 1:
+            return None
+        return _mutual(_mentioned(error), [version for version in HANDSHAKE_VERSIONS if version not in self._offers])
 
     def _nothing_in_common(self, theirs: Sequence[str]) -> str:
         ours = _ours(self.protocol)
@@ -501,13 +533,24 @@ def _ours(protocol: str) -> tuple[str, ...]:
             return (protocol,)
 
 
-def _mutual(versions: Sequence[str], ours: Sequence[str] = MODERN_VERSIONS) -> str | None:
+def _mutual(versions: Collection[str], ours: Sequence[str] = MODERN_VERSIONS) -> str | None:
     return next((version for version in reversed(ours) if version in versions), None)
 
 
 def _answered_with(method: str, error: bytes) -> str:
     refusal = envelope.read_error(error)
-    return f"{method} was answered with error {refusal.code}: {refusal.message[:MAX_REFUSAL_CHARS]}"
+    words = f"{method} was answered with error {refusal.code}: {refusal.message[:MAX_REFUSAL_CHARS]}"
+    return words if not refusal.data or is_empty(refusal.data) else f"{words} {_text(refusal.data)[:MAX_DATA_CHARS]}"
+
+
+def _mentioned(error: bytes) -> set[str]:
+    """Return what looks like a revision in an error's message and data, however it is written there."""
+    refusal = envelope.read_error(error)
+    return set(_DATE.findall(refusal.message[:MAX_REFUSAL_CHARS] + " " + _text(refusal.data)))
+
+
+def _text(data: Raw) -> str:
+    return bytes(data)[:MAX_REFUSAL_CHARS].decode("utf-8", "replace")
 
 
 def _refuses_revision(error: bytes) -> bool:
@@ -515,10 +558,10 @@ def _refuses_revision(error: bytes) -> bool:
 
     (MCP 2025-11-25, Lifecycle, Error Handling: -32602 "Unsupported protocol version".)
     """
-    refusal = envelope.read_error(error)
-    said = refusal.message + bytes(refusal.data).decode("utf-8", "replace")
-    names_old = any(version in said for version in HANDSHAKE_VERSIONS[:-1])
-    return (names_old or "protocol version" in refusal.message.lower()) and not any(v in said for v in MODERN_VERSIONS)
+    named = _mentioned(error)
+    names_old = _mutual(named, HANDSHAKE_VERSIONS[:-1]) is not None
+    of_revision = names_old or "protocol version" in envelope.read_error(error).message[:MAX_REFUSAL_CHARS].lower()
+    return of_revision and _mutual(named) is None
 
 
 def _shown(versions: Sequence[str]) -> str:

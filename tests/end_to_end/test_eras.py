@@ -184,6 +184,50 @@ def test_a_web_server_that_minds_discover_is_asked_to_initialize_in_the_same_sta
     assert (folder / "asked").read_text().splitlines()[:2] == ["server/discover", "initialize"]
 
 
+@pytest.mark.parametrize("transport", ["streamable-http", "sse"])
+@pytest.mark.parametrize("protocol", ["auto", "legacy"])
+def test_a_web_server_that_refuses_a_revision_in_words_is_offered_the_newest_that_it_names(
+    daemon: Daemon, picky_web: Callable[[str], str], protocol: str, transport: str
+) -> None:
+    entry = {"transport": transport, "url": picky_web("only"), "protocol": protocol}
+    daemon.write({"p": entry}, mcp={"startup_timeout_secs": 60.0, "max_restart_attempts": 0})
+    status = daemon.start().wait_for("p", "ready", within=40)
+    told = (status["attempts"], status["restarts"], status["last_error"], status["protocol_version"])
+    assert told == (0, 0, None, "2025-06-18")
+    assert daemon.text("p", "quick") == "legacy"
+
+
+def test_a_web_server_that_names_no_revision_is_told_with_its_words_and_a_key_that_mends_it(
+    daemon: Daemon, picky_web: Callable[[str], str]
+) -> None:
+    entry = {"transport": "sse", "url": picky_web("none")}
+    daemon.write({"p": entry}, mcp={"max_restart_attempts": 0})
+    status = daemon.start().wait_for("p", "cooldown", within=40)
+    assert status["last_error"]["message"] == (
+        "answered initialize with HTTP 400: Bad Request: Unsupported protocol version"
+    )
+    why = daemon.cli("why", "p").stdout
+    assert 'protocol = "2025-06-18"' in why
+    daemon.write({"p": {**entry, "protocol": "2025-06-18"}}, mcp={"max_restart_attempts": 0})
+    daemon.rpc("daemon.reload")
+    daemon.wait_for("p", "ready")
+
+
+@pytest.mark.parametrize("exits", [(), ("--then-exits",)], ids=["stays", "exits"])
+@pytest.mark.parametrize("revision", ["2025-06-18", "2024-11-05"])
+@pytest.mark.parametrize("protocol", ["auto", "legacy"])
+def test_a_server_that_wants_one_revision_and_names_it_is_simply_ready(
+    daemon: Daemon, protocol: str, revision: str, exits: tuple[str, ...]
+) -> None:
+    entry = picky(daemon, "p", "--only", revision, *exits, protocol=protocol)
+    daemon.write({"p": entry}, mcp={"max_restart_attempts": 0})
+    daemon.start().wait_for("p", "ready", within=40)
+    assert_blameless(daemon, "p")
+    assert daemon.status("p")["protocol_version"] == revision
+    assert processes(daemon, "p") == (2 if exits else 1)
+    assert "server/discover" not in asked(daemon, "p")
+
+
 @pytest.mark.parametrize("how", [MODERN_AND_EXITS, MODERN_AND_SILENT], ids=["exits", "silent"])
 def test_what_was_learnt_is_paid_for_once(daemon: Daemon, how: tuple[str, ...]) -> None:
     entry = picky(daemon, "p", *how)

@@ -269,13 +269,43 @@ def test_a_login_that_cannot_be_renewed_is_told_with_the_next_try_and_what_makes
         ("spawn_failed", None, "Permission denied", "chmod +x"),
         ("spawn_failed", None, "cannot enter the folder /my src: no such folder", "mkdir -p '/my src'"),
         ("startup_timeout", None, "", "startup_timeout_secs"),
-        ("handshake_failed", None, "", "legacy"),
+        (
+            "handshake_failed",
+            None,
+            "initialize was answered with error -32602: no (it was offered 2025-11-25)",
+            '"2025-06',
+        ),
+        (
+            "handshake_failed",
+            None,
+            "initialize was answered with error -32602: no (it was offered 2025-06-18)",
+            '"2025-03',
+        ),
+        ("connect_failed", None, "answered initialize with HTTP 400: Unsupported protocol version", '"2025-06-18"'),
+        ("handshake_failed", None, 'the server speaks MCP 2026-07-28; protocol = "legacy" in its entry a', '"auto"'),
         ("unresponsive", None, "", "heartbeat_timeout_secs"),
     ],
 )
 def test_what_is_often_the_matter_is_guessed(kind: str, exit_code: int | None, line: str, advice: str) -> None:
     error = LastError(kind=kind, message=line, at="", exit_code=exit_code, stderr_tail=[line])
     assert any(advice in found for found in commands(status(State.BACKOFF, error)))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "the server speaks MCP 2099-01-01; this program speaks 2024-11-05, 2025-11-25, 2026-07-28",
+        "the answer to initialize has no `protocolVersion`",
+        "initialize was answered with error -32602: no (it was offered 2024-11-05)",
+        "initialize was answered with error -32602: no (it was offered 2025-11-25, and then 2025-06-18)",
+        "initialize was answered with error -32603: no (it was offered 2025-11-25)",
+        "answered initialize with HTTP 404",
+    ],
+)
+@pytest.mark.parametrize("kind", ["handshake_failed", "connect_failed", "listing_failed"])
+def test_no_key_is_named_that_does_not_mend_it(kind: str, message: str) -> None:
+    error = LastError(kind=kind, message=message, at="")
+    assert not any("protocol = " in line for line in commands(status(State.BACKOFF, error)))
 
 
 @pytest.mark.parametrize(

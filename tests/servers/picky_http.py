@@ -2,6 +2,8 @@
 
 drops    closes the connection        hangs    never answers
 502      as a proxy would             html     a page, with 200
+only     refuses, in words and before it looks at anything else, every revision but those of `KNOWN`
+none     refuses the same way, and names none
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+KNOWN = ("2025-06-18", "2025-03-26", "2024-11-05")
 
 ANSWERS: dict[str, Any] = {
     "initialize": {
@@ -32,7 +36,11 @@ class Handler(BaseHTTPRequestHandler):
         method = message.get("method", "")
         with open(sys.argv[2], "a", encoding="utf-8") as log:
             log.write(f"{method}\n")
-        if method == "server/discover":
+        offered = message.get("params", {}).get("protocolVersion", self.headers.get("MCP-Protocol-Version"))
+        if sys.argv[1] in ("only", "none") and offered not in KNOWN:
+            named = f" (supported versions: {', '.join(KNOWN)})" if sys.argv[1] == "only" else ""
+            self.answer(400, f"Bad Request: Unsupported protocol version{named}\nsecond line".encode(), "text/plain")
+        elif method == "server/discover":
             self.mind(sys.argv[1])
         elif "id" not in message:
             self.answer(202, b"")

@@ -3,6 +3,8 @@
 --knows legacy|modern|both     the eras that it speaks; `both` speaks the one that it was asked for last
 --exits initialize|other CODE  it exits on `initialize`, or on whatever else comes before it
 --ignores METHOD               it says nothing to it
+--only REVISION                it refuses to `initialize` with any other, and names it
+--then-exits                   after that
 --sleeps SECS                  before it reads anything
 --log FILE                     a line for each process, and for each method that it read
 """
@@ -36,6 +38,8 @@ def main() -> None:
     options.add_argument("--knows", default="legacy")
     options.add_argument("--exits", nargs=2, default=("", "0"))
     options.add_argument("--ignores", default="")
+    options.add_argument("--only", default="")
+    options.add_argument("--then-exits", action="store_true")
     options.add_argument("--sleeps", type=float, default=0)
     options.add_argument("--log", default=os.devnull)
     chosen = options.parse_args()
@@ -59,7 +63,13 @@ def main() -> None:
             continue
         answer: dict[str, Any] = {"error": {"code": -32601, "message": "Method not found"}}
         in_modern = MODERN_VERSION in message.get("params", {}).get("_meta", {})
-        if method == "initialize" and chosen.knows != "modern":
+        offered = message.get("params", {}).get("protocolVersion")
+        if method == "initialize" and chosen.only and offered != chosen.only:
+            data = {"expected": chosen.only, "received": offered}
+            answer = {"error": {"code": -32602, "message": "Unsupported protocol version", "data": data}}
+        elif method == "initialize" and chosen.only:
+            era, answer = "legacy", {"result": {**LEGACY, "protocolVersion": offered}}
+        elif method == "initialize" and chosen.knows != "modern":
             era, answer = "legacy", {"result": LEGACY}
         elif method == "server/discover" and chosen.knows != "legacy":
             era, answer = "modern", {"result": MODERN}
@@ -73,6 +83,8 @@ def main() -> None:
         elif method == "ping":
             answer = {"result": {}}
         print(json.dumps({"jsonrpc": "2.0", "id": message["id"], **answer}), flush=True)
+        if chosen.then_exits and "error" in answer and method == "initialize":
+            sys.exit(1)
 
 
 main()

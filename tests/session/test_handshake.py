@@ -416,19 +416,100 @@ def test_an_answer_to_initialize_in_the_newer_revision_shows_a_modern_server() -
     assert asked(answer(machine, INITIALIZE, {**INITIALIZED, "protocolVersion": "2026-07-28"})) == [DISCOVER]
 
 
+PICKY = [
+    ({"code": -32602, "message": "Unsupported protocol version", "data": {"supported": ["2024-11-05"]}}, "2024-11-05"),
+    ({"code": -32602, "message": "Invalid params", "data": {"expected": "2025-06-18", "received": "2025-11-25"}}, None),
+    ({"code": -32602, "message": "no", "data": '{"versions":["2025-06-18"]}'}, "2025-06-18"),
+    ({"code": -32000, "message": "Bad Request: supported versions: 2024-11-05, 2025-06-18, 2025-03-26"}, None),
+    ({"code": -32602, "message": "2025-11-25 is not known here (use 2025-06-18)"}, "2025-06-18"),
+    ({"code": -32022, "message": "no", "data": {"supported": ["2025-03-26", "2024-11-05"]}}, "2025-03-26"),
+    ({"code": -32603, "message": "version must be one of [2099-01-01 2025-06-18]", "data": None}, "2025-06-18"),
+]
+
+
+@pytest.mark.parametrize(("error", "named"), PICKY)
+@pytest.mark.parametrize("how", ["pipe", "http", "legacy", "remembered"])
+def test_a_refusal_that_names_a_revision_we_speak_is_answered_by_offering_the_newest_of_those_once(
+    error: object, named: str | None, how: str
+) -> None:
+    machine = {
+        "pipe": lambda: by_pipe(),
+        "http": lambda: handshake(),
+        "legacy": lambda: by_pipe(protocol="legacy"),
+        "remembered": lambda: by_pipe(Lesson.LEGACY),
+    }[how]()
+    step = machine.start()
+    if how == "http":
+        assert asked(step) == [DISCOVER]
+        step = refuse(machine, DISCOVER, -32601)
+    refusal = json.dumps(error).encode()
+    step = machine.on_reply(INITIALIZE, None, refusal)
+    assert isinstance(step, Send)
+    (ask,) = step.asks
+    assert (ask.method, ask.patience_secs) == (INITIALIZE, None)
+    offered = json.loads(ask.params)["protocolVersion"]
+    assert offered == (named or "2025-06-18")
+    agreed = answer(machine, INITIALIZE, {**INITIALIZED, "protocolVersion": offered})
+    assert isinstance(agreed, Done)
+    assert (agreed.agreed.era, agreed.agreed.protocol_version) == ("legacy", offered)
+
+
+@pytest.mark.parametrize(("error", "named"), PICKY)
+def test_what_refuses_the_second_offer_too_is_not_offered_a_third_and_shown_with_its_data(
+    error: Any, named: str | None
+) -> None:
+    machine = by_pipe(protocol="legacy")
+    machine.start()
+    refusal = json.dumps(error).encode()
+    assert asked(machine.on_reply(INITIALIZE, None, refusal)) == [INITIALIZE]
+    step = machine.on_reply(INITIALIZE, None, b'{"code":-32602,"message":"no","data":{"supported":["2025-03-26"]}}')
+    assert isinstance(step, Failed)
+    assert '{"supported":["2025-03-26"]}' in step.reason
+    assert f"(it was offered 2025-11-25, and then {named or '2025-06-18'})" in step.reason
+
+
 @pytest.mark.parametrize(
     "error",
     [
-        {"code": -32602, "message": "Unsupported protocol version", "data": {"supported": ["2024-11-05"]}},
-        {"code": -32602, "message": "Invalid params", "data": {"expected": "2025-06-18"}},
-        {"code": -32000, "message": "Bad Request: supported versions: 2025-06-18, 2025-03-26"},
+        {"code": -32602, "message": "Unsupported protocol version", "data": {"supported": ["2025-11-25"]}},
+        {"code": -32602, "message": "Unsupported protocol version: 2025-11-25"},
+        {"code": -32602, "message": "see ticket 12025-06-187 of 2099-01-01"},
+        {"code": -32602, "message": "Unsupported protocol version", "data": {"supported": [20250618]}},
     ],
 )
-def test_a_refusal_of_the_revision_alone_shows_no_modern_server(error: object) -> None:
-    machine = by_pipe()
+def test_what_names_nothing_that_may_be_offered_is_offered_nothing(error: object) -> None:
+    machine = by_pipe(protocol="legacy")
     machine.start()
+    assert isinstance(machine.on_reply(INITIALIZE, None, json.dumps(error).encode()), Failed)
+
+
+def test_a_configured_revision_is_the_only_offer_whatever_the_refusal_names() -> None:
+    machine = by_pipe(protocol="2025-03-26")
+    machine.start()
+    error = {"code": -32602, "message": "no", "data": {"supported": ["2025-06-18"]}}
     step = machine.on_reply(INITIALIZE, None, json.dumps(error).encode())
     assert isinstance(step, Failed)
+    assert "2025-06-18" in step.reason
+
+
+def test_a_modern_revision_comes_before_an_older_one_that_is_named_beside_it() -> None:
+    machine = by_pipe()
+    machine.start()
+    assert asked(refuse(machine, INITIALIZE, -32022, ["2025-06-18", "2026-07-28"])) == [DISCOVER]
+    assert asked(refuse(machine, DISCOVER, -32601)) == [INITIALIZE], "what it refused then leaves the older one"
+
+
+@pytest.mark.parametrize("protocol", ["auto", "legacy"])
+@pytest.mark.parametrize("read", [True, False])
+def test_a_process_that_exits_on_the_first_offer_is_made_the_second_by_a_fresh_one(protocol: str, read: bool) -> None:
+    machine = by_pipe(protocol=protocol)
+    machine.start()
+    refuse(machine, INITIALIZE, -32602, ["2025-06-18"])
+    assert machine.again(ended_itself=True, read=read)
+    step = machine.start()
+    assert isinstance(step, Send)
+    assert [json.loads(ask.params)["protocolVersion"] for ask in step.asks] == ["2025-06-18"]
+    assert not machine.again(ended_itself=True, read=True), "that is the last"
 
 
 def test_what_refuses_both_is_reported_by_its_first_refusal() -> None:
@@ -493,7 +574,19 @@ def test_a_server_that_says_that_it_has_both_eras_is_not_remembered_as_modern() 
 
 
 EVENTS = st.lists(
-    st.sampled_from(["timeout", "answer", "late answer", "refuse", "refuse modern", "nonsense", "exit", "exit unread"]),
+    st.sampled_from(
+        [
+            "timeout",
+            "answer",
+            "late answer",
+            "refuse",
+            "refuse modern",
+            "refuse older",
+            "nonsense",
+            "exit",
+            "exit unread",
+        ]
+    ),
     max_size=14,
 )
 
@@ -539,6 +632,8 @@ def test_no_order_of_answers_timeouts_and_exits_over_a_pipe_leads_into_two_eras(
                 step = answer(machine, method, INITIALIZED if method == INITIALIZE else DISCOVERED)
             elif event == "nonsense":
                 step = answer(machine, method, {"hello": 1})
+            elif event == "refuse older":
+                step = refuse(machine, method, -32602, ["2025-06-18"])
             else:
                 step = refuse(machine, method, -32022, ["2026-07-28"] if event == "refuse modern" else None)
     assert connections <= 3
@@ -550,7 +645,7 @@ def test_no_order_of_answers_timeouts_and_exits_over_a_pipe_leads_into_two_eras(
         else:
             assert INITIALIZE in accepted
             # It may be in the other era only if it was asked for both: then, if it is of no use, it is asked anew.
-            if DISCOVER in machine._asked:
+            if DISCOVER in machine._asked and machine._refusal is None:
                 assert machine.again(ended_itself=False, read=True) or connections == 3 or machine._alone
 
 

@@ -25,12 +25,13 @@ from moltis.http.words import InOurWords, network_words
 from moltis.transport import Ended
 from moltis.transport.remote import Refusal
 from moltis.transport.remote.base import Endpoint, Post
+from moltis.transport.remote.complaints import complaint, revision_refused
 from moltis.transport.remote.events import BOM
 from moltis.transport.remote.evidence import says_nothing
 from moltis.transport.remote.gate import Gate
 from moltis.transport.remote.headers import Headers
-from moltis.transport.remote.outcomes import Answered, media_type, redirect_target, redirect_words
-from moltis.transport.remote.replies import about_session, under_id
+from moltis.transport.remote.outcomes import Answered, Asked, media_type, redirect_target, redirect_words
+from moltis.transport.remote.replies import about_session, error_reply, under_id
 
 __all__ = [
     "FAULTS",
@@ -42,10 +43,13 @@ __all__ = [
     "discard",
     "held_secs",
     "read_error",
+    "refusal_reply",
 ]
 
 REFUSALS: Final = frozenset({401, 403})
 """Of what a request carries. As `spares`: nobody is asked to log in for what is optional."""
+NO_REFUSALS: Final = REFUSALS | {408, 425, 429}
+"""What says nothing of the revision, whatever the words."""
 MAX_REFUSALS: Final = 2
 """Of one message, so that it is sent three times at most."""
 MAX_CHALLENGES: Final = 8
@@ -231,6 +235,7 @@ def answered(
         ours=id is not None and under_id(body, id),
         about_session=about_session(body, id),
         wordless=says_nothing(status, body),
+        said="" if reply is not None else complaint(body, media_type(headers.get("Content-Type"))),
     )
 
 
@@ -248,6 +253,15 @@ async def discard(response: httpx2.Response) -> None:
         pass
     finally:
         await response.aclose()
+
+
+def refusal_reply(asked: Asked, id: int, response: httpx2.Response, body: bytes) -> bytes | None:
+    """Return the reply that an HTTP error is: the one that its body holds, or the refusal of a revision in words."""
+    reply = error_reply(body, id)
+    if reply is None and asked.opens and not asked.probes and response.status_code not in NO_REFUSALS:
+        content_type = media_type(response.headers.get("Content-Type"))
+        reply = revision_refused(body, content_type, response.status_code, id)
+    return reply
 
 
 async def read_error(response: httpx2.Response) -> bytes:

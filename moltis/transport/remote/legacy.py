@@ -31,6 +31,7 @@ from moltis.transport.remote.exchange import (
     answered,
     discard,
     read_error,
+    refusal_reply,
 )
 from moltis.transport.remote.failures import come_to_nothing, turned_away, unavailable
 from moltis.transport.remote.headers import post_headers, stream_headers
@@ -45,7 +46,7 @@ from moltis.transport.remote.outcomes import (
     media_type,
     outcome,
 )
-from moltis.transport.remote.replies import alive, error_reply, unknown_method
+from moltis.transport.remote.replies import alive, unknown_method
 from moltis.transport.remote.turns import events_in_turn
 
 __all__ = ["LegacyConnection"]
@@ -237,7 +238,7 @@ class LegacyConnection(RemoteConnection):
                 await discard(response)
                 return True
             body = await read_error(response)
-            reply = None if about.id is None else error_reply(body, about.id)
+            reply = None if about.id is None else refusal_reply(asked, about.id, response, body)
             found = outcome(asked, answered(response, body, reply))
             if found.held_secs is not None:
                 self._posting.gate.close(found.held_secs)

@@ -138,7 +138,7 @@ class Answered:
     content_type: from `media_type`. leads: where a redirect leads that is not followed, from `redirect_words`.
     reply: its body is a JSON-RPC reply; ours: under the id of the request.
     about_session: what its body says of the session.
-    wordless: it is an error, and its body says no more than its status.
+    wordless: it is an error, and its body says no more than its status. said: what it says instead, to a person.
     compressed: it has a Content-Encoding, which was not asked for.
     """
 
@@ -150,6 +150,7 @@ class Answered:
     ours: bool = False
     about_session: AboutSession = AboutSession.NOTHING
     wordless: bool = False
+    said: str = ""
     compressed: bool = False
 
 
@@ -285,11 +286,13 @@ def _error_words(asked: Asked, answered: Answered) -> str:
         return answered.leads or f"redirects (HTTP {status})"
     if status == 401:
         return "401: it refuses what moltis.toml sends: check headers.Authorization and url"
+    tells = answered.said and not answered.wordless and (asked.opens or status < 500)  # a refusal, or why none begins
+    said = f": {answered.said}" if tells else ""
     if status == 403:
-        return f"refuses {asked.method or 'an answer'} (HTTP 403)"
+        return f"refuses {asked.method or 'an answer'} (HTTP 403){said}"
     if status == 404 and asked.session:
         return "does not know the session that it has just begun (HTTP 404)"
-    return f"answered {asked.method or 'an answer'} with HTTP {status}"
+    return f"answered {asked.method or 'an answer'} with HTTP {status}{said}"
 
 
 def _failed(asked: Asked, words: str, *, status: int = 200, unserved: bool = False) -> Outcome:

@@ -26,6 +26,7 @@ from moltis.transport.remote.exchange import (
     answered,
     discard,
     read_error,
+    refusal_reply,
 )
 from moltis.transport.remote.failures import come_to_nothing, turned_away
 from moltis.transport.remote.headers import FIRST_MODERN, BadSessionId, checked_session_id, post_headers, stream_headers
@@ -40,7 +41,7 @@ from moltis.transport.remote.incoming import (
 )
 from moltis.transport.remote.outcomes import INITIALIZED, UNLIMITED, Asked, Do, Outcome, failure, media_type, outcome
 from moltis.transport.remote.renewal import NOTHING_SPARED, Session
-from moltis.transport.remote.replies import alive, error_reply, unknown_method
+from moltis.transport.remote.replies import alive, unknown_method
 from moltis.transport.remote.sessions import NO_SESSION, Sessions
 
 __all__ = ["Rejected", "StreamableConnection"]
@@ -163,7 +164,7 @@ class StreamableConnection(RemoteConnection):
         """Do with an answer what has to be done, except for sending again, and say what that was."""
         about = post.about
         body = await read_error(response) if response.status_code >= 400 else b""
-        reply = error_reply(body, about.id) if body and about.id is not None else None
+        reply = refusal_reply(asked, about.id, response, body) if body and about.id is not None else None
         found = outcome(asked, answered(response, body, reply, about.id))
         if found.doubts or found.refuses:
             self._sessions.refused(session, about.method, surely=found.doubts)
