@@ -70,4 +70,4 @@ def test_what_ended_a_start_that_worked_to_the_last_is_the_cap_and_that_is_what_
     status = ServerStatus(
         name="x", display_name=None, transport="stdio", enabled=True, state="backoff", status="error", last_error=error
     )
-    assert any(line.startswith("raise startup_timeout_max_secs in") for line in commands(status))
+    assert any(line.startswith("startup_timeout_max_secs = 3000 in [mcp.servers.x]") for line in commands(status))
