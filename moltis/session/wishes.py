@@ -8,7 +8,7 @@ what could not be sent is still to be told.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import partial
 from typing import Final, Literal, NamedTuple
 
@@ -62,6 +62,8 @@ class Watch:
         self._refused: dict[str, bytes] = {}
         self._wanted: frozenset[str] = frozenset()
         self._told: set[str] = set()
+        self._in_doubt: set[str] = set()
+        """What it was told before it may have forgotten all."""
         self._busy: set[str] = set()
         self._due: deque[str] = deque()
         self._unsent = False
@@ -75,7 +77,7 @@ class Watch:
         """Watch these, and no others. `quietly`: the server learns it in another way."""
         self._wanted = uris
         if not quietly:
-            self._differ(uris ^ self._told)
+            self._differ()
 
     def taken(self, uri: str) -> Taken:
         """Return whether the server tells of a resource. What is not wanted of it is not waited for."""
@@ -84,25 +86,28 @@ class Watch:
         return False
 
     def again(self) -> None:
-        """Tell all anew: the server may have forgotten it."""
+        """Tell all anew, and take back what is wanted no more: the server may have forgotten it, or not."""
+        self._in_doubt |= self._told
         self._told.clear()
-        self._differ(self._wanted)
+        self._differ()
 
     def retry(self) -> None:
         """Tell what could not be told: what was in the way may be gone."""
         if self._unsent:
             self._unsent = False
-            self._differ(self._wanted ^ self._told)
+            self._differ()
 
-    def _differ(self, uris: Iterable[str]) -> None:
-        self._due = deque(sorted(uris))
+    def _differ(self) -> None:
+        """Have told whatever differs from what is wanted."""
+        self._due = deque(sorted((self._wanted - self._told) | ((self._told | self._in_doubt) - self._wanted)))
         self._work()
 
     def _work(self) -> None:
         while self._due and len(self._busy) < AT_ONCE:
             uri = self._due.popleft()
             wanted = uri in self._wanted
-            if uri in self._busy or wanted is (uri in self._told):
+            settled = uri in self._told if wanted else uri not in self._told and uri not in self._in_doubt
+            if settled or uri in self._busy:
                 continue  # one under way is looked at again when it is answered
             method = "resources/subscribe" if wanted else "resources/unsubscribe"
             self._busy.add(uri)
@@ -120,6 +125,7 @@ class Watch:
             self._due.clear()  # the rest could not be sent either
             return
         self._refused.pop(uri, None)
+        self._in_doubt.discard(uri)
         if wanted:
             self._told.add(uri)
             if isinstance(reply, ErrorReply):

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scripted_host import FakeCaller, begin, note, silent
 from scripted_server import DISCOVERED, INITIALIZED, Message, Out, Running, error, legacy, modern, result
@@ -174,6 +174,8 @@ def test_a_level_that_could_not_be_sent_is_told_when_it_can_be() -> None:
 URIS = st.frozensets(st.sampled_from(["a:", "b:", "c:", "d:"]))
 
 
+@example([frozenset({"a:"}), frozenset(), DONE, UNSENT, "again"])
+@example([frozenset({"a:"}), DONE, "again", frozenset(), UNSENT])
 @given(st.lists(URIS | st.sampled_from([DONE, REFUSED, UNSENT, "again", "retry"]), max_size=30))
 def test_whatever_is_wanted_in_whatever_order_the_server_ends_up_with_the_last(steps: list[Any]) -> None:
     watch = Watch((server := Server()).tell)

@@ -190,7 +190,7 @@ async def test_a_request_for_a_websocket_is_an_ordinary_get(served: Any) -> None
 async def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
     served: Any, monkeypatch: pytest.MonkeyPatch, wire: bytes, answer: bytes
 ) -> None:
-    monkeypatch.setattr(GatewayServer, "read_secs", 0.05)
+    monkeypatch.setattr(GatewayServer, "read_secs", 0.5)
     client: Client = await served.dial()
     if wire:
         await client.stream.send(wire)
