@@ -120,7 +120,7 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
             ]
         case FailureKind.CONNECT_FAILED:
             older = _for_revision(error.message, entry) if "initialize" in error.message else []
-            return seen or older or ["look whether its `url` is right and answers"]
+            return seen or older or [_for_address(error.message, entry)]
         case FailureKind.NO_NETWORK:
             return seen
         case FailureKind.INTERNAL:
@@ -161,6 +161,20 @@ def _for_timeout(status: ServerStatus, error: LastError, seen: list[str]) -> lis
         f"run `{status.command}` with its args by hand: a server waits silently for input on stdin. One that says "
         "nothing to a line of JSON either may want a flag such as --stdio, or speak LSP framing",
     ]
+
+
+def _for_address(message: str, entry: str) -> str:
+    """Say what mends a remote server that is not reached, or reached in part."""
+    if " wants messages at " in f" {message}":
+        return (
+            "proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header Host $host;    (in nginx, or the like in the "
+            f"proxy before it; else the server's own public URL. Messages go to the origin of url in {entry} alone)"
+        )
+    if re.search(r"HTTP 4(?:04|10)\b.* at http", message):
+        return (
+            f"root_path, or base path, in the server's settings    (behind a proxy its paths begin as url in {entry})"
+        )
+    return "look whether its `url` is right and answers"
 
 
 def _for_revision(message: str, entry: str) -> list[str]:

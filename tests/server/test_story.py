@@ -309,6 +309,19 @@ def test_no_key_is_named_that_does_not_mend_it(kind: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("message", "mends"),
+    [
+        ("is reached at https://a.example and wants messages at http://a.example: it does not", "X-Forwarded-Proto"),
+        ("answered initialize with HTTP 404 at https://a.example/messages?...", "root_path"),
+        ("answered initialize with HTTP 404", "`url` is right"),
+    ],
+)
+def test_a_proxy_before_a_remote_server_is_named_with_what_it_lacks(message: str, mends: str) -> None:
+    error = LastError(kind="connect_failed", message=message, at="")
+    assert mends in commands(status(State.BACKOFF, error))[0]
+
+
+@pytest.mark.parametrize(
     ("secs", "words"),
     [
         (0.2, "less than a second"),

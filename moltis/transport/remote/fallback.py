@@ -8,6 +8,7 @@ is an old one. The one rule is that this is asked once, at the beginning, and th
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import anyio
 from anyio.abc import TaskGroup
@@ -41,6 +42,8 @@ class FallbackConnection:
         self._tasks: TaskGroup | None = None
         self._asking = anyio.Lock()
         self._asked = False
+        self._verdict: Ended | None = None
+        """What became of the other, which did open an event stream."""
         self._settled = False
         self._stopping = False
 
@@ -124,7 +127,11 @@ class FallbackConnection:
                 self._asked = True
                 await self._ask()
         if isinstance(self._current, StreamableConnection):
-            return False
+            if self._verdict is None or about.method != "initialize":
+                return False  # it may have a stream for another reason, and answer `initialize`
+            words = f"{self._verdict.message} (as Streamable HTTP it answered initialize with HTTP {status})"
+            self._current.lose(replace(self._verdict, message=words))
+            return True
         try:
             self._current.send(message, about)
         except ConnectionClosed:
@@ -144,6 +151,8 @@ class FallbackConnection:
         if await old.located() or (await old.wait_lost()).kind == "auth_required":
             self._current = old
             self._tasks.start_soon(self._follow, old)
+        elif old.streamed:
+            self._verdict = await old.wait_lost()
 
     async def _follow(self, old: LegacyConnection) -> None:
         await old.wait_lost()

@@ -18,7 +18,7 @@ import httpx2
 import msgspec
 
 from moltis.errors import LoginNeeded
-from moltis.http.origins import read_url, same_origin
+from moltis.http.origins import Url, read_url, same_origin, shown_url
 from moltis.http.words import network_words
 from moltis.transport import Ended, Notices, Receiver
 from moltis.transport.remote.base import Endpoint, Post, RemoteConnection
@@ -59,6 +59,7 @@ MAX_WAITING: Final = 2048
 """Requests without a reply; twice what a session has. The oldest of more has had one that was not seen as such."""
 LINGER_SECS: Final = 1.0
 """For the rest of a POST whose request is answered already."""
+SHOWN_ORIGIN_CHARS: Final = 100
 GONE: Final = frozenset({404, 410})
 
 _REPLY = re.compile(rb'\{"jsonrpc":"2\.0","id":(\d{1,18}),"(?:result|error)":')
@@ -73,7 +74,10 @@ class LegacyConnection(RemoteConnection):
         super().__init__(endpoint, receive, notices)
         self._exchange = Exchange(endpoint, self.client)
         self._posting: Exchange | None = None
+        self._posting_url = ""
         self._located = anyio.Event()
+        self.streamed = False
+        """Whether the GET opened an event stream."""
         self._agreed = False
         self._confirming: anyio.Event | None = None
         self._waiting: dict[int, tuple[Post, anyio.Event]] = {}
@@ -107,6 +111,7 @@ class LegacyConnection(RemoteConnection):
         try:
             found = outcome(asked, answered(response))
             if found.do is Do.TAKE_EVENTS:
+                self.streamed = True
                 await self._listen(response)
             else:
                 words = found.words or f"answered GET with {media_type(response.headers.get('Content-Type'))}"
@@ -146,9 +151,10 @@ class LegacyConnection(RemoteConnection):
         except ValueError:
             parts = None
         if parts is None or parts.userinfo or not same_origin(url, self.endpoint.url):
-            self.lose(Ended("connect_failed", "wants messages sent to another origin, or to no URL at all"))
+            self.lose(Ended("connect_failed", _astray(parts, self.endpoint.url)))
             return
         self._posting = Exchange(replace(self.endpoint, url=url), self.client)
+        self._posting_url = url
         self._located.set()
 
     def _received(self, message: bytes) -> None:
@@ -242,6 +248,8 @@ class LegacyConnection(RemoteConnection):
             found = outcome(asked, answered(response, body, reply))
             if found.held_secs is not None:
                 self._posting.gate.close(found.held_secs)
+            if response.status_code in GONE and found.do in (Do.FAIL, Do.LOSE):
+                found = replace(found, words=f"{found.words} at {shown_url(self._posting_url)}")
             if found.do is not Do.WAIT:
                 self._refused(post, asked, found, response.status_code, reply)
                 return False
@@ -267,6 +275,24 @@ class LegacyConnection(RemoteConnection):
     def _failed(self, post: Post, asked: Asked, found: Outcome) -> None:
         if not post.answered:  # the reply may be faster than what becomes of the POST
             come_to_nothing(self, asked, post.about, found)
+
+
+def _astray(said: Url | None, url: str) -> str:
+    """Say where a server wants its messages that may not have them, and what makes it say so, after its name."""
+    ours = read_url(url)
+    if said is None or ours is None:
+        return "wants messages sent to what is no URL of http or https"
+    if said.userinfo:
+        return "wants messages sent to a URL with a login in it"
+    if (said.host, said.port) == (ours.host, ours.port) or (said.host == ours.host and said.scheme != ours.scheme):
+        lacks = "the scheme (X-Forwarded-Proto)"
+    else:
+        lacks = "the host (Host, X-Forwarded-Host)"
+    theirs = said.origin if len(said.origin) <= SHOWN_ORIGIN_CHARS else said.origin[:SHOWN_ORIGIN_CHARS] + "..."
+    return (
+        f"is reached at {ours.origin} and wants messages at {theirs}: "
+        f"it does not know its own address, as behind a proxy that does not pass on {lacks}"
+    )
 
 
 class _Head(msgspec.Struct, gc=False):

@@ -153,8 +153,101 @@ async def test_a_stream_that_does_not_say_where_messages_go_is_no_old_server() -
     async with line(FallbackConnection, server) as at:
         began = anyio.current_time()
         at.ask(1, "initialize")
-        assert (await at.lost()).message == "answered initialize with HTTP 405"
+        assert (await at.lost()).message == (
+            f"did not say within {ENDPOINT_SECS:g} s where messages go "
+            "(as Streamable HTTP it answered initialize with HTTP 405)"
+        )
         assert anyio.current_time() - began == pytest.approx(ENDPOINT_SECS, abs=1)
+
+
+ASTRAY = [
+    ("http://mcp.example/messages?sid=1", "wants messages at http://mcp.example: ", "the scheme"),
+    ("http://mcp.example:443/messages", "wants messages at http://mcp.example:443: ", "the scheme"),
+    ("http://127.0.0.1:9/messages", "wants messages at http://127.0.0.1:9: ", "the host"),
+    ("https://internal.example:8443/m", "wants messages at https://internal.example:8443: ", "the host"),
+    ("https://mcp.example:8443/m", "wants messages at https://mcp.example:8443: ", "the host"),
+    ("https://a:SECRET@mcp.example/m", "a URL with a login in it", ""),
+    ("ftp://mcp.example/m", "no URL of http or https", ""),
+]
+
+
+@pytest.mark.parametrize("first", ["server/discover", "initialize"])
+@pytest.mark.parametrize(("said", "words", "lacks"), ASTRAY, ids=[said for said, _, _ in ASTRAY])
+async def test_what_is_wrong_with_the_stream_that_did_open_is_told(
+    said: str, words: str, lacks: str, first: str
+) -> None:
+    server = Either(answering(405))
+    server.location = said
+    async with line(FallbackConnection, server) as at:
+        at.ask(1, first)
+        if first != "initialize":
+            await at.told.outcome(1)
+            at.ask(2, "initialize")
+        ended = await at.lost()
+        assert ended.kind == "connect_failed"
+        assert words in ended.message
+        assert lacks in ended.message
+        assert "answered initialize with HTTP 405" in ended.message
+        if lacks:
+            assert "is reached at https://mcp.example and " in ended.message
+        assert "SECRET" not in ended.message
+    assert server.posted == [], "nothing is posted there"
+
+
+async def test_a_stream_that_ends_before_it_says_where_messages_go_is_told_too() -> None:
+    server = Either(answering(404))
+
+    async def brief(request: httpx2.Request) -> httpx2.Response:
+        response = await server.open_stream(request)
+        server.stream._said.clear()
+        server.stream.end()
+        return response
+
+    server.on_get = brief
+    async with line(FallbackConnection, server) as at:
+        at.ask(1, "initialize")
+        assert (await at.lost()).message.startswith("ended its event stream (as Streamable HTTP it answered")
+
+
+@pytest.mark.parametrize("location", ["/messages?sid=SECRET", "http://elsewhere.example/m"])
+async def test_a_server_that_has_a_stream_and_answers_initialize_speaks_streamable_http(location: str) -> None:
+    """It refuses `server/discover` by HTTP alone, and its stream is for notifications: that is no older transport."""
+
+    async def refuses_discover(request: httpx2.Request, message: Json) -> httpx2.Response:
+        return await (answering(400) if message["method"] == "server/discover" else json_answers)(request, message)
+
+    server = Either(refuses_discover)
+
+    async def silent(request: httpx2.Request) -> httpx2.Response:
+        response = await server.open_stream(request)
+        if location.startswith("/"):
+            server.stream._said.clear()
+        return response
+
+    server.location = location
+    server.on_get = silent
+    async with line(FallbackConnection, server) as at:
+        at.ask(1, "server/discover", "2026-07-28")
+        assert isinstance(await at.told.outcome(1), dict)
+        at.ask(2, "initialize")
+        reply = await at.told.outcome(2)
+        assert isinstance(reply, dict)
+        assert reply["result"] == {"by": "streamable"}
+
+
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_place_for_messages_that_is_not_there_is_named_without_what_may_be_secret(status: int) -> None:
+    server = Either(answering(405))
+    server.location = "/messages?sid=SECRET"
+
+    async def nowhere(request: httpx2.Request, message: Json) -> httpx2.Response:
+        return await answering(405 if request.url.path == "/sse" else status)(request, message)
+
+    server.on_post = nowhere
+    async with line(FallbackConnection, server) as at:
+        at.ask(1, "initialize")
+        ended = await at.lost()
+        assert ended.message == f"answered initialize with HTTP {status} at https://mcp.example/messages?..."
 
 
 async def test_all_that_was_refused_meanwhile_is_sent_by_the_other() -> None:
