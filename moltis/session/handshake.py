@@ -605,6 +605,7 @@ def _supported(error: bytes) -> list[str] | None:
     if refusal.code != UNSUPPORTED_VERSION:
         return None
     try:
-        return _versions(msgspec.json.decode(refusal.data, type=_Supported).supported)
+        named = msgspec.json.decode(refusal.data, type=_Supported).supported
+        return [] if bytes(named) == b"[]" else _versions(named)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return None
