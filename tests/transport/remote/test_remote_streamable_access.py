@@ -310,7 +310,7 @@ async def test_a_403_that_no_login_mends_is_one_failure() -> None:
         await dial.shake_hands()
         error = await dial.ask("tools/call")
         assert isinstance(error, ServerNotReady)
-        assert error.message == "server 'scripted' refuses tools/call (HTTP 403)"
+        assert error.message == "server 'scripted' refuses tools/call (HTTP 403): denied"
         assert isinstance(await dial.ask("tools/list"), dict)
 
 

@@ -464,7 +464,7 @@ async def _empty_stream(peer: Peer) -> None:
 
 
 async def _much(peer: Peer) -> None:
-    await peer.result("x" * 300_000)
+    await peer.result("x" * 17 * 1024 * 1024)
 
 
 async def _bad_id(peer: Peer) -> None:
