@@ -17,7 +17,7 @@ import httpcore2
 
 from moltis.errors import Busy
 from moltis.http.addresses import Scope, host_is_loopback, scope
-from moltis.http.bodies import BodyEncoded, BodyTooLarge, check_identity, collect, in_turn
+from moltis.http.bodies import BodyEncoded, BodyTooLarge, collect, in_turn, unpacked
 from moltis.http.clients import USER_AGENT
 from moltis.http.origins import Url, read_url, resolved, shown_host
 from moltis.http.pinned import AddressRefused, PinnedBackend
@@ -284,8 +284,8 @@ class Fetcher:
             stream = _Announced(stream, sending)
         response = await httpcore2.AsyncHTTP11Connection(where.origin, stream).handle_async_request(request)
         received = _by_name(response.headers)
-        check_identity(received.get("content-encoding"))
-        whole = await collect(in_turn(response.aiter_stream()), self._max_bytes, received.get("content-length"))
+        pieces = unpacked(in_turn(response.aiter_stream()), received.get("content-encoding"), self._max_bytes)
+        whole = await collect(pieces, self._max_bytes, received.get("content-length"))
         return response.status, received, whole
 
 

@@ -96,7 +96,7 @@ ERRORS: dict[str, list[BaseException]] = {
     "it speaks no version of TLS that is still safe": [tls("UNSUPPORTED_PROTOCOL")],
     "no secure connection could be agreed on with it": [tls(SECRET), ssl.SSLError(SECRET)],
     "its answer is longer than 10 bytes": [BodyTooLarge(10), caused(httpx2.NetworkError(SECRET), BodyTooLarge(10))],
-    "its answer is compressed, which was not asked for": [BodyEncoded()],
+    "its answer is compressed by br, though it was asked not to be": [BodyEncoded("br")],
     "the connection failed": [
         Exception(SECRET),
         OSError(SECRET),
