@@ -469,6 +469,7 @@ class Daemon:
             on_call=_log_call,
             on_garbage=partial(self._garbage, plan),
             on_misfit=_log_misfit,
+            on_odd=_log_odd,
             on_second=_log_second,
             on_fault=lambda fault: log.error("callback_failed", server=name, exc_info=fault),
             scrub=self._scrubber.text,
@@ -561,6 +562,10 @@ _UNWELL = frozenset({State.BACKOFF, State.COOLDOWN, State.INVALID})
 
 def _log_misfit(server: str, tool: str, hint: str) -> None:
     log.warning("tool_cannot_ask", server=server, tool=tool[:MAX_TOOL_CHARS], hint=hint)
+
+
+def _log_odd(server: str, words: str) -> None:
+    log.warning("server_is_odd", server=server, what=words)
 
 
 def _log_second(server: str, what: str, words: str) -> None:

@@ -21,6 +21,8 @@ from moltis.server.status import LastError, ServerStatus
 PLACEHOLDER = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\}|\{env:([A-Za-z_]\w*)\})", re.ASCII)
 INSTEAD = re.compile(r"[:,] write ([^;]+)")
 """How a message of the configuration says what should stand there instead."""
+COMPRESSED = re.compile(r"compressed by ([\w., -]{1,40}), though")
+MISLABELLED = re.compile(r"unexpected content-type: (none|'[^']{1,70}')")
 
 
 def waits_for_login(status: ServerStatus) -> bool:
@@ -102,6 +104,8 @@ def unavailable(status: ServerStatus, hint: str) -> MoltisError:
 def _guesses(status: ServerStatus, error: LastError) -> list[str]:
     seen = _from_words(status, error)
     entry = f"[mcp.servers.{status.name}]"
+    if advice := _for_answer(status, error):
+        return advice
     match FailureKind.of(error.kind):
         case FailureKind.EXITED:
             return seen or _for_exit(status, error)
@@ -291,3 +295,16 @@ def _for_spawn(status: ServerStatus, error: LastError) -> list[str]:
     if line := in_one_line(status.command or ""):
         return [f"write {line} in {entry}    (arguments go into args)"]
     return [f"which {command}    (it must be installed, and on the daemon's PATH)", "moltis doctor"]
+
+
+def _for_answer(status: ServerStatus, error: LastError) -> list[str]:
+    """Say what can be done about an answer that came and could not be taken."""
+    if status.command is not None:
+        return []
+    if found := COMPRESSED.search(error.message):
+        return [
+            f"have compression by {found[1]} switched off for its `url`, at the server or the proxy or CDN before it"
+        ]
+    if found := MISLABELLED.search(error.message):
+        return [f"look at what answers at its `url` with content-type {found[1]}: a page, a login, or another path's"]
+    return []

@@ -198,6 +198,9 @@ class SecondSession(Requests):
         """Tell the server anew what is wanted of the session. Lists are the first session's affair."""
         self._log_level.again()
 
+    def odd(self, words: str) -> None:
+        """Leave it to the first session, which is with the same server."""
+
     def busy_until(self) -> float:
         """Return until when a request under way is waited for."""
         return self._dialogue.busy_until()

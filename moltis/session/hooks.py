@@ -33,6 +33,7 @@ class Hooks:
     on_call: server, tool, duration in ms, outcome (`ok tool_error error timeout cancelled lost`) of each `tools/call`.
     on_garbage: a reason of ours, and at most 200 scrubbed characters of what the server sent; for the debug log only.
     on_misfit: server, tool and what a person can do, the first time that the tool cannot ask its host in this era.
+    on_odd: server and what is odd about it though it works, the first time that it is seen in this run.
     on_second: server, what became of its second session (`opened refused failed lost`), and the revision or the reason.
     on_notification: server, method, params (JSON, or empty) of what the server says to all: what is about none of the
         calls, and is not dealt with here.
@@ -44,6 +45,7 @@ class Hooks:
     on_call: Callable[[str, str, float, str], None] | None = None
     on_garbage: Callable[[str, str], None] | None = None
     on_misfit: Callable[[str, str, str], None] | None = None
+    on_odd: Callable[[str, str], None] | None = None
     on_second: Callable[[str, str, str], None] | None = None
     on_notification: Callable[[str, str, bytes], None] | None = None
     on_fault: Callable[[Exception], None] | None = None

@@ -30,6 +30,7 @@ from moltis.session.hooks import Hooks
 from moltis.session.listen import Listener, declares_changes, declares_updates, wanted_params
 from moltis.session.listing import Kind, ListError
 from moltis.session.negotiation import HandshakeFailed, InDoubt, negotiate
+from moltis.session.oddities import Oddities
 from moltis.session.passing import Passing
 from moltis.session.requests import CLIENT_INFO, Requests
 from moltis.session.wishes import LogLevel, Stirred, Taken, Watch, Wish
@@ -82,6 +83,7 @@ class Session(Requests):
         self._listener = Listener(self._ask_patiently, self.missed, self._taken.stir)
         self._watch = Watch(self._tell_and_learn, self._taken.stir)
         self._log_level = LogLevel(self._tell_and_learn, self._taken.stir)
+        self._oddities = Oddities(name, self._hooks)
         self._connection: Connection | None = None
         self._opening = anyio.CancelScope()
         self._handshake: Handshake | None = None
@@ -273,7 +275,8 @@ class Session(Requests):
 
     def _remarks(self) -> tuple[str, ...]:
         said = self._agreed.remarks if self._agreed is not None else ()
-        return (*said, *self._lists.remarks(), *self._dialogue.misfits.remarks())
+        misfits, oddities = self._dialogue.misfits, self._oddities
+        return (*said, *self._lists.remarks(), *misfits.remarks(), *oddities.remarks())
 
     # --- what hosts want of it
 
@@ -463,6 +466,10 @@ class Session(Requests):
         self._listener.retry()
         if self._beside is not None:
             self._beside.let_in()
+
+    def odd(self, words: str) -> None:
+        """Take note of what is odd about the server though it works."""
+        self._oddities.note(words)
 
     def busy_until(self) -> float:
         """Return until when a request under way is waited for, by the same rule as the heartbeat."""

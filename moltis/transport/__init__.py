@@ -115,6 +115,9 @@ class Notices(Protocol):
     def missed(self) -> None:
         """Take note that messages may have been lost: what the server announces must be looked at anew."""
 
+    def odd(self, words: str) -> None:
+        """Take note of what is odd about the server though it works. `words` follow its name."""
+
     def busy_until(self) -> float:
         """Return until when a request under way is waited for, in the loop's seconds; silence says nothing before."""
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import anyio
+import msgspec
 import pytest
 from scripted_life import EPOCH, HEALTHY, MUTE, PLAN, Script, ScriptedLife, World
 
@@ -18,6 +19,7 @@ from moltis.server.mending import commands
 from moltis.server.status import LastError, ServerStatus
 from moltis.server.story import DID, STDERR_LINES, duration, exit_in_words, tell
 from moltis.transport import Ended
+from moltis.transport.remote.outcomes import compressed_words
 
 NPX = replace(PLAN, shown=Shown(command="npx", arg_count=2))
 
@@ -289,6 +291,23 @@ def test_a_login_that_cannot_be_renewed_is_told_with_the_next_try_and_what_makes
 def test_what_is_often_the_matter_is_guessed(kind: str, exit_code: int | None, line: str, advice: str) -> None:
     error = LastError(kind=kind, message=line, at="", exit_code=exit_code, stderr_tail=[line])
     assert any(advice in found for found in commands(status(State.BACKOFF, error)))
+
+
+@pytest.mark.parametrize("kind", ["handshake_failed", "listing_failed", "connect_failed"])
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("its tools could not be listed: server 'x' " + compressed_words("br"), "have compression by br switched off"),
+        (compressed_words("zstd, gzip"), "have compression by zstd, gzip switched off"),
+        ("answered initialize with an unexpected content-type: 'text/html; x=y'", "with content-type 'text/html; x=y'"),
+        ("answered initialize with an unexpected content-type: none; the request is", "with content-type none"),
+    ],
+)
+def test_what_an_answer_is_refused_for_is_advised_on_first(kind: str, said: str, advice: str) -> None:
+    of_url = msgspec.structs.replace(status(State.BACKOFF, LastError(kind=kind, message=said, at="")), command=None)
+    first, *rest = commands(of_url)
+    assert advice in first
+    assert not any("legacy" in line for line in rest)
 
 
 @pytest.mark.parametrize(

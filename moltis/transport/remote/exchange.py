@@ -17,7 +17,7 @@ import anyio
 import httpx2
 
 from moltis.errors import LoginNeeded, MoltisError, NotSent
-from moltis.http.bodies import read_capped
+from moltis.http.bodies import BodyEncoded, coding_of, collect, read_capped
 from moltis.http.carrier import FRESH
 from moltis.http.origins import shown_host
 from moltis.http.retry_after import retry_after_secs
@@ -26,11 +26,11 @@ from moltis.transport import Ended
 from moltis.transport.remote import Refusal
 from moltis.transport.remote.base import Endpoint, Post
 from moltis.transport.remote.complaints import complaint, revision_refused
-from moltis.transport.remote.events import BOM
+from moltis.transport.remote.events import BOM, EventStream
 from moltis.transport.remote.evidence import says_nothing
 from moltis.transport.remote.gate import Gate
 from moltis.transport.remote.headers import Headers
-from moltis.transport.remote.outcomes import Answered, Asked, media_type, redirect_target, redirect_words
+from moltis.transport.remote.outcomes import Answered, Asked, media_type, redirect_target, redirect_words, shown_field
 from moltis.transport.remote.replies import about_session, error_reply, under_id
 
 __all__ = [
@@ -60,6 +60,8 @@ DISCARD_SECS: Final = 1.0
 """What is spent on the rest of an answer, so that its connection can be used again."""
 ERROR_BYTES: Final = 1024 * 1024
 """Of the body of an HTTP error; a longer one is not read for a JSON-RPC error."""
+
+KNOWN_TYPES: Final = frozenset({"application/json", "text/event-stream"})
 
 FAULTS: Final = (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, InOurWords, OSError)
 """What a request and the reading of its answer may raise."""
@@ -224,8 +226,13 @@ def answered(
     """
     headers, status = response.headers, response.status_code
     if 200 <= status < 300:
-        compressed = headers.get("Content-Encoding", "").strip().lower() not in ("", "identity")
-        return Answered(status, media_type(headers.get("Content-Type")), compressed=compressed)
+        compressed, kind = "", media_type(headers.get("Content-Type"))
+        try:
+            coding_of(headers.get("Content-Encoding"))
+        except BodyEncoded as fault:
+            compressed = fault.coding
+        labelled = "" if kind in KNOWN_TYPES else shown_field(headers.get("Content-Type"))
+        return Answered(status, kind, labelled, compressed=compressed)
     redirects = 300 <= status < 400
     return Answered(
         status,
@@ -248,7 +255,7 @@ async def discard(response: httpx2.Response) -> None:
     """Be done with an answer. Its connection is kept if the rest of the body is short."""
     try:
         with anyio.move_on_after(DISCARD_SECS):
-            await read_capped(response, DISCARDED_BYTES)
+            await collect(response.aiter_raw(), DISCARDED_BYTES, response.headers.get("Content-Length"))
     except FAULTS:
         pass
     finally:
@@ -264,10 +271,17 @@ def refusal_reply(asked: Asked, id: int, response: httpx2.Response, body: bytes)
     return reply
 
 
+def _unframed(body: bytes) -> bytes:
+    """Return the message of a stream that has one event, else the body: some servers send their errors so too."""
+    events = EventStream(ERROR_BYTES).feed(body + b"\n\n")
+    return events[0].data if len(events) == 1 and events[0].data else body
+
+
 async def read_error(response: httpx2.Response) -> bytes:
     """Read the body of an HTTP error, and be done with the answer; empty if it is too long or breaks off."""
     try:
-        return (await read_capped(response, ERROR_BYTES)).removeprefix(BOM)
+        body = (await read_capped(response, ERROR_BYTES)).removeprefix(BOM)
+        return _unframed(body) if media_type(response.headers.get("Content-Type")) == "text/event-stream" else body
     except FAULTS:
         return b""
     finally:

@@ -6,6 +6,8 @@ counted.
 
 from __future__ import annotations
 
+import enum
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Final
 
@@ -13,14 +15,23 @@ import anyio
 import httpx2
 import msgspec
 
-from moltis.http.bodies import BodyTooLarge, read_capped
+from moltis.http.bodies import BodyTooLarge, collect, read_capped
 from moltis.transport.remote.base import Post, RemoteConnection
 from moltis.transport.remote.events import BOM, Event
 from moltis.transport.remote.outcomes import HANDSHAKE, Asked
 from moltis.transport.remote.replies import AboutSession, answers, error_reply, is_reply, speaks_of_session, succeeds
-from moltis.transport.remote.turns import events_in_turn
+from moltis.transport.remote.turns import body_of, events_in_turn
 
-__all__ = ["Cursor", "SessionLost", "TooLarge", "Unreadable", "take_events", "take_lone_error", "take_message"]
+__all__ = [
+    "Cursor",
+    "SessionLost",
+    "TooLarge",
+    "Unreadable",
+    "take_events",
+    "take_lone_error",
+    "take_message",
+    "take_unlabelled",
+]
 
 _ANYTHING = msgspec.json.Decoder()
 
@@ -31,6 +42,22 @@ MAX_STRAY_BYTES: Final = 64 * 1024
 """Of an error that may be the reply though it has another id; what is longer is none."""
 LINGER_SECS: Final = 1.0
 """How long the rest of a stream is read after the reply. Most servers end it at once."""
+
+
+SNIFFED_BYTES: Final = 1024
+"""Of a body, to tell what it is; beyond so many blanks it is nothing."""
+BLANKS: Final = b" \t\r\n"
+FIELDS: Final = (b"data:", b"event:", b"id:", b"retry:", b":")
+"""How event streams begin (WHATWG HTML, section 9.2.5)."""
+LONGEST_FIELD: Final = 6
+
+
+class Form(enum.Enum):
+    """What a body is by its first bytes. No event stream that has events begins like JSON, nor the other way round."""
+
+    JSON = "JSON"
+    EVENTS = "event stream"
+    NEITHER = "answer"
 
 
 class TooLarge(Exception):
@@ -79,10 +106,23 @@ class SessionLost(Exception):
     """The message that came says that the session is not known; it was not handed on."""
 
 
-async def take_message(response: httpx2.Response, connection: RemoteConnection, post: Post, asked: Asked) -> None:
+def form_of(head: bytes) -> Form:
+    """Return what a body is that begins so."""
+    head = head.removeprefix(BOM).lstrip(BLANKS)
+    if head.startswith((b"{", b"[")):
+        return Form.JSON
+    return Form.EVENTS if head.startswith(FIELDS) else Form.NEITHER
+
+
+async def take_message(
+    response: httpx2.Response, connection: RemoteConnection, cursor: Cursor, post: Post, asked: Asked
+) -> str:
     """Hand on the one message of a JSON body; `post.answered` says afterwards whether it was the reply.
 
     An error under no id, or under another, is the answer to this request: it is all that this POST is told.
+
+    Returns:
+        What is odd about it, to follow the server's name; mostly nothing.
 
     Raises:
         SessionLost: it says so, and what was asked may be sent again.
@@ -95,6 +135,70 @@ async def take_message(response: httpx2.Response, connection: RemoteConnection, 
     except BodyTooLarge as fault:
         connection.endpoint.on_oversized(1)
         raise TooLarge from fault
+    if form_of(body[:SNIFFED_BYTES]) is Form.EVENTS:
+        await _take_whole_stream(body, connection, cursor, post, asked)
+        return "calls its events 'application/json'"
+    _take_body(body, connection, post, asked)
+    return ""
+
+
+async def take_unlabelled(
+    response: httpx2.Response, connection: RemoteConnection, cursor: Cursor, post: Post, asked: Asked, label: str
+) -> str:
+    """Hand on the reply of a body that is called something else than JSON or events, or nothing, if it is one of them.
+
+    label: what it is called, to be shown.
+
+    Returns and raises: as `take_message`. What is neither is not read to its end, nor said to be anything.
+    """
+    limit = connection.endpoint.limits.max_message_bytes
+    async with aclosing(body_of(response, limit)) as pieces:
+        head = await _head(pieces)
+        form = form_of(head)
+        if form is Form.JSON:
+            body = await _collected(head, pieces, connection)
+            if post.about.id is not None and answers(body.removeprefix(BOM), post.about.id):
+                _take_body(body, connection, post, asked)
+        elif form is Form.EVENTS:
+            await _take_stream(events_in_turn(pieces, limit, head), connection, cursor, post, asked)
+    return f"calls its {form.value} {label}" if label else f"does not say that its {form.value} is that"
+
+
+async def _head(pieces: AsyncGenerator[bytes]) -> bytes:
+    """Read as much as is needed to tell what a body is."""
+    head = b""
+    async for piece in pieces:
+        head += piece
+        if len(head.lstrip(BLANKS)) >= LONGEST_FIELD or len(head) >= SNIFFED_BYTES:
+            break
+    return head
+
+
+async def _collected(head: bytes, pieces: AsyncGenerator[bytes], connection: RemoteConnection) -> bytes:
+    limit = connection.endpoint.limits.max_message_bytes
+    try:
+        if len(head) > limit:
+            raise BodyTooLarge(limit)
+        return head + await collect(pieces, limit - len(head))
+    except BodyTooLarge as fault:
+        connection.endpoint.on_oversized(1)
+        raise TooLarge from fault
+
+
+async def _take_whole_stream(
+    body: bytes, connection: RemoteConnection, cursor: Cursor, post: Post, asked: Asked
+) -> None:
+    async def pieces() -> AsyncGenerator[bytes]:
+        yield body
+        if not body.endswith((b"\n\n", b"\r\r", b"\r\n\r\n")):
+            yield b"\n\n"  # of a whole body the last event is whole too
+
+    await _take_stream(
+        events_in_turn(pieces(), connection.endpoint.limits.max_message_bytes), connection, cursor, post, asked
+    )
+
+
+def _take_body(body: bytes, connection: RemoteConnection, post: Post, asked: Asked) -> None:
     body = body.removeprefix(BOM)  # RFC 8259 section 8.1 lets it be ignored; PHP and .NET write it
     if not body.strip():
         raise Unreadable("with nothing")
@@ -117,18 +221,40 @@ async def take_events(
     cursor: Cursor,
     post: Post | None = None,
     asked: Asked | None = None,
-) -> None:
+) -> str:
     """Hand on the messages of a stream until it ends; `post.answered` says whether the reply was among them.
 
     Without a `post`, what is too large is skipped and counted. After the reply the rest is read for a moment longer, so
     that the connection can be used again.
+
+    Returns:
+        What is odd about it, as `take_message`.
 
     Raises:
         SessionLost: the first message says so, and what was `asked` may be sent again.
         TooLarge: what may have been the reply was too large.
         FAULTS: the stream broke off.
     """
-    async with aclosing(events_in_turn(response, connection.endpoint.limits.max_message_bytes)) as events:
+    limit = connection.endpoint.limits.max_message_bytes
+    async with aclosing(body_of(response, limit)) as pieces:
+        head = b""
+        if post is not None and asked is not None:
+            head = await _head(pieces)
+            if form_of(head) is Form.JSON:
+                _take_body(await _collected(head, pieces, connection), connection, post, asked)
+                return "calls its JSON 'text/event-stream'"
+        await _take_stream(events_in_turn(pieces, limit, head), connection, cursor, post, asked)
+    return ""
+
+
+async def _take_stream(
+    source: AsyncGenerator[Event | None],
+    connection: RemoteConnection,
+    cursor: Cursor,
+    post: Post | None,
+    asked: Asked | None,
+) -> None:
+    async with aclosing(source) as events:
         async for event in events:
             if event is None:
                 connection.endpoint.on_oversized(1)

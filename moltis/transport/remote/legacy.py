@@ -47,7 +47,7 @@ from moltis.transport.remote.outcomes import (
     outcome,
 )
 from moltis.transport.remote.replies import alive, unknown_method
-from moltis.transport.remote.turns import events_in_turn
+from moltis.transport.remote.turns import body_of, events_in_turn
 
 __all__ = ["LegacyConnection"]
 
@@ -124,7 +124,7 @@ class LegacyConnection(RemoteConnection):
         limit = self.endpoint.limits.max_message_bytes
         with anyio.CancelScope(deadline=anyio.current_time() + ENDPOINT_SECS) as patience:
             try:
-                async with aclosing(events_in_turn(response, limit)) as events:
+                async with aclosing(events_in_turn(body_of(response, limit), limit)) as events:
                     async for event in events:
                         self._hear(event)
                         if patience.deadline != math.inf and self._located.is_set():

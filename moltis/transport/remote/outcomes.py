@@ -27,11 +27,13 @@ __all__ = [
     "Asked",
     "Do",
     "Outcome",
+    "compressed_words",
     "failure",
     "media_type",
     "outcome",
     "redirect_target",
     "redirect_words",
+    "shown_field",
 ]
 
 HANDSHAKE: Final = frozenset({"initialize", "server/discover"})
@@ -57,6 +59,9 @@ FOLLOWED: Final = frozenset({307, 308})
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS: Final = 3
 
+SHOWN_CHARS: Final = 60
+"""Of a header field of the server's."""
+
 NO_ANSWER: Final = "no answer that could be used"
 
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,40}/[a-z0-9!#$&^_.+-]{1,40}")
@@ -67,6 +72,7 @@ class Do(enum.Enum):
 
     TAKE_MESSAGE = "the body is a message"
     TAKE_EVENTS = "the body is a stream of messages"
+    LOOK = "the body does not say that it is either, and may be all the same"
     ACCEPT = "it was taken, and nothing follows"
     DELIVER = "the body of the error is a JSON-RPC reply"
     RENEW = "the session is lost: begin anew, and send it again"
@@ -135,15 +141,17 @@ class Asked:
 class Answered:
     """What is known of the answer.
 
-    content_type: from `media_type`. leads: where a redirect leads that is not followed, from `redirect_words`.
+    content_type: from `media_type`. labelled: the field, if that is neither JSON nor events, from `shown_field`.
+    leads: where a redirect leads that is not followed, from `redirect_words`.
     reply: its body is a JSON-RPC reply; ours: under the id of the request.
     about_session: what its body says of the session.
     wordless: it is an error, and its body says no more than its status. said: what it says instead, to a person.
-    compressed: it has a Content-Encoding, which was not asked for.
+    compressed: how, if its body cannot be unpacked.
     """
 
     status: int
     content_type: str = ""
+    labelled: str = ""
     retry_after_secs: float | None = None
     leads: str = ""
     reply: bool = False
@@ -151,7 +159,7 @@ class Answered:
     about_session: AboutSession = AboutSession.NOTHING
     wordless: bool = False
     said: str = ""
-    compressed: bool = False
+    compressed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +261,22 @@ def media_type(content_type: str | None) -> str:
     return kind if _TYPE.fullmatch(kind) else ""
 
 
+def shown_field(value: str | None) -> str:
+    """Return a header field as it may be shown: quoted, at most 60 printable ASCII characters; empty for none."""
+    if not value:
+        return ""
+    shown = "".join(c if " " <= c <= "~" else "?" for c in value[:SHOWN_CHARS])
+    return f"'{shown}...'" if len(value) > SHOWN_CHARS else f"'{shown}'"
+
+
+def compressed_words(coding: str) -> str:
+    """Say that a body is compressed in a way that cannot be unpacked, as what follows the server's name."""
+    return (
+        f"answered with a body compressed by {coding}, though it was asked not to: it does so itself, "
+        "or a proxy or CDN before it; that can be switched off there for this URL"
+    )
+
+
 def _succeeded(asked: Asked, answered: Answered) -> Outcome:
     if not asked.is_request:
         return Outcome(Do.ACCEPT)
@@ -261,12 +285,13 @@ def _succeeded(asked: Asked, answered: Answered) -> Outcome:
             return Outcome(Do.UNKNOWN_METHOD, f"HTTP {answered.status}")
         return _failed(asked, f"took {asked.method} with HTTP {answered.status} and will not answer it")
     if answered.compressed:
-        return _failed(asked, "answered with a compressed body, which was not asked for")
+        return _failed(asked, compressed_words(answered.compressed))
     if answered.content_type == "application/json":
         return Outcome(Do.TAKE_MESSAGE)
     if answered.content_type == "text/event-stream":
         return Outcome(Do.TAKE_EVENTS)
-    return _failed(asked, f"answered with an unexpected content-type: {answered.content_type or 'none'}")
+    refusal = _failed(asked, f"answered {asked.method} with an unexpected content-type: {answered.labelled or 'none'}")
+    return replace(refusal, do=Do.LOOK)
 
 
 def _held(asked: Asked, answered: Answered, secs: float) -> Outcome:

@@ -24,7 +24,7 @@ from moltis.transport.remote.gate import HeldBack
 from moltis.transport.remote.headers import BadSessionId, checked_session_id, post_headers
 from moltis.transport.remote.outcomes import PATIENCE_SECS, media_type
 from moltis.transport.remote.replies import answers
-from moltis.transport.remote.turns import events_in_turn
+from moltis.transport.remote.turns import body_of, events_in_turn
 
 __all__ = ["CredentialsRefused", "NotRenewed", "Session", "begin_anew", "probe"]
 
@@ -186,10 +186,11 @@ async def _read_reply(response: httpx2.Response, id: str, receive: Receiver) -> 
             raise NotRenewed(Ended("disconnected", words, retry_after_secs=secs))
         session_id = checked_session_id(response.headers.get("Mcp-Session-Id"))
         kind = media_type(response.headers.get("Content-Type"))
-        if kind == "application/json":
-            return session_id, await read_capped(response, MAX_HELLO_BYTES)
         if kind == "text/event-stream":
             return session_id, await _reply_of_stream(response, id, receive)
+        body = await read_capped(response, MAX_HELLO_BYTES)
+        if kind == "application/json" or answers(body, id):
+            return session_id, body
         raise NotRenewed(_ended("has lost the session, and answered initialize with neither JSON nor a stream"))
     except BadSessionId as fault:
         raise NotRenewed(_ended(str(fault))) from fault
@@ -202,7 +203,7 @@ async def _read_reply(response: httpx2.Response, id: str, receive: Receiver) -> 
 
 
 async def _reply_of_stream(response: httpx2.Response, id: str, receive: Receiver) -> bytes:
-    async with aclosing(events_in_turn(response, MAX_HELLO_BYTES)) as events:
+    async with aclosing(events_in_turn(body_of(response, MAX_HELLO_BYTES), MAX_HELLO_BYTES)) as events:
         async for event in events:
             if event is None:
                 raise NotRenewed(_ended("has lost the session, and answered initialize with far too much"))

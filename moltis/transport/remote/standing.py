@@ -15,6 +15,7 @@ import anyio
 import httpx2
 
 from moltis.errors import NotSent
+from moltis.http.bodies import BodyEncoded
 from moltis.transport.remote.base import RemoteConnection
 from moltis.transport.remote.exchange import FAULTS, REFUSALS, Exchange, NotLetIn, Unreachable, discard, held_secs
 from moltis.transport.remote.gate import MAX_HELD_SECS
@@ -130,6 +131,9 @@ class StandingStream:
         self._cursor.asked = False
         try:
             await take_events(response, self._connection, self._cursor)
+        except BodyEncoded as fault:
+            self._connection.notices.odd(f"has a GET stream that cannot be read: {fault}")
+            return _End.NOT_OFFERED
         except FAULTS:
             pass
         finally:

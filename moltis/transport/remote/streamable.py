@@ -14,6 +14,7 @@ from typing import Final
 import anyio
 import httpx2
 
+from moltis.http.bodies import coding_of
 from moltis.http.words import network_words
 from moltis.transport import Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote.base import SOMETHING_ELSE, Endpoint, Post, RemoteConnection
@@ -38,8 +39,19 @@ from moltis.transport.remote.incoming import (
     take_events,
     take_lone_error,
     take_message,
+    take_unlabelled,
 )
-from moltis.transport.remote.outcomes import INITIALIZED, UNLIMITED, Asked, Do, Outcome, failure, media_type, outcome
+from moltis.transport.remote.outcomes import (
+    INITIALIZED,
+    UNLIMITED,
+    Asked,
+    Do,
+    Outcome,
+    failure,
+    media_type,
+    outcome,
+    shown_field,
+)
 from moltis.transport.remote.renewal import NOTHING_SPARED, Session
 from moltis.transport.remote.replies import alive, unknown_method
 from moltis.transport.remote.sessions import NO_SESSION, Sessions
@@ -171,9 +183,9 @@ class StreamableConnection(RemoteConnection):
         if found.held_secs is not None:
             self._exchange.gate.close(found.held_secs)
         match found.do:
-            case Do.TAKE_MESSAGE | Do.TAKE_EVENTS:
+            case Do.TAKE_MESSAGE | Do.TAKE_EVENTS | Do.LOOK:
                 try:
-                    await self._take_reply(post, found.do, asked, session, response)
+                    await self._take_reply(post, found, asked, session, response)
                 except SessionLost:
                     return Do.RENEW
                 if post.doubts or post.astray:
@@ -204,7 +216,9 @@ class StreamableConnection(RemoteConnection):
 
     # --- a reply
 
-    async def _take_reply(self, post: Post, do: Do, asked: Asked, session: Session, response: httpx2.Response) -> None:
+    async def _take_reply(
+        self, post: Post, found: Outcome, asked: Asked, session: Session, response: httpx2.Response
+    ) -> None:
         if post.about.method == "initialize":
             try:
                 self._sessions.begun(checked_session_id(response.headers.get("Mcp-Session-Id")))
@@ -213,13 +227,17 @@ class StreamableConnection(RemoteConnection):
                 return
             session = self._sessions.current
         cursor = Cursor()
-        words = SOMETHING_ELSE
+        words, odd = SOMETHING_ELSE, ""
         try:
-            if do is Do.TAKE_MESSAGE:
-                await take_message(response, self, post, asked)
-            else:
+            if found.do is Do.TAKE_MESSAGE:
+                odd = await take_message(response, self, cursor, post, asked)
+            elif found.do is Do.TAKE_EVENTS:
                 words = "ended the answer before the reply"
-                await take_events(response, self, cursor, post, asked)
+                odd = await take_events(response, self, cursor, post, asked)
+            else:
+                words = found.words
+                label = shown_field(response.headers.get("Content-Type"))
+                odd = await take_unlabelled(response, self, cursor, post, asked, label)
         except Unreadable as fault:
             words = f"answered {asked.method} {fault.words}"
         except TooLarge:
@@ -230,12 +248,23 @@ class StreamableConnection(RemoteConnection):
         if not post.answered and cursor.last_id and not asked.modern:
             words = await self._resume(post, cursor, session) or words
         take_lone_error(self, cursor, post)
+        if post.answered:
+            self._note(odd, response)
         if not post.answered and asked.heartbeat:
             self.receive(alive(post.about.id or 0))
         elif not post.answered:
             come_to_nothing(self, asked, post.about, failure(asked, words + NOT_AGAIN))
         elif post.succeeded:
             self._agreed = True
+
+    def _note(self, odd: str, response: httpx2.Response) -> None:
+        """Take note of what is odd about an answer that was taken all the same."""
+        if odd:
+            self.notices.odd(odd)
+        encoding = response.headers.get("Content-Encoding")
+        if encoding and encoding.strip().lower() != "identity":
+            sent = coding_of(encoding) or f"in its own words: {shown_field(encoding)}"
+            self.notices.odd(f"sends compressed answers ({sent}), though it is asked not to")
 
     async def _resume(self, post: Post, cursor: Cursor, session: Session) -> str:
         """Go on with a reply that broke off, until it came. Give words for why it will not come, if it does not.

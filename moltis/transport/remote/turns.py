@@ -13,25 +13,39 @@ from typing import Final
 import anyio.lowlevel
 import httpx2
 
+from moltis.http.bodies import unpacked
 from moltis.transport.remote.events import Event, EventStream, EventTooLarge
 
-__all__ = ["events_in_turn", "helpings"]
+__all__ = ["body_of", "events_in_turn", "helpings"]
 
 HELPING_BYTES: Final = 8 * 1024
 """Of lines, before others have a turn. That many of the shortest take some 1 ms to read."""
 EVENTS_IN_A_ROW: Final = 64
 
 
-async def events_in_turn(response: httpx2.Response, max_event_bytes: int) -> AsyncGenerator[Event | None]:
-    """Pass on the events of an answer's body, and None for each time that some were too large.
+def body_of(response: httpx2.Response, limit: int) -> AsyncGenerator[bytes]:
+    """Return the pieces of an answer's body, unpacked. `limit`: as for `unpacked`.
+
+    Raises:
+        BodyEncoded: it is compressed in a way that is not known here.
+    """
+    return unpacked(response.aiter_raw(), response.headers.get("Content-Encoding"), limit)
+
+
+async def events_in_turn(
+    pieces: AsyncGenerator[bytes], max_event_bytes: int, first: bytes = b""
+) -> AsyncGenerator[Event | None]:
+    """Pass on the events of a body, and None for each time that some were too large. `pieces` are closed.
+
+    first: what was read of it already.
 
     Raises:
         FAULTS: the stream broke off.
     """
     stream = EventStream(max_event_bytes)
     in_a_row = 0
-    async with aclosing(response.aiter_raw()) as pieces:
-        async for piece in pieces:
+    async with aclosing(_all(first, pieces) if first else pieces) as every:
+        async for piece in every:
             for number, data in enumerate(helpings(piece)):
                 if number:
                     await anyio.lowlevel.checkpoint()
@@ -49,6 +63,13 @@ async def events_in_turn(response: httpx2.Response, max_event_bytes: int) -> Asy
                         in_a_row = 0
                 if too_large:
                     yield None
+
+
+async def _all(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(pieces):
+        yield first
+        async for piece in pieces:
+            yield piece
 
 
 def helpings(piece: bytes) -> Iterator[bytes]:

@@ -299,6 +299,7 @@ class Heard:
     heard_count: int = 0
     missed_at: list[float] = field(default_factory=list)
     oversized: int = 0
+    oddities: list[str] = field(default_factory=list)
     _changed: anyio.Event = field(default_factory=anyio.Event)
 
     def receive(self, message: bytes, during: int | None = None) -> bool:
@@ -325,6 +326,9 @@ class Heard:
     def missed(self) -> None:
         self.missed_at.append(anyio.current_time())
         self._change()
+
+    def odd(self, words: str) -> None:
+        self.oddities.append(words)
 
     def count_oversized(self, count: int) -> None:
         self.oversized += count

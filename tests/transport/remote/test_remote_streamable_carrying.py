@@ -320,7 +320,12 @@ async def test_a_request_that_was_not_sent_yet_is_cancelled_without_a_word() -> 
 
 @pytest.mark.parametrize(
     ("kind", "shown"),
-    [("text/html; charset=utf-8", "text/html"), ("", "none"), ("a b<script>", "none"), ("text/plain", "text/plain")],
+    [
+        ("text/html; charset=utf-8", "'text/html; charset=utf-8'"),
+        ("", "none"),
+        ("a b<script>", "'a b<script>'"),
+        ("text/plain", "'text/plain'"),
+    ],
 )
 async def test_an_unexpected_content_type_is_named_and_its_body_is_not(kind: str, shown: str) -> None:
     async def login_page(peer: Peer) -> None:
@@ -331,7 +336,8 @@ async def test_an_unexpected_content_type_is_named_and_its_body_is_not(kind: str
         await dial.shake_hands()
         error = await dial.ask("tools/call")
         assert isinstance(error, ServerNotReady)
-        assert error.message == f"server 'scripted' answered with an unexpected content-type: {shown}"
+        words = f"answered tools/call with an unexpected content-type: {shown}; the request is not sent again"
+        assert error.message == f"server 'scripted' {words}"
         assert isinstance(await dial.ask("ping"), dict)
 
 
@@ -390,16 +396,16 @@ async def test_an_event_that_is_too_large_fails_its_request_alone(line: bytes) -
 
 
 @pytest.mark.parametrize("kind", ["application/json", "text/event-stream"])
-async def test_a_compressed_answer_is_not_read(kind: str) -> None:
+async def test_an_answer_that_is_compressed_by_what_is_not_known_is_not_read(kind: str) -> None:
     async def bomb(peer: Peer) -> None:
-        await peer.answer(200, b"\x1f\x8b" + b"\0" * 100, kind=kind, content_encoding="gzip")
+        await peer.answer(200, b"\x1f\x8b" + b"\0" * 100, kind=kind, content_encoding="br")
 
     async with serving(McpServer()) as server, dialled(server.url) as dial:
         server.on["tools/call"] = bomb
         await dial.shake_hands()
         error = await dial.ask("tools/call")
         assert isinstance(error, ServerNotReady)
-        assert "compressed" in error.message
+        assert "compressed by br, though it was asked not to" in error.message
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"no json", b'{"jsonrpc":"2.0","id":99,"result":{}}'])

@@ -17,7 +17,7 @@ from scripted_remote import LEGACY, McpServer, Peer, dialled, serving
 
 from moltis.transport.remote.events import Event
 from moltis.transport.remote.legacy import LegacyConnection
-from moltis.transport.remote.turns import EVENTS_IN_A_ROW, HELPING_BYTES, events_in_turn, helpings
+from moltis.transport.remote.turns import EVENTS_IN_A_ROW, HELPING_BYTES, body_of, events_in_turn, helpings
 
 pytestmark = pytest.mark.anyio
 
@@ -116,7 +116,7 @@ async def test_events_in_many_small_pieces_are_counted_together() -> None:
     taken = 0
     response = response_of(*[b"data:a\n\n" * 10] * 100)
     async with others(lambda: taken) as them:
-        async for event in events_in_turn(response, 1000):
+        async for event in events_in_turn(body_of(response, 1000), 1000):
             assert event == Event(data=b"a")
             taken += 1
     assert taken == 1000
@@ -135,7 +135,7 @@ async def test_lines_that_are_no_events_let_others_run_too(line: bytes) -> None:
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(count)
-        async for _ in events_in_turn(response_of(line * (65536 // len(line))), 1 << 20):
+        async for _ in events_in_turn(body_of(response_of(line * (65536 // len(line))), 1 << 20), 1 << 20):
             pass
         tasks.cancel_scope.cancel()
     assert turns >= 65536 // HELPING_BYTES // 2
@@ -143,7 +143,9 @@ async def test_lines_that_are_no_events_let_others_run_too(line: bytes) -> None:
 
 async def test_what_is_too_large_is_said_and_nothing_else_is_lost() -> None:
     response = response_of(b"data:" + b"x" * 2 * LIMITS.max_message_bytes + b"\n\ndata:a\n\n", b"data:b\n\n")
-    found = [event async for event in events_in_turn(response, LIMITS.max_message_bytes)]
+    found = [
+        event async for event in events_in_turn(body_of(response, LIMITS.max_message_bytes), LIMITS.max_message_bytes)
+    ]
     assert found == [None, Event(data=b"a"), Event(data=b"b")]
 
 
