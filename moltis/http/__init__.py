@@ -4,6 +4,7 @@ Pure:
 
     addresses     what an IP address belongs to, and what may be reached on behalf of whom
     origins       the one reading of a URL: its origin, whether it is secure, how it is named in a message
+    cookies       the cookies of one connection
     retry_after   how long a server asks to be left alone
 
 and over the network:
@@ -14,9 +15,7 @@ and over the network:
     pinned        connections to addresses that were checked
     racing        one connection to a host of several addresses
     resolver      names to addresses, on threads that nobody waits for
-    bodies        racing        one connection to a host of several addresses
-    resolver      names to addresses, on threads that nobody waits for
-    bodies read up to a limit, as they were sent
+    bodies        bodies read up to a limit, unpacked
     tls           whom to trust
     words         what went wrong, in our words
 """

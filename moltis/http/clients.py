@@ -66,7 +66,7 @@ def server_client(ca_file: str | None, headers: Iterable[tuple[str, str]] = ()) 
 
 
 class _NoCookies(CookieJar):
-    """MCP has no cookies; one that is kept would grow, and could be sent with what another login began."""
+    """Cookies belong to one connection and its credentials (`moltis.http.cookies`), of which a client knows nothing."""
 
     def extract_cookies(self, response: Any, request: Any) -> None:
         return
