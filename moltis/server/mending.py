@@ -21,6 +21,7 @@ from moltis.server.status import LastError, ServerStatus
 PLACEHOLDER = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\}|\{env:([A-Za-z_]\w*)\})", re.ASCII)
 INSTEAD = re.compile(r"[:,] write ([^;]+)")
 """How a message of the configuration says what should stand there instead."""
+REDIRECTED = re.compile(r"redirects to .*write (url = \"https://[^\"]+\") in its entry")
 COMPRESSED = re.compile(r"compressed by ([\w., -]{1,40}), though")
 MISLABELLED = re.compile(r"unexpected content-type: (none|'[^']{1,70}')")
 
@@ -301,6 +302,8 @@ def _for_answer(status: ServerStatus, error: LastError) -> list[str]:
     """Say what can be done about an answer that came and could not be taken."""
     if status.command is not None:
         return []
+    if found := REDIRECTED.search(error.message):
+        return [f"write {found[1]} in [mcp.servers.{status.name}]    (if that is the server)"]
     if found := COMPRESSED.search(error.message):
         return [
             f"have compression by {found[1]} switched off for its `url`, at the server or the proxy or CDN before it"

@@ -19,7 +19,7 @@ from moltis.server.mending import commands
 from moltis.server.status import LastError, ServerStatus
 from moltis.server.story import DID, STDERR_LINES, duration, exit_in_words, tell
 from moltis.transport import Ended
-from moltis.transport.remote.outcomes import compressed_words
+from moltis.transport.remote.outcomes import compressed_words, redirect_words
 
 NPX = replace(PLAN, shown=Shown(command="npx", arg_count=2))
 
@@ -298,6 +298,8 @@ def test_what_is_often_the_matter_is_guessed(kind: str, exit_code: int | None, l
     ("said", "advice"),
     [
         ("its tools could not be listed: server 'x' " + compressed_words("br"), "have compression by br switched off"),
+        (redirect_words("/b", "https://a.example/m"), 'write url = "https://a.example/b" in [mcp.servers.x]'),
+        (redirect_words("http://a/b", "https://a/m"), 'write url = "https://a/b" in [mcp.servers.x]'),
         (compressed_words("zstd, gzip"), "have compression by zstd, gzip switched off"),
         ("answered initialize with an unexpected content-type: 'text/html; x=y'", "with content-type 'text/html; x=y'"),
         ("answered initialize with an unexpected content-type: none; the request is", "with content-type none"),

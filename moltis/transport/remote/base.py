@@ -287,6 +287,10 @@ class RemoteConnection(ABC):
             hint=f"moltis why {server}",
         )
 
+    def odd(self, words: str) -> None:
+        """Say what is odd about the server though it works. `words` follow its name."""
+        self.notices.odd(words)
+
     def start_soon(self, work: Callable[[], object]) -> None:
         """Run an async function beside the messages; its fault ends the connection as a fault of moltis."""
         if self._tasks is not None and not self._refusing:

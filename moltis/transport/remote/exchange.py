@@ -1,8 +1,8 @@
 """One HTTP request to a remote server and the head of its answer: let in, held back and redirected as it must be.
 
-The one rule is that credentials go to the configured URL and nowhere else, and that a request that failed on its way is
-never sent again here: only one that was refused for what it carried (401, 403), or redirected, which is the same as not
-looked at.
+The one rule is that credentials and cookies go to the origin of the configured URL and nowhere else, and that a request
+that failed on its way is never sent again here: only one that was refused for what it carried (401, 403) or redirected,
+which is the same as not looked at.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import httpx2
 from moltis.errors import LoginNeeded, MoltisError, NotSent
 from moltis.http.bodies import BodyEncoded, coding_of, collect, read_capped
 from moltis.http.carrier import FRESH
+from moltis.http.cookies import Cookies
 from moltis.http.origins import shown_host
 from moltis.http.retry_after import retry_after_secs
 from moltis.http.words import InOurWords, network_words
@@ -30,7 +31,17 @@ from moltis.transport.remote.events import BOM, EventStream
 from moltis.transport.remote.evidence import says_nothing
 from moltis.transport.remote.gate import Gate
 from moltis.transport.remote.headers import Headers
-from moltis.transport.remote.outcomes import Answered, Asked, media_type, redirect_target, redirect_words, shown_field
+from moltis.transport.remote.outcomes import (
+    FOLLOWED,
+    REDIRECTS,
+    Answered,
+    Asked,
+    followed_words,
+    media_type,
+    redirect_target,
+    redirect_words,
+    shown_field,
+)
 from moltis.transport.remote.replies import about_session, error_reply, under_id
 
 __all__ = [
@@ -61,11 +72,15 @@ DISCARD_SECS: Final = 1.0
 ERROR_BYTES: Final = 1024 * 1024
 """Of the body of an HTTP error; a longer one is not read for a JSON-RPC error."""
 
+NO_LONGER_THERE: Final = REDIRECTS | {404, 405, 410}
 KNOWN_TYPES: Final = frozenset({"application/json", "text/event-stream"})
 
 FAULTS: Final = (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, InOurWords, OSError)
 """What a request and the reading of its answer may raise."""
 
+
+KEPT_APART: Final = frozenset({"accept", "authorization", "cookie"})
+"""Headers of moltis.toml that each request has its own of."""
 
 T = TypeVar("T")
 
@@ -91,16 +106,36 @@ class NotLetIn(Exception):
         self.ended = ended
 
 
-class Exchange:
-    """Sends the requests of one connection. `gate`: closed for as long as the server wants to be left alone."""
+def _tell_nobody(words: str) -> None:
+    """Keep what is odd to oneself."""
 
-    def __init__(self, endpoint: Endpoint, client: httpx2.AsyncClient) -> None:
+
+class Exchange:
+    """Sends the requests of one connection. `gate`: closed for as long as the server wants to be left alone.
+
+    cookies: of the connection, if it has another exchange already.
+    on_odd: told what is odd, to follow the server's name.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        client: httpx2.AsyncClient,
+        *,
+        cookies: Cookies | None = None,
+        on_odd: Callable[[str], None] = _tell_nobody,
+    ) -> None:
         self.gate = Gate()
+        self.cookies = Cookies(endpoint.url, client.headers.get("Cookie")) if cookies is None else cookies
+        self._on_odd = on_odd
+        self._moved: tuple[httpx2.URL, str] | None = None
+        """Where requests are redirected to; later ones go there at once, so that no cookie is forgotten for each."""
         self._endpoint = endpoint
         self._client = client
-        self._url = httpx2.URL(endpoint.url).copy_with(userinfo=b"")
+        url = httpx2.URL(endpoint.url).copy_with(userinfo=b"")
+        self._where = (url, str(url))
         self._configured: str | None = client.headers.get("Authorization")
-        self._base = [(k, v) for k, v in client.headers.multi_items() if k.lower() not in ("accept", "authorization")]
+        self._base = [(k, v) for k, v in client.headers.multi_items() if k.lower() not in KEPT_APART]
         self._extensions = {"timeout": client.timeout.as_dict()}
         self._suspects = False
 
@@ -187,27 +222,43 @@ class Exchange:
         all_headers = [*self._base, *headers]
         if authorization is not None:
             all_headers.append(("Authorization", authorization))
-        url = self._url
+        url, text = self._moved or self._where
         hops = 0
         while True:
+            cookie = self.cookies.field(text, authorization, time.time())
+            sent = all_headers if cookie is None else [*all_headers, ("Cookie", cookie)]
             extensions = {**self._extensions, FRESH: True} if self._suspects else self._extensions
             self._suspects = False
-            request = httpx2.Request(method, url, headers=all_headers, content=content, extensions=extensions)
+            request = httpx2.Request(method, url, headers=sent, content=content, extensions=extensions)
             try:
                 response = await self._client.send(request, stream=True, follow_redirects=False)
             except FAULTS as fault:
                 raise Unreachable(_unreachable_words(fault, self._endpoint.url)) from fault
-            if response.status_code not in (307, 308):
-                return response
-            location = response.headers.get("Location")
-            target = redirect_target(
-                response.status_code, location, str(url), authorized=authorization is not None, hops=hops
-            )
+            target = None
+            if response.status_code in FOLLOWED:
+                target = redirect_target(response.status_code, response.headers.get("Location"), text, hops=hops)
             if target is None:
+                self._settle(response, (url, text), authorization, redirected=hops > 0)
                 return response
             await discard(response)
-            url = httpx2.URL(target)
+            self.cookies.forget()
+            url, text = httpx2.URL(target), target
             hops += 1
+            self._on_odd(followed_words(target))
+
+    def _settle(
+        self, response: httpx2.Response, where: tuple[httpx2.URL, str], authorization: str | None, *, redirected: bool
+    ) -> None:
+        """Keep what an answer says about how the next request is to be sent."""
+        status = response.status_code
+        if status in REDIRECTS:
+            self.cookies.forget()
+        elif set_cookies := response.headers.get_list("Set-Cookie"):
+            self.cookies.take(set_cookies, where[1], authorization, time.time())
+        if redirected and response.is_success:
+            self._moved = where
+        elif status in NO_LONGER_THERE and response.request.method == "POST":
+            self._moved = None
 
 
 def _unreachable_words(fault: Exception, url: str) -> str:

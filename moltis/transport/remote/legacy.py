@@ -72,7 +72,7 @@ class LegacyConnection(RemoteConnection):
 
     def __init__(self, endpoint: Endpoint, receive: Receiver, notices: Notices) -> None:
         super().__init__(endpoint, receive, notices)
-        self._exchange = Exchange(endpoint, self.client)
+        self._exchange = Exchange(endpoint, self.client, on_odd=self.odd)
         self._posting: Exchange | None = None
         self._posting_url = ""
         self._located = anyio.Event()
@@ -153,7 +153,9 @@ class LegacyConnection(RemoteConnection):
         if parts is None or parts.userinfo or not same_origin(url, self.endpoint.url):
             self.lose(Ended("connect_failed", _astray(parts, self.endpoint.url)))
             return
-        self._posting = Exchange(replace(self.endpoint, url=url), self.client)
+        self._posting = Exchange(
+            replace(self.endpoint, url=url), self.client, cookies=self._exchange.cookies, on_odd=self.odd
+        )
         self._posting_url = url
         self._located.set()
 

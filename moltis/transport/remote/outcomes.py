@@ -13,15 +13,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 from urllib.parse import urljoin
 
-from moltis.http.origins import same_origin, shown_host
+from moltis.http.origins import UNREADABLE, Url, read_url, resolved, same_origin
+from moltis.redaction import REDACTED
 from moltis.transport.remote.evidence import UNRELATED
 from moltis.transport.remote.replies import AboutSession
 
 __all__ = [
+    "FOLLOWED",
     "HANDSHAKE",
     "HEARTBEATS",
     "INITIALIZED",
     "PATIENCE_SECS",
+    "REDIRECTS",
     "UNLIMITED",
     "Answered",
     "Asked",
@@ -29,6 +32,7 @@ __all__ = [
     "Outcome",
     "compressed_words",
     "failure",
+    "followed_words",
     "media_type",
     "outcome",
     "redirect_target",
@@ -59,6 +63,7 @@ FOLLOWED: Final = frozenset({307, 308})
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 MAX_REDIRECTS: Final = 3
 
+SHOWN_URL_CHARS: Final = 300
 SHOWN_CHARS: Final = 60
 """Of a header field of the server's."""
 
@@ -229,13 +234,12 @@ def failure(asked: Asked, words: str) -> Outcome:
     return _failed(asked, words)
 
 
-def redirect_target(status: int, location: str | None, url: str, *, authorized: bool, hops: int) -> str | None:
-    """Give the URL that a redirect of `url` leads to if it may be followed, None otherwise.
+def redirect_target(status: int, location: str | None, url: str, *, hops: int) -> str | None:
+    """Give the URL that a redirect of `url` leads to if it may be followed, None otherwise: one of the same origin.
 
-    authorized: the request carries credentials: those go nowhere that moltis.toml does not say.
     hops: how many were followed already.
     """
-    if status not in FOLLOWED or not location or authorized or hops >= MAX_REDIRECTS:
+    if status not in FOLLOWED or not location or hops >= MAX_REDIRECTS:
         return None
     try:
         target = urljoin(url, location).partition("#")[0]
@@ -245,14 +249,50 @@ def redirect_target(status: int, location: str | None, url: str, *, authorized: 
 
 
 def redirect_words(location: str | None, url: str) -> str:
-    """Say where a redirect leads that is not followed, as what follows the server's name."""
-    try:
-        target = urljoin(url, location or "")
-    except ValueError:
-        target = ""
-    if location and same_origin(target, url):
-        return f"redirects to another path of {shown_host(url)}; put that URL into moltis.toml"
-    return f"redirects to {shown_host(target)}; if that is the server, put that URL into moltis.toml"
+    """Say where a redirect leads that is not followed, and what to write, as what follows the server's name.
+
+    Query values are left out. Nobody is told to write a URL of plain http.
+    """
+    target = resolved(url, location) if location else None
+    here, there = read_url(url), read_url(target or "")
+    if here is None or there is None or target is None:
+        return f"redirects to {UNREADABLE}" if location else "redirects, and does not say where to"
+    shown = shown_target(there)
+    if there.scheme == "https":
+        return f"redirects to {shown}; if that is the server, {_line(there)}"
+    words = f"redirects to {shown}, which is plain http: nothing is sent there"
+    if here.scheme == "https" and there.host == here.host:
+        straight = replace(there, scheme="https", port=here.port)
+        words += (
+            f"; a proxy before it does not tell it that it is reached by https (X-Forwarded-Proto): {_line(straight)}"
+        )
+    return words
+
+
+def followed_words(target: str) -> str:
+    """Say that a redirect was followed, which is odd, as what follows the server's name."""
+    there = read_url(target)
+    if there is None:
+        return f"redirects to {UNREADABLE}"
+    advice = f"; {_line(there)}, and nothing is redirected any more" if there.scheme == "https" else ""
+    return f"redirects what is sent to its url to {shown_target(there)}{advice}"
+
+
+def shown_target(there: Url) -> str:
+    """Show where a redirect leads: the whole URL but its query values, at most 300 printable ASCII characters."""
+    shown = there.origin + there.path
+    if there.query[1:]:
+        pairs = (pair.partition("=") for pair in there.query[1:].split("&"))
+        shown += "?" + "&".join(f"{name}={REDACTED}" if equals else REDACTED for name, equals, _ in pairs)
+    return shown if len(shown) <= SHOWN_URL_CHARS else shown[: SHOWN_URL_CHARS - 3] + "..."
+
+
+def _line(there: Url) -> str:
+    """Return what to write in moltis.toml."""
+    shown = shown_target(there)
+    if there.query or shown.endswith("...") or '"' in shown:
+        return "that is what its url has to be (query values are left out here)"
+    return f'write url = "{shown}" in its entry'
 
 
 def media_type(content_type: str | None) -> str:

@@ -81,7 +81,7 @@ class StreamableConnection(RemoteConnection):
         self, endpoint: Endpoint, receive: Receiver, notices: Notices, *, rejected: Rejected | None = None
     ) -> None:
         super().__init__(endpoint, receive, notices)
-        self._exchange = Exchange(endpoint, self.client)
+        self._exchange = Exchange(endpoint, self.client, on_odd=self.odd)
         self._sessions = Sessions(self, self._exchange)
         self._rejected = rejected
         self._agreed = False

@@ -179,7 +179,10 @@ ANSWERS: list[tuple[dict[str, Any], str]] = [
     ({"status_code": 200, "html": "<p>login</p>"}, "answered GET with an unexpected content-type: 'text/html"),
     ({"status_code": 200, "json": {}}, "answered GET with application/json"),
     ({"status_code": 204}, "took GET with HTTP 204 and will not answer it"),
-    ({"status_code": 302, "headers": {"Location": "https://b.example/SECRET"}}, "redirects to b.example; if that is"),
+    (
+        {"status_code": 302, "headers": {"Location": "https://b.example/p"}},
+        "redirects to https://b.example/p; if that is",
+    ),
     ({"status_code": 403}, "refuses GET (HTTP 403)"),
 ]
 
@@ -316,7 +319,7 @@ async def test_stop_waits_no_longer_than_it_may() -> None:
     [
         (answering(500, text="SECRET"), "answered tools/call with HTTP 500"),
         (answering(400, html="<p>SECRET</p>"), "answered tools/call with HTTP 400"),
-        (answering(307, headers={"Location": "https://b.example/"}), "redirects to b.example"),
+        (answering(307, headers={"Location": "https://b.example/"}), "redirects to https://b.example/;"),
         (answering(503, headers={"Retry-After": "30"}), "is overloaded (HTTP 503)"),
         (raising(httpx2.ConnectError("SECRET")), "cannot be reached at mcp.example"),
         (raising(httpx2.WriteTimeout("SECRET")), "gave no answer: it took nothing"),

@@ -393,31 +393,108 @@ async def test_a_redirect_to_elsewhere_sends_nothing_there(status: int) -> None:
         error = await dial.ask("tools/call")
         assert isinstance(error, ServerNotReady)
         assert error.message == (
-            f"server 'scripted' redirects to 127.0.0.1:{elsewhere.port};"
-            " if that is the server, put that URL into moltis.toml"
+            f"server 'scripted' redirects to {elsewhere.url}?token=[REDACTED]"
+            ", which is plain http: nothing is sent there"
         )
         assert elsewhere.requests == []
 
 
-async def test_credentials_follow_no_redirect_at_all() -> None:
-    for credentials, headers in [
+def _redirecting(server: McpServer, status: int, location: str) -> None:
+    """Have all that comes to /mcp redirected; the server is at /mcp/."""
+    scripts = dict(server.on)
+    fallback = server._fallback
+
+    async def slash(peer: Peer) -> None:
+        if peer.request.path == "/mcp":
+            await peer.answer(status, location=location)
+        else:
+            await scripts.get(peer.request.rpc, fallback)(peer)
+
+    for method in ("initialize", "GET", "DELETE", "notifications/initialized", "tools/call"):
+        server.on[method] = slash
+
+
+@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("location", ["/mcp/", "mcp/", "http://127.0.0.1:{port}/mcp/"])
+@pytest.mark.parametrize(
+    ("credentials", "headers"),
+    [
         (FakeCredentials("Bearer SECRET"), ()),
         (FakeCredentials(None), (("Authorization", "Bearer SECRET"),)),
-    ]:
-        async with (
-            serving(McpServer()) as server,
-            dialled(server.url, credentials=credentials, headers=headers) as dial,
-        ):
+        (FakeCredentials(None), (("X-Api-Key", "Bearer SECRET"),)),
+    ],
+)
+async def test_credentials_follow_a_redirect_within_the_origin_and_later_requests_go_there_at_once(
+    status: int, location: str, credentials: FakeCredentials, headers: tuple[tuple[str, str], ...]
+) -> None:
+    async with (
+        serving(McpServer(stream=True)) as server,
+        dialled(server.url, credentials=credentials, headers=headers) as dial,
+    ):
+        _redirecting(server, status, location.format(port=server.port))
+        await dial.shake_hands()
+        for _ in range(3):
+            assert isinstance(await dial.ask("tools/call"), dict)
+        asked, *rest = server.requests
+        assert asked.path == "/mcp"
+        assert {request.path for request in rest} == {"/mcp/"}
+        assert all("Bearer SECRET" in request.headers.values() for request in server.requests)
+        assert len(dial.heard.oddities) == 1
+        assert dial.heard.oddities[0].startswith("redirects what is sent to its url to http://127.0.0.1")
+        assert "write url" not in dial.heard.oddities[0], "plain http is advised to nobody"
 
-            async def slash(peer: Peer) -> None:
-                await peer.answer(307, location="/mcp/")
 
-            server.on["tools/call"] = slash
-            await dial.shake_hands()
-            error = await dial.ask("tools/call")
-            assert isinstance(error, ServerNotReady)
-            assert "another path of 127.0.0.1" in error.message
-            assert server.count("tools/call") == 1
+async def test_where_it_was_redirected_to_is_given_up_when_it_is_not_there_any_more() -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        _redirecting(server, 307, "/mcp/")
+        await dial.shake_hands()
+        await dial.ask("tools/call")
+
+        async def moved(peer: Peer) -> None:
+            if peer.request.path == "/mcp":
+                await peer.result()
+            else:
+                await peer.answer(410)
+
+        server.on["tools/call"] = moved
+        assert isinstance(await dial.ask("tools/call"), ServerNotReady)
+        assert isinstance(await dial.ask("tools/call"), dict)
+        assert server.of("tools/call")[-1].path == "/mcp"
+
+
+@pytest.mark.parametrize("status", [307, 308])
+async def test_credentials_do_not_follow_a_redirect_to_another_port(status: int) -> None:
+    async def canary(peer: Peer) -> None:
+        await peer.answer(200)
+
+    async with (
+        serving(HttpServer(canary)) as elsewhere,
+        serving(McpServer()) as server,
+        dialled(server.url, credentials=FakeCredentials("Bearer SECRET")) as dial,
+    ):
+        _redirecting(server, status, elsewhere.url)
+        dial.send("initialize")
+        ended = await dial.connection.wait_lost()
+        assert ended.message.startswith(f"redirects to {elsewhere.url}, which is plain http")
+        assert elsewhere.requests == []
+
+
+async def test_that_it_is_redirected_is_said_before_a_person_logs_in() -> None:
+    async with serving(McpServer()) as server:
+        credentials = FakeCredentials(None, verdicts=(LoginNeeded("log in", server="scripted"),))
+        async with dialled(server.url, credentials=credentials) as dial:
+
+            async def refuse(peer: Peer) -> None:
+                if peer.request.path == "/mcp":
+                    await peer.answer(307, location="/mcp/")
+                else:
+                    assert dial.heard.oddities, "it is said already"
+                    await peer.answer(401, www_authenticate="Bearer")
+
+            server.on["initialize"] = refuse
+            dial.send("initialize")
+            assert (await dial.connection.wait_lost()).kind == "auth_required"
+            assert len(dial.heard.oddities) == 1
 
 
 async def test_a_loop_of_redirects_ends() -> None:

@@ -240,19 +240,65 @@ URL = "https://example.com/mcp?key=SECRET"
 def test_only_redirects_within_the_origin_that_keep_the_method_are_followed(
     status: int, location: str | None, target: str | None
 ) -> None:
-    assert redirect_target(status, location, URL, authorized=False, hops=0) == target
-    assert redirect_target(status, location, URL, authorized=True, hops=0) is None
-    assert redirect_target(status, location, URL, authorized=False, hops=3) is None
+    assert redirect_target(status, location, URL, hops=0) == target
+    assert redirect_target(status, location, URL, hops=3) is None
 
 
-def test_a_redirect_is_told_without_what_it_holds() -> None:
-    assert redirect_words("https://other.example/p?token=T", URL) == (
-        "redirects to other.example; if that is the server, put that URL into moltis.toml"
-    )
-    assert redirect_words("/elsewhere?token=T", URL) == (
-        "redirects to another path of example.com; put that URL into moltis.toml"
-    )
-    assert "an unreadable address" in redirect_words("https://[::1", URL)
+@pytest.mark.parametrize(
+    ("location", "url", "words"),
+    [
+        (
+            "https://other.example/p",
+            URL,
+            "redirects to https://other.example/p; "
+            'if that is the server, write url = "https://other.example/p" in its entry',
+        ),
+        (
+            "/mcp/",
+            URL,
+            'redirects to https://example.com/mcp/; if that is the server, write url = "https://example.com/mcp/"',
+        ),
+        (
+            "/login?next=/mcp&x",
+            URL,
+            "redirects to https://example.com/login?next=[REDACTED]&[REDACTED]; if that is the server",
+        ),
+        ("https://me:pw@b.example/p#f", URL, "redirects to https://b.example/p; if"),
+        (
+            "http://example.com/mcp/",
+            "https://example.com:8443/mcp",
+            "redirects to http://example.com/mcp/, which is plain http: nothing is sent there; a proxy before it does "
+            "not tell it that it is reached by https (X-Forwarded-Proto): "
+            'write url = "https://example.com:8443/mcp/" in its entry',
+        ),
+        ("http://b.example/mcp", URL, "redirects to http://b.example/mcp, which is plain http: nothing is sent there"),
+        ("http://b.example/mcp", "http://a.example/mcp", "redirects to http://b.example/mcp, which is plain http"),
+        (
+            "https://a.example/mcp",
+            "http://a.example/mcp",
+            "redirects to https://a.example/mcp; if that is the server, write",
+        ),
+        ("https://[::1", URL, "redirects to an unreadable address"),
+        ("javascript:alert(1)", URL, "redirects to an unreadable address"),
+        (None, URL, "redirects, and does not say where to"),
+    ],
+)
+def test_a_redirect_is_told_with_the_line_to_write_and_without_what_it_holds(
+    location: str | None, url: str, words: str
+) -> None:
+    said = redirect_words(location, url)
+    assert said.startswith(words)
+    assert 'url = "http:' not in said
+    assert "SECRET" not in said
+
+
+@given(st.text(max_size=400), st.sampled_from([URL, "http://a.example/mcp", "https://a.example:444/mcp?k=SECRET"]))
+def test_wherever_it_leads_nobody_is_told_to_write_plain_http(location: str, url: str) -> None:
+    for target in (location, "http://" + location, "https://a/" + location):
+        said = redirect_words(target, url)
+        assert 'url = "http:' not in said
+        assert said.isprintable()
+        assert len(said) < 1000
 
 
 @pytest.mark.parametrize(
