@@ -24,7 +24,7 @@ from moltis.gateway.shelves import Part, Shelf, make_part, part_steps, without_c
 from moltis.session.envelope import json_string, one_line
 from moltis.session.listing import Kind
 
-__all__ = ["PAGE_BYTES", "Catalogue", "Owner", "Shelf", "instructions"]
+__all__ = ["PAGE_BYTES", "Catalogue", "Owner", "Shelf"]
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
 
@@ -34,12 +34,6 @@ FEW_ITEMS: Final = 1000
 MAX_REMEMBERED: Final = 4096
 MAX_REMEMBERED_CHARS: Final = 1024
 """Names whose owner is looked up once. They are the hosts' words."""
-
-MAX_INSTRUCTIONS_BYTES: Final = 64 * 1024
-MAX_NAMED: Final = 20
-"""Servers that instructions name as still starting."""
-MAX_INSTRUCTORS: Final = 256
-"""Servers whose instructions are passed on, so that each has a sentence at least."""
 
 
 class Catalogue:
@@ -69,7 +63,8 @@ class Catalogue:
         """Take what there is now, in the order it is to be listed; to be called before asking, as often as one likes.
 
         Pass the shelves of all servers, those that are not listed with `listed=False`: a name is only understood if its
-        server is known. Tuples that are the same objects as last time cost nothing; equal ones, a comparison.
+        server is known. What is moltis's own is on a shelf of a server without a name. Tuples that are the same
+        objects as last time cost nothing; equal ones, a comparison.
         """
         before, self._shelves = self._shelves, list(shelves)
         if before == self._shelves:
@@ -79,7 +74,7 @@ class Catalogue:
                 self._lists.pop(kind.member, None)
         present = {shelf.server for shelf in self._shelves}
         self._parts = {key: part for key, part in self._parts.items() if key[1] in present}
-        self._owners = Owners(self._shelves)
+        self._owners = Owners([shelf for shelf in self._shelves if shelf.server])
         for remembered in self._remembered.values():
             remembered.clear()
         self._last_located = None
@@ -183,7 +178,9 @@ class Catalogue:
         elif kind is Kind.TOOLS or kind is Kind.PROMPTS:
             owner = self._of_fitted(kind, text, self._sep) or self._owners.of_name(kind, text, self._sep)
         else:
-            owner = self._list(kind).owner(text) or self._owners.of_uri(text)
+            owner = self._list(kind).owner(text)
+            if owner is None or not owner.server:
+                owner = self._owners.of_uri(text)
         if owner is not None and len(text) <= MAX_REMEMBERED_CHARS:
             remembered = self._remembered[kind.member]
             if len(remembered) >= MAX_REMEMBERED:
@@ -321,52 +318,3 @@ def _read_cursor(cursor: str) -> tuple[int, int, bytes, bytes]:
 
 def _trace(shown: str) -> bytes:
     return blake2b(shown.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
-# --- instructions
-
-
-def instructions(parts: Iterable[tuple[str, str | None]], sep: str = "__", starting: Sequence[str] = ()) -> str:
-    """Join what servers say of how to use them, `(server, text)`, under their names; at most 64 KiB in UTF-8.
-
-    Where that is too little, the longest texts are cut, each to the same length, so that none pushes out another.
-    Empty if no server says anything and none is `starting`, of which nothing is known yet.
-    """
-    said = [(server, text.strip()) for server, text in parts if text and text.strip()]
-    del said[MAX_INSTRUCTORS:]
-    late = _still_starting(starting)
-    if not said:
-        return late.strip()
-    intro = f"Several MCP servers behind one. The tools and prompts of each are named SERVER{sep}NAME.{late}"
-    heads = [f"\n\n# {server}\n\n" for server, _ in said]
-    room = MAX_INSTRUCTIONS_BYTES - len((intro + "".join(heads)).encode())
-    texts = [text.encode("utf-8", "replace") for _, text in said]
-    share = _fair_share([len(text) for text in texts], room)
-    return intro + "".join(head + _cut(text, share) for head, text in zip(heads, texts, strict=True))
-
-
-def _still_starting(servers: Sequence[str]) -> str:
-    if not servers:
-        return ""
-    more = f" and {len(servers) - MAX_NAMED} more" if len(servers) > MAX_NAMED else ""
-    return f" Still starting: {', '.join(servers[:MAX_NAMED])}{more}; what they offer is listed once they are up."
-
-
-def _fair_share(lengths: Sequence[int], room: int) -> int:
-    """Give the length to which the longest are to be cut so that all have room."""
-    ordered = sorted(lengths)
-    for index, length in enumerate(ordered):
-        share = max(room, 0) // (len(ordered) - index)
-        if length > share:
-            return share
-        room -= length
-    return ordered[-1]
-
-
-def _cut(text: bytes, most: int) -> str:
-    if len(text) <= most:
-        return text.decode()
-    return text[: most - len(_CUT)].decode("utf-8", "ignore") + _CUT.decode()
-
-
-_CUT: Final = b" [...]"

@@ -357,6 +357,8 @@ class Host:
     def _forward(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         if ask.method == "tools/call" and not self.principal.may_write:
             refuse(outlet, ask.id, refusals.forbidden("tools/call"), modern=modern)
+        elif (own := self.view.own(ask.method, ask.params, modern=modern)) is not None:
+            outlet.reply(messages.result(ask.id, own))
         else:
             self._pass_on(ask, outlet, modern, self.view.route(ask.method, ask.params, modern=modern))
 

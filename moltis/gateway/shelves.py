@@ -142,7 +142,7 @@ def part_steps(
         item = given if raw is given.raw else Item(given.name, raw, given.claims_server)
         if kind in _BY_NAME:
             found.add(item, fitted(server, item.name, sep, chars))
-        elif is_alias(item.name):
+        elif server and is_alias(item.name):
             # These are ours to give: a server that lists one might answer in the name of another.
             found.add(item, _alias(kind, server, item.name))
         else:

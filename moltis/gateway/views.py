@@ -15,10 +15,11 @@ from msgspec import Raw
 from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway import introduction, refusals
 from moltis.gateway.api import Known, ServerPort, World
-from moltis.gateway.catalogue import Catalogue, Owner, Shelf, instructions
+from moltis.gateway.catalogue import Catalogue, Owner, Shelf
+from moltis.gateway.composing import Composed, compose, contents, unavailable, whole_of
 from moltis.gateway.introduction import Introduction
 from moltis.gateway.messages import text_of
-from moltis.gateway.naming import renamed
+from moltis.gateway.naming import is_alias, renamed
 from moltis.gateway.owners import may_come_of
 from moltis.gateway.refusals import Refusal
 from moltis.server.status import UnusableItem
@@ -31,6 +32,7 @@ LISTED: Final = frozenset({"starting", "initializing", "ready", "backoff", "awai
 """States of servers whose tools are worth offering: those that run, or will without anybody doing more than log in."""
 
 _STARTING: Final = frozenset({"starting", "initializing"})
+_MENDED_BY_PEOPLE: Final = frozenset({"invalid", "awaiting_auth", "cooldown"})
 _COMING: Final = frozenset({"starting", "initializing", "backoff"})
 
 MAX_UNUSABLE: Final = 100
@@ -75,6 +77,8 @@ class View:
         self._shelves: list[Shelf] = []
         self._generation = 0
         self._offered: dict[str, bytes] = {}
+        self._composed = Composed("")
+        self._said: dict[str, str] = {}
         self._told = self._digests()
 
     def reconfigure(self, *, name: str, version: str, separator: str, chars: int = 0) -> None:
@@ -173,6 +177,17 @@ class View:
         """
         states = _STARTING if self.server is not None else _COMING
         return [port for port in self.ports() if port.state() in states and port.known() is None]
+
+    def own(self, method: str, params: dict[str, Raw], *, modern: bool) -> bytes | None:
+        """Return the result of reading a resource that is moltis's own; None if it is a server's, or nobody's."""
+        uri = text_of(params, "uri") if method == "resources/read" and self.server is None else None
+        if uri is None or not is_alias(uri):
+            return None
+        self._refresh()
+        text = whole_of(uri, self._said)
+        if not text:
+            return None
+        return b"{%b%b}" % (self.introduction().modern_members() if modern else b"", contents(uri, text))
 
     # --- who is responsible
 
@@ -312,6 +327,10 @@ class View:
             self._first = b""
             self._offered.clear()
             before, self._shelves = self._shelves, [_shelf(port) for port in self.ports()]
+            if self.server is None:
+                self._composed = self._compose()
+                if self._composed.cut:
+                    self._shelves.append(Shelf("", resources=self._composed.resources))
             self._generation += _places(before) != _places(self._shelves)
             self._catalogue.update(self._shelves)
 
@@ -323,15 +342,22 @@ class View:
         if self.server is not None:
             port = self._only()
             return introduction.of_one(self.server, port.known() if port is not None else None)
-        parts = [(port.name, _instructions(port)) for port in self._world.ports() if port.state() in LISTED]
         name, version = self._named
-        missing = [port.name for port in self.unsettled()]
-        return introduction.of_all(name, version, instructions(parts, self._separator, missing))
+        return introduction.of_all(name, version, self._composed.text)
+
+    def _compose(self) -> Composed:
+        """Say how all servers are used, and who cannot be had now."""
+        ports = self._world.ports()
+        self._said = {port.name: _instructions(port) for port in ports if port.state() in LISTED}
+        missing = [unavailable(port.status()) for port in ports if port.state() in _MENDED_BY_PEOPLE]
+        starting = [port.name for port in self.unsettled()]
+        told = [each for each in missing if each is not None]
+        return compose(self._said.items(), self._separator, starting, told)
 
 
-def _instructions(port: ServerPort) -> str | None:
+def _instructions(port: ServerPort) -> str:
     known = port.known()
-    return known.agreed.instructions if known is not None else None
+    return (known.agreed.instructions or "") if known is not None else ""
 
 
 def _shelf(port: ServerPort) -> Shelf:

@@ -62,3 +62,22 @@ def test_a_malformed_tool_is_told_of_and_costs_the_others_nothing(daemon: Daemon
     told = [each for each in findings if each["message"].startswith("bad: 2 ")]
     assert [each["verdict"] for each in told] == ["warn"]
     assert "inputSchema is not of type object" in told[0]["message"]
+
+
+@pytest.mark.parametrize("era", BOTH_ERAS)
+def test_every_server_has_its_share_of_what_hosts_keep_of_instructions(daemon: Daemon, era: str) -> None:
+    servers = {f"s{n}": server(tool("t"), instructions=f"warning {n} " + "x" * 1400) for n in range(4)}
+    start(daemon, {**servers, "typo": {"command": "x", "url": "https://x.example"}})
+    wait_until("all are up", lambda: [daemon.status(name)["state"] for name in servers] == ["ready"] * 4, 30)
+    with HttpHost(gateway_url(daemon), era) as host:
+        method = "server/discover" if era == "modern" else "initialize"
+        opening = host.request(method, {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {}})
+        told = opening["result"]["instructions"]
+        listed = [found["uri"] for found in host.request("resources/list")["result"]["resources"]]
+        read = host.request("resources/read", {"uri": "moltis://instructions/s3"})
+        whole = read["result"]["contents"][0]["text"]
+    assert len(told) <= 2000
+    assert all(f"warning {n} " in told for n in range(4))
+    assert "typo (its entry in moltis.toml is wrong: moltis config check)" in told
+    assert listed == [f"moltis://instructions/s{n}" for n in range(4)]
+    assert whole == "warning 3 " + "x" * 1400

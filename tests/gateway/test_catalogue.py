@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moltis.errors import RpcCode, UsageError
-from moltis.gateway.catalogue import MAX_INSTRUCTIONS_BYTES, Catalogue, Owner, Shelf, instructions
+from moltis.gateway.catalogue import Catalogue, Owner, Shelf
 from moltis.gateway.naming import alias, alias_template
 from moltis.session.listing import Item, Kind, Pages
 
@@ -474,30 +474,3 @@ def test_whatever_happened_before_every_listed_name_leads_to_the_item_it_was_lis
                 assert item["title"] == owner.server
         assert made.page(Kind.TOOLS) == catalogue(*made._shelves).page(Kind.TOOLS)
         assert made.page(Kind.RESOURCES) == catalogue(*made._shelves).page(Kind.RESOURCES)
-
-
-# --- instructions
-
-
-def test_what_servers_say_is_joined_under_their_names() -> None:
-    text = instructions([("git", " Use log first.\n"), ("db", None), ("fs", "  "), ("x", "Ask.")], ".")
-    assert text.endswith("SERVER.NAME.\n\n# git\n\nUse log first.\n\n# x\n\nAsk.")
-    assert instructions([("a", None), ("b", "")]) == ""
-
-
-def test_a_server_that_talks_without_end_leaves_the_others_their_say() -> None:
-    text = instructions([("loud", "\u00e9" * 100_000), ("quiet", "Ask me."), ("long", "z" * 40_000)])
-    assert len(text.encode()) <= MAX_INSTRUCTIONS_BYTES
-    assert "# quiet\n\nAsk me." in text
-    assert "[...]\n\n# quiet" in text
-    assert text.count("z") > 30_000
-
-
-@given(st.lists(st.tuples(st.sampled_from(["a", "b" * 64]), st.text(max_size=50).map(lambda t: t * 2000)), max_size=90))
-def test_instructions_never_exceed_their_bound(parts: list[tuple[str, str]]) -> None:
-    assert len(instructions(parts).encode("utf-8", "surrogatepass")) <= MAX_INSTRUCTIONS_BYTES
-
-
-def test_a_thousand_talkative_servers_stay_within_the_bound() -> None:
-    parts = [(f"server-with-a-rather-long-name-to-fill-the-room-{n:04}", "words " * 100) for n in range(3000)]
-    assert len(instructions(parts).encode()) <= MAX_INSTRUCTIONS_BYTES
