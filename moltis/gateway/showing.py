@@ -7,6 +7,7 @@ moltis.toml alone does not say it: it may be damaged by now, or another one than
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
@@ -22,9 +23,11 @@ _FORMAT: Final = 1
 def mark(plan: ServerPlan) -> str:
     """Name an entry of moltis.toml as it is written; what is known under another mark is of another server.
 
-    No secret goes into it, so neither do the values of arguments: a server that is ready is asked anyway.
+    No secret goes into it, so neither do the values of arguments: a server that is ready is asked anyway. Nor does what
+    is not written there: the environment of a daemon and that of `moltis connect` are not the same.
     """
-    return sha256(msgspec.json.encode([plan.transport, plan.protocol, plan.shown])).hexdigest()
+    written = replace(plan.shown, env_withheld=())
+    return sha256(msgspec.json.encode([plan.transport, plan.protocol, written])).hexdigest()
 
 
 class ShownServer(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -79,6 +79,15 @@ def test_it_shows_what_the_daemon_shows(home: Home) -> None:
     assert (home.tools("files"), home.tools("web")) == ({"read_a"}, {"read_a"})
 
 
+def test_a_host_with_another_environment_than_the_daemon_is_shown_the_same(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.run_daemon()
+    for name in ("HTTPS_PROXY", "NODE_EXTRA_CA_CERTS"):
+        monkeypatch.setenv(name, "http://proxy.example:3128")
+    assert home.tools() == ALL
+
+
 def edited(old: str, new: str) -> Callable[[Path], object]:
     return lambda config: config.write_text(config.read_text().replace(old, new))
 
