@@ -49,8 +49,9 @@ MOST_OF_ONE: Final = MAX_SESSIONS * 3 // 4
 """Requests and streams of one principal, which has a connection for each: the rest of connections and sessions is
 others'."""
 PLACES: Final = ("/mcp", "/mcp/")
-PUBLIC: Final = frozenset({"/healthz", "/readyz"})
-"""What is answered to whoever asks. Everything else wants a token, whether it is there or not, but for WELL_KNOWN."""
+PUBLIC: Final = frozenset({"/healthz", "/readyz", "/register", "/authorize", "/token"})
+"""What is answered to whoever asks; the last three that there is no OAuth (`plain.OAUTH`). Everything else wants a
+token, whether it is there or not, but for WELL_KNOWN."""
 WELL_KNOWN: Final = "/.well-known/"
 """Where hosts look for an authorization server (RFC 9728), before they have a token: there is none."""
 

@@ -387,3 +387,28 @@ async def test_no_answer_tells_what_serves_it(served: Any) -> None:
     client: Client = await served.dial()
     answer = await client.ask("POST", body=ECHO)
     assert set(answer.headers) == {"content-type", "content-length", "mcp-protocol-version"}
+
+
+@pytest.mark.parametrize("path", ["/register", "/authorize", "/token"])
+@pytest.mark.parametrize("token", [None, "Bearer wrong", "Bearer good"])
+async def test_a_host_that_looks_for_a_login_is_told_what_to_do_instead(
+    served: Any, path: str, token: str | None
+) -> None:
+    """RFC 7591 section 3.2.2: hosts print the body."""
+    client: Client = await served.dial()
+    answer = await client.ask("POST", path, body={"redirect_uris": []}, headers={"Authorization": token})
+    assert (answer.status, answer.json["error"]) == (400, "invalid_request")
+    assert "moltis token create" in answer.json["error_description"]
+    assert "redirect_uris" not in answer.body.decode()
+
+
+@pytest.mark.parametrize("path", ["/register/", "/registered", "/token/x", "/mcp/register"])
+async def test_what_is_near_it_wants_a_token_as_ever(served: Any, path: str) -> None:
+    client: Client = await served.dial()
+    assert (await client.ask("POST", path, body={}, headers={"Authorization": None})).status == 401
+
+
+async def test_nobody_is_told_who_comes_from_elsewhere(served: Any) -> None:
+    client: Client = await served.dial()
+    answer = await client.ask("POST", "/register", body={}, headers={"Origin": "https://evil.example"})
+    assert answer.status == 403
