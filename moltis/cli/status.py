@@ -192,6 +192,7 @@ def server_lines(server: Mapping[str, Any], now: datetime, colour: bool) -> list
         ("offers", _offers(server), ""),
         ("server", _server_info(server), ""),
         ("heartbeat", _heartbeat(server, now), ""),
+        ("hosts", _hosts(server), ""),
         ("request timeout", f"{server.get('request_timeout_secs', 0):g}s", ""),
         ("login", server.get("auth_url") or "", "cyan"),
     ]
@@ -199,6 +200,15 @@ def server_lines(server: Mapping[str, Any], now: datetime, colour: bool) -> list
     widest = max(len(key) for key, _, _ in shown)
     lines = [f"{key:{widest}}  {paint(text, style, colour)}" for key, text, style in shown]
     return lines + _item_lines(server, widest) + _error_lines(server, widest, now)
+
+
+def _hosts(server: Mapping[str, Any]) -> str:
+    """Give who is connected: name and version, and the access token by which it came."""
+    told = []
+    for host in server.get("hosts") or []:
+        by = f" (token {host['token']})" if host.get("token") else ""
+        told.append(f"{host['name']} {host['version']}{by}")
+    return ", ".join(dict.fromkeys(told))
 
 
 def _item_lines(server: Mapping[str, Any], widest: int) -> list[str]:

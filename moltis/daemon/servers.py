@@ -51,7 +51,8 @@ class Server:
     def status(self) -> ServerStatus:
         status, auth = self._actor.status(), self._auth
         if self._gateway is not None:
-            status = msgspec.structs.replace(status, unusable_items=self._gateway.unusable(status.name))
+            unusable, hosts = self._gateway.unusable(status.name), self._gateway.seen_of(status.name)
+            status = msgspec.structs.replace(status, unusable_items=unusable, hosts=hosts)
         if auth is NO_AUTH:
             return status
         told, retry_at = status.last_error, status.next_retry_at

@@ -28,7 +28,7 @@ from moltis.gateway.shares import Shares
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
 from moltis.gateway.taking import Refused, Taking
 from moltis.gateway.views import View
-from moltis.server.status import UnusableItem
+from moltis.server.status import HostSeen, UnusableItem
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
 from moltis.slices import Slices
@@ -48,6 +48,9 @@ MAX_INTRODUCED_BYTES: Final = 16 * 1024 * 1024
 
 MAX_SAID_BYTES: Final = 1024 * 1024
 """Of what a server says unasked to all its hosts. A message may be longer, but not for each of a hundred hosts."""
+
+MAX_SEEN: Final = 100
+"""Hosts that the status of one server tells of."""
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -153,6 +156,11 @@ class Gateway:
         """Return what a server lists that is not as MCP has it."""
         everything = self._views.get(None)
         return [] if everything is None else everything.unusable(server)
+
+    def seen_of(self, server: str) -> list[HostSeen]:
+        """Return the hosts that are connected and see a server, those that came first in front."""
+        found = (host.seen() for host in self._who_see(server))
+        return [host for host in found if host is not None][:MAX_SEEN]
 
     # --- for metrics
 

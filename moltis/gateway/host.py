@@ -30,6 +30,7 @@ from moltis.gateway.settling import SETTLE_SECS, Settling
 from moltis.gateway.subscriptions import MAX_WATCHED_OF_ALL, UPDATED, updated_params
 from moltis.gateway.taking import Refused, Taking
 from moltis.gateway.views import Route, View
+from moltis.server.status import HostSeen
 from moltis.session.envelope import one_line
 from moltis.session.handshake import MODERN_VERSIONS
 from moltis.session.listing import Kind
@@ -42,6 +43,9 @@ log = logs.get("moltis.gateway")
 
 MAX_INTRODUCTION_BYTES: Final = 256 * 1024
 """Of what a host says of itself and what it can, which is kept for as long as it is there."""
+
+MAX_SAID_BYTES: Final = 16 * 1024
+"""Of what a host that listens says of itself, which is kept for the status; what is longer has no name there."""
 
 MAX_TOLD_BYTES: Final = 16 * 1024
 """Of params of what all servers are told at once."""
@@ -76,12 +80,22 @@ class Host:
         self._listens = Listens(hub.subscriptions, view.locate)
         self._questions = Questions()
         self._introduced = 0
+        self._said: bytes | None = None
+        """What it said of itself when it began to listen (2026-07-28)."""
         self._closed = False
 
     @property
     def in_flight(self) -> int:
         """How many requests wait for their reply; listens do not."""
         return len(self._waiting)
+
+    def seen(self) -> HostSeen | None:
+        """Return who it is, if it stays connected: in a session, or as long as it listens."""
+        if not self.in_session and self._said is None:
+            return None
+        told = introduction.named(self.client_info if self.in_session else self._said or b"")
+        era = "legacy" if self.in_session else "modern"
+        return HostSeen(*told, era, self.principal.name or None)
 
     @property
     def watched(self) -> int:
@@ -320,6 +334,7 @@ class Host:
         if refusal is None:
             then = self._guarded(ask, outlet, modern, lambda: self._listening(ask, outlet, modern))
             refusal = self._listens.open(ask, outlet, watched=self.watched, then=then)
+            self._said = bytes(ask.meta.get(CLIENT_INFO, b""))[:MAX_SAID_BYTES]
         if refusal is not None:
             refuse(outlet, ask.id, refusal, modern=modern)
 

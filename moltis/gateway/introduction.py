@@ -15,7 +15,7 @@ from moltis.gateway.api import Known
 from moltis.gateway.messages import SERVER_INFO
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 
-__all__ = ["Introduction", "of_all", "of_one", "version_for"]
+__all__ = ["Introduction", "named", "of_all", "of_one", "version_for"]
 
 _ALL: Final[dict[str, Any]] = {
     "tools": {"listChanged": True},
@@ -24,6 +24,8 @@ _ALL: Final[dict[str, Any]] = {
     "logging": {},
     "completions": {},
 }
+MAX_NAME_CHARS: Final = 100
+"""Of a host that the status tells of."""
 _LISTS: Final = ("tools", "resources", "prompts")
 _NOTHING: Final = Raw(b"{}")
 
@@ -83,6 +85,21 @@ def of_one(name: str, known: Known | None) -> Introduction:
         if isinstance(capabilities.get(member), dict):
             capabilities[member] = {**capabilities[member], "listChanged": True}
     return Introduction(info, capabilities, agreed.instructions, agreed.more)
+
+
+class _Named(msgspec.Struct):
+    name: Any = None
+    version: Any = None
+
+
+def named(client_info: bytes) -> tuple[str, str]:
+    """Return the name and the version that a host says it has; "unknown" for what it does not say."""
+    try:
+        found = msgspec.json.decode(client_info, type=_Named)
+    except (msgspec.MsgspecError, RecursionError, ValueError):
+        found = _Named()
+    name, version = (one if isinstance(one, str) and one else "unknown" for one in (found.name, found.version))
+    return name[:MAX_NAME_CHARS], version[:MAX_NAME_CHARS]
 
 
 def version_for(requested: str | None) -> str:

@@ -25,6 +25,15 @@ class LastError(msgspec.Struct, frozen=True, kw_only=True):
     stdout: str | None = None
 
 
+class HostSeen(msgspec.Struct, frozen=True):
+    """A host that is connected: what it says of itself, and the access token of it; null of `moltis connect`."""
+
+    name: str
+    version: str
+    era: str
+    token: str | None = None
+
+
 class UnusableItem(msgspec.Struct, frozen=True):
     """Something that a server lists and hosts of all servers do not get as it is.
 
@@ -43,6 +52,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     progress: what a start is doing, in words, once it takes longer than a moment; else null.
     remarks: what is odd about a server though it works, a sentence each.
     stdout: what this run of it has written to stdout that is no MCP message, in words; else null. It was passed over.
+    hosts: who is connected and sees it, as far as that can be told: with a session, or listening.
     unusable_items: what it lists that is not as MCP has it; hosts of `/mcp` get it without that, or not at all.
     """
 
@@ -78,6 +88,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     remarks: list[str] = []
     stdout: str | None = None
     unusable_items: list[UnusableItem] = []
+    hosts: list[HostSeen] = []
     progress: str | None = None
     last_heartbeat_at: str | None = None
     heartbeat_latency_ms: float | None = None
