@@ -20,6 +20,7 @@ from moltis.oauth.urls import url_problem
 
 OFFLINE_ACCESS = "offline_access"
 INSUFFICIENT_SCOPE = "insufficient_scope"
+INVALID_TOKEN = "invalid_token"
 
 _VERIFIER = re.compile(r"[A-Za-z0-9\-._~]{43,128}")
 """RFC 7636 section 4.1."""

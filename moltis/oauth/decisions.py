@@ -110,6 +110,8 @@ class Known:
     fresh: as `is_fresh` says, and obtained by this process.
     renewed: it was obtained without a person.
     unproven: each request that it was sent with was refused.
+    expired: it is past the life that it was given.
+    tried: such a 403 was met by a refresh before, and that was answered alike at once.
     asked: the scopes that it was asked for or was granted.
     looked: the disk was seen since the refusal.
     moved: whether the resource names another issuer now; None: it was not asked since the refusal.
@@ -123,6 +125,8 @@ class Known:
     fresh: bool = False
     renewed: bool = False
     unproven: bool = False
+    expired: bool = False
+    tried: bool = False
     asked: frozenset[str] = frozenset()
     looked: bool = False
     moved: bool | None = None
@@ -178,14 +182,18 @@ def before_sending(tokens: Tokens | None, *, renewable: bool, wall: float) -> Se
 
 def after_refusal(refused: Refused, known: Known, history: History, now: float) -> Step:
     """Say what to do about a 401, or a 403 that asks for more scope."""
-    if refused.status == 403 and not refused.insufficient:
+    if refused.status == 403 and not refused.insufficient and not _may_be_over(refused, known):
         return Step.NOT_OURS
     if known.current is not None and known.current != refused.sent:
         return Step.RETRY
     if not known.looked:
         return Step.LOOK
     if refused.status == 403:
-        return _for_more_scope(refused, known, history, now)
+        if known.current is not None and _may_be_over(refused, known):
+            if known.moved is None:
+                return Step.ASK_RESOURCE
+            return Step.LEAVE if known.moved else Step.REFRESH
+        return _for_more_scope(refused, known, history, now) if refused.insufficient else Step.NOT_OURS
     renewable = known.refreshable or known.grant == "client_credentials"
     if known.current is not None:
         if known.moved is None and (known.refreshable or known.fresh):
@@ -203,6 +211,12 @@ def after_refusal(refused: Refused, known: Known, history: History, now: float) 
     if known.grant == "client_credentials":
         return Step.CLIENT_CREDENTIALS
     return _may_log_in(known, history, now) or Step.LOGIN
+
+
+def _may_be_over(refused: Refused, known: Known) -> bool:
+    """Say whether a 403 may be about a token that is over, as some answer: a login would add nothing that it lacks."""
+    has_all = refused.insufficient and refused.asks <= known.asked
+    return known.refreshable and not known.tried and (known.expired or has_all)
 
 
 def _for_more_scope(refused: Refused, known: Known, history: History, now: float) -> Step:

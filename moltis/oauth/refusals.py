@@ -9,9 +9,10 @@ import anyio
 
 from moltis.errors import LoginNeeded
 from moltis.oauth.attempts import Attempts
-from moltis.oauth.authorize import INSUFFICIENT_SCOPE
+from moltis.oauth.authorize import INSUFFICIENT_SCOPE, INVALID_TOKEN
 from moltis.oauth.challenge import bearer_challenge
 from moltis.oauth.decisions import (
+    FRESH_SECS,
     MAX_LOGINS_PER_HOUR,
     MAX_LOGINS_PER_SCOPE,
     History,
@@ -93,6 +94,10 @@ class Refusals:
         self._history = History()
         self._moved = False
         self._sent: Tokens | None = None
+        self._tried: tuple[str, frozenset[str]] | None = None
+        """What was got because the one before was answered 403, and the scopes of that challenge."""
+        self._futile: set[frozenset[str]] = set()
+        """The scopes of challenges that a refresh has not helped against."""
         self._sent_at = 0.0
         self._unrefused = 0
         """How often these were sent without being refused, so far."""
@@ -101,6 +106,8 @@ class Refusals:
         """Give the Authorization value of these, and take note of when they were first sent, and how often."""
         if tokens is not self._sent:
             self._sent, self._sent_at, self._unrefused = tokens, anyio.current_time(), 0
+            if tokens is not self._keeper.obtained or not self._keeper.renewed:
+                self._futile.clear()  # they came of a login, here or elsewhere
         self._unrefused += 1
         return tokens.authorization
 
@@ -113,11 +120,15 @@ class Refusals:
         challenge = bearer_challenge(refusal.challenges)
         asks = frozenset(scope_tokens(challenge.scope or "")) if challenge is not None else frozenset()
         insufficient = challenge is not None and challenge.error == INSUFFICIENT_SCOPE
-        refused = Refused(refusal.status, refusal.sent, asks, insufficient)
+        # RFC 6750 section 3.1 has 401 for it, and some send 403.
+        invalid = refusal.sent is not None and challenge is not None and challenge.error == INVALID_TOKEN
+        refused = Refused(401 if invalid else refusal.status, refusal.sent, asks, insufficient)
         if refused.status == 401 and refused.sent is not None:
             self._standing.refused = refused.sent
             if self._sent is not None and self._sent.authorization == refused.sent:
                 self._unrefused -= 1
+        if self._tried == (refused.sent, asks) and anyio.current_time() - self._sent_at < FRESH_SECS:
+            self._futile.add(asks)
         looked, moved = False, None
         for _ in range(MAX_STEPS):
             known = self._known(refused, looked=looked, moved=moved)
@@ -138,6 +149,8 @@ class Refusals:
                     moved = None
                 case Step.REFRESH:
                     await self._renewal.done()
+                    if refused.status == 403 and self._keeper.tokens is not None:
+                        self._tried = (self._keeper.tokens.authorization, asks)
                 case Step.CLIENT_CREDENTIALS:
                     await self._grant(ask, refused)
                 case Step.TOO_SOON:
@@ -166,6 +179,8 @@ class Refusals:
             and is_fresh(tokens, sent_at, anyio.current_time()),
             renewed=self._keeper.renewed,
             unproven=tokens is not self._sent or self._unrefused <= 0,
+            expired=tokens is not None and expired(tokens, self._wall()),
+            tried=refused.asks in self._futile,
             asked=asked,
             looked=looked,
             moved=moved,

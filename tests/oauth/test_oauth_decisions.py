@@ -61,6 +61,28 @@ OURS = "client_credentials"
         (A401, replace(HELD, refreshable=True, moved=False, held=True), History(), Step.REFRESH),
         (A401, replace(HELD, refreshable=True, moved=True), History(), Step.LEAVE),
         (A401, replace(HELD, refreshable=True, moved=False, grant=OURS), History(), Step.REFRESH),
+        # A 403 to a token that may be over: refreshed once, before a person is asked.
+        (MORE, replace(HELD, refreshable=True, asked=MORE.asks), History(), Step.ASK_RESOURCE),
+        (MORE, replace(HELD, refreshable=True, asked=MORE.asks, moved=False), TRIED, Step.REFRESH),
+        (MORE, replace(HELD, refreshable=True, asked=MORE.asks, moved=True), History(), Step.LEAVE),
+        (MORE, replace(HELD, refreshable=True, asked=MORE.asks, tried=True), History(), Step.STEP_UP),
+        (MORE, replace(HELD, asked=MORE.asks), History(), Step.STEP_UP),
+        (MORE, replace(HELD, refreshable=True, expired=True, moved=False), History(), Step.REFRESH),
+        (MORE, replace(HELD, refreshable=True, expired=True, tried=True), History(), Step.STEP_UP),
+        (replace(MORE, insufficient=False), replace(HELD, refreshable=True, asked=MORE.asks), History(), Step.NOT_OURS),
+        (
+            replace(MORE, insufficient=False),
+            replace(HELD, refreshable=True, expired=True, moved=False),
+            History(),
+            Step.REFRESH,
+        ),
+        (
+            replace(MORE, insufficient=False),
+            replace(HELD, refreshable=True, expired=True, tried=True),
+            History(),
+            Step.NOT_OURS,
+        ),
+        (replace(MORE, insufficient=False), replace(HELD, expired=True), History(), Step.NOT_OURS),
         # A fresh token: never taken, taken before, and unfit for what is asked.
         (A401, replace(HELD, fresh=True), History(), Step.ASK_RESOURCE),
         (A401, replace(HELD, fresh=True, moved=True), History(), Step.LEAVE),
