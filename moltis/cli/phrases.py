@@ -104,6 +104,10 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
             return ", ".join(filter(None, (state, _retry(server, now) + tries, _cause(error))))
         case "cooldown":
             return ", ".join(filter(None, (state, _retry(server, now), _cause(error))))
+        case "awaiting_auth" if _refuses_header(server):
+            return ", ".join(filter(None, (state, str(error.get("message") or "")))) or state
+        case "awaiting_auth" if login_failure(server).startswith("logged out"):
+            return f"{state}, {login_failure(server)}"
         case "awaiting_auth" if server.get("auth_state") == "failed":
             return ": ".join(filter(None, (f"{state}, login failed", login_failure(server))))
         case "awaiting_auth":
@@ -112,6 +116,10 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
             return f"{state}, {error['message']}" if error.get("message") else state
         case "ready" if _login_unavailable(server):
             return ", ".join((state, _cause(error), _retry(server, now)))
+        case "ready" if server.get("auth_state") == "awaiting_browser":
+            return f"{state}, login pending"
+        case "ready" if login_failure(server):
+            return f"{state}, login failed"
         case "ready" if server.get("remarks"):
             return f"{state}, {server['remarks'][0]}"
         case "starting" | "initializing" if server.get("progress"):
@@ -124,6 +132,11 @@ def login_failure(server: Mapping[str, Any]) -> str:
     """Give why a login failed, or why the last answer to one was refused, in the daemon's words; else nothing."""
     error = server.get("last_error") or {}
     return str(error.get("message") or "") if error.get("kind") == "login_failed" else ""
+
+
+def _refuses_header(server: Mapping[str, Any]) -> bool:
+    """Whether it answers 401 to the Authorization that moltis.toml gives."""
+    return server.get("auth_state") == "failed" and not login_failure(server)
 
 
 def _login_unavailable(server: Mapping[str, Any]) -> bool:
@@ -165,7 +178,13 @@ def action(server: Mapping[str, Any]) -> str:
             return f"moltis mcp enable {name}"
         case "stopped":
             return f"moltis mcp start {name}"
+        case "awaiting_auth" if _refuses_header(server):
+            return f"correct headers.Authorization, then moltis mcp restart {name}"
+        case "awaiting_auth" | "ready" if "oauth." in login_failure(server):
+            return f"moltis why {name}"
         case "awaiting_auth":
+            return f"moltis mcp reauth {name}"
+        case "ready" if server.get("auth_state") == "awaiting_browser" or login_failure(server):
             return f"moltis mcp reauth {name}"
         case "backoff" | "ready" if _login_unavailable(server):
             return f"moltis mcp reauth {name}"

@@ -76,6 +76,11 @@ class RemoteLaunch:
     oauth: tuple[tuple[str, object], ...] = ()
     ca_file: str | None = None
 
+    @property
+    def own_authorization(self) -> bool:
+        """Whether moltis.toml gives the Authorization header and no [oauth]: then there is no login."""
+        return not self.oauth and any(name.lower() == "authorization" for name, _ in self.headers)
+
     def __repr__(self) -> str:
         return f"RemoteLaunch({len(self.headers)} headers)"
 

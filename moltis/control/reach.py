@@ -112,13 +112,14 @@ _HINTS: Final = {
     "invalid": "moltis config check",
     "disabled": "moltis mcp enable {}",
     "stopped": "moltis mcp start {}",
-    "awaiting_auth": "moltis mcp reauth {}",
 }
 
 
 def not_ready(status: ServerStatus) -> MoltisError:
     """Say why a server cannot be called now, when that changes, and what mends it."""
     hint = "moltis mcp reauth {}" if mending.waits_for_login(status) else _HINTS.get(status.state, "moltis why {}")
+    if status.state == "awaiting_auth":
+        return mending.unavailable(status, " ".join(mending.commands(status)[0].split()))
     return mending.unavailable(status, hint.format(status.name))
 
 

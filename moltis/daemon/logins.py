@@ -30,6 +30,7 @@ from moltis.oauth.callback import Callback, parse_callback
 from moltis.oauth.crowd import Crowd
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.store import StoreProblem, TokenStore
+from moltis.server import mending
 from moltis.server.record import stamp
 from moltis.transport import Connection, Notices, Receiver, Transport
 from moltis.transport.remote import Refusal
@@ -70,14 +71,16 @@ class Logins:
             on_oversized=on_oversized,
             roll=random.random,
         )
+        may_log_in = not launch.own_authorization
         if not trial:
             return open_by(credentials=self._login(plan))
         known = self._known(plan)
         if known is not None:
-            return open_by(credentials=_OnTrial(plan.name, known))
+            return open_by(credentials=_OnTrial(plan.name, known, may_log_in=may_log_in))
         login = self._make(plan.name, launch)
         self._trials.add(login)
-        return _Trial(open_by(credentials=_OnTrial(plan.name, login)), self._tasks, partial(self._tried, login))
+        credentials = _OnTrial(plan.name, login, may_log_in=may_log_in)
+        return _Trial(open_by(credentials=credentials), self._tasks, partial(self._tried, login))
 
     # --- logins
 
@@ -122,7 +125,7 @@ class Logins:
         Raises:
             UsageError: it has none, by its entry in moltis.toml.
         """
-        if _has_own(_launch(plan)):
+        if _launch(plan).own_authorization:
             raise UsageError(
                 f"server {plan.name!r} sends what moltis.toml says (headers.Authorization): there is no login to end",
                 server=plan.name,
@@ -162,8 +165,10 @@ class Logins:
     def _in_our_words(self, server: str, problem: OAuthProblem | StoreProblem) -> MoltisError:
         message = self._at.scrub(problem.message)
         if isinstance(problem, OAuthProblem) and problem.kind != "outage":
-            return LoginNeeded(message, server=server, hint=f"moltis why {server}")
-        return ServerNotReady(message, server=server, state="awaiting_auth", hint=f"moltis mcp reauth {server}")
+            hint = next(iter(mending.login_keys(message, server)), f"moltis why {server}")
+            return LoginNeeded(message, server=server, hint=" ".join(hint.split()))
+        hint = f"it is tried again by itself; moltis status {server} shows how it stands"
+        return ServerNotReady(message, server=server, state="awaiting_auth", hint=hint)
 
     def _tried(self, login: Login) -> None:
         self._trials.discard(login)
@@ -205,7 +210,7 @@ class Logins:
             name,
             launch.url,
             config,
-            static_authorization=_has_own(launch),
+            static_authorization=launch.own_authorization,
             store=self._store,
             fetcher=Fetcher(launch.ca_file, lambda: login.allowed),
             ports=Ports(listen=loopback.listen, open_browser=self._open_browser),
@@ -245,14 +250,17 @@ class Logins:
 class _OnTrial:
     """A login as a try may use it: what there is, and no person is asked."""
 
-    def __init__(self, server: str, login: Login) -> None:
+    def __init__(self, server: str, login: Login, *, may_log_in: bool) -> None:
         self._server = server
         self._login = login
+        self._may_log_in = may_log_in
 
     async def authorization(self) -> str | None:
         return await self._login.authorization()
 
     async def refused(self, refusal: Refusal) -> bool:
+        if not self._may_log_in:
+            return False
         raise LoginNeeded("it wants a person to log in", server=self._server)
 
 
@@ -282,11 +290,6 @@ def _launch(plan: ServerPlan) -> RemoteLaunch:
     if not isinstance(plan.launch, RemoteLaunch):
         raise ServerNotReady(plan.problem or "its entry is wrong", server=plan.name, state="invalid")
     return plan.launch
-
-
-def _has_own(launch: RemoteLaunch) -> bool:
-    """Say whether moltis.toml gives the Authorization header, and no [oauth]: then there is no login."""
-    return not launch.oauth and any(header.lower() == "authorization" for header, _ in launch.headers)
 
 
 def _shared(plan: ServerPlan) -> tuple[str, object] | None:

@@ -24,6 +24,8 @@ INSTEAD = re.compile(r"[:,] write ([^;]+)")
 REDIRECTED = re.compile(r"redirects to .*write (url = \"https://[^\"]+\") in its entry")
 COMPRESSED = re.compile(r"compressed by ([\w., -]{1,40}), though")
 MISLABELLED = re.compile(r"unexpected content-type: (none|'[^']{1,70}')")
+LOGIN_KEY = re.compile(r"\boauth\.([a-z_]+)(?: = (\"[^\"]*\"|\[[^\]]*\]|[A-Za-z0-9_]+))?")
+"""A key of [mcp.servers.NAME.oauth] in a message, with what to write there, if it says so."""
 
 
 def waits_for_login(status: ServerStatus) -> bool:
@@ -31,6 +33,25 @@ def waits_for_login(status: ServerStatus) -> bool:
     error = status.last_error
     unavailable = error is not None and error.kind == FailureKind.LOGIN_UNAVAILABLE
     return unavailable and status.state in (State.READY, State.BACKOFF)
+
+
+def refuses_header(status: ServerStatus) -> bool:
+    """Whether it answers 401 to the Authorization that moltis.toml gives, so that no login changes anything."""
+    failed = status.state == State.AWAITING_AUTH and status.auth_state == "failed"
+    return failed and not login_failed(status)
+
+
+def login_failed(status: ServerStatus) -> bool:
+    """Whether a login came to nothing, and its error says why."""
+    return status.last_error is not None and status.last_error.kind == "login_failed"
+
+
+def login_keys(message: str, name: str) -> list[str]:
+    """Give the keys of moltis.toml that a failed login names, each as it is to be written, or where to look."""
+    where, named = f"in [mcp.servers.{name}.oauth] of moltis.toml", dict.fromkeys(LOGIN_KEY.findall(message))
+    settings = [f"{key} = {value}    ({where})" for key, value in named if value]
+    others = list(dict.fromkeys(key for key, value in named if not value and not any(k == key and v for k, v in named)))
+    return [*settings, *([f"look at {', '.join(others)} {where}"] if others else [])]
 
 
 def commands(status: ServerStatus) -> list[str]:
@@ -48,8 +69,17 @@ def commands(status: ServerStatus) -> list[str]:
             return [f"moltis mcp enable {name}"]
         case State.STOPPED:
             return [f"moltis mcp start {name}"]
+        case State.AWAITING_AUTH if refuses_header(status):
+            return [
+                f"correct headers.Authorization, or url, in [mcp.servers.{name}]    (no login is made there)",
+                f"moltis mcp restart {name}    (once it is mended)",
+            ]
+        case State.AWAITING_AUTH | State.READY if login_failed(status) and error is not None:
+            return [*login_keys(error.message, name), f"moltis mcp reauth {name}"]
         case State.AWAITING_AUTH:
             return [f"moltis mcp reauth {name}"]
+        case State.READY if status.auth_state == "awaiting_browser":
+            return [f"moltis mcp reauth {name}    (shows the address of the login that is pending)"]
         case State.BACKOFF | State.COOLDOWN:
             return _mending(status)
         case State.STARTING | State.INITIALIZING if status.failing:
@@ -88,8 +118,12 @@ def _mending(status: ServerStatus) -> list[str]:
 def unavailable(status: ServerStatus, hint: str) -> MoltisError:
     """Say why a server takes no request now, and when that changes. `hint`: what mends it."""
     name, state = status.name, status.state
+    if refuses_header(status):
+        message = f"server {name!r} answers 401 to the Authorization that moltis.toml gives"
+        return ServerNotReady(message, server=name, state=state, hint=hint)
     if state == State.AWAITING_AUTH:
-        message = f"server {name!r} waits for a person to log in"
+        why = f": {status.last_error.message}" if login_failed(status) and status.last_error is not None else ""
+        message = f"server {name!r} waits for a person to log in{why}"
         return LoginNeeded(message, server=name, auth_url=status.auth_url, hint=hint)
     if state == State.READY:
         message = f"the connection to server {name!r} was lost just now"  # it has not been told to its owner yet

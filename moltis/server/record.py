@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from moltis.config.plan import ServerPlan
+from moltis.config.plan import RemoteLaunch, ServerPlan
 from moltis.server.life import Facts
 from moltis.server.lifecycle import STATUS, UNCOUNTED, Failure, Lifecycle, State, Transition, waits_for_login
 from moltis.server.progress import start_in_words
@@ -24,6 +24,14 @@ RECENT_ERRORS = 10
 
 APART_SECS = 1.0
 """What the published instant of a retry may be wrong by: it is one instant, not another at each look."""
+
+
+def _auth_state(plan: ServerPlan, life: Lifecycle) -> str:
+    """Say how the login stands of which nothing is known but that it was asked for."""
+    if life.state is not State.AWAITING_AUTH:
+        return "not_required"
+    refused = isinstance(plan.launch, RemoteLaunch) and plan.launch.own_authorization
+    return "failed" if refused else "awaiting_browser"
 
 
 def stamp(instant: datetime) -> str:
@@ -119,7 +127,7 @@ class Record:
             prompt_count=facts.prompt_count,
             server_info=facts.server_info,
             protocol_version=facts.protocol_version,
-            auth_state="awaiting_browser" if life.state is State.AWAITING_AUTH else "not_required",
+            auth_state=_auth_state(plan, life),
             attempts=life.attempts,
             max_restart_attempts=plan.limits.max_restart_attempts,
             restarts=max(0, life.starts - 1),

@@ -13,7 +13,7 @@ from itertools import groupby
 
 from moltis.lastwords import pick
 from moltis.server.lifecycle import FailureKind, State
-from moltis.server.mending import commands, waits_for_login
+from moltis.server.mending import commands, login_failed, refuses_header, waits_for_login
 from moltis.server.status import HistoryEntry, ServerStatus
 
 STDERR_LINES = 12
@@ -179,8 +179,12 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
             return f"{there}{_progress(status)}{'; ' + failed if status.failing else ''}."
         case State.READY:
             since = f", for {clock.since(status.ready_since)} now" if status.ready_since else ""
-            but = f", but {_said(status)}" if waits_for_login(status) else ""
+            but = f", but {_said(status)}" if waits_for_login(status) else _login_beside(status)
             return f"{name} is ready{since}, with {_count(status.tool_count, 'tool')}{but}."
+        case State.AWAITING_AUTH if refuses_header(status):
+            return f"{name} answers 401 to the Authorization that moltis.toml gives: no login changes that."
+        case State.AWAITING_AUTH if login_failed(status):
+            return f"{name} waits for a person to log in; {_failed_login(status)}."
         case State.AWAITING_AUTH:
             return f"{name} waits for a person to log in."
         case State.BACKOFF if waits_for_login(status):
@@ -200,6 +204,20 @@ def _is_offline(status: ServerStatus) -> bool:
 
 def _progress(status: ServerStatus) -> str:
     return f" ({status.progress})" if status.progress else ""
+
+
+def _login_beside(status: ServerStatus) -> str:
+    """Say how a login stands that a server which is ready can do without for now: one for more scope, mostly."""
+    if login_failed(status):
+        return f", but {_failed_login(status)}"
+    return ", and a login is pending that it asked for, or a person" if status.auth_state == "awaiting_browser" else ""
+
+
+def _failed_login(status: ServerStatus) -> str:
+    said = _said(status)
+    if status.auth_state == "awaiting_browser":
+        return f"an answer to the login was refused: {said}"
+    return said if said.startswith("logged out") else f"the login failed: {said}"
 
 
 def _said(status: ServerStatus) -> str:
@@ -350,6 +368,8 @@ def _upcoming(status: ServerStatus, clock: _Clock) -> str:
         case State.READY if status.attempts:
             failures = "earlier failure" if status.attempts == 1 else f"{status.attempts} earlier failures"
             return f"Its {failures} will be forgiven once it has been ready for long enough."
+        case State.AWAITING_AUTH if refuses_header(status):
+            return "Nothing, until moltis.toml gives another Authorization; that uses up no attempt."
         case State.AWAITING_AUTH:
             return "Nothing, until a person has logged in; that uses up no attempt."
         case _:

@@ -39,6 +39,10 @@ def server(state: str, **more: Any) -> dict[str, Any]:
     return {**base, "attempts": 0, "max_restart_attempts": 5, "restarts": 0, "last_error": None, **more}
 
 
+DECLINED = {"kind": "login_failed", "message": "it was declined", "exit_code": None}
+REFUSED = {
+    "kind": "auth_required", "message": "answers 401: it refuses what moltis.toml sends", "exit_code": None,
+}  # fmt: skip
 EXITED = {"kind": "exited", "message": "it ended", "exit_code": 1}
 NOT_RENEWED = {"kind": "login_unavailable", "message": "its login cannot be renewed now", "exit_code": None}
 LATE = {"kind": "startup_timeout", "message": "not ready in 60 s", "exit_code": None}
@@ -62,6 +66,28 @@ WRONG = {"kind": "config", "message": "timeout: unknown key", "exit_code": None}
         (server("stopped"), "stopped", "moltis mcp start x"),
         (server("disabled", enabled=False), "disabled", "moltis mcp enable x"),
         (server("awaiting_auth"), "awaiting_auth, login needed", "moltis mcp reauth x"),
+        (
+            server("awaiting_auth", auth_state="failed", last_error=DECLINED),
+            "awaiting_auth, login failed: it was declined",
+            "moltis mcp reauth x",
+        ),
+        (
+            server("awaiting_auth", auth_state="failed", last_error={**DECLINED, "message": "set oauth.scopes"}),
+            "awaiting_auth, login failed: set oauth.scopes",
+            "moltis why x",
+        ),
+        (
+            server("awaiting_auth", auth_state="failed", last_error={**DECLINED, "message": "logged out by request"}),
+            "awaiting_auth, logged out by request",
+            "moltis mcp reauth x",
+        ),
+        (
+            server("awaiting_auth", auth_state="failed", last_error=REFUSED),
+            "awaiting_auth, answers 401: it refuses what moltis.toml sends",
+            "correct headers.Authorization, then moltis mcp restart x",
+        ),
+        (server("ready", auth_state="awaiting_browser"), "ready, login pending", "moltis mcp reauth x"),
+        (server("ready", auth_state="failed", last_error=DECLINED), "ready, login failed", "moltis mcp reauth x"),
         (
             server("backoff", attempts=3, next_retry_at="2026-11-21T12:00:12Z", last_error=EXITED),
             "backoff, retry in 12s (3/5), exit 1",

@@ -4,7 +4,7 @@
 
 To FILE one JSON object a line is appended: {"opened": URL, "time": INSTANT} at once, then {"landed": STATUS,
 "at": PATH} for the page at which the redirects ended. With --not-back it stops before the redirect URI, and notes
-{"back": URL} instead, as on a machine where nobody listens there. It visits 127.0.0.1 only, keeps cookies, runs no
+{"back": URL} instead, as on a machine where nobody listens there. It visits this machine only, keeps cookies, runs no
 script. Standard library only.
 """
 
@@ -38,7 +38,7 @@ def visit(url: str, stop_before: str | None = None) -> tuple[int, str]:
         parts = urlsplit(url)
         if stop_before and url.startswith(stop_before):
             return -1, url
-        if parts.scheme != "http" or parts.hostname != "127.0.0.1":
+        if parts.scheme != "http" or parts.hostname not in ("127.0.0.1", "localhost"):
             return 0, f"{parts.scheme}://{parts.netloc}"
         connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=20)
         try:

@@ -105,7 +105,7 @@ def _failed(name: str, status: Mapping[str, Any]) -> MoltisError:
     why = phrases.login_failure(status)
     return MoltisError(
         f"the login to {name} failed{why and ': '}{why}",
-        hint=f"to try again: moltis mcp reauth {name}",
+        hint=f"moltis why {name}" if "oauth." in why else f"to try again: moltis mcp reauth {name}",
         server=name,
     )
 

@@ -350,7 +350,7 @@ def _error_words(asked: Asked, answered: Answered) -> str:
     if status in REDIRECTS:
         return answered.leads or f"redirects (HTTP {status})"
     if status == 401:
-        return "401: it refuses what moltis.toml sends: check headers.Authorization and url"
+        return "answers 401: it refuses what moltis.toml sends: check headers.Authorization and url"
     tells = answered.said and not answered.wordless and (asked.opens or status < 500)  # a refusal, or why none begins
     said = f": {answered.said}" if tells else ""
     if status == 403:

@@ -178,7 +178,7 @@ async def _begin_anew(
 async def _read_reply(response: httpx2.Response, id: str, receive: Receiver) -> tuple[str | None, bytes]:
     try:
         if response.status_code == 401:
-            words = "401: it refuses what moltis.toml sends: check headers.Authorization and url"
+            words = "answers 401: it refuses what moltis.toml sends: check headers.Authorization and url"
             raise NotRenewed(Ended("auth_required", words))
         if not response.is_success:
             words = f"has lost the session, and answered initialize with HTTP {response.status_code}"

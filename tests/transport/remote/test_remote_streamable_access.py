@@ -301,7 +301,7 @@ async def test_a_401_that_no_login_mends_says_what_to_check() -> None:
         assert isinstance(error, ServerNotReady)
         ended = await dial.connection.wait_closed()
         assert ended.kind == "auth_required"
-        assert ended.message == "401: it refuses what moltis.toml sends: check headers.Authorization and url"
+        assert ended.message == "answers 401: it refuses what moltis.toml sends: check headers.Authorization and url"
 
 
 async def test_a_403_that_no_login_mends_is_one_failure() -> None:
