@@ -107,7 +107,7 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
         case "awaiting_auth" if _refuses_header(server):
             return ", ".join(filter(None, (state, str(error.get("message") or "")))) or state
         case "awaiting_auth" if login_failure(server).startswith("logged out"):
-            return f"{state}, {login_failure(server)}"
+            return f"{state}, logged out"
         case "awaiting_auth" if server.get("auth_state") == "failed":
             return ": ".join(filter(None, (f"{state}, login failed", login_failure(server))))
         case "awaiting_auth":

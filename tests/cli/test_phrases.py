@@ -78,7 +78,7 @@ WRONG = {"kind": "config", "message": "timeout: unknown key", "exit_code": None}
         ),
         (
             server("awaiting_auth", auth_state="failed", last_error={**DECLINED, "message": "logged out by request"}),
-            "awaiting_auth, logged out by request",
+            "awaiting_auth, logged out",
             "moltis mcp reauth x",
         ),
         (
