@@ -70,10 +70,7 @@ def commands(status: ServerStatus) -> list[str]:
         case State.STOPPED:
             return [f"moltis mcp start {name}"]
         case State.AWAITING_AUTH if refuses_header(status):
-            return [
-                f"correct headers.Authorization, or url, in [mcp.servers.{name}]    (no login is made there)",
-                f"moltis mcp restart {name}    (once it is mended)",
-            ]
+            return [_correct_header(name), f"moltis mcp restart {name}    (once it is mended)"]
         case State.AWAITING_AUTH | State.READY if login_failed(status) and error is not None:
             return [*login_keys(error.message, name), f"moltis mcp reauth {name}"]
         case State.AWAITING_AUTH:
@@ -88,6 +85,10 @@ def commands(status: ServerStatus) -> list[str]:
             return list(recognised(_about(status, (status.stdout,))).advice)
         case State.STARTING | State.INITIALIZING | State.READY | State.STOPPING:
             return []
+
+
+def _correct_header(name: str) -> str:
+    return f"correct headers.Authorization, or url, in [mcp.servers.{name}]    (no login is made there)"
 
 
 def hints(name: str, shown: Shown, error: LastError) -> list[str]:
@@ -164,6 +165,8 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
             return seen
         case FailureKind.INTERNAL:
             return ["moltis logs    (this is a fault of moltis; please report it with these lines)"]
+        case FailureKind.AUTH_REQUIRED if "headers.Authorization" in error.message:
+            return [_correct_header(status.name)]
         case FailureKind.AUTH_REQUIRED | FailureKind.LOGIN_UNAVAILABLE:
             return [f"moltis mcp reauth {status.name}"]
         case FailureKind.DISCONNECTED | FailureKind.WRITE_STALLED | FailureKind.WARDEN_LOST:

@@ -243,6 +243,8 @@ class StandIn:
     def __init__(self, kind: Kind) -> None:
         self.kind = kind
         self.counts = {"registered": 0, "logins": 0, "refreshes": 0, "refresh_requests": 0, "revoked": 0, "ended": 0}
+        self.forbids = ""
+        """The scope without which no tool is called, and which no token has."""
         self.clients: set[str] = set() if kind.registers else {BY_HAND}
         self.good: set[str] = set()
         self.refresh: set[str] = set()
@@ -385,6 +387,9 @@ class StandIn:
         if method != "POST":
             return _Reply(405, b"")
         message = json.loads(body)
+        if self.forbids and message["method"] == "tools/call":
+            challenge = f'Bearer error="insufficient_scope", scope="{self.forbids}"'
+            return _Reply(403, b"", challenge=challenge)
         if "id" not in message:
             return _Reply(202, b"")
         return _json(200, {"jsonrpc": "2.0", "id": message["id"], **_mcp(message)})
