@@ -13,6 +13,7 @@ Pure steps, which can be played without a network:
     authorize      the authorization request: PKCE, resource, state (RFC 7636, RFC 8707); may its URL be opened
     callback       what the browser came back with, and from whom (RFC 6749 section 4.1.2, RFC 9207)
     grants         token responses and their errors, expiry (RFC 6749)
+    advice         what is said of a login that came to nothing, and which key of moltis.toml may help
     decisions      what follows from what is known: send, renew, ask a person, give up
     urls, documents    what may be believed of a URL and of a JSON document that others wrote
 

@@ -237,6 +237,8 @@ class Refusals:
     def _login_error(self, url: str | None = None, why: str | None = None) -> LoginNeeded:
         why = why or self._standing.problem or self._standing.held or self._renewal.problem or self._keeper.lost
         told = f": {why}" if why is not None and url is None else ""
+        if not told and self._renewal.over is not None:
+            told = f": its login could not be renewed: {self._renewal.over}"
         return LoginNeeded(f"a person must log in to server {self._server!r}{told}", server=self._server, auth_url=url)
 
 

@@ -49,6 +49,8 @@ class Renewal:
         log: Log,
     ) -> None:
         self.ask = Ask()
+        self.over: str | None = None
+        """Why there is nothing to renew any more, where that was said."""
         self._server = server
         self._keeper = keeper
         self._jobs = jobs
@@ -129,7 +131,7 @@ class Renewal:
 
     def forgive(self) -> None:
         """Forget what went wrong: what is held now is new."""
-        self._outages, self._unclear, self._doubted = Outages(), Unclear(), False
+        self._outages, self._unclear, self._doubted, self.over = Outages(), Unclear(), False, None
 
     async def _persist(self) -> None:
         """Try again until it works or the login is over, for whoever waits for it: a start, or the next request."""
@@ -168,7 +170,8 @@ class Renewal:
 
     def _failed(self, problem: OAuthProblem, begun: float) -> None:
         if problem.kind != "outage" and not self._keeper.refreshable:
-            self.forgive()  # it is over, and somebody has said so
+            self.forgive()
+            self.over = problem.message
             return
         now = anyio.current_time()
         self._unclear = self._unclear.and_then(problem.unclear, now)

@@ -155,7 +155,9 @@ async def test_a_refresh_token_that_is_over_leads_to_a_login(world: World) -> No
         await world.log_in(login)
         await anyio.sleep(4000)
         world.auth.refresh_tokens.clear()
-        assert (await world.needed(login)).auth_url is not None
+        error = await world.needed(login)
+        assert error.auth_url is not None
+        assert "its login could not be renewed: the token endpoint refuses (invalid_grant)" in error.message
         assert len(world.web.posts("/token")) == 2
         await world.needed(login)
         assert len(world.web.posts("/token")) == 2, "it is not presented again"
