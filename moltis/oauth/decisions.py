@@ -111,7 +111,7 @@ class Known:
     renewed: it was obtained without a person.
     unproven: each request that it was sent with was refused.
     expired: it is past the life that it was given.
-    tried: such a 403 was met by a refresh before, and that was answered alike at once.
+    tried: such a 403 was met by a refresh before, and that was answered alike at once; or nothing else is known of it.
     asked: the scopes that it was asked for or was granted.
     looked: the disk was seen since the refusal.
     moved: whether the resource names another issuer now; None: it was not asked since the refusal.

@@ -101,11 +101,13 @@ class Refusals:
         self._sent_at = 0.0
         self._unrefused = 0
         """How often these were sent without being refused, so far."""
+        self._forbidden = 0
+        """How often of these with a 403."""
 
     def sending(self, tokens: Tokens) -> str:
         """Give the Authorization value of these, and take note of when they were first sent, and how often."""
         if tokens is not self._sent:
-            self._sent, self._sent_at, self._unrefused = tokens, anyio.current_time(), 0
+            self._sent, self._sent_at, self._unrefused, self._forbidden = tokens, anyio.current_time(), 0, 0
             if tokens is not self._keeper.obtained or not self._keeper.renewed:
                 self._futile.clear()  # they came of a login, here or elsewhere
         self._unrefused += 1
@@ -127,6 +129,8 @@ class Refusals:
             self._standing.refused = refused.sent
             if self._sent is not None and self._sent.authorization == refused.sent:
                 self._unrefused -= 1
+        if refused.status == 403 and self._sent is not None and self._sent.authorization == refused.sent:
+            self._forbidden += 1
         if self._tried == (refused.sent, asks) and anyio.current_time() - self._sent_at < FRESH_SECS:
             self._futile.add(asks)
         looked, moved = False, None
@@ -180,7 +184,7 @@ class Refusals:
             renewed=self._keeper.renewed,
             unproven=tokens is not self._sent or self._unrefused <= 0,
             expired=tokens is not None and expired(tokens, self._wall()),
-            tried=refused.asks in self._futile,
+            tried=refused.asks in self._futile or (tokens is self._sent and self._unrefused <= self._forbidden),
             asked=asked,
             looked=looked,
             moved=moved,

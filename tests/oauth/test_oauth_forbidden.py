@@ -85,6 +85,15 @@ async def test_what_is_refused_after_the_refresh_too_is_a_step_up(world: World) 
         assert (refreshes(world), len(world.opened)) == (1, 2)
 
 
+async def test_a_token_that_was_never_taken_is_not_refreshed(world: World) -> None:
+    world.challenge = 'Bearer scope="mcp:read"'
+    async with world.login() as login:
+        await logged_in(world, login)
+        world.judge = lambda authorization: (403, 'Bearer error="insufficient_scope", scope="mcp:read"')  # type: ignore[method-assign]
+        await world.needed(login)
+        assert (refreshes(world), len(world.opened)) == (0, 2)
+
+
 async def test_scope_that_the_token_never_had_is_asked_of_a_person_at_once(world: World) -> None:
     world.challenge = 'Bearer scope="mcp:read"'
     async with world.login() as login:
