@@ -242,7 +242,7 @@ def test_the_daemon_never_imports_the_sdk() -> None:
     """Importing it adds half to the daemon's memory; benchmarks/README.md has the figures."""
     for name, path in ALL:
         assert name == "moltis.sdk.client" or "moltis.sdk.client" not in set(imports(path)), name
-    script = "import sys, moltis.daemon.world, moltis.cli.app; print(*sys.modules)"
+    script = "import sys, moltis.daemon.world, moltis.daemon.second_opinion, moltis.cli.app; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"mcp", "mcp_types", "moltis.sdk.client"} & set(loaded)
 
@@ -255,7 +255,9 @@ def test_a_daemon_without_remote_servers_imports_neither_http_nor_oauth() -> Non
 
 def test_only_those_who_start_and_reach_servers_look_into_a_launch() -> None:
     """`StdioLaunch` and `RemoteLaunch` hold expanded values; what is shown comes from `Shown`, the text as written."""
-    allowed = ("moltis.config", "moltis.transport", "moltis.doctor", "moltis.daemon.logins")
+    allowed = (
+        "moltis.config", "moltis.transport", "moltis.doctor", "moltis.daemon.logins", "moltis.daemon.second_opinion",
+    )  # fmt: skip
     fields = {"env", "args", "url", "headers", "oauth"}
     for name, path in ALL:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

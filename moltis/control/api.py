@@ -14,6 +14,7 @@ import msgspec
 from moltis.control.events import Hub
 from moltis.gateway.api import GatewayApi
 from moltis.gateway.tokens import Created, Scope, TokenInfo
+from moltis.sdk.compared import Difference
 from moltis.server.status import HistoryEntry, ServerStatus
 from moltis.session.calls import OnReply
 from moltis.session.listing import Item, Kind
@@ -101,22 +102,47 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: list[str] = []
 
 
-class Tried(msgspec.Struct, frozen=True, kw_only=True):
-    """One try of a server.
+class TriedBySdk(msgspec.Struct, frozen=True, kw_only=True):
+    """One try of a server by the official Python SDK's client. `note`: what it took, if that was unusual.
 
-    latency_ms: from its start, or from the question, until its tools were listed.
-    running: the one that runs was asked, and no other one started.
-    error: why it failed; hints: what mends that.
+    latency_ms: from its start until everything was listed, without that of the process with the SDK.
     """
 
     ok: bool
     protocol_version: str | None = None
     server_info: dict[str, Any] | None = None
     tool_count: int = 0
+    resource_count: int = 0
+    resource_template_count: int = 0
+    prompt_count: int = 0
+    latency_ms: float | None = None
+    error: str | None = None
+    note: str | None = None
+    sdk_version: str | None = None
+
+
+class Tried(msgspec.Struct, frozen=True, kw_only=True):
+    """One try of a server.
+
+    latency_ms: from its start, or from the question, until its tools were listed.
+    running: the one that runs was asked, and no other one started.
+    error: why it failed; hints: what mends that.
+    sdk: the same by the official SDK's client, if that was asked for; differences: where the two differ.
+    """
+
+    ok: bool
+    protocol_version: str | None = None
+    server_info: dict[str, Any] | None = None
+    tool_count: int = 0
+    resource_count: int = 0
+    resource_template_count: int = 0
+    prompt_count: int = 0
     latency_ms: float | None = None
     running: bool = False
     error: str | None = None
     hints: list[str] = []
+    sdk: TriedBySdk | None = None
+    differences: list[Difference] = []
 
 
 class DaemonApi(Protocol):
@@ -167,11 +193,14 @@ class DaemonApi(Protocol):
     async def set_enabled(self, name: str, enabled: bool) -> None:
         """Write `enabled` into moltis.toml; enabling forgives failures. Raises ConfigError and UnknownServer."""
 
-    async def try_server(self, name: str, entry: Mapping[str, Any] | None, *, copy: bool = False) -> Tried:
+    async def try_server(
+        self, name: str, entry: Mapping[str, Any] | None, *, copy: bool = False, sdk: bool = False
+    ) -> Tried:
         """Ask a server that is running for its tools; start any other once, list its tools, and end it.
 
         Cancelling it ends what it has started. entry: keys of a server that is in no file, then `name` is just how it
         is called; None tries the configured one. copy: start one beside the running one, which may mind that.
+        sdk: and another by the official SDK's client, in a process of its own.
 
         Raises:
             UnknownServer: no entry, and there is none of that name.

@@ -218,15 +218,20 @@ async def remove(params: OneServer, daemon: DaemonApi) -> OkRemoved:
     return OkRemoved()
 
 
-@METHODS.method("mcp.test", params=TestServer, takes="`name, copy?`, or the keys of a server", lasts="while connected")
+@METHODS.method(
+    "mcp.test",
+    params=TestServer,
+    takes="`name, copy?, sdk?`, or the keys of a server and `sdk?`",
+    lasts="while connected",
+)
 async def test(params: Any, daemon: DaemonApi) -> Tried:
     """Ask a server that is running for its tools; start any other one once, and end it. Nothing is kept."""
     entry = {key: value for key, value in entry_of(params).items() if value is not None}
     if not entry and params.name is None:
         raise UsageError("Invalid params: 'name' is missing, or the keys of a server")
     if not entry:
-        return await daemon.try_server(daemon.server(params.name).status().name, None, copy=params.copy)
-    return await daemon.try_server(params.name or "test", entry)
+        return await daemon.try_server(daemon.server(params.name).status().name, None, copy=params.copy, sdk=params.sdk)
+    return await daemon.try_server(params.name or "test", entry, sdk=params.sdk)
 
 
 # --- configuration

@@ -249,11 +249,13 @@ def _entry(struct: str, doc: str, *own: tuple[Any, ...]) -> type[msgspec.Struct]
 AddServer: Final = _entry("AddServer", "A server for moltis.toml.", ("name", Name))
 UpdateServer: Final = _entry("UpdateServer", "Keys to change; null clears one.", ("name", Name))
 COPY_DOC: Final = "start a copy though the server is running"
+SDK_DOC: Final = "start a copy, and another by the official Python SDK's client"
 TestServer: Final = _entry(
     "TestServer",
     "A server of moltis.toml, or the keys of one.",
     ("name", Name | None, None),
     ("copy", _annotated[bool, Meta(description=COPY_DOC)], False),
+    ("sdk", _annotated[bool, Meta(description=SDK_DOC)], False),
 )
 
 
@@ -262,4 +264,5 @@ def entry_of(params: msgspec.Struct) -> dict[str, Any]:
     entry: dict[str, Any] = msgspec.to_builtins(params)
     entry.pop("name", None)
     entry.pop("copy", None)
+    entry.pop("sdk", None)
     return entry

@@ -82,6 +82,18 @@ class Logins:
         credentials = _OnTrial(plan.name, login, may_log_in=may_log_in)
         return _Trial(open_by(credentials=credentials), self._tasks, partial(self._tried, login))
 
+    async def held(self, plan: ServerPlan) -> str | None:
+        """Return the Authorization header of the login that there is, as it is; None without one."""
+        known = self._known(plan)
+        if known is not None:
+            return await known.held()
+        login = self._make(plan.name, _launch(plan))
+        self._trials.add(login)
+        try:
+            return await login.held()
+        finally:
+            self._tried(login)
+
     # --- logins
 
     async def begin(self, plan: ServerPlan, *, new_client: bool) -> str | None:

@@ -99,6 +99,14 @@ class Remotes:
         """Give the transport of one run. A `trial` uses a login that there is, and begins none."""
         return _Deferred(partial(self._open, plan, on_oversized, trial=trial))
 
+    async def held(self, plan: ServerPlan) -> str | None:
+        """Return the Authorization header of a server's login, as it is: nothing is renewed. None without one.
+
+        Raises:
+            MoltisError: it cannot be seen now.
+        """
+        return await (await self._behind()).held(plan) if isinstance(plan.launch, RemoteLaunch) else None
+
     async def begin(self, plan: ServerPlan, *, new_client: bool) -> str | None:
         """Have a person log in to a server; as `control.api.DaemonApi.begin_login`."""
         return await (await self._behind()).begin(plan, new_client=new_client)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,6 +14,7 @@ from moltis.control.api import Tried
 from moltis.daemon.remotes import NO_AUTH, Auth
 from moltis.errors import MoltisError
 from moltis.printable import one_line
+from moltis.sdk.messages import Found
 from moltis.server import mending
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import ACTIVE, FailureKind, State, Wanted
@@ -25,7 +26,7 @@ from moltis.session.facts import last_words
 from moltis.session.listing import Kind
 from moltis.session.requests import SCRUBBED_CHARS, TOLD_CHARS
 from moltis.session.session import Session
-from moltis.transport import Ended
+from moltis.transport import Effort, Ended
 
 if TYPE_CHECKING:
     from moltis.gateway.gateway import Gateway
@@ -36,6 +37,12 @@ SETTLED = tuple(s for s in State if s not in (State.STARTING, State.INITIALIZING
 _UP = frozenset({State.READY, State.STARTING, State.INITIALIZING})
 """Where what is known of the login says more than the last failure."""
 AT_REST = (State.STOPPED, State.DISABLED, State.INVALID)
+_NAMES = {
+    Kind.TOOLS: "tools",
+    Kind.RESOURCES: "resources",
+    Kind.TEMPLATES: "resource_templates",
+    Kind.PROMPTS: "prompts",
+}
 STOP_MARGIN_SECS = 3.0
 """Past the server's own stop deadlines: by then it has been killed, and swept after."""
 
@@ -112,13 +119,21 @@ class _FirstNews:
         """Of no interest to a try."""
 
 
-async def try_once(plan: ServerPlan, make_session: Callable[[ServerPlan, _FirstNews], Session]) -> Tried:
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came of one try; `found`: everything that was listed, None where it failed."""
+
+    tried: Tried
+    found: Found | None = None
+
+
+async def try_once(plan: ServerPlan, make_session: Callable[[ServerPlan, _FirstNews], Session]) -> Trial:
     """Start a server, list its tools, and end it again; bounded by its startup timeout and its stop deadlines."""
     if plan.problem is not None:
-        return Tried(ok=False, error=plan.problem)
+        return Trial(Tried(ok=False, error=plan.problem))
     news = _FirstNews()
     session = make_session(plan, news)
-    tried: Tried | None = None
+    trial: Trial | None = None
     ended: list[Ended] = []
     started = anyio.current_time()
 
@@ -128,24 +143,17 @@ async def try_once(plan: ServerPlan, make_session: Callable[[ServerPlan, _FirstN
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(live)
-        in_time = await _ready_in_time(news, session, plan.limits)
+        in_time = await ready_in_time(news.ready, session.effort, plan.limits)
         if in_time and not ended:
-            facts = session.facts()
-            tried = Tried(
-                ok=True,
-                protocol_version=facts.protocol_version,
-                server_info=facts.server_info,
-                tool_count=facts.tool_count,
-                latency_ms=round((anyio.current_time() - started) * 1000, 1),
-            )
+            trial = _succeeded(session, round((anyio.current_time() - started) * 1000, 1))
         took = anyio.current_time() - started
         session.stop()
-    if tried is not None:
-        return tried
+    if trial is not None:
+        return trial
     failed = ended[0]
     if not in_time:
         failed = replace(failed, kind=FailureKind.STARTUP_TIMEOUT, message=f"not ready within {took:.3g} s")
-    return Tried(ok=False, error=_in_words(failed), hints=_hints(plan, failed))
+    return Trial(Tried(ok=False, error=in_words(failed), hints=_hints(plan, failed)))
 
 
 async def ask_running(plan: ServerPlan, session: Session, scrub: Callable[[str], str]) -> Tried:
@@ -171,6 +179,9 @@ async def ask_running(plan: ServerPlan, session: Session, scrub: Callable[[str],
         protocol_version=facts.protocol_version,
         server_info=facts.server_info,
         tool_count=facts.tool_count,
+        resource_count=facts.resource_count,
+        resource_template_count=len(session.items(Kind.TEMPLATES)),
+        prompt_count=facts.prompt_count,
         latency_ms=round((anyio.current_time() - started) * 1000, 1),
         running=True,
         error=error,
@@ -178,7 +189,24 @@ async def ask_running(plan: ServerPlan, session: Session, scrub: Callable[[str],
     )
 
 
-async def _ready_in_time(news: _FirstNews, session: Session, limits: Limits) -> bool:
+def _succeeded(session: Session, latency_ms: float) -> Trial:
+    facts = session.facts()
+    listed = {_NAMES[kind]: [item.name for item in session.items(kind)] for kind in Kind}
+    tried = Tried(
+        ok=True,
+        protocol_version=facts.protocol_version,
+        server_info=facts.server_info,
+        tool_count=facts.tool_count,
+        resource_count=facts.resource_count,
+        resource_template_count=len(listed["resource_templates"]),
+        prompt_count=facts.prompt_count,
+        latency_ms=latency_ms,
+    )
+    found = Found(protocol_version=facts.protocol_version, server_info=facts.server_info, lists=listed)
+    return Trial(tried, found)
+
+
+async def ready_in_time(news: anyio.Event, effort: Callable[[], Effort], limits: Limits) -> bool:
     """Return whether there was news within the startup timeout, which is extended while the start works."""
     window = window_secs(limits.startup_timeout_secs)
     meter = WorkMeter(window)
@@ -186,10 +214,10 @@ async def _ready_in_time(news: _FirstNews, session: Session, limits: Limits) -> 
     until, at_most = now + limits.startup_timeout_secs, now + limits.startup_timeout_max_secs
     while now < until:
         with anyio.move_on_at(min(until, now + window / LOOKS)):
-            await news.ready.wait()
+            await news.wait()
             return True
         now = anyio.current_time()
-        if meter.look(now, session.effort()):
+        if meter.look(now, effort()):
             until = max(until, min(at_most, now + window))
     return False
 
@@ -207,7 +235,8 @@ def _hints(plan: ServerPlan, ended: Ended) -> list[str]:
     return mending.hints(plan.name, plan.shown, error)
 
 
-def _in_words(ended: Ended) -> str:
+def in_words(ended: Ended) -> str:
+    """Say how a server ended before it was ready, with its last words."""
     tail = last_words(ended.stderr_tail)
     said = f"; its last words: {tail}" if tail else ""
     return ended.message + (f"; {ended.stdout}" if ended.stdout else "") + said

@@ -13,7 +13,7 @@ import random
 import socket
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -262,18 +262,21 @@ class Daemon:
     def request_timeout_secs(self) -> float:
         return self._loaded.plan.defaults.request_timeout_secs
 
-    async def try_server(self, name: str, entry: Mapping[str, Any] | None, *, copy: bool = False) -> Tried:
+    async def try_server(
+        self, name: str, entry: Mapping[str, Any] | None, *, copy: bool = False, sdk: bool = False
+    ) -> Tried:
+        copy = copy or sdk  # two starts are compared, of which the SDK's is a copy in any case
         actor = self.supervisor.actor(name) if entry is None else None
         if actor is not None and not copy:
             await actor.wait_state(*UNDER_WAY_NO_MORE)  # two of them at once may be one too many
         if actor is not None and actor.ready_life is not None:
             if not copy:
                 return await ask_running(actor.plan, actor.ready_life, self._scrubber.text)
-            tried = await self._try_once(name, entry)
+            tried = await self._try_once(name, entry, sdk=sdk)
             return tried if tried.ok else msgspec.structs.replace(tried, error=f"{tried.error}; {SECOND_COPY}")
-        return await self._try_once(name, entry)
+        return await self._try_once(name, entry, sdk=sdk)
 
-    async def _try_once(self, name: str, entry: Mapping[str, Any] | None) -> Tried:
+    async def _try_once(self, name: str, entry: Mapping[str, Any] | None, *, sdk: bool) -> Tried:
         known = self.supervisor.actor(name).plan if entry is None else None
         if known is None:
             planned = plan_entry(name, entry or {}, self._loaded.base)
@@ -282,7 +285,19 @@ class Daemon:
         own = self.supervisor.plan.server(name)
         is_own = own is not None and own.launch_mark == known.launch_mark
         memory = self._eras.of(known) if is_own else EraMemory()
-        return await try_once(known, lambda p, events: self._session(p, events, memory, trial=True))
+        trial = await try_once(known, lambda p, events: self._session(p, events, memory, trial=True))
+        if not sdk or known.launch is None:
+            return trial.tried
+        # Imported here: most daemons never ask it.
+        from moltis.daemon.second_opinion import second_opinion
+
+        return await second_opinion(
+            known,
+            trial,
+            partial(self._remotes.held, known),
+            lambda launch: self._stdio(known, launch),
+            self._scrubber.text,
+        )
 
     async def begin_login(self, name: str, *, new_client: bool = False) -> str | None:
         return await self._remotes.begin(self.supervisor.actor(name).plan, new_client=new_client)
@@ -444,18 +459,24 @@ class Daemon:
             case RemoteLaunch():
                 return self._remotes.transport(plan, on_oversized, trial=trial)
             case StdioLaunch() as launch:
-                return StdioTransport(
-                    name,
-                    launch,
-                    plan.limits,
-                    self.warden,
-                    scrub=self._scrubber.text,
-                    on_stderr_line=lambda line: stderr_log.info("stderr", server=name, line=line),
-                    on_stderr_dropped=lambda n: stderr_log.warning("stderr_lines_dropped", server=name, count=n),
-                    on_oversized=on_oversized,
-                )
+                return self._stdio(plan, launch, on_oversized)
             case None:
                 raise AssertionError("a server whose entry is wrong is never begun")
+
+    def _stdio(
+        self, plan: ServerPlan, launch: StdioLaunch, on_oversized: Callable[[int], None] = lambda count: None
+    ) -> StdioTransport:
+        name = plan.name
+        return StdioTransport(
+            name,
+            launch,
+            plan.limits,
+            self.warden,
+            scrub=self._scrubber.text,
+            on_stderr_line=lambda line: stderr_log.info("stderr", server=name, line=line),
+            on_stderr_dropped=lambda n: stderr_log.warning("stderr_lines_dropped", server=name, count=n),
+            on_oversized=on_oversized,
+        )
 
     def _garbage(self, plan: ServerPlan, reason: str, sample: str) -> None:
         garbage_log.debug("message_ignored", server=plan.name, reason=reason, sample=sample)

@@ -196,6 +196,19 @@ class Login:
                 tokens = self._keeper.tokens
         return self._refusals.sending(tokens) if tokens is not None else None
 
+    async def held(self) -> str | None:
+        """Return the value of the Authorization header that is held and seems good; nothing is renewed for it.
+
+        Raises:
+            NotSent: nobody can see now whether there is one.
+        """
+        if self._static:
+            return None
+        if not self._keeper.looked:
+            await self._look()
+        tokens = self._keeper.tokens
+        return tokens.authorization if tokens is not None and self._usable() else None
+
     async def refused(self, refusal: Refusal) -> bool:
         """Take note of a refusal, and say whether the request may be sent once more with what is held now.
 

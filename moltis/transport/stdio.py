@@ -128,7 +128,7 @@ class StdioTransport:
             process = await self._warden.spawn(
                 [self._launch.command, *self._launch.args],
                 child_environment(self._environ, self._launch.env),
-                self._launch.cwd or _own_folder(),
+                self._launch.cwd or own_folder(),
                 stdin_fd,
                 stdout_fd,
                 stderr_fd,
@@ -416,7 +416,8 @@ def child_environment(environ: Mapping[str, str], own: tuple[tuple[str, str], ..
     return base | dict(own)
 
 
-def _own_folder() -> str:
+def own_folder() -> str:
+    """Return the folder that this program was started in, or the root where that one is gone."""
     try:
         return os.getcwd()
     except OSError:  # it was removed under us

@@ -216,8 +216,10 @@ class FakeDaemon:
     async def set_enabled(self, name: str, enabled: bool) -> None:
         self.asked.append(("enabled", name, enabled))
 
-    async def try_server(self, name: str, entry: Mapping[str, Any] | None, *, copy: bool = False) -> Tried:
-        self.asked.append(("copy" if copy else "try", name, entry))
+    async def try_server(
+        self, name: str, entry: Mapping[str, Any] | None, *, copy: bool = False, sdk: bool = False
+    ) -> Tried:
+        self.asked.append(("sdk" if sdk else "copy" if copy else "try", name, entry))
         if name == "slow":
             self.trying.set()
             try:
