@@ -54,6 +54,13 @@ def pip_folder(folder: Path, requirement: str, package: str, variable: str) -> P
     return folder
 
 
+def uv_programs() -> Path:
+    """Return the folder that has `uv` and `uvx`: of the one on PATH, or one beside the tests. Raise CannotInstall."""
+    if on_path := shutil.which("uvx"):
+        return Path(on_path).parent
+    return pip_folder(Path(__file__).parent / "servers" / "uv", "uv", "bin", "MOLTIS_TEST_UV") / "bin"
+
+
 def conformance_suites() -> Path:
     """Return the folder with both versions of the MCP conformance suite. Raise CannotInstall."""
     named = json.loads((CONFORMANCE / "package.json").read_bytes())
