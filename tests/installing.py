@@ -9,7 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 CONFORMANCE = Path(__file__).parent / "conformance"
@@ -61,6 +61,20 @@ def uv_programs() -> Path:
     return pip_folder(Path(__file__).parent / "servers" / "uv", "uv", "bin", "MOLTIS_TEST_UV") / "bin"
 
 
+def uv_tools(folder: Path, packages: Sequence[str], variable: str) -> Path:
+    """Return the folder of uv's tools from which `uvx` starts these packages without a network, as `npm_folder`."""
+    named = os.environ.get(variable)
+    place = Path(named) if named else folder
+    place.mkdir(parents=True, exist_ok=True)
+    programs = uv_programs()
+    env = {**os.environ, "UV_TOOL_DIR": str(place), "UV_TOOL_BIN_DIR": str(place / "bin")}
+    with _alone_in(place):
+        for package in packages:
+            if not (place / package).is_dir():
+                _run([str(programs / "uv"), "tool", "install", "--quiet", package], place, env)
+    return place
+
+
 def conformance_suites() -> Path:
     """Return the folder with both versions of the MCP conformance suite. Raise CannotInstall."""
     named = json.loads((CONFORMANCE / "package.json").read_bytes())
@@ -94,7 +108,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _run(command: Sequence[str], cwd: Path) -> None:
-    done = subprocess.run(command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+def _run(command: Sequence[str], cwd: Path, env: Mapping[str, str] | None = None) -> None:
+    done = subprocess.run(
+        command, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, env=env
+    )
     if done.returncode:
         raise CannotInstall(f"{' '.join(command)} in {cwd} failed:\n{done.stdout}{done.stderr}")
