@@ -114,10 +114,10 @@ class Handler(BaseHTTPRequestHandler):
     def secret(self, place: str) -> str:
         return f"canary-{self.name}-{place}-{next(self.world.numbers)}+/w=9f3Zq"
 
-    def repeated(self) -> str:
-        """Give the request as somebody would who thinks that this helps."""
+    def repeated(self, first: str = "") -> str:
+        """Give the request, after `first` or words that nobody is to see, as somebody would who means to help."""
         headers = "; ".join(f"{k}: {v}" for k, v in self.headers.items())
-        return f"{self.secret('words')} {self.path} {headers} {self.body} {json.dumps(self.path + self.body)}"
+        return f"{first or self.secret('words')} {self.path} {headers} {self.body} {json.dumps(self.path + self.body)}"
 
     def answer(self, status: int, body: str = "", headers: Headers | None = None) -> None:
         self.send_response(status)
@@ -187,14 +187,14 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, endpoint, {"Content-Type": "text/event-stream"})
             return
         if how == "old" or self.command != "POST":
-            self.answer(405, self.repeated())
+            self.answer(405, self.repeated("what a refusal says is shown, less the secrets of the request:"))
             return
         if self.fails(how):
             return
         message = json.loads(self.body)
         if how == "moved":
             word = quote(self.secret("location"), safe="")
-            self.answer(302, "", {"Location": f"http://me:{word}@elsewhere.example/{word}?key={word}#{word}"})
+            self.answer(302, "", {"Location": f"http://me:{word}@elsewhere.example/there?key={word}#{word}"})
         elif how in ("error", "cut"):
             key = self.headers["X-Key"]
             pad = "." * (CUT_AT - len(key) // 2)
