@@ -77,15 +77,16 @@ def test_a_strange_record_is_one_line_all_the_same(found: dict[str, Any]) -> Non
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 def test_a_record_that_is_barely_shallow_enough_to_be_read_is_one_line(opening: str) -> None:
-    shown = 0
+    shown = read = 0
     for depth in range(1, 1100):
         nested = opening * depth + "1" + {"[": "]"}.get(opening, "}") * depth
         try:
             found = json.loads(f'{{"message":"m","fields":{{"x":{nested}}}}}')
         except RecursionError:
-            break
+            break  # where that is, other tests of the process have a say in
+        read += 1
         shown += "\n" not in sentence(found)
-    assert shown == depth - 1 > 0
+    assert shown == read > 0
 
 
 def written(shell: Shell, *records: dict[str, Any]) -> None:
