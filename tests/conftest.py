@@ -27,6 +27,11 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes minutes: a test that is marked `alone` would wait for it, and all others behind that."""
+    items.sort(key=lambda item: "tests/conformance/" not in item.nodeid)
+
+
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before the clock of pytest-timeout starts
 def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     """Have a test that is marked `alone` wait for those of the other processes, and those for it."""
