@@ -62,8 +62,8 @@ class Watch:
         self._refused: dict[str, bytes] = {}
         self._wanted: frozenset[str] = frozenset()
         self._told: set[str] = set()
-        self._in_doubt: set[str] = set()
-        """What it was told before it may have forgotten all."""
+        self._held: set[str] = set()
+        """What it may tell of: what it was told, and what it was told before it may have forgotten all."""
         self._busy: set[str] = set()
         self._due: deque[str] = deque()
         self._unsent = False
@@ -87,7 +87,6 @@ class Watch:
 
     def again(self) -> None:
         """Tell all anew, and take back what is wanted no more: the server may have forgotten it, or not."""
-        self._in_doubt |= self._told
         self._told.clear()
         self._differ()
 
@@ -99,14 +98,14 @@ class Watch:
 
     def _differ(self) -> None:
         """Have told whatever differs from what is wanted."""
-        self._due = deque(sorted((self._wanted - self._told) | ((self._told | self._in_doubt) - self._wanted)))
+        self._due = deque(sorted((self._wanted - self._told) | (self._held - self._wanted)))
         self._work()
 
     def _work(self) -> None:
         while self._due and len(self._busy) < AT_ONCE:
             uri = self._due.popleft()
             wanted = uri in self._wanted
-            settled = uri in self._told if wanted else uri not in self._told and uri not in self._in_doubt
+            settled = uri in self._told if wanted else uri not in self._held
             if settled or uri in self._busy:
                 continue  # one under way is looked at again when it is answered
             method = "resources/subscribe" if wanted else "resources/unsubscribe"
@@ -125,13 +124,14 @@ class Watch:
             self._due.clear()  # the rest could not be sent either
             return
         self._refused.pop(uri, None)
-        self._in_doubt.discard(uri)
         if wanted:
             self._told.add(uri)
+            self._held.add(uri)
             if isinstance(reply, ErrorReply):
                 self._refused[uri] = reply.raw
         else:
             self._told.discard(uri)
+            self._held.discard(uri)
         if wanted is not (uri in self._wanted):
             self._due.append(uri)
         self._work()
