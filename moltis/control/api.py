@@ -102,11 +102,8 @@ class Reloaded(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: list[str] = []
 
 
-class TriedBySdk(msgspec.Struct, frozen=True, kw_only=True):
-    """One try of a server by the official Python SDK's client. `note`: what it took, if that was unusual.
-
-    latency_ms: from its start until everything was listed, without that of the process with the SDK.
-    """
+class _Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What any client finds when it tries a server."""
 
     ok: bool
     protocol_version: str | None = None
@@ -116,12 +113,20 @@ class TriedBySdk(msgspec.Struct, frozen=True, kw_only=True):
     resource_template_count: int = 0
     prompt_count: int = 0
     latency_ms: float | None = None
+
+
+class TriedBySdk(_Found, frozen=True, kw_only=True):
+    """One try of a server by the official Python SDK's client. `note`: what it took, if that was unusual.
+
+    latency_ms: from its start until everything was listed, without that of the process with the SDK.
+    """
+
     error: str | None = None
     note: str | None = None
     sdk_version: str | None = None
 
 
-class Tried(msgspec.Struct, frozen=True, kw_only=True):
+class Tried(_Found, frozen=True, kw_only=True):
     """One try of a server.
 
     latency_ms: from its start, or from the question, until its tools were listed.
@@ -130,14 +135,6 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     sdk: the same by the official SDK's client, if that was asked for; differences: where the two differ.
     """
 
-    ok: bool
-    protocol_version: str | None = None
-    server_info: dict[str, Any] | None = None
-    tool_count: int = 0
-    resource_count: int = 0
-    resource_template_count: int = 0
-    prompt_count: int = 0
-    latency_ms: float | None = None
     running: bool = False
     error: str | None = None
     hints: list[str] = []
