@@ -44,18 +44,19 @@ def refusal_of(ask: Ask, headers: HeaderMap, repeated: frozenset[bytes] = frozen
 
     Whether the version is one that is spoken here is not asked: that a request contradicts itself is said first.
     `server/discover` has no effect, and shows nothing that somebody on the way would have to see: its body is enough.
+    What it says in headers all the same must agree.
     """
-    for name in sorted(repeated & ROUTING) if ask.method != "server/discover" else ():
+    for name in sorted(repeated & ROUTING):
         return _mismatch(f"{name.decode()} header is there more than once")
     absent = [key for key in (PROTOCOL_VERSION, CAPABILITIES) if key not in ask.meta]
     if absent:
         return Refusal(400, RpcCode.INVALID_PARAMS, f"params._meta needs {' and '.join(absent)} in this revision")
-    if ask.method == "server/discover":
-        return None
-    version = headers.get(VERSION)
-    if version is None or version.decode("latin-1") != text_of(ask.meta, PROTOCOL_VERSION):
+    is_optional = ask.method == "server/discover"
+    version, method = headers.get(VERSION), headers.get(METHOD)
+    said = None if version is None else version.decode("latin-1")
+    if said != text_of(ask.meta, PROTOCOL_VERSION) and not (is_optional and not said):
         return _mismatch(f"{VERSION.decode()} header and {PROTOCOL_VERSION} differ")
-    if decoded(headers.get(METHOD)) != ask.method:
+    if decoded(method) != ask.method and not (is_optional and method is None):
         return _mismatch(f"{METHOD.decode()} header and the request's method differ")
     member = NAMED.get(ask.method)
     if member is not None:

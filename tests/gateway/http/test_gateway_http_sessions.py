@@ -274,10 +274,9 @@ DISCOVER = {"MCP-Protocol-Version": None, "Mcp-Method": None}
     "headers",
     [
         {},
-        {"Mcp-Method": "initialize"},
+        {"Mcp-Method": "server/discover"},
         {"MCP-Protocol-Version": "2026-07-28"},
-        {"MCP-Protocol-Version": "2025-06-18", "Mcp-Method": "server/discover"},
-        {"MCP-Protocol-Version": "2027-01-15"},
+        {"MCP-Protocol-Version": ""},
         {"Mcp-Name": "x", "Mcp-Session-Id": "unknown"},
     ],
 )
@@ -286,6 +285,20 @@ async def test_discover_is_answered_when_its_body_is_complete(served: Any, heade
     answer = await client.ask("POST", body=modern("server/discover"), headers={**DISCOVER, **headers})
     assert answer.status == 200
     assert answer.json["result"] == {"supportedVersions": ["2026-07-28"]}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Mcp-Method": "initialize"},
+        {"MCP-Protocol-Version": "2025-06-18", "Mcp-Method": "server/discover"},
+        {"MCP-Protocol-Version": "2027-01-15"},
+    ],
+)
+async def test_what_discover_says_in_headers_must_agree_with_its_body(served: Any, headers: dict[str, str]) -> None:
+    client: Client = await served.dial()
+    answer = await client.ask("POST", body=modern("server/discover"), headers={**DISCOVER, **headers})
+    assert (answer.status, answer.code) == (400, -32020)
 
 
 @pytest.mark.parametrize("method", ["tools/list", "tools/call", "resources/list"])
