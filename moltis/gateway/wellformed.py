@@ -28,6 +28,8 @@ MAX_PATTERN_CHARS: Final = 1000
 _MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _ELEMENTS: Final = msgspec.json.Decoder(list[Raw])
+_LOOKED_AT: Final = msgspec.json.Decoder(float_hook=len)
+"""Of a schema that is read to be looked at: a number that is no double (`1e400`) is one all the same."""
 _ENCODE: Final = msgspec.json.encode
 _NULL: Final = b"null"
 
@@ -361,7 +363,7 @@ _NOT_OF_BROWSERS: Final = re.compile(r"\(\?(?:P[<=>]|[aiLmsux-]+[:)]|#)|\\[AZz]"
 def _not_compiled(raw: Raw) -> str | None:
     """Say why a host that compiles the schema when it lists could not; None where nothing of that is to be seen."""
     try:
-        root = msgspec.json.decode(raw)
+        root = _LOOKED_AT.decode(raw)
     except _MALFORMED:
         return "what cannot be read"
     waiting = [(root, 0)]

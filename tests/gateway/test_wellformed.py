@@ -63,6 +63,14 @@ def test_what_is_as_mcp_has_it_stays_byte_for_byte(members: dict[str, Any]) -> N
     assert reason == ""
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1E+999", "0.1e-400", "123456789012345678901234567890"])
+@pytest.mark.parametrize("schema", ["inputSchema", "outputSchema"])
+def test_a_number_that_is_no_double_makes_no_schema_unreadable(schema: str, number: str) -> None:
+    given = item(Kind.TOOLS, **{schema: {"type": "object", "properties": {}, "x-limit": 7}})
+    given = msgspec.structs.replace(given, raw=given.raw.replace(b'"x-limit":7', b'"x-limit":' + number.encode()))
+    assert checked(Kind.TOOLS, given) == (given.raw, "")
+
+
 @pytest.mark.parametrize(
     "member", ["title", "description", "outputSchema", "annotations", "icons", "execution", "_meta"]
 )
