@@ -26,7 +26,7 @@ from moltis.names import name_problem
 from moltis.redaction import scrubbed
 from moltis.session.description import describe
 from moltis.session.handshake import INITIALIZE, Agreed
-from moltis.session.listing import Item, Kind, ListError, Pages, without_secrets
+from moltis.session.listing import Item, Kind, ListError, Pages, json_without_secrets, without_secrets
 
 __all__ = ["MAX_FILE_BYTES", "KnownStore"]
 
@@ -142,12 +142,6 @@ class KnownStore:
 
 
 def _without_secrets(known: Known, scrub: Callable[[str], str]) -> Known:
-    def clean(raw: msgspec.Raw) -> msgspec.Raw:
-        text = bytes(raw).decode("utf-8", "replace")
-        return (
-            raw if scrub(text) == text else msgspec.Raw(msgspec.json.encode(scrubbed(msgspec.json.decode(raw), scrub)))
-        )
-
     agreed = known.agreed
     return Known(
         replace_members(
@@ -155,7 +149,7 @@ def _without_secrets(known: Known, scrub: Callable[[str], str]) -> Known:
             server_info=scrubbed(agreed.server_info, scrub),
             instructions=scrubbed(agreed.instructions, scrub),
             capabilities=scrubbed(agreed.capabilities, scrub, keys=False),
-            more={name: clean(raw) for name, raw in agreed.more.items()},
+            more={name: msgspec.Raw(json_without_secrets(bytes(raw), scrub)) for name, raw in agreed.more.items()},
         ),
         *(
             tuple(without_secrets(items, scrub))

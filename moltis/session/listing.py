@@ -91,6 +91,8 @@ _ADDRESSES = ("name", "uri", "uriTemplate")
 _BY_NAME = (Kind.TOOLS, Kind.PROMPTS)
 """What is called by its name: of two with one name the second cannot be meant, and model APIs refuse both."""
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
+_VERBATIM = msgspec.json.Decoder(float_hook=lambda literal: msgspec.Raw(literal.encode()))
+"""A number stays as it is written: a double would lose digits of some, and others (`1e400`) are none."""
 
 
 @dataclass(slots=True)
@@ -245,12 +247,22 @@ def without_secrets(items: Iterable[Item], scrub: Callable[[str], str]) -> Itera
         if len(text) > MAX_SCRUBBED_CHARS:
             continue
         try:
-            members = msgspec.json.decode(item.raw)
+            members = _VERBATIM.decode(item.raw)
             kept = {name: members[name] for name in _ADDRESSES if name in members}
             raw = msgspec.json.encode({**scrubbed(members, scrub, keys=False), **kept})
         except _UNREADABLE:
             continue
         yield Item(item.name, raw, item.claims_server)
+
+
+def json_without_secrets(raw: bytes, scrub: Callable[[str], str]) -> bytes:
+    """Return a JSON value with every string in it scrubbed, the same object where there is nothing to scrub.
+
+    Raises:
+        msgspec.MsgspecError, RecursionError, ValueError: it has something to scrub and cannot be read.
+    """
+    text = raw.decode("utf-8", "replace")
+    return raw if scrub(text) == text else msgspec.json.encode(scrubbed(_VERBATIM.decode(raw), scrub))
 
 
 @dataclass(frozen=True, slots=True)

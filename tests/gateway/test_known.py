@@ -465,7 +465,7 @@ def test_what_a_server_repeats_of_its_secrets_is_not_kept(folder: Path) -> None:
     secret = "s3cret/k3y"
     scrubber = Scrubber([secret, "plain-word"])
     told = {"name": f"s {secret}", "version": "1"}
-    more = {"x": Raw(b'{"y":"%b"}' % secret.encode())}
+    more = {"x": Raw(b'{"y":"%b","z":1e400}' % secret.encode())}
     agreed = replace(AGREED, server_info=told, instructions=f"use {secret}", more=more)
     tool = {
         "name": "plain-word",
@@ -473,7 +473,7 @@ def test_what_a_server_repeats_of_its_secrets_is_not_kept(folder: Path) -> None:
         "description": f"key is {secret}",
         "inputSchema": {"type": "object", "properties": {"plain-word": {"default": secret}}},
     }
-    raws = [json.dumps(tool).encode(), b'{"name": "b",  "x": 1.0}']
+    raws = [json.dumps({**tool, "x": 7}).encode().replace(b'"x": 7', b'"x": 1e400'), b'{"name": "b",  "x": 1.0}']
     items = tuple(Item(name, raw) for name, raw in zip(("plain-word", "b"), raws, strict=True))
     KnownStore(folder, scrubber.text).save("s", "m", Known(agreed, tools=items))
     text = (folder / "s.json").read_text()
@@ -483,6 +483,8 @@ def test_what_a_server_repeats_of_its_secrets_is_not_kept(folder: Path) -> None:
     assert back.tools[1].raw == raws[1], "what has no secret is kept byte for byte"
     assert list(json.loads(back.tools[0].raw)["inputSchema"]["properties"]) == ["plain-word"]
     assert back.agreed.instructions == "use [REDACTED]"
+    assert back.agreed.more == {"x": Raw(b'{"y":"[REDACTED]","z":1e400}')}
+    assert back.tools[0].raw.endswith(b'"x":1e400}'), "a number that is no double stays as it is written"
 
 
 def test_who_only_reads_changes_nothing_and_waits_for_nobody(store: KnownStore, folder: Path) -> None:
