@@ -54,6 +54,20 @@ class Stub:
             self.process.kill()
             self.gone()
 
+    def stop(self) -> None:
+        """Hold it. kill(2) is back before all of its threads stand still."""
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGSTOP)
+        deadline = time.monotonic() + SECS
+        while not self._stands_still(self.process.pid):
+            assert time.monotonic() < deadline, "it does not stop"
+            time.sleep(0.01)
+
+    @staticmethod
+    def _stands_still(pid: int) -> bool:
+        tasks = Path(f"/proc/{pid}/task").iterdir()
+        return all((task / "stat").read_text().rpartition(") ")[2].startswith("T") for task in tasks)
+
     def gone(self) -> None:
         """Wait until it has ended."""
         assert self.process is not None
@@ -468,8 +482,7 @@ def test_a_listen_stays_open_over_daemons_that_come_and_go(stub: Stub, connect: 
 def test_a_daemon_that_is_stopped_is_not_waited_for_without_end(stub: Stub, connect: Connect) -> None:
     host = connect(QUIET_SECS=0.3, ANSWER_AFTER_SECS=0.2, ANSWER_SECS=0.3)
     host.initialize()
-    assert stub.process is not None
-    os.kill(stub.process.pid, signal.SIGSTOP)
+    stub.stop()
     try:
         host.say(id=2, method="tools/call", params={"name": "x"})
         host.say(id=3, method="tools/list")
@@ -477,6 +490,7 @@ def test_a_daemon_that_is_stopped_is_not_waited_for_without_end(stub: Stub, conn
         assert "does not answer" in said[2]["content"][0]["text"]
         assert said[3]["tools"] == []
     finally:
+        assert stub.process is not None
         os.kill(stub.process.pid, signal.SIGCONT)
     assert {host.json()["method"] for _ in range(2)} == {
         "notifications/tools/list_changed", "notifications/prompts/list_changed",

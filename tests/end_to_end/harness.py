@@ -138,7 +138,7 @@ class Daemon:
         self.mark = f"mark-{uuid.uuid4().hex}"
         self.process: subprocess.Popen[bytes] | None = None
         self.env: dict[str, str] = {
-            k: v for k, v in os.environ.items() if not k.startswith(("MOLTIS", "COV", "PYTEST", "NOTIFY_"))
+            k: v for k, v in os.environ.items() if not k.startswith(("MOLTIS", "COV", "PYTEST", "NOTIFY_", "COLUMNS"))
         }
         self.env |= {"HOME": str(folder), "NO_COLOR": "1"}
         self._configs: dict[str, Any] = {}

@@ -242,7 +242,7 @@ def test_what_was_learnt_is_paid_for_once(daemon: Daemon, how: tuple[str, ...]) 
     daemon.rpc("daemon.reload")
     wait_until("it is started with the other env", lambda: processes(daemon, "p") == 4)
     daemon.wait_for("p", "ready")
-    assert daemon.rpc("mcp.test", name="p")["ok"]
+    assert daemon.rpc("mcp.test", name="p", copy=True)["ok"]
     assert processes(daemon, "p") == 5
     assert asked(daemon, "p").count("initialize") == 1
 

@@ -196,7 +196,8 @@ class Watch:
             self._last, self._since = now, time.monotonic()
         starting = any(s["state"] in ("starting", "initializing") for s in statuses.values())
         asking = any(a.state == "asking" for a in now.values())
-        return not (starting or asking) and time.monotonic() - self._since > QUIET_FOR
+        redeeming = any(a.state == "awaiting_browser" and a.posted[-1:] == ("/token",) for a in now.values())
+        return not (starting or asking or redeeming) and time.monotonic() - self._since > QUIET_FOR
 
     def _account(self, mode: str, status: dict[str, Any]) -> Account:
         said = self._hostile.said[mode]

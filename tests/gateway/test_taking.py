@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -257,6 +258,14 @@ async def until(holds: Callable[[], bool]) -> None:
         await anyio.sleep(0.01)
 
 
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    """What is measured is not the collection of what other tests left."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 def measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Return the CPU seconds that each turn of the loop will have spent on locating."""
     turn, spent = bench.gateway.subscriptions.turn, list[float]()
@@ -271,6 +280,7 @@ def measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return spent
 
 
+@pytest.mark.usefixtures("no_collections")
 async def test_a_stream_of_many_resources_holds_up_no_turn_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     async with slow() as bench:
         spent = measured(bench, monkeypatch)
@@ -287,6 +297,7 @@ async def test_a_stream_of_many_resources_holds_up_no_turn_of_the_loop(monkeypat
         assert bench.up_other.watched[-1] == {"g:b"}
 
 
+@pytest.mark.usefixtures("no_collections")
 async def test_a_list_that_changes_holds_up_no_turn_of_the_loop_and_only_what_moved_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
