@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import Final
 
 READ_BYTES: Final = 64 * 1024
-"""One recv(2), and what is read in one turn of the loop, or less than twice that."""
+"""One recv(2), and what is read in one turn of the loop."""
+LOOK_AGAIN_SECS: Final = 0.2
 
 
 class Inbox:
@@ -20,6 +21,8 @@ class Inbox:
     A reader of a socket may not return before recv(2) has said that there is nothing, or have itself called again. When
     the peer closes with bytes of ours unread, the kernel reports POLLERR beside what it said last (unix(7)); libuv then
     stops watching the descriptor, calls once, and tells of the end no more (uv__poll_io in src/unix/poll.c).
+    A recv(2) that finds nothing costs a call more than all the rest of reading it, so it is done once for all that
+    was read within `LOOK_AGAIN_SECS`.
     """
 
     def __init__(
@@ -31,6 +34,7 @@ class Inbox:
         self._on_end = on_end
         self._over = False
         self._turn_is_due = False
+        self._look: asyncio.TimerHandle | None = None
         self.is_reading = False
 
     def resume(self) -> None:
@@ -44,6 +48,9 @@ class Inbox:
         if self.is_reading:
             self.is_reading = False
             self._loop.remove_reader(self._sock.fileno())
+        if self._look is not None:
+            self._look.cancel()
+            self._look = None
 
     def look_again(self) -> None:
         """Read in the next turn of the loop whatever the loop has been told, unless paused."""
@@ -55,24 +62,28 @@ class Inbox:
         self._turn_is_due = False
         self._readable()
 
+    def _due_look(self) -> None:
+        self._look = None
+        self._readable()
+
     def _readable(self) -> None:
-        taken = 0
-        while self.is_reading:
-            if taken >= READ_BYTES:  # others have their turn
-                self.look_again()
-                return
-            try:
-                data = self._sock.recv(READ_BYTES)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as error:
-                self._end(error)
-                return
-            if not data:
-                self._end(None)
-                return
-            taken += len(data)
-            self._on_data(data)
+        if not self.is_reading:
+            return
+        try:
+            data = self._sock.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._end(error)
+            return
+        if not data:
+            self._end(None)
+            return
+        if len(data) == READ_BYTES:  # there may be more, and others have their turn
+            self.look_again()
+        elif self._look is None:
+            self._look = self._loop.call_later(LOOK_AGAIN_SECS, self._due_look)
+        self._on_data(data)
 
     def _end(self, error: OSError | None) -> None:
         self._over = True
