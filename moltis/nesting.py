@@ -33,7 +33,10 @@ _TAIL: Final = re.compile(rb",\s*" + _ID + rb"(?:,\s*" + _WORD + rb"){0,2}\}\s*\
 
 def is_deeper_than(line: bytes, levels: int) -> bool:
     """Tell whether brackets outside strings nest deeper; those that do not match make it no JSON anyway."""
-    if not _has_more(line, levels):
+    if len(line) <= _SHORT:
+        if line.count(b"[") + line.count(b"{") <= levels:
+            return False
+    elif not _has_more(line, levels):
         return False
     brackets = (_STRINGS.sub(b"", line) if b'"' in line else line).translate(_KINDS, _NOT_BRACKETS)
     # Where nothing is nested deeper, a pair is empty. Without those the rest is one level less deep; replacing bytes
@@ -52,8 +55,6 @@ def is_deeper_than(line: bytes, levels: int) -> bool:
 
 def _has_more(line: bytes, brackets: int) -> bool:
     """Tell whether more brackets open than that, in whatever place; one byte is found faster than all are counted."""
-    if len(line) <= _SHORT:
-        return line.count(b"[") + line.count(b"{") > brackets
     for bracket in (b"[", b"{"):
         at = line.find(bracket)
         while at >= 0:

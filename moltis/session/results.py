@@ -23,6 +23,7 @@ _TRUE: Final = re.compile(rb'"isError"[ \t\r\n]*:[ \t\r\n]*true')
 SPELLED_BYTES: Final = 4096
 """In a longer result no letter of the name is expected to be written as an escape: nobody writes it so, and looking for
 it would cost more than all the rest."""
+_ESCAPE: Final = b"\\u00"
 _SPELLED: Final = re.compile(rb"\\u00(?:69|73|45|72|6[fF])")
 
 
@@ -39,7 +40,13 @@ def says_error(result: bytes) -> bool:
 
     result: well-formed JSON. It is parsed only where those bytes are in it, in whatever place. Never raises.
     """
-    if not (_may_be_true(result) or (len(result) <= SPELLED_BYTES and _SPELLED.search(result) is not None)):
+    if len(result) > SPELLED_BYTES:
+        may_be = _may_be_true(result)
+    else:
+        may_be = (_KEY in result and _TRUE.search(result) is not None) or (
+            _ESCAPE in result and _SPELLED.search(result) is not None
+        )
+    if not may_be:
         return False
     try:
         return bytes(_RESULT.decode(result).isError) == b"true"
