@@ -2,7 +2,7 @@
 
 Looks once a second: a library that watches folders costs 2.5 MB, wakes as often, and does not see that a symlinked file
 changed where the link points (dotfile managers). It is a bare timer, not a task: an idle daemon does little else, and a
-task's wake-up costs several times as much.
+task's wake-up costs several times as much. All of them look at the same moments, for one wake-up costs less than two.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from moltis.transport.wire import Cancellable, call_later
+from moltis.transport.wire import Cancellable, call_later, now
 
 LOOK_SECS = 1.0
 
@@ -35,18 +35,23 @@ class Watch:
         self._absence_counts = absence_counts
         self._each_time = each_time
         self._seen = _identity(path)
-        self._timer: Cancellable = call_later(LOOK_SECS, self._look)
+        self._timer: Cancellable = call_later(_until_next_look(), self._look)
 
     def cancel(self) -> None:
         self._timer.cancel()
 
     def _look(self) -> None:
-        self._timer = call_later(LOOK_SECS, self._look)
-        now = _identity(self._path)
-        if now != self._seen and (now is not None or self._absence_counts):
-            self._seen = now
+        self._timer = call_later(_until_next_look(), self._look)
+        found = _identity(self._path)
+        if found != self._seen and (found is not None or self._absence_counts):
+            self._seen = found
             self._changed()
         self._each_time()
+
+
+def _until_next_look() -> float:
+    left = LOOK_SECS - now() % LOOK_SECS
+    return left if left > LOOK_SECS / 2 else left + LOOK_SECS  # a timer may be early
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:
