@@ -66,11 +66,18 @@ Advice = Callable[[Found, About], list[str] | None]
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """What is looked for in each line; `way`: it is about the way out, to a network or to one that is trusted."""
+    """What is looked for in each line; `way`: it is about the way out, to a network or to one that is trusted.
 
-    pattern: re.Pattern[str]
+    The pattern is compiled when it is first looked for: no server may ever fail.
+    """
+
+    pattern: str
     advice: Advice
     way: Way = Way.NONE
+    flags: int = 0
+
+    def search(self, line: str) -> Found | None:
+        return re.search(self.pattern, line, self.flags)
 
 
 class Recognised(NamedTuple):
@@ -95,7 +102,7 @@ def recognised(about: About) -> Recognised:
     for said in ([line for line in lines if line not in warnings], warnings):
         for cause in CAUSES:
             for line in said:
-                found = cause.pattern.search(line)
+                found = cause.search(line)
                 mending = cause.advice(found, about) if found is not None else None
                 if mending:
                     return Recognised(tuple(mending), cause.way)
@@ -392,7 +399,7 @@ def _says(*lines: str) -> Advice:
 
 
 def _cause(pattern: str, advice: Advice, *, way: Way = Way.NONE, flags: int = 0) -> Cause:
-    return Cause(re.compile(pattern, flags), advice, way)
+    return Cause(pattern, advice, way, flags)
 
 
 CAUSES = (
@@ -540,7 +547,7 @@ CAUSES = (
         flags=re.IGNORECASE,
     ),
     # the network
-    Cause(NETWORK, _network, Way.NETWORK),
+    _cause(NETWORK.pattern, _network, way=Way.NETWORK, flags=NETWORK.flags),
     _cause(r"ECONNREFUSED|[Cc]onnection refused", _backend),
     _cause(
         r"invalid_auth|[Bb]ad credentials|\b401\b.{0,20}[Uu]nauthori[sz]ed|[Uu]nauthori[sz]ed|[Ii]nvalid (?:api[ _]?)?"

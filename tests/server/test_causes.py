@@ -301,7 +301,7 @@ def test_whatever_is_said_the_story_can_be_told(lines: list[str], kind: str) -> 
 def test_a_hostile_line_costs_no_time(text: str) -> None:
     began = time.process_time()
     for cause in CAUSES:
-        cause.pattern.search((text * 1024)[:1024])
+        cause.search((text * 1024)[:1024])
     for n in range(5):
         first(*[f"{n}{text * 1024}"] * 20)
     assert time.process_time() - began < 2
