@@ -134,7 +134,9 @@ class Daemon:
                 lines += [f"command = {json.dumps(how[0])}", f"args = {json.dumps(how[1:])}"]
         self.config = self.folder / "moltis.toml"
         self.config.write_text("\n".join(lines) + "\n")
-        self.environ = {k: v for k, v in os.environ.items() if not k.startswith("MOLTIS")}
+        # Compiled files are kept, as they are for whoever runs it: what is measured is not the compiler.
+        dropped = ("MOLTIS", "PYTHONDONTWRITEBYTECODE")
+        self.environ = {k: v for k, v in os.environ.items() if not k.startswith(dropped)}
         self.environ |= {"MOLTIS_CONFIG": str(self.config), "MOLTIS_DATA_DIR": str(self.folder / "data")}
         self.process: subprocess.Popen[bytes] | None = None
 

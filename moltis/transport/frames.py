@@ -63,12 +63,13 @@ class Framer:
             line = self._complete(end)
             if line and not line.isspace():
                 lines.append(line)
-        self._hold(rest)
+        if rest:
+            self._hold(rest)
         return lines
 
     def push(self, data: bytes) -> None:
         """Take the next bytes and look at nothing yet. Cheap while nothing is waiting, which is when to call it."""
-        self._data = self._data[self._start :] + data if self.waiting else data
+        self._data = self._data[self._start :] + data if self._start < len(self._data) else data
         self._start = 0
 
     def next_line(self) -> bytes | None:

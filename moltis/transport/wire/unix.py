@@ -93,7 +93,7 @@ class PeerConn:
         self._inbox.pause()
 
     def resume_reading(self) -> None:
-        if not self.is_closing:
+        if not (self._inbox.is_reading or self.is_closing):
             self._inbox.resume()
 
     def look_again(self) -> bool:
