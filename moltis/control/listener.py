@@ -119,7 +119,7 @@ class Listener:
     def _listen(self, bound: contextlib.ExitStack) -> None:
         sock, self._sock = self._sock or self._endpoint.bind(), None
         bound.enter_context(sock)
-        listener: UnixListener = serve_unix(sock, self._connected)
+        listener: UnixListener = serve_unix(sock, self._connected, self._tell_of_shortage)
         bound.callback(listener.close)
 
     # --- clients
@@ -148,6 +148,9 @@ class Listener:
         if self._busy is not None:
             self._busy.set()
         return conversation
+
+    def _tell_of_shortage(self, error: OSError) -> None:
+        log.warning("control_cannot_accept", reason=error.strerror, connections=len(self._open))
 
     def _refuse(self, conn: PeerConn) -> None:
         if conn.peer_uid not in self._refused:

@@ -18,6 +18,7 @@ import anyio
 import pytest
 
 from moltis.transport import wire
+from moltis.transport.wire.accepting import ACCEPT_PAUSE_SECS
 
 
 async def until(claim: Callable[[], bool]) -> None:
@@ -510,6 +511,51 @@ async def test_who_sends_without_end_leaves_others_their_turn(listening: socket.
     await until(lambda: len(turns) > 20)
     link.close()
     theirs.close()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ECONNABORTED])
+async def test_a_shortage_is_told_once_and_a_client_that_is_gone_is_none(listening: socket.socket, number: int) -> None:
+    failures = [OSError(number, os.strerror(number))] * 3
+    told: list[int | None] = []
+    accepted: list[socket.socket] = []
+
+    class Failing:
+        setblocking = listening.setblocking
+        fileno = listening.fileno
+
+        def accept(self) -> Any:
+            if failures:
+                raise failures.pop()
+            return listening.accept()
+
+    acceptor = wire.Acceptor(cast(socket.socket, Failing()), accepted.append, lambda error: told.append(error.errno))
+    with dial(listening):
+        await until(lambda: bool(accepted))
+    assert told == ([] if number == errno.ECONNABORTED else [number])
+    acceptor.close()
+    accepted[0].close()
+
+
+async def test_a_listener_that_is_closed_while_it_pauses_accepts_nobody_afterwards(listening: socket.socket) -> None:
+    told: list[OSError] = []
+    accepted: list[socket.socket] = []
+
+    class Failing:
+        setblocking = listening.setblocking
+        fileno = listening.fileno
+
+        def accept(self) -> Any:
+            if not told:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return listening.accept()
+
+    acceptor = wire.Acceptor(cast(socket.socket, Failing()), accepted.append, told.append)
+    with dial(listening):
+        await until(lambda: bool(told))
+        acceptor.close()
+        acceptor.close()
+        await anyio.sleep(2 * ACCEPT_PAUSE_SECS)
+    assert accepted == []
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.ENETDOWN])

@@ -83,7 +83,7 @@ class GatewayListener:
                     await self._closing.wait()
                 bound = not self._closing.is_set() and self._bind()
             if bound:
-                await self._serve()
+                self._serve()
             await self._over.wait()
         finally:
             self._cut_off()
@@ -103,13 +103,19 @@ class GatewayListener:
                     await server.drained()
         self._cut_off()
 
-    async def _serve(self) -> None:
+    def _serve(self) -> None:
         from moltis.gateway.http.server import GatewayServer
 
         if self._closing.is_set():
             return
-        self._server = GatewayServer(self._app, max_connections=self._max_connections)
-        await self._server.listen(self._sockets)
+        self._server = GatewayServer(
+            self._app, max_connections=self._max_connections, on_shortage=self._tell_of_shortage
+        )
+        self._server.listen(self._sockets)
+
+    def _tell_of_shortage(self, error: OSError) -> None:
+        connections = len(self._server.server_state.connections) if self._server is not None else 0
+        log.warning("gateway_cannot_accept", reason=error.strerror, connections=connections)
 
     def _cut_off(self) -> None:
         if self._over.is_set():

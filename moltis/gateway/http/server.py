@@ -25,7 +25,7 @@ from uvicorn.server import Server, ServerState
 
 from moltis.gateway.http.exchange import CONNECTION
 from moltis.gateway.http.joining import Joining
-from moltis.transport.wire import Cancellable, call_later
+from moltis.transport.wire import Cancellable, TcpListener, call_later, serve_tcp
 from moltis.transport.wire.once import Once
 
 __all__ = ["GatewayServer"]
@@ -36,7 +36,6 @@ READ_SECS: Final = 60.0
 """From the first byte of a request, or the connection's beginning, to the request's last byte."""
 STUCK_SECS: Final = 60.0
 """In which a client that is owed something must have taken some of it."""
-BACKLOG: Final = 2048
 A_ROOM: Final = 64
 """One of so many connections is closed where there are too many, at least one."""
 MAX_HEADER_BYTES: Final = 64 * 1024
@@ -59,12 +58,12 @@ class _State(ServerState):
 
 
 class GatewayServer(Server):
-    """Serves an ASGI application."""
+    """Serves an ASGI application. `on_shortage`: as in `wire.Acceptor`."""
 
     read_secs = READ_SECS
     stuck_secs = STUCK_SECS
 
-    def __init__(self, app: Any, *, max_connections: int) -> None:
+    def __init__(self, app: Any, *, max_connections: int, on_shortage: Callable[[OSError], None]) -> None:
         _silence()
         super().__init__(
             Config(
@@ -79,29 +78,34 @@ class GatewayServer(Server):
                 proxy_headers=False,
                 server_header=False,
                 date_header=False,
-                backlog=BACKLOG,
                 timeout_keep_alive=KEEP_ALIVE_SECS,
             )
         )
         self.max_connections = max_connections
+        self._on_shortage = on_shortage
         self._empty: Once[None] | None = None
         self.turns = 0
         self.leaving = 0
         """Connections that make room, and are not closed yet."""
-        self.servers = []
+        self.is_stopped = False
+        self._listeners: list[TcpListener] = []
         self.server_state = _State(self)
 
-    async def listen(self, sockets: Sequence[socket.socket]) -> None:
+    def listen(self, sockets: Sequence[socket.socket]) -> None:
         """Begin to accept. The sockets are bound and listen, and are closed by `stop`."""
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
-        await self.startup(sockets=list(sockets))
+        self._listeners = [serve_tcp(sock, self._connection, self._on_shortage) for sock in sockets]
+
+    def _connection(self) -> GatewayConnection:
+        return GatewayConnection(self.config, self.server_state, self.lifespan.state)
 
     def stop(self) -> None:
         """Accept no more; idle connections are closed, others after the reply that is under way. Idempotent."""
-        servers, self.servers = self.servers, []
-        for server in servers:
-            server.close()
+        self.is_stopped = True
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener.close()
         for connection in tuple(self.server_state.connections):
             connection.shutdown()
 
@@ -213,6 +217,8 @@ class GatewayConnection(HttpToolsProtocol):
         owner.turns += 1
         self.turn = owner.turns
         self._reading = call_later(owner.read_secs, self._too_slow)
+        if owner.is_stopped:  # it was accepted in the turn before
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self not in self.connections:  # it was turned away

@@ -1,4 +1,4 @@
-"""Callback input and output on pipes, unix sockets and processes: the one package that talks to the event loop itself.
+"""Callback input and output on pipes, sockets and processes: the one package that talks to the event loop itself.
 
 anyio has no form for this: its streams cost a task switch a message where a gateway's whole budget is some tens of
 microseconds, and its listener ends for good the first time accept(2) says EMFILE. It works on uvloop and on asyncio's
@@ -10,24 +10,29 @@ owners need not be re-entrant.
 
 from __future__ import annotations
 
+from moltis.transport.wire.accepting import Acceptor
 from moltis.transport.wire.link import Link
 from moltis.transport.wire.loop import Cancellable, call_later, clock, now, watch_pidfd
 from moltis.transport.wire.pipes import PipeReader, PipeWriter, open_pipe_reader, open_pipe_writer
+from moltis.transport.wire.tcp import TcpListener, serve_tcp
 from moltis.transport.wire.unix import Handler, PeerConn, UnixListener, serve_unix
 
 __all__ = [
+    "Acceptor",
     "Cancellable",
     "Handler",
     "Link",
     "PeerConn",
     "PipeReader",
     "PipeWriter",
+    "TcpListener",
     "UnixListener",
     "call_later",
     "clock",
     "now",
     "open_pipe_reader",
     "open_pipe_writer",
+    "serve_tcp",
     "serve_unix",
     "watch_pidfd",
 ]

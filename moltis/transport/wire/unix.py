@@ -1,4 +1,4 @@
-"""Serving a unix socket: an accept loop that nothing ends, and the connections it makes."""
+"""Serving a unix socket, and the connections that makes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from moltis.peers import credentials
+from moltis.transport.wire.accepting import Acceptor
 from moltis.transport.wire.inbox import Inbox
 from moltis.transport.wire.loop import Cancellable
 from moltis.transport.wire.outbox import Outbox
 
-ACCEPT_PAUSE_SECS: Final = 0.05
-ACCEPTS_PER_WAKEUP: Final = 32
 LINGER_SECS: Final = 2.0
 """How long `PeerConn.close` lets a peer take to read what is still queued."""
 
@@ -161,45 +160,20 @@ class PeerConn:
 class UnixListener:
     """Accepts on a listening socket until closed; see `serve_unix`."""
 
-    def __init__(self, sock: socket.socket, on_connect: Callable[[PeerConn], Handler | None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._sock = sock
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_connect: Callable[[PeerConn], Handler | None],
+        on_shortage: Callable[[OSError], None],
+    ) -> None:
         self._on_connect = on_connect
-        self._pause: Cancellable | None = None
-        self._closed = False
-        sock.setblocking(False)
-        self._listen()
+        self._acceptor = Acceptor(sock, self._admit, on_shortage)
 
     def close(self) -> None:
         """Accept no more. The socket stays the caller's, and connections already made go on. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        if self._pause is not None:
-            self._pause.cancel()
-        else:
-            self._loop.remove_reader(self._sock.fileno())
-
-    def _listen(self) -> None:
-        self._pause = None
-        self._loop.add_reader(self._sock.fileno(), self._acceptable)
-
-    def _acceptable(self) -> None:
-        for _ in range(ACCEPTS_PER_WAKEUP):
-            if self._closed:
-                return
-            try:
-                sock, _address = self._sock.accept()
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:  # accept(2): something is short, or that one client is gone; the listener lives on
-                self._loop.remove_reader(self._sock.fileno())
-                self._pause = self._loop.call_later(ACCEPT_PAUSE_SECS, self._listen)
-                return
-            self._admit(sock)
+        self._acceptor.close()
 
     def _admit(self, sock: socket.socket) -> None:
-        sock.setblocking(False)
         try:
             uid, pid = credentials(sock)
         except OSError:  # gone already
@@ -213,10 +187,15 @@ class UnixListener:
             conn._attach(handler)
 
 
-def serve_unix(sock: socket.socket, on_connect: Callable[[PeerConn], Handler | None]) -> UnixListener:
+def serve_unix(
+    sock: socket.socket,
+    on_connect: Callable[[PeerConn], Handler | None],
+    on_shortage: Callable[[OSError], None] = lambda error: None,
+) -> UnixListener:
     """Accept connections on a bound, listening unix socket.
 
     `on_connect(conn)` gives the handler of the connection, or None to refuse it; it may write to `conn` or close it
-    already. Running out of descriptors or memory only pauses accepting for 50 ms; waiting clients stay in the backlog.
+    already. Running out of descriptors or memory only pauses accepting; waiting clients stay in the backlog.
+    `on_shortage` as in `Acceptor`.
     """
-    return UnixListener(sock, on_connect)
+    return UnixListener(sock, on_connect, on_shortage)
