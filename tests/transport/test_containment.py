@@ -179,13 +179,12 @@ async def test_a_cancelled_start_leaves_nothing(warden: Warden, run: Run) -> Non
     await (await run("true")).wait_gone()
     assert warden.pid is not None
     os.kill(warden.pid, signal.SIGSTOP)
-    with anyio.move_on_after(0.05) as scope:
+    with anyio.fail_after(5):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, "sleep", "50")
             await anyio.sleep(0.01)
             os.kill(warden.pid, signal.SIGCONT)
             tasks.cancel_scope.cancel()
-    assert not scope.cancelled_caught
     await (await run("true")).wait_gone()
     assert ProcTree().children(warden.pid) == []
 
