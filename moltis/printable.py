@@ -6,6 +6,8 @@ Standard library only: the command line imports it for every command.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 __all__ = ["indented", "json_text", "one_line", "printable"]
 
 
@@ -15,7 +17,7 @@ def printable(text: str) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c in "\n\t" or _is_seen(c) else _escaped(c) for c in text)
+    return _escape(text, "\n\t", _escaped)
 
 
 def one_line(text: str) -> str:
@@ -32,7 +34,15 @@ def json_text(text: str) -> str:
     """Return a JSON document with what cannot be seen escaped as in JSON; it means the same (RFC 8259 section 7)."""
     if text.isprintable():
         return text
-    return "".join(c if c in "\n\r\t" or _is_seen(c) else _json_escaped(c) for c in text)
+    return _escape(text, "\n\r\t", _json_escaped)
+
+
+def _escape(text: str, kept: str, escaped: Callable[[str], str]) -> str:
+    """Return the text with each character that cannot be seen escaped, those `kept` excepted.
+
+    Each is judged once, however often it occurs: the text is another's, and may have a million of them.
+    """
+    return text.translate({ord(c): c if c in kept or _is_seen(c) else escaped(c) for c in set(text)})
 
 
 def _is_seen(c: str) -> bool:
@@ -41,7 +51,10 @@ def _is_seen(c: str) -> bool:
 
 
 def _escaped(c: str) -> str:
-    return c.encode("unicode_escape").decode("ascii")
+    code = ord(c)
+    if code < 0x100:
+        return "\\r" if c == "\r" else f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def _json_escaped(c: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 import unicodedata
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -64,3 +66,34 @@ def test_a_json_document_means_the_same(value: object) -> None:
         shown = json_text(json.dumps(value, ensure_ascii=False, indent=indent))
         assert json.loads(shown) == value
         assert not [c for c in shown if unicodedata.category(c) in UNSEEN and c not in "\n"]
+
+
+MEBI = 1024 * 1024
+ENOUGH_SECS = 0.2
+"""For a mebibyte of anything, on a slow machine: judging each character by itself takes three times as long."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x01" * MEBI,
+        "a\x1b" * (MEBI // 2),
+        "".join(map(chr, [*range(32), 127])) * (MEBI // 33),
+        "\u202e" * (MEBI // 3),
+        "漢字\n" * (MEBI // 7),
+        "".join(map(chr, range(0xF0000, 0xF0000 + 4096))) * (MEBI // 4096 // 4),
+        "\ud800" * (MEBI // 3),
+    ],
+    ids=["one control", "every second", "all controls", "bidi", "lines of Chinese", "private use", "surrogates"],
+)
+@pytest.mark.parametrize("clean", [printable, one_line, indented, json_text])
+def test_a_mebibyte_of_what_cannot_be_seen_holds_nobody_up(clean: Callable[[str], str], text: str) -> None:
+    began = time.thread_time()
+    clean(text)
+    assert time.thread_time() - began < ENOUGH_SECS
+
+
+@pytest.mark.parametrize("clean", [printable, json_text])
+def test_each_character_is_escaped_as_it_is_alone(clean: Callable[[str], str]) -> None:
+    text = "".join(map(chr, range(0x110000)))
+    assert clean(text) == "".join(map(clean, text))
