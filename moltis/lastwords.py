@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-__all__ = ["is_frame", "is_telling", "pick", "plain"]
+__all__ = ["is_frame", "is_of_heartbeat", "is_telling", "pick", "plain", "ungrouped"]
 
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # ECMA-48: control sequences, colours among them
@@ -29,6 +29,7 @@ _FRAME = re.compile(
       | \s+(?:code|errno|syscall|path|requireStack|digest|url|hostname)\s*:\s
       | npm\ (?:ERR!|error)\s(?:A\ complete\ log|\s*/\S+_logs/|\s*at\s) | npm\ (?:ERR!|error|notice)\s*$
       | \[?npm\ notice | npm\ http\s
+      | \s*\+\ Exception\ Group\ Traceback | (?:[\w.]+\.)?(?:Base)?ExceptionGroup:\ unhandled\ errors
     """,
     re.VERBOSE,
 )
@@ -42,7 +43,11 @@ _TELLING = (
     "timeout", "please", "usage:", "unauthorized", "expired", "abort",
 )  # fmt: skip
 """Substrings, since each line is looked at: a regular expression of as many words takes forty times as long."""
+_HEARTBEAT = re.compile(r"\bPingRequest\b|\bmethod\b[=: ]{1,2}['\"]?ping\b|\[Local→Remote\] ping\b")
+"""What servers log of a `ping`: those on the SDKs for Python 1, Go and .NET, and mcp-remote."""
 _OVERWRITTEN = re.compile(r"\r(?!\n)")
+_IN_GROUP = re.compile(r"(?:\s{2})+\|\ ?")
+"""How Python draws the exceptions of a group, around lines of a traceback as any other."""
 _DEEP = re.compile(r"\s{4}|\t")
 """So deep stand the source lines of a traceback."""
 
@@ -61,12 +66,23 @@ def plain(line: str) -> str:
 
 def is_frame(line: str) -> bool:
     """Whether a line is one of a stack trace, or of what stands around it."""
-    return _FRAME.match(line[:_LOOKED_AT]) is not None
+    return _FRAME.match(ungrouped(line[:_LOOKED_AT])) is not None
+
+
+def ungrouped(line: str) -> str:
+    """Return a line without what Python draws before it for a group of exceptions."""
+    return _IN_GROUP.sub("", line, count=1) if "|" in line and _IN_GROUP.match(line) else line
+
+
+def is_of_heartbeat(line: str) -> bool:
+    """Whether a line says no more than that there was a `ping`, which is what the daemon asks of a healthy server."""
+    return "ing" in line and _HEARTBEAT.search(line[:_LOOKED_AT]) is not None and not is_telling(line)
 
 
 def is_telling(line: str) -> bool:
     """Whether a line looks like what went wrong, and not like where."""
-    low = line[:_LOOKED_AT].lower()
+    line = ungrouped(line[:_LOOKED_AT])
+    low = line.lower()
     return any(word in low for word in _TELLING) and not _DEEP.match(line) and not is_frame(line)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltis.lastwords import is_telling, pick, plain
+from moltis.lastwords import is_of_heartbeat, is_telling, pick, plain
 
 NODE = [
     "node:internal/modules/cjs/loader:1228",
@@ -102,3 +102,23 @@ def test_a_stack_frame_that_names_an_error_is_where_and_not_what() -> None:
     assert not is_telling("    raise ValueError('this must not be')")
     assert not is_telling("npm error A complete log of this run can be found in: /x")
     assert is_telling("Error: it must be a number")
+
+
+@pytest.mark.parametrize(
+    ("line", "is_so"),
+    [
+        ("2026-11-30 12:00:00,123 - mcp.server.lowlevel.server - INFO - Processing request of type PingRequest", True),
+        ("[11/30/26 12:00:00] INFO     Processing request of type PingRequest    server.py:523", True),
+        ("      Server (x 1.0), Client (moltis 0.1.0) method 'ping' request handler called.", True),
+        ("time=2026-11-30T12:00:00Z level=INFO msg=request method=ping", True),
+        ("[4711] [Local→Remote] ping", True),
+        ("Processing request of type CallToolRequest", False),
+        ("[4711] [Local→Remote] tools/call", False),
+        ("Processing ping to 192.0.2.1", False),
+        ("method=ping_host tool called", False),
+        ("ERROR: PingRequest failed: connection refused", False),
+        ("sending pings", False),
+    ],
+)
+def test_a_line_of_a_heartbeat_is_told_from_all_others(line: str, is_so: bool) -> None:
+    assert is_of_heartbeat(line) is is_so

@@ -37,6 +37,7 @@ from moltis.daemon.guard import kept_up
 from moltis.daemon.remotes import Auth, Remotes, Surroundings
 from moltis.daemon.servers import UNDER_WAY_NO_MORE, Server, ask_running, try_once
 from moltis.errors import Busy, ConfigError, MoltisError, NotPermitted, SystemTrouble, UnknownServer
+from moltis.lastwords import is_of_heartbeat
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
@@ -473,7 +474,7 @@ class Daemon:
             plan.limits,
             self.warden,
             scrub=self._scrubber.text,
-            on_stderr_line=lambda line: stderr_log.info("stderr", server=name, line=line),
+            on_stderr_line=partial(_log_stderr, name),
             on_stderr_dropped=lambda n: stderr_log.warning("stderr_lines_dropped", server=name, count=n),
             on_oversized=on_oversized,
         )
@@ -527,10 +528,7 @@ class Daemon:
         self._scrubber.update(self.supervisor.plan.secrets.union(*self._learnt.values()))
 
     def _login_moved(self, name: str, auth: Auth) -> None:
-        if auth.state == "failed":
-            oauth_log.warning("login_failed", server=name, problem=auth.message)
-        else:
-            oauth_log.info("login_state_changed", server=name, auth_state=auth.state)
+        oauth_log.info("login_state_changed", server=name, auth_state=auth.state)  # why is told by who found it out
         if self.events.wants("auth"):
             self.events.publish("auth", name, auth_state=auth.state, auth_url=auth.url, message=auth.message)
 
@@ -579,6 +577,12 @@ class Daemon:
 
 _RESTING = frozenset(RESTING.values())
 _UNWELL = frozenset({State.BACKOFF, State.COOLDOWN, State.INVALID})
+
+
+def _log_stderr(server: str, line: str) -> None:
+    # A line for each heartbeat is most of what some servers write, and nobody but us has caused it.
+    tell = stderr_log.debug if is_of_heartbeat(line) else stderr_log.info
+    tell("stderr", server=server, line=line)
 
 
 def _log_misfit(server: str, tool: str, hint: str) -> None:

@@ -161,6 +161,7 @@ class Flow:
         except OAuthProblem as problem:
             if problem.kind != "denied":
                 self.note = problem.message
+                self._means.log.warning("login_answer_refused", server=self._means.server, problem=problem.message)
                 self._means.on_change()
                 raise
             self._answer = problem

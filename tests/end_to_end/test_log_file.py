@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from harness import Daemon, wait_until
+from harness import PYTHON, Daemon, wait_until
 
 
 def stays_quick(daemon: Daemon) -> None:
@@ -120,3 +120,35 @@ def test_daemons_may_share_nothing_but_the_machine(new_daemon: Callable[[], Daem
     one.text("s", "say", text="only-in-one")
     wait_until("it is logged", lambda: "only-in-one" in one.log.read_text())
     assert "only-in-one" not in other.log.read_text()
+
+
+SAYS_WHAT_IT_IS_ASKED = """
+import json, sys
+info = {"name": "x", "version": "1"}
+results = {
+    "initialize": {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": info},
+    "tools/list": {"tools": []},
+}
+kinds = {"initialize": "Initialize", "tools/list": "ListTools", "ping": "Ping"}
+for line in sys.stdin:
+    message = json.loads(line)
+    if "id" in message:
+        kind = kinds.get(message["method"], "Other")
+        print("INFO Processing request of type %sRequest" % kind, file=sys.stderr, flush=True)
+        result = results.get(message["method"], {})
+        print(json.dumps({"jsonrpc": "2.0", "id": message["id"], "result": result}), flush=True)
+"""
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_what_a_server_says_of_each_heartbeat_is_for_whoever_wants_it_all(daemon: Daemon, level: str) -> None:
+    entry = daemon.real(PYTHON, "-S", "-c", SAYS_WHAT_IT_IS_ASKED, heartbeat_interval_secs=0.1)
+    daemon.write({"s": entry}, daemon={"log_level": level})
+    daemon.start().wait_for("s", "ready")
+    beats: set[str | None] = {None}
+    wait_until("some heartbeats", lambda: beats.add(daemon.status("s")["last_heartbeat_at"]) or len(beats) > 4)
+    daemon.stop()
+    said = [(r["level"], r["fields"]["line"].split()[-1]) for r in daemon.records("moltis.mcp.stderr")]
+    assert ("INFO", "ListToolsRequest") in said
+    of_heartbeats = [told for told, what in said if what == "PingRequest"]
+    assert (set(of_heartbeats), len(of_heartbeats) >= 3) == (({"DEBUG"}, True) if level == "debug" else (set(), False))

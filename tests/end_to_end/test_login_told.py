@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 from harness import Daemon, RpcError, wait_until
 from remote_harness import Browser, remote
@@ -93,3 +96,47 @@ def test_a_login_for_more_scope_that_is_pending_is_seen_beside_a_ready_server(da
         why = daemon.cli("why", "s").stdout
         assert "a login is pending" in why.splitlines()[0]
         assert "moltis mcp reauth s" in why
+
+
+FAILING = {
+    "a document of another": ELSEWHERE,
+    "no PKCE": Kind("p", "its metadata has no word of PKCE", metadata={"code_challenge_methods_supported": None}),
+    "no registration": Kind("r", "registers nobody", registers=False, metadata={"registration_endpoint": None}),
+    "a refusal for the code": Kind("t", "gives no token", token=lambda form: (400, {"error": "unauthorized_client"})),
+}
+
+
+def oauth_records(daemon: Daemon, message: str) -> list[dict[str, Any]]:
+    return [record for record in daemon.records("moltis.oauth") if record["message"] == message]
+
+
+@pytest.mark.parametrize("kind", FAILING.values(), ids=FAILING)
+def test_a_login_that_fails_is_one_record(daemon: Daemon, kind: Kind) -> None:
+    with stand_in(kind) as provider:
+        begun(daemon, provider, Browser(daemon.folder))
+        wait_until("it has failed", lambda: daemon.status("s")["auth_state"] == "failed", 30)
+        said = daemon.status("s")["last_error"]["message"]
+        daemon.stop()
+        (record,) = oauth_records(daemon, "login_failed")
+        assert (record["level"], record["fields"]) == ("WARN", {"server": "s", "problem": said})
+        told = [r for r in daemon.records("moltis.oauth") if json.dumps(said) in json.dumps(r)]
+        assert told == [record]
+
+
+def test_a_login_that_waits_for_its_authorization_server_has_not_failed(daemon: Daemon) -> None:
+    with stand_in(Kind("o", "is away", failing={OAUTH: 503})) as provider:
+        begun(daemon, provider, Browser(daemon.folder))
+        wait_until("it is delayed", lambda: daemon.status("s")["auth_state"] == "failed", 30)
+        daemon.stop()
+        assert oauth_records(daemon, "login_delayed")
+        assert oauth_records(daemon, "login_failed") == []
+
+
+def test_a_logout_is_no_login_that_failed(daemon: Daemon) -> None:
+    with stand_in(PLAIN) as provider:
+        begun(daemon, provider, Browser(daemon.folder))
+        daemon.wait_for("s", "ready")
+        daemon.rpc("mcp.logout", name="s")
+        daemon.wait_for("s", "awaiting_auth")
+        daemon.stop()
+        assert oauth_records(daemon, "login_failed") == []

@@ -516,3 +516,13 @@ async def test_who_waits_for_a_login_is_told_when_everything_ends(world: World) 
             tasks.start_soon(begin)
             await anyio.sleep(0.001)
             await login.close()
+
+
+async def test_an_answer_that_is_refused_is_one_record(world: World) -> None:
+    async with world.login() as login:
+        url = await login.begin()
+        assert url is not None
+        page = await world.visit(url, iss="https://evil.example")
+        assert page.status >= 400
+        (told,) = [fields for message, fields in world.logged if message == "login_answer_refused"]
+        assert told == {"server": "notes", "problem": login.message}
