@@ -7,7 +7,7 @@ counted.
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Final
 
@@ -18,18 +18,21 @@ import msgspec
 from moltis.http.bodies import BodyTooLarge, collect, read_capped
 from moltis.transport.remote.base import Post, RemoteConnection
 from moltis.transport.remote.events import BOM, Event
-from moltis.transport.remote.outcomes import HANDSHAKE, Asked
+from moltis.transport.remote.outcomes import HANDSHAKE, Asked, media_type, shown_field
 from moltis.transport.remote.replies import AboutSession, answers, error_reply, is_reply, speaks_of_session, succeeds
 from moltis.transport.remote.turns import body_of, events_in_turn
 
 __all__ = [
     "Cursor",
+    "NotEvents",
     "SessionLost",
     "TooLarge",
     "Unreadable",
+    "opened_events",
     "take_events",
     "take_lone_error",
     "take_message",
+    "take_opened",
     "take_unlabelled",
 ]
 
@@ -62,6 +65,10 @@ class Form(enum.Enum):
 
 class TooLarge(Exception):
     """A message was over `max_message_bytes`; it is left out, and counted already."""
+
+
+class NotEvents(Exception):
+    """What a GET was answered with is no stream of events."""
 
 
 class Unreadable(Exception):
@@ -161,6 +168,10 @@ async def take_unlabelled(
                 _take_body(body, connection, post, asked)
         elif form is Form.EVENTS:
             await _take_stream(events_in_turn(pieces, limit, head), connection, cursor, post, asked)
+    return _mislabelled(form, label)
+
+
+def _mislabelled(form: Form, label: str) -> str:
     return f"calls its {form.value} {label}" if label else f"does not say that its {form.value} is that"
 
 
@@ -169,9 +180,40 @@ async def _head(pieces: AsyncGenerator[bytes]) -> bytes:
     head = b""
     async for piece in pieces:
         head += piece
-        if len(head.lstrip(BLANKS)) >= LONGEST_FIELD or len(head) >= SNIFFED_BYTES:
+        told = form_of(head) is not Form.NEITHER
+        if told or len(head.lstrip(BLANKS)) >= LONGEST_FIELD or len(head) >= SNIFFED_BYTES:
             break
     return head
+
+
+async def opened_events(
+    response: httpx2.Response, limit: int, on_odd: Callable[[str], None]
+) -> AsyncGenerator[Event | None]:
+    """Return the events of what a GET opened, whatever it is called, as long as it is a stream of them.
+
+    on_odd: told of another label than theirs.
+
+    Raises:
+        NotEvents: it is something else, of which no more is read than shows that.
+        FAULTS: it broke off before it showed what it is.
+    """
+    pieces = body_of(response, limit)
+    label = response.headers.get("Content-Type")
+    if media_type(label) == "text/event-stream":
+        return events_in_turn(pieces, limit)
+    head = await _head(pieces)
+    if form_of(head) is not Form.EVENTS:
+        await pieces.aclose()
+        raise NotEvents
+    on_odd(_mislabelled(Form.EVENTS, shown_field(label)))
+    return events_in_turn(pieces, limit, head)
+
+
+async def take_opened(
+    events: AsyncGenerator[Event | None], connection: RemoteConnection, cursor: Cursor, post: Post | None = None
+) -> None:
+    """Hand on the messages of a stream that a GET opened, as `take_events` does."""
+    await _take_stream(events, connection, cursor, post, None)
 
 
 async def _collected(head: bytes, pieces: AsyncGenerator[bytes], connection: RemoteConnection) -> bytes:

@@ -35,6 +35,7 @@ from moltis.transport.remote.exchange import (
 )
 from moltis.transport.remote.failures import come_to_nothing, turned_away, unavailable
 from moltis.transport.remote.headers import post_headers, stream_headers
+from moltis.transport.remote.incoming import NotEvents, opened_events
 from moltis.transport.remote.outcomes import (
     HANDSHAKE,
     INITIALIZED,
@@ -47,7 +48,6 @@ from moltis.transport.remote.outcomes import (
     outcome,
 )
 from moltis.transport.remote.replies import alive, unknown_method
-from moltis.transport.remote.turns import body_of, events_in_turn
 
 __all__ = ["LegacyConnection"]
 
@@ -110,25 +110,28 @@ class LegacyConnection(RemoteConnection):
             return self.lose(Ended("connect_failed", fault.words))
         try:
             found = outcome(asked, answered(response))
-            if found.do is Do.TAKE_EVENTS:
-                self.streamed = True
-                await self._listen(response)
+            other = found.words or f"answered GET with {media_type(response.headers.get('Content-Type'))}"
+            if found.do in (Do.TAKE_EVENTS, Do.TAKE_MESSAGE, Do.LOOK):
+                await self._listen(response, other)
             else:
-                words = found.words or f"answered GET with {media_type(response.headers.get('Content-Type'))}"
-                self.lose(Ended(found.kind or "connect_failed", words, retry_after_secs=found.held_secs))
+                self.lose(Ended(found.kind or "connect_failed", other, retry_after_secs=found.held_secs))
         finally:
             await response.aclose()
 
-    async def _listen(self, response: httpx2.Response) -> None:
+    async def _listen(self, response: httpx2.Response, other: str) -> None:
+        """Hear the event stream until it ends. `other`: what is said if there is none."""
         words = "ended its event stream"
         limit = self.endpoint.limits.max_message_bytes
         with anyio.CancelScope(deadline=anyio.current_time() + ENDPOINT_SECS) as patience:
             try:
-                async with aclosing(events_in_turn(body_of(response, limit), limit)) as events:
+                async with aclosing(await opened_events(response, limit, self.notices.odd)) as events:
+                    self.streamed = True
                     async for event in events:
                         self._hear(event)
                         if patience.deadline != math.inf and self._located.is_set():
                             patience.deadline = math.inf
+            except NotEvents:
+                words = other
             except FAULTS as fault:
                 words = f"lost its event stream: {network_words(fault)}"
         if patience.cancelled_caught:

@@ -20,8 +20,8 @@ from moltis.transport.remote.base import RemoteConnection
 from moltis.transport.remote.exchange import FAULTS, REFUSALS, Exchange, NotLetIn, Unreachable, discard, held_secs
 from moltis.transport.remote.gate import MAX_HELD_SECS
 from moltis.transport.remote.headers import stream_headers
-from moltis.transport.remote.incoming import Cursor, take_events
-from moltis.transport.remote.outcomes import OVERLOADED, media_type
+from moltis.transport.remote.incoming import Cursor, NotEvents, opened_events, take_opened
+from moltis.transport.remote.outcomes import OVERLOADED
 from moltis.transport.remote.renewal import Session
 
 __all__ = ["Alarm", "StandingStream"]
@@ -122,17 +122,22 @@ class StandingStream:
             return _End.FAILED
         except NotLetIn as fault:
             return _End.NOT_SENT if isinstance(fault.error, NotSent) else _End.FAILED
-        if response.status_code != 200 or media_type(response.headers.get("Content-Type")) != "text/event-stream":
+        if response.status_code != 200:
             return await self._refused(response)
-        if self._was_open and not resumes:
-            self._on_missed()
-        self._was_open = True
         opened, before = anyio.current_time(), self._cursor.messages
-        self._cursor.asked = False
+        connection = self._connection
         try:
-            await take_events(response, self._connection, self._cursor)
+            limit = connection.endpoint.limits.max_message_bytes
+            events = await opened_events(response, limit, connection.notices.odd)
+            if self._was_open and not resumes:
+                self._on_missed()
+            self._was_open = True
+            self._cursor.asked = False
+            await take_opened(events, connection, self._cursor)
+        except NotEvents:
+            return await self._refused(response)
         except BodyEncoded as fault:
-            self._connection.notices.odd(f"has a GET stream that cannot be read: {fault}")
+            connection.notices.odd(f"has a GET stream that cannot be read: {fault}")
             return _End.NOT_OFFERED
         except FAULTS:
             pass

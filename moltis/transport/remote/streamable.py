@@ -33,12 +33,15 @@ from moltis.transport.remote.failures import come_to_nothing, turned_away
 from moltis.transport.remote.headers import FIRST_MODERN, BadSessionId, checked_session_id, post_headers, stream_headers
 from moltis.transport.remote.incoming import (
     Cursor,
+    NotEvents,
     SessionLost,
     TooLarge,
     Unreadable,
+    opened_events,
     take_events,
     take_lone_error,
     take_message,
+    take_opened,
     take_unlabelled,
 )
 from moltis.transport.remote.outcomes import (
@@ -48,7 +51,6 @@ from moltis.transport.remote.outcomes import (
     Do,
     Outcome,
     failure,
-    media_type,
     outcome,
     shown_field,
 )
@@ -281,11 +283,14 @@ class StreamableConnection(RemoteConnection):
             try:
                 response = await self._exchange.send("GET", headers, spares=REFUSALS)
                 try:
-                    status, kind = response.status_code, media_type(response.headers.get("Content-Type"))
-                    if status < 500 and (status != 200 or kind != "text/event-stream"):
-                        return f"broke off, and does not go on (HTTP {status})"
-                    if status == 200:
-                        await take_events(response, self, cursor, post)
+                    if response.status_code == 200:
+                        limit = self.endpoint.limits.max_message_bytes
+                        await take_opened(await opened_events(response, limit, self.notices.odd), self, cursor, post)
+                    elif response.status_code < 500:
+                        return f"broke off, and does not go on (HTTP {response.status_code})"
+                except NotEvents:
+                    label = shown_field(response.headers.get("Content-Type")) or "none"
+                    return f"broke off, and does not go on: GET was answered with an unexpected content-type: {label}"
                 finally:
                     await response.aclose()
             except NotLetIn as fault:

@@ -152,6 +152,7 @@ class Told:
         self.heard_count = 0
         self.unsent: set[int] = set()
         self.oversized = 0
+        self.oddities: list[str] = []
         self._news = anyio.Event()
 
     def receive(self, message: bytes, during: int | None = None) -> None:
@@ -175,6 +176,9 @@ class Told:
 
     def on_oversized(self, count: int) -> None:
         self.oversized += count
+
+    def odd(self, words: str) -> None:
+        self.oddities.append(words)
 
     def reply(self, id: int) -> Json | None:
         found = [m for m in map(json.loads, self.messages) if m.get("id") == id and "method" not in m]

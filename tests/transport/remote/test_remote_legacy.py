@@ -199,6 +199,44 @@ async def test_what_is_no_stream_ends_the_connection_with_words(answer: dict[str
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("text/plain; charset=utf-8", "calls its event stream 'text/plain; charset=utf-8'"),
+        ("application/octet-stream", "calls its event stream 'application/octet-stream'"),
+        ("application/json", "calls its event stream 'application/json'"),
+        ("text/html", "calls its event stream 'text/html'"),
+        (None, "does not say that its event stream is that"),
+    ],
+)
+async def test_a_stream_under_another_label_is_taken_and_said(label: str | None, words: str) -> None:
+    server = OldServer()
+
+    async def labelled(request: httpx2.Request) -> httpx2.Response:
+        await server.open_stream(request)
+        return httpx2.Response(200, headers={} if label is None else {"Content-Type": label}, stream=server.stream)
+
+    server.on_get = labelled
+    async with line(LegacyConnection, server) as at:
+        await at.begin()
+        at.ask(2, "tools/list")
+        assert isinstance(await at.told.outcome(2), dict)
+        assert at.told.oddities == [words]
+
+
+async def test_a_stream_under_another_label_that_says_nothing_is_not_waited_for() -> None:
+    server = OldServer()
+    server.streams.append(Body())
+
+    async def silent(request: httpx2.Request) -> httpx2.Response:
+        return streaming(server.stream, **{"Content-Type": "text/plain"})
+
+    server.on_get = silent
+    async with line(LegacyConnection, server) as at:
+        assert (await at.lost(ENDPOINT_SECS + 1)).message == "did not say within 10 s where messages go"
+        assert at.told.oddities == []
+
+
 async def test_a_stream_that_is_compressed_is_refused() -> None:
     server = OldServer()
     server.streams.append(Body())

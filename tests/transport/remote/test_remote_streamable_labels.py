@@ -166,6 +166,96 @@ async def test_a_lost_session_is_begun_anew_under_another_label() -> None:
         assert server.of("tools/call")[-1].headers["mcp-session-id"] == "anew"
 
 
+# --- what a GET is answered with
+
+NOTE = b'data: {"jsonrpc":"2.0","method":"notifications/x"}\n\n'
+
+
+@pytest.mark.parametrize("label", [*LABELS, "application/json", None])
+@pytest.mark.parametrize("begins", [b"", b": hello\n\n", b"\n\n", b"id: 1\ndata:\n\n", b"\xef\xbb\xbf"])
+async def test_a_get_stream_under_another_label_is_heard_and_said_once(label: str | None, begins: bytes) -> None:
+    async def stream(peer: Peer) -> None:
+        fields = [] if label is None else [f"content-type: {label}"]
+        await _say(peer, begins + NOTE, *fields)
+        await anyio.sleep(6)
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = stream
+        await dial.shake_hands()
+        await dial.heard.wait(lambda: len(dial.heard.messages) >= 3, 60)
+        assert [m.get("method") for m in dial.heard.messages[1:]] == ["notifications/x"] * 2
+        words = "does not say that its event stream is that" if label is None else f"calls its event stream '{label}'"
+        assert set(dial.heard.oddities) == {words}
+
+
+@pytest.mark.parametrize("body", [b"<html>SECRET", b'{"ok":true}', b"[]", b"hello", b"", b"  "])
+@pytest.mark.parametrize("label", ["text/html", "application/json", "text/plain", None])
+async def test_a_get_that_is_answered_with_something_else_has_no_stream(label: str | None, body: bytes) -> None:
+    async def page(peer: Peer) -> None:
+        await _say(peer, body, *([] if label is None else [f"content-type: {label}"]))
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = page
+        await dial.shake_hands()
+        await until(lambda: server.count("GET"))
+        await anyio.sleep(120)
+        assert server.count("GET") == 1
+        assert dial.heard.oddities == []
+        assert isinstance(await dial.ask("tools/list"), dict)
+
+
+async def test_a_page_that_never_ends_is_no_get_stream() -> None:
+    gone = anyio.Event()
+
+    async def page(peer: Peer) -> None:
+        await peer.raw(_head("content-type: text/html") + b"<html>")
+        await peer.gone()
+        gone.set()
+
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        server.on["GET"] = page
+        await dial.shake_hands()
+        with anyio.fail_after(5):
+            await gone.wait()
+        assert server.count("GET") == 1
+
+
+@pytest.mark.parametrize("label", ["text/plain", "application/json", None])
+async def test_a_reply_is_resumed_under_another_label(label: str | None) -> None:
+    async def call(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(id="e0")
+
+    async def resume(peer: Peer) -> None:
+        await _say(peer, b"", *([] if label is None else [f"content-type: {label}"]))
+        await peer.event({"jsonrpc": "2.0", "id": 2, "result": {"resumed": True}}, id="e1")
+
+    async with serving(McpServer(stateful=False)) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        server.on.update({"tools/call": call, "GET": resume})
+        assert await dial.ask("tools/call") == {"jsonrpc": "2.0", "id": 2, "result": {"resumed": True}}
+        assert server.count("GET") == 1
+        assert len(dial.heard.oddities) == 1
+
+
+async def test_a_reply_that_is_gone_on_with_by_something_else_fails_with_the_label() -> None:
+    async def call(peer: Peer) -> None:
+        await peer.begin_events()
+        await peer.event(id="e0")
+
+    async def page(peer: Peer) -> None:
+        await _say(peer, b"<html>SECRET", "content-type: text/html")
+
+    async with serving(McpServer(stateful=False)) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+        server.on.update({"tools/call": call, "GET": page})
+        error = await dial.ask("tools/call")
+        assert isinstance(error, ServerNotReady)
+        assert "GET was answered with an unexpected content-type: 'text/html'" in error.message
+        assert "SECRET" not in error.message
+        assert server.count("GET") == 1
+
+
 # --- compressed
 
 
