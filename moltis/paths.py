@@ -50,6 +50,10 @@ class Paths:
     def lock(self) -> Path:
         return self.data_dir / "run" / "moltis.pid"
 
+    @property
+    def claim(self) -> Path:
+        return self.data_dir / "run" / "servers.lock"
+
 
 def find_paths(
     *,

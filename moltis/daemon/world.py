@@ -54,6 +54,7 @@ from moltis.session.listing import Kind
 from moltis.session.session import Session
 from moltis.threads import in_thread
 from moltis.transport import Transport
+from moltis.transport.claim import Claim
 from moltis.transport.containment import Warden
 from moltis.transport.stdio import StdioTransport
 
@@ -102,7 +103,7 @@ class Daemon:
     ) -> None:
         self.events = Hub()
         self.ending = anyio.Event()
-        self.warden = Warden(max_descriptors=max_descriptors)
+        self.warden = Warden(max_descriptors=max_descriptors, claim=Claim(paths.claim))
         self.notifier = Notifier()
         self._paths = paths
         self._loaded = loaded
@@ -130,6 +131,7 @@ class Daemon:
         self.supervisor: Supervisor[Session] = Supervisor(
             self._begin,
             max_concurrent_starts=loaded.plan.daemon.max_concurrent_starts,
+            clear=self.warden.claim.wait,
             wall=partial(datetime.now, UTC),
             roll=random.random,
             on_transition=self._moved,
@@ -141,6 +143,8 @@ class Daemon:
         """Begin to supervise; the supervisor and the warden run already. `tasks` hosts what belongs to no server."""
         self._tasks = tasks
         self._report(self._loaded.problems)
+        if not self.warden.claim.take():
+            log.info("earlier_servers_are_ending")  # of a daemon that was killed: none is started beside them
         self._remotes.start(tasks, self._loaded.plan)
         self.supervisor.apply(self._loaded.plan)
         tasks.start_soon(kept_up, self._eras.run, "eras")

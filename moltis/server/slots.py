@@ -8,6 +8,7 @@ if it works again it counts again, so that those who work at the same time stay 
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 
 import anyio
 
@@ -47,11 +48,22 @@ class Slot:
         self._slots.discard(self)
 
 
-class StartSlots:
-    """First come, first served. quiet_secs: after how long without work a slot may be given away."""
+async def at_once() -> None:
+    """Wait for nothing."""
 
-    def __init__(self, limit: int, quiet_secs: float = QUIET_SECS) -> None:
+
+class StartSlots:
+    """First come, first served.
+
+    quiet_secs: after how long without work a slot may be given away.
+    clear: waits until what starts on this machine may; a start is only then given a slot, and its time begins.
+    """
+
+    def __init__(
+        self, limit: int, quiet_secs: float = QUIET_SECS, *, clear: Callable[[], Awaitable[None]] = at_once
+    ) -> None:
         self._limit = limit
+        self._clear = clear
         self._quiet_secs = quiet_secs
         self._silent_secs = max(quiet_secs, SILENT_SECS)
         self._held: list[Slot] = []
@@ -61,6 +73,8 @@ class StartSlots:
 
     async def acquire(self, *, loads: bool = True) -> Slot:
         """Wait for a slot. Cancelling gives up the place in the queue."""
+        if loads:
+            await self._clear()
         if self._turn is None:
             self._turn = anyio.Lock()
         async with self._turn:

@@ -7,7 +7,7 @@ gone, so that a server which is removed and added again never has two processes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
 from functools import partial
 from typing import Generic, TypeVar
@@ -19,7 +19,7 @@ from moltis.config.plan import Plan, PlanDiff, ServerPlan, diff
 from moltis.errors import UnknownServer
 from moltis.server.actor import Actor
 from moltis.server.life import Life, LifeEvents
-from moltis.server.slots import StartSlots
+from moltis.server.slots import StartSlots, at_once
 from moltis.server.status import HistoryEntry
 
 L = TypeVar("L", bound=Life)
@@ -31,6 +31,7 @@ class Supervisor(Generic[L]):
     begin: makes one run of a server; called once per start.
     wall, roll: wall time, aware; a number in [0, 1).
     on_transition: told each change of state of each server, at once. It must neither block nor raise.
+    clear: as of `StartSlots`.
     """
 
     def __init__(
@@ -38,12 +39,13 @@ class Supervisor(Generic[L]):
         begin: Callable[[ServerPlan, LifeEvents], L],
         *,
         max_concurrent_starts: int,
+        clear: Callable[[], Awaitable[None]] = at_once,
         wall: Callable[[], datetime],
         roll: Callable[[], float],
         on_transition: Callable[[str, HistoryEntry], None],
     ) -> None:
         self._begin = begin
-        self._slots = StartSlots(max_concurrent_starts)
+        self._slots = StartSlots(max_concurrent_starts, clear=clear)
         self._wall = wall
         self._roll = roll
         self._on_transition = on_transition

@@ -21,6 +21,7 @@ from typing import Final
 import anyio
 
 from moltis.transport import warden as protocol
+from moltis.transport.claim import Claim
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost, explain, launch_fields
 from moltis.transport.strays import Strays
 from moltis.transport.wire import Cancellable, Link, call_later, watch_pidfd
@@ -50,10 +51,12 @@ class Warden:
     `own_spawn` or `register_own`: an unknown child is taken for something a server left behind.
 
     max_descriptors: the soft limit of the warden and of every process it starts; None: this process's own (Linux).
+    claim: without which no process is started; the warden process holds it too.
     """
 
-    def __init__(self, *, max_descriptors: int | None = None) -> None:
+    def __init__(self, *, max_descriptors: int | None = None, claim: Claim | None = None) -> None:
         self._max_descriptors = max_descriptors
+        self.claim = claim if claim is not None else Claim()
         self._process: subprocess.Popen[bytes] | None = None
         self._link: Link | None = None
         self._decoder = protocol.Decoder()
@@ -90,7 +93,7 @@ class Warden:
         try:
             self._process = subprocess.Popen(  # vfork: it returns at the exec, a millisecond later
                 [sys.executable, "-I", "-S", "-E", _script(), str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                pass_fds=[theirs.fileno(), *([] if self.claim.descriptor is None else [self.claim.descriptor])],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 env={name: os.environ[name] for name in LOADER_ENV if name in os.environ},
@@ -135,6 +138,7 @@ class Warden:
             SpawnError: it did not start.
         """
         fields = launch_fields(argv, env, cwd)
+        await self.claim.wait()
         link = await self._ready_link()
         self._number += 1
         number = self._number
@@ -187,6 +191,7 @@ class Warden:
                 await self._over.wait()
         finally:
             deadline.cancel()
+            self.claim.close()
         protocol.become_subreaper(False)
 
     async def _ready_link(self) -> Link:

@@ -601,7 +601,7 @@ def main(fd: int) -> None:
         os.setsid()
     except OSError:
         pass  # it leads a session already
-    os.set_inheritable(fd, False)
+    os.set_inheritable(fd, False)  # as are no others: `become_server` closes them all
     link = socket.socket(fileno=fd)
     link.setblocking(False)
     tree = ProcTree() if become_subreaper() else GroupTree()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
+import time
 from typing import Any
 
 import pytest
-from harness import PYTHON, Daemon
+from harness import PYTHON, Daemon, wait_until
+from processes import signal_pid
 
 ONE = """
 import fcntl, os, signal, sys, runpy
@@ -102,3 +105,46 @@ def test_status_wait_waits_for_what_stops_and_says_what_it_gave_up(daemon: Daemo
     done = daemon.cli("status", "--wait")
     assert done.returncode == 0
     assert daemon.status("x")["state"] == "ready"
+
+
+@pytest.mark.parametrize(
+    "modes",
+    [("eof-ignoring", "ignterm"), ("stubborn-grandchild=setsid",), ("stubborn-grandchild=daemon",), ()],
+    ids=["a server that ignores its end", "its child", "an orphan of it", "a server"],
+)
+def test_the_next_daemon_waits_for_what_is_left_of_the_one_that_was_killed(
+    daemon: Daemon, modes: tuple[str, ...]
+) -> None:
+    daemon.write({"x": only_one(daemon, "exits", *modes)})
+    daemon.start()
+    old = daemon.wait_for("x", "ready")["pid"]
+    warden = daemon.warden_pid()
+    signal_pid(warden, signal.SIGSTOP)  # on a machine that is loaded enough it takes its time by itself
+    try:
+        daemon.signal(signal.SIGKILL)
+        daemon.wait_exit(5)
+        daemon.start()
+        time.sleep(1.0)
+        assert daemon.status("x")["state"] == "starting"
+        wait_until(
+            "it is said",
+            lambda: "earlier_servers_are_ending" in [r["message"] for r in daemon.records("moltis.daemon")],
+        )
+    finally:
+        signal_pid(warden, signal.SIGCONT)
+    status = daemon.wait_for("x", "ready")
+    assert status["pid"] != old
+    assert (status["attempts"], status["restarts"], status["recent_errors"]) == (0, 0, [])
+    assert [entry["to"] for entry in daemon.history("x")] == ["starting", "initializing", "ready"]
+
+
+def test_the_next_daemon_keeps_nobody_waiting_but_local_servers(daemon: Daemon) -> None:
+    daemon.write({"x": only_one(daemon, "exits", "eof-ignoring", "ignterm")})
+    daemon.start()
+    daemon.wait_for("x", "ready")
+    daemon.signal(signal.SIGKILL)
+    daemon.wait_exit(5)
+    daemon.start()
+    assert daemon.rpc("mcp.stop", name="x") == {"ok": True}
+    assert daemon.status("x")["state"] == "stopped"
+    assert daemon.stop() == 0

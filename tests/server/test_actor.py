@@ -287,6 +287,36 @@ async def test_waiting_for_a_start_slot_is_no_startup_timeout() -> None:
         assert anyio.current_time() == pytest.approx(560)
 
 
+async def test_waiting_for_what_an_earlier_daemon_has_left_is_no_startup_timeout() -> None:
+    cleared = anyio.Event()
+    world = World(slots=StartSlots(1, clear=cleared.wait))
+    async with world.running() as actor:
+        await actor.wait_state(State.STARTING)
+        await anyio.sleep(500)
+        assert world.begun == 0
+        cleared.set()
+        await actor.wait_state(State.READY)
+        assert (actor.status().attempts, anyio.current_time()) == (0, pytest.approx(500))
+
+
+async def test_a_stop_while_an_earlier_daemon_s_servers_are_ended_needs_no_run() -> None:
+    world = World(slots=StartSlots(1, clear=anyio.Event().wait))
+    async with world.running() as actor:
+        await actor.wait_state(State.STARTING)
+        actor.want(Wanted.STOPPED)
+        await actor.wait_state(State.STOPPED)
+    assert world.begun == 0
+
+
+async def test_a_server_elsewhere_waits_for_nothing_that_ends_here() -> None:
+    slots = StartSlots(2, clear=anyio.Event().wait)
+    with anyio.fail_after(1):
+        await slots.acquire(loads=False)
+    with anyio.move_on_after(100) as waiting:
+        await slots.acquire()
+    assert waiting.cancelled_caught
+
+
 async def test_a_server_hanging_in_its_start_holds_up_the_next_for_five_seconds_only() -> None:
     slots = StartSlots(1)
     hanging, other = World([MUTE], slots=slots), World(slots=slots)
