@@ -155,9 +155,11 @@ class Logins:
         return [server.name for server in sharing]
 
     def as_it_is_now(self, name: str, auth: Auth) -> Auth:
-        """Return a login that cannot be renewed, with when that is tried next."""
-        known = self._logins.get(name)
-        return replace(auth, next_try_at=known[1].next_try_at) if known is not None else auth
+        """Return a login with when it ends, or when its renewal is tried next: both change without a word."""
+        if (known := self._logins.get(name)) is None:
+            return auth
+        login = known[1]
+        return replace(auth, next_try_at=login.next_try_at, ends_at=login.ends_at)
 
     def retain(self, plan: Plan) -> None:
         """End the logins of servers that are gone or are reached otherwise."""

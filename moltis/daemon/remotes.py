@@ -30,6 +30,7 @@ class Auth:
     """A login as anyone outside may see it. `message`: why it failed, or what is in its way; `at`: RFC 3339.
 
     unavailable: nobody has to log in, it only cannot be renewed now. next_try_at: when that is tried again, RFC 3339.
+    ends_at: when it ends and cannot be renewed, in seconds since the epoch; None where it can be.
     """
 
     state: str = "not_required"
@@ -38,6 +39,7 @@ class Auth:
     at: str = ""
     unavailable: bool = False
     next_try_at: str | None = None
+    ends_at: float | None = None
 
 
 NO_AUTH = Auth()
@@ -91,7 +93,7 @@ class Remotes:
     def auth(self, name: str) -> Auth:
         """Give a server's login; `NO_AUTH` itself where there is none."""
         auth = self._surroundings.auths.get(name, NO_AUTH)
-        if auth.unavailable and self._logins is not None:
+        if self._logins is not None and (auth.unavailable or auth.state == "authenticated"):
             return self._logins.as_it_is_now(name, auth)
         return auth
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
@@ -18,6 +19,7 @@ from moltis.sdk.messages import Found
 from moltis.server import mending
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import ACTIVE, FailureKind, State, Wanted
+from moltis.server.record import stamp
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.server.working import LOOKS, WorkMeter, window_secs
 from moltis.session import envelope
@@ -43,6 +45,8 @@ _NAMES = {
     Kind.TEMPLATES: "resource_templates",
     Kind.PROMPTS: "prompts",
 }
+ENDS_SOON_SECS = 7 * 86_400.0
+"""From how long before its end a login that cannot be renewed is told of."""
 STOP_MARGIN_SECS = 3.0
 """Past the server's own stop deadlines: by then it has been killed, and swept after."""
 
@@ -72,7 +76,12 @@ class Server:
         elif auth.message:
             told = LastError(kind="login_failed", message=auth.message, at=auth.at)
         return msgspec.structs.replace(
-            status, auth_state=auth.state, auth_url=auth.url, last_error=told, next_retry_at=retry_at
+            status,
+            auth_state=auth.state,
+            auth_url=auth.url,
+            last_error=told,
+            next_retry_at=retry_at,
+            remarks=[*status.remarks, *_login_ends(status.name, auth.ends_at, datetime.now(UTC))],
         )
 
     def history(self, limit: int | None = None) -> list[HistoryEntry]:
@@ -98,6 +107,14 @@ class Server:
     async def restart(self) -> None:
         self._actor.restart()
         await self._actor.wait_handled()
+
+
+def _login_ends(name: str, ends_at: float | None, now: datetime) -> list[str]:
+    """Say when a login ends that nothing renews, in its last days."""
+    if ends_at is None or not now.timestamp() < ends_at <= now.timestamp() + ENDS_SOON_SECS:
+        return []
+    at = stamp(datetime.fromtimestamp(round(ends_at), UTC)).replace(".000", "")
+    return [f"its login ends at {at} and cannot be renewed: moltis mcp reauth {name} makes a new one"]
 
 
 class _FirstNews:

@@ -167,6 +167,13 @@ class Login:
         return f"the login of server {self._server!r} cannot be renewed now: {problem}"
 
     @property
+    def ends_at(self) -> float | None:
+        """When what is held ends, in seconds since the epoch; None where it can be renewed, or nothing is known."""
+        tokens = self._keeper.tokens
+        renewable = self._keeper.refreshable or self._config.grant == "client_credentials"
+        return None if tokens is None or renewable or not self._usable() else tokens.expires_at
+
+    @property
     def next_try_at(self) -> str | None:
         """When a renewal that failed is tried again, RFC 3339."""
         return self._renewal.next_try_at

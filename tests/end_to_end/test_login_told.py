@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -96,6 +98,36 @@ def test_a_login_for_more_scope_that_is_pending_is_seen_beside_a_ready_server(da
         why = daemon.cli("why", "s").stdout
         assert "a login is pending" in why.splitlines()[0]
         assert "moltis mcp reauth s" in why
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        (Kind("s", "gives no refresh token", refreshes=False), True),
+        (Kind("y", "gives none, and lasts", refreshes=False, answer={"expires_in": 30 * 86_400}), False),
+        (Kind("g", "gives none, and does not end", refreshes=False, answer={"expires_in": None}), False),
+        (PLAIN, False),
+    ],
+    ids=["an hour", "a month", "for ever", "refreshed"],
+)
+def test_a_login_that_ends_soon_and_cannot_be_renewed_is_told_of_before(daemon: Daemon, kind: Kind, told: bool) -> None:
+    with stand_in(kind) as provider:
+        begun(daemon, provider, Browser(daemon.folder))
+        daemon.wait_for("s", "ready")
+        remarks = daemon.status("s")["remarks"]
+        row, why = daemon.cli("status").stdout, daemon.cli("why", "s").stdout
+        if not told:
+            assert remarks == []
+            return
+        (remark,) = remarks
+        found = re.fullmatch(
+            r"its login ends at (\S+Z) and cannot be renewed: moltis mcp reauth s makes a new one", remark
+        )
+        assert found is not None
+        ends_in = datetime.fromisoformat(found[1]) - datetime.now(UTC)
+        assert timedelta(minutes=50) < ends_in <= timedelta(hours=1)
+        assert "ready, its login ends at" in row
+        assert remark in why
 
 
 FAILING = {
