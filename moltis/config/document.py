@@ -67,8 +67,8 @@ class FileText:
     mode: int
 
 
-def read_file(path: Path) -> FileText:
-    """Read a configuration file.
+def read_file(path: Path, *, instead: str = "name the file itself with --config") -> FileText:
+    """Read a configuration file. `instead`: what to do where something else than a file is there.
 
     Raises:
         NoFile: when it is missing.
@@ -85,7 +85,7 @@ def read_file(path: Path) -> FileText:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise ConfigError(f"{path} is {what}; name the file itself with --config")
+            raise ConfigError(f"{path} is {what}; {instead}")
         with open(descriptor, "rb", closefd=False) as file:
             raw = file.read(MAX_BYTES + 1)
     except OSError as error:  # a bad disk, a file system of a network or a program that is away
@@ -102,8 +102,10 @@ def read_file(path: Path) -> FileText:
     return FileText(text, raw, stat.S_IMODE(status.st_mode))
 
 
-def parse(text: str, source: str) -> Document:
+def parse(text: str, source: str, *, has_servers: bool = True) -> Document:
     """Parse TOML 1.1; `source` names the text in messages.
+
+    has_servers: whether servers stand in it, so that what looks like another host's file is told as that.
 
     Raises:
         ConfigError: with source, line and column, and what to write instead. It never quotes the text.
@@ -117,7 +119,7 @@ def parse(text: str, source: str) -> Document:
         tables = tomli.loads(understood)
     except tomli.TOMLDecodeError as error:
         # `from None`: the cause holds the whole text, secrets and all.
-        raise _syntax_error(error, source, text) from None
+        raise _syntax_error(error, source, text, has_servers=has_servers) from None
     except (ValueError, RecursionError):
         raise ConfigError(f"{source}: a value is out of range") from None
     if found.stopped_at is not None:
@@ -126,8 +128,10 @@ def parse(text: str, source: str) -> Document:
     return Document(text, tables, found)
 
 
-def _syntax_error(error: tomli.TOMLDecodeError, source: str, text: str) -> ConfigError:
-    meaning = foreign.of_json(text) or foreign.of_line(_line(text, error.lineno), error.colno)
+def _syntax_error(error: tomli.TOMLDecodeError, source: str, text: str, *, has_servers: bool) -> ConfigError:
+    meaning = None
+    if has_servers:
+        meaning = foreign.of_json(text) or foreign.of_line(_line(text, error.lineno), error.colno)
     if meaning is None:
         meaning = next((m for start, m in _MEANINGS.items() if error.msg.startswith(start)), f"not TOML: {error.msg}")
     return ConfigError(f"{source}:{error.lineno}:{error.colno}: {meaning}")

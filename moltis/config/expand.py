@@ -585,8 +585,19 @@ def _shown(entry: ServerSection, transport: TransportName, local: Launch, base: 
             arg_count=len(entry.args),
             env_names=names,
             env_withheld=withheld(base.environ, names),
+            env_sources=tuple((name, _source(entry.env[name], base)) for name in names if name in entry.env),
         )
     return Shown(url=shown_url(entry.url.text) if entry.url else None, header_names=tuple(entry.headers))
+
+
+def _source(template: Template, base: Base) -> str:
+    """Say where the value of a variable comes from; as `Shown.env_sources`."""
+    if len(template.names) != 1:
+        return "moltis.toml"
+    (name,) = template.names
+    if name.startswith("env:"):
+        return f"environment {name.removeprefix('env:')}"
+    return f"[env] {name}" if base.env.get(name, "").strip() else f"env set {name}"
 
 
 def _shown_command(command: str | None) -> str | None:

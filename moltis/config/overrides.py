@@ -13,6 +13,7 @@ from moltis.errors import ConfigError
 from moltis.redaction import is_env_name
 
 _MODE = 0o600
+_SHOWN_CHARS = 40
 
 
 class EnvOverrides:
@@ -39,17 +40,22 @@ class EnvOverrides:
             ConfigError: when the file cannot be read or is not ours.
         """
         try:
-            file = read_file(self._path)
+            file = read_file(self._path, instead="it has to be a file: move this away")
         except NoFile:
             return {}
         if file.mode & ~_MODE:
             # Somebody opened it to others, or made it by hand: close it.
             with suppress(OSError):
                 os.chmod(self._path, _MODE)
-        tables = parse(file.text, str(self._path)).tables
+        edit = f'edit {self._path}: each line is NAME = "value"'
+        try:
+            tables = parse(file.text, str(self._path), has_servers=False).tables
+        except ConfigError as error:
+            raise ConfigError(error.message, hint=edit) from None
         wrong = [name for name, value in tables.items() if not isinstance(value, str)]
         if wrong:
-            raise ConfigError(f"{self._path}: every value must be text in quotes", hint=f"edit {self._path}")
+            named = ", ".join(_shown_name(name) for name in wrong[:3])
+            raise ConfigError(f"{self._path}: every value must be text in quotes, unlike {named}", hint=edit)
         return tables
 
     def set(self, name: str, value: str) -> None:
@@ -60,8 +66,10 @@ class EnvOverrides:
         """
         if not is_env_name(name):
             raise ConfigError("a name is made of A-Z a-z 0-9 _ and does not begin with a digit")
-        if not value.strip() or "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
-            raise ConfigError(f"the value of {name} must be text: not blank, no NUL", hint=f"moltis env unset {name}")
+        if not value.strip():
+            raise ConfigError(f"the value of {name} is blank", hint=f"moltis env unset {name} forgets it")
+        if "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+            raise ConfigError(f"the value of {name} must be text, with no NUL in it")
         self._change(lambda values: values.__setitem__(name, value))
 
     def unset(self, name: str) -> bool:
@@ -84,3 +92,8 @@ class EnvOverrides:
             if values != before:
                 text = tomli_w.dumps(dict(sorted(values.items())))
                 replace(target, text.encode(), lambda path: EnvOverrides(path).values(), _MODE)
+
+
+def _shown_name(name: str) -> str:
+    """Give a key as it may be shown: who edits by hand may have put anything there."""
+    return name[:_SHOWN_CHARS] if is_env_name(name) else "one that is no name"

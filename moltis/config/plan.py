@@ -52,6 +52,9 @@ class Shown:
     env_names: tuple[str, ...] = ()
     env_withheld: tuple[str, ...] = ()
     """Variables for proxies and certificates that the daemon has and this server does not get."""
+    env_sources: tuple[tuple[str, str], ...] = ()
+    """Of each variable of `env` where its value comes from, which is where another one has to go: `env set NAME`,
+    `[env] NAME`, `environment NAME` (the daemon's), or `moltis.toml` where it is written out."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

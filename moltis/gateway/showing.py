@@ -26,7 +26,7 @@ def mark(plan: ServerPlan) -> str:
     No secret goes into it, so neither do the values of arguments: a server that is ready is asked anyway. Nor does what
     is not written there: the environment of a daemon and that of `moltis connect` are not the same.
     """
-    written = replace(plan.shown, env_withheld=())
+    written = replace(plan.shown, env_withheld=(), env_sources=())
     return sha256(msgspec.json.encode([plan.transport, plan.protocol, written])).hexdigest()
 
 

@@ -26,14 +26,15 @@ LOOKED_AT = 400
 class About:
     """What else is known of the server and its failure.
 
-    command: as written in moltis.toml; empty for a remote server. env_names: what its entry passes on.
+    command: as written in moltis.toml; empty for a remote server.
+    env: what its entry passes on, each with where its value comes from, as `ServerStatus.env_sources`.
     lines: its last lines, what it wrote to stdout that is no MCP, and the message of the failure.
     """
 
     name: str
     lines: tuple[str, ...]
     command: str = ""
-    env_names: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
     kind: str = ""
     exit_code: int | None = None
 
@@ -45,6 +46,24 @@ class About:
     def program(self) -> str:
         """The command without its folder."""
         return self.command.rpartition("/")[2]
+
+    @property
+    def env_names(self) -> list[str]:
+        return [name for name, _ in self.env]
+
+    def give(self, name: str, why: str) -> str:
+        """Say how the server gets another value of a variable, where its entry has it from; `why` in a few words."""
+        how, _, of = dict(self.env).get(name, "").rpartition(" ")
+        match how:
+            case "env set":
+                return f"moltis env set {of}    ({why})"
+            case "[env]":
+                return f'{of} = "..." in [env] of moltis.toml    ({why}; what stands there wins over moltis env set)'
+            case "environment":
+                return f"set {of} in the environment that the daemon is started with, and start it again    ({why})"
+            case _:
+                instead = ", in place of what stands there" if of else ""
+                return f'moltis env set {name}    (and env = {{ {name} = "${name}" }} in {self.entry}{instead}: {why})'
 
     def first(self, pattern: str) -> re.Match[str] | None:
         """Return where the pattern is found first."""
@@ -81,10 +100,13 @@ class Cause:
 
 
 class Recognised(NamedTuple):
-    """The first cause that was recognised: what mends it, and whether it is about the way out; nothing for none."""
+    """The first cause that was recognised: what mends it, whether it is about the way out, and the line that tells it,
+    as far as it was looked at; nothing for none.
+    """
 
     advice: tuple[str, ...] = ()
     way: Way = Way.NONE
+    line: str = ""
 
 
 def is_offline(lines: Sequence[str]) -> bool:
@@ -105,7 +127,7 @@ def recognised(about: About) -> Recognised:
                 found = cause.search(line)
                 mending = cause.advice(found, about) if found is not None else None
                 if mending:
-                    return Recognised(tuple(mending), cause.way)
+                    return Recognised(tuple(mending), cause.way, line)
     return Recognised()
 
 
@@ -322,9 +344,8 @@ def _variable(found: Found, about: About) -> list[str] | None:
     for name in VARIABLE.findall(found.string):
         if _CODES.match(name):
             continue
-        if name in about.env_names:
-            return [f"moltis env set {name}    (what its entry passes on is empty, or nothing that it can use)"]
-        return [f'moltis env set {name}    (and env = {{ {name} = "${name}" }} in {about.entry})']
+        passed = name in about.env_names
+        return [about.give(name, "what it gets is nothing that it can use" if passed else "it is not given that one")]
     return None
 
 
@@ -338,7 +359,7 @@ def _refused(found: Found, about: About) -> list[str]:
     name = next((n for n in [*named, *about.env_names] if _SECRET.search(n)), None)
     if name is None:
         return [f"give it a key that is valid, in env of {about.entry}    (the service behind it refuses its login)"]
-    return [f"moltis env set {name}    (the service behind it refuses its login: give it a valid one)"]
+    return [about.give(name, "the service behind it refuses its login: give it a valid one")]
 
 
 def _arguments(found: Found, about: About) -> list[str]:

@@ -13,7 +13,8 @@ from moltis.config.keys import REVISIONS
 from moltis.config.near_misses import in_one_line
 from moltis.config.plan import Shown
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady
-from moltis.lastwords import is_telling
+from moltis.lastwords import is_telling, ungrouped
+from moltis.printable import one_line
 from moltis.server.causes import About, Way, recognised
 from moltis.server.lifecycle import FailureKind, State
 from moltis.server.status import LastError, ServerStatus
@@ -87,6 +88,20 @@ def commands(status: ServerStatus) -> list[str]:
             return []
 
 
+CAUSE_CHARS = 240
+
+
+def in_its_words(status: ServerStatus) -> str:
+    """Return the line of its last output that tells why it ended, or nothing where none does."""
+    error = status.last_error
+    if error is None or not error.stderr_tail:
+        return ""
+    line = recognised(_about(status, tuple(error.stderr_tail), error)).line
+    line = line or next((said for said in error.stderr_tail if is_telling(said)), "")
+    told = one_line(ungrouped(line))
+    return told if len(told) <= CAUSE_CHARS else told[: CAUSE_CHARS - 1] + "…"
+
+
 def _correct_header(name: str) -> str:
     return f"correct headers.Authorization, or url, in [mcp.servers.{name}]    (no login is made there)"
 
@@ -103,6 +118,7 @@ def hints(name: str, shown: Shown, error: LastError) -> list[str]:
         command=shown.command,
         env_names=list(shown.env_names),
         env_withheld=list(shown.env_withheld),
+        env_sources=dict(shown.env_sources),
     )
     return _guesses(status, error)
 
@@ -187,7 +203,8 @@ def _from_words(status: ServerStatus, error: LastError) -> list[str]:
 
 def _about(status: ServerStatus, lines: tuple[str, ...], error: LastError | None = None) -> About:
     kind, exit_code = (error.kind, error.exit_code) if error is not None else ("", None)
-    return About(status.name, lines, status.command or "", tuple(status.env_names), kind, exit_code)
+    sources = {**dict.fromkeys(status.env_names, ""), **status.env_sources}
+    return About(status.name, lines, status.command or "", tuple(sources.items()), kind, exit_code)
 
 
 def _for_timeout(status: ServerStatus, error: LastError, seen: list[str]) -> list[str]:
@@ -284,13 +301,13 @@ def _for_placeholder(error: LastError | None) -> list[str]:
         return []
     if instead := INSTEAD.search(error.message):
         return [f"write {instead[1]}    (in moltis.toml)"]
-    found = PLACEHOLDER.search(error.message)
-    if found is None:
-        return []
-    bare, braced, of_environment = found.groups()
-    if of_environment:
-        return [f"set {of_environment} in the environment that the daemon is started with, and start it again"]
-    return [f"moltis env set {bare or braced}"]
+    lines = []
+    for bare, braced, of_environment in PLACEHOLDER.findall(error.message):
+        if of_environment:
+            lines.append(f"set {of_environment} in the environment that the daemon is started with, and start it again")
+        else:
+            lines.append(f"moltis env set {bare or braced}")
+    return list(dict.fromkeys(lines))
 
 
 def _for_exit(status: ServerStatus, error: LastError) -> list[str]:

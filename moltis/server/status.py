@@ -49,6 +49,8 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     """One server as `mcp.status` shows it. Instants are RFC 3339 UTC or null.
 
     env_withheld: variables for proxies and certificates that the daemon has and the server does not get.
+    env_sources: of each variable of `env` where its value comes from, and another has to go: `env set NAME`,
+        `[env] NAME`, `environment NAME` (the daemon's), or `moltis.toml`.
     progress: what a start is doing, in words, once it takes longer than a moment; else null.
     remarks: what is odd about a server though it works, a sentence each.
     stdout: what this run of it has written to stdout that is no MCP message, in words; else null. It was passed over.
@@ -70,6 +72,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     arg_count: int = 0
     env_names: list[str] = []
     env_withheld: list[str] = []
+    env_sources: dict[str, str] = {}
     tool_count: int = 0
     resource_count: int = 0
     prompt_count: int = 0

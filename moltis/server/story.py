@@ -13,7 +13,7 @@ from itertools import groupby
 
 from moltis.lastwords import pick
 from moltis.server.lifecycle import FailureKind, State
-from moltis.server.mending import commands, login_failed, refuses_header, waits_for_login
+from moltis.server.mending import commands, in_its_words, login_failed, refuses_header, waits_for_login
 from moltis.server.status import HistoryEntry, ServerStatus
 
 STDERR_LINES = 12
@@ -94,7 +94,8 @@ def tell(status: ServerStatus, history: Sequence[HistoryEntry], now: datetime) -
     """
     clock = _Clock(now)
     lines = [_headline(status, clock)]
-    happened = list(_happened(history, clock))
+    failing = status.failing and status.state in TRYING
+    happened = list(_happened(history, clock, in_its_words(status) if failing else ""))
     if happened:
         lines += ["", "What happened:", *(f"  {line}" for line in happened)]
     known = [*status.remarks, *([f"{PASSED_OVER}: {status.stdout}"] if status.stdout else [])]
@@ -228,11 +229,14 @@ def _pid(pid: int | None) -> str:
     return f" (pid {pid})" if pid is not None else ""
 
 
-def _happened(history: Sequence[HistoryEntry], clock: _Clock) -> Iterator[str]:
-    for _, same in groupby(_runs(history), key=lambda run: run.kind):
+def _happened(history: Sequence[HistoryEntry], clock: _Clock, said: str) -> Iterator[str]:
+    """Tell the runs. `said`: why the last of those that failed ended, in the server's own words, if it told."""
+    every = list(_runs(history))
+    last = next((run for run in reversed(every) if run.failed), None)
+    for _, same in groupby(every, key=lambda run: run.kind):
         runs = list(same)
         if runs[0].failed:
-            yield _span(runs, clock) + _failures(runs)
+            yield _span(runs, clock) + _failures(runs, said if runs[-1] is last else "")
         else:
             for run in runs:
                 yield from _peaceful(run, clock)
@@ -267,8 +271,8 @@ def _span(runs: list[_Run], clock: _Clock) -> str:
     return f"{clock.at(first)} to {clock.at(ended_at)}  "
 
 
-def _failures(runs: list[_Run]) -> str:
-    """Say what some runs that failed alike did, in one or two sentences."""
+def _failures(runs: list[_Run], said: str) -> str:
+    """Say what some runs that failed alike did, in one or two sentences. `said`: as for `_happened`."""
     last, number = runs[-1], len(runs)
     assert last.end is not None
     subject, often = "It", f" {_times(number)} in a row" if number > 1 else ""
@@ -280,10 +284,10 @@ def _failures(runs: list[_Run]) -> str:
     did = DID[FailureKind.of(last.end.reason)]
     if last.end.reason == FailureKind.EXITED and last.ready is None:
         did += " at once" if last.lasted_secs < AT_ONCE_SECS else " before it was ready"
-    return f"{subject} {did}{often}{_details(last, number)}.{_consequence(last.end)}"
+    return f"{subject} {did}{often}{_details(last, number, said)}.{_consequence(last.end)}"
 
 
-def _details(last: _Run, number: int) -> str:
+def _details(last: _Run, number: int, said: str) -> str:
     """Say how the last of `number` runs ended: after how long, and how, or in the failure's own words."""
     assert last.end is not None
     end, details = last.end, ""
@@ -296,6 +300,8 @@ def _details(last: _Run, number: int) -> str:
         details = f", the last time{details}"
     if end.reason != FailureKind.EXITED and end.message:
         details += f": {end.message.rstrip('.')}"
+    if said and end.reason in (FailureKind.EXITED, FailureKind.NO_NETWORK):
+        details += f": {said.rstrip('.')}"
     return details
 
 

@@ -613,3 +613,33 @@ def test_an_entry_with_an_unresolved_placeholder_is_a_plan_with_a_problem() -> N
 def test_a_wrong_entry_of_a_request_names_its_key(name: str, entry: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         plan_entry(name, entry, read("").base)
+
+
+def test_where_each_variable_has_its_value_from_is_shown_and_the_value_is_not() -> None:
+    text = """
+[env]
+WRITTEN = "secret-1"
+BLANK = " "
+[mcp.servers.x]
+command = "c"
+[mcp.servers.x.env]
+A = "$WRITTEN"
+B = "Bearer ${KEPT}"
+C = "${env:HOME}"
+D = "secret-3"
+E = "$WRITTEN$KEPT"
+F = "$BLANK"
+G = "$$WRITTEN"
+H = "${NOWHERE:-secret-4}"
+"""
+    (server,) = read(text, {"KEPT": "secret-2", "BLANK": "x"}).plan.servers
+    assert dict(server.shown.env_sources) == {
+        "A": "[env] WRITTEN",
+        "B": "env set KEPT",
+        "C": "environment HOME",
+        "D": "moltis.toml",
+        "E": "moltis.toml",
+        "F": "env set BLANK",
+        "G": "moltis.toml",
+        "H": "env set NOWHERE",
+    }

@@ -82,3 +82,42 @@ def test_what_could_not_be_read_again_is_not_written(store: EnvOverrides, tmp_pa
     store.set("SECOND", "short")
     store.unset("FIRST")
     assert store.values() == {"SECOND": "short"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"TOKEN": "secret-word"}', "TOKEN: secret-word", "export TOKEN=secret-word", "TOKEN = secret-word", "TOKEN = 5",
+     '["TOKEN"]\nx = "secret-word"', "// a comment"],
+)  # fmt: skip
+def test_what_is_wrong_with_the_file_is_mended_in_it_and_not_in_moltis_toml(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "env.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        EnvOverrides(path).values()
+    assert error.value.hint == f'edit {path}: each line is NAME = "value"'
+    assert error.value.message.startswith(f"{path}:")
+    assert "mcp.servers" not in error.value.message
+    assert "secret-word" not in error.value.message
+
+
+def test_a_value_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "env.toml"
+    path.write_text('A = "x"\nPORT = 8080\n"secret word" = 1\n')
+    with pytest.raises(ConfigError) as error:
+        EnvOverrides(path).values()
+    assert error.value.message.endswith("must be text in quotes, unlike PORT, one that is no name")
+
+
+def test_a_folder_in_its_place_is_to_be_moved_away(tmp_path: Path) -> None:
+    path = tmp_path / "env.toml"
+    path.mkdir()
+    with pytest.raises(ConfigError) as error:
+        EnvOverrides(path).values()
+    assert error.value.message == f"{path} is a folder; it has to be a file: move this away"
+
+
+@pytest.mark.parametrize(("value", "hint"), [("  ", "moltis env unset T forgets it"), ("a\0b", ""), ("\ud800", "")])
+def test_a_value_that_cannot_be_kept_says_what_helps(tmp_path: Path, value: str, hint: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        EnvOverrides(tmp_path / "env.toml").set("T", value)
+    assert error.value.hint == hint

@@ -26,7 +26,7 @@ from harness import EVIL, PYTHON, Daemon, wait_until
 
 from moltis.config.surroundings import withheld
 
-FAILED = ("backoff", "cooldown")
+FAILED = ("backoff", "cooldown", "invalid")
 
 REPLY = '{"jsonrpc":"2.0","id":1,"result":{}}'
 
@@ -41,6 +41,7 @@ class Failure:
         following the advice is enough.
     by: in a few words, who or what mends it, where following the advice cannot: no line of moltis.toml, no command.
     tools: programs beside it, by name.
+    kept, written: values of placeholders, by `moltis env set` and in [env].
     """
 
     name: str
@@ -53,6 +54,8 @@ class Failure:
     env: Mapping[str, str] = field(default_factory=dict)
     keys: Mapping[str, Any] = field(default_factory=dict)
     tools: Mapping[str, str] = field(default_factory=dict)
+    kept: Mapping[str, str] = field(default_factory=dict)
+    written: Mapping[str, str] = field(default_factory=dict)
     value: str = "right"
 
 
@@ -482,6 +485,29 @@ FAILURES = (
         env={"SLACK_TOKEN": "wrong"},
     ),
     Failure(
+        "a key that is refused, kept under another name",
+        "server",
+        unless('[ "$API_TOKEN" = right ]', says("Error: 401 Unauthorized: API_TOKEN is no token of ours")),
+        "moltis env set MY_KEPT_TOKEN ",
+        env={"API_TOKEN": "$MY_KEPT_TOKEN"},
+        kept={"MY_KEPT_TOKEN": "wrong"},
+    ),
+    Failure(
+        "a key that is refused, in [env]",
+        "server",
+        unless('[ "$API_TOKEN" = right ]', says("Error: API_TOKEN is not defined or invalid")),
+        'MY_WRITTEN_TOKEN = "..." in [env] of moltis.toml',
+        env={"API_TOKEN": "$MY_WRITTEN_TOKEN"},
+        written={"MY_WRITTEN_TOKEN": "wrong"},
+    ),
+    Failure(
+        "a placeholder without a value",
+        "server",
+        unless('[ "$API_TOKEN" = right ]', "exit 1"),
+        "moltis env set NO_TOKEN_YET",
+        env={"API_TOKEN": "${NO_TOKEN_YET}"},
+    ),
+    Failure(
         "an option that it does not know",
         "server",
         unless(f"! {{ {has('--verbose')}; }}", says("error: unknown option '--verbose'", 1)),
@@ -645,7 +671,9 @@ class Trial:
             entries[name] = {
                 "command": str(folder / failure.program), "args": list(failure.args), "env": env, **failure.keys,
             }  # fmt: skip
-        self.daemon.write(entries)
+            for variable, value in failure.kept.items():
+                self.daemon.cli("env", "set", variable, value)
+        self.daemon.write(entries, env={k: v for failure in FAILURES for k, v in failure.written.items()})
         self.daemon.start()
 
     def _write(self, file: Path, folder: Path, script: str) -> None:
@@ -683,7 +711,12 @@ class Trial:
         words = re.findall(r'"([^"]*)"', what)
         if match := re.fullmatch(r"moltis env set (\w+)", what):
             self.daemon.rpc("env.set", name=match[1], value=failure.value)
-            self._update(name, env={**failure.env, match[1]: f"${match[1]}"})
+            if "(and env = {" in advice:
+                self._update(name, env={**failure.env, match[1]: f"${match[1]}"})
+        elif match := re.fullmatch(r'(\w+) = "\.\.\." in \[env\] of moltis\.toml', what):
+            text = self.daemon.config.read_text()
+            self.daemon.config.write_text(re.sub(rf'(?m)^{match[1]} = ".*"$', f'{match[1]} = "{failure.value}"', text))
+            self.daemon.rpc("daemon.reload")
         elif re.fullmatch(r"add .* to args in \[.*\], as the first", what):
             self._update(name, args=words + args)
         elif re.fullmatch(r"add .* to args in \[.*\], as the last", what):

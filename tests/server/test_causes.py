@@ -19,7 +19,8 @@ EPOCH_TEXT = "2026-11-20T12:00:00.000Z"
 
 def first(*lines: str, command: str = "npx", env: tuple[str, ...] = (), kind: str = "exited") -> str:
     """Give the first advice; empty for none."""
-    return next(iter(recognised(About("x", lines, command, env, kind)).advice), "")
+    sources = tuple((name, f"env set {name}") for name in env)
+    return next(iter(recognised(About("x", lines, command, sources, kind)).advice), "")
 
 
 @pytest.mark.parametrize(
@@ -305,3 +306,45 @@ def test_a_hostile_line_costs_no_time(text: str) -> None:
     for n in range(5):
         first(*[f"{n}{text * 1024}"] * 20)
     assert time.process_time() - began < 2
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("env set API_TOKEN", "moltis env set API_TOKEN    (the service"),
+        ("env set MY_PAT", "moltis env set MY_PAT    (the service"),
+        ("[env] MY_PAT", 'MY_PAT = "..." in [env] of moltis.toml    ('),
+        (
+            "environment MY_PAT",
+            "set MY_PAT in the environment that the daemon is started with, and start it again    (",
+        ),
+        (
+            "moltis.toml",
+            'moltis env set API_TOKEN    (and env = { API_TOKEN = "$API_TOKEN" } in [mcp.servers.x], in place',
+        ),
+    ],
+)
+def test_another_value_goes_to_where_the_variable_has_it_from(source: str, said: str) -> None:
+    about = About("x", ("Error: 401 Unauthorized",), "server", (("API_TOKEN", source),), "exited")
+    assert recognised(about).advice[0].startswith(said)
+
+
+def test_a_variable_that_the_entry_does_not_have_is_set_and_passed_on() -> None:
+    (advice,) = recognised(About("x", ("Error: API_TOKEN is required",), "server")).advice
+    assert advice.startswith('moltis env set API_TOKEN    (and env = { API_TOKEN = "$API_TOKEN" } in [mcp.servers.x]: ')
+
+
+def test_each_placeholder_without_a_value_is_told_how_to_give_it_one() -> None:
+    message = (
+        "env.A: $A resolves to nothing: set it in [env], or with `moltis env set A`; "
+        "env.B: ${env:B} resolves to nothing: the daemon's environment has no B"
+    )
+    status = ServerStatus(
+        name="x", display_name=None, transport="stdio", enabled=True, state="invalid", status="error",
+        last_error=LastError(kind="config", message=message, at=EPOCH_TEXT),
+    )  # fmt: skip
+    assert [line.partition("    (")[0] for line in commands(status)] == [
+        "moltis env set A",
+        "set B in the environment that the daemon is started with, and start it again",
+        "moltis config check",
+    ]

@@ -50,8 +50,8 @@ async def test_a_crash_loop_is_told_in_one_line_with_its_last_words_and_what_men
         "files is left alone for a while: it has failed 6 times in a row, and 5 restarts in a row are allowed.",
         "",
         "What happened:",
-        "  12:00:00 to 12:00:15  It exited at once 6 times in a row, the last time with exit code 1. "
-        "After that it was left alone for 5 minutes.",
+        "  12:00:00 to 12:00:15  It exited at once 6 times in a row, the last time with exit code 1: Error: "
+        "GITHUB_TOKEN is required. After that it was left alone for 5 minutes.",
         "",
         "Its last words:",
         "  | Error: GITHUB_TOKEN is required",
@@ -62,7 +62,8 @@ async def test_a_crash_loop_is_told_in_one_line_with_its_last_words_and_what_men
         "its limit.",
         "",
         "What to do:",
-        '  moltis env set GITHUB_TOKEN    (and env = { GITHUB_TOKEN = "$GITHUB_TOKEN" } in [mcp.servers.files])',
+        '  moltis env set GITHUB_TOKEN    (and env = { GITHUB_TOKEN = "$GITHUB_TOKEN" } in [mcp.servers.files]: it is '
+        "not given that one)",
         "  moltis logs files",
         "  moltis mcp restart files    (once it is mended)",
     ])  # fmt: skip
