@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import signal
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import turns
 from hypothesis import settings
 
 # On a busy machine a slow example is no finding. In CI the same commit gives the same verdict; elsewhere each run looks
@@ -27,29 +27,45 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
+@pytest.hookimpl(trylast=True)  # after pytest has put those together that share a fixture
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes minutes: a test that is marked `alone` would wait for it, and all others behind that."""
-    items.sort(key=lambda item: "tests/conformance/" not in item.nodeid)
+    """Have several processes begin with what takes long, and what is marked `alone` come before all else."""
+    if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+        found = [turns.Collected(item.nodeid, is_alone(item)) for item in items]
+        items[:] = [items[n] for n in turns.deal(found, processes)]
+
+
+def is_alone(item: pytest.Item) -> bool:
+    return item.get_closest_marker("alone") is not None
+
+
+kept_room: list[int] = []
+"""The lock that the test before has left to the next one, both being marked `alone`."""
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before the clock of pytest-timeout starts
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     """Have a test that is marked `alone` wait for those of the other processes, and those for it."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return (yield)
-    with _lock(Path(__file__)) as door, _lock(Path(__file__).parent) as room:
+    room = kept_room.pop() if kept_room else enter(is_alone(item))
+    try:
+        return (yield)
+    finally:
+        if is_alone(item) and nextitem is not None and is_alone(nextitem):
+            kept_room.append(room)  # or others would begin something in between, which the next one has to wait for
+        else:
+            os.close(room)
+
+
+def enter(alone: bool) -> int:
+    """Return a lock on the room where tests are run, held with the other processes or `alone`."""
+    room = os.open(Path(__file__).parent, os.O_RDONLY)
+    door = os.open(__file__, os.O_RDONLY)
+    try:
         # Who wants the room to itself holds the door while it waits, or one after the other would slip in before it.
         fcntl.flock(door, fcntl.LOCK_EX)
-        fcntl.flock(room, fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH)
-        fcntl.flock(door, fcntl.LOCK_UN)
-        return (yield)
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[int]:
-    """Return a descriptor to lock, which is unlocked at the end."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        yield descriptor
+        fcntl.flock(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
     finally:
-        os.close(descriptor)
+        os.close(door)
+    return room

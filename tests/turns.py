@@ -1,0 +1,59 @@
+"""Which tests are run by which of several processes, and when: what needs rest is first, what takes long begins early.
+
+pytest-xdist gives each process an equal part of what was collected, in that order; whoever is done takes over the end
+of the longest part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+HEAVY = ("tests/conformance/", "tests/end_to_end/")
+"""Folders whose tests start processes: they take seconds or minutes, all others milliseconds."""
+
+OPENERS = 20
+"""Quick tests at the beginning of every part but the first, which go on until the first asks for the machine."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A test as it was collected."""
+
+    id: str
+    alone: bool
+
+    @property
+    def module(self) -> str:
+        return self.id.partition("::")[0]
+
+
+def deal(tests: Sequence[Collected], processes: int) -> list[int]:
+    """Return the numbers of the tests, in the order in which so many processes share them out.
+
+    What is to be alone is the beginning of the first part: all of it comes one after the other while the other
+    processes wait, rather than each when it comes up, after what the others have just begun. Then every part has its
+    share of the heavy modules; the rest fills the parts up. Modules stay together, but for what is to be alone.
+    """
+    alone = [n for n, test in enumerate(tests) if test.alone]
+    heavy: dict[str, list[int]] = {}
+    quick: list[int] = []
+    for n, test in enumerate(tests):
+        if not test.alone:
+            group = heavy.setdefault(test.module, []) if test.id.startswith(HEAVY) else quick
+            group.append(n)
+    parts: list[list[int]] = [[] for _ in range(processes)]
+    parts[0] += alone
+    for part in parts[1:]:
+        part += quick[:OPENERS]
+        del quick[:OPENERS]
+    # The first part is dealt to last: the first modules are those that take minutes.
+    for turn, numbers in enumerate(heavy.values()):
+        parts[(turn + 1) % processes] += numbers
+    order: list[int] = []
+    for turn, part in enumerate(parts):
+        size = (len(tests) - len(order)) // (processes - turn)
+        room = max(0, size - len(part))
+        order += part + quick[:room]
+        del quick[:room]
+    return order + quick
