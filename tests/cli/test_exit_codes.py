@@ -54,7 +54,7 @@ def test_the_daemons_error_is_one_line_and_an_exit_code(
     ids=" ".join,
 )  # fmt: skip
 def test_what_needs_the_daemon_exits_3_without_it(shell: Shell, words: tuple[str, ...]) -> None:
-    done = shell.moltis(*words)
+    done = shell.interpreted(*words)  # what is imported for others must not be missing here
     assert done.returncode == 3, done.stderr
     assert done.stderr.startswith("moltis: ")
     assert "Traceback" not in done.stderr

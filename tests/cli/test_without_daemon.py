@@ -231,3 +231,20 @@ def test_doctor_is_content_with_a_daemon_that_is_well(shell: Shell, daemon: Star
     done = shell.moltis("doctor")
     assert done.returncode == 0, done.stdout
     assert "[fail]" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("config", "path"), ("config", "show"), ("config", "check"), ("config", "schema"), ("env", "list"),
+        ("env", "set", "A", "b"), ("env", "unset", "A"), ("token", "create", "x"), ("token", "list"), ("init",),
+        ("doctor",), ("logs",), ("completion", "bash"), ("mcp", "add", "y", "--", "true"), ("mcp", "remove", "x"),
+        ("mcp", "disable", "x"), ("mcp", "logout", "x"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_command_needs_nothing_that_others_have_imported(shell: Shell, words: tuple[str, ...]) -> None:
+    shell.config.write_text('[mcp.servers.x]\ncommand = "true"\n')
+    done = shell.interpreted(*words)
+    assert "Traceback" not in done.stderr
+    assert "fault of moltis" not in done.stderr
