@@ -14,9 +14,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -348,3 +349,14 @@ class Daemon:
             within,
             tell=lambda: {p: a for p, a in marked(self.mark).items() if p not in spared},
         )
+
+
+@contextlib.contextmanager
+def a_daemon() -> Iterator[Daemon]:
+    """Give a daemon, not yet started, in a folder of its own, for tests that share one. It ends with the block."""
+    with tempfile.TemporaryDirectory(prefix="moltis-", ignore_cleanup_errors=True) as name:
+        made = Daemon(Path(name))
+        try:
+            yield made
+        finally:
+            made.end_everything()

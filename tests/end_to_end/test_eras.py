@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PYTHON, SERVERS, Daemon, wait_until
+from harness import PYTHON, SERVERS, Daemon, a_daemon, wait_until
 
 PICKY = SERVERS / "picky_server.py"
 
@@ -52,26 +55,22 @@ def assert_blameless(daemon: Daemon, name: str) -> None:
     assert re.search(rf"^{pid} ", (daemon.folder / f"{name}.log").read_text().splitlines()[-1])
 
 
-@pytest.mark.parametrize("code", ["0", "1"])
-@pytest.mark.parametrize(
-    ("how", "started", "version"),
-    [
-        (("--knows", "legacy", "--exits", "other"), 1, "2025-11-25"),
-        (("--knows", "both", "--exits", "other"), 1, "2025-11-25"),
-        (("--knows", "modern", "--exits", "initialize"), 2, "2026-07-28"),
-    ],
-    ids=["legacy", "both", "modern"],
-)
-def test_a_server_that_exits_on_what_it_does_not_expect_is_simply_ready(
-    daemon: Daemon, how: tuple[str, ...], started: int, version: str, code: str
-) -> None:
-    daemon.write({"p": picky(daemon, "p", *how, code)}, mcp={"max_restart_attempts": 0})
+def test_servers_that_exit_on_what_they_do_not_expect_are_simply_ready(daemon: Daemon) -> None:
+    ways = {
+        "legacy": (("--knows", "legacy", "--exits", "other"), 1, "2025-11-25"),
+        "both": (("--knows", "both", "--exits", "other"), 1, "2025-11-25"),
+        "modern": (("--knows", "modern", "--exits", "initialize"), 2, "2026-07-28"),
+    }
+    expected = {f"{way}-{code}": (*how, code) for way, how in ways.items() for code in ("0", "1")}
+    servers = {name: picky(daemon, name, *how, code) for name, (how, _, _, code) in expected.items()}
+    daemon.write(servers, mcp={"max_restart_attempts": 0})
     daemon.start()
     waited = daemon.cli("status", "--wait")
     assert waited.returncode == 0, waited.stdout + waited.stderr
-    assert_blameless(daemon, "p")
-    assert daemon.status("p")["protocol_version"] == version
-    assert processes(daemon, "p") == started
+    for name, (_, started, version, _) in expected.items():
+        assert_blameless(daemon, name)
+        assert daemon.status(name)["protocol_version"] == version
+        assert processes(daemon, name) == started
 
 
 def test_thirty_at_once_are_ready_at_the_first_try(daemon: Daemon) -> None:
@@ -91,21 +90,68 @@ SLOW = {
     "ignores discover": ("--knows", "legacy", "--ignores", "server/discover"),
     "exits on initialize": MODERN_AND_EXITS,
 }
+LATE = {"at once": 0, "after 12 s": 12}
+WEB = ("streamable-http", "sse")
+MINDS = ("drops", "hangs", "502", "html")
+PROTOCOLS = ("auto", "legacy")
+REVISIONS = ("2025-06-18", "2024-11-05")
+THEN = {"stays": (), "exits": ("--then-exits",)}
+TYPESCRIPT = {"both": ("serve", "2025-11-25"), "modern only": ("reject", "2026-07-28")}
 
 
-@pytest.mark.parametrize("secs", ["0", "12"], ids=["at once", "after 12 s"])
+def called(*parts: str) -> str:
+    """Return a name for the server of one case."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts))
+
+
+@pytest.fixture(scope="module")
+def crowd(node: Path) -> Iterator[Daemon]:
+    """One daemon that starts the servers of many cases at once, each under a name of its own: most of them take long.
+
+    More than it lets start at a time by itself, for those that sleep would have the others wait.
+    """
+    with a_daemon() as daemon, picky_web_in(daemon.folder) as web:
+        servers = {}
+        for late, secs in LATE.items():
+            for how, words in SLOW.items():
+                name = called(how, late)
+                servers[name] = picky(daemon, name, *words, "--sleeps", str(secs))
+            for legacy, (word, _) in TYPESCRIPT.items():
+                servers[called("ts", legacy, late)] = typescript(daemon, node, word, secs)
+        for transport in WEB:
+            for how in MINDS:
+                name = called(how, transport)
+                servers[name] = {"transport": transport, "url": web(name, how)}
+            for protocol in PROTOCOLS:
+                name = called("only", protocol, transport)
+                servers[name] = {"transport": transport, "url": web(name, "only"), "protocol": protocol}
+        for protocol, revision, then in itertools.product(PROTOCOLS, REVISIONS, THEN):
+            name = called(protocol, revision, then)
+            servers[name] = picky(daemon, name, "--only", revision, *THEN[then], protocol=protocol)
+        daemon.write(
+            servers, mcp={"startup_timeout_secs": 60.0, "max_restart_attempts": 0, "max_concurrent_starts": 16}
+        )
+        yield daemon.start()
+
+
+def secs_to_ready(daemon: Daemon, name: str) -> float:
+    at = {entry["to"]: datetime.fromisoformat(entry["at"]).timestamp() for entry in daemon.history(name)}
+    return at["ready"] - at["starting"]
+
+
+@pytest.mark.parametrize("late", list(LATE))
 @pytest.mark.parametrize("how", list(SLOW))
-def test_a_server_that_has_not_begun_to_read_is_asked_one_thing_only(daemon: Daemon, how: str, secs: str) -> None:
+def test_a_server_that_has_not_begun_to_read_is_asked_one_thing_only(crowd: Daemon, how: str, late: str) -> None:
     """Both questions in the pipe of a server that accepts both would leave it in the era of the second."""
-    began = time.monotonic()
-    daemon.write({"p": picky(daemon, "p", *SLOW[how], "--sleeps", secs)}, mcp={"startup_timeout_secs": 60.0})
-    daemon.start().wait_for("p", "ready", within=50)
-    assert_blameless(daemon, "p")
+    name = called(how, late)
+    crowd.wait_for(name, "ready", within=60)
+    assert_blameless(crowd, name)
     modern = SLOW[how] is MODERN_AND_EXITS
-    assert ("server/discover" in asked(daemon, "p")) == modern
-    assert daemon.text("p", "quick") == ("modern" if modern else "legacy")
-    if secs == "0":
-        assert time.monotonic() - began < 10  # nobody's patience was waited for
+    assert ("server/discover" in asked(crowd, name)) == modern
+    assert crowd.text(name, "quick") == ("modern" if modern else "legacy")
+    took = secs_to_ready(crowd, name)
+    # Of one that reads at once nobody's patience is waited for.
+    assert took < 10 if late == "at once" else took > 11
 
 
 def test_a_server_that_ignores_initialize_is_asked_by_discover_in_the_same_start(daemon: Daemon) -> None:
@@ -152,80 +198,80 @@ def test_mcp_test_and_mcp_add_do_as_the_daemon_does(daemon: Daemon, how: tuple[s
     assert tested.returncode == 0, tested.stdout + tested.stderr
 
 
-@pytest.fixture
-def picky_web(folder: Path) -> Iterator[Callable[[str], str]]:
-    """Start servers that mind `server/discover`; what they were asked is in `asked` of the folder."""
+@contextlib.contextmanager
+def picky_web_in(folder: Path) -> Iterator[Callable[[str, str], str]]:
+    """Start servers that mind `server/discover`; what each was asked is in NAME.asked of the folder."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(how: str) -> str:
-        command = [PYTHON, "-S", "-E", str(SERVERS / "picky_http.py"), how, str(folder / "asked")]
+    def start(name: str, how: str) -> str:
+        command = [PYTHON, "-S", "-E", str(SERVERS / "picky_http.py"), how, str(folder / f"{name}.asked")]
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
         out = started[-1].stdout
         assert out is not None
         return f"http://127.0.0.1:{int(out.readline())}/mcp"
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.kill()
+            process.communicate()
 
 
-@pytest.mark.parametrize("transport", ["streamable-http", "sse"])
-@pytest.mark.parametrize("how", ["drops", "hangs", "502", "html"])
+@pytest.mark.parametrize("transport", WEB)
+@pytest.mark.parametrize("how", MINDS)
 def test_a_web_server_that_minds_discover_is_asked_to_initialize_in_the_same_start(
-    daemon: Daemon, folder: Path, picky_web: Callable[[str], str], how: str, transport: str
+    crowd: Daemon, how: str, transport: str
 ) -> None:
-    entry = {"transport": transport, "url": picky_web(how)}
-    daemon.write({"p": entry}, mcp={"startup_timeout_secs": 60.0, "max_restart_attempts": 0})
-    status = daemon.start().wait_for("p", "ready", within=40)
+    name = called(how, transport)
+    status = crowd.wait_for(name, "ready", within=60)
     told = (status["attempts"], status["restarts"], status["last_error"], status["protocol_version"])
     assert told == (0, 0, None, "2025-06-18")
-    assert daemon.text("p", "quick") == "legacy"
-    assert (folder / "asked").read_text().splitlines()[:2] == ["server/discover", "initialize"]
+    assert crowd.text(name, "quick") == "legacy"
+    assert (crowd.folder / f"{name}.asked").read_text().splitlines()[:2] == ["server/discover", "initialize"]
 
 
-@pytest.mark.parametrize("transport", ["streamable-http", "sse"])
-@pytest.mark.parametrize("protocol", ["auto", "legacy"])
+@pytest.mark.parametrize("transport", WEB)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_web_server_that_refuses_a_revision_in_words_is_offered_the_newest_that_it_names(
-    daemon: Daemon, picky_web: Callable[[str], str], protocol: str, transport: str
+    crowd: Daemon, protocol: str, transport: str
 ) -> None:
-    entry = {"transport": transport, "url": picky_web("only"), "protocol": protocol}
-    daemon.write({"p": entry}, mcp={"startup_timeout_secs": 60.0, "max_restart_attempts": 0})
-    status = daemon.start().wait_for("p", "ready", within=40)
+    name = called("only", protocol, transport)
+    status = crowd.wait_for(name, "ready", within=60)
     told = (status["attempts"], status["restarts"], status["last_error"], status["protocol_version"])
     assert told == (0, 0, None, "2025-06-18")
-    assert daemon.text("p", "quick") == "legacy"
+    assert crowd.text(name, "quick") == "legacy"
 
 
 def test_a_web_server_that_names_no_revision_is_told_with_its_words_and_a_key_that_mends_it(
-    daemon: Daemon, picky_web: Callable[[str], str]
+    daemon: Daemon,
 ) -> None:
-    entry = {"transport": "sse", "url": picky_web("none")}
-    daemon.write({"p": entry}, mcp={"max_restart_attempts": 0})
-    status = daemon.start().wait_for("p", "cooldown", within=40)
-    assert status["last_error"]["message"] == (
-        "answered initialize with HTTP 400: Bad Request: Unsupported protocol version"
-    )
-    why = daemon.cli("why", "p").stdout
-    assert 'protocol = "2025-06-18"' in why
-    daemon.write({"p": {**entry, "protocol": "2025-06-18"}}, mcp={"max_restart_attempts": 0})
-    daemon.rpc("daemon.reload")
-    daemon.wait_for("p", "ready")
+    with picky_web_in(daemon.folder) as web:
+        entry = {"transport": "sse", "url": web("p", "none")}
+        daemon.write({"p": entry}, mcp={"max_restart_attempts": 0})
+        status = daemon.start().wait_for("p", "cooldown", within=40)
+        assert status["last_error"]["message"] == (
+            "answered initialize with HTTP 400: Bad Request: Unsupported protocol version"
+        )
+        why = daemon.cli("why", "p").stdout
+        assert 'protocol = "2025-06-18"' in why
+        daemon.write({"p": {**entry, "protocol": "2025-06-18"}}, mcp={"max_restart_attempts": 0})
+        daemon.rpc("daemon.reload")
+        daemon.wait_for("p", "ready")
 
 
-@pytest.mark.parametrize("exits", [(), ("--then-exits",)], ids=["stays", "exits"])
-@pytest.mark.parametrize("revision", ["2025-06-18", "2024-11-05"])
-@pytest.mark.parametrize("protocol", ["auto", "legacy"])
+@pytest.mark.parametrize("then", list(THEN))
+@pytest.mark.parametrize("revision", REVISIONS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_a_server_that_wants_one_revision_and_names_it_is_simply_ready(
-    daemon: Daemon, protocol: str, revision: str, exits: tuple[str, ...]
+    crowd: Daemon, protocol: str, revision: str, then: str
 ) -> None:
-    entry = picky(daemon, "p", "--only", revision, *exits, protocol=protocol)
-    daemon.write({"p": entry}, mcp={"max_restart_attempts": 0})
-    daemon.start().wait_for("p", "ready", within=40)
-    assert_blameless(daemon, "p")
-    assert daemon.status("p")["protocol_version"] == revision
-    assert processes(daemon, "p") == (2 if exits else 1)
-    assert "server/discover" not in asked(daemon, "p")
+    name = called(protocol, revision, then)
+    crowd.wait_for(name, "ready", within=60)
+    assert_blameless(crowd, name)
+    assert crowd.status(name)["protocol_version"] == revision
+    assert processes(crowd, name) == (2 if then == "exits" else 1)
+    assert "server/discover" not in asked(crowd, name)
 
 
 @pytest.mark.parametrize("how", [MODERN_AND_EXITS, MODERN_AND_SILENT], ids=["exits", "silent"])
@@ -303,25 +349,26 @@ def test_a_first_start_that_was_too_slow_teaches_nothing(daemon: Daemon) -> None
 TWO_ERAS = SERVERS / "node" / "two-eras.js"
 
 
-@pytest.mark.parametrize(
-    ("legacy", "version"), [("serve", "2025-11-25"), ("reject", "2026-07-28")], ids=["both", "modern only"]
-)
-@pytest.mark.parametrize("waits", [0, 12], ids=["at once", "after 12 s"])
-def test_a_server_on_the_second_typescript_sdk_is_in_one_era(
-    daemon: Daemon, node: Path, legacy: str, version: str, waits: int
-) -> None:
-    """It accepts `initialize` after `server/discover` was answered, and what it says from then on is of the older."""
+def typescript(daemon: Daemon, node: Path, legacy: str, waits: int) -> dict[str, Any]:
+    """Give the entry of a server on the second TypeScript SDK that begins after so many seconds."""
     place = daemon.folder / "ts"
-    place.mkdir()
-    (place / "two-eras.js").write_bytes(TWO_ERAS.read_bytes())
-    (place / "package.json").write_text('{"type": "module"}')
-    (place / "node_modules").symlink_to(node / "node_modules")
-    entry = daemon.real("sh", "-c", f"sleep {waits}; exec node two-eras.js {legacy}", cwd=str(place))
-    daemon.write({"ts": entry}, mcp={"startup_timeout_secs": 60.0})
-    status = daemon.start().wait_for("ts", "ready", within=50)
+    if not place.exists():
+        place.mkdir()
+        (place / "two-eras.js").write_bytes(TWO_ERAS.read_bytes())
+        (place / "package.json").write_text('{"type": "module"}')
+        (place / "node_modules").symlink_to(node / "node_modules")
+    return daemon.real("sh", "-c", f"sleep {waits}; exec node two-eras.js {legacy}", cwd=str(place))
+
+
+@pytest.mark.parametrize("legacy", list(TYPESCRIPT))
+@pytest.mark.parametrize("late", list(LATE))
+def test_a_server_on_the_second_typescript_sdk_is_in_one_era(crowd: Daemon, legacy: str, late: str) -> None:
+    """It accepts `initialize` after `server/discover` was answered, and what it says from then on is of the older."""
+    name, version = called("ts", legacy, late), TYPESCRIPT[legacy][1]
+    status = crowd.wait_for(name, "ready", within=60)
     told = (status["protocol_version"], status["attempts"], status["restarts"], status["last_error"])
     assert told == (version, 0, 0, None)
-    assert daemon.text("ts", "quick") == "quick"
-    result = daemon.call("ts", "quick")
+    assert crowd.text(name, "quick") == "quick"
+    result = crowd.call(name, "quick")
     assert ("resultType" in result) == (version == "2026-07-28")
-    wait_until("a heartbeat was answered", lambda: daemon.status("ts")["last_heartbeat_at"])
+    wait_until("a heartbeat was answered", lambda: crowd.status(name)["last_heartbeat_at"])
