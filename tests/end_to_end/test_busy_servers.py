@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,9 @@ def run(daemon: Daemon, *words: str, **keys: Any) -> Daemon:
     return daemon
 
 
-def assert_never_ended(daemon: Daemon) -> None:
-    told = [e["to"] for e in daemon.history("s")]
-    assert told == ["starting", "initializing", "ready"], daemon.history("s")
+def assert_never_ended(daemon: Daemon, name: str = "s") -> None:
+    told = [e["to"] for e in daemon.history(name)]
+    assert told == ["starting", "initializing", "ready"], daemon.history(name)
 
 
 def ended_after(daemon: Daemon, since: float, within: float = 30.0) -> float:
@@ -137,21 +138,32 @@ def test_fastmcp_is_left_to_finish_what_its_caller_gave_up(blocking: Daemon) -> 
     assert_never_ended(blocking)
 
 
-@pytest.mark.parametrize("says", ["nothing", "progress", "log", "stderr", "noise"])
-def test_whatever_a_busy_server_says_or_not_its_call_is_waited_for(daemon: Daemon, says: str) -> None:
-    run(daemon)
-    assert daemon.text("s", "work", secs=LONG_SECS, says=says) == "done"
-    assert_never_ended(daemon)
+def test_whatever_a_busy_server_says_or_not_its_call_is_waited_for(daemon: Daemon) -> None:
+    ways = ("nothing", "progress", "log", "stderr", "noise")
+    daemon.write({says: entry(daemon) for says in ways})
+    daemon.start().wait_all()
+    with beside(*(partial(daemon.text, says, "work", secs=LONG_SECS, says=says) for says in ways)) as outcomes:
+        pass
+    assert outcomes == ["done"] * len(ways)
+    for says in ways:
+        assert_never_ended(daemon, says)
 
 
-@pytest.mark.parametrize("method", ["mcp.get_prompt", "mcp.read_resource"])
-def test_a_prompt_or_a_resource_may_take_as_long(daemon: Daemon, method: str) -> None:
-    run(daemon)
-    what = {"name": str(LONG_SECS)} if method == "mcp.get_prompt" else {"uri": f"busy:/{LONG_SECS}"}
-    with daemon.connect() as client:
-        answer = json.loads(client.call_raw(method, {"server": "s", **what}))
-    assert "result" in answer, answer
-    assert_never_ended(daemon)
+def test_a_prompt_or_a_resource_may_take_as_long(daemon: Daemon) -> None:
+    wanted = {"mcp.get_prompt": {"name": str(LONG_SECS)}, "mcp.read_resource": {"uri": f"busy:/{LONG_SECS}"}}
+    names = {method: method.partition("_")[2] for method in wanted}
+    daemon.write({name: entry(daemon) for name in names.values()})
+    daemon.start().wait_all()
+
+    def ask(method: str) -> Any:
+        with daemon.connect() as client:
+            return json.loads(client.call_raw(method, {"server": names[method], **wanted[method]}))
+
+    with beside(*(partial(ask, method) for method in wanted)) as outcomes:
+        pass
+    for name, answer in zip(names.values(), outcomes, strict=True):
+        assert "result" in answer, answer
+        assert_never_ended(daemon, name)
 
 
 def test_of_two_calls_at_once_the_longer_one_is_waited_for(daemon: Daemon) -> None:
@@ -210,16 +222,16 @@ def test_what_a_host_cancels_is_left_to_be_finished(hosted: Daemon) -> None:
     assert_never_ended(hosted)
 
 
-@pytest.mark.parametrize("calls", [False, True], ids=["without calls", "with calls"])
-def test_a_server_that_knows_no_ping_stays_ready(daemon: Daemon, calls: bool) -> None:
-    run(daemon, "--no-ping")
+def test_a_server_that_knows_no_ping_stays_ready(daemon: Daemon) -> None:
+    daemon.write({"called": entry(daemon, "--no-ping"), "left": entry(daemon, "--no-ping")})
+    daemon.start().wait_all()
     until = time.monotonic() + 3 * VERDICT_SECS
     while time.monotonic() < until:
         time.sleep(0.7)
-        if calls:
-            assert daemon.text("s", "quick") == "done"
-    assert_never_ended(daemon)
-    assert daemon.status("s")["heartbeat_latency_ms"] is not None
+        assert daemon.text("called", "quick") == "done"
+    for name in ("called", "left"):
+        assert_never_ended(daemon, name)
+        assert daemon.status(name)["heartbeat_latency_ms"] is not None
 
 
 def test_a_server_that_knows_no_ping_may_work_too(daemon: Daemon) -> None:
@@ -280,20 +292,15 @@ def http_server(answer: str) -> Iterator[str]:
         process.communicate()
 
 
-@pytest.mark.parametrize("answer", ["empty", "open", "202", "204", "400", "405", "404"])
-def test_any_answer_to_a_ping_over_http_shows_that_somebody_is_there(daemon: Daemon, answer: str) -> None:
-    with http_server(answer) as url:
-        daemon.write({"s": {"url": url, "transport": "streamable-http", **BEAT}})
-        daemon.start().wait_for("s", "ready")
+def test_any_answer_to_a_ping_over_http_shows_that_somebody_is_there(daemon: Daemon) -> None:
+    """A server error alone is no sign of life: of the last one what else it answers is."""
+    answers = ("empty", "open", "202", "204", "400", "405", "404", "502")
+    with contextlib.ExitStack() as running:
+        urls = {answer: running.enter_context(http_server(answer)) for answer in answers}
+        daemon.write({name: {"url": url, "transport": "streamable-http", **BEAT} for name, url in urls.items()})
+        daemon.start().wait_all()
         time.sleep(3 * VERDICT_SECS)
-        assert daemon.text("s", "quick") == "done"
-        assert_never_ended(daemon)
-
-
-def test_over_http_a_server_error_alone_is_no_sign_of_life_but_an_answer_to_something_else_is(daemon: Daemon) -> None:
-    with http_server("502") as url:
-        daemon.write({"s": {"url": url, "transport": "streamable-http", **BEAT}})
-        daemon.start().wait_for("s", "ready")
-        time.sleep(3 * VERDICT_SECS)
-        assert_never_ended(daemon)
-        assert daemon.text("s", "quick") == "done"
+        for answer in answers:
+            assert_never_ended(daemon, answer)
+            assert daemon.text(answer, "quick") == "done"
+            assert_never_ended(daemon, answer)
