@@ -7,17 +7,29 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness import Daemon, RpcError, wait_until
+from harness import Daemon, RpcError, a_daemon, wait_until
+
+
+def serving(daemon: Daemon) -> Daemon:
+    daemon.write({"s": daemon.evil(events="ev")})
+    daemon.start().wait_for("s", "ready")
+    return daemon
 
 
 @pytest.fixture
 def served(daemon: Daemon) -> Daemon:
-    daemon.write({"s": daemon.evil(events="ev")})
-    daemon.start().wait_for("s", "ready")
-    return daemon
+    return serving(daemon)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Daemon]:
+    """The daemon of those tests that end nothing and look at no call but their own."""
+    with a_daemon() as daemon:
+        yield serving(daemon)
 
 
 def call_in_background(daemon: Daemon, tool: str, **arguments: Any) -> tuple[threading.Thread, list[Any]]:
@@ -74,12 +86,12 @@ def test_a_call_while_the_server_is_away_says_when_it_is_tried_again(daemon: Dae
     assert "moltis" in raised.value.data["hint"]
 
 
-def test_an_error_of_the_server_is_given_as_it_was_sent(served: Daemon) -> None:
+def test_an_error_of_the_server_is_given_as_it_was_sent(shared: Daemon) -> None:
     with pytest.raises(RpcError) as raised:
-        served.call("s", "rpc_error", text="no such row")
+        shared.call("s", "rpc_error", text="no such row")
     assert raised.value.code == -32009
     assert raised.value.data["error"] == {"code": -32042, "message": "no such row", "data": {"why": "no such row"}}
-    failed = served.call("s", "fail", text="tool says no")
+    failed = shared.call("s", "fail", text="tool says no")
     assert failed == {"content": [{"type": "text", "text": "tool says no"}], "isError": True}
 
 
@@ -114,15 +126,15 @@ def test_a_client_that_leaves_cancels_what_it_asked_for(served: Daemon) -> None:
     wait_until("the server knows", lambda: served.event_pids("ev", "cancelled"), 5)
 
 
-def test_answers_go_to_whoever_asked_whatever_their_ids(served: Daemon) -> None:
-    threads = [call_in_background(served, "echo", message=f"mine-{n}") for n in range(40)]
+def test_answers_go_to_whoever_asked_whatever_their_ids(shared: Daemon) -> None:
+    threads = [call_in_background(shared, "echo", message=f"mine-{n}") for n in range(40)]
     for n, (thread, ended) in enumerate(threads):
         thread.join(20)
         assert ended[0]["content"][0]["text"] == f"mine-{n}"
 
 
-def test_one_connection_may_have_many_calls_and_a_slow_one_holds_up_no_other(served: Daemon) -> None:
-    with served.connect() as client:
+def test_one_connection_may_have_many_calls_and_a_slow_one_holds_up_no_other(shared: Daemon) -> None:
+    with shared.connect() as client:
         for ident, arguments in ((1, {"secs": 1.0}), (2, {"secs": 0.0})):
             params = {"server": "s", "tool": "slow", "arguments": arguments}
             client.send(
@@ -150,15 +162,15 @@ def test_one_connection_may_have_many_calls_and_a_slow_one_holds_up_no_other(ser
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else str(v),
 )
-def test_commands_end_with_the_promised_codes(served: Daemon, words: list[str], code: int) -> None:
-    done = served.cli(*words)
+def test_commands_end_with_the_promised_codes(shared: Daemon, words: list[str], code: int) -> None:
+    done = shared.cli(*words)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_every_json_output_parses_and_is_never_null(served: Daemon) -> None:
+def test_every_json_output_parses_and_is_never_null(shared: Daemon) -> None:
     for words in (["status"], ["mcp", "list"], ["mcp", "tools"], ["logs"], ["env", "list"], ["doctor"], ["why", "s"]):
-        done = served.cli(*words, "--json")
+        done = shared.cli(*words, "--json")
         for line in done.stdout.splitlines() if words == ["logs"] else [done.stdout]:
             assert json.loads(line) is not None, words
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from harness import Connection, Daemon, wait_until
+from harness import Connection, Daemon, a_daemon, wait_until
 from processes import resident_bytes
 
 MIB = 1 << 20
@@ -25,12 +25,23 @@ def many_files() -> Iterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-@pytest.fixture
-def besieged(daemon: Daemon) -> Daemon:
-    """A daemon with two servers that may have 128 files open."""
+def with_few_files(daemon: Daemon) -> Daemon:
+    """Start a daemon with two servers that may have 128 files open."""
     daemon.write({"a": daemon.evil(), "b": daemon.evil()})
     daemon.start({resource.RLIMIT_NOFILE: 128}).wait_all("ready")
     return daemon
+
+
+@pytest.fixture
+def besieged(daemon: Daemon) -> Daemon:
+    return with_few_files(daemon)
+
+
+@pytest.fixture(scope="module")
+def asked() -> Iterator[Daemon]:
+    """The daemon of those tests that ask it strange things and leave it as it was."""
+    with a_daemon() as daemon:
+        yield with_few_files(daemon)
 
 
 def half_open(daemon: Daemon, count: int) -> list[socket.socket]:
@@ -147,9 +158,9 @@ def test_a_client_that_never_reads_is_dropped_and_costs_little(besieged: Daemon)
     ],
 )  # fmt: skip
 def test_wrong_lines_get_the_specifications_error_and_the_next_line_is_served(
-    besieged: Daemon, line: bytes, code: int
+    asked: Daemon, line: bytes, code: int
 ) -> None:
-    with besieged.connect() as client:
+    with asked.connect() as client:
         client.send(line + b"\n")
         answer = json.loads(client.read_line())
         assert answer["error"]["code"] == code
@@ -157,8 +168,8 @@ def test_wrong_lines_get_the_specifications_error_and_the_next_line_is_served(
         assert client.call("mcp.status", name="a")["state"] == "ready"
 
 
-def test_a_batch_is_answered_as_a_batch_and_notifications_are_not(besieged: Daemon) -> None:
-    with besieged.connect() as client:
+def test_a_batch_is_answered_as_a_batch_and_notifications_are_not(asked: Daemon) -> None:
+    with asked.connect() as client:
         calls = [
             {"jsonrpc": "2.0", "id": "one", "method": "mcp.status", "params": {"name": "a"}},
             {"jsonrpc": "2.0", "method": "mcp.list"},
@@ -173,14 +184,14 @@ def test_a_batch_is_answered_as_a_batch_and_notifications_are_not(besieged: Daem
     assert answers[None]["error"]["code"] == -32600
 
 
-def test_a_subscriber_sees_a_snapshot_then_every_change_in_order(besieged: Daemon) -> None:
-    with besieged.connect(timeout_secs=10) as client:
+def test_a_subscriber_sees_a_snapshot_then_every_change_in_order(asked: Daemon) -> None:
+    with asked.connect(timeout_secs=10) as client:
         subscription = client.call("mcp.subscribe")["subscription_id"]
         first = json.loads(client.read_line())
         assert first["method"] == "mcp.event"
         assert first["params"]["subscription_id"] == subscription
         assert first["params"]["type"] == "snapshot"
-        besieged.rpc("mcp.restart", name="a")
+        asked.rpc("mcp.restart", name="a")
         events = [first["params"]]
         while (events[-1].get("to") or events[-1].get("state")) != "ready" or len(events) == 1:
             events.append(json.loads(client.read_line())["params"])
@@ -189,8 +200,8 @@ def test_a_subscriber_sees_a_snapshot_then_every_change_in_order(besieged: Daemo
     assert {e["server"] for e in events[1:]} == {"a"}
 
 
-def test_discovery_names_every_method_that_was_promised(besieged: Daemon) -> None:
-    document = besieged.rpc("rpc.discover")
+def test_discovery_names_every_method_that_was_promised(asked: Daemon) -> None:
+    document = asked.rpc("rpc.discover")
     assert document["openrpc"].startswith("1.")
     names = {m["name"] for m in document["methods"]}
     wanted = (
