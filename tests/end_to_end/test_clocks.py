@@ -45,10 +45,7 @@ def jumping(daemon: Daemon) -> Path:
 
 
 @pytest.mark.alone
-@pytest.mark.parametrize("jump", [3600, -3600, 31_536_000, -31_536_000])
-def test_a_jump_of_the_wall_clock_neither_restarts_nor_stalls_anything(
-    daemon: Daemon, jumping: Path, jump: int
-) -> None:
+def test_a_jump_of_the_wall_clock_neither_restarts_nor_stalls_anything(daemon: Daemon, jumping: Path) -> None:
     beat = {"heartbeat_interval_secs": 0.3, "heartbeat_timeout_secs": 1.0}
     daemon.write(
         {
@@ -57,19 +54,20 @@ def test_a_jump_of_the_wall_clock_neither_restarts_nor_stalls_anything(
         }
     )
     daemon.start().wait_for("steady", "ready")
-    daemon.wait_for("waiting", "backoff")
-    shown_before = daemon.rpc("daemon.status")["uptime_secs"]
-    began, starts = time.monotonic(), len(daemon.starts("ev"))
-    jumping.write_text(str(jump))
-    wait_until("the next try comes in time", lambda: len(daemon.starts("ev")) > starts, 3)
-    time.sleep(1.0)
-    assert daemon.status("steady")["restarts"] == 0
-    assert daemon.status("steady")["state"] == "ready"
-    uptime = daemon.rpc("daemon.status")["uptime_secs"] - shown_before
-    assert abs(uptime - (time.monotonic() - began)) < 0.5
-    jumping.write_text("0")
-    time.sleep(0.7)
-    assert daemon.status("steady")["restarts"] == 0
+    for jump in (3600, -3600, 31_536_000, -31_536_000):
+        daemon.wait_for("waiting", "backoff")
+        shown_before = daemon.rpc("daemon.status")["uptime_secs"]
+        began, starts = time.monotonic(), len(daemon.starts("ev"))
+        jumping.write_text(str(jump))
+        wait_until(f"the next try comes in time in spite of {jump}", lambda n=starts: len(daemon.starts("ev")) > n, 3)
+        time.sleep(1.0)
+        assert daemon.status("steady")["restarts"] == 0
+        assert daemon.status("steady")["state"] == "ready"
+        uptime = daemon.rpc("daemon.status")["uptime_secs"] - shown_before
+        assert abs(uptime - (time.monotonic() - began)) < 0.5
+        jumping.write_text("0")
+        time.sleep(0.7)
+        assert daemon.status("steady")["restarts"] == 0
     assert daemon.stop() == 0
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Iterator
 
 import pytest
-from harness import PYTHON, Daemon
+from harness import PYTHON, Daemon, a_daemon
 
 FLOODER = r"""
 import json, os, sys, threading, time
@@ -30,24 +31,37 @@ for line in sys.stdin:
 NOTIFICATION = '{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":1}}\n'
 
 
+@pytest.fixture(scope="module")
+def calm() -> Iterator[Daemon]:
+    """The daemon of a calm server, which has one neighbour after the other."""
+    with a_daemon() as daemon:
+        daemon.write({"calm": daemon.evil()})
+        daemon.start().wait_all("ready")
+        yield daemon
+
+
 @pytest.mark.alone
 @pytest.mark.parametrize(
     ("fd", "line"),
     [(1, "a\n"), (1, "\n"), (1, NOTIFICATION), (2, "\n"), (2, "a\n")],
     ids=["junk", "blank lines", "notifications", "blank stderr", "stderr"],
 )
-def test_a_flood_of_short_lines_does_not_hold_up_a_neighbours_calls(daemon: Daemon, fd: int, line: str) -> None:
-    flooder = daemon.real(PYTHON, "-I", "-S", "-c", FLOODER, str(fd), line)
-    daemon.write({"calm": daemon.evil(), "flood": flooder})
-    daemon.start().wait_all("ready")
-    time.sleep(1.0)  # by now it floods
-    times: list[float] = []
-    with daemon.connect() as client:
-        for _ in range(100):
-            began = time.monotonic()
-            client.call("mcp.call", server="calm", tool="echo", arguments={"message": "x"})
-            times.append(time.monotonic() - began)
-            time.sleep(0.01)
-    assert statistics.median(times) < 0.05
-    assert statistics.quantiles(times, n=20)[18] < 0.25
-    assert daemon.status("calm")["restarts"] == 0
+def test_a_flood_of_short_lines_does_not_hold_up_a_neighbours_calls(calm: Daemon, fd: int, line: str) -> None:
+    calm.rpc("mcp.add", name="flood", **calm.real(PYTHON, "-I", "-S", "-c", FLOODER, str(fd), line))
+    try:
+        calm.wait_for("flood", "ready")
+        time.sleep(1.0)  # by now it floods
+        times: list[float] = []
+        with calm.connect() as client:
+            for _ in range(100):
+                began = time.monotonic()
+                client.call("mcp.call", server="calm", tool="echo", arguments={"message": "x"})
+                times.append(time.monotonic() - began)
+                time.sleep(0.01)
+        assert statistics.median(times) < 0.05
+        assert statistics.quantiles(times, n=20)[18] < 0.25
+        assert calm.status("calm")["restarts"] == 0
+        assert calm.status("flood")["state"] == "ready", "it floods to the end"
+    finally:
+        calm.rpc("mcp.remove", name="flood")
+    calm.assert_nothing_left(5.0, but=[calm.status("calm")["pid"]])

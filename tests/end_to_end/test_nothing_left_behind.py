@@ -6,11 +6,11 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from harness import GONE_WITHIN, Daemon, wait_until
+from harness import GONE_WITHIN, Daemon, a_daemon, wait_until
 from processes import alive, children, descendants, marked, stopped
 
 KINDS = ("group", "setsid", "daemon")
@@ -32,30 +32,40 @@ def grown(daemon: Daemon) -> dict[str, int]:
     return {name: daemon.wait_event_pid(f"{name}.ev", "grandchild") for name in EVERY_TREE}
 
 
-@pytest.mark.parametrize("tree", TREES)
-def test_killing_a_leader_ends_its_grandchild_and_starts_the_server_again(daemon: Daemon, tree: str) -> None:
-    daemon.write({"s": daemon.evil(tree, events="ev")})
-    first = daemon.start().wait_for("s", "ready")["pid"]
-    grandchild = daemon.wait_event_pid("ev", "grandchild")
+@pytest.fixture(scope="module")
+def grove() -> Iterator[Daemon]:
+    """One daemon with two servers for each way a grandchild can hide: each is hurt by one test alone."""
+    with a_daemon() as daemon:
+        names = {f"{hurt}-{name}": tree for hurt in ("leader", "grandchild") for name, tree in EVERY_TREE.items()}
+        daemon.write({name: daemon.evil(tree, events=f"{name}.ev") for name, tree in names.items()})
+        daemon.start().wait_all("ready")
+        yield daemon
+
+
+@pytest.mark.parametrize("tree", EVERY_TREE)
+def test_killing_a_leader_ends_its_grandchild_and_starts_the_server_again(grove: Daemon, tree: str) -> None:
+    name, events = f"leader-{tree}", f"leader-{tree}.ev"
+    first = grove.wait_for(name, "ready")["pid"]
+    grandchild = grove.wait_event_pid(events, "grandchild")
     os.kill(first, signal.SIGKILL)
     wait_until("the grandchild is gone", lambda: not alive(grandchild), GONE_WITHIN)
-    wait_until("the server has a new pid", lambda: daemon.status("s")["pid"] not in (None, first))
-    status = daemon.wait_for("s", "ready")
+    wait_until("the server has a new pid", lambda: grove.status(name)["pid"] not in (None, first))
+    status = grove.wait_for(name, "ready")
     assert status["restarts"] == 1
     assert status["last_error"]["exit_code"] == -signal.SIGKILL
-    (leader_starts,) = [daemon.event_pids("ev", "start")]
+    (leader_starts,) = [grove.event_pids(events, "start")]
     assert [p for p in leader_starts if alive(p)] == [status["pid"]]
 
 
-@pytest.mark.parametrize("tree", TREES)
-def test_killing_a_grandchild_is_its_servers_own_affair(daemon: Daemon, tree: str) -> None:
-    daemon.write({"s": daemon.evil(tree, events="ev")})
-    before = daemon.start().wait_for("s", "ready")
-    grandchild = daemon.wait_event_pid("ev", "grandchild")
+@pytest.mark.parametrize("tree", EVERY_TREE)
+def test_killing_a_grandchild_is_its_servers_own_affair(grove: Daemon, tree: str) -> None:
+    name = f"grandchild-{tree}"
+    before = grove.wait_for(name, "ready")
+    grandchild = grove.wait_event_pid(f"{name}.ev", "grandchild")
     os.kill(grandchild, signal.SIGKILL)
     wait_until("the grandchild is gone", lambda: not alive(grandchild), GONE_WITHIN)
     time.sleep(0.3)
-    after = daemon.status("s")
+    after = grove.status(name)
     assert (after["state"], after["pid"], after["restarts"]) == ("ready", before["pid"], 0)
 
 
