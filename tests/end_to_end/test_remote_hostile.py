@@ -121,16 +121,18 @@ def test_a_page_instead_of_an_answer_fails_the_call_and_is_shown_nowhere(daemon:
         assert "sk-page-secret" not in text
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("to", ["http://127.0.0.1:{port}/mcp", "file:///etc/passwd", "http://169.254.169.254/"])
-def test_a_redirect_off_the_origin_is_not_followed(daemon: Daemon, place: Place, status: int, to: str) -> None:
+def test_redirects_off_the_origin_are_not_followed(daemon: Daemon, place: Place) -> None:
     elsewhere = place.evil()
-    evil = place.evil(f"redirect={status}:{to.format(port=elsewhere.port)}")
-    daemon.write({"s": remote(evil.url, headers={"Authorization": "Bearer sk-mine"})})
-    shown = daemon.start().wait_for("s", "backoff")["last_error"]["message"]
-    assert "redirect" in shown
+    targets = (f"http://127.0.0.1:{elsewhere.port}/mcp", "file:///etc/passwd", "http://169.254.169.254/")
+    ways = [f"redirect={status}:{to}" for status in (301, 302, 303, 307, 308) for to in targets]
+    headers = {"Authorization": "Bearer sk-mine"}
+    daemon.write({f"s{n}": remote(place.evil(way).url, headers=headers) for n, way in enumerate(ways)})
+    daemon.start()
+    for n, way in enumerate(ways):
+        shown = daemon.wait_for(f"s{n}", "backoff", "cooldown")["last_error"]["message"]
+        assert "redirect" in shown, way
+        assert "sk-mine" not in shown, way
     assert elsewhere.events("request") == []
-    assert "sk-mine" not in shown
 
 
 def test_waiting_for_a_login_or_for_a_dead_authorization_server_disturbs_nobody(daemon: Daemon, place: Place) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from harness import Daemon, RpcError, wait_until
-from remote_harness import Place, free_port, place_in, remote
+from harness import Daemon, RpcError, a_daemon, wait_until
+from remote_harness import Place, Program, free_port, place_in, remote
 
 NOT_READY = -32005
 MODERN = "2026-07-28"
@@ -22,6 +23,30 @@ SLOW_START = {"restart_backoff_secs": 0.2, "restart_backoff_max_secs": 0.5, "max
 def place(folder: Path) -> Iterator[Place]:
     with place_in(folder) as place:
         yield place
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[Daemon]:
+    """The daemon of those tests that need none for themselves; each has a server of its own, by `join`."""
+    with a_daemon() as daemon:
+        daemon.write({})
+        yield daemon.start()
+
+
+@pytest.fixture
+def join(house: Daemon, place: Place) -> Iterator[Callable[..., str]]:
+    """Add a server to the house, with these keys, and give its name once it is ready. The test's end removes it."""
+    names: list[str] = []
+
+    def add(server: Program, until: str = "ready", **keys: object) -> str:
+        names.append(f"s-{uuid.uuid4().hex}")
+        house.rpc("mcp.add", name=names[-1], **remote(server.url, **keys))
+        house.wait_for(names[-1], until)
+        return names[-1]
+
+    yield add
+    for name in names:
+        house.rpc("mcp.remove", name=name)
 
 
 def since(daemon: Daemon, server: str) -> tuple[int, int]:
@@ -45,61 +70,59 @@ def test_after_an_upstream_has_restarted_the_next_call_works_once(daemon: Daemon
 
 @pytest.mark.parametrize("said", ["401:Session not found", "401", "200:Session not found", "409:Invalid session ID"])
 def test_a_lost_session_costs_no_call_and_no_login_whatever_word_says_it(
-    daemon: Daemon, place: Place, said: str
+    house: Daemon, place: Place, join: Callable[..., str], said: str
 ) -> None:
     server = place.evil("legacy", "forget=3", f"lost={said}", "get=401")
-    daemon.write({"s": remote(server.url)})
-    daemon.start().wait_all()
-    assert [daemon.text("s", "count") for _ in range(8)] == [str(n) for n in range(1, 9)]
+    s = join(server)
+    assert [house.text(s, "count") for _ in range(8)] == [str(n) for n in range(1, 9)]
     assert len(server.events("ran", tool="count")) == 8
-    status = daemon.status("s")
-    assert (status["state"], since(daemon, "s")) == ("ready", (0, 0))
+    status = house.status(s)
+    assert (status["state"], since(house, s)) == ("ready", (0, 0))
     assert len(server.events("request", mcp="initialize")) == 3
 
 
 @pytest.mark.parametrize("ping", [(), ("ping=400",)])
 @pytest.mark.parametrize("status", [400, 422])
 def test_a_session_that_is_lost_without_a_word_costs_one_call_and_no_restart(
-    daemon: Daemon, place: Place, status: int, ping: tuple[str, ...]
+    house: Daemon, place: Place, join: Callable[..., str], status: int, ping: tuple[str, ...]
 ) -> None:
     server = place.evil("legacy", "forget=2", f"lost={status}", *ping)
-    daemon.write({"s": remote(server.url)}, mcp={"heartbeat_interval_secs": 60.0})
-    daemon.start().wait_all()
+    s = join(server, heartbeat_interval_secs=60.0)
     for lost in (1, 2):
-        assert daemon.text("s", "count") == str(2 * lost - 1)
-        assert daemon.text("s", "count") == str(2 * lost)
+        assert house.text(s, "count") == str(2 * lost - 1)
+        assert house.text(s, "count") == str(2 * lost)
         with pytest.raises(RpcError, match=f"HTTP {status}"):
-            daemon.call("s", "count")
+            house.call(s, "count")
         begun = 1 + lost
         wait_until("another", lambda n=begun: len(server.events("request", mcp="initialize")) == n, within=20)
-    assert daemon.text("s", "count") == "5"
+    assert house.text(s, "count") == "5"
     assert len(server.events("ran", tool="count")) == 5
-    status_ = daemon.status("s")
-    assert (status_["state"], since(daemon, "s")) == ("ready", (0, 0))
+    status_ = house.status(s)
+    assert (status_["state"], since(house, s)) == ("ready", (0, 0))
 
 
-def test_a_server_that_refuses_one_call_without_a_word_keeps_its_session(daemon: Daemon, place: Place) -> None:
+def test_a_server_that_refuses_one_call_without_a_word_keeps_its_session(
+    house: Daemon, place: Place, join: Callable[..., str]
+) -> None:
     server = place.evil("legacy", "ping=400")
-    daemon.write({"s": remote(server.url)})
-    daemon.start().wait_all()
+    s = join(server)
     for _ in range(3):
         with pytest.raises(RpcError, match="HTTP 400"):
-            daemon.call("s", "refuse", status=400)
-    assert daemon.text("s", "count") == "1"
+            house.call(s, "refuse", status=400)
+    assert house.text(s, "count") == "1"
     assert len(server.events("request", mcp="initialize")) == 1
 
 
 @pytest.mark.parametrize("status", [400, 409, 422])
 @pytest.mark.parametrize("message", ["browser session expired", "Session not found"])
 def test_a_call_that_ran_is_not_run_again_for_words_about_a_session(
-    daemon: Daemon, place: Place, status: int, message: str
+    house: Daemon, place: Place, join: Callable[..., str], status: int, message: str
 ) -> None:
     server = place.evil("legacy")
-    daemon.write({"s": remote(server.url)})
-    daemon.start().wait_all()
+    s = join(server)
     with pytest.raises(RpcError):
-        daemon.call("s", "expired", status=status, message=message)
-    assert daemon.text("s", "count") == "1"
+        house.call(s, "expired", status=status, message=message)
+    assert house.text(s, "count") == "1"
     assert len(server.events("ran", tool="expired")) == 1
     assert len(server.events("request", mcp="initialize")) == 1
 
@@ -149,22 +172,24 @@ def test_an_upstream_that_stays_away_is_noticed_by_the_heartbeat_and_found_again
 
 
 @pytest.mark.parametrize("forget", [1, 3])
-def test_a_forgotten_session_is_begun_anew_and_the_call_runs_once(daemon: Daemon, place: Place, forget: int) -> None:
+def test_a_forgotten_session_is_begun_anew_and_the_call_runs_once(
+    house: Daemon, place: Place, join: Callable[..., str], forget: int
+) -> None:
     server = place.evil("legacy", f"forget={forget}")
-    daemon.write({"s": remote(server.url)})
-    daemon.start().wait_for("s", "ready")
-    assert [daemon.text("s", "count") for _ in range(7)] == list("1234567")
+    s = join(server)
+    assert [house.text(s, "count") for _ in range(7)] == list("1234567")
     assert len(server.events("request", mcp="initialize")) == 1 + 6 // forget
-    assert since(daemon, "s") == (0, 0)
+    assert since(house, s) == (0, 0)
 
 
-def test_calls_that_find_the_session_gone_together_begin_one_new_one(daemon: Daemon, place: Place) -> None:
+def test_calls_that_find_the_session_gone_together_begin_one_new_one(
+    house: Daemon, place: Place, join: Callable[..., str]
+) -> None:
     server = place.http_server()
-    daemon.write({"s": remote(server.url, protocol="legacy")})
-    daemon.start().wait_for("s", "ready")
+    s = join(server, protocol="legacy")
     server.restart()
     results: list[str] = []
-    threads = [threading.Thread(target=lambda: results.append(daemon.text("s", "count"))) for _ in range(10)]
+    threads = [threading.Thread(target=lambda: results.append(house.text(s, "count"))) for _ in range(10)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -189,19 +214,20 @@ def test_a_port_that_opens_late_is_found(daemon: Daemon, place: Place) -> None:
     assert since(daemon, "other") == (0, 0)
 
 
-def test_streams_dropped_every_two_seconds_lose_no_answer_and_double_none(daemon: Daemon, place: Place) -> None:
+def test_streams_dropped_every_two_seconds_lose_no_answer_and_double_none(
+    house: Daemon, place: Place, join: Callable[..., str]
+) -> None:
     server = place.evil("legacy", "drop=2")
-    daemon.write({"s": remote(server.url)})
-    daemon.start().wait_for("s", "ready")
+    s = join(server)
     began = time.monotonic()
-    assert daemon.text("s", "later", secs=5, message="it came") == "it came"
+    assert house.text(s, "later", secs=5, message="it came") == "it came"
     assert time.monotonic() - began >= 5
-    assert daemon.text("s", "count") == "1"
+    assert house.text(s, "count") == "1"
     assert [e["tool"] for e in server.events("ran")] == ["later", "count"]
     opened = [e["at"] for e in server.events("request", method="GET")]
     spent = time.monotonic() - began
     assert 2 < len(opened) <= 2 * spent + 4, "at most one attempt a second, for each of the two streams"
-    assert since(daemon, "s") == (0, 0)
+    assert since(house, s) == (0, 0)
 
 
 def test_an_older_server_whose_stream_ends_is_connected_to_again(daemon: Daemon, place: Place) -> None:
@@ -215,26 +241,24 @@ def test_an_older_server_whose_stream_ends_is_connected_to_again(daemon: Daemon,
 
 @pytest.mark.parametrize("after", ["1", "date"])
 def test_a_call_that_was_refused_for_now_is_sent_again_when_the_server_says(
-    daemon: Daemon, place: Place, after: str
+    house: Daemon, place: Place, join: Callable[..., str], after: str
 ) -> None:
     server = place.evil()
-    daemon.write({"s": remote(server.url)})
-    daemon.start().wait_for("s", "ready")
+    s = join(server)
     began = time.time()
     # A date has whole seconds: this one is between 1 and 2 s away.
     value = format_datetime(datetime.fromtimestamp(int(began) + 2, UTC), usegmt=True) if after == "date" else after
-    assert daemon.text("s", "busy", status=429, retry_after=value, message="at last") == "at last"
+    assert house.text(s, "busy", status=429, retry_after=value, message="at last") == "at last"
     assert 0.9 <= time.time() - began < 4
     calls = server.events("request", mcp="tools/call")
     assert len(calls) == 2
     assert len(server.events("ran", tool="busy")) == 1
-    assert since(daemon, "s") == (0, 0)
+    assert since(house, s) == (0, 0)
 
 
-def test_a_call_that_may_have_run_is_not_sent_again(daemon: Daemon, place: Place) -> None:
+def test_a_call_that_may_have_run_is_not_sent_again(house: Daemon, place: Place, join: Callable[..., str]) -> None:
     server = place.evil()
-    daemon.write({"s": remote(server.url)})
-    daemon.start().wait_for("s", "ready")
+    s = join(server)
     for tool, arguments in {
         "busy": {"status": 503, "retry_after": "1"},
         "refuse": {"status": 500},
@@ -242,14 +266,14 @@ def test_a_call_that_may_have_run_is_not_sent_again(daemon: Daemon, place: Place
         "truncate": {},
     }.items():
         with pytest.raises(RpcError) as failed:
-            daemon.call("s", tool, **arguments)
+            house.call(s, tool, **arguments)
         assert failed.value.code == NOT_READY, tool
-        assert failed.value.data["server"] == "s"
+        assert failed.value.data["server"] == s
         called = [e for e in server.events("request", mcp="tools/call") if e["headers"].get("Mcp-Name") == tool]
         assert len(called) <= 1, tool
-        wait_until("the next call works", lambda: daemon.text("s", "echo", message="x") == "x")
+        wait_until("the next call works", lambda: house.text(s, "echo", message="x") == "x")
     assert len(server.events("request", mcp="tools/call")) == 4 + len(server.events("ran", tool="echo"))
-    assert since(daemon, "s") == (0, 0)
+    assert since(house, s) == (0, 0)
 
 
 @pytest.mark.parametrize(("status", "after", "least", "most"), [
@@ -260,21 +284,21 @@ def test_a_call_that_may_have_run_is_not_sent_again(daemon: Daemon, place: Place
     (503, "soon", 0, 6),
 ])  # fmt: skip
 def test_a_server_that_asks_to_be_left_alone_is_started_when_it_says(
-    daemon: Daemon, place: Place, status: int, after: str, least: float, most: float
+    house: Daemon, place: Place, join: Callable[..., str], status: int, after: str, least: float, most: float
 ) -> None:
     server = place.evil(f"busy={status}:{after}:1")
-    daemon.write({"s": remote(server.url)}, mcp=SLOW_START)
     began = time.time()
-    assert daemon.start().wait_for("s", "ready")["protocol_version"] == MODERN
+    s = join(server, **SLOW_START)
+    assert house.status(s)["protocol_version"] == MODERN
     first, second = [e["at"] for e in server.events("request")][:2]
     assert least <= second - first
     assert time.time() - began < most + 2
 
 
-def test_no_server_is_left_alone_for_longer_than_an_hour(daemon: Daemon, place: Place) -> None:
+def test_no_server_is_left_alone_for_longer_than_an_hour(house: Daemon, place: Place, join: Callable[..., str]) -> None:
     server = place.evil("busy=503:1000000000:1000")
-    daemon.write({"s": remote(server.url)}, mcp={**SLOW_START, "restart_cooldown_max_secs": 3600.0})
-    status = daemon.start().wait_for("s", "backoff")
+    s = join(server, "backoff", **SLOW_START, restart_cooldown_max_secs=3600.0)
+    status = house.status(s)
     assert len(server.events("request")) == 1
     ahead = datetime.fromisoformat(status["next_retry_at"]) - datetime.now(UTC)
     assert 3500 < ahead.total_seconds() <= 3601
