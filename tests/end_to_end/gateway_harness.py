@@ -13,6 +13,7 @@ from harness import PYTHON, SERVERS, Daemon, wait_until
 from processes import signal_pid
 
 FIXTURE = SERVERS / "fixture_server.py"
+PLAIN = SERVERS / "plain_server.py"
 LISTENS_WITHIN = 20.0
 OPEN = {"listen": "127.0.0.1:0", "require_token": False}
 """`[gateway]` at any free port, for anyone."""
@@ -22,6 +23,11 @@ GUARDED = {"listen": "127.0.0.1:0", "require_token": True}
 def fixture(daemon: Daemon, **keys: Any) -> dict[str, Any]:
     """Give the entry of the fixture server. It speaks both eras: `protocol` among the keys says which it is to be."""
     return daemon.real(PYTHON, str(FIXTURE), **keys)
+
+
+def plain(daemon: Daemon, **keys: Any) -> dict[str, Any]:
+    """Give the entry of a server that starts fast and has a bit of everything, for tests that are not about servers."""
+    return {"command": PYTHON, "args": ["-S", "-E", str(PLAIN), "--mark", daemon.mark], "protocol": "legacy", **keys}
 
 
 def start(

@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from gateway_harness import GUARDED, connect_command, connect_env, fixture, gateway_url, new_token
+from gateway_harness import GUARDED, connect_command, connect_env, gateway_url, new_token, plain
 from harness import SERVERS, Daemon, wait_until
 from installing import node_program
 from mcp import Client, StdioServerParameters
@@ -44,7 +44,7 @@ class Life:
         self.token = new_token(daemon, "host")
 
     def start(self, *servers: str) -> None:
-        entries = {name: fixture(self.daemon, protocol="legacy") for name in servers}
+        entries = {name: plain(self.daemon) for name in servers}
         self.daemon.write(entries, gateway={**GUARDED, "listen": self.listen})
         self.daemon.start()
         self.daemon.wait_all()
@@ -169,12 +169,12 @@ def test_a_call_under_way_when_the_daemon_ends_fails_once_and_reached_its_server
 
 
 def test_a_server_that_is_not_there_is_said_to_the_host_until_it_is(daemon: Daemon) -> None:
-    daemon.write({"one": fixture(daemon)}, gateway={**GUARDED, "listen": "127.0.0.1:0"})
+    daemon.write({"one": plain(daemon)}, gateway={**GUARDED, "listen": "127.0.0.1:0"})
     daemon.start()
     with PipeHost(daemon, "later") as host:
         params = {"protocolVersion": ERAS["legacy"], "capabilities": {}, "clientInfo": {"name": "h", "version": "1"}}
         assert "later" in host.request("initialize", params, 1)["error"]["message"]
-        daemon.write({"later": fixture(daemon)}, gateway={**GUARDED, "listen": "127.0.0.1:0"})
+        daemon.write({"later": plain(daemon)}, gateway={**GUARDED, "listen": "127.0.0.1:0"})
         daemon.rpc("daemon.reload")
         daemon.wait_for("later", "ready")
         wait_until("it is let in", lambda: "result" in host.request("initialize", params, 2), 10.0)

@@ -10,7 +10,7 @@ import time
 from typing import Any
 
 import pytest
-from gateway_harness import OPEN, fixture, gateway_url, new_token
+from gateway_harness import OPEN, gateway_url, new_token, plain
 from harness import Daemon, wait_until
 from raw_hosts import META, MODERN, HttpHost, PipeHost, send
 
@@ -19,7 +19,7 @@ ENDS = ("stop", "kill")
 
 def start(daemon: Daemon, *servers: str, **gateway: Any) -> None:
     """Start it, at one address in all its lives."""
-    daemon.write({name: fixture(daemon, protocol="legacy") for name in servers}, gateway=gateway)
+    daemon.write({name: plain(daemon) for name in servers}, gateway=gateway)
     daemon.start()
     daemon.wait_all()
     gateway_url(daemon)
@@ -150,8 +150,8 @@ def known(daemon: Daemon) -> set[str]:
 def test_a_host_that_is_started_without_a_daemon_sees_what_was_last_known(daemon: Daemon) -> None:
     daemon.write(
         {
-            "one": fixture(daemon, protocol="legacy", exclude_tools=["sleep"]),
-            "off": fixture(daemon, protocol="legacy"),
+            "one": plain(daemon, exclude_tools=["sleep"]),
+            "off": plain(daemon),
         },
         gateway=dict(OPEN),
     )
@@ -214,7 +214,7 @@ def test_whatever_is_on_disk_a_host_has_its_answers(daemon: Daemon, damage: str)
             (daemon.data_dir / "known" / "one.json").write_bytes(b'{"format":1,')
             daemon.config.write_text("[mcp\n")
         case "other file":
-            daemon.write({"other": fixture(daemon)})
+            daemon.write({"other": plain(daemon)})
     with PipeHost(daemon) as host:
         host.begin()
         found = {name.partition("__")[0] for name in names(host.request("tools/list", {}, 1))}
@@ -240,7 +240,7 @@ def test_a_listen_and_an_old_session_go_on_over_two_restarts_in_a_row(daemon: Da
 
 def test_a_call_that_comes_while_the_daemon_stops_is_done_by_the_next_one(daemon: Daemon) -> None:
     daemon.write(
-        {"stubborn": daemon.evil("eof-ignoring", "ignterm"), "one": fixture(daemon, protocol="legacy")},
+        {"stubborn": daemon.evil("eof-ignoring", "ignterm"), "one": plain(daemon)},
         gateway=dict(OPEN),
     )
     daemon.start()
