@@ -108,30 +108,24 @@ def substituted(arguments: dict[str, Any], places: dict[str, str]) -> dict[str, 
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_a_call_gives_byte_for_byte_the_result_that_the_server_sent(
+def test_tools_are_given_as_the_server_sent_them_and_results_byte_for_byte(
     daemon: Daemon, name: str, node: Path, places: dict[str, str]
 ) -> None:
     daemon.write({name: entry(daemon, name, node, places, teed=True)}, mcp={"startup_timeout_secs": 60.0})
-    daemon.start().wait_for(name, "ready", within=60)
+    status = daemon.start().wait_for(name, "ready", within=60)
+    received = daemon.folder / name / "received"
+    listed = [r for r in map(json.loads, results_sent(received)) if "tools" in r]
+    assert [{**t, "server": name} for t in listed[-1]["tools"]] == daemon.rpc("mcp.tools")
+    assert status["tool_count"] == len(listed[-1]["tools"])
     for tool, template in CALLS[name]:
         arguments = substituted(template, places)
         with daemon.connect() as client:
             line = client.call_raw("mcp.call", {"server": name, "tool": tool, "arguments": arguments})
         on_the_socket = bytes(msgspec.json.decode(line, type=Response).result)
-        assert on_the_socket in results_sent(daemon.folder / name / "received"), tool
+        assert on_the_socket in results_sent(received), tool
         printed = daemon.cli("mcp", "call", f"{name}.{tool}", "--json", json.dumps(arguments))
         assert printed.returncode == (1 if json.loads(printed.stdout).get("isError") else 0), printed.stderr
-        sent = results_sent(daemon.folder / name / "received")
-        assert printed.stdout.encode().removesuffix(b"\n") in sent, tool
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_tools_are_given_as_the_server_sent_them(daemon: Daemon, name: str, node: Path, places: dict[str, str]) -> None:
-    daemon.write({name: entry(daemon, name, node, places, teed=True)}, mcp={"startup_timeout_secs": 60.0})
-    status = daemon.start().wait_for(name, "ready", within=60)
-    sent = [r for r in map(json.loads, results_sent(daemon.folder / name / "received")) if "tools" in r]
-    assert [{**t, "server": name} for t in sent[-1]["tools"]] == daemon.rpc("mcp.tools")
-    assert status["tool_count"] == len(sent[-1]["tools"])
+        assert printed.stdout.encode().removesuffix(b"\n") in results_sent(received), tool
 
 
 def test_all_five_and_the_manuals_own_run_side_by_side_in_their_eras(
