@@ -25,6 +25,7 @@ FLOORS = {
     "moltis.errors": 1,
     "moltis.paths": 1,
     "moltis.peers": 1,
+    "moltis.proxies": 1,
     "moltis.threads": 2,
     "moltis.slices": 1,
     "moltis.redaction": 1,
@@ -45,8 +46,11 @@ FLOORS = {
     "moltis.transport.frames": 2,
     "moltis.transport.remote.events": 2,
     "moltis.transport.remote.headers": 2,
+    "moltis.http.addresses": 0,
+    "moltis.http.origins": 0,
     "moltis.http": 2,
     "moltis.http.fetch": 3,
+    "moltis.http.proxied": 3,
     "moltis.session.elicitation": 2,
     "moltis.session.mirrored": 3,
     "moltis.control.jsonrpc": 2,
@@ -76,6 +80,7 @@ PURE = {
     "moltis.unicode",
     "moltis.errors",
     "moltis.redaction",
+    "moltis.proxies",
     "moltis.config.plan",
     "moltis.config.listen",
     "moltis.config.scan",
@@ -258,7 +263,7 @@ def test_only_those_who_start_and_reach_servers_look_into_a_launch() -> None:
     allowed = (
         "moltis.config", "moltis.transport", "moltis.doctor", "moltis.daemon.logins", "moltis.daemon.second_opinion",
     )  # fmt: skip
-    fields = {"env", "args", "url", "headers", "oauth"}
+    fields = {"env", "args", "url", "headers", "oauth", "proxies", "way"}
     for name, path in ALL:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and node.attr in fields and "launch" in ast.unparse(node.value):
