@@ -11,6 +11,7 @@ and over the network:
 
     clients       the client of one MCP server
     carrier       what carries its requests, and wire, the connections they travel on
+    proxied       both by way of a proxy
     fetch         one bounded exchange with a party that is not trusted
     pinned        connections to addresses that were checked
     racing        one connection to a host of several addresses

@@ -39,15 +39,7 @@ class Carrier(httpx2.AsyncBaseTransport):
         self._pool = pool
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        assert isinstance(request.stream, httpx2.AsyncByteStream)
-        url = request.url
-        inner = httpcore2.Request(
-            request.method,
-            httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
-            headers=request.headers.raw,
-            content=request.stream,
-            extensions=request.extensions,
-        )
+        inner = self._asked(request)
         if FRESH in request.extensions:
             await self._close_idle()
         try:
@@ -59,6 +51,18 @@ class Carrier(httpx2.AsyncBaseTransport):
         assert isinstance(response.stream, AsyncIterable)
         body = _Body(response.stream)
         return httpx2.Response(response.status, headers=response.headers, stream=body, extensions=response.extensions)
+
+    def _asked(self, request: httpx2.Request) -> httpcore2.Request:
+        """Return the request as the pool sends it."""
+        assert isinstance(request.stream, httpx2.AsyncByteStream)
+        url = request.url
+        return httpcore2.Request(
+            request.method,
+            httpcore2.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path),
+            headers=request.headers.raw,
+            content=request.stream,
+            extensions=request.extensions,
+        )
 
     async def aclose(self) -> None:
         await self._pool.aclose()

@@ -7,9 +7,9 @@ when it was made.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -20,11 +20,14 @@ from moltis.http.addresses import Scope, host_is_loopback, scope
 from moltis.http.bodies import BodyEncoded, BodyTooLarge, collect, in_turn, unpacked
 from moltis.http.clients import USER_AGENT
 from moltis.http.origins import Url, read_url, resolved, shown_host
-from moltis.http.pinned import AddressRefused, PinnedBackend
+from moltis.http.pinned import AddressRefused, PinnedBackend, judged
 from moltis.http.resolver import Resolve, resolve
 from moltis.http.tls import CaFileError, tls_context
 from moltis.http.words import InOurWords, network_words
 from moltis.threads import in_thread
+
+if TYPE_CHECKING:
+    from moltis.proxies import Proxies, Way
 
 Kind = Literal["refused", "outage"]
 Allowed = frozenset[Scope] | Callable[[], frozenset[Scope]]
@@ -34,6 +37,8 @@ T = TypeVar("T")
 TOTAL_SECS = 10.0
 MAX_BYTES = 1024 * 1024
 MAX_REDIRECTS = 3
+KNOWN_HERE_SECS = 1.0
+"""How long a name that a proxy resolves is looked up here too. Behind one, there may be no other way out for that."""
 NO_HEADERS: Mapping[str, str] = {}
 
 _EVERYWHERE = frozenset(Scope)
@@ -99,6 +104,8 @@ class Fetcher:
         function. Plain http reaches this machine only, whatever is allowed.
     total_secs: for one `get` or `post`, from the first name looked up to the last byte, redirects included.
     max_bytes: of one body.
+    proxies: what is reached through a proxy. Who is at the other end of a name is the proxy's to say then; addresses,
+        and names that are known here too, are judged all the same.
     """
 
     def __init__(
@@ -108,8 +115,10 @@ class Fetcher:
         *,
         total_secs: float = TOTAL_SECS,
         max_bytes: int = MAX_BYTES,
+        proxies: Proxies | None = None,
         resolve: Resolve = resolve,
     ) -> None:
+        self._proxies = proxies
         self._ca_file = ca_file
         self._allowed = allowed
         self._total_secs = total_secs
@@ -177,7 +186,7 @@ class Fetcher:
         """Say whose networks a URL's host is in, by its addresses.
 
         A name that is not this machine's (`host_is_loopback`) but resolves to it counts as FORBIDDEN: anybody can let a
-        name of theirs point there.
+        name of theirs point there. One that only a proxy knows counts as PUBLIC, for which least may be reached.
 
         Raises:
             FetchProblem: it is not a URL, or cannot be resolved.
@@ -185,10 +194,13 @@ class Fetcher:
 
         async def judge() -> frozenset[Scope]:
             parts = _readable(url)
-            try:
-                found = {scope(address) for address in await self._resolve(parts.host, parts.port)}
-            except (OSError, UnicodeError) as error:
-                raise _problem(url, error) from None
+            if self._way(parts) is not None:
+                found = {scope(address) for address in await self._known_here(parts)} or {Scope.PUBLIC}
+            else:
+                try:
+                    found = {scope(address) for address in await self._resolve(parts.host, parts.port)}
+                except (OSError, UnicodeError) as error:
+                    raise _problem(url, error) from None
             if Scope.LOOPBACK in found and not host_is_loopback(parts.host):
                 found = (found - {Scope.LOOPBACK}) | {Scope.FORBIDDEN}
             return frozenset(found)
@@ -212,7 +224,7 @@ class Fetcher:
                 self._under_way.discard(under_way)
         if self._closed:
             raise FetchProblem("nothing is fetched any more")
-        raise FetchProblem(f"no answer from {shown_host(url)} within {self._total_secs:g} s")
+        raise FetchProblem(f"no answer from {shown_host(url)}{self._by_way(url)} within {self._total_secs:g} s")
 
     async def _follow(self, url: str, headers: Mapping[str, str]) -> Answer:
         for _ in range(MAX_REDIRECTS + 1):
@@ -248,9 +260,12 @@ class Fetcher:
             raise FetchProblem(f"the URL of {shown_host(url)} has a user name or a password in it", kind="refused")
         if not parts.secure:
             raise FetchProblem(f"{shown_host(url)} would be reached by plain http; only https is safe", kind="refused")
-        backend = PinnedBackend(self._reach(parts, trusted), self._resolve)
+        way, reach = self._way(parts), self._reach(parts, trusted)
+        backend = PinnedBackend(reach if way is None else _EVERYWHERE, self._resolve)
         try:
-            status, received, whole = await self._send(method, parts, headers, body, backend, sending)
+            if way is not None and not trusted:
+                judged(parts.host, await self._known_here(parts), reach)
+            status, received, whole = await self._send(method, parts, headers, body, backend, way, sending)
         except _NotSent as refusal:
             raise refusal.error from refusal.error.__cause__
         except Exception as error:
@@ -265,6 +280,23 @@ class Fetcher:
             allowed = _EVERYWHERE
         return allowed if parts.scheme == "https" else allowed & {Scope.LOOPBACK}
 
+    def _way(self, parts: Url) -> Way | None:
+        return None if self._proxies is None else self._proxies.way(parts)
+
+    def _by_way(self, url: str) -> str:
+        parts = read_url(url)
+        way = self._way(parts) if parts is not None else None
+        return "" if way is None else f" through the proxy {way.proxy.netloc}"
+
+    async def _known_here(self, parts: Url) -> Sequence[str]:
+        """Return the addresses of a host that a proxy connects to, as far as they are known here: none is no error."""
+        with anyio.move_on_after(KNOWN_HERE_SECS):
+            try:
+                return await self._resolve(parts.host, parts.port)
+            except (OSError, UnicodeError):
+                pass
+        return ()
+
     async def _send(
         self,
         method: str,
@@ -272,17 +304,29 @@ class Fetcher:
         headers: Mapping[str, str],
         body: bytes | None,
         backend: PinnedBackend,
+        way: Way | None,
         sending: Sending | None,
     ) -> tuple[int, dict[str, str], bytes]:
         where = httpcore2.URL(scheme=parts.scheme, host=parts.host, port=parts.port, target=parts.target)
         request = httpcore2.Request(method, where, headers=_request_headers(parts, headers, body), content=body)
+        through: httpcore2.AsyncNetworkBackend = backend
+        forwarding = None
+        if way is not None:
+            from moltis.http.proxied import Forwarding, ProxiedBackend
+
+            through = ProxiedBackend(way, backend, self._ca_file)
+            if way.forwards:
+                forwarding = Forwarding(way.proxy)
+                request = forwarding.asked(request)
         context = await in_thread(tls_context, self._ca_file) if parts.scheme == "https" else None
-        stream = await backend.connect_tcp(parts.host, parts.port)
+        stream = await through.connect_tcp(parts.host, parts.port)
         if context is not None:
             stream = await stream.start_tls(context, parts.host)
         if sending is not None:
             stream = _Announced(stream, sending)
         response = await httpcore2.AsyncHTTP11Connection(where.origin, stream).handle_async_request(request)
+        if forwarding is not None:
+            forwarding.check(response.status, response.headers)
         received = _by_name(response.headers)
         pieces = unpacked(in_turn(response.aiter_stream()), received.get("content-encoding"), self._max_bytes)
         whole = await collect(pieces, self._max_bytes, received.get("content-length"))

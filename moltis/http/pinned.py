@@ -77,8 +77,17 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
             raise httpcore2.ConnectError(error) from error
         if not addresses:
             raise httpcore2.ConnectError(socket.gaierror(socket.EAI_NONAME, "no address"))
-        for address in addresses:
-            place = scope(address)
-            if place not in self._allowed:
-                raise AddressRefused(host, place)
+        judged(host, addresses, self._allowed)
         return addresses
+
+
+def judged(host: str, addresses: Iterable[str], allowed: frozenset[Scope]) -> None:
+    """Judge the addresses of a host.
+
+    Raises:
+        AddressRefused: one of them is not of an allowed scope.
+    """
+    for address in addresses:
+        place = scope(address)
+        if place not in allowed:
+            raise AddressRefused(host, place)
