@@ -59,7 +59,10 @@ def commands(status: ServerStatus) -> list[str]:
     """Give what mends a server, or [] when nothing is to be done."""
     name, error = status.name, status.last_error
     if waits_for_login(status):
-        return [f"moltis mcp reauth {name}    (if it does not come back by itself: a new login)"]
+        return [
+            *_for_way(status, error),
+            f"moltis mcp reauth {name}    (if it does not come back by itself: a new login)",
+        ]
     match State(status.state):
         case State.INVALID:
             return [
@@ -73,7 +76,7 @@ def commands(status: ServerStatus) -> list[str]:
         case State.AWAITING_AUTH if refuses_header(status):
             return [_correct_header(name), f"moltis mcp restart {name}    (once it is mended)"]
         case State.AWAITING_AUTH | State.READY if login_failed(status) and error is not None:
-            return [*login_keys(error.message, name), f"moltis mcp reauth {name}"]
+            return [*_for_way(status, error), *login_keys(error.message, name), f"moltis mcp reauth {name}"]
         case State.AWAITING_AUTH:
             return [f"moltis mcp reauth {name}"]
         case State.READY if status.auth_state == "awaiting_browser":
@@ -158,6 +161,10 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
     entry = f"[mcp.servers.{status.name}]"
     if advice := _for_answer(status, error):
         return advice
+    if not status.command and (advice := surroundings.proxy_advice(status.name, error.message, status.proxy)):
+        return advice
+    if not status.command and (variable := surroundings.remote_advice(status.name, error.message, status.env_withheld)):
+        seen = [variable, *(seen or [_for_address(error.message, entry)])]
     match FailureKind.of(error.kind):
         case FailureKind.EXITED:
             return seen or _for_exit(status, error)
@@ -350,6 +357,16 @@ def _for_spawn(status: ServerStatus, error: LastError) -> list[str]:
     if line := in_one_line(status.command or ""):
         return [f"write {line} in {entry}    (arguments go into args)"]
     return [f"which {command}    (it must be installed, and on the daemon's PATH)", "moltis doctor"]
+
+
+def _for_way(status: ServerStatus, error: LastError | None) -> list[str]:
+    """Say what is to be done about a proxy, or the want of one, on the way to where one logs in."""
+    if status.command is not None or error is None:
+        return []
+    if of_proxy := surroundings.proxy_advice(status.name, error.message, status.proxy):
+        return of_proxy
+    variable = surroundings.remote_advice(status.name, error.message, status.env_withheld)
+    return [] if variable is None else [variable]
 
 
 def _for_answer(status: ServerStatus, error: LastError) -> list[str]:

@@ -51,6 +51,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     env_withheld: variables for proxies and certificates that the daemon has and the server does not get.
     env_sources: of each variable of `env` where its value comes from, and another has to go: `env set NAME`,
         `[env] NAME`, `environment NAME` (the daemon's), or `moltis.toml`.
+    proxy: of a remote server, as written: none, env, or a URL less its password; null of a local one.
     progress: what a start is doing, in words, once it takes longer than a moment; else null.
     remarks: what is odd about a server though it works, a sentence each.
     stdout: what this run of it has written to stdout that is no MCP message, in words; else null. It was passed over.
@@ -73,6 +74,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     env_names: list[str] = []
     env_withheld: list[str] = []
     env_sources: dict[str, str] = {}
+    proxy: str | None = None
     tool_count: int = 0
     resource_count: int = 0
     prompt_count: int = 0
