@@ -20,7 +20,7 @@ from typing import Any
 
 from moltis.config.near_misses import in_one_line
 from moltis.config.plan import Plan, RemoteLaunch, ServerPlan, StdioLaunch
-from moltis.config.surroundings import advice
+from moltis.config.surroundings import advice, proxy_advice, remote_advice
 from moltis.containers import docker_run
 from moltis.packages import unpinned
 from moltis.paths import MAX_SOCKET_PATH, Paths
@@ -164,7 +164,8 @@ def _check_remote(server: ServerPlan, launch: RemoteLaunch) -> Finding:
         reason = "cannot be read" if os.path.exists(launch.ca_file) else "does not exist"
         message = f"ca_file {launch.ca_file} {reason}"
         return Finding("servers", Verdict.FAIL, message, "put the certificates there, or correct ca_file")
-    return Finding("servers", Verdict.SKIP, "remote", f"moltis mcp test {server.name}")
+    through = "remote" if launch.way is None else f"remote, through a proxy (proxy = {server.proxy})"
+    return Finding("servers", Verdict.SKIP, through, f"moltis mcp test {server.name}")
 
 
 def _check_browser(plan: Plan, path: str) -> Iterator[Finding]:
@@ -296,7 +297,12 @@ def check_daemon(paths: Paths, answer: Answer, version: str) -> Iterator[Finding
             error = server.get("last_error") or {}
             message = f"{server['name']}: {server['state']}: {error.get('message') or 'no reason given'}"
             lines = (*(error.get("stderr_tail") or ()), str(error.get("message")))
-            lacking = server.get("command") and advice(server["name"], lines, server.get("env_withheld") or ())
+            withheld = server.get("env_withheld") or ()
+            if server.get("command"):
+                lacking = advice(server["name"], lines, withheld)
+            else:
+                of_proxy = proxy_advice(server["name"], lines[-1], server.get("proxy"))
+                lacking = next(iter(of_proxy), None) or remote_advice(server["name"], lines[-1], withheld)
             yield Finding(section, Verdict.FAIL, message, lacking or f"moltis why {server['name']}")
 
 

@@ -186,6 +186,7 @@ def server_lines(server: Mapping[str, Any], now: datetime, colour: bool) -> list
         ("command", _command_words(server), ""),
         ("url", server.get("url") or "", ""),
         ("headers", ", ".join(server.get("header_names") or []), ""),
+        ("proxy", server["proxy"] if server.get("proxy") not in (None, "none") else "", ""),
         ("env", ", ".join(server.get("env_names") or []), ""),
         ("pid", str(server.get("pid") or ""), ""),
         ("up / restarts", phrases.up_and_restarts(server, now), ""),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from hashlib import sha256
 from ipaddress import ip_address
-from typing import Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from moltis.config import credentials, near_misses
@@ -32,9 +32,12 @@ from moltis.config.plan import (
 )
 from moltis.config.problem import Report, dotted
 from moltis.config.scan import Path
-from moltis.config.sensitive import is_public, launch_secrets, literal_secrets
-from moltis.config.surroundings import withheld
+from moltis.config.sensitive import is_public, launch_secrets, literal_secrets, proxy_secrets
+from moltis.config.surroundings import certificate_files, names_a_proxy, withheld
 from moltis.redaction import REDACTED, Malformed, Template, TooLong, Unresolved, is_env_name, shown_url, utf8_bytes
+
+if TYPE_CHECKING:
+    from moltis.proxies import Proxies
 
 _CAPS = (
     ("request_timeout_secs", "request_timeout_max_secs"),
@@ -43,7 +46,7 @@ _CAPS = (
     ("restart_cooldown_secs", "restart_cooldown_max_secs"),
 )
 _LOCAL_KEYS = ("command", "args", "env", "env_pass", "cwd")
-_REMOTE_KEYS = ("url", "headers", "oauth", "ca_file")
+_REMOTE_KEYS = ("url", "headers", "oauth", "ca_file", "proxy")
 
 MAX_STRING_BYTES: Final = 128 * 1024
 """Of one argument or `NAME=value`, the NUL at its end included: MAX_ARG_STRLEN of execve(2)."""
@@ -74,6 +77,20 @@ _NOT_IN_URL = re.compile(r"[^\x21-\x7e]|\\")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
+class DefaultProxy:
+    """`proxy` of `[mcp]`. shown: as it may be. problem: why no server that relies on it can be reached.
+
+    is_written: somebody has decided, be it for none.
+    """
+
+    proxies: Proxies | None = None
+    shown: str = "none"
+    problem: str | None = None
+    is_written: bool = False
+    secrets: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Base:
     """What entries are planned on: the values for placeholders, the limits of `[mcp]`, and where the file is."""
 
@@ -83,6 +100,7 @@ class Base:
     limits: Mapping[str, Any] = field(default_factory=dict)
     folder: str | None = None
     env_pass: tuple[str, ...] = ()
+    proxy: DefaultProxy = DefaultProxy()
     _found: dict[str, str | None] = field(default_factory=dict, init=False, compare=False)
 
     def lookup(self, name: str) -> str | None:
@@ -221,6 +239,8 @@ def plan_server(
         report.error((*path, *key), message)
     named = {key for key, _ in _errors(report, wrong)}
     _warn(entry, transport, path, report, named)
+    inherited = base.proxy.problem if transport != "stdio" and entry.proxy is None else None
+    _warn_of_no_proxy(entry.proxy, launches[False], (*path, "proxy"), report)
     for miss in _near_misses(entry, transport, launches[False]):
         if dotted((*path, *miss.key)) not in named:
             report.warning((*path, *miss.key), miss.message, fails_check=miss.is_sure)
@@ -229,9 +249,9 @@ def plan_server(
     server = ServerPlan(
         name=name,
         transport=transport,
-        launch=None if errors else launches[transport == "stdio"],
+        launch=None if errors or inherited else launches[transport == "stdio"],
         limits=limits,
-        shown=_shown(entry, transport, launches[True], base),
+        shown=_shown(entry, transport, launches, base),
         display_name=entry.display_name,
         enabled=entry.enabled,
         protocol=cast(Protocol, entry.protocol),
@@ -240,7 +260,8 @@ def plan_server(
         roots=cast(Asked, entry.roots),
         include_tools=tuple(entry.include_tools),
         exclude_tools=tuple(entry.exclude_tools),
-        problem="; ".join(_within(error, dotted(path)) for error in errors[:3]) or None,
+        proxy=None if transport == "stdio" else _shown_proxy(entry.proxy) or base.proxy.shown,
+        problem="; ".join(_within(error, dotted(path)) for error in errors[:3]) or inherited,
         launch_mark=_launch_mark(entry, transport),
     )
     # A host's name is shown in lower case.
@@ -314,6 +335,8 @@ def _near_misses(entry: ServerSection, transport: TransportName, remote: Launch)
         if entry.cwd is not None:
             yield from near_misses.in_text(("cwd",), entry.cwd)
         return
+    if entry.proxy is not None:
+        yield from near_misses.in_text(("proxy",), entry.proxy)
     if entry.url is not None and "%" not in entry.url.text:  # with it a URL has %41%42, which is no %VARIABLE%
         yield from near_misses.in_text(("url",), entry.url)
     for name, value in entry.headers.items():
@@ -466,7 +489,45 @@ def _remote(entry: ServerSection, expansion: _Expansion) -> RemoteLaunch:
         headers=tuple(headers),
         oauth=tuple(_oauth(entry.oauth, expansion)) if entry.oauth else (),
         ca_file=_folder(entry.ca_file, expansion.base) if entry.ca_file else None,
+        proxies=expansion.base.proxy.proxies if entry.proxy is None else _proxies(entry.proxy, expansion, own=True),
     )
+
+
+def default_proxy(proxy: Template | None, base: Base, report: Report, *, is_wrong: bool) -> DefaultProxy:
+    """Return what `proxy` of `[mcp]` means to the servers that have none of their own; what is wrong is reported once.
+
+    is_wrong: it is written, and something that was reported already. Nobody goes without a proxy because of that.
+    """
+    wrong = "proxy of [mcp] is wrong: moltis config check says how"
+    if proxy is None:
+        return DefaultProxy(problem=wrong, is_written=True) if is_wrong else DefaultProxy()
+    expansion = _Expansion(base, Room(), MAX_HEADERS_BYTES, _TOO_MANY_HEADERS)
+    proxies = _proxies(proxy, expansion, own=False)
+    for key, message in expansion.wrong:
+        report.error(("mcp", *key), message)
+    problem = f"proxy of [mcp]: {expansion.wrong[0][1]}" if expansion.wrong else None
+    if problem is None:
+        _warn_of_no_proxy(proxy, RemoteLaunch("", proxies=proxies), ("mcp", "proxy"), report)
+    secrets = frozenset({*expansion.used, *proxy_secrets(proxies)})
+    return DefaultProxy(proxies, _shown_proxy(proxy) or "none", problem, is_written=True, secrets=secrets)
+
+
+def _proxies(proxy: Template, expansion: _Expansion, *, own: bool) -> Proxies | None:
+    text = expansion.text(proxy, "proxy", most=MAX_URL_BYTES)
+    if text in ("", "none"):
+        return None
+    from moltis import proxies
+
+    try:
+        return proxies.setting(text, expansion.base.environ, own=own)
+    except ValueError as error:
+        expansion.wrong.append((("proxy",), str(error)))
+        return None
+
+
+def _warn_of_no_proxy(proxy: Template | None, launch: Launch, path: Path, report: Report) -> None:
+    if proxy is not None and proxy.text == "env" and isinstance(launch, RemoteLaunch) and launch.proxies is None:
+        report.warning(path, "the environment has no HTTPS_PROXY: nothing is reached through a proxy")
 
 
 def _header_name_problem(name: str, seen: Mapping[str, str]) -> str | None:
@@ -577,7 +638,8 @@ def _launch_mark(entry: ServerSection, transport: TransportName) -> str:
     return sha256(json.dumps([transport, how]).encode()).hexdigest()
 
 
-def _shown(entry: ServerSection, transport: TransportName, local: Launch, base: Base) -> Shown:
+def _shown(entry: ServerSection, transport: TransportName, launches: Mapping[bool, Launch], base: Base) -> Shown:
+    local, remote = launches[True], launches[False]
     if transport == "stdio" and isinstance(local, StdioLaunch):
         names = tuple(name for name, _ in local.env)
         return Shown(
@@ -587,7 +649,28 @@ def _shown(entry: ServerSection, transport: TransportName, local: Launch, base: 
             env_withheld=withheld(base.environ, names),
             env_sources=tuple((name, _source(entry.env[name], base)) for name in names if name in entry.env),
         )
-    return Shown(url=shown_url(entry.url.text) if entry.url else None, header_names=tuple(entry.headers))
+    return Shown(
+        url=shown_url(entry.url.text) if entry.url else None,
+        header_names=tuple(entry.headers),
+        env_withheld=_withheld_remote(entry, remote, base),
+    )
+
+
+def _withheld_remote(entry: ServerSection, remote: Launch, base: Base) -> tuple[str, ...]:
+    """Return the variables that would say how a remote server is reached, where nobody has decided about that."""
+    names: list[str] = []
+    if entry.proxy is None and not base.proxy.is_written and names_a_proxy(base.environ):
+        from moltis.proxies import unused_variable
+
+        assert isinstance(remote, RemoteLaunch)
+        names += filter(None, [unused_variable(base.environ, remote.url)])
+    return (*names, *(certificate_files(base.environ) if entry.ca_file is None else ()))
+
+
+def _shown_proxy(proxy: Template | None) -> str | None:
+    if proxy is None:
+        return None
+    return proxy.text if proxy.text in ("none", "env") else shown_url(proxy.text)
 
 
 def _source(template: Template, base: Base) -> str:

@@ -119,6 +119,10 @@ KEYS: tuple[Key, ...] = (
         "mcp", "env_pass", "list", "variables of the daemon's environment that every local server gets", (),
     ),
     Key(
+        "mcp", "proxy", "text", "of remote servers and logins: none, env (HTTPS_PROXY, NO_PROXY), or a URL", "none",
+        placeholders=True,
+    ),
+    Key(
         "mcp", "max_concurrent_starts", "count", "servers starting at the same time; a start that works keeps its turn",
         _DAEMON.max_concurrent_starts, low=1, high=10_000,
     ),
@@ -198,6 +202,10 @@ KEYS: tuple[Key, ...] = (
     Key(
         "server", "ca_file", "text", "certificates (PEM) to trust for it, besides the system's",
         example='"~/ca.pem"',
+    ),
+    Key(
+        "server", "proxy", "text", "instead of that of [mcp]", placeholders=True,
+        example='"http://me:$PROXY_PASSWORD@proxy.example.com:3128"',
     ),
     Key("oauth", "client_id", "text", "when the server registers no clients", placeholders=True, example='"..."'),
     Key("oauth", "client_secret", "text", "of that client", placeholders=True, example='"$SECRET"'),
@@ -288,7 +296,7 @@ _HEAD = """\
 #
 # A variable of the daemon's environment wins over this file: MOLTIS_GATEWAY__LISTEN=127.0.0.1:9000
 #
-# Durations are in seconds, from 0.05 on. Placeholders work in url, headers, env, args, cwd and oauth:
+# Durations are in seconds, from 0.05 on. Placeholders work in url, headers, proxy, env, args, cwd and oauth:
 #   $NAME  ${NAME}         the value of NAME in [env], or of `moltis env set NAME`
 #   ${NAME:-default}       the default when NAME has no value
 #   ${env:NAME}            the variable NAME of the daemon's own environment
@@ -316,9 +324,9 @@ _EXAMPLES = """
 #headers = { Authorization = "Bearer ${REMOTE_MCP_TOKEN}" }
 """
 
-_EXAMPLE_VALUES = ("GITHUB_TOKEN", "REMOTE_MCP_KEY", "REMOTE_MCP_TOKEN", "SECRET", "CLIENT_KEY")
+_EXAMPLE_VALUES = ("GITHUB_TOKEN", "REMOTE_MCP_KEY", "REMOTE_MCP_TOKEN", "PROXY_PASSWORD", "SECRET", "CLIENT_KEY")
 _NAME_RULE = "NAME: A-Z a-z 0-9 _ -, at most 64, no '__', and no two that differ only by case."
-_REMOTE_ONLY = ("url", "headers", "ca_file")
+_REMOTE_ONLY = ("url", "headers", "ca_file", "proxy")
 _LOCAL_ONLY = ("command", "args", "env", "env_pass", "cwd")
 
 

@@ -15,14 +15,14 @@ from typing import Any
 from moltis.config import near_misses
 from moltis.config.document import parse, read_file
 from moltis.config.environment import overlaid, settings
-from moltis.config.expand import Base, Planned, Room, env_name_problem, merged_limits, plan_server
+from moltis.config.expand import Base, Planned, Room, default_proxy, env_name_problem, merged_limits, plan_server
 from moltis.config.foreign import servers_elsewhere
 from moltis.config.listen import is_loopback, split_listen
 from moltis.config.model import DaemonSection, GatewaySection, McpSection, ServerSection, read_section
 from moltis.config.plan import DaemonPlan, GatewayPlan, Plan
 from moltis.config.problem import Problem, Report
 from moltis.config.scan import Path as KeyPath
-from moltis.config.sensitive import literal_secret, worth_hiding
+from moltis.config.sensitive import is_literal_proxy, literal_secret, worth_hiding
 from moltis.errors import ConfigError
 from moltis.names import name_problem
 
@@ -86,17 +86,20 @@ def loads(
         gateway = replace(gateway, first_list_secs=mcp.first_list_secs)
     folder = str(path.absolute().parent) if path else None
     base = Base(env, dict(env_overrides or {}), dict(environ or {}), mcp.limits(), folder, tuple(mcp.env_pass))
+    is_wrong = mcp.proxy is None and isinstance(tables.get("mcp"), dict) and "proxy" in tables["mcp"]
+    base = replace(base, proxy=default_proxy(mcp.proxy, base, report, is_wrong=is_wrong))
     planned, sections = _servers(entries, base, report)
     defaults, capped = merged_limits(base.limits)
     for key, cap in capped:
         report.warning(("mcp", key), f"is above {cap}, which caps it")
     if mode & _READ_BY_OTHERS:
-        _warn_of_exposure(env, sections, report)
+        _warn_of_exposure(env, mcp, sections, report)
     plan = Plan(
         daemon=_daemon_plan(daemon, mcp),
         gateway=gateway,
         defaults=defaults,
         env_pass=base.env_pass,
+        proxy=base.proxy.shown,
         servers=tuple(p.server for p in planned),
         secrets=_secrets(base, planned),
         path=path,
@@ -218,12 +221,16 @@ def _gateway_plan(section: GatewaySection) -> GatewayPlan:
 
 def _secrets(base: Base, planned: Iterable[Planned]) -> frozenset[str]:
     plans = list(planned)
-    values = {*base.env.values(), *base.overrides.values()}.union(*(p.secrets for p in plans))
+    values = {*base.env.values(), *base.overrides.values(), *base.proxy.secrets}.union(*(p.secrets for p in plans))
     return worth_hiding(values, (p.server.name for p in plans))
 
 
-def _warn_of_exposure(env: Mapping[str, str], sections: Iterable[tuple[str, ServerSection]], report: Report) -> None:
+def _warn_of_exposure(
+    env: Mapping[str, str], mcp: McpSection, sections: Iterable[tuple[str, ServerSection]], report: Report
+) -> None:
     written: list[KeyPath] = [("env", name) for name, value in env.items() if value.strip()]
+    if is_literal_proxy(mcp.proxy):
+        written.append(("mcp", "proxy"))
     written += [(*SERVERS, name, *key) for name, section in sections if (key := literal_secret(section))]
     if where := next((path for path in written if not report.is_set_by_variable(path)), None):
         report.warning(where, f"other users of this machine can read this secret: chmod 600 {report.file}")

@@ -66,6 +66,16 @@ def _template(value: object) -> Template:
         raise ValueError(in_braces(error.inner) or str(error)) from None
 
 
+def _proxy(value: object) -> Template:
+    template = _template(value)
+    text = template.text.replace("$$", "$")
+    if not template.names and text not in ("none", "env"):
+        from moltis.proxies import setting
+
+        setting(text, {}, own=False)
+    return template
+
+
 def _plain(value: object) -> object:
     if isinstance(value, str) and ("\0" in value or not value.strip()):
         raise ValueError("must not be empty or contain a NUL")
@@ -99,6 +109,7 @@ def _variable_name(value: str) -> str:
 Secs = Annotated[float, Field(ge=MIN_SECS, le=MAX_SECS, allow_inf_nan=False)]
 Text = Annotated[str, BeforeValidator(_plain)]
 Expandable = Annotated[Template, PlainValidator(_template)]
+ProxySetting = Annotated[Template, PlainValidator(_proxy)]
 VariableName = Annotated[Text, AfterValidator(_variable_name)]
 
 
@@ -173,6 +184,7 @@ class McpSection(LimitsSection):
 
     first_list_secs: Secs | None = None
     env_pass: list[VariableName] = []
+    proxy: ProxySetting | None = None
     max_concurrent_starts: Annotated[int, Field(ge=1, le=10_000)] | None = None
 
 
@@ -215,6 +227,7 @@ class ServerSection(LimitsSection):
     sampling: Annotated[str, _one_of(ASKED)] = "host"
     roots: Annotated[str, _one_of(ASKED)] = "host"
     ca_file: Text | None = None
+    proxy: ProxySetting | None = None
     oauth: OAuthSection | None = None
 
 

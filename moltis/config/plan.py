@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from moltis.errors import ConfigError
+
+if TYPE_CHECKING:  # where none is written, it is not imported
+    from moltis.proxies import Proxies, Way
 
 TransportName = Literal["stdio", "sse", "streamable-http"]
 Protocol = Literal["auto", "legacy", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"]
@@ -72,12 +75,22 @@ class StdioLaunch:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class RemoteLaunch:
-    """How to reach a remote server, expanded. `ca_file`: certificates to trust beside the system's."""
+    """How to reach a remote server, expanded.
+
+    ca_file: certificates to trust beside the system's.
+    proxies: what it, and whoever gives out tokens for it, is reached through; None: nothing.
+    """
 
     url: str
     headers: tuple[tuple[str, str], ...] = ()
     oauth: tuple[tuple[str, object], ...] = ()
     ca_file: str | None = None
+    proxies: Proxies | None = None
+
+    @property
+    def way(self) -> Way | None:
+        """How it is reached through a proxy; None where it is reached without one."""
+        return None if self.proxies is None else self.proxies.way_to(self.url)
 
     @property
     def own_authorization(self) -> bool:
@@ -108,6 +121,8 @@ class ServerPlan:
     roots: Asked = "host"
     include_tools: tuple[str, ...] = ()
     exclude_tools: tuple[str, ...] = ()
+    proxy: str | None = None
+    """Of a remote server, as it may be shown: `none`, `env`, or a URL less its password."""
     problem: str | None = None
     launch_mark: str = ""
     """Names how the server is reached, as written: transport, command, arguments and folder, or URL; never `env`."""
@@ -172,6 +187,8 @@ class Plan:
     gateway: GatewayPlan = field(default_factory=GatewayPlan)
     defaults: Limits = field(default_factory=Limits)
     env_pass: tuple[str, ...] = ()
+    proxy: str = "none"
+    """Of `[mcp]`, as it may be shown."""
     servers: tuple[ServerPlan, ...] = ()
     secrets: frozenset[str] = frozenset()
     path: Path | None = None

@@ -6,6 +6,7 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from moltis.config import credentials
@@ -13,6 +14,9 @@ from moltis.config.model import ServerSection
 from moltis.config.plan import Launch, RemoteLaunch, StdioLaunch
 from moltis.config.scan import Path
 from moltis.redaction import Template
+
+if TYPE_CHECKING:
+    from moltis.proxies import Proxies
 
 _PUBLIC_NAME = re.compile(r"HOME|LOGNAME|PATH|SHELL|TERM|USER|LANG|LC_.*|TMPDIR|TZ|NODE_ENV|.*LOG_LEVEL")
 """Variables whose values are everyone's: hiding them would only make logs unreadable."""
@@ -57,8 +61,9 @@ def launch_secrets(launch: Launch | None) -> Iterator[str]:
                 if not is_public(name, value):
                     yield value
                     yield from credentials.in_text(value)
-        case RemoteLaunch(url=url, headers=headers, oauth=oauth):
+        case RemoteLaunch(url=url, headers=headers, oauth=oauth, proxies=proxies):
             yield from _url_secrets(url)
+            yield from proxy_secrets(proxies)
             for _, value in headers:
                 yield from _header_secrets(value)
             for name, setting in oauth:
@@ -68,6 +73,15 @@ def launch_secrets(launch: Launch | None) -> Iterator[str]:
                     yield from _url_secrets(str(setting))
         case None:
             return
+
+
+def proxy_secrets(proxies: Proxies | None) -> Iterator[str]:
+    """Give what lets one through proxies, raw and as the header has it; a user alone may be a token."""
+    for proxy in proxies or ():
+        if secret := proxy.password or proxy.user:
+            yield secret
+        if proxy.authorization is not None:
+            yield proxy.authorization.partition(" ")[2]
 
 
 def _url_secrets(url: str) -> Iterator[str]:
@@ -109,9 +123,16 @@ def literal_secret(section: ServerSection) -> Path | None:
     for name in CLIENT_SECRETS:
         if section.oauth and _is_literal(getattr(section.oauth, name)):
             return ("oauth", name)
+    if is_literal_proxy(section.proxy):
+        return ("proxy",)
     if section.url and any(_is_literal_text(value) for value in _url_secrets(section.url.text)):
         return ("url",)
     return None
+
+
+def is_literal_proxy(proxy: Template | None) -> bool:
+    """Say whether a proxy has its password written out."""
+    return proxy is not None and any(_is_literal_text(secret) for secret in credentials.in_url(proxy.text))
 
 
 def literal_secrets(command: str | None, args: Sequence[Template]) -> list[int]:

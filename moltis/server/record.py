@@ -123,6 +123,7 @@ class Record:
             env_names=list(shown.env_names),
             env_withheld=list(shown.env_withheld),
             env_sources=dict(shown.env_sources),
+            proxy=plan.proxy,
             tool_count=facts.tool_count,
             resource_count=facts.resource_count,
             prompt_count=facts.prompt_count,

@@ -25,6 +25,7 @@ from moltis.doctor import (
     find_command,
 )
 from moltis.paths import Paths
+from moltis.proxies import setting
 
 
 @pytest.fixture
@@ -63,6 +64,39 @@ def test_a_server_that_lacks_a_variable_of_the_daemon_is_told_with_the_line_that
     found = {f.message: f.hint for f in check_daemon(paths, Answer(status=status, servers=[server]), "1")}
     hint = found["x: backoff: exited with code 1"]
     assert hint.startswith('env_pass = ["NODE_EXTRA_CA_CERTS", "HTTPS_PROXY"] in [mcp.servers.x]')
+
+
+@pytest.mark.parametrize(
+    ("message", "hint"),
+    [
+        (
+            "cannot be reached at a.example: its name cannot be resolved",
+            'proxy = "env" in [mcp.servers.x], or in [mcp]',
+        ),
+        (
+            "cannot be reached at a.example: the proxy p:1 refuses the user and the password that it is given",
+            "correct user and password of HTTPS_PROXY in the environment",
+        ),
+        ("answered initialize with HTTP 503", "moltis why x"),
+    ],
+)
+def test_a_remote_server_that_is_not_reached_is_told_with_the_line_about_the_proxy(
+    paths: Paths, message: str, hint: str
+) -> None:
+    server = {
+        "name": "x", "enabled": True, "status": "error", "state": "backoff", "last_error": {"message": message},
+        "env_withheld": ["HTTPS_PROXY"], "proxy": "env",
+    }  # fmt: skip
+    status = {"version": "1", "pid": 1, "config_path": str(paths.config)}
+    found = {f.message: f.hint for f in check_daemon(paths, Answer(status=status, servers=[server]), "1")}
+    assert found[f"x: backoff: {message}"].startswith(hint)
+
+
+def test_a_remote_server_behind_a_proxy_is_said_to_be() -> None:
+    launch = RemoteLaunch("https://x/", proxies=setting("http://me:s3cr3t@p.example:1", {}, own=True))
+    server = ServerPlan("x", "sse", launch, proxy="http://[REDACTED]@p.example:1")
+    (finding,) = check_servers(Plan(daemon=DaemonPlan(browser_command=()), servers=(server,)), {"PATH": ""}, None)
+    assert finding.message == "x: remote, through a proxy (proxy = http://[REDACTED]@p.example:1)"
 
 
 def test_a_command_with_its_arguments_in_it_says_where_they_go(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ def test_the_defaults_of_the_table_are_those_that_run() -> None:
             assert GatewayPlan().first_list_secs == key.default
         elif key.name == "env_pass":
             assert Plan().env_pass == (key.default or ())
+        elif key.section == "mcp" and key.name == "proxy":
+            assert Plan().proxy == key.default
         elif key.section == "mcp":
             assert getattr(Limits(), key.name) == key.default
 

@@ -44,7 +44,7 @@ def test_what_mcp_passes_every_local_server_gets_and_a_list_of_its_own_replaces_
     assert env_of(c) == {}
     assert (a.shown.env_names, a.shown.env_withheld) == (("HTTPS_PROXY", "NO_PROXY"), ("NODE_EXTRA_CA_CERTS",))
     assert c.shown.env_withheld == ("HTTPS_PROXY", "NO_PROXY", "NODE_EXTRA_CA_CERTS")
-    assert d.shown.env_withheld == ()
+    assert d.shown.env_withheld == ("HTTPS_PROXY", "NODE_EXTRA_CA_CERTS")  # whose names are proxy and ca_file there
 
 
 def test_what_is_passed_is_hidden_where_it_is_a_secret_and_is_part_of_how_a_server_is_started() -> None:

@@ -12,7 +12,7 @@ import click
 from moltis.cli import link, screen
 from moltis.cli.commands import command, json_option
 from moltis.config.origins import Origins
-from moltis.config.plan import GatewayPlan, Limits, Plan, ServerPlan
+from moltis.config.plan import GatewayPlan, Plan, ServerPlan
 from moltis.config.problem import dotted
 from moltis.config.scan import Path
 
@@ -42,8 +42,12 @@ def shown(plan: Plan) -> dict[str, Any]:
     daemon = dataclasses.asdict(plan.daemon)
     starts = daemon.pop("max_concurrent_starts")
     gateway = _gateway(plan.gateway)
-    servers = {server.name: _server(server, plan.defaults) for server in plan.servers}
-    mcp_only = {"first_list_secs": gateway.pop("first_list_secs"), "env_pass": list(plan.env_pass)}
+    servers = {server.name: _server(server, plan) for server in plan.servers}
+    mcp_only = {
+        "first_list_secs": gateway.pop("first_list_secs"),
+        "env_pass": list(plan.env_pass),
+        "proxy": plan.proxy,
+    }
     return {
         "daemon": {**daemon, "browser_command": list(plan.daemon.browser_command)},
         "gateway": gateway,
@@ -61,9 +65,9 @@ def _gateway(plan: GatewayPlan) -> dict[str, Any]:
     return {key: list(v) if isinstance(v, tuple) else v for key, v in section if v is not None}
 
 
-def _server(server: ServerPlan, defaults: Limits) -> dict[str, Any]:
+def _server(server: ServerPlan, plan: Plan) -> dict[str, Any]:
     own = dataclasses.asdict(server.limits)
-    limits = {key: value for key, value in own.items() if value != getattr(defaults, key)}
+    limits = {key: value for key, value in own.items() if value != getattr(plan.defaults, key)}
     entry: dict[str, Any] = {
         "enabled": server.enabled,
         "display_name": server.display_name,
@@ -77,6 +81,7 @@ def _server(server: ServerPlan, defaults: Limits) -> dict[str, Any]:
         "env_names": list(server.shown.env_names),
         "url": server.shown.url,
         "header_names": list(server.shown.header_names),
+        "proxy": server.proxy if server.proxy != plan.proxy else None,
         "include_tools": list(server.include_tools),
         "exclude_tools": list(server.exclude_tools),
         **limits,

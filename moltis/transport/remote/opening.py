@@ -52,7 +52,7 @@ class RemoteTransport:
             launch.url,
             limits,
             credentials,
-            partial(server_client, launch.ca_file, launch.headers),
+            partial(server_client, launch.ca_file, launch.headers, launch.way),
             launch.headers,
             on_oversized,
             roll,
