@@ -90,6 +90,7 @@ def question(plan: ServerPlan, authorization: str | None) -> Ask:
         url=launch.url,
         headers=headers,
         ca_file=launch.ca_file,
+        proxy=None if launch.way is None else launch.way.proxy.url,
         falls_back=plan.transport == "sse",
         legacy=legacy,
         elicits=elicits,

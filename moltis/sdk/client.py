@@ -180,6 +180,10 @@ async def _remote(ask: AskRemote, way: _Way) -> AsyncIterator[Any]:
         verify.load_verify_locations(ask.ca_file)
         verify.verify_flags |= ssl.VerifyFlags.VERIFY_X509_PARTIAL_CHAIN
 
+    proxy = None
+    if ask.proxy is not None:
+        proxy = httpx2.Proxy(ask.proxy, ssl_context=verify if ask.proxy.startswith("https:") else None)
+
     async def note_status(response: Any) -> None:
         way.statuses.clear()
         if response.status_code >= 400:
@@ -189,6 +193,7 @@ async def _remote(ask: AskRemote, way: _Way) -> AsyncIterator[Any]:
         return httpx2.AsyncClient(
             headers=ask.headers,
             verify=verify,
+            proxy=proxy,
             timeout=httpx2.Timeout(CONNECT_SECS, read=None),
             trust_env=False,
             event_hooks={"response": [note_status]},

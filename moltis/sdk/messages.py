@@ -29,11 +29,15 @@ class AskLocal(msgspec.Struct, frozen=True, kw_only=True, tag="stdio"):
 
 
 class AskRemote(msgspec.Struct, frozen=True, kw_only=True, tag="http"):
-    """Connect and ask. `falls_back`: to HTTP+SSE. `headers`: with the stored access token, if there is one."""
+    """Connect and ask. `falls_back`: to HTTP+SSE. `headers`: with the stored access token, if there is one.
+
+    proxy: the URL of the proxy that it is reached through, with its password.
+    """
 
     url: str
     headers: list[tuple[str, str]]
     ca_file: str | None
+    proxy: str | None = None
     falls_back: bool
     legacy: bool
     elicits: bool

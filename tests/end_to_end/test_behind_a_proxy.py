@@ -197,3 +197,17 @@ def test_plain_http_is_sent_on_by_the_proxy_in_both_transports(behind: Daemon, p
         }
         assert len(proxy.asked) >= 3
         assert PASSWORD not in everything_shown(behind, "s")
+
+
+def test_the_official_client_asks_through_the_proxy_too(
+    behind: Daemon, named: NamedServers, proxy: StandInProxy
+) -> None:
+    proxy.login = USER
+    behind.write({"s": entry(named, proxy=proxy.url_with(USER))})
+    behind.start().wait_for("s", "ready")
+    heard = len(proxy.asked)
+    done = behind.cli("mcp", "test", "s", "--sdk", "--json", within=90)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"differences": []' in done.stdout
+    assert len(proxy.asked) >= heard + 2
+    assert PASSWORD not in done.stdout + done.stderr
