@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tomllib
-from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from readme_hosts import ENDPOINT, SECTION, Entry, by_command, by_http, snippets
 
 from moltis.cli.app import root
 from moltis.config.load import loads
-
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## One endpoint for every host")[2].partition("\n## ")[0]
-
-
-def snippets(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", SECTION, re.S)
-
 
 ENTRIES: list[tuple[str, dict[str, Any]]] = [
     *((next(iter(found)), found[next(iter(found))]["moltis"]) for found in map(json.loads, snippets("json"))),
@@ -30,6 +23,10 @@ ENTRIES: list[tuple[str, dict[str, Any]]] = [
         if "mcp_servers" in found
     ),
 ]
+HOSTS = (
+    "Claude Code", "Cursor", "Gemini CLI", "Qwen Code", "VS Code", "Codex", "Zed", "Copilot CLI", "opencode",
+    "Kilo Code", "Continue", "Mistral Vibe",
+)  # fmt: skip
 
 
 def test_each_kind_of_host_has_its_entry() -> None:
@@ -40,18 +37,59 @@ def test_each_kind_of_host_has_its_entry() -> None:
         assert entry == {"command": "moltis", "args": ["connect"], **extra.get(key, {})}
 
 
-@pytest.mark.parametrize("host", ["Claude Code", "VS Code", "Cursor", "Codex", "Gemini CLI", "Zed"])
+def test_each_host_stands_in_both_tables() -> None:
+    """Claude Desktop's file takes commands alone."""
+    assert set(by_http()) == set(HOSTS)
+    assert set(by_command()) == {*HOSTS, "Claude Desktop"}
+
+
+def own(entry: Entry) -> dict[str, Any]:
+    """Return what an entry that is settings says of moltis, whatever the host has around it."""
+    (around,) = entry.settings.values()
+    if isinstance(around, list):
+        (found,) = around
+        assert found.pop("name") == "moltis"
+        return dict(found)
+    assert set(around) == {"moltis"}
+    return dict(around["moltis"])
+
+
+@pytest.mark.parametrize("host", [*HOSTS, "Claude Desktop"])
+def test_each_entry_starts_moltis_connect(host: str) -> None:
+    entry = by_command()[host]
+    if entry.command:
+        words = shlex.split(entry.command)
+        assert words[1:3] == ["mcp", "add"]
+        assert [word for word in words if word in ("moltis", "connect")] == ["moltis", "moltis", "connect"]
+    else:
+        assert own(entry) in (
+            {"command": "moltis", "args": ["connect"]},
+            {"type": "stdio", "command": "moltis", "args": ["connect"]},
+            {"source": "custom", "command": "moltis", "args": ["connect"]},
+            {"type": "local", "command": ["moltis", "connect"]},
+        )
+
+
+@pytest.mark.parametrize("host", HOSTS)
 def test_each_entry_over_http_is_whole(host: str) -> None:
-    table = SECTION.partition("Over HTTP, with the token")[2]
-    (entry,) = re.findall(rf"^\| {host} \| (.*) \|$", table, re.M)
-    assert "http://127.0.0.1:8642/mcp" in entry
-    for text in re.findall(r'`("moltis": .*?)`', entry):
-        (found,) = json.loads(f"{{{text}}}").values()
-        assert found["headers"]["Authorization"].startswith("Bearer ")
-        assert {"url", "httpUrl"} & found.keys()
+    entry = by_http()[host]
+    if entry.command:
+        words = shlex.split(entry.command)
+        assert words[1:3] == ["mcp", "add"]
+        assert ENDPOINT in words
+        headers = [word for word in words if word.startswith("Authorization: ")]
+        assert headers in (["Authorization: Bearer ${MOLTIS_TOKEN}"], [])
+        assert '"' not in entry.command, "the shell would write the token itself into the host's file"
+        assert headers or words[-2:] == ["--api-key-env", "MOLTIS_TOKEN"]
+        return
+    found = own(entry)
+    (url,) = [found[key] for key in ("url", "httpUrl") if key in found]
+    assert url == ENDPOINT
     if host == "Codex":
-        parts = "\n".join(re.findall(r"`([^`]*)`", entry))
-        assert tomllib.loads(parts)["mcp_servers"]["moltis"]["bearer_token_env_var"] == "MOLTIS_TOKEN"
+        assert found["bearer_token_env_var"] == "MOLTIS_TOKEN"
+    else:
+        headers = found.get("requestOptions", found)["headers"]
+        assert re.fullmatch(r"Bearer (\$|\$?\{+(env:| secrets\.))?(MOLTIS_TOKEN|\.\.\.) ?\}*", headers["Authorization"])
 
 
 def test_the_commands_it_names_exist() -> None:
