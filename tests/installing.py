@@ -75,6 +75,49 @@ def uv_tools(folder: Path, packages: Sequence[str], variable: str) -> Path:
     return place
 
 
+def npm_program(folder: Path, package: str) -> Path:
+    """Return the folder of the programs of one npm package, "NAME@VERSION", which has a folder of its own.
+
+    Raise CannotInstall.
+    """
+    name = package.rpartition("@")[0]
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone_in(folder):
+        named = folder / "package.json"
+        wanted = json.dumps({"private": True, "dependencies": {name: package.rpartition("@")[2]}})
+        if not named.exists() or named.read_text() != wanted:
+            _run(
+                [
+                    "npm",
+                    "install",
+                    "--no-audit",
+                    "--no-fund",
+                    "--no-package-lock",
+                    "--loglevel=error",
+                    "--prefix",
+                    ".",
+                    package,
+                ],
+                folder,
+            )
+            named.write_text(wanted)  # the last thing: an installation that was broken off is begun anew
+    return folder / "node_modules" / ".bin"
+
+
+def uv_environment(folder: Path, packages: Sequence[str]) -> Path:
+    """Return the folder of the programs of a virtual environment that has these packages. Raise CannotInstall."""
+    folder.mkdir(parents=True, exist_ok=True)
+    uv = str(uv_programs() / "uv")
+    with _alone_in(folder):
+        done = folder / "installed"
+        wanted = "\n".join(packages)
+        if not done.exists() or done.read_text() != wanted:
+            _run([uv, "venv", "--quiet", "--clear", "--python", sys.executable, "venv"], folder)
+            _run([uv, "pip", "install", "--quiet", "--python", "venv/bin/python", *packages], folder)
+            done.write_text(wanted)
+    return folder / "venv" / "bin"
+
+
 def conformance_suites() -> Path:
     """Return the folder with both versions of the MCP conformance suite. Raise CannotInstall."""
     named = json.loads((CONFORMANCE / "package.json").read_bytes())

@@ -170,6 +170,14 @@ class Daemon:
         fresh.chmod(0o600)
         fresh.rename(self.config)
 
+    def at_home(self) -> None:
+        """Have it in the places that `moltis` looks at by itself, of a user whose home is the folder."""
+        self.config = self.folder / ".config" / "moltis" / "moltis.toml"
+        self.config.parent.mkdir(parents=True, mode=0o700)
+        self.data_dir = self.folder / ".moltis"
+        self.socket = self.data_dir / "run" / "moltis.sock"
+        self.log = self.data_dir / "logs.jsonl"
+
     # -- running it
 
     def spawn(self, limits: Mapping[int, int] | None = None) -> subprocess.Popen[bytes]:

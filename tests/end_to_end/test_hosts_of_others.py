@@ -1,0 +1,21 @@
+"""A few of the hosts of `hosts_of_others.py`: those that are installed in seconds. The others are for its command."""
+
+from __future__ import annotations
+
+import pytest
+from harness import Daemon
+from hosts_of_others import HOSTS, WAYS, look_at
+
+FEW = ("inspector", "openai-agents", "pydantic-ai", "langchain", "gemini-cli")
+
+pytestmark = pytest.mark.timeout(600)  # whichever comes first installs
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", FEW)
+def test_it_lists_calls_and_calls_again_after_a_restart(daemon: Daemon, name: str, way: str) -> None:
+    (host,) = [host for host in HOSTS if host.name == name]
+    row = look_at(host, way, daemon, host.install())
+    assert row.faults == []
+    assert row.calls == [True, True]
+    assert row.listed == row.tools > 0
