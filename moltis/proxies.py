@@ -77,7 +77,7 @@ class Proxies:
     """What `proxy` says of a server, and of where one logs in to it.
 
     exempt: the entries of NO_PROXY.
-    own: the server's entry itself names the proxy by its URL, so it is meant for this very server.
+    own: the server's own entry says so, and so it is meant for this very server.
     """
 
     https: Proxy | None = None
@@ -140,7 +140,7 @@ def setting(text: str, environ: Mapping[str, str], *, own: bool) -> Proxies | No
         return None
     if text == ENV:
         try:
-            return of_environment(environ)
+            return of_environment(environ, own=own)
         except ValueError as error:
             raise ValueError(f'is "{ENV}", and {error}') from None
     try:
@@ -151,8 +151,8 @@ def setting(text: str, environ: Mapping[str, str], *, own: bool) -> Proxies | No
     return Proxies(proxy, proxy, own=own)
 
 
-def of_environment(environ: Mapping[str, str]) -> Proxies | None:
-    """Return what the environment says; None where it names no proxy.
+def of_environment(environ: Mapping[str, str], *, own: bool = False) -> Proxies | None:
+    """Return what the environment says; None where it names no proxy. own: as `Proxies.own`.
 
     Raises:
         ValueError: a variable that counts is no proxy; the message completes "proxy is env, and ...".
@@ -161,7 +161,7 @@ def of_environment(environ: Mapping[str, str]) -> Proxies | None:
     if https is None and http is None:
         return None
     exempt = _first(environ, _EXEMPT_VARIABLES)
-    return Proxies(https, http, tuple(environ[exempt].replace(",", " ").split()) if exempt else ())
+    return Proxies(https, http, tuple(environ[exempt].replace(",", " ").split()) if exempt else (), own)
 
 
 def unused_variable(environ: Mapping[str, str], url: str) -> str | None:

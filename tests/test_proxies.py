@@ -194,10 +194,12 @@ def test_no_entry_of_no_proxy_does_harm(entries: str, url: str) -> None:
 def test_this_machine_is_reached_without_one_but_where_its_own_entry_names_one_on_it(url: str) -> None:
     here = "http://127.0.0.1:8080"
     assert way(setting("env", {"ALL_PROXY": "http://s:1"}, own=True), url) is None
-    assert way(setting("env", {"ALL_PROXY": here}, own=True), url) is None
+    assert way(setting("env", {"ALL_PROXY": here}, own=False), url) is None
     assert way(setting(AT.url, {}, own=True), url) is None
     assert way(setting(here, {}, own=False), url) is None
-    assert way(setting(here, {}, own=True), url) == "127.0.0.1:8080" + ("*" if url.startswith("http:") else "")
+    for proxies in (setting(here, {}, own=True), setting("env", {"ALL_PROXY": here}, own=True)):
+        assert way(proxies, url) == "127.0.0.1:8080" + ("*" if url.startswith("http:") else "")
+    assert way(setting("env", {"ALL_PROXY": here, "NO_PROXY": "localhost,127.0.0.0/8,::1"}, own=True), url) is None
 
 
 @pytest.mark.parametrize(

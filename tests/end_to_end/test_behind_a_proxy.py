@@ -141,6 +141,35 @@ def test_a_reload_that_changes_the_proxy_of_one_server_restarts_just_that_one(
         assert behind.rpc("daemon.reload")["changed"] == []
 
 
+def test_a_login_is_kept_when_the_way_to_it_changes(behind: Daemon, named: NamedServers, proxy: StandInProxy) -> None:
+    quiet = {"browser_command": []}
+    behind.write({"s": entry(named, MCP, proxy=proxy.url)}, daemon=quiet)
+    auth_url = login(behind.start(), "s")["auth_url"]
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(named.consent(auth_url), timeout=10):
+        pass
+    behind.wait_for("s", "ready")
+    with stand_in_proxy(names=named.names) as other:
+        behind.write({"s": entry(named, MCP, proxy=other.url)}, daemon=quiet)
+        assert behind.rpc("daemon.reload")["changed"] == ["s"]
+        wait_until("it is reached by the other", lambda: other.asked)
+        status = behind.wait_for("s", "ready")
+        assert status["auth_state"] == "authenticated"
+        assert set(other.targets) == {f"{MCP}:443"}
+    assert (named.heard.count(f"POST {AUTH}/register"), named.heard.count(f"POST {AUTH}/token")) == (1, 1)
+
+
+def test_a_host_that_no_proxy_names_is_not_asked_of_the_proxy(
+    behind: Daemon, named: NamedServers, proxy: StandInProxy
+) -> None:
+    behind.env |= {"HTTPS_PROXY": proxy.url, "NO_PROXY": f"localhost, .{MCP}"}
+    behind.write({"s": entry(named), "exempt": entry(named, MCP)}, mcp={"proxy": "env"})
+    behind.start().wait_for("s", "ready")
+    wait_until("it failed", lambda: behind.status("exempt")["last_error"] is not None)
+    assert "its name cannot be resolved" in behind.status("exempt")["last_error"]["message"]
+    assert behind.status("exempt")["env_withheld"] == []
+    assert set(proxy.targets) == {f"{OPEN}:443"}
+
+
 def test_a_proxy_that_refuses_is_named_with_what_mends_it(
     behind: Daemon, named: NamedServers, proxy: StandInProxy
 ) -> None:

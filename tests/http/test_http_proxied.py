@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import anyio
 import httpx2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_certificates import Authority
 from scripted_http import JSON, closed_port, ending, saying, serving, silent
 from stand_in_proxy import stand_in_proxy
@@ -172,6 +174,17 @@ async def test_a_proxy_that_makes_no_connection_is_named(answer: bytes, said: st
     with stand_in_proxy(says=answer) as proxy:
         words = await words_of(proxy.url_with(USER), "https://mcp.example/")
     assert words.startswith(f"the proxy 127.0.0.1:{proxy.port} {said}")
+    assert "s3cr3t" not in words
+
+
+@settings(max_examples=40)
+@given(st.binary(max_size=200) | st.binary(max_size=80).map(lambda data: b"HTTP/1.1 " + data + b"\r\n\r\n"))
+def test_whatever_a_proxy_says_ends_in_words_of_ours(answer: bytes) -> None:
+    """But for what is a connection, with nothing behind it."""
+    with stand_in_proxy(says=answer) as proxy:
+        words = anyio.run(words_of, proxy.url_with(USER), "https://mcp.example/")
+    assert words.startswith(f"the proxy 127.0.0.1:{proxy.port} ") or words == "the connection broke off"
+    assert words.isprintable()
     assert "s3cr3t" not in words
 
 
