@@ -35,7 +35,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from processes import marked, signal_pid
 
-READY_WITHIN = 240.0
+READY_WITHIN = 300.0
 BACK_WITHIN = 90.0
 LISTED_WITHIN = 60.0
 SETTLED_WITHIN = 15.0
@@ -91,7 +91,7 @@ def uvx(name: str, made_with: str, package: str, *words: str, needs: str = "", *
 
 TS1, TS2, BUNDLED, TMCP = "TypeScript SDK 1", "TypeScript SDK 2", "TypeScript SDK, bundled", "tmcp (TypeScript)"
 PY1, PY2, MCP_FAST, FAST = "Python SDK 1", "Python SDK 2", "FastMCP of Python SDK 1", "FastMCP (jlowin)"
-GO, NET = "Go", ".NET"
+GO, NET, RUST = "Go", ".NET", "Rust (rmcp)"
 
 OTHERS = (
     npx("everything", TS1, "@modelcontextprotocol/server-everything"),
@@ -125,6 +125,8 @@ OTHERS = (
     npx("perplexity", TS1, "@perplexity-ai/mcp-server", needs="key"),
     npx("currents", TS1, "@currents/mcp", needs="key"),
     npx("argocd", TS1, "argocd-mcp@latest", "stdio", needs="backend"),
+    npx("mise", RUST, "@jdxcode/mise", "mcp", MISE_EXPERIMENTAL="1"),
+    npx("moon", "Rust", "-p", "@moonrepo/cli", "moon", "mcp", needs="workspace"),
     npx("azure", NET, "@azure/mcp@latest", "server", "start"),
     uvx("time", PY2, "mcp-server-time"),
     uvx("git", PY2, "mcp-server-git"),
@@ -142,6 +144,8 @@ OTHERS = (
     uvx("nixos", FAST, "mcp-nixos"),
     uvx("word", FAST, "--from", "office-word-mcp-server", "word_mcp_server"),
     uvx("grafana", GO, "mcp-grafana", GRAFANA_URL="http://127.0.0.1:9"),
+    uvx("cnb", RUST, "cnb-rs-mcp"),
+    uvx("grok-search", RUST, "grok-search-rs", needs="key"),
     uvx("kubernetes-pypi", GO, "kubernetes-mcp-server@latest", needs="backend"),
     uvx("motherduck", FAST, "mcp-server-motherduck", "--db-path", ":memory:", "--read-write"),
     uvx("pubmed", FAST, "--with", "mcp<2", "mcp-simple-pubmed", PUBMED_EMAIL="me@example.com"),
@@ -237,7 +241,7 @@ def first_sentence(daemon: Daemon, server: str) -> str:
     """Return what `moltis why` says of what happened, and to do first."""
     lines = [line.strip() for line in daemon.cli("why", server).stdout.splitlines()]
     found = []
-    for head in ("What happened:", "Its last words:", "What to do:"):
+    for head in ("What happened:", "What to do:"):
         if head in lines:
             words = lines[lines.index(head) + 1 :]
             found.append(words[0].removeprefix("| "))

@@ -1,4 +1,4 @@
-"""A dozen of the servers of `servers_of_others.py`: five SDKs, three languages, both launchers, no network."""
+"""Thirteen of the servers of `servers_of_others.py`: seven SDKs, four languages, both launchers, no network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from servers_of_others import OTHERS, look_at
 
 OFFICIAL = ("everything", "filesystem", "memory")
 NPM = ("chart", "context7", "drawio", "hello-world")
-PYPI = ("time", "calculator", "nixos", "grafana", "fetch")
+PYPI = ("time", "calculator", "nixos", "grafana", "fetch", "cnb")
 
 pytestmark = pytest.mark.timeout(900)  # whichever comes first installs for all
 
