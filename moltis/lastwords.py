@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-__all__ = ["is_frame", "is_of_heartbeat", "is_telling", "pick", "plain", "ungrouped"]
+__all__ = ["is_frame", "is_of_heartbeat", "is_telling", "pick", "plain", "spoken", "ungrouped"]
 
 _ESCAPES = re.compile(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # ECMA-48: control sequences, colours among them
@@ -23,7 +23,7 @@ _FRAME = re.compile(
       | \s+File\ ".*",\ line\ \d | Traceback\ \(most\ recent | \s*[~^]+\s*$ | \s*\|?\s*\+-+
       | (?:During\ handling\ of|The\ above\ exception\ was)\ the
       | \s+\.\.\.\ \d+\ more | \s*\.{3}\s*$
-      | goroutine\ \d | \s+\S+\.go:\d | created\ by\ \S+ | exit\ status\ \d
+      | Stack\ backtrace:$ | goroutine\ \d | \s+\S+\.go:\d | created\ by\ \S+ | exit\ status\ \d
       | \s+\d+:\s | note:\ (?:run\ with|Some\ details)
       | node:internal/ | Node\.js\ v\d | (?:file://)?/\S+:\d+$ | \s*throw\ \w | \s*[\]})]+[,;]?\s*$
       | \s+(?:code|errno|syscall|path|requireStack|digest|url|hostname)\s*:\s
@@ -50,6 +50,8 @@ _IN_GROUP = re.compile(r"(?:\s{2})+\|\ ?")
 """How Python draws the exceptions of a group, around lines of a traceback as any other."""
 _DEEP = re.compile(r"\s{4}|\t")
 """So deep stand the source lines of a traceback."""
+
+_SOURCE = re.compile(r"\s{4,}(?:raise|throw new)\s")
 
 _LOOKED_AT = 500
 """Characters of a line that are looked at: the word is said early."""
@@ -84,6 +86,18 @@ def is_telling(line: str) -> bool:
     line = ungrouped(line[:_LOOKED_AT])
     low = line.lower()
     return any(word in low for word in _TELLING) and not _DEEP.match(line) and not is_frame(line)
+
+
+def spoken(lines: Sequence[str]) -> list[str]:
+    """Return what a program says: neither frames of its stack, nor the source that Python shows below each of them."""
+    said, below_frame = [], False
+    for line in lines:
+        inner = ungrouped(line)
+        is_source = (below_frame and _DEEP.match(inner)) or _SOURCE.match(inner)
+        if not is_source and not is_frame(line):
+            said.append(inner)
+        below_frame = inner.lstrip().startswith('File "')
+    return said
 
 
 def pick(lines: Sequence[str], most: int, *, whole: bool = True) -> list[str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from moltis.lastwords import is_frame
+from moltis.lastwords import is_frame, spoken
 
 LOOKED_AT = 400
 """Characters of a line that are looked at: what is wrong is said early, and this runs on the daemon's loop."""
@@ -119,8 +119,8 @@ def is_offline(lines: Sequence[str]) -> bool:
 @lru_cache(maxsize=256)
 def recognised(about: About) -> Recognised:
     """Return the cause that has to be mended first."""
-    lines = [line[:LOOKED_AT] for line in about.lines if not is_frame(line)]
-    warnings = [line for line in lines if _WARNING.search(line)]
+    lines = [line[:LOOKED_AT] for line in spoken(about.lines)]
+    warnings = [line for line in lines if is_warning(line)]
     for said in ([line for line in lines if line not in warnings], warnings):
         for cause in CAUSES:
             for line in said:
@@ -129,6 +129,11 @@ def recognised(about: About) -> Recognised:
                 if mending:
                     return Recognised(tuple(mending), cause.way, line)
     return Recognised()
+
+
+def is_warning(line: str) -> bool:
+    """Whether a line only warns."""
+    return _WARNING.search(line[:LOOKED_AT]) is not None
 
 
 _WARNING = re.compile(r"\bwarn(?:ing)?\b(?!.*\b(?:error|fatal)\b)", re.IGNORECASE)
@@ -362,6 +367,29 @@ def _refused(found: Found, about: About) -> list[str]:
     return [about.give(name, "the service behind it refuses its login: give it a valid one")]
 
 
+def _key_wanted(found: Found, about: About) -> list[str]:
+    why = "it wants a key"
+    if not about.command:
+        return _refused(found, about)
+    name = next((name for name in about.env_names if _SECRET.search(name)), None)
+    return [about.give(name, why) if name is not None else about.give("NAME", f"{why}; its page has the NAME for it")]
+
+
+def _cluster(found: Found, about: About) -> list[str]:
+    why = "it knows no cluster; `kubectl config get-contexts` lists those of a file"
+    if "KUBECONFIG" in about.env_names:
+        return [about.give("KUBECONFIG", why)]
+    return [f'env = {{ KUBECONFIG = "~/.kube/config" }} in {about.entry}    ({why})']
+
+
+def _usage(found: Found, about: About) -> list[str] | None:
+    """Many say what is wrong and then how they are called, which is then not what is wrong."""
+    wrong = about.first(r"(?i)^\W*(?:error|fatal)\b[^:]{0,40}:.*")
+    if wrong is not None and not re.search(r"(?i)\barg|flag|option|command|parameter|positional|usage", wrong[0]):
+        return None
+    return [f"correct args in {about.entry}    (it does not accept them; its words say what it takes)"]
+
+
 def _arguments(found: Found, about: About) -> list[str]:
     option = re.search(r"(--?[A-Za-z][\w-]*)", found.string[found.start() :])
     if option is not None:
@@ -562,9 +590,24 @@ CAUSES = (
         way=Way.TRUST,
     ),
     _cause(
+        r"no current-context is set|no contexts are defined|no configuration has been provided, try setting KUBERNETES_"
+        r"|unable to load in-cluster configuration"
+        r"|\bkubeconfig\b.{0,80}(?:no such file|not found|does not exist|not set)",
+        _cluster,
+        flags=re.IGNORECASE,
+    ),
+    _cause(
         r"required|missing|not set|must be set|undefined|not defined|not found|please (?:set|provide)|provide|no value"
         r"|is empty",
         _variable,
+        flags=re.IGNORECASE,
+    ),
+    _cause(
+        r"\b(?:api|access|auth|bearer|personal)[ _-]?(?:access[ _-])?(?:key|token|secret)s?\b.{0,40}"
+        r"\b(?:required|missing|not (?:set|provided|found|configured|specified|given))"
+        r"|\b(?:no|missing|required?s?|provide|specify|set) (?:an? |your |the )?(?:\w+ )?"
+        r"(?:api|access)[ _-]?(?:key|token)\b",
+        _key_wanted,
         flags=re.IGNORECASE,
     ),
     # the network
@@ -576,6 +619,15 @@ CAUSES = (
         _refused,
     ),
     # likely, at least
+    _cause(
+        r"(?:stdin|standard input|stdout|input device) is not a (?:terminal|tty)\b"
+        r"|\b(?:requires|needs) an? (?:terminal|tty)",
+        _says(
+            "correct args in {entry}    (what they start is for a person at a terminal: its MCP server may be another "
+            'command of it, such as "mcp")'
+        ),
+        flags=re.IGNORECASE,
+    ),
     _cause(
         r"[Uu]n(?:recognized|known) (?:argument|option|flag)|no such option|invalid choice|unexpected argument|flag "
         r"provided but not defined",
@@ -590,7 +642,7 @@ CAUSES = (
     ),
     _cause(
         r"^\s*usage:",
-        _says("correct args in {entry}    (it does not accept them; its words say what it takes)"),
+        _usage,
         flags=re.IGNORECASE,
     ),
     _cause(r"SyntaxError", _says("{command} --version    (perhaps too old for it)")),

@@ -13,9 +13,9 @@ from moltis.config.keys import REVISIONS
 from moltis.config.near_misses import in_one_line
 from moltis.config.plan import Shown
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady
-from moltis.lastwords import is_telling, ungrouped
+from moltis.lastwords import is_telling, spoken
 from moltis.printable import one_line
-from moltis.server.causes import About, Way, recognised
+from moltis.server.causes import About, Way, is_warning, recognised
 from moltis.server.lifecycle import FailureKind, State
 from moltis.server.status import LastError, ServerStatus
 
@@ -92,16 +92,21 @@ def commands(status: ServerStatus) -> list[str]:
 
 
 CAUSE_CHARS = 240
+_USAGE = re.compile(r"\s*usage:", re.IGNORECASE)
 
 
 def in_its_words(status: ServerStatus) -> str:
     """Return the line of its last output that tells why it ended, or nothing where none does."""
     error = status.last_error
-    if error is None or not error.stderr_tail:
+    if error is None:
         return ""
+    if not error.stderr_tail:
+        return "it said nothing" if not error.stdout and (error.exit_code or 0) > 0 else ""
     line = recognised(_about(status, tuple(error.stderr_tail), error)).line
-    line = line or next((said for said in error.stderr_tail if is_telling(said)), "")
-    told = one_line(ungrouped(line))
+    if not line or _USAGE.match(line):  # how it is called is not why it ended
+        said = [said for said in spoken(error.stderr_tail) if is_telling(said) and not _USAGE.match(said)]
+        line = min(said, key=is_warning, default=line)
+    told = one_line(line)
     return told if len(told) <= CAUSE_CHARS else told[: CAUSE_CHARS - 1] + "…"
 
 
@@ -338,6 +343,11 @@ def _for_exit(status: ServerStatus, error: LastError) -> list[str]:
             return ["dmesg | grep -i -e oom -e killed    (it was killed from outside, perhaps for want of memory)"]
         case -4 | -6 | -7 | -11 | 132 | 134 | 135 | 139:
             return [f"pin another version of it in args of {entry}    (it crashed; a fault of the program itself)"]
+        case _ if not error.stderr_tail and not error.stdout and status.command:
+            return [
+                f"run `{status.command}` with its args by hand    (it ended without a word: mostly it lacks a setting "
+                f"in env of {entry}, or what it connects to; a variable for more logging may be on its page)"
+            ]
         case _:
             return _for_stdout(status, error)
 

@@ -535,6 +535,28 @@ FAILURES = (
         ),
         "chmod u+rwX ",
     ),
+    Failure(
+        "no cluster",
+        "server",
+        unless(
+            '[ "$KUBECONFIG" = "$HOME/.kube/config" ]',
+            says(
+                "Error: no current-context is set and no contexts are defined in kubeconfig\nUsage:\n  server [command]"
+                "\n\nFlags:\n      --kubeconfig string   Path to the kubeconfig file"
+            ),
+        ),
+        'env = { KUBECONFIG = "~/.kube/config" }',
+    ),
+    Failure(
+        "a key whose name it does not say",
+        "server",
+        unless('[ "$SHORTCUT_API_TOKEN" = right ]', says("A Shortcut api token is required.")),
+        "moltis env set SHORTCUT_API_TOKEN",
+        env={"SHORTCUT_API_TOKEN": ""},
+    ),
+    Failure(
+        "it says nothing", "server", unless("[ -e $HERE/up ]", "exit 1"), "run `", then="touch up", by="its backend"
+    ),
     # what it holds, or lacks
     Failure(
         "a port that is held",

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from moltis.server.causes import CAUSES, About, is_offline, recognised
 from moltis.server.lifecycle import FailureKind
-from moltis.server.mending import commands
+from moltis.server.mending import commands, in_its_words
 from moltis.server.status import LastError, ServerStatus
 from moltis.server.story import tell
 
@@ -348,3 +348,90 @@ def test_each_placeholder_without_a_value_is_told_how_to_give_it_one() -> None:
         "set B in the environment that the daemon is started with, and start it again",
         "moltis config check",
     ]
+
+
+KUBERNETES = [
+    "Error: unable to create kubernetes target provider: no current-context is set and no contexts are defined in "
+    "kubeconfig",
+    "Usage:",
+    "  kubernetes-mcp-server [command] [options] [flags]",
+    "",
+    "Flags:",
+    "      --cluster-provider string   Cluster provider strategy to use (one of: kubeconfig, in-cluster, disabled)",
+    "      --kubeconfig string         Path to the kubeconfig file to use for authentication",
+]
+NO_CLUSTER = (
+    "invalid configuration: no configuration has been provided, try setting KUBERNETES_MASTER environment variable"
+)
+OBSIDIAN = [
+    "Traceback (most recent call last):",
+    '  File "/c/bin/mcp-obsidian", line 4, in <module>',
+    "    from mcp_obsidian import main",
+    '  File "/c/lib/python3.11/site-packages/mcp_obsidian/server.py", line 31, in <module>',
+    '    raise ValueError(f"OBSIDIAN_API_KEY environment variable required. Working directory: {os.getcwd()}")',
+    "ValueError: OBSIDIAN_API_KEY environment variable required. Working directory: /h/own",
+]
+IN_A_GROUP = [
+    "  + Exception Group Traceback (most recent call last):",
+    '  |   File "/c/bin/server", line 10, in <module>',
+    "  |     sys.exit(main())",
+    "  | ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)",
+    "  +-+---------------- 1 ----------------",
+    "    | Traceback (most recent call last):",
+    '    |   File "/c/server.py", line 31, in lifespan',
+    '    |     raise ConfigError("no vault could be opened")',
+    "    | server.ConfigError: no vault could be opened",
+    "    +------------------------------------",
+]
+CODEX = [
+    "WARNING: proceeding, even though we could not create PATH aliases: Refusing to create helper binaries",
+    "Error: stdin is not a terminal",
+    "",
+    "Stack backtrace:",
+    "   0: <unknown>",
+    "   1: <unknown>",
+]
+
+
+@pytest.mark.parametrize(
+    ("lines", "why", "first_advice"),
+    [
+        (KUBERNETES, KUBERNETES[0], 'env = { KUBECONFIG = "~/.kube/config" } in [mcp.servers.x]'),
+        ([NO_CLUSTER], NO_CLUSTER, 'env = { KUBECONFIG = "~/.kube/config" } in [mcp.servers.x]'),
+        (OBSIDIAN, OBSIDIAN[-1], "moltis env set OBSIDIAN_API_KEY"),
+        (IN_A_GROUP, "server.ConfigError: no vault could be opened", "moltis logs x"),
+        (CODEX, "Error: stdin is not a terminal", "correct args in [mcp.servers.x]"),
+        (["A Shortcut api token is required."], "A Shortcut api token is required.", "moltis env set NAME"),
+        (["Error: No API key configured"], "Error: No API key configured", "moltis env set NAME"),
+        (["please provide an access token"], "please provide an access token", "moltis env set NAME"),
+        (
+            ["Error: missing required config: GROK_SEARCH_API_KEY", "", "Stack backtrace:", "   0: <unknown>"],
+            "Error: missing required config: GROK_SEARCH_API_KEY",
+            "moltis env set GROK_SEARCH_API_KEY",
+        ),
+        (
+            ["Error: accepts 1 arg(s), received 0", "Usage:", "  server DIR"],
+            "Error: accepts 1 arg(s), received 0",
+            "correct args in [mcp.servers.x]",
+        ),
+        (
+            ["usage: server [-h] path", "server: error: the following arguments are required: path"],
+            "server: error: the following arguments are required: path",
+            "correct args in [mcp.servers.x]",
+        ),
+        (["Error: app::missing_workspace", "", "  x No root"], "Error: app::missing_workspace", "moltis logs x"),
+        ([], "it said nothing", "run `npx` with its args by hand"),
+    ],
+)  # fmt: skip
+def test_real_programs_words_are_told_by_the_line_that_matters(lines: list[str], why: str, first_advice: str) -> None:
+    status = ServerStatus(
+        name="x", display_name=None, transport="stdio", enabled=True, state="backoff", status="error", attempts=1,
+        command="npx", last_error=LastError(kind="exited", message="", at=EPOCH_TEXT, exit_code=1, stderr_tail=lines),
+    )  # fmt: skip
+    assert in_its_words(status) == why
+    assert commands(status)[0].startswith(first_advice)
+
+
+def test_a_key_that_is_wanted_goes_to_the_variable_that_is_there_for_it() -> None:
+    about = About("x", ("A Shortcut api token is required.",), "npx", (("SHORTCUT_API_TOKEN", "env set MINE"),))
+    assert recognised(about).advice == ("moltis env set MINE    (it wants a key)",)

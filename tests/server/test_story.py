@@ -71,7 +71,10 @@ async def test_a_crash_loop_is_told_in_one_line_with_its_last_words_and_what_men
 
 async def test_probes_after_cooldowns_are_told_apart_from_the_loop_before() -> None:
     told = await story([fails(Ended("exited", "", 1))], 2500)
-    assert "Tried once after each of 3 cooldowns, it exited at once, the last time with exit code 1." in told
+    assert (
+        "Tried once after each of 3 cooldowns, it exited at once, the last time with exit code 1: it said nothing."
+        in told
+    )
     assert "left alone for 40 minutes" in told
 
 
