@@ -333,8 +333,8 @@ def _check_absence(paths: Paths, answer: Answer) -> Iterator[Finding]:
 def _lock_holder(lock: Path) -> str | None:
     """Give the pid in the lock file while a daemon holds it, as it stands there; None when none does.
 
-    The pid alone says nothing: the file stays when a daemon ends, and its number may be another process's by now. A
-    shared lock is tried and given back at once: a daemon that starts in those microseconds would be refused.
+    The pid alone says nothing: the file stays when a daemon is killed, and its number may be another process's by now.
+    A shared lock is tried and given back at once: a daemon that starts in those microseconds would be refused.
     """
     try:
         fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

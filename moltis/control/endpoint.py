@@ -11,6 +11,7 @@ import fcntl
 import os
 import socket
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -42,25 +43,39 @@ class DataDirLock:
             NotPermitted: its file cannot be written.
         """
         while self._fd < 0 or not self._is_at_path():
-            self.release()
+            self._let_go()
             try:
                 self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
-                self.release()
+                self._let_go()
                 raise AlreadyRunning(
                     f"another daemon (pid {holder or 'unknown'}) holds {self._path.parent.parent}",
                     hint="moltis status shows it, moltis stop ends it; or choose another --data-dir",
                 ) from None
             except OSError as failure:
-                self.release()
+                self._let_go()
                 raise NotPermitted(f"cannot lock {self._path}: {failure.strerror}") from failure
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
 
     def release(self) -> None:
-        """Give it back; the file stays, for removing a lock's file opens a race. Idempotent."""
+        """Give it back and remove its file. Idempotent.
+
+        Removed while it is held, and whoever takes it looks afterwards whether its file is the one at the path: who
+        opened the old file in between finds that it is not, and begins again.
+        """
+        fd, self._fd = self._fd, -1
+        if fd < 0:
+            return
+        if _identity(self._path) == _identity(fd):
+            with suppress(OSError):  # of a folder that is gone, or not ours to write any more
+                self._path.unlink()
+        os.close(fd)
+
+    def _let_go(self) -> None:
+        """Close what was opened, of a lock that is another's."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -72,7 +87,7 @@ class DataDirLock:
     def keep(self) -> None:
         """Take it again if somebody removed its file. Raises as `take`."""
         if not self._is_at_path():
-            _make_private_folder(self._path.parent)
+            make_private_folder(self._path.parent)
             self.take()
 
     def _is_at_path(self) -> bool:
@@ -128,8 +143,8 @@ class Endpoint:
     def _make_folder(self) -> None:
         folder = self.path.parent
         if folder.is_relative_to(self._data_dir):
-            _make_private_folder(self._data_dir)
-            _make_private_folder(folder)
+            make_private_folder(self._data_dir)
+            make_private_folder(folder)
             return
         # Somebody's folder: its mode is not ours to change, and a file in it must not be anybody's to replace.
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -188,15 +203,15 @@ def take_data_dir(paths: Paths) -> DataDirLock:
     """
     lock = DataDirLock(paths.lock)
     try:
-        _make_private_folder(paths.data_dir)
-        _make_private_folder(paths.lock.parent)
+        make_private_folder(paths.data_dir)
+        make_private_folder(paths.lock.parent)
     except OSError as failure:
         raise NotPermitted(f"cannot use {paths.data_dir}: {failure.strerror}") from failure
     lock.take()
     return lock
 
 
-def _make_private_folder(folder: Path) -> None:
+def make_private_folder(folder: Path) -> None:
     """Make a folder 0700, or make sure that one which is there is this user's: its owner could exchange what is in it.
 
     A link is followed if it is this user's too, and so is what it leads to.

@@ -89,6 +89,64 @@ def test_a_second_daemon_is_told_the_first_ones_pid_and_takes_over_when_that_was
     lock.release()
 
 
+def test_nothing_is_left_of_a_daemon_that_ended(paths: Paths) -> None:
+    lock = take_data_dir(paths)
+    endpoint = Endpoint(paths)
+    with endpoint.bind():
+        endpoint.remove()
+    lock.release()
+    lock.release()
+    assert list(paths.lock.parent.iterdir()) == []
+
+
+def test_who_was_refused_takes_nothing_away(paths: Paths) -> None:
+    first = take_data_dir(paths)
+    with pytest.raises(AlreadyRunning):
+        take_data_dir(paths)
+    assert paths.lock.read_text() == f"{os.getpid()}\n"
+    first.release()
+
+
+def test_a_lock_that_is_another_s_by_now_is_left_where_it_is(paths: Paths) -> None:
+    first = take_data_dir(paths)
+    paths.lock.unlink()
+    second = take_data_dir(paths)
+    first.release()
+    assert paths.lock.exists()
+    with pytest.raises(AlreadyRunning):
+        take_data_dir(paths)
+    second.release()
+    assert not paths.lock.exists()
+
+
+TAKER = """
+import os, sys, time
+from pathlib import Path
+from moltis.control.endpoint import take_data_dir
+from moltis.errors import AlreadyRunning
+from moltis.paths import Paths
+data, inside = Path(sys.argv[1]), Path(sys.argv[2])
+paths = Paths(data / "c", data, data / "s")
+taken = 0
+while taken < 40:
+    try:
+        lock = take_data_dir(paths)
+    except AlreadyRunning:
+        continue
+    os.close(os.open(inside, os.O_CREAT | os.O_EXCL))  # raises if somebody else is inside
+    inside.unlink()
+    lock.release()
+    taken += 1
+"""
+
+
+def test_it_is_held_by_one_at_a_time_though_its_file_comes_and_goes(paths: Paths, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", TAKER, str(paths.data_dir), str(tmp_path / "inside")]
+    takers = [subprocess.Popen(words, stderr=subprocess.PIPE) for _ in range(3)]
+    said = [taker.communicate()[1].decode() for taker in takers]
+    assert [taker.returncode for taker in takers] == [0, 0, 0], said
+
+
 def test_the_socket_of_a_live_daemon_with_another_data_dir_is_not_taken(paths: Paths, tmp_path: Path) -> None:
     other = holder(tmp_path / "other", tmp_path / "shared.sock")
     try:

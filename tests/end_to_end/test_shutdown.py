@@ -80,6 +80,7 @@ def test_shutdown_by_request_and_by_command(daemon: Daemon) -> None:
     assert daemon.cli("stop").returncode == 0
     assert daemon.wait_exit(BOUND) == 0
     assert daemon.cli("stop").returncode == 3
+    assert not {"moltis.pid", "moltis.sock"} & {path.name for path in daemon.socket.parent.iterdir()}
     daemon.assert_nothing_left(0.2)
 
 
