@@ -312,7 +312,7 @@ def _check_items(server: Mapping[str, Any]) -> Iterator[Finding]:
     if items:
         first = "; ".join(f"{item['kind']} {item['name']}: {item['reason']}" for item in items[:3])
         more = f"; and {len(items) - 3} more" if len(items) > 3 else ""
-        message = f"{server['name']}: {len(items)} of its items are not as MCP has them: {first}{more}"
+        message = f"{server['name']}: {len(items)} of its items are not as MCP or hosts have them: {first}{more}"
         yield Finding("daemon", Verdict.WARN, message, f"moltis status {server['name']}; its author can mend them")
 
 

@@ -12,6 +12,10 @@ from collections.abc import Iterable
 SERVER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What a server may be called; `__` is kept free, for it separates server and tool."""
 
+ALIKE = 0.6
+"""How like two words must be (difflib), unless one is part of the other: below it `late` would be taken for `time`."""
+PARTLY_ALIKE = 0.5
+
 
 def name_problem(name: str) -> str | None:
     """Say what is wrong with a server's name, or None if nothing is."""
@@ -24,9 +28,13 @@ def name_problem(name: str) -> str | None:
 
 def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """Give the known words most like `word`, best first; none when nothing is alike."""
-    by_fold = {k.casefold(): k for k in known}
-    found = difflib.get_close_matches(word.casefold(), by_fold, n=limit, cutoff=0.5)
-    return [by_fold[f] for f in found]
+    by_fold, folded = {k.casefold(): k for k in known}, word.casefold()
+    found = difflib.get_close_matches(folded, by_fold, n=limit, cutoff=PARTLY_ALIKE)
+    return [by_fold[f] for f in found if folded in f or f in folded or _likeness(f, folded) >= ALIKE]
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -29,6 +29,15 @@ from moltis.names import name_problem
 SERVERS = ("mcp", "servers")
 _READ_BY_OTHERS = 0o044
 
+MIN_NAME_CHARS = 24
+"""Of names at /mcp, however few somebody wrote (`gateway.naming.MIN_FITTED_CHARS`)."""
+HASH_CHARS = 9
+"""That a shortened one ends with, the `_` before them among them."""
+MAX_NAME_CHARS = 64
+"""That most providers take."""
+TOOL_CHARS = 8
+"""Of a tool's own name that are worth having."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Loaded:
@@ -89,6 +98,9 @@ def loads(
     is_wrong = mcp.proxy is None and isinstance(tables.get("mcp"), dict) and "proxy" in tables["mcp"]
     base = replace(base, proxy=default_proxy(mcp.proxy, base, report, is_wrong=is_wrong))
     planned, sections = _servers(entries, base, report)
+    for each in planned:
+        if told := _long_name(each.server.name, gateway):
+            report.warning((*SERVERS, each.server.name), told)
     defaults, capped = merged_limits(base.limits)
     for key, cap in capped:
         report.warning(("mcp", key), f"is above {cap}, which caps it")
@@ -133,6 +145,8 @@ def warnings_of(name: str, entry: Mapping[str, Any], environ: Mapping[str, str])
     report = Report(name)
     section = read_section(ServerSection, entry, (), report)
     plan_server(name, section, (), Base(environ=dict(environ)), report, Room())
+    if told := _long_name(name, GatewayPlan()):
+        report.warning((), told)
     return [problem for problem in report.problems if problem.severity == "warning"]
 
 
@@ -192,6 +206,17 @@ def _servers(
         plan = plan_server(shown, section, path, base, report, room, wrong=start)
         planned.setdefault(shown, plan)
     return list(planned.values()), sections
+
+
+def _long_name(name: str, gateway: GatewayPlan) -> str | None:
+    """Say that a server's name leaves hardly any room for those of its tools at /mcp."""
+    most = max(gateway.tool_name_chars, MIN_NAME_CHARS) - HASH_CHARS if gateway.tool_name_chars else MAX_NAME_CHARS
+    room = most - len(name) - len(gateway.tool_separator)
+    if not gateway.enabled or room >= TOOL_CHARS:
+        return None
+    ends = "cut there, and end as a hash" if gateway.tool_name_chars else "refused by many hosts"
+    fits = most - len(gateway.tool_separator) - TOOL_CHARS
+    return f"its name is so long that its tools' names at /mcp are {ends}: {fits} characters leave room for them"
 
 
 def _clash(name: str, other: str) -> str | None:

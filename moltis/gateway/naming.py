@@ -28,6 +28,7 @@ __all__ = [
     "join",
     "may_be_fitted",
     "origin",
+    "refused",
     "renamed",
     "scheme_of",
     "split",
@@ -50,6 +51,9 @@ _FITTED: Final = re.compile(r"_[0-9a-f]{8}\Z")
 MIN_FITTED_CHARS: Final = 24
 """Of names that are shortened: a hash, and as much again to know them by."""
 
+MAX_TAKEN_CHARS: Final = 64
+"""Of a tool's name that the models of most providers take; a longer one costs the host the whole request."""
+
 _LONGEST_SERVER: Final = 64
 
 
@@ -70,6 +74,16 @@ def fitted(server: str, name: str, sep: str, most: int) -> str:
         return full
     trace = blake2b(full.encode("utf-8", "surrogatepass"), digest_size=_TRACE_BYTES).hexdigest()
     return f"{join(server, safe, sep)[: most - len(trace) - 1]}_{trace}"
+
+
+def refused(server: str, name: str, sep: str, most: int) -> str | None:
+    """Say why many hosts refuse the name under which a tool is listed; None where they take it."""
+    shown = fitted(server, name, sep, most)
+    if len(shown) > MAX_TAKEN_CHARS:
+        return f"its name at /mcp has {len(shown)} characters, and many hosts take {MAX_TAKEN_CHARS}"
+    if not most and _UNSAFE.search(name):
+        return "its name has characters that many hosts refuse: they take A-Z a-z 0-9 _ -"
+    return None
 
 
 def fitted_chars(wanted: int) -> int:

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from moltis.gateway.naming import alias, alias_template, fitted, is_alias, renamed
+from moltis.gateway.naming import alias, alias_template, fitted, is_alias, refused, renamed
 from moltis.gateway.revisions import tool_for_legacy
 from moltis.gateway.wellformed import checked
 from moltis.session.listing import Item, Kind
@@ -55,7 +55,8 @@ class Part:
     items: what it was made of.
     shown: what the items are listed as; raws: their JSON, in the same order.
     names: what the server calls what is listed.
-    unusable: what is not as MCP has it, by the server's names, and why; it is listed without that, or not at all.
+    unusable: what is not as MCP has it, by the server's names, and why; it is listed without that, or not at all. And
+        what many hosts refuse though it is.
     """
 
     kind: Kind
@@ -139,6 +140,8 @@ def part_steps(
             unusable.append((given.name, reason))
         if raw is None:
             continue
+        if kind is Kind.TOOLS and (why := refused(server, given.name, sep, chars)):
+            unusable.append((given.name, f"{why}; [gateway] tool_name_chars shortens it"))
         item = given if raw is given.raw else Item(given.name, raw, given.claims_server)
         if kind in _BY_NAME:
             found.add(item, fitted(server, item.name, sep, chars))

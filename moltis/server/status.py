@@ -56,7 +56,8 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     remarks: what is odd about a server though it works, a sentence each.
     stdout: what this run of it has written to stdout that is no MCP message, in words; else null. It was passed over.
     hosts: who is connected and sees it, as far as that can be told: with a session, or listening.
-    unusable_items: what it lists that is not as MCP has it; hosts of `/mcp` get it without that, or not at all.
+    unusable_items: what it lists that is not as MCP has it; hosts of `/mcp` get it without that, or not at all. And
+        tools whose names many hosts refuse, where they are not shortened.
     """
 
     name: str

@@ -111,6 +111,69 @@ def test_the_key_is_read(written: str, chars: int) -> None:
     assert settings_of(loaded.plan.gateway).name_chars == chars
 
 
+@pytest.mark.parametrize(
+    ("chars", "name", "words"),
+    [
+        (0, "x" * 61, None),
+        (0, "x" * 62, "65 characters"),
+        (128, "x" * 90, "93 characters"),
+        (0, "a.b", "characters that many hosts refuse"),
+        (128, "a.b", None),
+        (50, "x" * 128, None),
+        (0, "a-b_c", None),
+    ],
+)
+def test_a_name_that_hosts_refuse_and_that_is_not_shortened_is_told(chars: int, name: str, words: str | None) -> None:
+    port = FakePort("s")
+    port.ready(tools=[tool(name), tool("fine")], prompts=[prompt(name)])
+    gateway = Gateway(FakeWorld(port), Settings(name_chars=chars))
+    gateway.survey()
+    shown = listed(gateway._view(None))
+    assert len(shown) == 2
+    found = gateway.unusable("s")
+    if words is None:
+        assert found == []
+        return
+    assert [(each.kind, each.name) for each in found] == [("tool", name)]
+    assert words in found[0].reason
+    assert "tool_name_chars" in found[0].reason
+
+
+def test_the_manual_s_dot_between_server_and_tool_is_what_was_chosen() -> None:
+    port = FakePort("s")
+    port.ready(tools=[tool("t")])
+    gateway = Gateway(FakeWorld(port), Settings(name_chars=0, separator="."))
+    gateway.survey()
+    assert listed(gateway._view(None)) == ["s.t"]
+    assert gateway.unusable("s") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "gateway", "words"),
+    [
+        ("n" * 31, "", None),
+        ("n" * 32, "", "cut there, and end as a hash: 31 characters"),
+        ("n" * 64, "", "cut there, and end as a hash: 31 characters"),
+        ("n" * 54, "tool_name_chars = 0", None),
+        ("n" * 55, "tool_name_chars = 0", "refused by many hosts: 54 characters"),
+        ("n" * 6, "tool_name_chars = 5", "cut there, and end as a hash: 5 characters"),
+        ("n" * 64, "enabled = false", None),
+    ],
+)
+def test_a_server_s_name_that_leaves_no_room_for_its_tools_is_a_warning(
+    name: str, gateway: str, words: str | None
+) -> None:
+    problems = loads(f'[gateway]\n{gateway}\n[mcp.servers.{name}]\ncommand = "x"\n').problems
+    if words is None:
+        assert problems == ()
+        return
+    (problem,) = problems
+    assert problem.severity == "warning"
+    assert not problem.fails_check
+    assert words in problem.message
+    assert problem.line == 3
+
+
 def test_a_reload_renames_the_tools() -> None:
     port = FakePort("s")
     port.ready(tools=[tool("a.b")])
