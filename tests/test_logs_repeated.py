@@ -11,6 +11,7 @@ import pytest
 from moltis import logs
 from moltis.logs import shaped as module
 from moltis.redaction import Scrubber
+from moltis.server.status import HostSeen
 
 NAMES = ("server", "tool", "outcome")
 
@@ -33,6 +34,19 @@ def test_it_writes_what_the_logger_writes(path: Path) -> None:
     one, other = records(path)
     assert {**one, "ts": 0} == {**other, "ts": 0}
     assert abs(int(str(one["ts"])) - int(str(other["ts"]))) < 10_000
+
+
+def test_what_a_struct_says_is_an_object_and_secrets_are_out_of_it(path: Path) -> None:
+    logs.configure(path, scrubber=Scrubber(["correct-horse-battery"]))
+    host = HostSeen("correct-horse-battery\u202e", "7373737373737", "legacy")
+    logs.get("t").info("told", server="s", host=host, n=1.5)
+    tell = logs.repeated("t", "told", ("server", "host"), "n")
+    tell(("s", host), 1.5)
+    tell(("s", None), 1.5)
+    one, other, nobody = records(path)
+    shown = {"name": "[REDACTED]\u202e", "version": "7373737373737", "era": "legacy", "token": None}
+    assert one["fields"] == other["fields"] == {"server": "s", "host": shown, "n": 1.5}
+    assert nobody["fields"] == {"server": "s", "host": None, "n": 1.5}
 
 
 def test_values_that_differ_are_not_mixed_up(path: Path) -> None:

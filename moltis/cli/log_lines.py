@@ -52,10 +52,19 @@ def _words(target: str, message: str, fields: dict[str, Any]) -> str:
                 if isinstance(fields.get("duration_ms"), int | float)
                 else ""
             )
-            return f"{fields['tool']} {fields.get('outcome', '')}{took}"
+            return f"{fields['tool']} {fields.get('outcome', '')}{took}{_for_host(fields.get('host'))}"
         case _:
             told = [f"{key}={_value(value)}" for key, value in fields.items() if value is not None]
             return " ".join([message, *told])
+
+
+def _for_host(host: Any) -> str:
+    """Say whose call it was; nothing of one that no host made."""
+    if not isinstance(host, dict):
+        return ""
+    told = [str(host[key]) for key in ("name", "version") if host.get(key) not in (None, "unknown")]
+    token = f" (token {host['token']})" if host.get("token") else ""
+    return f", for {' '.join(told) or 'a host without a name'}{token}"
 
 
 def _transition(fields: Mapping[str, Any]) -> str:

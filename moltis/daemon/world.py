@@ -43,7 +43,7 @@ from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
 from moltis.server.lifecycle import RESTING, AuthDone, FailureKind, State, Wanted
 from moltis.server.record import stamp
-from moltis.server.status import HistoryEntry
+from moltis.server.status import HistoryEntry, HostSeen
 from moltis.server.supervisor import Supervisor
 from moltis.service import Notifier
 from moltis.session.envelope import NOT_JSON
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
 log = logs.get("moltis.daemon")
 lifecycle_log = logs.get("moltis.mcp.lifecycle")
 stderr_log = logs.get("moltis.mcp.stderr")
-log_call = logs.repeated("moltis.mcp.call", "tool_called", ("server", "tool", "outcome"), "duration_ms")
+log_call = logs.repeated("moltis.mcp.call", "tool_called", ("server", "tool", "outcome", "host"), "duration_ms")
 garbage_log = logs.get("moltis.mcp.garbage")
 config_log = logs.get("moltis.config")
 oauth_log = logs.get("moltis.oauth")
@@ -601,5 +601,5 @@ def _log_second(server: str, what: str, words: str) -> None:
     log.info("second_session", server=server, what=what, **({"version": words} if what == "opened" else {"why": words}))
 
 
-def _log_call(server: str, tool: str, duration_ms: float, outcome: str) -> None:
-    log_call((server, tool[:MAX_TOOL_CHARS], outcome), duration_ms)
+def _log_call(server: str, tool: str, duration_ms: float, outcome: str, host: HostSeen | None) -> None:
+    log_call((server, tool[:MAX_TOOL_CHARS], outcome, host), duration_ms)

@@ -44,9 +44,6 @@ log = logs.get("moltis.gateway")
 MAX_INTRODUCTION_BYTES: Final = 256 * 1024
 """Of what a host says of itself and what it can, which is kept for as long as it is there."""
 
-MAX_SAID_BYTES: Final = 16 * 1024
-"""Of what a host that listens says of itself, which is kept for the status; what is longer has no name there."""
-
 MAX_TOLD_BYTES: Final = 16 * 1024
 """Of params of what all servers are told at once."""
 
@@ -93,9 +90,8 @@ class Host:
         """Return who it is, if it stays connected: in a session, or as long as it listens."""
         if not self.in_session and self._said is None:
             return None
-        told = introduction.named(self.client_info if self.in_session else self._said or b"")
-        era = "legacy" if self.in_session else "modern"
-        return HostSeen(*told, era, self.principal.name or None)
+        said = self.client_info if self.in_session else self._said or b""
+        return introduction.seen(said, modern=not self.in_session, token=self.principal.name)
 
     @property
     def watched(self) -> int:
@@ -334,7 +330,7 @@ class Host:
         if refusal is None:
             then = self._guarded(ask, outlet, modern, lambda: self._listening(ask, outlet, modern))
             refusal = self._listens.open(ask, outlet, watched=self.watched, then=then)
-            self._said = bytes(ask.meta.get(CLIENT_INFO, b""))[:MAX_SAID_BYTES]
+            self._said = bytes(ask.meta.get(CLIENT_INFO, b""))[: introduction.MAX_SAID_BYTES + 1]
         if refusal is not None:
             refuse(outlet, ask.id, refusal, modern=modern)
 

@@ -6,6 +6,7 @@ new (a server that comes back may list something else), so we always promise to 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -13,9 +14,11 @@ from msgspec import Raw
 
 from moltis.gateway.api import Known
 from moltis.gateway.messages import SERVER_INFO
+from moltis.printable import one_line
+from moltis.server.status import HostSeen
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 
-__all__ = ["Introduction", "named", "of_all", "of_one", "version_for"]
+__all__ = ["Introduction", "of_all", "of_one", "seen", "version_for"]
 
 _ALL: Final[dict[str, Any]] = {
     "tools": {"listChanged": True},
@@ -25,7 +28,13 @@ _ALL: Final[dict[str, Any]] = {
     "completions": {},
 }
 MAX_NAME_CHARS: Final = 100
-"""Of a host that the status tells of."""
+"""Of a host that status and log tell of."""
+MAX_SAID_BYTES: Final = 16 * 1024
+"""Of what it says of itself; who says more has no name there."""
+MAX_SEEN: Final = 256
+"""Hosts whose words are looked at once; a program says the same in each of its sessions."""
+_SCRATCH_CHARS: Final = 1000
+"""Of a name that are made printable: each may take ten characters then."""
 _LISTS: Final = ("tools", "resources", "prompts")
 _NOTHING: Final = Raw(b"{}")
 
@@ -92,14 +101,26 @@ class _Named(msgspec.Struct):
     version: Any = None
 
 
-def named(client_info: bytes) -> tuple[str, str]:
-    """Return the name and the version that a host says it has; "unknown" for what it does not say."""
+def seen(client_info: bytes, *, modern: bool, token: str) -> HostSeen:
+    """Return who a host says it is; "unknown" for what it does not say. token: the name of its access token, if any."""
+    if len(client_info) > MAX_SAID_BYTES:
+        client_info = b""
+    return _seen(client_info, modern, token)
+
+
+@lru_cache(maxsize=MAX_SEEN)
+def _seen(client_info: bytes, modern: bool, token: str) -> HostSeen:
     try:
         found = msgspec.json.decode(client_info, type=_Named)
     except (msgspec.MsgspecError, RecursionError, ValueError):
         found = _Named()
-    name, version = (one if isinstance(one, str) and one else "unknown" for one in (found.name, found.version))
-    return name[:MAX_NAME_CHARS], version[:MAX_NAME_CHARS]
+    return HostSeen(_shown(found.name), _shown(found.version), "modern" if modern else "legacy", token or None)
+
+
+def _shown(said: Any) -> str:
+    """Return a stranger's word as one printable line."""
+    shown = one_line(said[:_SCRATCH_CHARS])[:MAX_NAME_CHARS].rstrip() if isinstance(said, str) else ""
+    return shown or "unknown"
 
 
 def version_for(requested: str | None) -> str:

@@ -15,12 +15,13 @@ from msgspec import Raw
 
 from moltis import logs
 from moltis.errors import MoltisError, RpcCode
-from moltis.gateway import abilities, failures, levels, messages, revisions, rounds
+from moltis.gateway import abilities, failures, introduction, levels, messages, revisions, rounds
 from moltis.gateway.api import CallHandle, Outlet, ServerPort, Taker, Upstream
 from moltis.gateway.asking import PROGRESS, HostSide
 from moltis.gateway.desk import Desk
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, Ask
 from moltis.gateway.revisions import MODERN
+from moltis.server.status import HostSeen
 from moltis.session.caller import Question
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
 from moltis.session.envelope import json_string
@@ -244,6 +245,12 @@ class Passage:
         """Whom the host speaks for; where anybody may come in, for nobody but itself."""
         principal = self._host.principal
         return principal if principal.is_known else self._host
+
+    @property
+    def seen(self) -> HostSeen:
+        """Who the host says it is."""
+        said = bytes(self._ask.meta.get(CLIENT_INFO, b"")) if self._modern else self._host.client_info
+        return introduction.seen(said, modern=self._modern, token=self._host.principal.name)
 
     def progressed(self, params: bytes) -> None:
         """Pass progress on under the host's own token, if it gave one."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
@@ -131,15 +131,16 @@ def get(target: str) -> Logger:
 
 def repeated(
     target: str, message: str, names: tuple[str, ...], number: str
-) -> Callable[[tuple[str, ...], float], None]:
+) -> Callable[[tuple[Hashable, ...], float], None]:
     """Give what logs one fact at level info, cheaply: called with the fields' values and a number.
 
-    names: of the fields, whose values are short texts; number: the name of the field that differs each time.
+    names: of the fields, whose values are short texts, or structs of such; number: the name of the field that differs
+        each time.
     """
     shaped = Shaped("INFO", target, message, names, number)
     logger = get(target)
 
-    def log(values: tuple[str, ...], value: float) -> None:
+    def log(values: tuple[Hashable, ...], value: float) -> None:
         sink = _outlet.sink
         if sink is None:
             logger.info(message, **dict(zip(names, values, strict=True)), **{number: value})

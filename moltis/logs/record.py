@@ -95,6 +95,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return float(value)
     if depth >= MAX_DEPTH:
         return "[too deep]"
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.structs.asdict(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

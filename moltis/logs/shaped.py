@@ -7,6 +7,7 @@ logger itself would have written.
 from __future__ import annotations
 
 import time
+from collections.abc import Hashable
 from typing import Final
 
 from moltis.logs.record import finish, make_record
@@ -15,7 +16,7 @@ from moltis.logs.sink import LogSink
 __all__ = ["Shaped"]
 
 MAX_FRAMES: Final = 4096
-"""Servers times tools times outcomes; when there are more, all are made anew."""
+"""Servers times tools times outcomes times hosts; when there are more, all are made anew."""
 
 _TS: Final = 8_191_919_191_919
 _NUMBER: Final = 7_373_737_373_737
@@ -32,10 +33,10 @@ class Shaped:
         self._head = (level, target, message)
         self._names = names
         self._number = number
-        self._frames: dict[tuple[str, ...], tuple[bytes, bytes]] = {}
+        self._frames: dict[tuple[Hashable, ...], tuple[bytes, bytes]] = {}
         self._made_for: tuple[LogSink, int] | None = None
 
-    def put(self, sink: LogSink, values: tuple[str, ...], number: float) -> None:
+    def put(self, sink: LogSink, values: tuple[Hashable, ...], number: float) -> None:
         """Write it. `values`: of the fields, as their names."""
         made_for = (sink, sink.scrubber_generation)
         if made_for != self._made_for or len(self._frames) >= MAX_FRAMES:
@@ -49,7 +50,7 @@ class Shaped:
         if sink.listener is not None:
             sink.listener(line)
 
-    def _shape(self, sink: LogSink, values: tuple[str, ...]) -> tuple[bytes, bytes]:
+    def _shape(self, sink: LogSink, values: tuple[Hashable, ...]) -> tuple[bytes, bytes]:
         """Give what stands between time and number, and what stands behind it."""
         fields = {**dict(zip(self._names, values, strict=True)), self._number: _NUMBER}
         line = finish(make_record(_TS, *self._head, fields), sink.scrubber)

@@ -25,8 +25,8 @@ class LastError(msgspec.Struct, frozen=True, kw_only=True):
     stdout: str | None = None
 
 
-class HostSeen(msgspec.Struct, frozen=True):
-    """A host that is connected: what it says of itself, and the access token of it; null of `moltis connect`."""
+class HostSeen(msgspec.Struct, frozen=True, cache_hash=True):
+    """A host: what it says of itself, as one printable line each, and its access token; null of `moltis connect`."""
 
     name: str
     version: str

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import msgspec
 
+from moltis.server.status import HostSeen
+
 __all__ = ["Caller", "Question"]
 
 
@@ -39,6 +41,10 @@ class Caller(Protocol):
     @property
     def kin(self) -> object:
         """On whose behalf the host speaks: equal for two hosts of one principal. The host itself where nobody knows."""
+
+    @property
+    def seen(self) -> HostSeen | None:
+        """Who the host says it is, for the log; None of the control socket."""
 
     def can_answer(self, method: str, params: bytes) -> bool:
         """Whether the host can be asked this at all: it has declared the capability, and there is a way to it."""

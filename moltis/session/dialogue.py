@@ -441,7 +441,8 @@ class Dialogue:
         on_call = self._hooks.on_call
         if call.tool is not None and on_call is not None:
             try:
-                on_call(self._server, call.tool, (self._stopwatch() - call.began) * 1000, outcome)
+                seen = call.caller.seen if call.caller is not None else None
+                on_call(self._server, call.tool, (self._stopwatch() - call.began) * 1000, outcome, seen)
             except Exception as fault:
                 self.faulted(fault)
 

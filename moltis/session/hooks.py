@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moltis.server.status import HostSeen
+
 
 @dataclass(slots=True)
 class Counters:
@@ -30,7 +32,8 @@ class Counters:
 class Hooks:
     """What the owner wants to hear of. All are called on the event loop and must not block.
 
-    on_call: server, tool, duration in ms, outcome (`ok tool_error error timeout cancelled lost`) of each `tools/call`.
+    on_call: server, tool, duration in ms, outcome (`ok tool_error error timeout cancelled lost`) and host of each
+        `tools/call`; no host of the control socket's.
     on_garbage: a reason of ours, and at most 200 scrubbed characters of what the server sent; for the debug log only.
     on_misfit: server, tool and what a person can do, the first time that the tool cannot ask its host in this era.
     on_odd: server and what is odd about it though it works, the first time that it is seen in this run.
@@ -42,7 +45,7 @@ class Hooks:
     clock: measures durations, in seconds. Deadlines go by the event loop's clock, which counts in whole milliseconds.
     """
 
-    on_call: Callable[[str, str, float, str], None] | None = None
+    on_call: Callable[[str, str, float, str, HostSeen | None], None] | None = None
     on_garbage: Callable[[str, str], None] | None = None
     on_misfit: Callable[[str, str, str], None] | None = None
     on_odd: Callable[[str, str], None] | None = None

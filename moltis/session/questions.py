@@ -79,6 +79,10 @@ class _Nobody:
     def kin(self) -> object:
         return self
 
+    @property
+    def seen(self) -> None:
+        return None
+
     def can_answer(self, method: str, params: bytes) -> bool:
         return False
 

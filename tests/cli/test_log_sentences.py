@@ -34,9 +34,23 @@ def record(target: str, message: str, **fields: Any) -> dict[str, Any]:
             record("moltis.mcp.call", "tool_called", server="files", tool="read", duration_ms=12.3, outcome="ok"),
             "files: read ok in 12 ms",
         ),
+        (
+            record(
+                "moltis.mcp.call", "tool_called", server="files", tool="read", duration_ms=12.3, outcome="ok",
+                host={"name": "claude-code", "version": "2.1", "era": "modern", "token": "laptop"},
+            ),
+            "files: read ok in 12 ms, for claude-code 2.1 (token laptop)",
+        ),
+        (
+            record(
+                "moltis.mcp.call", "tool_called", server="files", tool="read", duration_ms=12.3, outcome="ok",
+                host={"name": "unknown", "version": "unknown", "era": "legacy", "token": None},
+            ),
+            "files: read ok in 12 ms, for a host without a name",
+        ),
         (record("moltis.daemon", "daemon_started", pid=5, note="a b", l=[1]), "daemon_started pid=5 note=a b l=[1]"),
     ],
-    ids=["transition", "stderr", "stack", "call", "other"],
+    ids=["transition", "stderr", "stack", "call", "call of a host", "call of nobody", "other"],
 )  # fmt: skip
 def test_a_record_is_a_sentence(found: dict[str, Any], words: str) -> None:
     line = sentence(found)
@@ -66,6 +80,8 @@ def test_what_a_server_wrote_keeps_its_blanks_and_stays_one_line(line: str, show
     [
         {}, {"ts": "x", "level": 5, "fields": []}, {"ts": 1e300, "target": None},
         record("moltis.mcp.call", "m", tool=None),
+        record("moltis.mcp.call", "m", tool="t", host={"name": 5, "token": []}),
+        record("moltis.mcp.call", "m", tool="t", host=["x"]),
         record("moltis.mcp.lifecycle", "server_state_changed", exit_code="x", delay_secs="y"),
         record("moltis.mcp.lifecycle", "server_state_changed", exit_code=-(10**400), delay_secs=10**400),
         record("moltis.mcp.call", "m", tool="t", duration_ms=-(10**400)), {"ts": 10**400},

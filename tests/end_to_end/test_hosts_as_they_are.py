@@ -6,9 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from gateway_harness import gateway_url, start
+from gateway_harness import GUARDED, gateway_url, new_token, start
 from harness import PYTHON, Daemon, wait_until
-from raw_hosts import BOTH_ERAS, HttpHost
+from raw_hosts import BOTH_ERAS, HttpHost, PipeHost
 
 SERVER = """
 import json, sys
@@ -62,6 +62,30 @@ def test_a_malformed_tool_is_told_of_and_costs_the_others_nothing(daemon: Daemon
     told = [each for each in findings if each["message"].startswith("bad: 2 ")]
     assert [each["verdict"] for each in told] == ["warn"]
     assert "inputSchema is not of type object" in told[0]["message"]
+
+
+def test_the_record_of_a_call_says_whose_it_was(daemon: Daemon) -> None:
+    start(daemon, {"s": server(tool("t"))}, GUARDED)
+    daemon.wait_all()
+    for era in BOTH_ERAS:
+        with HttpHost(gateway_url(daemon), era, new_token(daemon, era)) as host:
+            host.text("s__t")
+    with PipeHost(daemon) as pipe:
+        pipe.begin()
+        pipe.request("tools/call", {"name": "s__t"}, 1)
+    daemon.rpc("mcp.call", server="s", tool="t")
+    found = wait_until(
+        "the calls are logged",
+        lambda: calls if len(calls := daemon.records("moltis.mcp.call")) == 2 + len(BOTH_ERAS) else None,
+    )
+    assert {found[0]["message"]} == {each["message"] for each in found} == {"tool_called"}
+    raw = {"name": "raw-host", "version": "1"}
+    pipe_host = {"name": "pipe", "version": "1", "era": "legacy", "token": None}
+    assert [each["fields"]["host"] for each in found] == [
+        *({**raw, "era": era, "token": era} for era in BOTH_ERAS), pipe_host, None,
+    ]  # fmt: skip
+    assert "s: t ok in" in (words := daemon.cli("logs").stdout)
+    assert ", for raw-host 1 (token legacy)" in words
 
 
 @pytest.mark.parametrize("era", BOTH_ERAS)

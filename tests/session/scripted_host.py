@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Raw
 from scripted_server import Message, Out, Running, legacy, result
 
+from moltis.server.status import HostSeen
 from moltis.session.caller import Question
 from moltis.session.calls import Reply
 from moltis.session.dialogue import CallHandle
@@ -20,6 +21,7 @@ class FakeCaller:
         self._host = host
         self._kin = host if kin is None else kin
         self.able = able
+        self.seen: HostSeen | None = None
         self.progress: list[bytes] = []
         self.notes: list[tuple[str, bytes]] = []
         self.questions: list[Question] = []

@@ -16,6 +16,7 @@ from test_session_remote import MIRRORED
 
 from moltis.config.plan import Limits
 from moltis.errors import RequestTimeout, ServerNotReady, UsageError
+from moltis.server.status import HostSeen
 from moltis.session.calls import ErrorReply, Failed, Result
 from moltis.session.dialogue import MAX_IN_FLIGHT
 from moltis.session.hooks import Hooks
@@ -233,13 +234,15 @@ async def test_calls_of_tools_are_reported_with_their_outcome() -> None:
         hooks = Hooks(on_call=lambda *call: seen.append(call))
         running = await Running(tasks, legacy("t", tools__call=lambda r: next(outcomes)(r)), hooks=hooks).until_ready()
         caller = FakeCaller("a")
+        caller.seen = HostSeen("a", "1", "legacy")
         begin(running, caller)
         begin(running, caller)
         begin(running, caller)
         begin(running, caller).cancel()
         running.session.forward("prompts/get", {}, {}, caller.replies.append, caller=caller, name="p")
         await anyio.sleep(1)
-        assert [(server, tool, outcome) for server, tool, _, outcome in seen] == [
+        assert {host for *_, host in seen} == {caller.seen}
+        assert [(server, tool, outcome) for server, tool, _, outcome, _ in seen] == [
             ("x", "t", "cancelled"),
             ("x", "t", "ok"),
             ("x", "t", "tool_error"),

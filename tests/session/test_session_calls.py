@@ -291,7 +291,7 @@ async def test_a_server_is_not_given_more_calls_than_it_may_have_in_flight() -> 
 
 
 async def test_each_tool_call_is_reported_with_its_outcome() -> None:
-    calls: list[tuple[str, str, float, str]] = []
+    calls: list[tuple[Any, ...]] = []
 
     def answer(request: Message) -> Iterable[Out]:
         how = request["params"]["name"]
@@ -311,7 +311,8 @@ async def test_each_tool_call_is_reported_with_its_outcome() -> None:
         running.session.call_tool("lost", None, None, running.replies.append)
         running.session.kill()
         await running.until_over()
-    told = {tool: (server, millis, outcome) for server, tool, millis, outcome in calls}
+    told = {tool: (server, millis, outcome) for server, tool, millis, outcome, _ in calls}
+    assert {host for *_, host in calls} == {None}, "what is called over the control socket is no host's"
     assert {tool: outcome for tool, (_, _, outcome) in told.items()} == {
         t: t for t in ("ok", "tool_error", "error", "timeout", "cancelled", "lost")
     }
