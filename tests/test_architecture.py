@@ -135,6 +135,7 @@ PURE = {
     "moltis.gateway.parking",
     "moltis.gateway.failures",
     "moltis.gateway.abilities",
+    "moltis.gateway.needs",
     "moltis.gateway.shelves",
     "moltis.gateway.doors",
     "moltis.gateway.limits",

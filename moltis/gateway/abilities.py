@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-__all__ = ["MAX_QUESTION_BYTES", "can_answer", "with_forms"]
+__all__ = ["MAX_QUESTION_BYTES", "can_answer", "modes", "with_forms"]
 
 MAX_QUESTION_BYTES: Final = 4 * 1024 * 1024
 """A sampling request holds a conversation, pictures included. What is longer is not put to a host."""
@@ -63,7 +63,7 @@ def can_answer(capabilities: bytes, method: str, params: bytes) -> bool:
             case "roots/list":
                 return declared.roots is not None
             case "elicitation/create":
-                return _ELICITATION.decode(params).mode in _modes(declared.elicitation)
+                return _ELICITATION.decode(params).mode in modes(declared.elicitation)
             case "sampling/createMessage":
                 return _samples(declared.sampling, params)
             case _:
@@ -83,8 +83,11 @@ def with_forms(capabilities: bytes) -> bytes | None:
     return msgspec.json.encode({**members, "elicitation": Raw(b'{"form":{}}')})
 
 
-def _modes(elicitation: Any) -> frozenset[str]:
-    """Give the modes; naming none means forms (MCP 2025-11-25, Elicitation: it was so before there were modes)."""
+def modes(elicitation: Any) -> frozenset[str]:
+    """Return the modes that a host elicits in.
+
+    Naming none means forms (MCP 2025-11-25, Elicitation): it was so before there were modes.
+    """
     if not isinstance(elicitation, dict):
         return frozenset()
     return frozenset(mode for mode in ("form", "url") if mode in elicitation) or frozenset({"form"})

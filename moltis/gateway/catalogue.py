@@ -19,6 +19,7 @@ from typing import Final
 
 from moltis.errors import UsageError
 from moltis.gateway.naming import fitted, may_be_fitted
+from moltis.gateway.needs import Need
 from moltis.gateway.owners import Owner, Owners
 from moltis.gateway.shelves import Part, Shelf, make_part, part_steps, without_clashes
 from moltis.session.envelope import json_string, one_line
@@ -79,7 +80,15 @@ class Catalogue:
             remembered.clear()
         self._last_located = None
 
-    def page(self, kind: Kind, cursor: str | None = None, first: bytes = b"", *, legacy: bool = False) -> bytes:
+    def page(
+        self,
+        kind: Kind,
+        cursor: str | None = None,
+        first: bytes = b"",
+        *,
+        legacy: bool = False,
+        without: frozenset[str] = frozenset(),
+    ) -> bytes:
         """Give the result of a list request: a JSON object on one line, the same bytes object each time.
 
         cursor: `nextCursor` of an earlier page; None for the first. It stays good while the item before it or
@@ -87,11 +96,21 @@ class Catalogue:
         first: members to begin with, as `b'"resultType":"complete",'`, with the comma behind. Meant for few constants:
             pages are kept for each.
         legacy: as hosts up to 2025-11-25 may read it.
+        without: names as listed that are left out of it; where pages begin does not depend on it.
 
         Raises:
             UsageError: the cursor is not one of ours, or what it pointed to is gone (-32602).
         """
-        return self._list(kind).page(cursor, first, legacy=legacy)
+        return self._list(kind).page(cursor, first, legacy=legacy, without=without)
+
+    def needs(self) -> dict[str, tuple[str, Need]]:
+        """Return what listed tools need of their host: by their names as listed, with their servers."""
+        return self._list(Kind.TOOLS).needs
+
+    def need_of(self, server: str, tool: str) -> Need | None:
+        """Return what a tool needs of its host, by the server's name for it, once its list was made; None: nothing."""
+        part = self._parts.get(("tools", server))  # on the path of every call: looking up an Enum is slow
+        return part.needs.get(tool) if part is not None else None
 
     def is_ready(self, kind: Kind, *, legacy: bool = False) -> bool:
         """Whether a page or the digest of a list is made within a turn of the event loop."""
@@ -214,7 +233,7 @@ class _List:
     kind: Kind
     parts: list[Part]
     page_bytes: int
-    _pages: dict[tuple[int, bytes, bool], bytes] = field(default_factory=dict)
+    _pages: dict[tuple[int, bytes, bool, frozenset[str]], bytes] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> bytes:
@@ -243,19 +262,32 @@ class _List:
                 return Owner(part.server, name)
         return None
 
-    def page(self, cursor: str | None, first: bytes, *, legacy: bool) -> bytes:
+    @cached_property
+    def needs(self) -> dict[str, tuple[str, Need]]:
+        return {
+            shown: (part.server, part.needs[name])
+            for part in self.parts
+            if part.needs
+            for shown, name in part.names.items()
+            if name in part.needs
+        }
+
+    def page(self, cursor: str | None, first: bytes, *, legacy: bool, without: frozenset[str]) -> bytes:
         start = 0 if cursor is None else self._start(cursor)
-        found = self._pages.get((start, first, legacy))
+        found = self._pages.get((start, first, legacy, without))
         if found is None:
             end = self._end(start)
             more = b"" if end >= len(self._raws) else b',"nextCursor":%b' % json_string(self._cursor(end))
             raws = self._legacy_raws if legacy else self._raws
-            items = one_line(b",".join(raws[start:end]))
+            kept = raws[start:end]
+            if without:
+                kept = [raw for shown, raw in zip(self._shown[start:end], kept, strict=True) if shown not in without]
+            items = one_line(b",".join(kept))
             found = b'{%b"%b":[%b]%b}' % (first, self.kind.member.encode(), items, more)
             if start in self._starts:
                 if len(self._pages) >= _MOST_FIRSTS * len(self._starts):
                     self._pages.clear()
-                self._pages[start, first, legacy] = found
+                self._pages[start, first, legacy, without] = found
         return found
 
     @cached_property
@@ -302,8 +334,9 @@ class _List:
 _KINDS: Final = tuple(Kind)
 _CURSOR: Final = struct.Struct(">BI8s8s")
 """The list, a position, and traces of the names before and behind it. 21 bytes need no padding in base64."""
-_MOST_FIRSTS: Final = 4
-"""Two are meant; a third is there for a while when what they say has changed."""
+_MOST_FIRSTS: Final = 8
+"""Two are meant; a third is there for a while when what they say has changed. Each is there for hosts of several
+abilities where tools need some."""
 
 
 def _read_cursor(cursor: str) -> tuple[int, int, bytes, bytes]:

@@ -6,7 +6,8 @@ something else then. Every other method gets a JSON-RPC error. The server's own 
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Final
 
 import msgspec
 from msgspec import Raw
@@ -27,6 +28,7 @@ __all__ = [
     "completed",
     "hinted_error",
     "hinted_result",
+    "incapable",
     "not_ready",
     "outcome_of",
     "page_first",
@@ -133,6 +135,13 @@ def answered(id: bytes, method: str, error: MoltisError, *, modern: bool) -> tup
         "_meta": {ERROR_MEMBER: error.data()},
     }
     return messages.result(id, msgspec.json.encode(result)), 200
+
+
+def incapable(id: bytes, error: MoltisError, capabilities: Mapping[str, Any]) -> tuple[bytes, int]:
+    """Return the reply to a host of MCP 2026-07-28 that lacks these capabilities, and its HTTP status."""
+    data = msgspec.json.encode({**error.data(), "requiredCapabilities": capabilities})
+    message = messages.error(id, refusals.MISSING_CAPABILITY, _for_a_model(error), data)
+    return message, refusals.status_of(refusals.MISSING_CAPABILITY, modern=True)
 
 
 def completed(method: str, result: bytes) -> bytes:

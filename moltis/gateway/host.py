@@ -7,6 +7,7 @@ says in each request who it is, so nothing of it is remembered between two; what
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -14,14 +15,15 @@ from msgspec import Raw
 
 from moltis import logs
 from moltis.errors import RpcCode
-from moltis.gateway import introduction, messages, refusals
+from moltis.gateway import failures, introduction, messages, refusals
 from moltis.gateway.api import Outlet, Principal, ServerPort
 from moltis.gateway.catalogue import Owner
 from moltis.gateway.forwarding import Running
 from moltis.gateway.hub import Hub
 from moltis.gateway.levels import LEVELS
 from moltis.gateway.listens import Listens
-from moltis.gateway.messages import CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION, Answer, Ask, Tell, text_of
+from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION, Answer, Ask, Tell, text_of
+from moltis.gateway.needs import Able, HostCannot, Lack
 from moltis.gateway.outbox import Outbox
 from moltis.gateway.questions import Questions
 from moltis.gateway.refusals import Refusal, bad_params, refuse
@@ -278,7 +280,7 @@ class Host:
             return
 
         def reply() -> None:
-            page = self.view.page(kind, cursor, modern=modern)
+            page = self.view.page(kind, cursor, modern=modern, able=partial(self._able, ask, modern))
             if isinstance(page, Refusal):
                 refuse(outlet, ask.id, page, modern=modern)
             else:
@@ -384,6 +386,12 @@ class Host:
             refuse(outlet, ask.id, route, modern=modern)
             return
         id = ask.id
+        need = self.view.need_of(route.port.name, route.tool) if route.tool is not None else None
+        if need is not None and "task" not in route.params:
+            lack = self.view.lacking(route.port.name, need, self._able(ask, modern))
+            if lack is not None:
+                self._cannot(ask, outlet, modern, route, lack)
+                return
         if modern and LOG_LEVEL in ask.meta:
             level = text_of(ask.meta, LOG_LEVEL)
             if level in LEVELS:
@@ -396,6 +404,23 @@ class Host:
             self._waiting.pop(id, None)
         elif id in self._waiting:
             self._waiting[id] = running, outlet, modern
+
+    def _able(self, ask: Ask, modern: bool) -> Able:
+        """Return what it can: a host of 2026-07-28 says so in each request."""
+        if modern:
+            return Able(bytes(ask.meta.get(CAPABILITIES, b"{}")))
+        return Able(self.capabilities, tasks=self.revision == LEGACY)
+
+    def _cannot(self, ask: Ask, outlet: Outlet, modern: bool, route: Route, lack: Lack) -> None:
+        tool, server = route.tool, route.port.name
+        told = (
+            f"tool {tool!r} of server {server!r} needs {lack.words}, which this host does not have; it was not called"
+        )
+        error = HostCannot(told, server=server, hint="use a host that has it")
+        if modern and not lack.as_task:
+            outlet.reply(*failures.incapable(ask.id, error, lack.capabilities))
+        else:
+            outlet.reply(*failures.answered(ask.id, ask.method, error, modern=modern))
 
     # --- how
 

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from moltis.gateway.naming import alias, alias_template, fitted, is_alias, refused, renamed
+from moltis.gateway.needs import Need, need_of
 from moltis.gateway.revisions import tool_for_legacy
 from moltis.gateway.wellformed import checked
 from moltis.session.listing import Item, Kind
@@ -76,6 +77,14 @@ class Part:
     def legacy_raws(self) -> tuple[bytes, ...]:
         """The JSON for hosts up to 2025-11-25."""
         return tuple(map(tool_for_legacy, self.raws)) if self.kind is Kind.TOOLS else self.raws
+
+    @cached_property
+    def needs(self) -> dict[str, Need]:
+        """What tools need of their host, by the server's names; those alone that need something."""
+        if self.kind is not Kind.TOOLS:
+            return {}
+        found = ((item.name, need_of(item.raw)) for item in self.items)
+        return {name: need for name, need in found if need is not None}
 
     @property
     def is_ready_for_legacy(self) -> bool:

@@ -6,7 +6,7 @@ this may have changed, and the next who asks finds it up to date.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import msgspec
@@ -14,14 +14,17 @@ from msgspec import Raw
 
 from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway import introduction, refusals
+from moltis.gateway.abilities import with_forms
 from moltis.gateway.api import Known, ServerPort, World
 from moltis.gateway.catalogue import Catalogue, Owner, Shelf
 from moltis.gateway.composing import Composed, compose, contents, unavailable, whole_of
 from moltis.gateway.introduction import Introduction
 from moltis.gateway.messages import text_of
 from moltis.gateway.naming import is_alias, renamed
+from moltis.gateway.needs import Able, Lack, Need, lacking
 from moltis.gateway.owners import may_come_of
 from moltis.gateway.refusals import Refusal
+from moltis.gateway.rounds import ELICIT
 from moltis.server.status import UnusableItem
 from moltis.session.envelope import json_string
 from moltis.session.listing import Item, Kind
@@ -43,6 +46,7 @@ _SINGULAR: Final = {
 }  # fmt: skip
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
+_NONE: Final[frozenset[str]] = frozenset()
 
 
 class Route(msgspec.Struct, gc=False):
@@ -119,8 +123,12 @@ class View:
             self._introduced = self._introduce()
         return self._introduced
 
-    def page(self, kind: Kind, cursor: str | None, *, modern: bool) -> bytes | Refusal:
+    def page(
+        self, kind: Kind, cursor: str | None, *, modern: bool, able: Callable[[], Able] | None = None
+    ) -> bytes | Refusal:
         """Return a page of a list, as the result of the request for it.
+
+        able: says what the host can, if that is asked; tools that need more are left out. None: it can all.
 
         An empty cursor of a host up to 2025-11-25 asks for the first page, as some write it; from 2026-07-28 on it is
         one like any other, and none of ours is empty (MCP, Pagination).
@@ -134,9 +142,41 @@ class View:
         else:
             self._refresh()
         try:
-            return self._catalogue.page(kind, cursor, first, legacy=not modern)
+            without = self._withheld(able) if able is not None and kind is Kind.TOOLS else _NONE
+            return self._catalogue.page(kind, cursor, first, legacy=not modern, without=without)
         except MoltisError as error:
             return refusals.of_error(error)
+
+    def _withheld(self, able: Callable[[], Able]) -> frozenset[str]:
+        """Return the tools, as listed, that need what a host lacks."""
+        needs = self._catalogue.needs()
+        if not needs:
+            return _NONE
+        host = able()
+        return frozenset(shown for shown, (server, need) in needs.items() if self.lacking(server, need, host))
+
+    def need_of(self, server: str, tool: str) -> Need | None:
+        """Return what a call of a tool, by its own name, needs of its host; None where nothing is known of that.
+
+        One that is for its app alone is not offered to a model, but whoever knows it may call it.
+        """
+        need = self._catalogue.need_of(server, tool)
+        return None if need is None else msgspec.structs.replace(need, for_app=False)
+
+    def lacking(self, server: str, need: Need, able: Able) -> Lack | None:
+        """Return what a host lacks of what a tool of a server needs; None for nothing."""
+        try:
+            port = self._world.port(server)
+        except UnknownServer:
+            return None
+        upstream, known = port.upstream(), port.known()
+        if need.as_task and known is not None and known.agreed.era != "legacy":
+            need = msgspec.structs.replace(need, as_task=False)  # there it says nothing of what it needs
+        if upstream is None or upstream.default_answer(ELICIT, b"{}") is not None:
+            # Forms are filled in for hosts that cannot, or nobody knows yet whether they are.
+            able = msgspec.structs.replace(able, capabilities=with_forms(able.capabilities) or able.capabilities)
+        tasks, extensions = (able.tasks, able.extensions) if self.server is not None else (False, False)
+        return lacking(need, msgspec.structs.replace(able, tasks=tasks, extensions=extensions))
 
     def is_ready(self, kind: Kind, *, modern: bool) -> bool:
         """Whether a page of a list can be had at once; else `preparation` comes first."""

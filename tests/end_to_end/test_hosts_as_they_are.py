@@ -89,6 +89,23 @@ def test_the_record_of_a_call_says_whose_it_was(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("era", BOTH_ERAS)
+def test_a_tool_that_needs_what_its_host_lacks_is_not_offered_to_it(daemon: Daemon, era: str) -> None:
+    needs = {"_meta": {"io.modelcontextprotocol/requiredCapabilities": {"sampling": {}}}}
+    start(daemon, {"s": server(tool("plain"), tool("samples", **needs))})
+    daemon.wait_all()
+    with HttpHost(gateway_url(daemon), era) as host, HttpHost(gateway_url(daemon), era, sampling={}) as able:
+        for _ in range(2):
+            assert [each["name"] for each in host.request("tools/list")["result"]["tools"]] == ["s__plain"]
+            assert [each["name"] for each in able.request("tools/list")["result"]["tools"]] == [
+                "s__plain",
+                "s__samples",
+            ]
+        assert able.text("s__samples") == "samples"
+        assert "needs sampling, which this host does not have" in json.dumps(host.call("s__samples").reply())
+        assert host.text("s__plain") == "plain"
+
+
+@pytest.mark.parametrize("era", BOTH_ERAS)
 def test_every_server_has_its_share_of_what_hosts_keep_of_instructions(daemon: Daemon, era: str) -> None:
     servers = {f"s{n}": server(tool("t"), instructions=f"warning {n} " + "x" * 1400) for n in range(4)}
     start(daemon, {**servers, "typo": {"command": "x", "url": "https://x.example"}})
