@@ -54,6 +54,11 @@ class Paths:
     def claim(self) -> Path:
         return self.data_dir / "run" / "servers.lock"
 
+    @property
+    def errors(self) -> Path:
+        """What a daemon that nobody watches says before its log is open, or when that cannot be written."""
+        return self.data_dir / "run" / "moltis.err"
+
 
 def find_paths(
     *,

@@ -17,14 +17,15 @@ from moltis.errors import UsageError
     help="Only this server, as it is.",
     shell_complete=lambda ctx, _param, word: server_names(ctx, word),
 )
+@click.option("--run", is_flag=True, help="Start the daemon where none runs.")
 @click.option("--project", metavar="NAME", help="Not in this version yet.")
 @click.pass_context
-def connect(ctx: click.Context, server: str | None, project: str | None) -> None:
+def connect(ctx: click.Context, server: str | None, run: bool, project: str | None) -> None:
     """Be an MCP server on stdin and stdout: all servers of the running daemon as one, or one as it is.
 
     For hosts that start a command: `"command": "moltis", "args": ["connect"]`. It needs no token, and ends when the
     host does. Without a daemon it lists what was last known, says in each call that there is none, and goes on when
-    there is one.
+    there is one. With --run it starts it, by the service manager where that looks after it, and lets it run on.
     """
     if project is not None:
         raise UsageError(
@@ -35,4 +36,4 @@ def connect(ctx: click.Context, server: str | None, project: str | None) -> None
     from moltis.cli.connect.quick import serve
 
     paths = link.paths(ctx)
-    serve(str(paths.socket), server, {"config": str(paths.config), "data_dir": str(paths.data_dir)})
+    serve(str(paths.socket), server, {"config": str(paths.config), "data_dir": str(paths.data_dir)}, run=run)

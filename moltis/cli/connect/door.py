@@ -21,6 +21,10 @@ class NotNow(Exception):
     """There is no daemon, or it has no room; in a moment there may be. The message says which."""
 
 
+class Died(NotNow):
+    """A daemon's socket is there and nobody listens: it did not end as one that is stopped does."""
+
+
 def socket_path(named: str | None, data_dir: str | None, environ: Mapping[str, str]) -> str:
     """Give the daemon's socket, as `moltis.paths.find_paths` does, at a third of what importing that costs."""
     path = named or environ.get("MOLTIS_SOCKET")
@@ -102,7 +106,8 @@ def _explained(path: str) -> Iterator[None]:
 
         raise NotPermitted(f"no permission to use {path}", hint="only the daemon's own user and root may") from None
     except OSError as failure:
-        raise NotNow(f"no daemon answers at {path} ({failure.strerror or failure})") from None
+        kind = Died if isinstance(failure, ConnectionRefusedError) else NotNow
+        raise kind(f"no daemon answers at {path} ({failure.strerror or failure})") from None
     except (ValueError, RecursionError):
         raise NotNow(f"what answers at {path} is no daemon of moltis") from None
 

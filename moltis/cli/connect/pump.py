@@ -1,7 +1,8 @@
 """Lines both ways between stdin, stdout and the daemon, and what is done while there is none.
 
 A host never loses its server: without a daemon, requests wait a little, are then answered from what was last known or
-refused with what mends it, and all goes on when there is a daemon.
+refused with what mends it, and all goes on when there is a daemon. Where it is to be started, that is done when there
+is none at the beginning, or when the one that was there died; one that was stopped was stopped by somebody.
 
 One thread, one poll(2). The one rule: nobody is waited for but in poll. stdin and stdout are never made non-blocking,
 for that would be so for whoever shares them (a shell's terminal): a pipe that is ready takes PIPE_BUF bytes at once
@@ -17,11 +18,12 @@ import stat
 import time
 from collections.abc import Callable
 
-from moltis.cli.connect.door import ANSWER_SECS, Entrance, NotNow
-from moltis.cli.connect.ledger import ANSWERABLE, Ledger
+from moltis.cli.connect.door import ANSWER_SECS, Died, Entrance, NotNow
+from moltis.cli.connect.ledger import ANSWERABLE, DAEMON_GONE, Ledger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from moltis.cli.connect.start import Outcome, Start
     from moltis.errors import MoltisError
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -35,6 +37,13 @@ REFUSE_AFTER_SECS = 30.0
 
 FIRST_REFUSE_AFTER_SECS = 10.0
 """The same where there was no daemon yet: a host may be started together with it."""
+
+STARTING_SECS = 25.0
+"""While the daemon is being started, which takes a second, nothing is answered without it; longer than it is tried."""
+
+START_PAUSE_SECS = 2.0
+MAX_START_PAUSE_SECS = 60.0
+"""Until it is started again, doubled each time; a daemon that was there for so long forgives what was before it."""
 
 QUIET_SECS = 20.0
 """A daemon that owes something and has said nothing for so long is asked whether it is there; as long again is no."""
@@ -137,21 +146,30 @@ class Pump:
     """One host's session, from its first byte to its last.
 
     enter: makes a new connection to the daemon (door.Entrance).
-    know: gives what answers requests from what was last known (standin.StandIn); it gets the host's `initialize`.
+    know: gives what answers requests from what was last known (standin.StandIn); it gets the host's `initialize`, and
+        what a host should know of why there is no daemon.
     talk: says something to a person, on stderr.
+    start: begins to start a daemon (start.Start); None: that is somebody else's.
     """
 
     def __init__(
         self,
         enter: Enter,
-        know: Callable[[bytes | None], Answerer],
+        know: Callable[[bytes | None, str], Answerer],
         talk: Callable[[str], None],
         host_in: int = 0,
         host_out: int = 1,
+        start: Callable[[], Start] | None = None,
     ) -> None:
         self._enter = enter
         self._know = know
         self._talk = talk
+        self._start = start
+        self._starting: Start | None = None
+        self._not_started: Outcome | None = None
+        self._starts_at = self._found_at = 0.0
+        self._start_pause = START_PAUSE_SECS
+        self._died = self._comes = False
         self._in = host_in
         self._out = HostOut(host_out)
         self._ledger = Ledger()
@@ -189,7 +207,7 @@ class Pump:
             return
         finally:
             self._out.close()
-            for connection in (self._daemon, self._entrance):
+            for connection in (self._daemon, self._entrance, self._starting):
                 if connection is not None:
                     connection.close()
         if self._refusal is not None:
@@ -197,6 +215,9 @@ class Pump:
         if not self._was_connected:
             from moltis.errors import DaemonNotRunning
 
+            failed = self._not_started
+            if failed is not None:
+                raise DaemonNotRunning(f"the daemon could not be started: {failed.message}", hint=failed.hint)
             raise DaemonNotRunning(self._problem or "no daemon answers", hint="start it: moltis run")
 
     # --- one turn
@@ -214,8 +235,9 @@ class Pump:
             wanted |= select.POLLOUT if self._sending else 0
             if wanted:
                 poll.register(daemon, wanted)
-        if self._entrance is not None:
-            poll.register(self._entrance, select.POLLIN)
+        for awaited in (self._entrance, self._starting):
+            if awaited is not None:
+                poll.register(awaited, select.POLLIN)
         for fd, events in poll.poll(self._wait_ms()):
             if fd == self._out.fd and not self._out.is_idle(ledger):
                 self._out.write(ledger)
@@ -273,7 +295,7 @@ class Pump:
             self._say_last("the host closed its end before there was an answer")
             return True
         if not self._ledger.awaited and not self._sending and self._out.is_idle(self._ledger):
-            return self._was_connected or bool(self._problem)
+            return self._was_connected or (bool(self._problem) and self._starting is None)
         return False
 
     def _say_last(self, why: str) -> None:
@@ -302,7 +324,7 @@ class Pump:
                 if now >= self._gives_up_at:
                     raise NotNow("the daemon did not answer in time")
         except NotNow as failure:
-            self._refusal = None
+            self._refusal, self._died = None, isinstance(failure, Died)
             self._not_found(str(failure))
         except Exception as failure:
             from moltis.errors import MoltisError
@@ -311,7 +333,35 @@ class Pump:
                 raise
             self._refusal = failure
             self._not_found(failure.message)
+        self._see_to_start()
         self._answer_due()
+
+    def _see_to_start(self) -> None:
+        """Begin to start a daemon where one is to be started, and hear what came of that."""
+        now = time.monotonic()
+        if self._starting is not None:
+            outcome = self._starting.read()
+            if outcome is None:
+                return
+            self._starting, self._not_started, self._answerer = None, outcome if outcome.message else None, None
+            self._starts_at = now + self._start_pause
+            self._start_pause = min(2 * self._start_pause, MAX_START_PAUSE_SECS)
+            self._comes = not outcome.message
+            if outcome.message:
+                self._talk(f"the daemon could not be started: {outcome.message}; {outcome.hint}")
+            else:
+                self._tries_at = self._away_since = now
+                self._pause = PAUSE_SECS
+        elif self._start is not None and self._is_to_start(now):
+            self._talk("starting the daemon")
+            self._starting, self._not_started = self._start(), None
+
+    def _is_to_start(self, now: float) -> bool:
+        if self._entrance is not None or self._refusal is not None or not self._problem or now < self._starts_at:
+            return False
+        if self._was_connected and not self._died:
+            return False
+        return self._not_started is None or self._ledger.awaited > 0  # where it failed, only for who asks for something
 
     def _found(self, daemon: socket.socket, said: bytes) -> None:
         if self._was_connected:
@@ -319,7 +369,9 @@ class Pump:
         self._daemon, self._entrance = daemon, None
         self._was_connected, self._is_deaf, self._was_asked = True, False, False
         self._problem, self._refusal, self._answerer = "", None, None
+        self._not_started, self._died, self._comes = None, False, False
         self._pause = PAUSE_SECS
+        self._found_at = time.monotonic()
         self._from_daemon = Lines()
         self._quiet_since = now = time.monotonic()
         if self._ends_at is not None:
@@ -339,8 +391,10 @@ class Pump:
 
     def _patience(self) -> tuple[float, float]:
         """Return for how long requests wait for a daemon, if they can be answered without one and if they cannot."""
-        if self._refusal is not None:
+        if self._refusal is not None or self._not_started is not None:
             return 0.0, 0.0
+        if self._starting is not None or self._comes:
+            return STARTING_SECS, STARTING_SECS
         return ANSWER_AFTER_SECS, REFUSE_AFTER_SECS if self._was_connected else FIRST_REFUSE_AFTER_SECS
 
     def _answer_due(self) -> None:
@@ -352,14 +406,31 @@ class Pump:
                 continue
             if entry.method in ANSWERABLE:
                 try:
-                    self._answerer = self._answerer or self._know(ledger.introduction)
+                    self._answerer = self._answerer or self._know(ledger.introduction, self._notice())
                     ledger.answered(entry, self._answerer(entry.line))
                     continue
                 except Exception as failure:  # what is not known is no reason to leave the host
                     self._talk(f"nothing is known without the daemon ({type(failure).__name__}: {failure})")
+            failed = self._not_started
+            if failed is not None:
+                told = f"the moltis daemon is not running, and could not be started: {failed.message}"
+                mends = failed.hint or "moltis run"
+                data = {**DAEMON_GONE, "hint": mends}
+                ledger.refuse([entry], f"{told}; nothing was sent. What a person can do: {mends}", data)
+                continue
             ledger.refuse(
                 [entry], "the moltis daemon is not running; nothing was sent. What a person can do: moltis run"
             )
+
+    def _notice(self) -> str:
+        """Return what a model should know of why there is no daemon; it reads that once, and there may be one later."""
+        failed = self._not_started
+        if failed is None:
+            return ""
+        return (
+            "When this was asked, the moltis daemon, which runs these servers, could not be started: "
+            f"{failed.message}. What a person can do: {failed.hint or 'moltis run'}. Calls fail until it runs."
+        )
 
     def _doubt(self, daemon: socket.socket) -> None:
         """Ask a daemon that is silent for long whether it is there; one that says nothing to that is none."""
@@ -415,4 +486,6 @@ class Pump:
         self._ledger.lost(f"{why}; the request may have been carried out, and is not sent again")
         self._away_since = time.monotonic()
         self._tries_at = self._away_since + self._pause
+        if self._away_since - self._found_at > MAX_START_PAUSE_SECS:
+            self._start_pause = START_PAUSE_SECS
         self._talk("the daemon went away; waiting for it")

@@ -15,6 +15,10 @@ from types import FrameType
 from moltis.cli.connect import door
 from moltis.cli.connect.pump import Pump
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from moltis.cli.connect.start import Start
+
 GLOBALS = ("--config", "--data-dir", "--socket")
 
 
@@ -30,6 +34,9 @@ def options(words: Sequence[str]) -> dict[str, str] | None:
     for word in rest:
         if word == "connect" and not is_connect:
             is_connect = True
+            continue
+        if word == "--run" and is_connect:
+            found[word] = "yes"
             continue
         name, equals, value = word.partition("=")
         if name not in (*GLOBALS, "--server") or (name == "--server" and not is_connect):
@@ -48,10 +55,9 @@ def main(words: Sequence[str]) -> int | None:
     if found is None:
         return None
     try:
+        path = door.socket_path(found.get("--socket"), found.get("--data-dir"), os.environ)
         places = {"config": found.get("--config"), "data_dir": found.get("--data-dir")}
-        serve(
-            door.socket_path(found.get("--socket"), found.get("--data-dir"), os.environ), found.get("--server"), places
-        )
+        serve(path, found.get("--server"), places, run="--run" in found)
     except KeyboardInterrupt:
         return 130
     except Exception as failure:
@@ -59,21 +65,27 @@ def main(words: Sequence[str]) -> int | None:
     return 0
 
 
-def serve(path: str, server: str | None, places: Mapping[str, str | None]) -> None:
+def serve(path: str, server: str | None, places: Mapping[str, str | None], *, run: bool = False) -> None:
     """Be the MCP server on stdin and stdout until the host is done; SIGTERM ends it at once.
 
-    path: of the daemon's socket. places: `config` and `data_dir`, as the command line names them.
+    path: of the daemon's socket. places: `config` and `data_dir`, as the command line names them. run: whether a daemon
+    is started where there is none.
 
     Raises:
         MoltisError: the host is done, and there was no daemon, or it did not let us in.
     """
 
-    def know(introduction: bytes | None) -> Callable[[bytes], list[bytes]]:
+    def know(introduction: bytes | None, notice: str) -> Callable[[bytes], list[bytes]]:
         from moltis.cli.connect.standin import StandIn  # and with it msgspec, pydantic and the gateway
         from moltis.paths import find_paths
 
         paths = find_paths(config=places.get("config"), data_dir=places.get("data_dir"))
-        return StandIn(paths, server, introduction).answer
+        return StandIn(paths, server, introduction, notice).answer
+
+    def start() -> Start:
+        from moltis.cli.connect.start import Start
+
+        return Start({**places, "socket": path})
 
     def end(_signal: int, _frame: FrameType | None) -> None:
         raise Ended
@@ -83,7 +95,7 @@ def serve(path: str, server: str | None, places: Mapping[str, str | None]) -> No
     if sys.stdin is not None and sys.stdin.isatty():
         _talk("this speaks MCP on stdin and stdout; it is for a host to start, and ends with Ctrl-D")
     try:
-        Pump(lambda: door.Entrance(path, server), know, _talk).run()
+        Pump(lambda: door.Entrance(path, server), know, _talk, start=start if run else None).run()
     except Ended:
         pass
     finally:

@@ -9,10 +9,13 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+import msgspec
+
 from moltis.config.load import load
 from moltis.errors import MoltisError
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, Known
+from moltis.gateway.composing import MAX_CHARS
 from moltis.gateway.gateway import Gateway, Settings
 from moltis.gateway.known import KnownStore
 from moltis.gateway.messages import Ask, Tell, Unreadable
@@ -29,9 +32,10 @@ class StandIn:
     """Answers what the daemon would answer from memory. `server`: the one that the host sees; None for all.
 
     introduction: the host's `initialize`, if it has sent one: what it gets is valid in the revision that it speaks.
+    notice: what its model should know, said before all that is said of the use of servers.
     """
 
-    def __init__(self, paths: Paths, server: str | None, introduction: bytes | None = None) -> None:
+    def __init__(self, paths: Paths, server: str | None, introduction: bytes | None = None, notice: str = "") -> None:
         store = KnownStore(paths.known_dir)
         showing = as_shown(_by_config(paths), store.showing())
         shown = {each.name: each for each in showing.servers}
@@ -40,6 +44,7 @@ class StandIn:
         marks = {each.name: each.mark for each in shown.values()}
         known = {name: found for name, (mark, found) in store.read_all().items() if marks.get(name) == mark}
         self._server = server
+        self._notice = notice
         self._introduction = introduction
         settings = Settings(separator=showing.separator, name_chars=fitted_chars(showing.name_chars))
         self._gateway = Gateway(_World(shown, known), settings)
@@ -61,7 +66,21 @@ class StandIn:
             host.notification(Tell("notifications/initialized", {}))
         host.request(ask, outlet)
         host.close()
+        if self._notice and ask.method in ("initialize", "server/discover"):
+            return [*outlet.lines[:-1], _with_notice(outlet.lines[-1], self._notice)]
         return outlet.lines
+
+
+def _with_notice(reply: bytes, notice: str) -> bytes:
+    """Return the reply with the notice in front of its instructions; an error as it is."""
+    members = msgspec.json.decode(reply, type=dict[str, msgspec.Raw])
+    if "result" not in members:
+        return reply
+    result = msgspec.json.decode(members["result"], type=dict[str, msgspec.Raw])
+    said = messages.text_of(result, "instructions")
+    told = f"{notice}\n\n{said}" if said else notice
+    result["instructions"] = msgspec.Raw(msgspec.json.encode(told[:MAX_CHARS]))
+    return msgspec.json.encode({**members, "result": result})
 
 
 class _Lines:
