@@ -23,6 +23,7 @@ NONE: Final = "none"
 ENV: Final = "env"
 
 _EXAMPLE: Final = '"http://proxy.example.com:3128"'
+_IN_USERINFO: Final = "; in user and password write %40 for @, %2F for /, %23 for #, %5C for \\, %20 for a space"
 _HTTPS_VARIABLES: Final = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _HTTP_VARIABLES: Final = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 _EXEMPT_VARIABLES: Final = ("no_proxy", "NO_PROXY")
@@ -120,7 +121,11 @@ def read_proxy(text: str) -> Proxy:
         raise ValueError(f"is a SOCKS proxy, which is not spoken here: it must be a URL like {_EXAMPLE}")
     url = read_url(text)
     if url is None or url.path not in ("", "/") or url.query or "#" in text:
-        odd = "; in its password write %40 for @, %23 for # and %2F for /" if "@" in text else ""
+        odd = (
+            "; in user and password write %40 for @, %2F for /, %23 for #, %5C for \\, %20 for a space"
+            if "@" in text
+            else ""
+        )
         raise ValueError(f"must be a URL like {_EXAMPLE}, without a path{odd}")
     userinfo, at, _ = text.partition("://")[2].partition("/")[0].rpartition("@")
     user, _, password = userinfo.partition(":")

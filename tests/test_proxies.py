@@ -64,6 +64,8 @@ def test_its_credentials_are_those_of_the_basic_scheme_and_are_in_no_repr() -> N
         (f"http://me:{SECRET}@@proxy.example:3128", "write %40 for @"),
         (f"http://me:{SECRET}/x@proxy.example:3128", "%2F for /"),
         (f"http://me:{SECRET}#x@proxy.example:3128", "%23 for #"),
+        (f"http://corp\\me:{SECRET}@proxy.example:3128", "%5C for \\"),
+        (f"http://me:{SECRET} x@proxy.example:3128", "%20 for a space"),
         (f"http://proxy.example:3128/{SECRET}", "without a path"),
         (f"http://proxy.example:3128?{SECRET}", "without a path"),
         (f"http://proxy.example:3128#{SECRET}", "without a path"),

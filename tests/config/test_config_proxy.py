@@ -170,6 +170,9 @@ def test_placeholders_work_in_it_and_one_without_a_value_is_named() -> None:
     assert [(p.key, p.severity) for p in missing.problems] == [("mcp.proxy", "error")]
     assert server(missing, "x").launch is None
     assert "$PW" in str(server(missing, "x").problem)
+    odd = loads(text + f'[env]\nPW = "{SECRET}@x"\n', {}, {})
+    assert ["write %40 for @" in p.message for p in odd.problems] == [True]
+    assert SECRET not in str(odd.problems) + str(server(odd, "x").problem)
     whole = loads('[mcp.servers.x]\nurl = "https://a.example/"\nproxy = "${env:OURS}"\n', {}, {"OURS": WITH_PASSWORD})
     assert way(server(whole, "x")) == "proxy.example:3128"
     assert whole.plan.servers[0].proxy == "${env:OURS}"
