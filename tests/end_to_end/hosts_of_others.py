@@ -3,8 +3,10 @@
     python tests/end_to_end/hosts_of_others.py [NAME ...]       prints the table as Markdown
 
 A host is pointed at a stand-in for its model, on this machine, which calls a tool of moltis, has the daemon restarted
-while the host waits for it, and calls once more. It is tried over `moltis connect` and over HTTP with an access token.
-Reaches npm and PyPI to install; when the hosts run, the network is cut off where this user may do that.
+while the host waits for it, and calls once more; then a server is added, and the host sees its tools, or it has read
+the list for good, or given up listening while the daemon was away. It is tried over `moltis connect` and over HTTP with
+an access token. Reaches npm and PyPI to install; when the hosts run, the network is cut off where this user may do
+that.
 """
 
 from __future__ import annotations
@@ -43,7 +45,9 @@ WAYS = ("connect", "http")
 HOSTS_FOLDER = SERVERS / "hosts"
 RUN_WITHIN = 180.0
 GONE_WITHIN = 5.0
-SERVER, TOOL = "probe", "probe__echo"
+TOLD_WITHIN = 1.5
+"""How long a model waits with its answer after a server was added: hosts ask for the list anew when they are told."""
+SERVER, TOOL, ADDED = "probe", "probe__echo", "added__echo"
 PROMPT = "Call the tool echo of probe twice, then say that you are done."
 
 
@@ -271,12 +275,12 @@ def inspector(use: Use) -> None:
     def ask(*words: str) -> Any:
         return json.loads(use.run("mcp-inspector", *options, *words, *target))["result"]
 
-    listed = tuple(Tool(tool["name"]) for tool in ask("tools/list")["tools"])
     answers: list[str] = []
-    for number, (_, arguments) in enumerate(use.model.calls):
+    for number, (tool, arguments) in enumerate(use.model.calls):
         use.model.before(number)
+        listed = tuple(Tool(each["name"]) for each in ask("tools/list")["tools"])
         ((name, value),) = arguments.items()
-        answers.append(json.dumps(ask("tools/call", "--tool-name", TOOL, "--tool-arg", f"{name}={value}")))
+        answers.append(json.dumps(ask("tools/call", "--tool-name", tool, "--tool-arg", f"{name}={value}")))
         use.model.note(Asked(listed, tuple(answers)))
     use.said = use.model.done
 
@@ -333,7 +337,8 @@ class Row:
     faults: list[str] = field(default_factory=list)
 
     def cells(self) -> list[str]:
-        calls = ["ok" if ok else "lost" for ok in self.calls] + ["—"] * (2 - len(self.calls))
+        calls = ["ok" if ok else "lost" for ok in self.calls[:2]] + ["—"] * (2 - len(self.calls))
+        calls.append("—" if len(self.calls) < 3 else "seen" if len(self.calls) > 3 else "not seen")
         listed = f"{self.listed} of {self.tools}" if self.tools else "—"
         secs = "—" if self.secs is None else f"{self.secs:.1f}"
         seen = "; ".join(self.faults) or self.cannot or self.host.remark
@@ -341,7 +346,7 @@ class Row:
         return [self.host.name, version, self.way, self.client or "—", listed, *calls, secs, seen.replace("|", "\\|")]
 
 
-HEAD = ["host", "version", "over", "says it is", "tools", "call", "after a restart", "s", ""]
+HEAD = ["host", "version", "over", "says it is", "tools", "call", "after a restart", "added server", "s", ""]
 
 
 def table(rows: Iterable[Row]) -> str:
@@ -353,21 +358,25 @@ def look_at(host: Host, way: str, daemon: Daemon, programs: Path) -> Row:
     """Have a host go through it all. The daemon runs when this returns, and is for the caller to end."""
     row = Row(host, way)
     daemon.at_home()
-    words = [uuid.uuid4().hex for _ in range(2)]
+    words = [uuid.uuid4().hex for _ in range(4)]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         listen = f"127.0.0.1:{probe.getsockname()[1]}"  # the same one after the restart
 
     def before(number: int) -> None:
-        if number:
-            row.client = ", ".join(sorted({_told(seen) for seen in daemon.status(SERVER)["hosts"]}))
+        if number == 1:
             assert daemon.stop() == 0
             daemon.start()
             gateway_url(daemon)
+        elif number == 2:
+            daemon.rpc("mcp.add", name="added", **daemon.evil())
+            daemon.wait_for("added", "ready")
+            time.sleep(TOLD_WITHIN)
 
     start(daemon, {SERVER: daemon.evil(events="probe.events")}, {"listen": listen, "require_token": True})
     daemon.wait_for(SERVER, "ready")
-    model = StandInModel([(TOOL, {"message": word}) for word in words], before, f"done-{uuid.uuid4().hex}")
+    calls = [(ADDED if number == 3 else TOOL, {"message": word}) for number, word in enumerate(words)]
+    model = StandInModel(calls, before, f"done-{uuid.uuid4().hex}")
     with model:
         use = Use(way, daemon, programs, model, new_token(daemon, "host"))
         began = time.monotonic()
@@ -381,22 +390,20 @@ def look_at(host: Host, way: str, daemon: Daemon, programs: Path) -> Row:
             row.faults.append(" ".join(str(fault).split())[:500])
         finally:
             use.end()
+    callers = [record["fields"]["host"] for record in daemon.records("moltis.mcp.call")]
+    row.client = ", ".join(sorted({f"{seen['name']} {seen['version']} ({seen['era']})" for seen in callers if seen}))
     row.tools = len(daemon.rpc("mcp.tools", name=SERVER))
     names = [f"{SERVER}__{tool['name']}" for tool in daemon.rpc("mcp.tools", name=SERVER)]
     row.listed = sum(any(is_called(tool.name, name) for tool in model.offered) for name in names)
     row.calls = [word in result for word, result in zip(words, model.results, strict=False)]
     carried = [event[2] for event in daemon.events("probe.events") if event[2][0] == "call"]
-    if len(carried) != sum(row.calls):
-        row.faults.append(f"{sum(row.calls)} calls have an answer, {len(carried)} were carried out")
+    if len(carried) != (answered := sum(row.calls[:3])):
+        row.faults.append(f"{answered} calls have an answer, {len(carried)} were carried out")
     if model.strangers:
         row.faults.append(f"wants of its model: {', '.join(sorted(set(model.strangers)))}")
-    if not all(row.calls) or len(row.calls) < len(words):
+    if not all(row.calls) or len(row.calls) < 3:
         row.faults.append(f"the tool's answers: {' / '.join(result[:200] for result in model.results)}")
     return row
-
-
-def _told(seen: Mapping[str, str]) -> str:
-    return f"{seen['name']} {seen['version']} ({seen['era']})"
 
 
 def _connects(use: Use) -> bool:

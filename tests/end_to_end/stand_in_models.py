@@ -216,9 +216,9 @@ ASIDE: Mapping[str, Json] = {
 class StandInModel:
     """The model, served while it is entered.
 
-    calls: which tools of the server it calls, with what. before: is called once before each call, with its number.
-    done: what it says at last. offered: the tools of the host's longest list. results: what they gave.
-    strangers: what was asked of it that it does not serve.
+    calls: which tools of the server it calls, with what; the first that the host does not offer is the end. before: is
+    called once before each call, with its number. done: what it says at last. offered: the tools of the host's longest
+    list. results: what they gave. strangers: what was asked of it that it does not serve.
     """
 
     calls: Sequence[tuple[str, Mapping[str, Any]]]
@@ -262,7 +262,7 @@ class StandInModel:
             name, arguments = self.calls[number]
             found = [tool for tool in asked.tools if is_called(tool.name, name)]
             if not found:
-                return f"there is no {name}"
+                return self.done if number else f"there is no {name}"
             if number >= self._reached:
                 self._reached = number + 1
                 self.before(number)

@@ -31,7 +31,8 @@ async def pydantic_ai(prompt: str) -> str:
     from pydantic_ai import Agent
     from pydantic_ai.mcp import MCPToolset
 
-    toolset = MCPToolset(URL, headers=BEARER) if URL else MCPToolset(StdioTransport("moltis", ["connect"]))
+    where = URL or StdioTransport("moltis", ["connect"])
+    toolset = MCPToolset(where, headers=BEARER if URL else None, init_timeout=60)  # 5 is too little on a busy machine
     async with toolset:
         return str((await Agent(f"openai-chat:{MODEL}", toolsets=[toolset]).run(prompt)).output)
 
