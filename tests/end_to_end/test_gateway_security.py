@@ -31,7 +31,7 @@ class House:
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
         bad = daemon.real(PYTHON, "-S", "-E", str(MOUTHPIECE), "--mark", daemon.mark, protocol="legacy")
-        self.servers = {"good": daemon.evil(protocol="legacy"), "bad": bad}
+        self.servers = {"good": daemon.evil(protocol="legacy", request_timeout_secs=60.0), "bad": bad}
         start(daemon, self.servers, GUARDED)
         daemon.wait_all()
         self.all = gateway_url(daemon)
