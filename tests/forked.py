@@ -1,10 +1,10 @@
 """Runs `moltis` as a process that is forked from one which has imported everything already.
 
-    forked.py SOCKET    the process that is forked from; SOCKET is the number of a descriptor
+    forked.py SOCKET    the process that is forked from: listens at SOCKET, and ends with its stdin
 
 What is run is a process like any other: its arguments, environment, folder, descriptors and exit status are its own.
-It only begins where the interpreter and its imports have come to, which is most of what a command takes. Whatever
-depends on how an interpreter starts is not seen here: that is for `subprocess`.
+It only begins where the interpreter and its imports have come to, which is most of what a command, or the start of a
+daemon, takes. Whatever depends on how an interpreter starts is not seen here: that is for `subprocess`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,20 @@ import atexit
 import contextlib
 import functools
 import gc
+import hashlib
 import importlib
 import json
 import os
 import pkgutil
+import resource
+import select
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,8 +35,97 @@ from typing import NoReturn
 AT_START = ("PYTHON", "LC_", "LANG")
 """How variables begin that an interpreter reads when it starts."""
 
+SHARED = "MOLTIS_TEST_FORGES"
+"""The variable that names a folder of sockets, for programs that are started by this one."""
+
+PRELOADED = tuple(
+    f"moltis.{name}" for name in ("cli", "config", "control", "daemon", "gateway", "http", "oauth", "session")
+)
+
 MAX_STDIN = 32 * 1024
 """What a pipe takes before anyone reads it."""
+
+
+class Process:
+    """A process that was forked; what one does with a `subprocess.Popen`."""
+
+    def __init__(self, words: Sequence[str], told: int) -> None:
+        self.args = ["moltis", *words]
+        self.returncode: int | None = None
+        self._told = told
+        self._heard = b""
+        while b" " not in self._heard:
+            data = os.read(told, 64)
+            if not data:
+                raise OSError("nothing was forked")
+            self._heard += data
+        pid, _, self._heard = self._heard.partition(b" ")
+        self.pid = int(pid)
+
+    def __del__(self) -> None:
+        if self._told >= 0:
+            os.close(self._told)
+
+    def poll(self) -> int | None:
+        """Return its exit status as `subprocess` has it, or None while it runs."""
+        return self._listen(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit status once it has ended. Raise TimeoutExpired."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while (code := self._listen(None if deadline is None else max(0.0, deadline - time.monotonic()))) is None:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        return code
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def _listen(self, secs: float | None) -> int | None:
+        if self.returncode is None and select.select([self._told], [], [], secs)[0]:
+            data = os.read(self._told, 64)
+            self._heard += data
+            if not data:
+                os.close(self._told)
+                self._told = -1
+                self.returncode = os.waitstatus_to_exitcode(int(self._heard))
+        return self.returncode
+
+
+def start(
+    args: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    streams: Sequence[int],
+    session: bool = False,
+    limits: Mapping[int, int] | None = None,
+) -> Process:
+    """Start `moltis` with these arguments on three streams, in a session of its own if it is to have one.
+
+    `limits` are by RLIMIT_ number.
+    """
+    told, tell = os.pipe()
+    request = {"args": list(args), "env": dict(env), "cwd": str(cwd), "session": session}
+    request["limits"] = list((limits or {}).items())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
+        try:
+            line.connect(forge(at_start(env)))
+            socket.send_fds(line, [json.dumps(request).encode()], [*streams, tell])
+        except OSError:
+            os.close(told)
+            raise
+        finally:
+            os.close(tell)
+        return Process(args, told)
 
 
 def run(
@@ -40,62 +134,31 @@ def run(
     """Run `moltis` with these arguments, as `subprocess.run` would. Raise TimeoutExpired after `within` seconds."""
     words = stdin.encode()
     assert len(words) <= MAX_STDIN, "more than a pipe takes at once"
-    theirs, ours = zip(*(os.pipe() for _ in range(3)), strict=True)
-    read_in, out, err = theirs
-    write_in, write_out, write_err = ours
-    told, tell = os.pipe()
-    try:
-        os.write(write_in, words)
-        request = json.dumps({"args": list(args), "env": dict(env), "cwd": str(cwd)}).encode()
-        socket.send_fds(forge(at_start(env)), [request], [read_in, write_out, write_err, tell])
-    finally:
-        for descriptor in (write_in, read_in, write_out, write_err, tell):
-            os.close(descriptor)
-    heard = hear({"out": out, "err": err, "told": told}, within)
-    numbers = heard["told"].split()
-    if len(numbers) < 2:
-        if numbers:
-            os.kill(int(numbers[0]), signal.SIGKILL)
-        raise subprocess.TimeoutExpired(["moltis", *args], within, heard["out"], heard["err"])
-    _, status = numbers
-    code = os.waitstatus_to_exitcode(int(status))
-    return subprocess.CompletedProcess(["moltis", *args], code, heard["out"].decode(), heard["err"].decode())
-
-
-def at_start(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """Return what of an environment an interpreter reads when it starts."""
-    return tuple(sorted((name, value) for name, value in env.items() if name.startswith(AT_START)))
-
-
-@functools.cache
-def forge(started_with: tuple[tuple[str, str], ...]) -> socket.socket:
-    """Return the line to a process that commands are forked from, which ends with this one."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
-            env={"PATH": os.environ["PATH"], **dict(started_with)},
-            stdin=subprocess.PIPE,  # pipes, as what is forked from it has: what a stream can do is found out once
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            pass_fds=[theirs.fileno()],
-        )
-
-    def end() -> None:
-        ours.close()
-        process.communicate(timeout=10)
-
-    atexit.register(end)
-    return ours
-
-
-def hear(descriptors: Mapping[str, int], within: float) -> dict[str, bytes]:
-    """Return what is said on each until its end, or until so many seconds are over, and close them."""
-    heard = {name: bytearray() for name in descriptors}
     deadline = time.monotonic() + within
-    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as opened:
+    (read_in, write_in), (out, write_out), (err, write_err) = (os.pipe() for _ in range(3))
+    with contextlib.ExitStack() as opened:
+        opened.callback(os.close, out)
+        opened.callback(os.close, err)
+        try:
+            os.write(write_in, words)
+            process = start(args, env=env, cwd=cwd, streams=(read_in, write_out, write_err))
+        finally:
+            for descriptor in (write_in, read_in, write_out, write_err):
+                os.close(descriptor)
+        heard = hear({"out": out, "err": err}, deadline)
+    try:
+        code = process.wait(max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise subprocess.TimeoutExpired(process.args, within, heard["out"], heard["err"]) from None
+    return subprocess.CompletedProcess(process.args, code, heard["out"].decode(), heard["err"].decode())
+
+
+def hear(descriptors: Mapping[str, int], deadline: float) -> dict[str, bytes]:
+    """Return what is said on each until its end, or until the deadline."""
+    heard = {name: bytearray() for name in descriptors}
+    with selectors.DefaultSelector() as selector:
         for name, descriptor in descriptors.items():
-            opened.callback(os.close, descriptor)
             selector.register(descriptor, selectors.EVENT_READ, name)
         while selector.get_map() and (left := deadline - time.monotonic()) > 0:
             for key, _ in selector.select(left):
@@ -106,19 +169,59 @@ def hear(descriptors: Mapping[str, int], within: float) -> dict[str, bytes]:
     return {name: bytes(said) for name, said in heard.items()}
 
 
+def at_start(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """Return what of an environment an interpreter reads when it starts."""
+    return tuple(sorted((name, value) for name, value in env.items() if name.startswith(AT_START)))
+
+
+def shared() -> dict[str, str]:
+    """Return what the environment of a program has to have that is to fork from what this one forks from."""
+    return {SHARED: str(Path(forge(at_start(os.environ))).parent)}
+
+
+@functools.cache
+def forge(started_with: tuple[tuple[str, str], ...]) -> str:
+    """Return the address of a process to fork from. It ends with this one, unless it is shared by another."""
+    name = hashlib.sha256(repr(started_with).encode()).hexdigest()[:16]
+    shared = Path(os.environ[SHARED]) / name if SHARED in os.environ else None
+    if shared is not None and shared.exists():
+        return str(shared)
+    folder = Path(tempfile.mkdtemp(prefix="moltis-"))
+    process = subprocess.Popen(
+        [sys.executable, __file__, str(folder / name)],
+        env={"PATH": os.environ["PATH"], **dict(started_with)},
+        stdin=subprocess.PIPE,  # pipes, as what is forked from it has: what a stream can do is found out once
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+    def end() -> None:
+        process.communicate(timeout=10)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    atexit.register(end)
+    assert process.stdout is not None
+    if not process.stdout.readline():
+        raise OSError(f"{__file__} ended:\n{process.communicate()[1].decode()}")
+    return str(folder / name)
+
+
 # --- the process that is forked from
 
 
-def serve(line: socket.socket) -> None:
+def serve(listener: socket.socket) -> None:
     """Fork a process for each request. Return, in that process alone, once it is to run `moltis`."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a keeper
     while True:
-        request, descriptors, _, _ = socket.recv_fds(line, 1 << 20, 4)
-        if not request:
+        ready, _, _ = select.select([listener, sys.stdin.fileno()], [], [])
+        if sys.stdin.fileno() in ready:
             os._exit(0)
-        if os.fork() == 0:
+        line, _ = listener.accept()
+        request, descriptors, _, _ = socket.recv_fds(line, 1 << 20, 4)
+        line.close()
+        if len(descriptors) == 4 and os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            line.close()
+            listener.close()
             keep(json.loads(request), descriptors)
             return
         for descriptor in descriptors:
@@ -130,7 +233,7 @@ def keep(request: dict[str, object], descriptors: Sequence[int]) -> None:
     *standard, tell = descriptors
     pid = os.fork()
     if pid:
-        for descriptor in standard:
+        for descriptor in (0, 1, 2, *standard):
             os.close(descriptor)
         os.write(tell, b"%d " % pid)
         _, status = os.waitpid(pid, 0)
@@ -140,25 +243,34 @@ def keep(request: dict[str, object], descriptors: Sequence[int]) -> None:
     for number, descriptor in enumerate(standard):
         os.dup2(descriptor, number)
         os.close(descriptor)
-    args, env, cwd = request["args"], request["env"], request["cwd"]
+    args, env, limits = request["args"], request["env"], request["limits"]
     assert isinstance(args, list)
     assert isinstance(env, dict)
+    assert isinstance(limits, list)
+    if request["session"]:
+        os.setsid()
+    for number, value in limits:
+        resource.setrlimit(number, (value, value))
     os.environ.clear()
     os.environ.update(env)
-    os.chdir(str(cwd))
+    os.chdir(str(request["cwd"]))
     sys.argv = [str(Path(importlib.import_module("moltis").__path__[0]) / "__main__.py"), *args]
 
 
 def main() -> NoReturn:
-    line = socket.socket(fileno=int(sys.argv[1]))
-    cli = importlib.import_module("moltis.cli")
-    for module in pkgutil.walk_packages(cli.__path__, "moltis.cli."):
-        importlib.import_module(module.name)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.bind(sys.argv[1])
+    listener.listen(128)
+    for name in PRELOADED:
+        package = importlib.import_module(name)
+        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+            importlib.import_module(module.name)
     sys.path[0] = ""  # as with `python -m`
     gc.collect()
     gc.freeze()  # what is there for all is not looked at, which would copy it, by each
-    serve(line)
-    cli.main()
+    os.write(sys.stdout.fileno(), b"ready\n")
+    serve(listener)
+    importlib.import_module("moltis.cli").main()
     raise AssertionError("it ends the process")
 
 

@@ -3,8 +3,8 @@
     driver.py URL
 
 The suite says in MCP_CONFORMANCE_SCENARIO and MCP_CONFORMANCE_CONTEXT what it is about. A moltis.toml for the URL is
-written, the daemon started, each authorization URL visited as a browser would, and every tool called. Exit status 0:
-all went through; 1: not, and why is on stderr.
+written, the daemon started (forked from one process for all runs), each authorization URL visited as a browser would,
+and every tool called. Exit status 0: all went through; 1: not, and why is on stderr.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def main(url: str) -> int:
     scenario = os.environ["MCP_CONFORMANCE_SCENARIO"]
     context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
     with tempfile.TemporaryDirectory(prefix="moltis-", ignore_cleanup_errors=True) as folder:
-        daemon = Daemon(Path(folder))
+        daemon = Daemon(Path(folder), forked=True)
         daemon.write({SERVER: entry(url, scenario, context)}, daemon={"browser_command": [], "log_level": "debug"})
         try:
             daemon.start()

@@ -13,6 +13,7 @@ of a whole run into README.md, with its date.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import subprocess
@@ -26,6 +27,7 @@ from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+import forked
 from installing import conformance_suites, node_program
 
 HERE = Path(__file__).parent
@@ -112,6 +114,7 @@ class Suite:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            env={**os.environ, **forked.shared()},
             timeout=RUN_WITHIN,
             check=False,
         )

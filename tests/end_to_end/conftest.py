@@ -33,15 +33,27 @@ def folder() -> Iterator[Path]:
         yield Path(name)
 
 
+INTERPRETED = frozenset(
+    f"test_{name}"
+    for name in (
+        "clocks", "cold_start", "fair_turns", "gateway_many_hosts", "gateway_opening", "hostile_servers", "log_file",
+        "nothing_left_behind", "readme_commands", "remote_hostile", "second_opinion", "secrets", "servers_of_others",
+        "siege", "soak", "survival", "why_mends",
+    )
+)  # fmt: skip
+"""The modules that are about how a daemon starts, what it holds in memory, or what others see of its process."""
+
+
 @pytest.fixture
-def new_daemon(folder: Path) -> Iterator[Callable[[], Daemon]]:
+def new_daemon(folder: Path, request: pytest.FixtureRequest) -> Iterator[Callable[[], Daemon]]:
     """Make daemons, each in a folder of its own; all are ended, with whatever they left, at the end of the test."""
     made: list[Daemon] = []
+    forked = request.module.__name__ not in INTERPRETED
 
     def make() -> Daemon:
         place = folder / f"d{len(made)}"
         place.mkdir(mode=0o700)
-        made.append(Daemon(place))
+        made.append(Daemon(place, forked=forked))
         return made[-1]
 
     yield make

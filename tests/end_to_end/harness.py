@@ -21,7 +21,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import forked
 import tomli_w
+from forked import Process
 from processes import alive, descendants, marked, signal_pid
 
 SERVERS = Path(__file__).parent.parent / "servers"
@@ -127,17 +129,22 @@ def wait_until(
 
 
 class Daemon:
-    """`moltis run` in a folder of its own."""
+    """`moltis run` in a folder of its own.
 
-    def __init__(self, folder: Path) -> None:
+    forked: whether `start` may have it forked from a process that has imported everything (see forked.py), which is
+    most of what a start takes: not in tests of the start, and not of what a daemon holds in memory.
+    """
+
+    def __init__(self, folder: Path, *, forked: bool = False) -> None:
         self.folder = folder
+        self.forked = forked
         self.config = folder / "moltis.toml"
         self.data_dir = folder / "data"
         self.socket = self.data_dir / "run" / "moltis.sock"
         self.log = self.data_dir / "logs.jsonl"
         self.output = folder / "daemon.out"
         self.mark = f"mark-{uuid.uuid4().hex}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Process | None = None
         self.env: dict[str, str] = {
             k: v for k, v in os.environ.items() if not k.startswith(("MOLTIS", "COV", "PYTEST", "NOTIFY_", "COLUMNS"))
         }
@@ -182,7 +189,6 @@ class Daemon:
 
     def spawn(self, limits: Mapping[int, int] | None = None) -> subprocess.Popen[bytes]:
         """Start a daemon on this folder and wait for nothing. `limits` are by RLIMIT_ number."""
-        arguments = ["run", "--config", str(self.config), "--data-dir", str(self.data_dir)]
 
         def limit() -> None:
             for number, value in (limits or {}).items():
@@ -190,7 +196,7 @@ class Daemon:
 
         with self.output.open("ab") as out:
             return subprocess.Popen(
-                [PYTHON, "-m", "moltis", *arguments],
+                [PYTHON, "-m", "moltis", *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -200,9 +206,25 @@ class Daemon:
                 preexec_fn=limit if limits else None,
             )
 
+    def fork(self, limits: Mapping[int, int] | None = None) -> Process:
+        """Start a daemon as `spawn` does, in a process that need not import everything first."""
+        with self.output.open("ab") as out, open(os.devnull, "rb") as nothing:
+            return forked.start(
+                self.arguments,
+                env=self.env,
+                cwd=self.folder,
+                streams=(nothing.fileno(), out.fileno(), out.fileno()),
+                session=True,
+                limits=limits,
+            )
+
+    @property
+    def arguments(self) -> list[str]:
+        return ["run", "--config", str(self.config), "--data-dir", str(self.data_dir)]
+
     def start(self, limits: Mapping[int, int] | None = None) -> Daemon:
         """Start it and wait until the socket answers."""
-        self.process = self.spawn(limits)
+        self.process = self.fork(limits) if self.forked else self.spawn(limits)
         wait_until("the control socket answers", self.answers, within=20, tell=self.said)
         return self
 
