@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Generator
+from typing import Final, Generic, TypeVar
 
 import anyio
 
-__all__ = ["SLICE_SECS", "Slices"]
+from moltis.steps import Steps
+
+__all__ = ["SLICE_SECS", "Sliced", "Slices", "in_slices", "taken"]
+
+T = TypeVar("T")
 
 SLICE_SECS: Final = 0.005
 """A step that is under way then is finished all the same."""
@@ -32,3 +36,44 @@ class Slices:
         if took >= SLICE_SECS:
             await anyio.sleep(took)
             self._began = self._clock()
+
+
+async def in_slices(steps: Steps[T]) -> T:
+    """Take steps in slices, and return what the last one found; whoever goes on with that has a slice of its own."""
+    slices = Slices()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as last:
+            found: T = last.value
+            await slices.rest()
+            return found
+        await slices.rest()
+
+
+async def taken(said: bool | Steps[bool] | None) -> bool | None:
+    """Return what a `transport.Receiver` said of a message, once it has taken it."""
+    return await in_slices(said) if isinstance(said, Generator) else said
+
+
+class Sliced(Generic[T]):
+    """The same for who is called back in each turn of the loop. `found`: once it is done."""
+
+    __slots__ = ("_steps", "found")
+
+    found: T
+
+    def __init__(self, steps: Steps[T]) -> None:
+        self._steps = steps
+
+    def is_done(self) -> bool:
+        """Work for a slice, and return whether that was the last. To be called once in a turn, until it was."""
+        until = time.thread_time() + SLICE_SECS
+        while True:
+            try:
+                next(self._steps)
+            except StopIteration as last:
+                self.found = last.value
+                return True
+            if time.thread_time() >= until:
+                return False

@@ -44,9 +44,9 @@ _LIST: Final = msgspec.json.Decoder(list[Raw])
 _TEXT: Final = msgspec.json.Decoder(str)
 _MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
-FRESH: Final = ((b"cacheScope", b'"private"'), (b"ttlMs", b"0"))
+COMPLETE: Final = {b"resultType": b'"complete"'}
+READ: Final = {**COMPLETE, b"ttlMs": b"0", b"cacheScope": b'"private"'}
 """What the result of `resources/read` has to say (MCP 2026-07-28, Caching): nobody knows how long it stays true."""
-
 
 NEEDS_PAGES: Final[dict[str, object]] = {"requiredCapabilities": {"elicitation": {"url": {}}}}
 
@@ -56,7 +56,12 @@ class _Error(msgspec.Struct):
     message: str = ""
 
 
+class _Coded(msgspec.Struct):
+    code: int | float | None = None
+
+
 _ERROR: Final = msgspec.json.Decoder(_Error)
+_CODED: Final = msgspec.json.Decoder(_Coded)
 
 
 class NotAnswered(MoltisError):
@@ -89,9 +94,16 @@ class StateUnknown(UsageError):
 
 def relayed(id: bytes, error: bytes, *, modern: bool) -> tuple[bytes, int]:
     """Give the reply that passes a server's own error on, and its HTTP status."""
-    code = envelope.read_error(error).code if modern else None
+    code = _code(error) if modern else None
     status = 200 if code is None or code == refusals.FORBIDDEN else refusals.status_of(int(code), modern=True)
     return messages.relayed_error(id, error), status
+
+
+def _code(error: bytes) -> float | None:
+    try:
+        return _CODED.decode(error).code
+    except _MALFORMED:
+        return None
 
 
 def page_first(ask: Ask, error: bytes) -> tuple[bytes, int, str] | None:
@@ -148,10 +160,7 @@ def completed(method: str, result: bytes) -> bytes:
     """Give a legacy server's result the members that MCP 2026-07-28 requires; what is no object stays as it is."""
     if result.lstrip(b" \t\r\n")[:1] != b"{":
         return result
-    if method == "resources/read":
-        for name, value in FRESH:
-            result = messages.with_member(result, name, value)
-    return messages.with_member(result, b"resultType", b'"complete"')
+    return messages.with_members(result, READ if method == "resources/read" else COMPLETE)
 
 
 def hinted_error(error: bytes, hint: str) -> bytes:

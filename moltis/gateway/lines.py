@@ -16,7 +16,9 @@ import msgspec
 from moltis import logs
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, GatewayApi, HostApi
-from moltis.gateway.messages import Answer, Ask, Tell, Unreadable
+from moltis.gateway.messages import Answer, Ask, Incoming, Tell, Unreadable
+from moltis.slices import Sliced
+from moltis.steps import LONG_BYTES
 from moltis.transport.frames import JOIN_BYTES, Framer
 from moltis.transport.wire import Cancellable, call_later
 
@@ -96,6 +98,10 @@ class LineHost:
         self._later = later
         self._framer = Framer(self._limits.line_bytes)
         self._oversized = 0
+        self._long: Sliced[Incoming] | None = None
+        """A long line that is being read."""
+        self._read: Incoming | None = None
+        """One that was read."""
         self._open: dict[bytes, _LineOutlet] = {}
         self._is_begun = False
         self._kept_back = False
@@ -108,6 +114,10 @@ class LineHost:
     def partial_bytes(self) -> int:
         """What is held of a line that is not whole."""
         return self._framer.pending_bytes
+
+    @property
+    def _is_taking(self) -> bool:
+        return self._framer.waiting or self._long is not None or self._read is not None
 
     # --- what the connection tells
 
@@ -158,19 +168,34 @@ class LineHost:
 
     def _take_turn(self) -> None:
         """Take lines while the host reads its replies, and leave others their turn in between."""
+        taken = 0
         for _ in range(LINES_PER_TURN):
             if self._is_over or self._conn.is_closing:
                 return
             if self._conn.buffered > self._limits.output_bytes_paused:
                 self._conn.pause_reading()  # `drained` goes on
                 return
+            if self._read is not None:
+                incoming, self._read = self._read, None
+                self._take(incoming)
+                continue
+            if self._long is not None:
+                if self._long.is_done():  # and is taken in the next turn
+                    self._read, self._long = self._long.found, None
+                break
             line = self._framer.next_line()
             if line is None:
                 self._conn.resume_reading()
                 self._close_when_done()
                 return
+            if len(line) > LONG_BYTES:
+                self._long = Sliced(messages.reading_of(line))
+                break
+            taken += len(line)
             if line:
-                self._take(line)
+                self._take(messages.parse(line))
+                if taken > LONG_BYTES:
+                    break
             elif self._framer.oversized > self._oversized:
                 self._oversized = self._framer.oversized
                 why = f"a message has at most {self._limits.line_bytes} bytes"
@@ -187,8 +212,7 @@ class LineHost:
         self._turn_is_due = False
         self._take_turn()
 
-    def _take(self, line: bytes) -> None:
-        incoming = messages.parse(line)
+    def _take(self, incoming: Incoming) -> None:
         try:
             if isinstance(incoming, Ask):
                 self._ask(incoming)
@@ -265,7 +289,7 @@ class LineHost:
     # --- the end
 
     def _close_when_done(self) -> None:
-        if self._half_closed and not self._open and not self._framer.waiting:
+        if self._half_closed and not self._open and not self._is_taking:
             self._end()
             self._conn.close()
 

@@ -7,14 +7,17 @@ servers say.
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from typing import Final
 
 import msgspec
 from msgspec import Raw
 
-from moltis.nesting import MAX_DEPTH, is_deeper_than, outer_id
+from moltis.nesting import MAX_DEPTH, MAX_PARTS, counting, is_deeper_than, measuring, outer_id
 from moltis.session.envelope import json_string, one_line
-from moltis.unicode import mend
+from moltis.session.parts import extent
+from moltis.steps import LONG_BYTES, Steps, finished
+from moltis.unicode import mend, mending, reading
 
 __all__ = [
     "CAPABILITIES",
@@ -31,11 +34,12 @@ __all__ = [
     "error",
     "notification",
     "parse",
+    "reading_of",
     "relayed_error",
     "request",
     "result",
     "text_of",
-    "with_member",
+    "with_members",
 ]
 
 PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
@@ -47,6 +51,12 @@ SUBSCRIPTION_ID: Final = "io.modelcontextprotocol/subscriptionId"
 """Members of `_meta` (MCP 2026-07-28)."""
 
 MAX_ID_BYTES: Final = 1024
+MAX_META_BYTES: Final = 1024 * 1024
+"""Of `params._meta` of one request; a few hundred are used."""
+MAX_TEXT_BYTES: Final = 64 * 1024
+"""Of a name, a URI, a cursor: whoever is told that there is no such thing is told which."""
+MAX_OTHER_BYTES: Final = 512 * 1024
+"""Of `params` beside the members that MCP has, where there are very many: to make an object of each takes long."""
 
 NOTHING: Final = Raw()
 
@@ -111,11 +121,14 @@ class _Envelope(msgspec.Struct, gc=False):
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _TEXT = msgspec.json.Decoder(str)
+_ANYTHING = msgspec.json.Decoder(Raw)
 _MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 def parse(message: bytes) -> Incoming:
     """Read one message of a host. Never raises."""
+    if len(message) > LONG_BYTES:
+        return finished(reading_of(message))
     try:
         envelope = _ENVELOPE.decode(message)
         if not message.isascii():
@@ -125,6 +138,55 @@ def parse(message: bytes) -> Incoming:
     if is_deeper_than(message, MAX_DEPTH):
         return _too_deep(_shown_id(bytes(envelope.id)))
     return _read(envelope)
+
+
+def reading_of(message: bytes) -> Steps[Incoming]:
+    """Return what `parse` returns in steps, for a message that is long. Never raises."""
+    if not (yield from reading(message)):
+        return Unreadable(PARSE_ERROR, "not JSON")  # not mended: a host is to hear of its fault
+    if (yield from counting(message)) > MAX_PARTS:
+        why = f"a message has at most {MAX_PARTS} values, a list or an object counted as three"
+        return Unreadable(INVALID_REQUEST, why, _shown_id(outer_id(message) or b""))
+    if (yield from measuring(message, MAX_DEPTH)):
+        return _too_deep(_shown_id(outer_id(message) or b""))
+    yield
+    if message[:64].lstrip()[:1] not in (b"{", b""):
+        return _unreadable(message)
+    try:
+        envelope = _ENVELOPE.decode(message)
+    except _MALFORMED:
+        mended = yield from mending(message)
+        yield
+        try:
+            envelope = _ENVELOPE.decode(mended or b"")
+        except _MALFORMED:
+            yield
+            return _unreadable(message)
+    yield
+    if envelope.method is not None and len(envelope.params) > LONG_BYTES:
+        problem = yield from _measured(envelope)
+        if problem is not None:
+            return problem
+        yield
+    return _read(envelope)
+
+
+def _measured(envelope: _Envelope) -> Steps[Unreadable | None]:
+    """Refuse what would take long to read: each member of `params`, and of its `_meta`, becomes an object."""
+    if memoryview(envelope.params)[0] != ord("{"):
+        return _no_object(bytes(envelope.id))
+    try:
+        size = yield from extent(envelope.params)
+    except _MALFORMED:
+        return _no_object(bytes(envelope.id))
+    if size.meta > MAX_META_BYTES:
+        why = f"params._meta has at most {MAX_META_BYTES} bytes"
+    elif size.other > MAX_OTHER_BYTES and size.is_wide:
+        why = "params has too much in it that MCP does not know"
+    else:
+        return None
+    id = bytes(envelope.id)
+    return Unreadable(INVALID_PARAMS if _is_id(id) else INVALID_REQUEST, why, _shown_id(id))
 
 
 def _too_deep(id: bytes) -> Unreadable:
@@ -152,9 +214,7 @@ def _read(envelope: _Envelope) -> Incoming:
         params = _MEMBERS.decode(envelope.params) if envelope.params else {}
     except _MALFORMED:
         if bytes(envelope.params) != b"null":  # which some hosts write for none
-            if not id:
-                return Unreadable(INVALID_REQUEST, "params must be an object")
-            return Unreadable(INVALID_PARAMS, "params must be an object", _shown_id(id))
+            return _no_object(id)
         params = {}
     if not id:
         return Tell(envelope.method, params)
@@ -169,6 +229,12 @@ def _read(envelope: _Envelope) -> Incoming:
         if bytes(meta) != b"null":
             return Unreadable(INVALID_PARAMS, "params._meta must be an object", id)
         return Ask(id, envelope.method, params, {})
+
+
+def _no_object(id: bytes) -> Unreadable:
+    if not id:
+        return Unreadable(INVALID_REQUEST, "params must be an object")
+    return Unreadable(INVALID_PARAMS, "params must be an object", _shown_id(id))
 
 
 def _answer(envelope: _Envelope, id: bytes) -> Incoming:
@@ -190,21 +256,21 @@ def _shown_id(id: bytes) -> bytes:
 
 def _unreadable(message: bytes) -> Unreadable:
     try:
-        found = msgspec.json.decode(message)
+        found = bytes(_ANYTHING.decode(message))
         message.decode()
     except RecursionError:
         return _too_deep(_shown_id(outer_id(message) or b""))
     except _MALFORMED:
         return Unreadable(PARSE_ERROR, "not JSON")
-    if isinstance(found, list):
+    if found.startswith(b"["):
         return Unreadable(INVALID_REQUEST, "batches are not supported: send one message at a time")
     return Unreadable(INVALID_REQUEST, "not a JSON-RPC 2.0 message")
 
 
 def text_of(members: dict[str, Raw], name: str) -> str | None:
-    """Give a member that is a string; None if there is none, or it is something else."""
+    """Give a member that is a string; None if there is none, or it is something else, or far too long for any name."""
     raw = members.get(name)
-    if raw is None:
+    if raw is None or len(raw) > MAX_TEXT_BYTES:
         return None
     try:
         return _TEXT.decode(raw)
@@ -244,9 +310,31 @@ def request(id: int, method: str, params: bytes = b"") -> bytes:
     return b'{"jsonrpc":"2.0","id":%d,"method":%b%b}' % (id, json_string(method), more)
 
 
-def with_member(result: bytes, name: bytes, value: bytes) -> bytes:
-    """Give a JSON object with one more member in front, unless it has a member of that name."""
-    rest = result.lstrip(b" \t\r\n")[1:].lstrip(b" \t\r\n")
-    if b'"%b"' % name in result[:200] and name.decode() in _MEMBERS.decode(result):
+def with_members(result: bytes, added: Mapping[bytes, bytes]) -> bytes:
+    """Give a JSON object with more members in front, but for those that it has."""
+    head = result[:200]
+    if any(b'"%b"' % name in head for name in added):
+        there = _names(result)
+        added = {name: value for name, value in added.items() if name.decode() not in there}
+    if not added:
         return result
-    return b'{"%b":%b%b%b' % (name, value, b"" if rest[:1] == b"}" else b",", rest)
+    more = b",".join([b'"%b":%b' % member for member in added.items()])
+    rest = result.lstrip(b" \t\r\n")[1:].lstrip(b" \t\r\n")
+    return b"{%b%b%b" % (more, b"" if rest[:1] == b"}" else b",", rest)
+
+
+def _names(object: bytes) -> Container[str]:
+    """Return the names of the members of an object; of one that is long, of those that are added to results."""
+    if len(object) <= LONG_BYTES:
+        return _MEMBERS.decode(object)
+    found = msgspec.structs.asdict(_ADDED.decode(object))
+    return {name for name, value in found.items() if value}
+
+
+class _Added(msgspec.Struct):
+    resultType: Raw = NOTHING  # noqa: N815 - the wire's spelling
+    cacheScope: Raw = NOTHING  # noqa: N815
+    ttlMs: Raw = NOTHING  # noqa: N815
+
+
+_ADDED = msgspec.json.Decoder(_Added)

@@ -22,6 +22,7 @@ from moltis.session.misfits import MISFIT_METHODS, Misfits
 from moltis.session.noise import Noise
 from moltis.session.results import says_error
 from moltis.session.unasked import MAX_ANSWERS_PER_SEC, Unasked
+from moltis.steps import LONG_BYTES, Steps
 from moltis.transport import ConnectionClosed, ConnectionFull, Outgoing, wire
 
 MAX_IN_FLIGHT = 1024
@@ -324,9 +325,24 @@ class Dialogue:
 
     # --- hearing
 
-    def receive(self, message: bytes, during: int | None = None) -> bool:
-        """Take one message from the server, and return whether it was one; `during` as in `transport.Receiver`."""
-        incoming = envelope.parse(message)
+    def receive(self, message: bytes, during: int | None = None) -> bool | Steps[bool]:
+        """Take one message from the server, and return whether it was one; as `transport.Receiver`."""
+        if len(message) > LONG_BYTES:
+            return self._receiving(message, during)
+        return self._received(envelope.parse(message), message, during)
+
+    def _receiving(self, message: bytes, during: int | None) -> Steps[bool]:
+        incoming = yield from envelope.reading_of(message)
+        yield
+        if type(incoming) is not envelope.Response or incoming.result is None:
+            return self._received(incoming, message, during)
+        failed = says_error(incoming.result)
+        yield
+        self.liveness.heard_at = self._now()
+        self._replied(incoming, failed)
+        return True
+
+    def _received(self, incoming: envelope.Incoming, message: bytes, during: int | None) -> bool:
         if type(incoming) is not envelope.Junk or self.liveness.at_work(self._now()):
             self.liveness.heard_at = self._now()
         if type(incoming) is envelope.Response:
@@ -372,7 +388,8 @@ class Dialogue:
         """Return until when the server may be busy with a request that is waited for."""
         return self.liveness.pulse(self._now()).busy_until
 
-    def _replied(self, response: envelope.Response) -> None:
+    def _replied(self, response: envelope.Response, says_failed: bool | None = None) -> None:
+        """Take a reply. `says_failed`: what `says_error` says of its result, where that is known."""
         if response.mended:
             self.counters.mended += 1
         call = self._calls.take(response.id)
@@ -383,7 +400,7 @@ class Dialogue:
                 self.counters.late_replies += 1
             self._questions.answered_late(response.id)
         elif response.result is not None:
-            failed = call.tool is not None and says_error(response.result)
+            failed = call.tool is not None and (says_error(response.result) if says_failed is None else says_failed)
             hint = self._look(call, response.result) if failed else ""
             self._finish(call, Result(response.result, failed, hint), "tool_error" if failed else "ok")
         else:

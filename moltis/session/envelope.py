@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import msgspec
 
-from moltis.nesting import outer_id
-from moltis.unicode import MAX_HALVES, mend
+from moltis.nesting import MAX_PARTS, counting, outer_id
+from moltis.session.parts import elements
+from moltis.steps import LONG_BYTES, Steps, finished
+from moltis.unicode import mend, mending, reading
 
 MAX_BATCH = 1000
 """Messages taken from one array. Batches existed only in MCP 2025-03-26, and none was ever seen this long."""
@@ -21,10 +23,16 @@ MAX_BATCH = 1000
 MAX_ID_BYTES = 1024
 """The longest request id of a server that is echoed back to it."""
 
+BLANKS = b" \t\r\n"
+
 RAW_NOTHING = msgspec.Raw()
 
 TOO_DEEP = b'{"code":-32603,"message":"the server answered, and its answer is nested too deeply to be read"}'
-TOO_MANY_HALVES = b'{"code":-32603,"message":"the server answered, and very much of its answer is no Unicode"}'
+TOO_MANY_PARTS = (
+    b'{"code":-32603,"message":"the server answered, and its answer has more than %d values '
+    b'(a list or an object counts as three)"}' % MAX_PARTS
+)
+NO_UNICODE = b'{"code":-32603,"message":"the server answered, and too much of its answer is no Unicode"}'
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
@@ -81,7 +89,6 @@ class _Envelope(msgspec.Struct, gc=False):
 
 
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
-_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 NOT_JSON = "not JSON"
 """The reason of a `Junk` that is no JSON at all."""
 
@@ -90,6 +97,8 @@ _MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
 
 def parse(message: bytes) -> Incoming:
     """Classify one message. Never raises."""
+    if len(message) > LONG_BYTES:
+        return finished(reading_of(message))
     try:
         envelope = _ENVELOPE.decode(message)
         if not message.isascii():
@@ -97,8 +106,37 @@ def parse(message: bytes) -> Incoming:
     except RecursionError:
         return _too_deep(message)
     except _MALFORMED:
-        return _second_look(message)
+        return finished(_batch(message)) if _is_array(message) else _as_mended(message, mend(message))
     return _classify(envelope, mended=False)
+
+
+def reading_of(message: bytes) -> Steps[Incoming]:
+    """Return what `parse` returns in steps, for a message that is long. Never raises."""
+    if message[:64].lstrip(BLANKS)[:1] not in (b"{", b"[", b""):
+        return Junk(NOT_JSON)
+    is_text = yield from reading(message)
+    if (yield from counting(message)) > MAX_PARTS:
+        return _unread(message, TOO_MANY_PARTS, "JSON of too many values")
+    yield
+    try:
+        envelope = _ENVELOPE.decode(message)
+        if is_text:
+            yield
+            return _classify(envelope, mended=False)
+    except RecursionError:
+        return _too_deep(message)
+    except _MALFORMED:
+        if _is_array(message):
+            yield
+            return (yield from _batch(message))
+    yield
+    mended = yield from mending(message)
+    yield
+    return _as_mended(message, mended)
+
+
+def _is_array(message: bytes) -> bool:
+    return message[:64].lstrip(BLANKS)[:1] == b"["
 
 
 def _too_deep(message: bytes) -> Message:
@@ -145,12 +183,10 @@ def _our_id(given: object) -> int | None:
     return None
 
 
-def _second_look(message: bytes) -> Incoming:
-    if message.lstrip(b" \t\r\n")[:1] == b"[":
-        return _batch(message)
-    mended = mend(message)
-    if mended is None:
-        return Junk(NOT_JSON) if message.count(b"\\u") <= MAX_HALVES else _unread(message, TOO_MANY_HALVES, NOT_JSON)
+def _as_mended(message: bytes, mended: bytes | None) -> Message:
+    """Classify what could not be read as it came."""
+    if not mended:
+        return Junk(NOT_JSON) if mended is None else _unread(message, NO_UNICODE, NOT_JSON)
     try:
         return _classify(_ENVELOPE.decode(mended), mended=True)
     except RecursionError:
@@ -159,14 +195,15 @@ def _second_look(message: bytes) -> Incoming:
         return Junk(NOT_JSON)
 
 
-def _batch(message: bytes) -> Incoming:
+def _batch(message: bytes) -> Steps[Incoming]:
     try:
-        items = _ARRAY.decode(message)
+        items = elements(message, MAX_BATCH + 1)
     except _MALFORMED:
         return Junk(NOT_JSON)
+    yield
     found: list[Message] = []
     for item in items[:MAX_BATCH]:
-        one = parse(bytes(item))
+        one = yield from reading_of(bytes(item))
         found.append(Junk("a batch inside a batch") if isinstance(one, Batch) else one)
     if len(items) > MAX_BATCH:
         found.append(Junk("a batch that is too long"))
@@ -208,13 +245,16 @@ def refusal(id: bytes, error: bytes) -> bytes:
     return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id, error)
 
 
+_SPACES = bytes.maketrans(b"\r\n", b"  ")
+
+
 def one_line(json: bytes) -> bytes:
     """Give well-formed JSON without line breaks: on stdio a newline ends the message (MCP, Transports).
 
     Inside a JSON string a line break is always escaped, so those found are white space.
     """
     if b"\n" in json or b"\r" in json:
-        return json.replace(b"\r", b" ").replace(b"\n", b" ")
+        return json.translate(_SPACES)
     return json
 
 

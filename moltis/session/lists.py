@@ -20,7 +20,7 @@ from moltis.session.handshake import MAX_REFUSAL_CHARS
 from moltis.session.hooks import Counters
 from moltis.session.listing import CHANGED, Item, Kind, ListError, Pages, page_params
 from moltis.session.pace import ListPace
-from moltis.slices import Slices
+from moltis.slices import in_slices
 
 OPTIONAL_LIST_SECS = 5.0
 """How long a start waits for what is not tools; a list that takes longer is read once more after the start."""
@@ -198,7 +198,7 @@ class Lists:
         while True:
             try:
                 result = await self._page(kind, cursor)
-                cursor = None if result is None else await _add(pages, result)
+                cursor = None if result is None else await in_slices(pages.steps(result))
             except ListError as fault:
                 if self._items[kind] or not pages.items:
                     raise  # what was there before is better than half of it
@@ -237,18 +237,6 @@ class Lists:
                 )
             case Failed(error):
                 raise ListError(error.message) from error
-
-
-async def _add(pages: Pages, result: bytes) -> str | None:
-    """Take a page in slices: a list may have as many items as are taken, and each may be long."""
-    steps, slices = pages.steps(result), Slices()
-    while True:
-        try:
-            next(steps)
-        except StopIteration as last:
-            cursor: str | None = last.value
-            return cursor
-        await slices.rest()
 
 
 def _same(before: Sequence[Item], now: Sequence[Item]) -> bool:

@@ -7,12 +7,14 @@ say that they are too many. To pass over them takes a tenth of that.
 from __future__ import annotations
 
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
-__all__ = ["MAX_OTHER_BYTES", "elements", "members"]
+from moltis.steps import Steps
+
+__all__ = ["MAX_OTHER_BYTES", "Extent", "elements", "extent", "members"]
 
 MAX_OTHER_BYTES: Final = 64 * 1024
 """Of an object beside the members that may be long."""
@@ -50,6 +52,29 @@ def members(object: bytes | Raw) -> dict[str, Raw]:
     return _MEMBERS.decode(object)
 
 
+class Extent(NamedTuple):
+    """How much there is of an object, in bytes: of its `_meta`, and of what MCP does not know.
+
+    is_wide: whether it may have so many members that to make an object of each takes long.
+    """
+
+    meta: int
+    other: int
+    is_wide: bool
+
+
+def extent(object: Raw) -> Steps[Extent]:
+    """Return in steps how much there is of an object that is long; nothing is made of its members.
+
+    Raises:
+        msgspec.MsgspecError, RecursionError: it is no JSON object.
+    """
+    known = _LONG.decode(object)
+    yield
+    other = len(object) - sum(map(len, msgspec.structs.astuple(known)))
+    return Extent(len(known.meta), other, other > MAX_OTHER_BYTES and bytes(object).count(b",") > _FEW)
+
+
 class _Long(msgspec.Struct, rename="camel"):
     """What may be long in objects of MCP."""
 
@@ -76,6 +101,13 @@ class _Long(msgspec.Struct, rename="camel"):
     data: Raw = Raw()
     blob: Raw = Raw()
     resource: Raw = Raw()
+    params: Raw = Raw()
+    capabilities: Raw = Raw()
+    client_info: Raw = Raw()
+    argument: Raw = Raw()
+    context: Raw = Raw()
+    input_responses: Raw = Raw()
+    request_state: Raw = Raw()
     meta: Raw = msgspec.field(name="_meta", default=Raw())
 
 

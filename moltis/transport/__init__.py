@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from moltis.errors import MoltisError
+from moltis.steps import Steps
 
 __all__ = [
     "PLAIN",
@@ -125,8 +126,11 @@ class Notices(Protocol):
 class Receiver(Protocol):
     """Called with each message from the server, in order, on the event loop. It must not block and must not raise."""
 
-    def __call__(self, message: bytes, during: int | None = None, /) -> bool | None:
+    def __call__(self, message: bytes, during: int | None = None, /) -> bool | Steps[bool] | None:
         """Take a message; return False if it is none, and was dropped, whole or in part.
+
+        Of a message that is long it returns the steps in which it is taken: whoever gave it goes on with them in other
+        turns of the loop, and gives no other message before it is done (`slices`).
 
         during: the id of the request on whose HTTP answer it came; None where nothing tells.
         """

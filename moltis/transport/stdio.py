@@ -11,7 +11,7 @@ import fcntl
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,7 @@ import anyio
 
 from moltis.config.plan import Limits, StdioLaunch
 from moltis.lastwords import plain
+from moltis.slices import Sliced
 from moltis.transport import (
     PLAIN,
     ConnectionClosed,
@@ -159,6 +160,8 @@ class StdioConnection:
         self._receive = receive
         self._reports = reports
         self._framer = Framer(limits.max_message_bytes)
+        self._long: Sliced[bool] | None = None
+        """A long message that is being taken."""
         self._stderr_lines = StderrLines(self._clean)
         self._process: SpawnedProcess | None = None
         self._stdin: PipeWriter | None = None
@@ -298,11 +301,18 @@ class StdioConnection:
         self._said += len(data)
         framer = self._framer
         framer.push(data)
+        if self._long is not None:
+            if not self._long.is_done():
+                return True
+            self._long = None
         until = time.monotonic() + TURN_SECS  # not the loop's clock, which may stand still during a turn
         for _ in range(TURN_LINES):
             line = framer.next_line()
             if line:
-                self._receive(line)
+                rest = self._receive(line)
+                if isinstance(rest, Generator):
+                    self._long = Sliced(rest)
+                    return True
             if not framer.waiting or time.monotonic() > until:
                 break
         if framer.oversized > self._oversized_told:

@@ -15,6 +15,7 @@ from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, Outlet, Principal
 from moltis.gateway.lines import LINES_PER_TURN, LineHost, LineLimits
 from moltis.gateway.messages import Answer, Ask, Tell
+from moltis.steps import LONG_BYTES
 from moltis.transport.wire import Cancellable
 
 SMALL = LineLimits(
@@ -401,3 +402,24 @@ def test_nothing_is_sent_before_the_connection_is_its_own() -> None:
     assert not gateway.unsolicited(b"{}")
     lines.begin()
     assert gateway.unsolicited(b"{}")
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["stays", "ends its side"])
+def test_a_long_line_is_read_in_turns_before_what_follows_it_and_answered(ends: bool) -> None:
+    case = Case(LineLimits())
+    case.say(ask(1, x="x" * (2 * LONG_BYTES)), ask(2))
+    if ends:
+        case.lines.eof_received()
+    assert case.host.heard == []
+    assert not case.conn.is_reading
+    case.turns.run()
+    assert [line["id"] for line in case.conn.lines] == [1, 2]
+    assert (case.conn.closed_by == "close") == ends
+
+
+def test_a_long_line_of_a_host_that_is_gone_meanwhile_comes_to_nothing() -> None:
+    case = Case(LineLimits())
+    case.say(ask(1, x="x" * (2 * LONG_BYTES)))
+    case.lines.closed(None)
+    case.turns.run()
+    assert case.host.heard == []

@@ -7,7 +7,7 @@ import pytest
 from msgspec import Raw
 
 from moltis.gateway import messages
-from moltis.gateway.messages import Ask, Incoming, Tell, Unreadable, parse, with_member
+from moltis.gateway.messages import Ask, Incoming, Tell, Unreadable, parse, with_members
 
 
 def request(params: bytes) -> Incoming:
@@ -73,7 +73,7 @@ def test_what_is_not_utf_8_or_not_json_is_not_mended(value: bytes) -> None:
     ],
 )
 def test_a_member_is_added_unless_the_object_itself_has_it(result: bytes, expected: bytes) -> None:
-    assert with_member(result, b"t", b"1") == expected
+    assert with_members(result, {b"t": b"1"}) == expected
     assert msgspec.json.decode(expected, type=dict[str, Raw])
 
 

@@ -152,9 +152,12 @@ def test_bytes_of_another_encoding_are_replaced_and_the_answer_not_lost() -> Non
     assert parse(b'{"jsonrpc":"2.0","id":1,"result":"caf\xe9"}') == Response(1, '"caf\ufffd"'.encode(), None, True)
 
 
-def test_a_message_too_long_to_mend_is_junk() -> None:
+def test_a_message_too_long_to_mend_is_junk_but_an_answer_that_somebody_waits_for() -> None:
     text = b"x" * MAX_MENDED_BYTES + b"\xff"
-    assert isinstance(parse(b'{"jsonrpc":"2.0","id":1,"result":"%b"}' % text), Junk)
+    answer = parse(b'{"jsonrpc":"2.0","id":1,"result":"%b"}' % text)
+    assert isinstance(answer, Response)
+    assert (answer.id, b"no Unicode" in (answer.error or b"")) == (1, True)
+    assert isinstance(parse(b'{"jsonrpc":"2.0","method":"a","params":["%b"]}' % text), Junk)
 
 
 @pytest.mark.parametrize("text", [b"x" * 3_000_000, rb"\\" * 1_000_000, rb"\ud83d\ude00" * 200_000])

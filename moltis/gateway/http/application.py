@@ -34,6 +34,8 @@ from moltis.gateway.http.sessions import MAX_SESSIONS
 from moltis.gateway.http.settings import HttpSettings
 from moltis.gateway.limits import RateLimit
 from moltis.gateway.messages import Ask
+from moltis.slices import in_slices
+from moltis.steps import LONG_BYTES
 from moltis.transport.wire import now
 
 __all__ = ["Application"]
@@ -279,7 +281,10 @@ class Application:
                 await self._hand_on(inbound, body)
 
     async def _hand_on(self, inbound: Inbound, body: bytes) -> None:
-        message = messages.parse(body)
+        if len(body) <= LONG_BYTES:
+            message = messages.parse(body)
+        else:
+            message = await in_slices(messages.reading_of(body))
         if isinstance(message, Ask):
             await self._conversations.ask(inbound, message)
         else:

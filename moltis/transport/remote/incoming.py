@@ -12,14 +12,24 @@ from contextlib import aclosing
 from typing import Final
 
 import anyio
+import anyio.lowlevel
 import httpx2
 import msgspec
 
 from moltis.http.bodies import BodyTooLarge, collect, read_capped
+from moltis.slices import in_slices, taken
+from moltis.steps import LONG_BYTES
 from moltis.transport.remote.base import Post, RemoteConnection
 from moltis.transport.remote.events import BOM, Event
 from moltis.transport.remote.outcomes import HANDSHAKE, Asked, media_type, shown_field
-from moltis.transport.remote.replies import AboutSession, answers, error_reply, is_reply, speaks_of_session, succeeds
+from moltis.transport.remote.replies import (
+    AboutSession,
+    answering,
+    error_reply,
+    is_reply,
+    speaks_of_session,
+    succeeds,
+)
 from moltis.transport.remote.turns import body_of, events_in_turn
 
 __all__ = [
@@ -36,7 +46,7 @@ __all__ = [
     "take_unlabelled",
 ]
 
-_ANYTHING = msgspec.json.Decoder()
+_ANYTHING = msgspec.json.Decoder(msgspec.Raw)
 
 DEFAULT_RETRY_SECS: Final = 1.0
 SHOWN_CHARS: Final = 12
@@ -145,7 +155,7 @@ async def take_message(
     if form_of(body[:SNIFFED_BYTES]) is Form.EVENTS:
         await _take_whole_stream(body, connection, cursor, post, asked)
         return "calls its events 'application/json'"
-    _take_body(body, connection, post, asked)
+    await _take_body(body, connection, post, asked)
     return ""
 
 
@@ -164,8 +174,8 @@ async def take_unlabelled(
         form = form_of(head)
         if form is Form.JSON:
             body = await _collected(head, pieces, connection)
-            if post.about.id is not None and answers(body.removeprefix(BOM), post.about.id):
-                _take_body(body, connection, post, asked)
+            if post.about.id is not None and await in_slices(answering(body.removeprefix(BOM), post.about.id)):
+                await _take_body(body, connection, post, asked)
         elif form is Form.EVENTS:
             await _take_stream(events_in_turn(pieces, limit, head), connection, cursor, post, asked)
     return _mislabelled(form, label)
@@ -240,21 +250,32 @@ async def _take_whole_stream(
     )
 
 
-def _take_body(body: bytes, connection: RemoteConnection, post: Post, asked: Asked) -> None:
+async def _take_body(body: bytes, connection: RemoteConnection, post: Post, asked: Asked) -> None:
     body = body.removeprefix(BOM)  # RFC 8259 section 8.1 lets it be ignored; PHP and .NET write it
     if not body.strip():
         raise Unreadable("with nothing")
     id = post.about.id
     _look_at_session(body, post, asked)
-    if id is not None and not answers(body, id):
+    if id is not None and not await in_slices(answering(body, id)):
+        await _pause(body)
         reply = error_reply(body, id)
+        await _pause(body)
         if reply is None and is_reply(body):
             return  # a result under the id of another request, which it does not answer
         post.astray = reply is not None
         body = reply or body
-    _hand_on(body, connection, post)
-    if not post.answered and not _is_json(body):
+    await _hand_on(body, connection, post)
+    if post.answered:
+        return
+    await _pause(body)
+    if not _is_json(body):
         raise Unreadable(f"with something that is not JSON (it begins with {_beginning(body)})")
+
+
+async def _pause(message: bytes) -> None:
+    """Let others have their turn before a message is passed over once more, if that takes long."""
+    if len(message) > LONG_BYTES:
+        await anyio.lowlevel.checkpoint()
 
 
 async def take_events(
@@ -283,7 +304,7 @@ async def take_events(
         if post is not None and asked is not None:
             head = await _head(pieces)
             if form_of(head) is Form.JSON:
-                _take_body(await _collected(head, pieces, connection), connection, post, asked)
+                await _take_body(await _collected(head, pieces, connection), connection, post, asked)
                 return "calls its JSON 'text/event-stream'"
         await _take_stream(events_in_turn(pieces, limit, head), connection, cursor, post, asked)
     return ""
@@ -314,8 +335,8 @@ async def _take_stream(
                 continue
             if cursor.alone:
                 alone, cursor.alone = cursor.alone, b""
-                _hand_on(alone, connection, post)
-            cursor.messages += _hand_on(event.data, connection, post)
+                await _hand_on(alone, connection, post)
+            cursor.messages += await _hand_on(event.data, connection, post)
             if post is not None and post.answered:
                 post.scope.deadline = anyio.current_time() + LINGER_SECS
 
@@ -329,12 +350,12 @@ def _is_stray(message: bytes, post: Post) -> bool:
     return reply is not None and reply is not message
 
 
-def take_lone_error(connection: RemoteConnection, cursor: Cursor, post: Post) -> None:
+async def take_lone_error(connection: RemoteConnection, cursor: Cursor, post: Post) -> None:
     """Take the only message of a stream that has ended, if it is an error under no id or another, for the reply."""
     reply = error_reply(cursor.alone, post.about.id) if cursor.alone and post.about.id is not None else None
     if reply is not None:
         post.astray = True
-        _hand_on(reply, connection, post)
+        await _hand_on(reply, connection, post)
 
 
 def _look_at_session(message: bytes, post: Post, asked: Asked) -> None:
@@ -346,11 +367,13 @@ def _look_at_session(message: bytes, post: Post, asked: Asked) -> None:
     post.doubts = about is not AboutSession.NOTHING and not asked.renewed
 
 
-def _hand_on(message: bytes, connection: RemoteConnection, post: Post | None) -> bool:
+async def _hand_on(message: bytes, connection: RemoteConnection, post: Post | None) -> bool:
     """Hand on one message, and return whether it was one. If it is what `post` waited for, that is settled."""
-    if connection.receive(message, None if post is None else post.about.id) is False:
+    if await taken(connection.receive(message, None if post is None else post.about.id)) is False:
         return False
-    if post is None or post.answered or post.about.id is None or not answers(message, post.about.id):
+    if post is None or post.answered or post.about.id is None:
+        return True
+    if not await in_slices(answering(message, post.about.id)):
         return True
     post.answered = True
     post.succeeded = post.about.method not in HANDSHAKE or succeeds(message)

@@ -20,6 +20,9 @@ import msgspec
 from moltis.errors import LoginNeeded
 from moltis.http.origins import Url, read_url, same_origin, shown_url
 from moltis.http.words import network_words
+from moltis.session.envelope import MAX_BATCH
+from moltis.session.parts import elements
+from moltis.slices import taken
 from moltis.transport import Ended, Notices, Receiver
 from moltis.transport.remote.base import Endpoint, Post, RemoteConnection
 from moltis.transport.remote.events import Event
@@ -127,7 +130,7 @@ class LegacyConnection(RemoteConnection):
                 async with aclosing(await opened_events(response, limit, self.notices.odd)) as events:
                     self.streamed = True
                     async for event in events:
-                        self._hear(event)
+                        await self._hear(event)
                         if patience.deadline != math.inf and self._located.is_set():
                             patience.deadline = math.inf
             except NotEvents:
@@ -138,11 +141,11 @@ class LegacyConnection(RemoteConnection):
             words = f"did not say within {ENDPOINT_SECS:g} s where messages go"
         self.lose(Ended("disconnected" if self._located.is_set() else "connect_failed", words))
 
-    def _hear(self, event: Event | None) -> None:
+    async def _hear(self, event: Event | None) -> None:
         if event is None:
             self.endpoint.on_oversized(1)
         elif event.event == "message" and event.data:
-            self._received(event.data)
+            await self._received(event.data)
         elif event.event == "endpoint" and self._posting is None:
             self._locate(event.data)
 
@@ -162,8 +165,8 @@ class LegacyConnection(RemoteConnection):
         self._posting_url = url
         self._located.set()
 
-    def _received(self, message: bytes) -> None:
-        self.receive(message)
+    async def _received(self, message: bytes) -> None:
+        await taken(self.receive(message))
         for id in _replied_ids(message):
             post, answered = self._waiting.pop(id, (None, None))
             if post is not None and answered is not None:
@@ -256,17 +259,17 @@ class LegacyConnection(RemoteConnection):
             if response.status_code in GONE and found.do in (Do.FAIL, Do.LOSE):
                 found = replace(found, words=f"{found.words} at {shown_url(self._posting_url)}")
             if found.do is not Do.WAIT:
-                self._refused(post, asked, found, response.status_code, reply)
+                await self._refused(post, asked, found, response.status_code, reply)
                 return False
             waited = True
 
     def _asked(self, post: Post, *, waited: bool = False) -> Asked:
         return Asked(post.about.method, post.about.id is not None, agreed=self._agreed, waited=waited)
 
-    def _refused(self, post: Post, asked: Asked, found: Outcome, status: int, reply: bytes | None) -> None:
+    async def _refused(self, post: Post, asked: Asked, found: Outcome, status: int, reply: bytes | None) -> None:
         about = post.about
         if found.do is Do.DELIVER and reply is not None:
-            self.receive(reply)
+            await taken(self.receive(reply))
         elif found.do is Do.UNKNOWN_METHOD:
             self.receive(unknown_method(about.id or 0, found.words))
         else:
@@ -306,7 +309,6 @@ class _Head(msgspec.Struct, gc=False):
 
 
 _HEAD = msgspec.json.Decoder(_Head)
-_HEADS = msgspec.json.Decoder(list[_Head])
 
 
 def _replied_ids(message: bytes) -> list[int]:
@@ -318,7 +320,10 @@ def _replied_ids(message: bytes) -> list[int]:
     if found is not None:
         return [int(found[1])]
     try:
-        heads = _HEADS.decode(message) if message.lstrip(b" \t\r\n")[:1] == b"[" else [_HEAD.decode(message)]
+        if message.lstrip(b" \t\r\n")[:1] == b"[":
+            heads = [_HEAD.decode(one) for one in elements(message, MAX_BATCH)]
+        else:
+            heads = [_HEAD.decode(message)]
     except (msgspec.MsgspecError, RecursionError, ValueError):
         return []
     return [id for head in heads if head.method is msgspec.UNSET and (id := _our_id(head.id)) is not None]

@@ -16,6 +16,7 @@ import msgspec
 
 from moltis.errors import NotSent, ServerNotReady
 from moltis.http.bodies import BodyTooLarge, read_capped
+from moltis.slices import taken
 from moltis.transport import Ended, Outgoing, Receiver
 from moltis.transport.remote.events import BOM
 from moltis.transport.remote.evidence import Told, told
@@ -210,7 +211,7 @@ async def _reply_of_stream(response: httpx2.Response, id: str, receive: Receiver
             if answers(event.data, id):
                 return event.data
             if event.data and event.event == "message":
-                receive(event.data)
+                await taken(receive(event.data))
     raise NotRenewed(_ended("has lost the session, and did not answer initialize"))
 
 

@@ -11,12 +11,16 @@ import enum
 import msgspec
 
 from moltis.errors import RpcCode
-from moltis.unicode import mend
+from moltis.session.envelope import MAX_BATCH
+from moltis.session.parts import elements
+from moltis.steps import LONG_BYTES, Steps, finished
+from moltis.unicode import mend, mending
 
 __all__ = [
     "AboutSession",
     "about_session",
     "alive",
+    "answering",
     "answers",
     "error_reply",
     "is_reply",
@@ -57,33 +61,55 @@ class _Refused(msgspec.Struct):
 
 
 _HEAD = msgspec.json.Decoder(_Head)
-_HEADS = msgspec.json.Decoder(list[_Head])
 _REPLY = msgspec.json.Decoder(_Reply)
 _REFUSED = msgspec.json.Decoder(_Refused)
 
 
 def answers(message: bytes, id: int | str) -> bool:
     """Whether a message, or one of a batch, is the reply to the request of that id. Never raises."""
+    return _begins(message, id) or finished(_looking(message, id))
+
+
+def _begins(message: bytes, id: int | str) -> bool:
+    """Whether it is so for certain, by how it begins or ends."""
     shown = b'"%b"' % id.encode() if isinstance(id, str) else b"%d" % id
     # As the common servers write it. A key so near to an end of the object is the object's own, not a payload's.
     if message.startswith(
         (b'{"jsonrpc":"2.0","id":%b,"result":' % shown, b'{"jsonrpc":"2.0","id":%b,"error":' % shown)
     ):
         return True
-    if message.startswith((b'{"result":', b'{"error":')) and message.endswith(b',"jsonrpc":"2.0","id":%b}' % shown):
-        return True
+    return message.startswith((b'{"result":', b'{"error":')) and message.endswith(b',"jsonrpc":"2.0","id":%b}' % shown)
+
+
+def answering(message: bytes, id: int | str) -> Steps[bool]:
+    """Return what `answers` returns in steps, for a message that may be long. Never raises."""
+    if len(message) <= LONG_BYTES:
+        return answers(message, id)
+    return _begins(message, id) or (yield from _looking(message, id))
+
+
+def _looking(message: bytes, id: int | str) -> Steps[bool]:
     try:
-        heads = _heads(message)
+        heads = yield from _heads(message)
     except _UNREADABLE:
+        yield
+        mended = yield from mending(message)  # as whoever receives it does
+        yield
         try:
-            heads = _heads(mend(message) or b"")  # as whoever receives it does
+            heads = yield from _heads(mended or b"")
         except _UNREADABLE:
             return False
     return any(head.method is msgspec.UNSET and _same(head.id, id) for head in heads)
 
 
-def _heads(message: bytes) -> list[_Head]:
-    return _HEADS.decode(message) if message.lstrip(b" \t\r\n")[:1] == b"[" else [_HEAD.decode(message)]
+def _heads(message: bytes) -> Steps[list[_Head]]:
+    if message[:64].lstrip(b" \t\r\n")[:1] != b"[":
+        return [_HEAD.decode(message)]
+    heads = []
+    for one in elements(message, MAX_BATCH):
+        yield
+        heads.append(_HEAD.decode(one))
+    return heads
 
 
 def is_reply(message: bytes) -> bool:

@@ -16,6 +16,7 @@ import httpx2
 
 from moltis.http.bodies import coding_of
 from moltis.http.words import network_words
+from moltis.slices import taken
 from moltis.transport import Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote.base import SOMETHING_ELSE, Endpoint, Post, RemoteConnection
 from moltis.transport.remote.exchange import (
@@ -195,7 +196,7 @@ class StreamableConnection(RemoteConnection):
                 elif post.answered:
                     self._sessions.served(session, about.method)
             case Do.DELIVER:
-                self.receive(reply or body)
+                await taken(self.receive(reply or body))
             case Do.ACCEPT | Do.RENEW | Do.WAIT:
                 await discard(response)
             case _:
@@ -249,7 +250,7 @@ class StreamableConnection(RemoteConnection):
             words = f"broke off: {network_words(fault)}"
         if not post.answered and cursor.last_id and not asked.modern:
             words = await self._resume(post, cursor, session) or words
-        take_lone_error(self, cursor, post)
+        await take_lone_error(self, cursor, post)
         if post.answered:
             self._note(odd, response)
         if not post.answered and asked.heartbeat:
