@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from moltis.names import nearest
 
@@ -121,6 +121,10 @@ class SystemTrouble(MoltisError):
         return cls(f"{where}{error.strerror or type(error).__name__}", hint="try again once that is mended")
 
 
+MAX_NAME_CHARS: Final = 200
+"""Of a name that nothing has; a longer one is cut, for it is compared with all that there are."""
+
+
 class UnknownServer(MoltisError):
     """No server has that name."""
 
@@ -129,7 +133,7 @@ class UnknownServer(MoltisError):
     rpc_code = RpcCode.UNKNOWN_SERVER
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        names = sorted(known)
+        names, name = sorted(known), name[:MAX_NAME_CHARS]
         near = nearest(name, names)
         also = f"; did you mean {' or '.join(near)}?" if near else ""
         super().__init__(

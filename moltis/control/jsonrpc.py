@@ -16,9 +16,13 @@ import msgspec
 
 from moltis.errors import RpcCode
 from moltis.nesting import MAX_DEPTH, is_deeper_than
+from moltis.steps import LONG_BYTES
 
 MAX_BATCH: Final = 100
 """Members of one batch: more than a page of anything, and few enough to be answered as one line."""
+
+MAX_BRACKETS: Final = 150_000
+"""That open in a line, in strings or not: to find how deep more of them are nested takes long."""
 
 NULL_ID: Final = b"null"
 
@@ -125,6 +129,8 @@ def _unreadable(line: bytes) -> str | None:
             line.decode()
         except UnicodeDecodeError as failure:
             return f"not UTF-8 (byte {failure.start})"
+    if len(line) > LONG_BYTES and line.count(b"[") + line.count(b"{") > MAX_BRACKETS:
+        return f"more than {MAX_BRACKETS} opening brackets"
     if is_deeper_than(line, MAX_DEPTH):
         return f"nested deeper than {MAX_DEPTH} levels"
     return None

@@ -34,6 +34,9 @@ INTERNAL: Final = "internal"
 STARTING: Final = frozenset({"starting", "initializing"})
 LOG: Final = "notifications/message"
 
+MAX_PROGRESS_BYTES: Final = 64 * 1024
+"""Of one notification of progress, which is a number and a sentence; what is longer is no host told."""
+
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
 
@@ -255,7 +258,7 @@ class Passage:
     def progressed(self, params: bytes) -> None:
         """Pass progress on under the host's own token, if it gave one."""
         token = self._ask.meta.get("progressToken")
-        if token is None or not self.owes_a_reply:
+        if token is None or not self.owes_a_reply or len(params) > MAX_PROGRESS_BYTES:
             return
         try:
             members = _MEMBERS.decode(params)

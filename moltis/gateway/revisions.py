@@ -8,6 +8,7 @@ does not know.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from msgspec import Raw
 from moltis.session.envelope import json_string
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 from moltis.session.parts import elements, members
+from moltis.session.well_formed import is_empty
 
 __all__ = ["LEGACY", "MODERN", "question_for", "result_for", "tool_for_legacy"]
 
@@ -31,8 +33,16 @@ MAX_COMPLETIONS: Final = 100
 MAX_BLOCKS: Final = 10_000
 """Content blocks, messages or completions of one result that are looked at. What has more passes as it is."""
 
+MAX_RESULT_BYTES: Final = 2 * 1024 * 1024
+"""Of a result that is taken apart. What is longer passes as it is, but for structured content that is no object."""
+
 MAX_TOOL_BYTES: Final = 1024 * 1024
 """Of a tool that is made valid for an older host. Of one that is longer it is told the name and nothing else."""
+
+LEFT_OUT: Final = (
+    "The result is structured content that is no object, which this host's revision of MCP does not know, and it is "
+    "too long to be told as a text."
+)
 
 AUDIO_SINCE: Final = "2025-03-26"
 LINKS_SINCE: Final = "2025-06-18"
@@ -130,14 +140,15 @@ def _without_output(raw: bytes) -> bytes:
 
 def result_for(method: str, result: bytes, revision: str) -> bytes:
     """Return the result of a request as a host of this revision may read it."""
+    is_short = len(result) <= MAX_RESULT_BYTES
     try:
         match method:
             case "tools/call":
-                if revision < MODERN and b'"structuredContent"' in result:
+                if revision < MODERN and _may_be_no_object(result):
                     result = _structured(result)
-                if revision < LINKS_SINCE and _has_new_blocks(result, revision):
+                if revision < LINKS_SINCE and is_short and _has_new_blocks(result, revision):
                     result = _with(result, "content", _blocks(members(result)["content"], revision))
-            case "prompts/get" if revision < LINKS_SINCE and _has_new_blocks(result, revision):
+            case "prompts/get" if revision < LINKS_SINCE and is_short and _has_new_blocks(result, revision):
                 messages = [members(message) for message in _all(members(result)["messages"])]
                 result = _with(result, "messages", _ENCODE([_message(message, revision) for message in messages]))
             case "completion/complete" if len(result) > MAX_COMPLETIONS:
@@ -147,25 +158,45 @@ def result_for(method: str, result: bytes, revision: str) -> bytes:
     return result
 
 
-class _Structured(msgspec.Struct):
-    structured: Raw = msgspec.field(name="structuredContent", default=Raw())
+class _Structured(msgspec.Struct, rename="camel"):
     content: Raw = Raw(b"[]")
+    structured_content: Raw = Raw()
+    is_error: Raw = Raw(b"false")
+    meta: Raw = msgspec.field(name="_meta", default=Raw(b"{}"))
 
 
 _STRUCTURED: Final = msgspec.json.Decoder(_Structured)
+_KEY: Final = b'"structuredContent"'
+_OBJECT: Final = re.compile(rb'"structuredContent"[ \t\r\n]*+:[ \t\r\n]*+\{')
+MAX_KEYS: Final = 32
+"""Members of that name that are looked at before the result is parsed."""
+
+
+def _may_be_no_object(result: bytes) -> bool:
+    """Whether something that is called structured content may be no object: a search that parses nothing."""
+    at = -1
+    for _ in range(MAX_KEYS):
+        at = result.find(_KEY, at + 1)
+        if at < 0:
+            return False
+        if not _OBJECT.match(result, at):
+            return True
+    return True
 
 
 def _structured(result: bytes) -> bytes:
     """Leave out structured content that is no object; where the text is not there as well, it becomes a text."""
     found = _STRUCTURED.decode(result)
-    structured = bytes(found.structured)
+    structured, content = bytes(found.structured_content), found.content
     if not structured or structured[:1] == b"{":
         return result
+    if structured != b"null" and is_empty(content):
+        content = Raw(b"[%b]" % _text(structured.decode() if len(structured) <= MAX_RESULT_BYTES else LEFT_OUT))
+    if len(result) > MAX_RESULT_BYTES:
+        return _ENCODE({"content": content, "isError": found.is_error, "_meta": found.meta})
     given = members(result)
     del given["structuredContent"]
-    if structured != b"null" and not elements(found.content, MAX_BLOCKS):
-        given["content"] = Raw(b"[%b]" % _text(structured.decode()))
-    return _ENCODE(given)
+    return _ENCODE({**given, "content": content})
 
 
 def _has_new_blocks(result: bytes, revision: str) -> bool:

@@ -57,6 +57,9 @@ MAX_QUESTIONS: Final = 64
 MAX_RESULT_BYTES: Final = 4 * 1024 * 1024
 """The longest result that is looked at for questions; a longer one is an outcome like any other."""
 
+MAX_PAGES_BYTES: Final = 1024 * 1024
+"""The longest error that is looked at for pages to be visited."""
+
 FIRST_DELAY_SECS: Final = 0.05
 MAX_DELAY_SECS: Final = 0.25
 """Before asking again when the server only said to come back; as the reference client waits."""
@@ -160,6 +163,8 @@ def pages_first(error: bytes) -> list[bytes] | None:
 
     An error that has the number but names no page, or what is none, is some other one.
     """
+    if len(error) > MAX_PAGES_BYTES:
+        return None
     try:
         pages = _PAGES_FIRST.decode(error)
         found = pages.data.elicitations

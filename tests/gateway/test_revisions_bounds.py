@@ -9,7 +9,7 @@ import pytest
 from gateway_fakes import tool
 
 from moltis.gateway.naming import renamed
-from moltis.gateway.revisions import MAX_BLOCKS, MAX_TOOL_BYTES, result_for, tool_for_legacy
+from moltis.gateway.revisions import LEFT_OUT, MAX_BLOCKS, MAX_TOOL_BYTES, result_for, tool_for_legacy
 from moltis.gateway.shelves import make_part
 from moltis.session.listing import Item, Kind
 
@@ -25,7 +25,6 @@ LINK = b'{"type":"resource_link","uri":"f:a","name":"n"}'
     [
         ("tools/call", b'{"content":[%b,%b]}' % (LINK, b",".join([b"{}"] * 3 * N))),
         ("tools/call", b'{"content":[%b,%b]}' % (LINK, b",".join([b"0"] * 3 * N))),
-        ("tools/call", b'{"structuredContent":1,%b}' % b",".join(b'"a%d":0' % n for n in range(N // 2))),
         ("prompts/get", b'{"messages":[%b],"x":"resource_link"}' % b",".join([b'{"content":{}}'] * N)),
     ],
 )
@@ -33,6 +32,25 @@ def test_a_result_of_more_parts_than_anybody_means_passes_as_it_is(method: str, 
     began = time.thread_time()
     assert result_for(method, result, OLDEST) is result
     assert time.thread_time() - began < LIMIT_SECS
+
+
+@pytest.mark.parametrize("content", [None, b"[]", b'[{"type":"text","text":"as a text"}]'])
+@pytest.mark.parametrize("structured", [b"1", b"null", b"[%b]" % b",".join([b"[0]"] * N)], ids=["1", "null", "long"])
+def test_of_a_long_result_structured_content_that_is_no_object_is_left_out_as_of_a_short_one(
+    content: bytes | None, structured: bytes
+) -> None:
+    more = b"" if content is None else b',"content":%b' % content
+    many = b",".join(b'"a%d":0' % n for n in range(N // 2))
+    result = b'{"structuredContent":%b%b,"isError":true,"_meta":{"m":1},%b}' % (structured, more, many)
+    began = time.thread_time()
+    made = msgspec.json.decode(result_for("tools/call", result, OLDEST))
+    assert time.thread_time() - began < LIMIT_SECS
+    assert (made["isError"], made["_meta"], "structuredContent" in made) == (True, {"m": 1}, False)
+    texts = [block["text"] for block in made["content"]]
+    if content is not None and len(content) > 2:
+        assert texts == ["as a text"]
+    else:
+        assert texts == {b"1": ["1"], b"null": []}.get(structured, [LEFT_OUT])
 
 
 def test_a_result_of_as_many_blocks_as_are_looked_at_is_made_valid() -> None:
