@@ -1,4 +1,4 @@
-"""README's entries for agent hosts, read as a person reads them: a command to run, or settings to write into a file."""
+"""The entries for agent hosts in docs/hosts.md, read as a person reads them: a command to run, or settings."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-SECTION = README.partition("## One endpoint for every host")[2].partition("\n## ")[0]
-BY_COMMAND, _, BY_HTTP = SECTION.partition("\n### ")[0].partition("Over HTTP, with the token")
+DOCS = Path(__file__).parent.parent / "docs"
+HOSTS = (DOCS / "hosts.md").read_text(encoding="utf-8")
+SECTION = HOSTS + (DOCS / "security.md").read_text(encoding="utf-8")
+BY_COMMAND, _, BY_HTTP = HOSTS.partition("Over HTTP, with the token")
 """The two tables: `moltis connect`, and the endpoint."""
 ORDER = ("first", "second", "third", "fourth")
 ENDPOINT = "http://127.0.0.1:8642/mcp"

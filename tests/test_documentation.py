@@ -1,4 +1,4 @@
-"""The README's generated blocks say what the code does today. `python tests/test_readme.py` writes them anew."""
+"""What is generated in docs/ says what the code does today: `python tests/test_documentation.py` writes it anew."""
 
 from __future__ import annotations
 
@@ -13,13 +13,18 @@ from moltis.control.methods import METHODS
 from moltis.control.openrpc import markdown_table
 from moltis.server.diagram import mermaid, states_table
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
-BLOCKS: dict[str, Callable[[], str]] = {
-    "states": lambda: f"```mermaid\n{mermaid().strip()}\n```\n\n{states_table().strip()}",
-    "keys": keys_markdown,
-    "methods": lambda: markdown_table(METHODS),
+BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
+    "states": ("lifecycle", lambda: f"```mermaid\n{mermaid().strip()}\n```\n\n{states_table().strip()}"),
+    "keys": ("configuration", keys_markdown),
+    "methods": ("control-socket", lambda: markdown_table(METHODS)),
 }
+
+
+def page(name: str) -> Path:
+    return ROOT / "docs" / f"{BLOCKS[name][0]}.md"
 
 
 def block(name: str) -> re.Pattern[str]:
@@ -27,21 +32,37 @@ def block(name: str) -> re.Pattern[str]:
 
 
 def generated(name: str) -> str:
-    return f"\n{BLOCKS[name]().strip()}\n\n"
-
-
-def rewritten(text: str) -> str:
-    for name in BLOCKS:
-        text = block(name).sub(lambda _, name=name: generated(name), text, count=1)
-    return text
+    return f"\n{BLOCKS[name][1]().strip()}\n\n"
 
 
 @pytest.mark.parametrize("name", sorted(BLOCKS))
-def test_the_readme_says_what_the_code_does_today(name: str) -> None:
-    found = block(name).search(README.read_text(encoding="utf-8"))
-    assert found, f"README.md has no block {name!r}"
-    assert found[0] == generated(name), "python tests/test_readme.py mends it"
+def test_the_docs_say_what_the_code_does_today(name: str) -> None:
+    found = block(name).search(page(name).read_text(encoding="utf-8"))
+    assert found, f"{page(name)} has no block {name!r}"
+    assert found[0] == generated(name), "python tests/test_documentation.py mends it"
+
+
+def anchors(page: Path) -> set[str]:
+    """Return what GitHub makes of the headings."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in re.findall(r"^#+ (.+)$", text, re.M)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_a_link_leads_to_a_page_and_a_heading_that_are_there(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            file, _, anchor = target.partition("#")
+            there = (page.parent / file).resolve() if file else page
+            assert there.exists(), f"{target} is not there"
+            assert not anchor or anchor in anchors(there), f"{target} is no heading there"
+
+
+def test_the_first_screens_stay_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 220
 
 
 if __name__ == "__main__":
-    README.write_text(rewritten(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in BLOCKS:
+        text = page(name).read_text(encoding="utf-8")
+        page(name).write_text(block(name).sub(lambda _, name=name: generated(name), text, count=1), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""README's entries for agent hosts: what stands there can be pasted, and names a command that exists."""
+"""The entries for agent hosts in docs/hosts.md: what stands there can be pasted, and names a command that exists."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from readme_hosts import ENDPOINT, SECTION, Entry, by_command, by_http, snippets
+from documented_hosts import ENDPOINT, SECTION, Entry, by_command, by_http, snippets
 
 from moltis.cli.app import root
 from moltis.config.load import loads

@@ -18,5 +18,5 @@
 - `atomic.py`: a file replaced whole or not at all
 - `edit.py`: a server of the file changed
 - `overrides.py`: env.toml, the values that `moltis env set` keeps
-- `keys.py`: the one table of all keys, from which schema, example and README are made
+- `keys.py`: the one table of all keys, from which schema, example and docs are made
 """

@@ -1,4 +1,4 @@
-"""Every key of moltis.toml, in one table: the JSON Schema, the example file and README's table are made from it.
+"""Every key of moltis.toml, in one table: schema, example file and docs are made from it.
 
 `model.py` checks the same keys with the same bounds; a test holds the two together.
 """
@@ -70,7 +70,7 @@ def _limit_keys() -> Iterator[Key]:
         yield Key("mcp", name, "seconds", doc, getattr(defaults, name))
     yield Key("mcp", "heartbeat_max_missed", "count", "missed in a row, then restarted", 3, low=1, high=1000)
     yield Key(
-        "mcp", "max_restart_attempts", "count", "failures in a row, then cooldown; the README has the rule",
+        "mcp", "max_restart_attempts", "count", "failures in a row, then cooldown; docs/lifecycle.md has the rule",
         defaults.max_restart_attempts, low=0, high=1_000_000,
     )  # fmt: skip
     for name, doc in (
@@ -194,7 +194,7 @@ KEYS: tuple[Key, ...] = (
         "auto", words=PROTOCOLS,
     ),
     Key(
-        "server", "elicitation", "choice", "who answers its questions; none: not declared to it; the README says more",
+        "server", "elicitation", "choice", "who answers its questions; none: not declared to it; see docs/remote.md",
         "host", words=(*ELICITATIONS, *ELICITATION_ALIASES),
     ),
     Key("server", "sampling", "choice", "who samples for it; none: not declared to it", "host", words=ASKED),
@@ -274,7 +274,7 @@ def toml_value(value: Any) -> str:
 
 
 def keys_markdown() -> str:
-    """Give README's table of all keys."""
+    """Return the table of all keys in docs/configuration.md."""
     rows = ["| key | type | default | what |", "|---|---|---|---|"]
     for key in KEYS:
         kind = " ".join(f"`{w}`" for w in key.words) if key.words else _KINDS[key.kind]

@@ -1,4 +1,4 @@
-"""What the methods are, for programs (OpenRPC 1.3) and for people (README's table), from the registry alone."""
+"""What the methods are, for programs (OpenRPC 1.3) and in docs/control-socket.md, from the registry alone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _method(method: Method, takes: Any, gives: Any, components: dict[str, Any]) 
 
 
 def markdown_table(registry: Registry) -> str:
-    """Give README's table of all methods."""
+    """Return the table of all methods in docs/control-socket.md."""
     rows = ["| method | params | result | what it does |", "|---|---|---|---|"]
     for method in registry.methods.values():
         cells = (f"`{method.name}`", method.takes or _params(method), method.exposes or _result(method), method.summary)

@@ -1,7 +1,7 @@
 """What a method is, and how a request becomes a call of one.
 
 A method is a function over a params struct and the daemon; its annotations, docstring and fields are all there is to
-say about it, so dispatch, the OpenRPC document and README's table cannot disagree. The one rule: whatever happens, a
+say about it, so dispatch, the OpenRPC document and the docs cannot disagree. The one rule: whatever happens, a
 request is answered exactly once, and never with a traceback.
 
 There are three kinds. A plain function answers at once. A coroutine function runs in a task of its own. A relayed one

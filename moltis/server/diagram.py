@@ -1,4 +1,4 @@
-"""The lifecycle as a picture and a table for the README, found by walking the state machine.
+"""The lifecycle as a picture and a table for docs/lifecycle.md, found by walking the state machine.
 
 Nothing here lists an arrow: `step` is asked what follows from every event in every state that can be reached, so the
 picture cannot differ from the program. Arrows that all states of a group share are drawn once, from or to the group.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 
 class State(enum.StrEnum):
-    """What a server is doing. The very words that status, log and README use."""
+    """What a server is doing. The very words that status, log and docs use."""
 
     INVALID = "invalid"
     DISABLED = "disabled"

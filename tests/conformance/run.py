@@ -1,13 +1,13 @@
 """Run the client scenarios of the MCP conformance suite through the daemon, and print what came of it as Markdown.
 
-    run.py [--only TEXT] [--jobs N] [--keep FOLDER] [--readme]
+    run.py [--only TEXT] [--jobs N] [--keep FOLDER] [--docs]
 
 Both versions in package.json are run, installed beside this file if they are not yet (MOLTIS_TEST_CONFORMANCE names
 a folder that has them); they need Node.js 22. In 0.2 a scenario runs at its default protocol revision and, where the
 suite lists it for that, at 2026-07-28 too. Exit status 0: `missing` finds nothing that was promised.
 
---only runs the scenarios whose name contains TEXT; --keep leaves each run's output in FOLDER; --readme puts what came
-of a whole run into README.md, with its date.
+--only runs the scenarios whose name contains TEXT; --keep leaves each run's output in FOLDER; --docs puts what came of
+a whole run into docs/conformance.md, with its date.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ import forked
 from installing import conformance_suites, node_program
 
 HERE = Path(__file__).parent
-README = HERE.parent.parent / "README.md"
+PAGE = HERE.parent.parent / "docs" / "conformance.md"
 OLD, NEW = "0.1.16", "0.2.0-alpha.12"
 MODERN = "2026-07-28"
 RUN_WITHIN = 60.0
@@ -174,19 +174,19 @@ def keep(outcomes: Sequence[Outcome], folder: Path) -> None:
         (folder / f"{name}.txt").write_text(o.output)
 
 
-def replace_in_readme(begin: str, end: str, said: str) -> None:
-    """Put `said`, with today's date, between two markers of README.md.
+def replace_in_docs(begin: str, end: str, said: str) -> None:
+    """Put `said`, with today's date, between two markers of docs/conformance.md.
 
     Raises:
         SystemExit: the markers are not there.
     """
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(begin)
     _, closed, after = rest.partition(end)
     if not closed:
-        raise SystemExit(f"README.md lacks {begin} and {end}")
+        raise SystemExit(f"docs/conformance.md lacks {begin} and {end}")
     date = datetime.now(UTC).date().isoformat()
-    README.write_text(f"{before}{begin}\n\nOn {date}:\n\n{said}\n\n{end}{after}", encoding="utf-8")
+    PAGE.write_text(f"{before}{begin}\n\nOn {date}:\n\n{said}\n\n{end}{after}", encoding="utf-8")
 
 
 def main() -> int:
@@ -194,7 +194,7 @@ def main() -> int:
     parser.add_argument("--only", default="")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--keep", type=Path)
-    parser.add_argument("--readme", action="store_true")
+    parser.add_argument("--docs", action="store_true")
     options = parser.parse_args()
     suite = Suite()
     jobs = [job for version in (OLD, NEW) for job in suite.jobs(version) if options.only in job.scenario]
@@ -203,8 +203,8 @@ def main() -> int:
         keep(outcomes, options.keep)
     said = f"{table(outcomes)}\n\n{summary(outcomes)}"
     print(said)
-    if options.readme and not options.only:
-        replace_in_readme("<!-- conformance -->", "<!-- /conformance -->", said)
+    if options.docs and not options.only:
+        replace_in_docs("<!-- conformance -->", "<!-- /conformance -->", said)
     for line in (broken := missing(outcomes)):
         print(f"not as promised: {line}", file=sys.stderr)
     return 1 if broken else 0

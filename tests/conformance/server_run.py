@@ -1,6 +1,6 @@
 """Run the server scenarios of the MCP conformance suites, directly and through the daemon, and print both as Markdown.
 
-    server_run.py [--direct] [--keep FOLDER] [--readme]
+    server_run.py [--direct] [--keep FOLDER] [--docs]
 
 The server is tests/servers/fixture_server.py: directly its own Streamable HTTP, through the daemon its stdio behind
 `/servers/NAME/mcp`, in the era that the suite speaks. What is run: version 0.1.16, and 0.2 at 2025-11-25 and at
@@ -9,8 +9,8 @@ server at 2026-07-28. (Those of 2026-07-28 cannot be: they name what a server is
 asks one thing after the other.) Exit status 0: every scenario that passes directly passes through the daemon, and
 warns of nothing of which it did not warn directly.
 
---direct runs nothing through the daemon; --keep leaves what the suites said in FOLDER; --readme puts the table into
-README.md, with its date.
+--direct runs nothing through the daemon; --keep leaves what the suites said in FOLDER; --docs puts the table into
+docs/conformance.md, with its date.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from run import MODERN, NEW, OLD, Suite, replace_in_readme
+from run import MODERN, NEW, OLD, Suite, replace_in_docs
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
@@ -223,7 +223,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--direct", action="store_true")
     parser.add_argument("--keep", type=Path)
-    parser.add_argument("--readme", action="store_true")
+    parser.add_argument("--docs", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="moltis-", ignore_cleanup_errors=True) as name:
         place = options.keep or Path(name)
@@ -232,8 +232,8 @@ def main() -> int:
     print(said)
     if options.direct:
         return 0
-    if options.readme:
-        replace_in_readme(BEGIN, END, said)
+    if options.docs:
+        replace_in_docs(BEGIN, END, said)
     for line in (worse := [line for outcomes in rounds for line in outcomes.worse()]):
         print(f"worse than directly: {line}", file=sys.stderr)
     return 1 if worse else 0

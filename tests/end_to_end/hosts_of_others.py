@@ -1,4 +1,4 @@
-"""Agent hosts that people install from npm and PyPI, each against a daemon of its own, as README has them configured.
+"""Agent hosts that people install from npm and PyPI, each against a daemon of its own, set up as docs/hosts.md says.
 
     python tests/end_to_end/hosts_of_others.py [NAME ...]       prints the table as Markdown
 
@@ -34,11 +34,11 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import tomli_w
+from documented_hosts import ENDPOINT, by_command, by_http
 from gateway_harness import gateway_url, new_token, start
 from harness import PYTHON, SERVERS, Daemon, wait_until
 from installing import CannotInstall, node_program, npm_folder, npm_program, uv_environment
 from processes import descendants, marked, signal_pid
-from readme_hosts import ENDPOINT, by_command, by_http
 from stand_in_models import MODEL, Asked, StandInModel, Tool, is_called
 
 WAYS = ("connect", "http")
@@ -122,7 +122,7 @@ class Use:
         path.write_text(tomli_w.dumps(after) if toml else json.dumps(after, indent=2))
 
     def follow_readme(self, host: str) -> None:
-        """Do what README says for this host and way."""
+        """Do what docs/hosts.md says for this host and way."""
         entry = (by_command() if self.way == "connect" else by_http())[host]
         here = gateway_url(self.daemon)
         if entry.command:
