@@ -255,6 +255,7 @@ def test_progress_keeps_a_call_alive_up_to_the_cap_though_the_host_asked_for_non
         assert data["kind"] == "timeout", text
         assert secs - 0.1 < took < secs + AT_ONCE
     slow, long = calls_to(daemon, "tee", "slow")[0], calls_to(daemon, "tee", "progress")[1]
+    wait_until("the server is told", lambda: len(cancels_to(daemon, "tee")) >= 2)
     assert cancels_to(daemon, "tee") == [slow["id"], long["id"]]
 
 
