@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 import anyio
@@ -53,7 +53,7 @@ async def in_slices(steps: Steps[T]) -> T:
 
 async def taken(said: bool | Steps[bool] | None) -> bool | None:
     """Return what a `transport.Receiver` said of a message, once it has taken it."""
-    return await in_slices(said) if isinstance(said, Generator) else said
+    return said if said is None or isinstance(said, bool) else await in_slices(said)
 
 
 class Sliced(Generic[T]):

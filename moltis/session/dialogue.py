@@ -329,7 +329,12 @@ class Dialogue:
         """Take one message from the server, and return whether it was one; as `transport.Receiver`."""
         if len(message) > LONG_BYTES:
             return self._receiving(message, during)
-        return self._received(envelope.parse(message), message, during)
+        incoming = envelope.parse(message)
+        if type(incoming) is envelope.Response:
+            self.liveness.heard_at = self._now()
+            self._replied(incoming)
+            return True
+        return self._received(incoming, message, during)
 
     def _receiving(self, message: bytes, during: int | None) -> Steps[bool]:
         incoming = yield from envelope.reading_of(message)

@@ -43,7 +43,7 @@ def says_error(result: bytes) -> bool:
     if len(result) > SPELLED_BYTES:
         may_be = _may_be_true(result)
     else:
-        may_be = (_KEY in result and _TRUE.search(result) is not None) or (
+        may_be = (b"true" in result and _TRUE.search(result) is not None) or (
             _ESCAPE in result and _SPELLED.search(result) is not None
         )
     if not may_be:

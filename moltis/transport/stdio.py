@@ -11,7 +11,7 @@ import fcntl
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -310,7 +310,7 @@ class StdioConnection:
             line = framer.next_line()
             if line:
                 rest = self._receive(line)
-                if isinstance(rest, Generator):
+                if rest is not None and not isinstance(rest, bool):  # an abstract class costs a microsecond to ask for
                     self._long = Sliced(rest)
                     return True
             if not framer.waiting or time.monotonic() > until:
