@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -69,3 +70,11 @@ def enter(alone: bool) -> int:
     finally:
         os.close(door)
     return room
+
+
+@pytest.fixture
+def no_collections() -> Iterator[None]:
+    """Nothing is collected meanwhile: neither what is looked for, nor what other tests left."""
+    gc.disable()
+    yield
+    gc.enable()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
-from collections.abc import Iterator
 
 import pytest
 from forwarding_fakes import RESULT, bench
@@ -23,13 +21,6 @@ class Kept:
 
     def reply(self, message: bytes, status: int = 200) -> None:
         self.message = message
-
-
-@pytest.fixture
-def no_collections() -> Iterator[None]:
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("no_collections")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -256,14 +255,6 @@ async def slow() -> AsyncIterator[Bench]:
 async def until(holds: Callable[[], bool]) -> None:
     while not holds():  # noqa: ASYNC110
         await anyio.sleep(0.01)
-
-
-@pytest.fixture
-def no_collections() -> Iterator[None]:
-    """What is measured is not the collection of what other tests left."""
-    gc.disable()
-    yield
-    gc.enable()
 
 
 def measured(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[float]:

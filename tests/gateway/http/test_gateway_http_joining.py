@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
 
 import pytest
@@ -95,15 +94,12 @@ def test_closing_loses_nothing(with_body: bool) -> None:
     assert joining.is_closing()
 
 
+@pytest.mark.usefixtures("no_collections")
 def test_it_lets_go_of_the_request_once_it_has_begun_to_answer() -> None:
-    gc.disable()
-    try:
-        cycle = FakeCycle(chunked=False)
-        cycle.response_started = True
-        cycle.transport = Joining(FakeTransport(), cycle)  # type: ignore[attr-defined]
-        cycle.transport.write(b"head")  # type: ignore[attr-defined]
-        seen = weakref.ref(cycle)
-        del cycle
-        assert seen() is None
-    finally:
-        gc.enable()
+    cycle = FakeCycle(chunked=False)
+    cycle.response_started = True
+    cycle.transport = Joining(FakeTransport(), cycle)  # type: ignore[attr-defined]
+    cycle.transport.write(b"head")  # type: ignore[attr-defined]
+    seen = weakref.ref(cycle)
+    del cycle
+    assert seen() is None
