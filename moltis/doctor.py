@@ -293,7 +293,7 @@ def check_daemon(paths: Paths, answer: Answer, version: str) -> Iterator[Finding
         yield Finding(section, Verdict.WARN, str(answer.status["gateway_problem"]), hint)
     for server in answer.servers:
         yield from _check_items(server)
-        if server.get("enabled") and server.get("status") == "error":
+        if server.get("enabled") and _fails(server):
             error = server.get("last_error") or {}
             message = f"{server['name']}: {server['state']}: {error.get('message') or 'no reason given'}"
             lines = (*(error.get("stderr_tail") or ()), str(error.get("message")))
@@ -304,6 +304,14 @@ def check_daemon(paths: Paths, answer: Answer, version: str) -> Iterator[Finding
                 of_proxy = proxy_advice(server["name"], lines[-1], server.get("proxy"))
                 lacking = next(iter(of_proxy), None) or remote_advice(server["name"], lines[-1], withheld)
             yield Finding(section, Verdict.FAIL, message, lacking or f"moltis why {server['name']}")
+
+
+def _fails(server: Mapping[str, Any]) -> bool:
+    """Whether a server cannot be had, or failed and is being tried again just now."""
+    if server.get("status") == "error":
+        return True
+    is_tried_again = server.get("state") in ("starting", "initializing") and server.get("attempts", 0) > 0
+    return is_tried_again and server.get("last_error") is not None
 
 
 def _check_items(server: Mapping[str, Any]) -> Iterator[Finding]:

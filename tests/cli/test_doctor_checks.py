@@ -252,6 +252,20 @@ def test_an_answering_daemon_is_well_and_its_sick_servers_are_not(paths: Paths) 
     assert (bad.verdict, bad.message, bad.hint) == (Verdict.FAIL, "s: backoff: it ended", "moltis why s")
 
 
+@pytest.mark.parametrize(
+    ("state", "attempts", "told"),
+    [("starting", 1, True), ("initializing", 3, True), ("starting", 0, False), ("stopped", 2, False)],
+)
+def test_a_server_that_failed_is_named_while_it_is_tried_again_too(
+    paths: Paths, state: str, attempts: int, told: bool
+) -> None:
+    server = {"name": "s", "enabled": True, "status": "disconnected", "state": state, "attempts": attempts}
+    server["last_error"] = {"message": "it ended"}
+    answer = Answer(status={**STATUS, "config_path": str(paths.config)}, servers=[server], is_running=True)
+    verdicts = [(finding.verdict, finding.message) for finding in check_daemon(paths, answer, "0.1.0")][1:]
+    assert verdicts == ([(Verdict.FAIL, f"s: {state}: it ended")] if told else [])
+
+
 def test_what_a_server_lists_and_hosts_do_not_get_is_a_warning(paths: Paths) -> None:
     items = [{"kind": "tool", "name": f"t{n}", "reason": "why: not listed"} for n in range(5)]
     server = {"name": "s", "enabled": True, "status": "connected", "state": "ready", "unusable_items": items}
