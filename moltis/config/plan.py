@@ -6,7 +6,7 @@ process; what is shown is in `Shown`, which is built from the text as written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -217,3 +217,17 @@ def diff(old: Plan, new: Plan) -> PlanDiff:
         removed=tuple(n for n in before if n not in after),
         unchanged=tuple(n for n, s in after.items() if n in before and before[n] == s),
     )
+
+
+def changed_sections(old: Plan, new: Plan) -> tuple[str, ...]:
+    """Return which of `[gateway]`, `[daemon]` and `[mcp]` (less its servers) say something else than before."""
+    before, after = _sections(old), _sections(new)
+    return tuple(name for name in before if before[name] != after[name])
+
+
+def _sections(plan: Plan) -> dict[str, object]:
+    # Two keys of [mcp] are kept with what goes by them.
+    gateway = replace(plan.gateway, first_list_secs=0.0)
+    daemon = replace(plan.daemon, max_concurrent_starts=0)
+    own = (plan.gateway.first_list_secs, plan.daemon.max_concurrent_starts)
+    return {"gateway": gateway, "daemon": daemon, "mcp": (plan.defaults, plan.env_pass, plan.proxy, own)}

@@ -20,8 +20,8 @@ from moltis.errors import UsageError
 from moltis.names import did_you_mean
 
 TYPES: Final = ("state", "auth", "lists", "servers", "log")
-"""A transition; a login's state; lists whose content is new; servers added, changed or removed by a reload; a log
-record."""
+"""A transition; a login's state; lists whose content is new; a reload that changed something: which servers were added,
+changed or removed, and which other sections of moltis.toml say something else; a log record."""
 
 DEFAULT_TYPES: Final = ("state", "auth", "lists", "servers")
 """All but `log`, which is only for who asks: it is the whole log."""

@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup
 from moltis import __version__, logs, logtail
 from moltis.config.load import Loaded, load, plan_entry
 from moltis.config.overrides import EnvOverrides
-from moltis.config.plan import RemoteLaunch, ServerPlan, StdioLaunch
+from moltis.config.plan import RemoteLaunch, ServerPlan, StdioLaunch, changed_sections
 from moltis.config.problem import Problem
 from moltis.config.scan import Path
 from moltis.control.api import DaemonStatus, Reloaded, Tried
@@ -400,6 +400,7 @@ class Daemon:
         loaded.plan.gateway.refuse_if_open()
         known = set(self._loaded.problems)
         self._report([problem for problem in loaded.problems if problem not in known])
+        sections = list(changed_sections(self._loaded.plan, loaded.plan))
         self._loaded = loaded
         # What was a secret stays one: a server that is being stopped may still print it.
         plan = replace(loaded.plan, secrets=self.supervisor.plan.secrets | loaded.plan.secrets)
@@ -418,9 +419,10 @@ class Daemon:
         self._eras.retain(plan)
         self._renewed.difference_update(change.removed)
         done = Reloaded(**{key: list(names) for key, names in asdict(change).items()})
-        if done.added or done.changed or done.removed:
-            log.info("config_reloaded", added=done.added, changed=done.changed, removed=done.removed)
-            self.events.publish("servers", None, added=done.added, changed=done.changed, removed=done.removed)
+        told = {"added": done.added, "changed": done.changed, "removed": done.removed, "sections": sections}
+        if any(told.values()):
+            log.info("config_reloaded", **told)
+            self.events.publish("servers", None, **told)
         return done
 
     def _read(self) -> Loaded:

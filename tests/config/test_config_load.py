@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from moltis.config.load import Loaded, load, loads, plan_entry
-from moltis.config.plan import DaemonPlan, Limits, Plan, RemoteLaunch, ServerPlan, StdioLaunch, diff
+from moltis.config.plan import DaemonPlan, Limits, Plan, RemoteLaunch, ServerPlan, StdioLaunch, changed_sections, diff
 from moltis.errors import ConfigError
 
 ENVIRON = {"HOME": "/home/me", "FROM_OUTSIDE": "outside-value"}
@@ -57,6 +57,26 @@ def test_the_same_text_gives_an_equal_plan_and_a_changed_server_is_the_differenc
     assert read(text).plan == read(text).plan
     change = diff(read(text).plan, read(text.replace("value-of-k", "another-value")).plan)
     assert (change.changed, change.unchanged) == (("a",), ("b",))
+
+
+@pytest.mark.parametrize(
+    ("text", "sections"),
+    [
+        ("[gateway]\nlisten = '127.0.0.1:1'\n", ("gateway",)),
+        ("[gateway]\nallowed_hosts = ['a.example']\n[daemon]\nbrowser_command = []\n", ("gateway", "daemon")),
+        ("[mcp]\nmax_concurrent_starts = 3\n", ("mcp",)),
+        ("[mcp]\nfirst_list_secs = 1\n", ("mcp",)),
+        ("[mcp]\nrequest_timeout_secs = 1\n[daemon]\nlog_level = 'debug'\n", ("daemon", "mcp")),
+        ("[mcp]\nproxy = 'env'\n", ("mcp",)),
+        ("[mcp]\nenv_pass = ['A']\n", ("mcp",)),
+        ("[mcp.servers.x]\ncommand = 'x'\n[agents]\na = 1\n[env]\nK = 'v'\n", ()),
+        ("[gateway]\nlisten = '127.0.0.1:8642'\n", ()),  # which is the default
+    ],
+)
+def test_it_is_told_which_sections_besides_the_servers_are_others(text: str, sections: tuple[str, ...]) -> None:
+    assert changed_sections(read("").plan, read(text).plan) == sections
+    assert changed_sections(read(text).plan, read("").plan) == sections
+    assert changed_sections(read(text).plan, read(text).plan) == ()
 
 
 def test_a_problem_above_an_invalid_server_does_not_change_its_plan() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
 from typing import Any
@@ -73,6 +74,40 @@ def test_servers_are_added_and_removed_by_reload(daemon: Daemon) -> None:
     with pytest.raises(RpcError) as raised:
         daemon.status("goes")
     assert raised.value.code == -32004
+
+
+def test_a_change_outside_of_the_servers_leaves_a_record_and_an_event(daemon: Daemon) -> None:
+    servers = {"s": daemon.evil(request_timeout_secs=5.0)}
+    daemon.write(servers)
+    pid = daemon.start().wait_for("s", "ready")["pid"]
+    edits: tuple[tuple[dict[str, Any], list[str]], ...] = (
+        ({"daemon": {"log_backups": 3}}, ["daemon"]),
+        ({"daemon": {"log_backups": 3}, "gateway": {"enabled": False, "tool_separator": "."}}, ["gateway"]),
+        ({"mcp": {"max_concurrent_starts": 3}}, ["gateway", "daemon", "mcp"]),
+        ({"mcp": {"max_concurrent_starts": 3, "first_list_secs": 0.1}}, ["mcp"]),
+    )
+    with daemon.connect() as subscriber:
+        subscriber.call("mcp.subscribe", events=["servers"])
+        assert json.loads(subscriber.read_line())["params"]["type"] == "snapshot"
+        for sections, changed in edits:
+            daemon.write(servers, **sections)
+            for _ in range(2):  # the second time nothing is another, and nothing is said
+                answer = daemon.rpc("daemon.reload")
+                assert answer == {"added": [], "changed": [], "removed": [], "unchanged": ["s"]}
+            told = {"added": [], "changed": [], "removed": [], "sections": changed}
+            event = json.loads(subscriber.read_line())["params"]
+            assert {name: event[name] for name in ("type", "server", *told)} == {
+                "type": "servers", "server": None, **told,
+            }  # fmt: skip
+            wait_until("the log has it", lambda told=told: _reloads(daemon)[-1:] == [told], tell=daemon.said)
+        daemon.write({**servers, "t": daemon.evil()})
+        wait_until("the file is read by itself", lambda: len(_reloads(daemon)) == 5, tell=daemon.said)
+        assert _reloads(daemon)[-1] == {"added": ["t"], "changed": [], "removed": [], "sections": ["mcp"]}
+    assert daemon.status("s")["pid"] == pid
+
+
+def _reloads(daemon: Daemon) -> list[dict[str, Any]]:
+    return [r["fields"] for r in daemon.records("moltis.daemon") if r["message"] == "config_reloaded"]
 
 
 def test_a_changed_number_does_not_restart_the_process(daemon: Daemon) -> None:
