@@ -9,6 +9,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import lanes
 import pytest
 import turns
 from hypothesis import settings
@@ -23,6 +24,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(lanes)
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many tests `-n auto` runs at a time: one more than there are cores, since most of them wait."""
     return (os.cpu_count() or 1) + 1
@@ -32,12 +37,12 @@ def pytest_xdist_auto_num_workers() -> int:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Have several processes begin with what takes long, and what is marked `alone` come before all else."""
     if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
-        found = [turns.Collected(item.nodeid, is_alone(item)) for item in items]
+        found = [turns.Collected(item.nodeid, lanes.lane(item)) for item in items]
         items[:] = [items[n] for n in turns.deal(found, processes)]
 
 
 def is_alone(item: pytest.Item) -> bool:
-    return item.get_closest_marker("alone") is not None
+    return lanes.lane(item) == "perf"
 
 
 kept_room: list[int] = []

@@ -9,7 +9,7 @@ LONG = [f"tests/conformance/test_{n}.py::test" for n in range(2)]
 HEAVY = [f"tests/end_to_end/test_{module}.py::test_{n}" for module in range(7) for n in range(5)]
 QUICK = [f"tests/oauth/test_{module}.py::test_{n}" for module in range(20) for n in range(20)]
 ALONE = {HEAVY[3], HEAVY[20], QUICK[50], QUICK[399]}
-ALL = [Collected(id, id in ALONE) for id in LONG + HEAVY + QUICK]
+ALL = [Collected(id, "perf" if id in ALONE else "unit" if id in QUICK else "e2e") for id in LONG + HEAVY + QUICK]
 
 
 def parts(processes: int) -> list[list[Collected]]:
@@ -43,7 +43,7 @@ def test_what_is_to_be_alone_comes_first_in_one_process_and_the_others_begin_wit
 def test_what_takes_long_begins_early_in_every_process_and_its_modules_stay_together() -> None:
     first, *others = parts(3)
     for part, begins in ((first, len(ALONE)), *((other, OPENERS) for other in others)):
-        heavy = [n for n, test in enumerate(part) if test.id in LONG + HEAVY and not test.alone]
+        heavy = [n for n, test in enumerate(part) if test.id in LONG + HEAVY and test.lane != "perf"]
         assert heavy == list(range(begins, begins + len(heavy)))
         assert len(heavy) > 5
         modules = [part[n].module for n in heavy]

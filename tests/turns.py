@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-HEAVY = ("tests/conformance/", "tests/end_to_end/")
-"""Folders whose tests start processes: they take seconds or minutes, all others milliseconds."""
-
 OPENERS = 20
 """Quick tests at the beginning of every part but the first, which go on until the first asks for the machine."""
 
@@ -21,7 +18,7 @@ class Collected:
     """A test as it was collected."""
 
     id: str
-    alone: bool
+    lane: str
 
     @property
     def module(self) -> str:
@@ -31,16 +28,16 @@ class Collected:
 def deal(tests: Sequence[Collected], processes: int) -> list[int]:
     """Return the numbers of the tests, in the order in which so many processes share them out.
 
-    What is to be alone is the beginning of the first part: all of it comes one after the other while the other
-    processes wait, rather than each when it comes up, after what the others have just begun. Then every part has its
-    share of the heavy modules; the rest fills the parts up. Modules stay together, but for what is to be alone.
+    The lane perf is the beginning of the first part: all of it comes one after the other while the other processes
+    wait, rather than each when it comes up, after what the others have just begun. Then every part has its share of the
+    modules of the lane e2e; the rest fills the parts up. Modules stay together, but for what is of the lane perf.
     """
-    alone = [n for n, test in enumerate(tests) if test.alone]
+    alone = [n for n, test in enumerate(tests) if test.lane == "perf"]
     heavy: dict[str, list[int]] = {}
     quick: list[int] = []
     for n, test in enumerate(tests):
-        if not test.alone:
-            group = heavy.setdefault(test.module, []) if test.id.startswith(HEAVY) else quick
+        if test.lane != "perf":
+            group = heavy.setdefault(test.module, []) if test.lane == "e2e" else quick
             group.append(n)
     parts: list[list[int]] = [[] for _ in range(processes)]
     parts[0] += alone
