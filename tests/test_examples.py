@@ -20,6 +20,8 @@ from mcp_types import TextContent, TextResourceContents
 from moltis.config.load import load
 from moltis.config.plan import StdioLaunch
 
+pytestmark = pytest.mark.e2e
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 

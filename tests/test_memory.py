@@ -5,6 +5,10 @@ import resource
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.e2e
+
 SCRIPT = """
 import resource
 from moltis.daemon.memory import keep_freed_blocks

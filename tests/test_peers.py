@@ -34,7 +34,7 @@ while True:
 
 Squat = Callable[[Path], "subprocess.Popen[bytes]"]
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
+pytestmark = [pytest.mark.e2e, pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")]
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ from moltis.cli.connect import door, quick
 from moltis.cli.connect.pump import MAX_LINE_BYTES, Lines
 from moltis.paths import find_paths
 
+pytestmark = pytest.mark.e2e
+
 MIB = 1024 * 1024
 ROOT = str(REPOSITORY)
 SECS = 30.0

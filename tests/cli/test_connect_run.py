@@ -26,6 +26,8 @@ from moltis.cli.connect.pump import Pump
 from moltis.cli.connect.start import Outcome, Start
 from moltis.paths import Paths, find_paths
 
+pytestmark = pytest.mark.e2e
+
 SECS = 60.0
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 INITIALIZE = {

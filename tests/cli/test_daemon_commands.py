@@ -13,6 +13,8 @@ from cli_shell import Shell
 from fake_daemon import FakeDaemon
 from samples import DAEMON, TOOLS, ago, failure, mixed, server
 
+pytestmark = pytest.mark.e2e
+
 Start = Callable[[dict[str, Any]], FakeDaemon]
 
 SLOW = {"pydantic", "msgspec", "anyio", "asyncio", "structlog", "mcp", "rich", "uvloop", "tomlkit", "pkg_resources"}

@@ -11,6 +11,8 @@ from cli_shell import Shell
 from fake_daemon import FakeDaemon, RpcError
 from samples import DAEMON, mixed
 
+pytestmark = pytest.mark.e2e
+
 Start = Callable[[dict[str, Any]], FakeDaemon]
 
 ERRORS = [

@@ -16,6 +16,8 @@ from cli_shell import Shell
 from fake_daemon import FakeDaemon
 from samples import DAEMON, mixed
 
+pytestmark = pytest.mark.e2e
+
 Start = Callable[[dict[str, Any]], FakeDaemon]
 
 ROWS, COLUMNS = 24, 90

@@ -15,6 +15,8 @@ from moltis.control.endpoint import Endpoint, take_data_dir
 from moltis.errors import AlreadyRunning, MoltisError, NotPermitted, UsageError
 from moltis.paths import Paths
 
+pytestmark = pytest.mark.e2e
+
 HOLDER = """
 import sys
 from pathlib import Path

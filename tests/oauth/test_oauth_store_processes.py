@@ -21,6 +21,8 @@ from store_samples import KEY, number_of, record
 
 from moltis.oauth.store import TokenStore, fingerprint
 
+pytestmark = pytest.mark.e2e
+
 WORKER = Path(__file__).with_name("store_worker.py")
 
 

@@ -12,6 +12,8 @@ import pytest
 from moltis.sdk.compared import differences
 from moltis.sdk.messages import AskLocal, AskRemote, Found
 
+pytestmark = pytest.mark.e2e
+
 ASK = {
     "type": "stdio", "command": "true", "args": [], "env": {}, "cwd": "/", "legacy": False, "elicits": False,
     "request_timeout_secs": 5,

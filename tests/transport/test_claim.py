@@ -14,6 +14,8 @@ from moltis.transport import claim as claim_module
 from moltis.transport.claim import Claim
 from moltis.transport.containment import Warden
 
+pytestmark = pytest.mark.e2e
+
 
 def test_it_is_one_s_own_until_it_is_let_go_of(tmp_path: Path) -> None:
     path = tmp_path / "servers.lock"

@@ -21,6 +21,8 @@ from moltis.transport.containment import Warden
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost
 from moltis.transport.warden import Decoder, GroupTree, ProcTree, encode
 
+pytestmark = pytest.mark.e2e
+
 PATH = os.defpath + ":/usr/local/bin"
 Run = Callable[..., Awaitable[SpawnedProcess]]
 

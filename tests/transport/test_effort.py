@@ -10,6 +10,8 @@ import pytest
 
 from moltis.transport.effort import tree_effort
 
+pytestmark = pytest.mark.e2e
+
 BUSY = "import time; until = time.process_time() + 0.5\nwhile time.process_time() < until: pass"
 SLEEP = "import time; time.sleep(60)"
 

@@ -15,7 +15,10 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="other systems have no subreapers; the README says so")
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(sys.platform != "linux", reason="other systems have no subreapers; the README says so"),
+]
 
 DRIVER = Path(__file__).with_name("tree_driver.py")
 NOBODY = 65534

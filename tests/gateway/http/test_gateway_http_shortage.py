@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.e2e
+
 SERVER = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
