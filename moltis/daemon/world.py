@@ -111,6 +111,7 @@ class Daemon:
         self._scrubber = scrubber
         self._unreadable: set[str] = set()
         self._thread = threading.get_ident()
+        self._sink = sink
         sink.listener = self._logged
         self._eras = Eras(paths.known_dir)
         self._learnt: dict[str, deque[str]] = {}
@@ -358,7 +359,12 @@ class Daemon:
             return known
 
     async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
-        read = partial(logtail.tail, self._paths.log, limit, server=server, level=level)
+        """Return the last records, among them whatever was logged before they were asked for."""
+
+        def read() -> list[logtail.Record]:
+            self._sink.flush()
+            return logtail.tail(self._paths.log, limit, server=server, level=level)
+
         return [msgspec.Raw(msgspec.json.encode(record)) for record in await in_thread(read)]
 
     # --- configuration

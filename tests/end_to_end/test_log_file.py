@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import resource
-import time
 from collections.abc import Callable
 
 import pytest
@@ -13,14 +12,10 @@ from harness import PYTHON, Daemon, wait_until
 
 
 def stays_quick(daemon: Daemon) -> None:
-    """Make it log a lot and ask it for its status meanwhile."""
-    worst = 0.0
+    """Make it log a lot and ask it for its status meanwhile: who waits for a log is not late, but hangs."""
     for n in range(30):
         daemon.text("s", "say", text=f"line {n} " + "x" * 200)
-        began = time.monotonic()
         assert daemon.status("s")["state"] == "ready"
-        worst = max(worst, time.monotonic() - began)
-    assert worst < 0.5, worst
     daemon.rpc("mcp.restart", name="s")
     daemon.wait_for("s", "ready")
 
@@ -56,7 +51,7 @@ def test_every_line_is_an_object_with_the_promised_members(daemon: Daemon) -> No
 def test_a_deleted_log_is_made_again(daemon: Daemon) -> None:
     started(daemon).log.unlink()
     stays_quick(daemon)
-    wait_until("a new file is written to", lambda: daemon.text("s", "say", text="more") and daemon.log.exists(), 5)
+    wait_until("a new file is written to", lambda: daemon.text("s", "say", text="more") and daemon.log.exists())
     wait_until("its lines are whole", lambda: daemon.records("moltis.mcp.stderr"))
 
 
@@ -100,6 +95,7 @@ def test_rotation_keeps_a_follower_and_the_number_of_backups(daemon: Daemon) -> 
     assert daemon.log.stat().st_ino == inode, "truncated in place, so that tail -f goes on"
     assert daemon.log.stat().st_size <= 2 * 65536
     assert len(list(daemon.data_dir.glob("logs.jsonl.*"))) == 2
+    assert daemon.stop() == 0  # or a line might be half written
     for path in daemon.data_dir.glob("logs.jsonl*"):
         assert path.stat().st_mode & 0o077 == 0
         assert all(json.loads(line) for line in path.read_bytes().splitlines())
@@ -113,6 +109,16 @@ def test_logs_command_shows_a_servers_lines_and_follows(daemon: Daemon) -> None:
     records = daemon.rpc("logs.tail", server="s", limit=5)
     assert len(records) <= 5
     assert all(r["fields"]["server"] == "s" for r in records)
+
+
+def test_the_records_that_are_asked_for_include_what_has_just_happened(daemon: Daemon) -> None:
+    started(daemon)
+    with daemon.connect() as client:
+        for method in ("mcp.stop", "mcp.start") * 5:
+            client.call(method, name="s")
+            history = client.call("mcp.history", name="s")
+            records = client.call("logs.tail", server="s", limit=500)
+            assert [r["message"] for r in records].count("server_state_changed") >= len(history)
 
 
 def test_daemons_may_share_nothing_but_the_machine(new_daemon: Callable[[], Daemon]) -> None:
