@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ def call_times(daemon: Daemon, server: str, secs: float) -> list[float]:
     return times
 
 
-@pytest.mark.parametrize("mode", ["modern", "legacy"])
+@pytest.mark.parametrize("mode", [pytest.param("modern", marks=pytest.mark.alone), "legacy"])
 @pytest.mark.parametrize("flood", FLOODS)
 def test_an_answer_without_end_fails_its_call_and_grows_nothing(
     daemon: Daemon, place: Place, flood: str, mode: str
@@ -88,7 +89,8 @@ def test_an_answer_without_end_fails_its_call_and_grows_nothing(
     print(f"\n{flood}: {time.monotonic() - began:.1f} s, grew {held.growth / MIB:.0f} MiB")
     assert [e.data["server"] for e in errors] == ["s"]
     assert held.growth < 48 * MIB
-    assert max(times) < 0.5
+    if mode == "modern":  # the machine does nothing else
+        assert max(times) < 0.5
     if flood != "gzip_bomb":  # which fits the buffers on the way
         wait_until("the flood is hung up on", lambda: evil.events("hung up", tool=flood))
     assert daemon.text("s", "echo", message="x") == "x"
@@ -117,7 +119,7 @@ def test_a_page_instead_of_an_answer_fails_the_call_and_is_shown_nowhere(daemon:
     assert "content-type" in failed.value.message.lower()
     assert daemon.wait_for("portal", "backoff")["last_error"]["message"]
     assert daemon.stop() == 0
-    for text in (str(failed.value), daemon.log.read_text(), daemon.said()):
+    for text in (str(failed.value), daemon.log_text(), daemon.said()):
         assert "sk-page-secret" not in text
 
 
@@ -135,45 +137,55 @@ def test_redirects_off_the_origin_are_not_followed(daemon: Daemon, place: Place)
     assert elsewhere.events("request") == []
 
 
-def test_waiting_for_a_login_or_for_a_dead_authorization_server_disturbs_nobody(daemon: Daemon, place: Place) -> None:
-    calm, busy = place.http_server(), place.http_server()
+@pytest.mark.alone
+def test_waiting_for_a_login_or_for_a_dead_authorization_server_disturbs_nobody(
+    new_daemon: Callable[[], Daemon], place: Place
+) -> None:
+    """Two daemons with the same two servers, of which one has logins under way besides, are called in turns."""
+    beside, alone = new_daemon(), new_daemon()
     beat = {"heartbeat_interval_secs": 0.2, "heartbeat_timeout_secs": 1.0}
-    browser = Browser(daemon.folder, "--only-record")
-    quiet = {"calm": remote(calm.url), "busy": remote(busy.url)}
-    daemon.write(quiet, mcp=beat, daemon={"browser_command": browser.argv})
-    daemon.start().wait_all()
-    alone = call_times(daemon, "calm", 2.0)
-    beats_alone = beats(daemon, ("calm", "busy"), 1.0)
-
-    hostile = place.hostile("honest", "issuer-dead")
-    waiting = {mode: remote(said["url"]) for mode, said in hostile.said.items()}
-    daemon.write({**quiet, **waiting}, mcp=beat, daemon={"browser_command": browser.argv})
-    daemon.rpc("daemon.reload")
-    wait_until("one waits for a person", lambda: daemon.status("honest")["auth_url"])
-    wait_until("one has nobody to ask", lambda: daemon.status("issuer-dead")["auth_state"] == "failed", within=20)
-    slow = threading.Thread(target=lambda: daemon.call("busy", "slow", secs=3))
+    browser = Browser(beside.folder, "--only-record")
+    for daemon in (beside, alone):
+        quiet = {name: remote(place.http_server().url) for name in ("calm", "busy")}
+        daemon.write(quiet, mcp=beat, daemon={"browser_command": browser.argv})
+        daemon.start().wait_all()
+        if daemon is beside:
+            hostile = place.hostile("honest", "issuer-dead")
+            waiting = {mode: remote(said["url"]) for mode, said in hostile.said.items()}
+            daemon.write({**quiet, **waiting}, mcp=beat, daemon={"browser_command": browser.argv})
+            daemon.rpc("daemon.reload")
+    wait_until("one waits for a person", lambda: beside.status("honest")["auth_url"])
+    wait_until("one has nobody to ask", lambda: beside.status("issuer-dead")["auth_state"] == "failed")
+    slow = threading.Thread(target=lambda: beside.call("busy", "slow", secs=5))
     slow.start()
-    among = call_times(daemon, "calm", 2.0)
-    beats_among = beats(daemon, ("calm", "busy"), 0.8)
-    slow.join(10)
-    before, after = (statistics.median(times) * 1e3 for times in (alone, among))
+    among, without = in_turns([beside, alone], "calm", 4.0)
+    assert slow.is_alive(), "the slow call was to be under way all the time"
+    slow.join()
+    after, before = (statistics.median(times) * 1e3 for times in (among, without))
     print(f"\na call: {before:.2f} ms alone, {after:.2f} ms beside the others, {after / before:.2f} times as long")
-    print(f"heartbeats a second: {beats_alone} alone, {beats_among} beside the others")
     assert after / before < 1.5
-    assert max(among) < 0.5
-    assert beats_among["calm"] >= 2  # the other one has a call under way, and no heartbeat meanwhile
-    states = daemon.states()
+    assert max(among) < 1.0  # whoever waited for a login or for the slow call would wait longer
+    beats: set[str] = set()
+    wait_until("its heartbeats go on", lambda: beats.add(beside.status("calm")["last_heartbeat_at"]) or len(beats) > 3)
+    states = beside.states()
     assert (states["calm"], states["busy"], states["honest"]) == ("ready", "ready", "awaiting_auth")
-    assert {daemon.status(name)["restarts"] for name in quiet} == {0}
+    assert {beside.status(name)["restarts"] for name in quiet} == {0}
     assert len(browser.opened()) == 1
 
 
-def beats(daemon: Daemon, servers: tuple[str, ...], secs: float) -> dict[str, float]:
-    """Count the heartbeats that are answered in so many seconds, for each second."""
-    seen: dict[str, set[str]] = {name: set() for name in servers}
-    end = time.monotonic() + secs
-    while time.monotonic() < end:
-        for name in servers:
-            seen[name].add(daemon.status(name)["last_heartbeat_at"])
-        time.sleep(0.02)
-    return {name: round((len(times) - 1) / secs, 1) for name, times in seen.items()}
+def in_turns(daemons: list[Daemon], server: str, secs: float) -> list[list[float]]:
+    """Call a server of each daemon in turns for so long, so that what else the machine does delays all alike.
+
+    Return for each daemon how long its calls took.
+    """
+    times: list[list[float]] = [[] for _ in daemons]
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(daemon.connect()) for daemon in daemons]
+        end = time.monotonic() + secs
+        while time.monotonic() < end:
+            for client, taken in zip(clients, times, strict=True):
+                began = time.monotonic()
+                client.call("mcp.call", server=server, tool="echo", arguments={"message": "x"})
+                taken.append(time.monotonic() - began)
+                time.sleep(0.005)
+    return times
