@@ -706,7 +706,7 @@ class Trial:
 
     def first_advice(self, name: str) -> str:
         """Give the first line of "What to do" once the server has failed."""
-        self.daemon.wait_for(name, *FAILED, within=40)
+        self.daemon.wait_for(name, *FAILED)
         return self.why(name)[0]
 
     def why(self, name: str) -> list[str]:
@@ -720,7 +720,7 @@ class Trial:
         if failure.then:
             self._run(name, failure.then)
         self.daemon.rpc("mcp.restart", name=name)
-        wait_until(f"{name} has got somewhere", lambda: self._settled(name), 40, tell=lambda: self.daemon.history(name))
+        wait_until(f"{name} has got somewhere", lambda: self._settled(name), tell=lambda: self.daemon.history(name))
         return str(self.daemon.status(name)["state"])
 
     def _settled(self, name: str) -> bool:

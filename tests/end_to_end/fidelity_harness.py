@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 from gateway_harness import connect_command, connect_env, gateway_url, start
-from harness import PYTHON, SERVERS, Daemon, wait_until
+from harness import PATIENCE, PYTHON, SERVERS, Daemon, wait_until
 from processes import signal_pid
 
 PARROT = SERVERS / "parrot.py"
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 META = "io.modelcontextprotocol/"
-WITHIN = 10.0
+WITHIN = PATIENCE
 
 # --- what the servers declare: every member the specification has, and some that it has not
 
@@ -287,7 +287,7 @@ class Web(Host):
     def send(self, message: str, method: str = "", params: str = "") -> None:
         where = urlsplit(self.url)
         assert where.hostname is not None
-        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=30)
+        connection = http.client.HTTPConnection(where.hostname, where.port, timeout=WITHIN)
         sent = {"content-type": "application/json", "accept": "application/json, text/event-stream", **self.headers}
         if self.session is not None:
             sent |= {"mcp-session-id": self.session}

@@ -9,12 +9,12 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness import PYTHON, SERVERS, Daemon, wait_until
+from harness import PATIENCE, PYTHON, SERVERS, Daemon, wait_until
 from processes import signal_pid
 
 FIXTURE = SERVERS / "fixture_server.py"
 PLAIN = SERVERS / "plain_server.py"
-LISTENS_WITHIN = 20.0
+LISTENS_WITHIN = PATIENCE
 OPEN = {"listen": "127.0.0.1:0", "require_token": False}
 """`[gateway]` at any free port, for anyone."""
 GUARDED = {"listen": "127.0.0.1:0", "require_token": True}
@@ -40,7 +40,7 @@ def start(
     return daemon
 
 
-def gateway_url(daemon: Daemon, server: str | None = None, within: float = 10.0) -> str:
+def gateway_url(daemon: Daemon, server: str | None = None, within: float = PATIENCE) -> str:
     """Give the address of `/mcp`, or of one server's own endpoint, once the gateway listens."""
     url: str = wait_until(
         "the gateway listens",
@@ -81,10 +81,10 @@ def fixture_over_http(mark: str) -> Iterator[str]:
     try:
         port = process.stdout.readline().decode().strip()
         killer.cancel()
-        assert port, f"the fixture server ended with {process.wait(10)} before it listened"
+        assert port, f"the fixture server ended with {process.wait(PATIENCE)} before it listened"
         yield f"http://127.0.0.1:{port}/mcp"
     finally:
         killer.cancel()
         signal_pid(process.pid, signal.SIGKILL)
-        process.wait(10)
+        process.wait(PATIENCE)
         process.stdout.close()

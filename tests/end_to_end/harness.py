@@ -50,7 +50,10 @@ QUICK = {
 """`[mcp]` in test time: waits are short, but what decides whether a server is at fault has room on a busy box."""
 
 GONE_WITHIN = 2.0
-"""Seconds within which nothing of a server is left, however it or the daemon ended."""
+"""Seconds within which nothing of a server is left, however it or the daemon ended: for tests that are `alone`."""
+
+PATIENCE = 60.0
+"""Seconds after which what is waited for hangs, however busy the machine is. It measures nothing."""
 
 
 class RpcError(Exception):
@@ -66,7 +69,7 @@ class RpcError(Exception):
 class Connection:
     """One connection to the control socket."""
 
-    def __init__(self, path: Path, timeout_secs: float = 30.0) -> None:
+    def __init__(self, path: Path, timeout_secs: float = PATIENCE) -> None:
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.socket.settimeout(timeout_secs)
         try:
@@ -117,7 +120,11 @@ class Connection:
 
 
 def wait_until(
-    what: str, condition: Callable[[], Any], within: float = 10.0, every: float = 0.02, tell: Callable[[], object] = str
+    what: str,
+    condition: Callable[[], Any],
+    within: float = PATIENCE,
+    every: float = 0.02,
+    tell: Callable[[], object] = str,
 ) -> Any:
     """Give the first true value of `condition`; fail with `what` and `tell()` after `within` seconds."""
     deadline = time.monotonic() + within
@@ -225,7 +232,7 @@ class Daemon:
     def start(self, limits: Mapping[int, int] | None = None) -> Daemon:
         """Start it and wait until the socket answers."""
         self.process = self.fork(limits) if self.forked else self.spawn(limits)
-        wait_until("the control socket answers", self.answers, within=20, tell=self.said)
+        wait_until("the control socket answers", self.answers, tell=self.said)
         return self
 
     def answers(self) -> bool:
@@ -254,14 +261,14 @@ class Daemon:
         (warden,) = [p for p in self.own_pids() if p != self.pid]
         return warden
 
-    def wait_exit(self, within: float) -> int:
+    def wait_exit(self, within: float = PATIENCE) -> int:
         assert self.process is not None
         try:
             return self.process.wait(within)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the daemon still runs after {within} s\n{self.said()}") from None
 
-    def stop(self, within: float = 10.0) -> int:
+    def stop(self, within: float = PATIENCE) -> int:
         assert self.process is not None
         self.process.terminate()
         return self.wait_exit(within)
@@ -287,7 +294,7 @@ class Daemon:
 
     # -- asking it
 
-    def connect(self, timeout_secs: float = 30.0) -> Connection:
+    def connect(self, timeout_secs: float = PATIENCE) -> Connection:
         return Connection(self.socket, timeout_secs)
 
     def rpc(self, method: str, **params: Any) -> Any:
@@ -313,7 +320,7 @@ class Daemon:
     def states(self) -> dict[str, str]:
         return {s["name"]: s["state"] for s in self.rpc("mcp.list")}
 
-    def wait_for(self, server: str, *states: str, within: float = 20.0) -> dict[str, Any]:
+    def wait_for(self, server: str, *states: str, within: float = PATIENCE) -> dict[str, Any]:
         """Give the server's status once its state is one of `states`."""
 
         def reached() -> dict[str, Any] | None:
@@ -325,13 +332,13 @@ class Daemon:
         )
         return found
 
-    def wait_all(self, state: str = "ready", within: float = 30.0) -> dict[str, dict[str, Any]]:
+    def wait_all(self, state: str = "ready", within: float = PATIENCE) -> dict[str, dict[str, Any]]:
         wait_until(
             f"all are {state}", lambda: set(self.states().values()) == {state}, within, every=0.05, tell=self.states
         )
         return {s["name"]: s for s in self.rpc("mcp.list")}
 
-    def cli(self, *words: str, within: float = 30.0) -> subprocess.CompletedProcess[str]:
+    def cli(self, *words: str, within: float = PATIENCE) -> subprocess.CompletedProcess[str]:
         """Run the `moltis` command against this daemon."""
         places = {"MOLTIS_CONFIG": str(self.config), "MOLTIS_DATA_DIR": str(self.data_dir)}
         return subprocess.run(
@@ -347,8 +354,15 @@ class Daemon:
 
     # -- what it left behind
 
+    def log_text(self) -> str:
+        """Give the log, with all that the daemon has logged by now."""
+        with contextlib.suppress(OSError, EOFError):  # one that has ended has written it all
+            self.rpc("logs.tail", limit=1)
+        # Meanwhile it goes on: the last line may be half written.
+        return self.log.read_bytes().rpartition(b"\n")[0].decode()
+
     def records(self, target: str = "moltis.") -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self.log.read_bytes().splitlines()]
+        lines = [json.loads(line) for line in self.log_text().split("\n") if line]
         return [r for r in lines if r["target"].startswith(target)]
 
     def events(self, name: str) -> list[tuple[float, int, list[str]]]:
@@ -356,7 +370,8 @@ class Daemon:
         path = self.folder / name
         if not path.exists():
             return []
-        rows = [line.split() for line in path.read_text().splitlines()]
+        whole = path.read_text().rpartition("\n")[0]  # the last line may be half written
+        rows = [line.split() for line in whole.splitlines()]
         return [(float(at), int(pid), words) for at, pid, *words in rows]
 
     def event_pids(self, name: str, word: str) -> list[int]:
@@ -364,13 +379,13 @@ class Daemon:
 
     def wait_event_pid(self, name: str, word: str) -> int:
         """Give the pid of the first process that has written `word`, once one has: it need not be the leader."""
-        pids: list[int] = wait_until(f"{word} in {name}", lambda: self.event_pids(name, word), GONE_WITHIN)
+        pids: list[int] = wait_until(f"{word} in {name}", lambda: self.event_pids(name, word))
         return pids[0]
 
     def starts(self, name: str) -> list[float]:
         return [at for at, _, words in self.events(name) if words[0] == "start"]
 
-    def assert_nothing_left(self, within: float = GONE_WITHIN, *, but: Iterable[int] = ()) -> None:
+    def assert_nothing_left(self, within: float = PATIENCE, *, but: Iterable[int] = ()) -> None:
         """Fail if a process that a server of this daemon started outlives `within` seconds."""
         spared = set(but)
         wait_until(

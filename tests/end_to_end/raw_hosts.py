@@ -18,14 +18,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway_harness import connect_command, connect_env
-from harness import Daemon
+from harness import PATIENCE, Daemon
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 BOTH_ERAS = ("legacy", "modern")
 JSON = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
 META = "io.modelcontextprotocol/"
 ABLE: dict[str, Any] = {"elicitation": {"form": {}}, "sampling": {}, "roots": {}}
-WITHIN = 30.0
+WITHIN = PATIENCE
 
 
 @dataclass

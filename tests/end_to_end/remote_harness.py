@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import PYTHON, SERVERS, Daemon, wait_until
+from harness import PATIENCE, PYTHON, SERVERS, Daemon, wait_until
 from installing import npm_folder
 from processes import signal_pid
 
@@ -24,7 +24,7 @@ EVIL_HTTP = SERVERS / "evil_http.py"
 HOSTILE_AS = SERVERS / "hostile_as.py"
 PROVIDER = SERVERS / "oauth" / "provider.js"
 BROWSER = SERVERS / "browser.py"
-LISTENS_WITHIN = 20.0
+LISTENS_WITHIN = PATIENCE
 
 
 class Program:
@@ -71,7 +71,7 @@ class Program:
     def kill(self) -> None:
         if self._process is not None:
             signal_pid(self._process.pid, signal.SIGKILL)
-            self._process.wait(10)
+            self._process.wait(PATIENCE)
             if self._process.stdout:
                 self._process.stdout.close()
             self._process = None
@@ -102,7 +102,7 @@ class Provider(Program):
     def ask(self, path: str) -> None:
         """POST to what the provider offers to tests: `ttl?secs=N`, `expire`, `revoke`, `down?on=1`."""
         request = urllib.request.Request(f"{self.said['issuer']}/test/{path}", method="POST")
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10):
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE):
             pass
 
     def count(self, event: str, **facts: object) -> int:
@@ -216,7 +216,7 @@ def visit(url: str) -> str:
 
     opener = urllib.request.build_opener(NoRedirect, urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=20) as answer:
+        with opener.open(url, timeout=PATIENCE) as answer:
             raise AssertionError(f"{answer.status} instead of a redirect")
     except urllib.error.HTTPError as answer:
         with answer:
@@ -254,7 +254,7 @@ def place_in(folder: Path) -> Iterator[Place]:
         place.end()
 
 
-def login(daemon: Daemon, server: str, within: float = 15.0) -> dict[str, Any]:
+def login(daemon: Daemon, server: str, within: float = PATIENCE) -> dict[str, Any]:
     """Wait until a server that asks for a login has its URL, and give its status."""
 
     def asked() -> dict[str, Any] | None:

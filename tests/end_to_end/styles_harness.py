@@ -12,7 +12,7 @@ from typing import Any
 
 import anyio
 import mcp_types as types
-from harness import PYTHON, SERVERS
+from harness import PATIENCE, PYTHON, SERVERS
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
@@ -28,7 +28,7 @@ ANSWERS = {
     "by_return": "Hello, Zoë!",
 }
 BY_REQUEST = ("by_elicit", "by_sampling", "by_roots")
-WITHIN = 20.0
+WITHIN = PATIENCE
 
 
 async def elicit(_context: Any, _params: Any) -> types.ElicitResult:
@@ -105,7 +105,10 @@ class Web:
 
     def came(self) -> list[dict[str, Any]]:
         """Return each request that came in: `http method version session`."""
-        return [json.loads(line) for line in self.events.read_text().splitlines()] if self.events.exists() else []
+        whole = (
+            self.events.read_text().rpartition("\n")[0] if self.events.exists() else ""
+        )  # the last may be half written
+        return [json.loads(line) for line in whole.splitlines()]
 
     def asked(self, method: str) -> list[dict[str, Any]]:
         """Return the requests of one MCP method, or of one HTTP method but POST."""
@@ -113,4 +116,4 @@ class Web:
 
     def end(self) -> None:
         signal_pid(self.process.pid, signal.SIGKILL)
-        self.process.communicate(timeout=10)
+        self.process.communicate(timeout=WITHIN)

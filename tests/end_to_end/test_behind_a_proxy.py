@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import Daemon, RpcError, wait_until
+from harness import PATIENCE, Daemon, RpcError, wait_until
 from named_servers import AUTH, MCP, OPEN, NamedServers, named_servers
 from remote_harness import Place, login, place_in, remote
 from stand_in_proxy import StandInProxy, stand_in_proxy
@@ -58,7 +58,7 @@ def everything_shown(daemon: Daemon, name: str) -> str:
         ("mcp", "get", name),
         ("doctor",),
     )
-    return "".join(done.stdout + done.stderr for done in (daemon.cli(*w) for w in words)) + daemon.log.read_text()
+    return "".join(done.stdout + done.stderr for done in (daemon.cli(*w) for w in words)) + daemon.log_text()
 
 
 @pytest.mark.parametrize("how", ["placeholder", "env"])
@@ -74,7 +74,7 @@ def test_a_login_and_its_server_go_through_the_proxy_from_the_first_401_to_a_cal
         written = proxy.url_with("me:$PROXY_PASSWORD")
         behind.write({"s": entry(named, MCP, proxy=written)}, env={"PROXY_PASSWORD": PASSWORD}, daemon=quiet)
     auth_url = login(behind.start(), "s")["auth_url"]
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(named.consent(auth_url), timeout=10):
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(named.consent(auth_url), timeout=PATIENCE):
         pass
     behind.wait_for("s", "ready")
     assert len(behind.text("s", "long")) == 500_000
@@ -145,7 +145,7 @@ def test_a_login_is_kept_when_the_way_to_it_changes(behind: Daemon, named: Named
     quiet = {"browser_command": []}
     behind.write({"s": entry(named, MCP, proxy=proxy.url)}, daemon=quiet)
     auth_url = login(behind.start(), "s")["auth_url"]
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(named.consent(auth_url), timeout=10):
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(named.consent(auth_url), timeout=PATIENCE):
         pass
     behind.wait_for("s", "ready")
     with stand_in_proxy(names=named.names) as other:

@@ -43,11 +43,9 @@ def assert_never_ended(daemon: Daemon, name: str = "s") -> None:
     assert told == ["starting", "initializing", "ready"], daemon.history(name)
 
 
-def ended_after(daemon: Daemon, since: float, within: float = 30.0) -> float:
+def ended_after(daemon: Daemon, since: float) -> float:
     """Return how many seconds after `since`, by the wall, the server was found unresponsive."""
-    (found, *_) = wait_until(
-        "it is ended", lambda: [e for e in daemon.history("s") if e["reason"] == "unresponsive"], within
-    )
+    (found, *_) = wait_until("it is ended", lambda: [e for e in daemon.history("s") if e["reason"] == "unresponsive"])
     return datetime.fromisoformat(found["at"]).timestamp() - since
 
 
@@ -105,14 +103,14 @@ def blocking(daemon: Daemon, fastmcp1: Path) -> Daemon:
     script.write_text(FASTMCP)
     server = daemon.real(PYTHON, str(script), env={"PYTHONPATH": str(fastmcp1)}, startup_timeout_secs=60.0, **BEAT)
     daemon.write({"s": server})
-    status = daemon.start().wait_for("s", "ready", within=60)
+    status = daemon.start().wait_for("s", "ready")
     assert status["server_info"]["version"].startswith("1."), "the SDK that runs tools in its event loop"
     return daemon
 
 
 @pytest.mark.timeout(600)
 def test_a_plain_function_of_fastmcp_works_as_long_as_it_likes(blocking: Daemon) -> None:
-    done = blocking.cli("mcp", "call", "s.work", f"secs={LONG_SECS}", "--timeout", "60", within=60)
+    done = blocking.cli("mcp", "call", "s.work", f"secs={LONG_SECS}", "--timeout", "60")
     assert (done.returncode, "done" in done.stdout) == (0, True), done.stderr
     assert_never_ended(blocking)
     wait_until("heartbeats go on", lambda: blocking.status("s")["last_heartbeat_at"])
@@ -242,6 +240,7 @@ def test_a_server_that_knows_no_ping_may_work_too(daemon: Daemon) -> None:
     assert_never_ended(daemon)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("words", [(), ("--no-ping",)], ids=["ping", "no ping"])
 def test_a_hung_server_without_a_request_is_ended_as_soon_as_ever(daemon: Daemon, words: tuple[str, ...]) -> None:
     run(daemon, *words)
@@ -252,6 +251,7 @@ def test_a_hung_server_without_a_request_is_ended_as_soon_as_ever(daemon: Daemon
     daemon.wait_for("s", "ready")
 
 
+@pytest.mark.alone
 def test_a_server_that_hangs_in_a_call_is_ended_after_its_timeout_and_the_heartbeats(daemon: Daemon) -> None:
     run(daemon, request_timeout_secs=3.0)
     signal_pid(daemon.status("s")["pid"], signal.SIGSTOP)
@@ -261,6 +261,7 @@ def test_a_server_that_hangs_in_a_call_is_ended_after_its_timeout_and_the_heartb
     assert 3.0 + VERDICT_SECS - 0.1 < ended_after(daemon, began) < 3.0 + VERDICT_SECS + 2.5
 
 
+@pytest.mark.alone
 def test_a_hung_server_is_ended_though_its_callers_do_not_stop(daemon: Daemon) -> None:
     run(daemon, request_timeout_secs=2.0)
     signal_pid(daemon.status("s")["pid"], signal.SIGSTOP)

@@ -19,14 +19,14 @@ import anyio
 import anyio.to_thread
 import pytest
 from gateway_harness import GUARDED, connect_command, connect_env, gateway_url, new_token, plain
-from harness import SERVERS, Daemon, wait_until
+from harness import PATIENCE, SERVERS, Daemon, wait_until
 from installing import node_program
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from raw_hosts import PipeHost
 
-WITHIN = 30.0
+WITHIN = PATIENCE
 ERAS = {"legacy": "2025-11-25", "modern": "2026-07-28"}
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -57,9 +57,9 @@ class Life:
         else:
             kept = self.daemon.data_dir / "sessions.json"
             if "http" in how:
-                wait_until("the session is kept", kept.exists, 5.0)
+                wait_until("the session is kept", kept.exists)
             self.daemon.signal(signal.SIGKILL)
-            self.daemon.wait_exit(10.0)
+            self.daemon.wait_exit()
         self.start(*servers)
 
 
@@ -155,12 +155,12 @@ def test_a_call_under_way_when_the_daemon_ends_fails_once_and_reached_its_server
     with PipeHost(daemon) as host:
         host.begin()
         host.send({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "evil__never"}})
-        wait_until("the call is under way", lambda: calls("never") == 1, 10.0)
+        wait_until("the call is under way", lambda: calls("never") == 1)
         daemon.signal(sign)
         lost = host.read()
         assert lost["id"] == 1
         assert ("not sent again" if sign == signal.SIGKILL else "moltis is stopping") in json.dumps(lost)
-        daemon.wait_exit(10.0)
+        daemon.wait_exit()
         daemon.start()
         daemon.wait_all()
         params = {"name": "evil__echo", "arguments": {"message": "x"}}
@@ -177,5 +177,5 @@ def test_a_server_that_is_not_there_is_said_to_the_host_until_it_is(daemon: Daem
         daemon.write({"later": plain(daemon)}, gateway={**GUARDED, "listen": "127.0.0.1:0"})
         daemon.rpc("daemon.reload")
         daemon.wait_for("later", "ready")
-        wait_until("it is let in", lambda: "result" in host.request("initialize", params, 2), 10.0)
+        wait_until("it is let in", lambda: "result" in host.request("initialize", params, 2))
         assert host.request("tools/call", {"name": "echo", "arguments": {"text": "x"}}, 3)["result"]["content"]

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import re
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
@@ -79,7 +78,7 @@ def test_thirty_at_once_are_ready_at_the_first_try(daemon: Daemon) -> None:
     daemon.write(
         {name: picky(daemon, name, *how[n % 2]) for n, name in enumerate(names)}, mcp={"startup_timeout_secs": 60.0}
     )
-    daemon.start().wait_all("ready", within=60)
+    daemon.start().wait_all("ready")
     for name in names:
         assert_blameless(daemon, name)
 
@@ -144,19 +143,26 @@ def secs_to_ready(daemon: Daemon, name: str) -> float:
 def test_a_server_that_has_not_begun_to_read_is_asked_one_thing_only(crowd: Daemon, how: str, late: str) -> None:
     """Both questions in the pipe of a server that accepts both would leave it in the era of the second."""
     name = called(how, late)
-    crowd.wait_for(name, "ready", within=60)
+    crowd.wait_for(name, "ready")
     assert_blameless(crowd, name)
     modern = SLOW[how] is MODERN_AND_EXITS
     assert ("server/discover" in asked(crowd, name)) == modern
     assert crowd.text(name, "quick") == ("modern" if modern else "legacy")
-    took = secs_to_ready(crowd, name)
-    # Of one that reads at once nobody's patience is waited for.
-    assert took < 10 if late == "at once" else took > 11
+    if late != "at once":
+        assert secs_to_ready(crowd, name) > 11, "it was late"
+
+
+@pytest.mark.alone
+def test_of_a_server_that_reads_at_once_nobodys_patience_is_waited_for(daemon: Daemon) -> None:
+    daemon.write({called(how): picky(daemon, called(how), *words) for how, words in SLOW.items()})
+    daemon.start().wait_all("ready")
+    for how in SLOW:
+        assert secs_to_ready(daemon, called(how)) < 10
 
 
 def test_a_server_that_ignores_initialize_is_asked_by_discover_in_the_same_start(daemon: Daemon) -> None:
     daemon.write({"p": picky(daemon, "p", *MODERN_AND_SILENT)}, mcp={"startup_timeout_secs": 60.0})
-    daemon.start().wait_for("p", "ready", within=40)
+    daemon.start().wait_for("p", "ready")
     assert_blameless(daemon, "p")
     assert asked(daemon, "p")[:5] == ["started", "initialize", "server/discover", "started", "server/discover"]
 
@@ -177,9 +183,7 @@ def test_a_server_that_exits_whatever_it_is_asked_fails_as_it_failed_first(daemo
         {"p": picky(daemon, "p", *how)},
         mcp={"startup_timeout_secs": 3.0, "restart_backoff_secs": 30.0, "restart_backoff_max_secs": 30.0},
     )
-    began = time.monotonic()
-    status = daemon.start().wait_for("p", "backoff", within=20)
-    assert time.monotonic() - began < 15
+    status = daemon.start().wait_for("p", "backoff")
     assert status["attempts"] == 1
     assert processes(daemon, "p") == 2
 
@@ -224,7 +228,7 @@ def test_a_web_server_that_minds_discover_is_asked_to_initialize_in_the_same_sta
     crowd: Daemon, how: str, transport: str
 ) -> None:
     name = called(how, transport)
-    status = crowd.wait_for(name, "ready", within=60)
+    status = crowd.wait_for(name, "ready")
     told = (status["attempts"], status["restarts"], status["last_error"], status["protocol_version"])
     assert told == (0, 0, None, "2025-06-18")
     assert crowd.text(name, "quick") == "legacy"
@@ -237,7 +241,7 @@ def test_a_web_server_that_refuses_a_revision_in_words_is_offered_the_newest_tha
     crowd: Daemon, protocol: str, transport: str
 ) -> None:
     name = called("only", protocol, transport)
-    status = crowd.wait_for(name, "ready", within=60)
+    status = crowd.wait_for(name, "ready")
     told = (status["attempts"], status["restarts"], status["last_error"], status["protocol_version"])
     assert told == (0, 0, None, "2025-06-18")
     assert crowd.text(name, "quick") == "legacy"
@@ -249,7 +253,7 @@ def test_a_web_server_that_names_no_revision_is_told_with_its_words_and_a_key_th
     with picky_web_in(daemon.folder) as web:
         entry = {"transport": "sse", "url": web("p", "none")}
         daemon.write({"p": entry}, mcp={"max_restart_attempts": 0})
-        status = daemon.start().wait_for("p", "cooldown", within=40)
+        status = daemon.start().wait_for("p", "cooldown")
         assert status["last_error"]["message"] == (
             "answered initialize with HTTP 400: Bad Request: Unsupported protocol version"
         )
@@ -267,7 +271,7 @@ def test_a_server_that_wants_one_revision_and_names_it_is_simply_ready(
     crowd: Daemon, protocol: str, revision: str, then: str
 ) -> None:
     name = called(protocol, revision, then)
-    crowd.wait_for(name, "ready", within=60)
+    crowd.wait_for(name, "ready")
     assert_blameless(crowd, name)
     assert crowd.status(name)["protocol_version"] == revision
     assert processes(crowd, name) == (2 if then == "exits" else 1)
@@ -278,7 +282,7 @@ def test_a_server_that_wants_one_revision_and_names_it_is_simply_ready(
 def test_what_was_learnt_is_paid_for_once(daemon: Daemon, how: tuple[str, ...]) -> None:
     entry = picky(daemon, "p", *how)
     daemon.write({"p": entry}, mcp={"startup_timeout_secs": 60.0})
-    daemon.start().wait_for("p", "ready", within=40)
+    daemon.start().wait_for("p", "ready")
     assert processes(daemon, "p") == 2
     assert daemon.stop() == 0
     daemon.start().wait_for("p", "ready")
@@ -365,7 +369,7 @@ def typescript(daemon: Daemon, node: Path, legacy: str, waits: int) -> dict[str,
 def test_a_server_on_the_second_typescript_sdk_is_in_one_era(crowd: Daemon, legacy: str, late: str) -> None:
     """It accepts `initialize` after `server/discover` was answered, and what it says from then on is of the older."""
     name, version = called("ts", legacy, late), TYPESCRIPT[legacy][1]
-    status = crowd.wait_for(name, "ready", within=60)
+    status = crowd.wait_for(name, "ready")
     told = (status["protocol_version"], status["attempts"], status["restarts"], status["last_error"])
     assert told == (version, 0, 0, None)
     assert crowd.text(name, "quick") == "quick"

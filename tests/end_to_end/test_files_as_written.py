@@ -32,7 +32,7 @@ def test_a_secret_in_args_is_hidden_in_what_its_server_prints(daemon: Daemon) ->
     shown = daemon.cli("why", "s").stdout + daemon.cli("logs", "-n", "200").stdout + daemon.cli("status", "s").stdout
     assert "refused: --api-key=[REDACTED]" in shown
     assert "hunter2222" not in shown
-    assert "hunter2222" not in daemon.log.read_text()
+    assert "hunter2222" not in daemon.log_text()
 
 
 def test_a_server_that_lacks_the_daemons_proxy_is_told_how_to_get_it_and_gets_it(daemon: Daemon) -> None:

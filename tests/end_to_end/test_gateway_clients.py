@@ -21,7 +21,7 @@ import anyio
 import mcp_types as types
 import pytest
 from gateway_harness import GUARDED, connect_command, connect_env, fixture, gateway_url, new_token, start
-from harness import SERVERS, Daemon
+from harness import PATIENCE, SERVERS, Daemon
 from installing import node_program
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
@@ -30,8 +30,8 @@ from mcp.shared._httpx_utils import create_mcp_http_client
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 ERAS = {"legacy": "2025-11-25", "modern": "2026-07-28"}
-WITHIN = 10.0
-RUN_WITHIN = 60.0
+WITHIN = PATIENCE
+RUN_WITHIN = 2 * PATIENCE
 INSPECTOR = Path("@modelcontextprotocol") / "inspector" / "clients" / "launcher" / "build" / "index.js"
 
 

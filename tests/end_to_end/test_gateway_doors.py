@@ -211,7 +211,7 @@ def test_each_request_is_answered_by_the_table(house: House, name: str) -> None:
 
 def test_after_all_that_the_gateway_serves_on_and_its_log_holds_no_token(house: House) -> None:
     assert house.send("POST", "/mcp", LIST, {}).status == 200
-    log = house.daemon.log.read_text()
+    log = house.daemon.log_text()
     assert not any(token in log for token in house.tokens.values())
     assert not [record for record in house.daemon.records() if record["message"] == "gateway_request_failed"]
 
@@ -288,7 +288,7 @@ def test_a_tool_that_fails_is_told_from_one_that_works_and_a_made_up_one_has_no_
         calls = house.daemon.records("moltis.mcp.call")
         return {call["fields"]["tool"]: call["fields"]["outcome"] for call in calls}
 
-    wait_until("the calls are logged", lambda: {"fail", "echo"} <= outcomes().keys(), 20)
+    wait_until("the calls are logged", lambda: {"fail", "echo"} <= outcomes().keys())
     assert (outcomes()["fail"], outcomes()["echo"]) == ("tool_error", "ok")
 
 

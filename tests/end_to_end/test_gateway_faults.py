@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from gateway_harness import OPEN, fixture, gateway_url, start
-from harness import PYTHON, TEE, Daemon, wait_until
+from harness import PATIENCE, PYTHON, TEE, Daemon, wait_until
 from processes import signal_pid
 from raw_hosts import BOTH_ERAS, HttpHost, Pending, PipeHost, send
 
@@ -71,7 +71,7 @@ def back_again(daemon: Daemon, server: str, pid: int) -> None:
         status = daemon.status(server)
         return status["state"] == "ready" and status["pid"] != pid
 
-    wait_until(f"{server} is back", ready, 20, tell=lambda: daemon.history(server))
+    wait_until(f"{server} is back", ready, tell=lambda: daemon.history(server))
 
 
 @pytest.mark.alone
@@ -118,7 +118,7 @@ def test_a_prompt_or_a_resource_of_a_server_that_dies_is_a_jsonrpc_error(daemon:
         reply = pool.submit(host.request, "prompts/get", {"name": "s__p"})
         time.sleep(0.3)
         kill(daemon, "s")
-        error = reply.result(5)["error"]
+        error = reply.result(PATIENCE)["error"]
     assert error["data"]["server"] == "s"
     assert error["message"]
 
@@ -156,20 +156,32 @@ class Ears:
         )
 
 
+def settled(ears: Sequence[Ears], secs: float = 1.0) -> list[int]:
+    """Give how often each has heard that the tools changed, once for so long nobody has heard more."""
+    told, since = [0], time.monotonic()
+
+    def quiet() -> bool:
+        nonlocal told, since
+        if (now := [ear.heard.count(TOOLS_CHANGED) for ear in ears]) != told:
+            told, since = now, time.monotonic()
+        return time.monotonic() - since > secs
+
+    wait_until("nothing more is told", quiet)
+    return told
+
+
 def test_hosts_hear_that_a_servers_tools_go_and_come_and_nothing_when_it_only_restarts(daemon: Daemon) -> None:
-    start(daemon, {"s": daemon.evil(), "other": daemon.evil()})
+    start(daemon, {"s": daemon.evil(restart_backoff_secs=2.0), "other": daemon.evil()})
     daemon.wait_all()
     url = gateway_url(daemon)
     with ThreadPoolExecutor(2) as pool, HttpHost(url) as legacy, HttpHost(url, "modern") as modern:
         ears = [Ears(pool, legacy.listen()), Ears(pool, modern.listen(toolsListChanged=True))]
-        time.sleep(0.5)  # what is told of their first start is told by then
-        before = [ear.heard.count(TOOLS_CHANGED) for ear in ears]
+        before = settled(ears)  # what is told of their first start is told by then
         pid = kill(daemon, "s")
         daemon.wait_for("s", "backoff", "starting", "initializing")
         assert "s__echo" in names(legacy.request("tools/list"))
         back_again(daemon, "s", pid)
-        time.sleep(0.4)
-        assert [ear.heard.count(TOOLS_CHANGED) for ear in ears] == before
+        assert settled(ears) == before
         for times, (method, there) in enumerate([("mcp.stop", False), ("mcp.start", True)], 1):
             daemon.rpc(method, name="s")
             for ear, told in zip(ears, before, strict=True):
@@ -329,7 +341,7 @@ def test_the_end_of_a_session_gives_up_its_calls(patient: Daemon) -> None:
         ended = pool.submit(lambda: list(pending.messages()))
         assert send(host.url, "DELETE", None, host.headers()).status in (200, 204)
         wait_until("the server is told", lambda: cancels_to(patient, "tee") == [id])
-        assert all("result" not in message for message in ended.result(5))
+        assert all("result" not in message for message in ended.result(PATIENCE))
 
 
 # -- the control socket

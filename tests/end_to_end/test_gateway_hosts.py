@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import pytest
 from gateway_harness import OPEN, fixture, gateway_url, start
-from harness import Daemon, wait_until
+from harness import PATIENCE, Daemon, wait_until
 from processes import signal_pid
 from raw_hosts import ABLE, BOTH_ERAS, HttpHost, PipeHost, send
 
@@ -105,8 +105,8 @@ def test_hosts_on_a_pipe_and_over_http_that_use_the_same_ids_do_not_meet(daemon:
 
 def test_an_id_that_waits_may_not_be_used_again_and_the_first_goes_on(daemon: Daemon) -> None:
     with HttpHost(gateway_url(daemon)) as host:
-        first = host.call("old__sleep", "one", secs=0.5)
-        time.sleep(0.1)
+        first = host.call("old__sleep", "one", secs=3)
+        time.sleep(0.5)
         assert host.call("old__echo", "one", text="x").reply()["error"]["code"] == -32600
         assert said(first.reply()) == "slept"
 
@@ -227,7 +227,7 @@ def crowd(url: str, round: int) -> None:
         era, server = BOTH_ERAS[number % 4 // 2], SERVERS[number // 4 % 2]
         with contextlib.ExitStack() as stack:
             host = HttpHost(url, era).__enter__()
-            gate.wait(60)
+            gate.wait(4 * PATIENCE)
             mine = f"{round}-{number}"
             assert json.loads(host.text(f"{server}__echo", 1, text=mine)) == {"text": mine}
             if number % 2:
@@ -257,10 +257,8 @@ def test_two_hundred_hosts_get_right_answers_and_leave_nothing_behind(daemon: Da
         began = time.monotonic()
         crowd(url, round)
         for name in ("moltis_gateway_sessions", "moltis_gateway_requests_in_flight"):
-            wait_until(
-                f"{name} is 0", lambda name=name: gauge(url, name) == 0, 10, tell=lambda name=name: gauge(url, name)
-            )
-        wait_until("all is closed", lambda: descriptors(daemon.pid) <= before, 10, tell=lambda: descriptors(daemon.pid))
+            wait_until(f"{name} is 0", lambda name=name: gauge(url, name) == 0, tell=lambda name=name: gauge(url, name))
+        wait_until("all is closed", lambda: descriptors(daemon.pid) <= before, tell=lambda: descriptors(daemon.pid))
         memory.append(resident(daemon.pid))
         print(f"{MANY} hosts in {time.monotonic() - began:.1f} s, resident {memory[-1] / MIB:.1f} MiB")
     assert memory[1] - memory[0] < MAX_GROWTH

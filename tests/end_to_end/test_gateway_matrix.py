@@ -41,8 +41,8 @@ SERVERS = {
 }
 FIRST = "new"
 """The first in moltis.toml: at /mcp its resources keep their addresses."""
-WITHIN = 10.0
-TRY_AGAIN_SECS = 0.25
+WITHIN = 20.0
+TRY_AGAIN_SECS = (0.25, 1.0, 4.0, 16.0)
 TIMES = 20
 """An update that is lost is lost now and then."""
 
@@ -176,21 +176,26 @@ async def progress(cell: Cell) -> None:
 
 async def cancel(cell: Cell) -> None:
     before = (await cell.seen())["cancelled"]
-    with anyio.move_on_after(0.1):
-        await cell.call("sleep", secs=30)
-    with anyio.fail_after(WITHIN):
-        while (await cell.seen())["cancelled"] == before:
-            pass
+    for secs in (0.1, 1.0, 5.0):  # that it takes until the server has the call
+        with anyio.move_on_after(secs):
+            await cell.call("sleep", secs=60)
+        with anyio.move_on_after(WITHIN / 2):
+            while (await cell.seen())["cancelled"] == before:
+                pass
+            return
+    raise AssertionError("the server was not told")
 
 
 async def log(cell: Cell) -> None:
     if cell.era == "legacy":
         await cell.client.set_logging_level("info")
-    for _ in range(4):  # on stdio a message is dropped while another host's call, just cancelled, may be its cause
+    for (
+        secs
+    ) in TRY_AGAIN_SECS:  # on stdio a message is dropped while another host's call, just cancelled, may be its cause
         await cell.call("test_logging_tool", level="debug", data="quiet")
         await cell.call("test_logging_tool", level="warning", data="loud")
         with contextlib.suppress(TimeoutError):
-            await cell.host.wait_for("warning: loud", TRY_AGAIN_SECS)
+            await cell.host.wait_for("warning: loud", secs)
             break
     assert "warning: loud" in cell.host.told
     assert "debug: quiet" not in cell.host.told
@@ -239,7 +244,7 @@ async def subscription(cell: Cell) -> None:
                 await cell.client.subscribe_resource(uri)
             cell.host.told.clear()
             await cell.call("test_touch_resource")  # at once: what is acknowledged is in force
-            await cell.host.wait_for(told, WITHIN / 2)
+            await cell.host.wait_for(told)
             if cell.era == "legacy":
                 await cell.client.unsubscribe_resource(uri)
 
@@ -361,7 +366,7 @@ async def test_a_host_and_a_server_of_any_era_do_it_together(
 ) -> None:
     matrix.cells[row, column] = "FAILED"
     began = time.monotonic()
-    with anyio.fail_after(3 * WITHIN):
+    with anyio.fail_after(10 * WITHIN):
         async with open_cell(gateway, column) as cell:
             await ROWS[row](cell)
     matrix.cells[row, column] = f"ok {1000 * (time.monotonic() - began):.0f} ms"

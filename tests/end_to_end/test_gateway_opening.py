@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from gateway_harness import OPEN, gateway_url, start
-from harness import Daemon, wait_until
+from harness import PATIENCE, Daemon, wait_until
 from raw_hosts import BOTH_ERAS, JSON, HttpHost, PipeHost, send
 
 SERVERS = 12
@@ -102,7 +102,7 @@ def test_the_lists_of_the_run_before_are_there_at_once(daemon: Daemon) -> None:
         time.sleep(0.3)
         assert not any(future.done() for future in waiting)
         hold.unlink()
-        assert [future.result(20) for future in waiting] == ["waited"] * 3
+        assert [future.result(PATIENCE) for future in waiting] == ["waited"] * 3
     daemon.wait_all()
 
 
@@ -223,7 +223,7 @@ def test_a_list_that_is_new_after_the_start_is_told_of(daemon: Daemon) -> None:
             told = [pool.submit(first_list_changed, stream.messages()) for stream in streams]
             hold.unlink()
             for future in told:
-                future.result(20)
+                future.result(PATIENCE)
         assert "s__tool_2" in names(host.request("tools/list"))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from gateway_harness import GUARDED, OPEN, gateway_url, new_token, start
-from harness import PYTHON, SERVERS, Daemon, wait_until
+from harness import PATIENCE, PYTHON, SERVERS, Daemon, wait_until
 from raw_hosts import JSON, META, MODERN, send
 
 MOUTHPIECE = SERVERS / "mouthpiece.py"
@@ -80,7 +80,7 @@ class Host:
         return host
 
     def stream(self, url: str) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.house.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.house.port, timeout=PATIENCE)
         connection.request("GET", url.split(str(self.house.port))[1], headers={**self.headers, **EVENT_STREAM})
         return connection, connection.getresponse()
 
@@ -129,7 +129,7 @@ def test_a_reader_that_watches_very_much_does_not_keep_the_daemon_from_serving_o
         meta = {f"{META}protocolVersion": MODERN, f"{META}clientCapabilities": {}}
         params = {"notifications": {"resourceSubscriptions": uris}, "_meta": meta}
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params})
-        connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", house.port, timeout=PATIENCE)
         began = time.monotonic()
         connection.request("POST", "/servers/bad/mcp", body, house.host(reader, **headers).headers)
         assert connection.getresponse().status == 200
@@ -175,7 +175,7 @@ def test_a_token_that_is_revoked_ends_what_it_began_even_what_is_only_half_said(
     thief = house.host(token)
     connection, stream = thief.session(house.all).stream(house.all)
     body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "bad__say"}}).encode()
-    with closing(connection), socket.create_connection(("127.0.0.1", house.port), 20) as half:
+    with closing(connection), socket.create_connection(("127.0.0.1", house.port), PATIENCE) as half:
         head = f"POST /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n"
         half.sendall(f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body[:9])
         time.sleep(0.2)  # its head has been read
@@ -207,8 +207,9 @@ def test_a_reload_that_wants_tokens_shows_out_who_came_without(daemon: Daemon) -
     assert nobody.ask(house.all, "ping").status == 401
 
 
+@pytest.mark.alone
 def test_a_flood_of_strangers_leaves_room_for_hosts_and_for_the_control_socket(house: House, host: Host) -> None:
-    strangers = [socket.create_connection(("127.0.0.1", house.port), 20) for _ in range(600)]
+    strangers = [socket.create_connection(("127.0.0.1", house.port), PATIENCE) for _ in range(600)]
     try:
         for stranger in strangers:
             stranger.sendall(b"POST /mcp HTTP/1.1\r\nHost: loc")
@@ -219,6 +220,7 @@ def test_a_flood_of_strangers_leaves_room_for_hosts_and_for_the_control_socket(h
             stranger.close()
 
 
+@pytest.mark.alone
 def test_one_token_does_not_take_all_connections(house: House, host: Host) -> None:
     token = house.token("greedy", "read")
     head = (
@@ -227,7 +229,7 @@ def test_one_token_does_not_take_all_connections(house: House, host: Host) -> No
     greedy = []
     try:
         for _ in range(800):
-            greedy.append(socket.create_connection(("127.0.0.1", house.port), 20))
+            greedy.append(socket.create_connection(("127.0.0.1", house.port), PATIENCE))
             greedy[-1].sendall(f"{head}Content-Length: 60000\r\n\r\n{{".encode())
         wait_until("the daemon has had enough of them", lambda: greedy[-1].recv(100)[:12] == b"HTTP/1.1 503")
         assert host.slowest_echo_secs(3) < 5

@@ -71,7 +71,7 @@ def test_a_token_taken_out_of_the_file_is_over_by_itself(daemon: Daemon) -> None
         take_out(daemon, "gone")
         stream.read()
     assert time.monotonic() - began < 20, "a second, if the machine has nothing else to do"
-    wait_until("it lets nobody in", lambda: asked(url, token).status == 401, 20)
+    wait_until("it lets nobody in", lambda: asked(url, token).status == 401)
 
 
 def test_what_an_expired_token_let_in_ends_with_it(daemon: Daemon) -> None:

@@ -95,7 +95,7 @@ def engine(folder: Path) -> Iterator[Engine]:
 
 
 def failures(daemon: Daemon, number: int) -> None:
-    wait_until(f"{number} failures", lambda: daemon.status("c")["attempts"] >= number, within=60)
+    wait_until(f"{number} failures", lambda: daemon.status("c")["attempts"] >= number)
 
 
 def stopped(daemon: Daemon) -> None:
@@ -142,7 +142,7 @@ def terminated_twice(daemon: Daemon) -> None:
     began = time.monotonic()
     with suppress(ProcessLookupError):  # all may be over already
         daemon.signal(signal.SIGTERM)
-    daemon.wait_exit(5)
+    daemon.wait_exit()
     assert time.monotonic() - began <= 1.0
 
 
@@ -178,7 +178,7 @@ def test_a_failed_handshake_leaves_no_container_however_often_it_is_tried(daemon
     assert len(engine.containers()) <= 1
     assert daemon.status("c")["last_error"]["kind"] == "listing_failed"
     daemon.stop()
-    wait_until("no container is left", lambda: not engine.containers(), within=2)
+    wait_until("no container is left", lambda: not engine.containers())
 
 
 def test_a_startup_timeout_leaves_no_container(daemon: Daemon, engine: Engine) -> None:
@@ -197,7 +197,7 @@ def test_a_server_that_its_heartbeat_ends_leaves_no_container(daemon: Daemon, en
     assert len(engine.containers()) <= 1
     assert daemon.status("c")["last_error"]["kind"] == "unresponsive"
     daemon.stop()
-    wait_until("no container is left", lambda: not engine.containers(), within=2)
+    wait_until("no container is left", lambda: not engine.containers())
 
 
 def test_a_try_that_fails_leaves_no_container(daemon: Daemon, engine: Engine) -> None:
@@ -205,7 +205,7 @@ def test_a_try_that_fails_leaves_no_container(daemon: Daemon, engine: Engine) ->
     daemon.start()
     tried = daemon.rpc("mcp.test", name="c", **engine.entry("ignore-eof", "no-tools"))
     assert tried["ok"] is False
-    wait_until("no container is left", lambda: not engine.containers(), within=2)
+    wait_until("no container is left", lambda: not engine.containers())
 
 
 @pytest.mark.parametrize("program", [CLEANER, CLOSER])

@@ -234,7 +234,6 @@ def table(accounts: dict[str, Account], expected: dict[str, Account]) -> str:
     return "\n".join(lines)
 
 
-@pytest.mark.timeout(180)
 def test_no_mode_fetches_opens_or_posts_more_than_it_may(daemon: Daemon, place: Place) -> None:
     hostile, browser = place.hostile(), Browser(daemon.folder)
     assert len(hostile.said) >= 25
@@ -261,7 +260,7 @@ def test_no_mode_fetches_opens_or_posts_more_than_it_may(daemon: Daemon, place: 
     assert not list(daemon.folder.rglob("pwned"))
     assert daemon.text("calm", "echo", message="x") == "x"
     assert daemon.stop() == 0
-    assert_nothing_secret_in(daemon.log.read_text() + daemon.said(), hostile, browser)
+    assert_nothing_secret_in(daemon.log_text() + daemon.said(), hostile, browser)
 
 
 def assert_nothing_strange_was_opened(hostile: Program, browser: Browser) -> None:
@@ -350,7 +349,6 @@ def certificate_for(address: str, folder: Path) -> Path:
     return path
 
 
-@pytest.mark.timeout(180)
 def test_a_server_elsewhere_cannot_point_the_daemon_into_its_own_machine(daemon: Daemon, place: Place) -> None:
     address = own_address()
     certificate = certificate_for(address, daemon.folder)

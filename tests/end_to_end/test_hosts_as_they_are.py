@@ -56,7 +56,7 @@ def test_a_malformed_tool_is_told_of_and_costs_the_others_nothing(daemon: Daemon
         ("tool", "x"), ("tool", "y"),
     ]  # fmt: skip
     assert daemon.status("good")["unusable_items"] == []
-    wait_until("it is logged", lambda: [r for r in daemon.records() if r["message"] == "unusable_items"], 5)
+    wait_until("it is logged", lambda: [r for r in daemon.records() if r["message"] == "unusable_items"])
     assert len([r for r in daemon.records() if r["message"] == "unusable_items"]) == 1
     findings = json.loads(daemon.cli("doctor", "--json").stdout)["findings"]
     told = [each for each in findings if each["message"].startswith("bad: 2 ")]
@@ -109,7 +109,7 @@ def test_a_tool_that_needs_what_its_host_lacks_is_not_offered_to_it(daemon: Daem
 def test_every_server_has_its_share_of_what_hosts_keep_of_instructions(daemon: Daemon, era: str) -> None:
     servers = {f"s{n}": server(tool("t"), instructions=f"warning {n} " + "x" * 1400) for n in range(4)}
     start(daemon, {**servers, "typo": {"command": "x", "url": "https://x.example"}})
-    wait_until("all are up", lambda: [daemon.status(name)["state"] for name in servers] == ["ready"] * 4, 30)
+    wait_until("all are up", lambda: [daemon.status(name)["state"] for name in servers] == ["ready"] * 4)
     with HttpHost(gateway_url(daemon), era) as host:
         method = "server/discover" if era == "modern" else "initialize"
         opening = host.request(method, {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {}})

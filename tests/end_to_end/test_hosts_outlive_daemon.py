@@ -30,7 +30,7 @@ def end(daemon: Daemon, how: str) -> None:
         assert daemon.stop() == 0
     else:
         daemon.signal(signal.SIGKILL)
-        daemon.wait_exit(10.0)
+        daemon.wait_exit()
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_a_session_over_http_goes_on_with_the_next_daemon(daemon: Daemon, listen
     host.request("logging/setLevel", {"level": "error"})
     assert host.text("one__echo", text="x")
     kept = daemon.data_dir / "sessions.json"
-    wait_until("the session is on disk", lambda: kept.exists() and b'"error"' in kept.read_bytes(), 5.0)
+    wait_until("the session is on disk", lambda: kept.exists() and b'"error"' in kept.read_bytes())
     assert kept.stat().st_mode & 0o777 == 0o600
     end(daemon, how)
     start(daemon, "one", "two", listen=listen)
@@ -80,7 +80,7 @@ def test_a_session_is_not_lost_with_a_daemon_that_is_killed_at_that_very_moment(
     start(daemon, "one", listen=listen, require_token=False)
     hosts = [HttpHost(gateway_url(daemon)).__enter__() for _ in range(5)]
     daemon.signal(signal.SIGKILL)
-    daemon.wait_exit(10.0)
+    daemon.wait_exit()
     start(daemon, "one", listen=listen, require_token=False)
     assert [status(host) for host in hosts] == [200] * 5
     for host in hosts:
@@ -139,7 +139,7 @@ def listened(host: PipeHost) -> list[str]:
 
 
 def remembered(daemon: Daemon, *servers: str) -> None:
-    wait_until("the lists are kept", lambda: {f"{s}.json" for s in servers} <= known(daemon), 10.0)
+    wait_until("the lists are kept", lambda: {f"{s}.json" for s in servers} <= known(daemon))
 
 
 def known(daemon: Daemon) -> set[str]:
@@ -252,7 +252,7 @@ def test_a_call_that_comes_while_the_daemon_stops_is_done_by_the_next_one(daemon
             params = {"name": "one__echo", "arguments": {"text": str(id)}}
             host.send({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
             time.sleep(0.05)
-        daemon.wait_exit(10.0)
+        daemon.wait_exit()
         daemon.start()
         daemon.wait_all()
         replies: dict[int, str] = {}

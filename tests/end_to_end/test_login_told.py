@@ -26,7 +26,7 @@ def begun(daemon: Daemon, provider: StandIn, browser: Browser, **keys: object) -
 def test_a_failed_login_is_told_everywhere_with_the_line_that_mends_it(daemon: Daemon) -> None:
     with stand_in(ELSEWHERE) as provider:
         begun(daemon, provider, Browser(daemon.folder))
-        wait_until("it has failed", lambda: daemon.status("s")["auth_state"] == "failed", 30)
+        wait_until("it has failed", lambda: daemon.status("s")["auth_state"] == "failed")
         said = daemon.status("s")["last_error"]["message"]
         assert provider.at in said
         assert f"{provider.at}/VCeDsk8Z was asked" in said
@@ -146,7 +146,7 @@ def oauth_records(daemon: Daemon, message: str) -> list[dict[str, Any]]:
 def test_a_login_that_fails_is_one_record(daemon: Daemon, kind: Kind) -> None:
     with stand_in(kind) as provider:
         begun(daemon, provider, Browser(daemon.folder))
-        wait_until("it has failed", lambda: daemon.status("s")["auth_state"] == "failed", 30)
+        wait_until("it has failed", lambda: daemon.status("s")["auth_state"] == "failed")
         said = daemon.status("s")["last_error"]["message"]
         daemon.stop()
         (record,) = oauth_records(daemon, "login_failed")
@@ -158,7 +158,7 @@ def test_a_login_that_fails_is_one_record(daemon: Daemon, kind: Kind) -> None:
 def test_a_login_that_waits_for_its_authorization_server_has_not_failed(daemon: Daemon) -> None:
     with stand_in(Kind("o", "is away", failing={OAUTH: 503})) as provider:
         begun(daemon, provider, Browser(daemon.folder))
-        wait_until("it is delayed", lambda: daemon.status("s")["auth_state"] == "failed", 30)
+        wait_until("it is delayed", lambda: daemon.status("s")["auth_state"] == "failed")
         daemon.stop()
         assert oauth_records(daemon, "login_delayed")
         assert oauth_records(daemon, "login_failed") == []

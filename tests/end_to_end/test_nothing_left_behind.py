@@ -48,7 +48,7 @@ def test_killing_a_leader_ends_its_grandchild_and_starts_the_server_again(grove:
     first = grove.wait_for(name, "ready")["pid"]
     grandchild = grove.wait_event_pid(events, "grandchild")
     os.kill(first, signal.SIGKILL)
-    wait_until("the grandchild is gone", lambda: not alive(grandchild), GONE_WITHIN)
+    wait_until("the grandchild is gone", lambda: not alive(grandchild))
     wait_until("the server has a new pid", lambda: grove.status(name)["pid"] not in (None, first))
     status = grove.wait_for(name, "ready")
     assert status["restarts"] == 1
@@ -63,21 +63,23 @@ def test_killing_a_grandchild_is_its_servers_own_affair(grove: Daemon, tree: str
     before = grove.wait_for(name, "ready")
     grandchild = grove.wait_event_pid(f"{name}.ev", "grandchild")
     os.kill(grandchild, signal.SIGKILL)
-    wait_until("the grandchild is gone", lambda: not alive(grandchild), GONE_WITHIN)
+    wait_until("the grandchild is gone", lambda: not alive(grandchild))
     time.sleep(0.3)
     after = grove.status(name)
     assert (after["state"], after["pid"], after["restarts"]) == ("ready", before["pid"], 0)
 
 
+@pytest.mark.alone
 def test_kill_9_of_the_daemon_leaves_nothing(daemon: Daemon) -> None:
     grown(daemon)
     own = daemon.own_pids()
     daemon.signal(signal.SIGKILL)
-    daemon.wait_exit(1)
-    daemon.assert_nothing_left()
+    daemon.wait_exit()
+    daemon.assert_nothing_left(GONE_WITHIN)
     wait_until("nothing of the daemon itself is left", lambda: not any(map(alive, own)), GONE_WITHIN)
 
 
+@pytest.mark.alone
 def test_kill_9_of_the_warden_leaves_nothing_of_its_servers_and_all_run_again(daemon: Daemon) -> None:
     grandchildren = grown(daemon)
     before = {name: daemon.status(name)["pid"] for name in EVERY_TREE}
@@ -96,15 +98,16 @@ def test_a_server_that_kills_what_is_above_it_hurts_neither_daemon_nor_neighbour
     daemon.write({"killer": daemon.evil(f"kill-parent={whom}", events="ev"), "neighbour": daemon.evil()})
     daemon.start()
     word = f"killed-{whom}"
-    wait_until("the deed is done", lambda: daemon.event_pids("ev", word), 20)
+    wait_until("the deed is done", lambda: daemon.event_pids("ev", word))
     wait_until("the killer runs again", lambda: len(daemon.starts("ev")) > 1)
     assert daemon.wait_for("killer", "ready")["restarts"] >= 1
     neighbour = daemon.wait_for("neighbour", "ready")
     assert neighbour["restarts"] == (1 if whom == "parent" else 0)
     assert daemon.stop() == 0
-    daemon.assert_nothing_left(0.5)
+    daemon.assert_nothing_left()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("method", ["mcp.stop", "mcp.restart", "mcp.disable", "mcp.remove"])
 def test_no_tree_outlives_its_server(daemon: Daemon, method: str) -> None:
     grown(daemon)
@@ -122,7 +125,7 @@ def test_a_suspended_server_is_replaced_and_its_tree_ended(daemon: Daemon) -> No
     daemon.write({"s": daemon.evil("stubborn-grandchild=daemon", events="ev", **beat)})
     pid = daemon.start().wait_for("s", "ready")["pid"]
     with stopped(pid):
-        wait_until("it is replaced", lambda: daemon.status("s")["pid"] not in (None, pid), 8)
+        wait_until("it is replaced", lambda: daemon.status("s")["pid"] not in (None, pid))
         assert not alive(pid)
     status = daemon.wait_for("s", "ready")
     assert status["restarts"] == 1
@@ -135,25 +138,25 @@ def test_killing_the_npx_leader_ends_the_orphaned_node_server(daemon: Daemon, no
         "npx", "-y", "@modelcontextprotocol/server-everything", cwd=str(node), env={"npm_config_offline": "true"}
     )
     daemon.write({"s": server}, mcp={"startup_timeout_secs": 60.0})
-    leader = daemon.start().wait_for("s", "ready", within=60)["pid"]
+    leader = daemon.start().wait_for("s", "ready")["pid"]
     tree = descendants(leader)
     assert tree, "npx has no children: this is not the tree that the test is about"
     os.kill(leader, signal.SIGKILL)
-    wait_until("the orphans are gone", lambda: not any(map(alive, tree)), GONE_WITHIN)
+    wait_until("the orphans are gone", lambda: not any(map(alive, tree)))
 
     def another() -> bool:
         status = daemon.status("s")
         return status["state"] == "ready" and status["pid"] != leader
 
-    wait_until("another one is ready", another, 60)
+    wait_until("another one is ready", another)
     assert daemon.stop() == 0
-    daemon.assert_nothing_left(0.5)
+    daemon.assert_nothing_left()
 
 
 def test_zombies_that_a_server_leaves_are_reaped(daemon: Daemon) -> None:
     daemon.write({"s": daemon.evil("zombies=200", "exit-after-ready=0.2"), "keeps": daemon.evil()})
     daemon.start()
-    wait_until("it has died", lambda: daemon.status("s")["attempts"] >= 1, 20)
+    wait_until("it has died", lambda: daemon.status("s")["attempts"] >= 1)
     daemon.rpc("mcp.stop", name="s")
     warden = daemon.warden_pid()
     (keeper,) = [daemon.status("keeps")["pid"]]
@@ -161,7 +164,7 @@ def test_zombies_that_a_server_leaves_are_reaped(daemon: Daemon) -> None:
     def strangers() -> list[int]:
         return [p for parent in (daemon.pid, warden) for p in children(parent) if p not in (warden, keeper)]
 
-    wait_until("no zombie is left", lambda: not strangers(), 4, tell=strangers)
+    wait_until("no zombie is left", lambda: not strangers(), tell=strangers)
 
 
 def test_a_server_inherits_three_descriptors_and_the_promised_environment(daemon: Daemon) -> None:
@@ -189,7 +192,7 @@ def test_two_daemons_do_not_touch_each_others_servers(new_daemon: Callable[[], D
         d.start().wait_for("s", "ready")
     before = other.status("s")["pid"]
     one.signal(signal.SIGKILL)
-    one.wait_exit(1)
+    one.wait_exit()
     one.assert_nothing_left()
     assert other.status("s")["pid"] == before
     assert len(marked(other.mark)) == 2

@@ -52,7 +52,7 @@ def test_the_first_ends_with_ready_servers_and_a_tool_called_through_the_daemon(
     finally:
         pid = daemon.rpc("daemon.status")["pid"]
         assert daemon.cli("stop").returncode == 0
-    wait_until("the daemon has ended", lambda: not alive(pid), 5)
+    wait_until("the daemon has ended", lambda: not alive(pid))
 
 
 def test_a_configuration_in_the_current_folder_is_never_read_unless_named(daemon: Daemon) -> None:

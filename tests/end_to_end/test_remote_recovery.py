@@ -94,7 +94,7 @@ def test_a_session_that_is_lost_without_a_word_costs_one_call_and_no_restart(
         with pytest.raises(RpcError, match=f"HTTP {status}"):
             house.call(s, "count")
         begun = 1 + lost
-        wait_until("another", lambda n=begun: len(server.events("request", mcp="initialize")) == n, within=20)
+        wait_until("another", lambda n=begun: len(server.events("request", mcp="initialize")) == n)
     assert house.text(s, "count") == "5"
     assert len(server.events("ran", tool="count")) == 5
     status_ = house.status(s)
@@ -137,7 +137,7 @@ def test_an_answer_that_is_cut_fails_its_call_at_once_and_is_logged_once(daemon:
             daemon.call("s", "cut")
         assert time.monotonic() - began < 10  # request_timeout_secs is 30
     assert len(server.events("ran", tool="cut")) == 3
-    assert daemon.log.read_text().count("answer_is_not_json") == 1
+    assert daemon.log_text().count("answer_is_not_json") == 1
 
 
 @pytest.mark.alone
@@ -160,7 +160,7 @@ def test_a_call_to_an_upstream_that_is_away_fails_at_once_and_the_next_works(dae
 
 def test_an_upstream_that_stays_away_is_noticed_by_the_heartbeat_and_found_again(daemon: Daemon, place: Place) -> None:
     server, other = place.http_server(), place.evil()
-    beat = {"heartbeat_interval_secs": 0.2, "heartbeat_timeout_secs": 0.5, "heartbeat_max_missed": 3}
+    beat = {"heartbeat_interval_secs": 0.2, "heartbeat_timeout_secs": 2.0, "heartbeat_max_missed": 3}
     daemon.write({"s": remote(server.url), "other": remote(other.url)}, mcp={**SLOW_START, **beat})
     daemon.start().wait_all()
     server.kill()
@@ -234,11 +234,12 @@ def test_an_older_server_whose_stream_ends_is_connected_to_again(daemon: Daemon,
     server = place.evil("old-sse", "drop=2")
     daemon.write({"s": {"url": server.url, "transport": "sse"}}, mcp=SLOW_START)
     daemon.start().wait_for("s", "ready")
-    daemon.wait_for("s", "backoff", "starting", within=5)
+    daemon.wait_for("s", "backoff", "starting")
     daemon.wait_for("s", "ready")
     assert daemon.text("s", "echo", message="x") == "x"
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("after", ["1", "date"])
 def test_a_call_that_was_refused_for_now_is_sent_again_when_the_server_says(
     house: Daemon, place: Place, join: Callable[..., str], after: str
@@ -276,23 +277,21 @@ def test_a_call_that_may_have_run_is_not_sent_again(house: Daemon, place: Place,
     assert since(house, s) == (0, 0)
 
 
-@pytest.mark.parametrize(("status", "after", "least", "most"), [
-    (503, "2", 1.9, 6),
-    (429, "2", 1.9, 6),
-    (503, "", 0, 6),
-    (503, "-5", 0, 6),
-    (503, "soon", 0, 6),
+@pytest.mark.parametrize(("status", "after", "least"), [
+    (503, "2", 1.9),
+    (429, "2", 1.9),
+    (503, "", 0),
+    (503, "-5", 0),
+    (503, "soon", 0),
 ])  # fmt: skip
 def test_a_server_that_asks_to_be_left_alone_is_started_when_it_says(
-    house: Daemon, place: Place, join: Callable[..., str], status: int, after: str, least: float, most: float
+    house: Daemon, place: Place, join: Callable[..., str], status: int, after: str, least: float
 ) -> None:
     server = place.evil(f"busy={status}:{after}:1")
-    began = time.time()
     s = join(server, **SLOW_START)
     assert house.status(s)["protocol_version"] == MODERN
     first, second = [e["at"] for e in server.events("request")][:2]
-    assert least <= second - first
-    assert time.time() - began < most + 2
+    assert least <= second - first < 20, "what was misread would be minutes"
 
 
 def test_no_server_is_left_alone_for_longer_than_an_hour(house: Daemon, place: Place, join: Callable[..., str]) -> None:

@@ -25,7 +25,7 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
-from harness import PYTHON, SERVERS, Daemon, RpcError, wait_until
+from harness import PATIENCE, PYTHON, SERVERS, Daemon, RpcError, wait_until
 from processes import descendants
 from remote_harness import Browser, Place, Program, free_port, login, place_in, remote
 from test_hostile_authorization import certificate_for
@@ -142,7 +142,7 @@ class World:
         """Have servers behave differently from now on."""
         for name in names.split():
             request = Request(f"{self.tattler.url}/test/{name}?{mode}", b"")
-            with build_opener(ProxyHandler({})).open(request, timeout=10):
+            with build_opener(ProxyHandler({})).open(request, timeout=PATIENCE):
                 pass
 
     # -- what is secret
@@ -237,7 +237,7 @@ class World:
             status = self.daemon.status(name)
             return (status["state"], status["auth_state"]) == (state, auth)
 
-        wait_until(f"{name} is {state}, {auth}", there, 20, tell=lambda: json.dumps(self.daemon.status(name)))
+        wait_until(f"{name} is {state}, {auth}", there, tell=lambda: json.dumps(self.daemon.status(name)))
 
     def come_to_rest(self) -> None:
         moving = {"starting", "initializing", "stopping", "backoff"}
@@ -370,7 +370,7 @@ def test_nothing_is_shown_of_an_answer_to_a_login_that_is_refused(world: World) 
 
 def fetched(url: str) -> str:
     """Give the page that a URL is refused with."""
-    with pytest.raises(HTTPError) as refused, build_opener(ProxyHandler({})).open(url, timeout=10):
+    with pytest.raises(HTTPError) as refused, build_opener(ProxyHandler({})).open(url, timeout=PATIENCE):
         pass
     with refused.value as page:
         return str(page.read(), "utf-8") + str(page.headers)

@@ -185,7 +185,7 @@ def test_the_manuals_urls_and_headers_are_sent_as_written_there(daemon: Daemon, 
     for secret in ("k-URL-0123456789", "t-HEADER-0123456789"):
         assert secret not in json.dumps(running)
         assert secret not in daemon.said()
-        assert secret not in daemon.log.read_text()
+        assert secret not in daemon.log_text()
 
 
 def sent(event: dict[str, Any]) -> tuple[str, dict[str, str]]:

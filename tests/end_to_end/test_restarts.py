@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ CAP = float(QUICK["restart_backoff_max_secs"])
 MAX = int(QUICK["max_restart_attempts"])
 COOLDOWN = float(QUICK["restart_cooldown_secs"])
 LATE = 0.6
-"""Seconds by which a start may come after its published instant on a busy box."""
+"""Seconds by which a start may come after its published instant, if nothing else is tested meanwhile."""
 
 
 def instant(text: str) -> float:
@@ -37,12 +38,14 @@ def assert_backoff_is_as_promised(history: list[dict[str, Any]]) -> None:
     assert cooldowns == [min(COOLDOWN * 2**n, float(QUICK["restart_cooldown_max_secs"])) for n in range(len(cooldowns))]
 
 
-def assert_starts_follow_the_published_instants(daemon: Daemon, server: str, events: str) -> None:
+def assert_starts_follow_the_published_instants(
+    daemon: Daemon, server: str, events: str, late: float = math.inf
+) -> None:
     due = [instant(e["next_retry_at"]) for e in daemon.history(server) if e.get("next_retry_at")]
     starts = daemon.starts(events)[1:]
     assert len(starts) >= len(due) - 1
     for planned, actual in zip(due, starts, strict=False):
-        assert -0.05 <= actual - planned <= LATE, (due, starts)
+        assert -0.05 <= actual - planned <= late, (due, starts)
 
 
 @pytest.mark.parametrize("code", [0, 1, 7])
@@ -63,8 +66,16 @@ def test_a_server_that_exits_at_once_backs_off_then_cools_down_with_single_probe
     assert "fatal: cannot start" in status["last_error"]["stderr_tail"]
 
 
+@pytest.mark.alone
+def test_a_start_is_not_late(daemon: Daemon) -> None:
+    daemon.write({"s": daemon.evil("exit-at-once=1", events="ev")})
+    daemon.start()
+    wait_until("two cooldowns", lambda: [e["to"] for e in daemon.history("s")].count("cooldown") >= 2)
+    assert_starts_follow_the_published_instants(daemon, "s", "ev", LATE)
+
+
 def test_a_server_that_exits_soon_after_ready_is_not_forgiven_each_time(daemon: Daemon) -> None:
-    daemon.write({"s": daemon.evil("exit-after-ready=0.1", events="ev")})
+    daemon.write({"s": daemon.evil("exit-after-ready=0.5", events="ev")})
     daemon.start().wait_for("s", "cooldown")
     history = daemon.history("s")
     assert len(daemon.starts("ev")) == MAX + 1
@@ -75,9 +86,9 @@ def test_a_server_that_exits_soon_after_ready_is_not_forgiven_each_time(daemon: 
 
 
 def test_uninterrupted_ready_time_forgives(daemon: Daemon) -> None:
-    daemon.write({"s": daemon.evil("exit-after-ready=1.2", events="ev", stable_after_secs=0.4)})
+    daemon.write({"s": daemon.evil("exit-after-ready=2.5", events="ev", stable_after_secs=0.4)})
     daemon.start()
-    wait_until("three starts", lambda: len(daemon.starts("ev")) >= 3, 20)
+    wait_until("three starts", lambda: len(daemon.starts("ev")) >= 3)
     delays = [e for e in daemon.history("s") if e["to"] == "backoff"]
     assert {e["attempt"] for e in delays} == {1}
     assert all(BASE / 2 - 1e-6 <= e["delay_secs"] <= BASE + 1e-6 for e in delays)
@@ -105,7 +116,7 @@ def test_a_missing_folder_is_an_ordinary_failure_until_it_exists(daemon: Daemon)
 
 
 def test_a_dependency_that_appears_later_lets_the_probe_succeed(daemon: Daemon) -> None:
-    daemon.write({"s": daemon.evil(f"appear-later={daemon.folder / 'flag'}", events="ev")})
+    daemon.write({"s": daemon.evil(f"appear-later={daemon.folder / 'flag'}", events="ev", restart_cooldown_secs=3.0)})
     daemon.start().wait_for("s", "cooldown")
     (daemon.folder / "flag").touch()
     starts = len(daemon.starts("ev"))
@@ -119,16 +130,16 @@ def test_restart_by_request_forgives_and_starts_at_once(daemon: Daemon) -> None:
     daemon.start().wait_for("s", "cooldown")
     before = len(daemon.starts("ev"))
     daemon.rpc("mcp.restart", name="s")
-    wait_until("a whole new round", lambda: len(daemon.starts("ev")) == before + MAX + 1, 20)
+    wait_until("a whole new round", lambda: len(daemon.starts("ev")) == before + MAX + 1)
 
 
 def test_an_unanswered_handshake_is_a_failure_after_startup_timeout(daemon: Daemon) -> None:
-    daemon.write({"s": daemon.evil("hang-init", events="ev", startup_timeout_secs=0.8, protocol="legacy")})
+    daemon.write({"s": daemon.evil("hang-init", events="ev", startup_timeout_secs=2.0, protocol="legacy")})
     daemon.start().wait_for("s", "backoff")
     first = daemon.history("s")
     assert any(e["reason"] == "startup_timeout" for e in first), first
     assert "ready" not in {e["to"] for e in first}
-    daemon.wait_for("s", "cooldown", within=30)
+    daemon.wait_for("s", "cooldown")
     assert len(daemon.starts("ev")) == MAX + 1
     assert not [p for p in daemon.event_pids("ev", "start") if alive(p)]
 
@@ -150,14 +161,14 @@ def test_a_server_that_turns_away_is_replaced(daemon: Daemon, mode: str) -> None
     beat = {"heartbeat_interval_secs": 0.3, "heartbeat_timeout_secs": 0.3}
     daemon.write({"s": daemon.evil(mode, events="ev", **beat)})
     daemon.start()
-    wait_until("it is started again", lambda: len(daemon.starts("ev")) >= 2, 15)
+    wait_until("it is started again", lambda: len(daemon.starts("ev")) >= 2)
     first = daemon.event_pids("ev", "start")[0]
     assert not alive(first)
 
 
 def test_no_more_than_the_allowed_number_start_at_once(daemon: Daemon) -> None:
     daemon.write({f"s{n}": daemon.evil("slow-start=0.3", events="ev") for n in range(24)})
-    daemon.start().wait_all("ready", within=60)
+    daemon.start().wait_all("ready")
     begun = [(at, 1) for at in daemon.starts("ev")]
     listed = [(at, -1) for at, _, words in daemon.events("ev") if words[0] == "tools/list"]
     assert (len(begun), len(listed)) == (24, 24)

@@ -122,7 +122,7 @@ def test_the_next_daemon_waits_for_what_is_left_of_the_one_that_was_killed(
     signal_pid(warden, signal.SIGSTOP)  # on a machine that is loaded enough it takes its time by itself
     try:
         daemon.signal(signal.SIGKILL)
-        daemon.wait_exit(5)
+        daemon.wait_exit()
         daemon.start()
         time.sleep(1.0)
         assert daemon.status("x")["state"] == "starting"
@@ -143,7 +143,7 @@ def test_the_next_daemon_keeps_nobody_waiting_but_local_servers(daemon: Daemon) 
     daemon.start()
     daemon.wait_for("x", "ready")
     daemon.signal(signal.SIGKILL)
-    daemon.wait_exit(5)
+    daemon.wait_exit()
     daemon.start()
     assert daemon.rpc("mcp.stop", name="x") == {"ok": True}
     assert daemon.status("x")["state"] == "stopped"

@@ -38,7 +38,7 @@ def webs(folder: Path, daemon: Daemon) -> Iterator[Callable[..., Web]]:
 def served(daemon: Daemon, web: Web, **keys: Any) -> str:
     """Have the daemon serve it as `web`, and give the address."""
     entry = {"url": web.url, "transport": "streamable-http", **keys}
-    start(daemon, {"web": entry}, mcp={"restart_backoff_secs": 0.1, **SWIFT})
+    start(daemon, {"web": entry}, mcp={"restart_backoff_secs": 0.1, "heartbeat_interval_secs": 0.5})
     daemon.wait_for("web", "ready")
     return gateway_url(daemon, "web")
 
@@ -130,7 +130,7 @@ async def test_a_call_that_is_long_is_waited_for_by_its_own_time_in_either_era(
     daemon: Daemon, webs: Callable[..., Web]
 ) -> None:
     web = webs()
-    url = served(daemon, web)
+    url = served(daemon, web, **SWIFT)
     for era in MODES:
         async with a_host(era, url) as host:
             result = await host.call_tool("quick", {"secs": 3})

@@ -136,7 +136,7 @@ def test_an_error_that_a_server_fills_with_secrets_is_not_passed_on_by_name(spie
     assert not spilled(str(raised.value))
     assert "last words" in str(raised.value)
     assert not spilled(json.dumps(spied_on.status("leaker")))
-    assert not spilled(spied_on.log.read_text())
+    assert not spilled(spied_on.log_text())
 
 
 def test_no_file_but_the_stores_holds_a_secret(spied_on: Daemon) -> None:
@@ -207,5 +207,5 @@ def test_secrets_stay_hidden_after_a_reload_replaced_them(spied_on: Daemon) -> N
     for where, answer in said.items():
         assert old not in answer, where
         assert "another-value-altogether" not in answer, where
-    assert old not in spied_on.log.read_text()
-    assert "another-value-altogether" not in spied_on.log.read_text()
+    assert old not in spied_on.log_text()
+    assert "another-value-altogether" not in spied_on.log_text()

@@ -79,14 +79,14 @@ def test_a_reload_that_hangs_holds_up_no_end(daemon: Daemon) -> None:
     wait_until("the reload hangs", (daemon.folder / "hung").exists)
     assert daemon.rpc("daemon.status")["servers"]["ready"] == 1
     daemon.signal(signal.SIGTERM)
-    assert daemon.wait_exit(6) == 0
-    daemon.assert_nothing_left(0.5)
+    assert daemon.wait_exit() == 0
+    daemon.assert_nothing_left()
 
 
 def refused(daemon: Daemon) -> tuple[int, str]:
     process = daemon.spawn()
     code = process.wait(20)
-    daemon.assert_nothing_left(0.5)
+    daemon.assert_nothing_left()
     return code, daemon.said()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from failures import FAILURES, Trial
-from harness import Daemon
+from harness import Daemon, wait_until
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_what_why_says_first_mends_each_of_these_failures(daemon: Daemon) -> None:
     assert len(FAILURES) >= 40
     trial = Trial(daemon)
@@ -37,6 +37,6 @@ def test_without_a_network_a_server_comes_back_by_itself_soon_after_that_does(da
         seen = daemon.wait_for("x", "backoff", "cooldown")
         assert (seen["state"], seen["attempts"], seen["last_error"]["kind"]) == ("backoff", 0, "no_network")
         daemon.wait_for("x", "starting", "initializing")
-    assert "no network" in daemon.cli("status").stdout
+    wait_until("it is shown, if not while it is tried again", lambda: "no network" in daemon.cli("status").stdout)
     there.touch()
-    daemon.wait_for("x", "ready", within=10)
+    daemon.wait_for("x", "ready")

@@ -63,7 +63,11 @@ said.prompt = (await client.getPrompt({
   name: named("test_prompt_with_arguments"), arguments: { arg1: "one", arg2: "two" },
 })).messages[0].content.text;
 said.read = (await client.readResource({ uri: "test://template/123/data" })).contents[0].text;
-await call({ name: named("test_tool_with_progress"), arguments: {} }, { onprogress: (p) => progress.push(p.progress) });
+// One that is read in one piece with the reply is forgotten: on a busy machine that may be more than the last.
+for (let tries = 0; tries < 5 && progress.length < 2; tries++) {
+  progress.length = 0;
+  await call({ name: named("test_tool_with_progress"), arguments: {} }, { onprogress: (p) => progress.push(p.progress) });
+}
 said.progress = progress;
 said.elicited = textOf(await call({ name: named("test_elicitation"), arguments: { message: "Who?" } }));
 said.sampled = textOf(await call({ name: named("test_sampling"), arguments: { prompt: "What?" } }));
