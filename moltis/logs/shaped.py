@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from typing import Final
 
 from moltis.logs.record import finish, make_record
-from moltis.logs.sink import LogSink
+from moltis.logs.sink import CALL_LINGER_SECS, LogSink
 
 __all__ = ["Shaped"]
 
@@ -46,7 +46,7 @@ class Shaped:
         if frame is None:
             frame = self._frames[values] = self._shape(sink, values)
         line = b'{"ts":%d%b%.3f%b' % (time.time_ns() // 1_000_000, frame[0], number, frame[1])
-        sink.put(line)
+        sink.put(line, CALL_LINGER_SECS)
         if sink.listener is not None:
             sink.listener(line)
 

@@ -7,6 +7,7 @@ the count is itself logged as soon as that is possible.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import select
 import sys
@@ -24,8 +25,11 @@ MAX_PENDING_BYTES = 4 * 1024 * 1024
 """Lines waiting for the disk: minutes of an ordinary daemon, a second of the worst flood."""
 
 LINGER_SECS = 0.005
-"""Lines that come this soon after each other are written at once. Waking the thread for each of five thousand calls a
-second would cost the calls more than the writing does; whoever follows the log does not notice."""
+"""Lines that come this soon after each other are written at once."""
+
+CALL_LINGER_SECS = 0.05
+"""The same for the records of calls, of which there may be thousands a second: waking the thread for them costs the
+calls more than the writing does. Whoever follows the log does not notice, and any other record takes them along."""
 
 CLOSE_SECS = 1.0
 """The longest that ending the daemon waits for the log."""
@@ -65,14 +69,16 @@ class LogSink:
         """Told each line, scrubbed, on the thread that logged it; it must neither block, nor raise, nor log."""
         self._file = LogFile(path, max_bytes=max_bytes, backups=backups, complain=self._complain, lost=_lost_record)
         # A finalizer that the garbage collector runs inside `put` may log: the lock must let its own thread in.
-        self._changed = threading.Condition(threading.RLock())
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._queue: deque[bytes] = deque()
         self._pending_bytes = 0
         self._dropped = 0
         self._put_count = 0
         self._done_count = 0
         self._stopping = False
-        self._waiting = False
+        self._linger = math.inf
+        """How long the most urgent line that is queued may wait; infinite while none is."""
         self._flushing = 0
         self._thread = threading.Thread(target=self._run, name="moltis-log", daemon=True)
         self._thread.start()
@@ -94,13 +100,13 @@ class LogSink:
         if self.listener is not None:
             self.listener(line)
 
-    def put(self, line: bytes) -> None:
-        """Queue a whole line, or count it as dropped. Neither waits nor raises."""
-        with self._changed:
+    def put(self, line: bytes, linger_secs: float = LINGER_SECS) -> None:
+        """Queue a whole line, to be written within `linger_secs`, or count it as dropped. Neither waits nor raises."""
+        with self._lock:
             if self._stopping or self._pending_bytes + len(line) > MAX_PENDING_BYTES:
                 self._dropped += 1
                 return
-            self._enqueue(line)
+            self._enqueue(line, linger_secs)
 
     def count_dropped(self, number: int) -> None:
         """Count records that were lost before they came here."""
@@ -146,12 +152,12 @@ class LogSink:
         if missing:
             self._complain(f"{missing} log records could not be written to {self._file.path}")
 
-    def _enqueue(self, line: bytes) -> None:
+    def _enqueue(self, line: bytes, linger_secs: float) -> None:
         self._pending_bytes += len(line)
         self._put_count += 1
         self._queue.append(line)
-        if self._waiting:
-            self._waiting = False
+        if linger_secs < self._linger:
+            self._linger = linger_secs
             self._changed.notify_all()
 
     def _run(self) -> None:
@@ -177,14 +183,21 @@ class LogSink:
                 remaining = deadline - time.monotonic() if backlog else None
                 if remaining is not None and remaining <= 0:
                     break
-                self._waiting = not backlog
                 self._changed.wait(remaining)
-            self._waiting = False
             if not backlog:
-                self._changed.wait_for(lambda: self._stopping or self._flushing, LINGER_SECS)
+                self._linger_for_more()
             backlog.extend(self._queue)
             self._queue.clear()
+            self._linger = math.inf
             return bool(backlog) or not self._stopping
+
+    def _linger_for_more(self) -> None:
+        since = time.monotonic()
+        while not (self._stopping or self._flushing):
+            left = since + self._linger - time.monotonic()
+            if left <= 0:
+                return
+            self._changed.wait(left)
 
     def _report(self, done: int, done_bytes: int, well: bool) -> None:
         """Account for lines written; when all is well, put the record of those that were dropped."""
@@ -193,7 +206,7 @@ class LogSink:
             self._pending_bytes -= done_bytes
             if well and self._dropped:
                 count, self._dropped = self._dropped, 0
-                self._enqueue(_record("log_records_dropped", count=count))
+                self._enqueue(_record("log_records_dropped", count=count), LINGER_SECS)
             self._changed.notify_all()
 
 
