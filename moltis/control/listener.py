@@ -24,7 +24,7 @@ from moltis.control.conversation import Conversation, Limits
 from moltis.control.endpoint import DataDirLock, Endpoint
 from moltis.control.registry import Registry
 from moltis.errors import MoltisError, RpcCode
-from moltis.transport.wire import PeerConn, UnixListener, now, serve_unix
+from moltis.transport.wire import PeerConn, UnixListener, now, serve_unix, whole_second
 
 log = logs.get("moltis.control")
 
@@ -203,7 +203,7 @@ class Listener:
 
     async def _look_after(self, bound: contextlib.ExitStack) -> None:
         """Sweep clients while there are any, and see that the socket's file is in place. Lasts until cancelled."""
-        check_at = anyio.current_time() + self._timing.endpoint_check_secs
+        check_at = whole_second(anyio.current_time(), self._timing.endpoint_check_secs)
         while True:
             if self._open:
                 await anyio.sleep(self._timing.sweep_secs)
@@ -222,7 +222,7 @@ class Listener:
             self._leave_descriptors()
             self._refused = {u: at for u, at in self._refused.items() if moment - at < REFUSALS_FORGOTTEN_SECS}
             if moment >= check_at:
-                check_at = moment + self._timing.endpoint_check_secs
+                check_at = whole_second(moment, self._timing.endpoint_check_secs)
                 self._mend(bound)
 
     def _leave_descriptors(self) -> None:

@@ -22,7 +22,6 @@ from moltis.control.endpoint import DataDirLock, Endpoint
 from moltis.daemon.descriptors import control_connections, raise_limit
 from moltis.daemon.guard import GuardedTasks, kept_up
 from moltis.daemon.memory import keep_freed_blocks
-from moltis.daemon.watch import Watch
 from moltis.daemon.world import Daemon
 from moltis.errors import ExitCode
 from moltis.paths import Paths
@@ -116,12 +115,12 @@ async def _run(
             )
             await tasks.start(listener.run)
             guarded.start_soon(kept_up, daemon.notifier.run_watchdog, "watchdog")
-            watch = Watch(paths.config, lambda: guarded.start_soon(daemon.reload_quietly, "the file changed"))
+            daemon.watch.file(paths.config, lambda: guarded.start_soon(daemon.reload_quietly, "the file changed"))
             gc.freeze()  # what was imported stays: no collection need look at it again
             gc.enable()
             daemon.notifier.ready(daemon.summary())
             await daemon.ending.wait()
-            watch.cancel()
+            daemon.watch.cancel()
             await _end(daemon, supervised)
             tasks.cancel_scope.cancel()
     finally:

@@ -65,6 +65,7 @@ class Serving:
         statuses: Callable[[], Sequence[ServerStatus]],
         changed: Callable[[], None],
         scrub: Callable[[str], str],
+        watch: Watch,
     ) -> None:
         self._supervisor = supervisor
         self._tasks = tasks
@@ -77,7 +78,8 @@ class Serving:
         self._metrics = Metrics(self._ports.lists_tool)
         self._closing = False
         self._access_tokens = paths.access_tokens
-        self._watch: Watch | None = None
+        self._watch = watch
+        self._unwatch: Callable[[], None] = lambda: None
         self._tokens_problem: str | None = None
         self.tokens = TokenStore(paths.access_tokens)
         self.gateway = Gateway(self._ports, settings_of(plan.gateway), self._metrics.observe)
@@ -119,7 +121,7 @@ class Serving:
         except MoltisError as problem:
             log.error("tokens_not_read", problem=problem.message, hint=problem.hint)
         await self._kept.load()
-        self._watch = Watch(
+        self._unwatch = self._watch.file(
             self._access_tokens, self._tokens_edited, absence_counts=True, each_time=self._end_what_is_over
         )
         await self._memories.load()  # whoever asks first is told what was known, not nothing
@@ -145,8 +147,7 @@ class Serving:
         if self._listener is not None:
             await self._listener.close(FLUSH_SECS)
         self._keeping.cancel()
-        if self._watch is not None:
-            self._watch.cancel()
+        self._unwatch()
         with anyio.move_on_after(FLUSH_SECS):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._memories.write)

@@ -36,6 +36,7 @@ from moltis.daemon.eras import Eras
 from moltis.daemon.guard import kept_up
 from moltis.daemon.remotes import Auth, Remotes, Surroundings
 from moltis.daemon.servers import UNDER_WAY_NO_MORE, Server, ask_running, try_once
+from moltis.daemon.watch import Watch
 from moltis.errors import Busy, ConfigError, MoltisError, NotPermitted, SystemTrouble, UnknownServer
 from moltis.lastwords import is_of_heartbeat
 from moltis.paths import Paths
@@ -105,6 +106,7 @@ class Daemon:
         self.ending = anyio.Event()
         self.warden = Warden(max_descriptors=max_descriptors, claim=Claim(paths.claim))
         self.notifier = Notifier()
+        self.watch = Watch()
         self._paths = paths
         self._loaded = loaded
         self._overrides = overrides
@@ -168,6 +170,7 @@ class Daemon:
             statuses=lambda: [server.status() for server in self.servers()],
             changed=lambda: self.notifier.status(self.summary()),
             scrub=self._scrubber.text,
+            watch=self.watch,
         )
         sockets, self._sockets = self._sockets, ()
         await self._serving.start(sockets)

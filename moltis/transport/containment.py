@@ -24,7 +24,7 @@ from moltis.transport import warden as protocol
 from moltis.transport.claim import Claim
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost, explain, launch_fields
 from moltis.transport.strays import Strays
-from moltis.transport.wire import Cancellable, Link, call_later, watch_pidfd
+from moltis.transport.wire import Cancellable, Link, call_later, now, watch_pidfd, whole_second
 
 ANSWER_SECS: Final = 5.0
 """A warden that has not answered a ping for so long is stopped or stuck; an idle one answers in under 1 ms."""
@@ -268,7 +268,8 @@ class Warden:
         self._look_around()
         if self._servers and not self._unanswered:
             self._ping()
-        self._heartbeat = call_later(HEARTBEAT_SECS, self._beat)
+        moment = now()
+        self._heartbeat = call_later(whole_second(moment, HEARTBEAT_SECS) - moment, self._beat)
 
     def _look_around(self) -> None:
         if self._link is not None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from moltis.transport.wire.accepting import Acceptor
 from moltis.transport.wire.link import Link
-from moltis.transport.wire.loop import Cancellable, call_later, clock, now, watch_pidfd
+from moltis.transport.wire.loop import Cancellable, call_later, clock, now, watch_pidfd, whole_second
 from moltis.transport.wire.pipes import PipeReader, PipeWriter, open_pipe_reader, open_pipe_writer
 from moltis.transport.wire.tcp import TcpListener, serve_tcp
 from moltis.transport.wire.unix import Handler, PeerConn, UnixListener, serve_unix
@@ -35,4 +35,5 @@ __all__ = [
     "serve_tcp",
     "serve_unix",
     "watch_pidfd",
+    "whole_second",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -21,8 +22,8 @@ class Inbox:
     A reader of a socket may not return before recv(2) has said that there is nothing, or have itself called again. When
     the peer closes with bytes of ours unread, the kernel reports POLLERR beside what it said last (unix(7)); libuv then
     stops watching the descriptor, calls once, and tells of the end no more (uv__poll_io in src/unix/poll.c).
-    A recv(2) that finds nothing costs a call more than all the rest of reading it, so it is done once for all that
-    was read within `LOOK_AGAIN_SECS`.
+    A recv(2) that finds nothing costs a call more than all the rest of reading it, so it is done at once after a
+    silence, and then once for all that was read within `LOOK_AGAIN_SECS`.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Inbox:
         self._over = False
         self._turn_is_due = False
         self._look: asyncio.TimerHandle | None = None
+        self._looked_at = -math.inf
         self.is_reading = False
 
     def resume(self) -> None:
@@ -64,7 +66,16 @@ class Inbox:
 
     def _due_look(self) -> None:
         self._look = None
+        self._looked_at = self._loop.time()
         self._readable()
+
+    def _look_soon(self) -> None:
+        moment = self._loop.time()
+        if moment - self._looked_at > LOOK_AGAIN_SECS:
+            self._looked_at = moment
+            self.look_again()
+        else:
+            self._look = self._loop.call_later(LOOK_AGAIN_SECS, self._due_look)
 
     def _readable(self) -> None:
         if not self.is_reading:
@@ -82,7 +93,7 @@ class Inbox:
         if len(data) == READ_BYTES:  # there may be more, and others have their turn
             self.look_again()
         elif self._look is None:
-            self._look = self._loop.call_later(LOOK_AGAIN_SECS, self._due_look)
+            self._look_soon()
         self._on_data(data)
 
     def _end(self, error: OSError | None) -> None:

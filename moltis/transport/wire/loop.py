@@ -24,6 +24,14 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+def whole_second(moment: float, secs: float) -> float:
+    """Return when it is about `secs` after `moment`: a whole second of the loop's clock, or exactly if below a second.
+
+    So all that an idle daemon does now and then is done in one wake-up, which costs more than what it does in it.
+    """
+    return float(round(moment + secs)) if secs >= 1 else moment + secs
+
+
 def clock() -> Callable[[], float] | None:
     """Give a function that tells what `now` tells, at a tenth of the cost; None on another loop than asyncio's."""
     try:
