@@ -12,11 +12,16 @@ from pathlib import Path
 import lanes
 import pytest
 import turns
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # On a busy machine a slow example is no finding. In CI the same commit gives the same verdict; elsewhere each run looks
 # at new examples.
-settings.register_profile("moltis", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.register_profile(
+    "moltis",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("moltis")
 
 # A shell that starts the tests in the background has them ignore SIGINT, and what they start with them.
