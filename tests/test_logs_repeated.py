@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -100,3 +101,37 @@ def test_names_without_end_are_not_kept(path: Path, monkeypatch: pytest.MonkeyPa
         shaped.put(sink, ("s", str(n), "ok"), n)
         assert len(shaped._frames) <= 3
     assert [r["fields"]["tool"] for r in records(path)] == [str(n) for n in range(10)]  # type: ignore[index]
+
+
+def written(path: Path, lines: int) -> list[str]:
+    """Wait until the log has that many lines, and return their messages; a hang ends after 30 s."""
+    deadline = time.monotonic() + 30
+    while (found := path.read_bytes() if path.exists() else b"").count(b"\n") < lines:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
+    return [json.loads(line)["message"] for line in found.splitlines()]
+
+
+def test_it_is_written_soon_though_nothing_else_is_logged(path: Path) -> None:
+    logs.configure(path)
+    tell = logs.repeated("t", "told", NAMES, "n")
+    for n in range(1, 4):
+        tell(("s", "t", "ok"), n)
+        assert written(path, n) == ["told"] * n
+
+
+def test_any_other_record_takes_along_what_would_wait(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CALL_LINGER_SECS", 3600.0)
+    logs.configure(path)
+    tell = logs.repeated("t", "told", NAMES, "n")
+    for n in (2, 4):
+        tell(("s", "t", "ok"), n)
+        logs.get("t").info("other")
+        assert written(path, n) == ["told", "other"] * (n // 2)
+
+
+def test_what_would_wait_is_written_at_the_end(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CALL_LINGER_SECS", 3600.0)
+    logs.configure(path)
+    logs.repeated("t", "told", NAMES, "n")(("s", "t", "ok"), 1)
+    assert [record["message"] for record in records(path)] == ["told"]

@@ -16,8 +16,11 @@ from typing import Any, cast
 
 import anyio
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moltis.transport import wire
+from moltis.transport.wire import whole_second
 from moltis.transport.wire.accepting import ACCEPT_PAUSE_SECS
 
 
@@ -584,3 +587,15 @@ async def test_a_listener_outlives_whatever_accepting_says(
     assert not failures
     await until(lambda: bool(conns[0].ends))
     listener.close()
+
+
+@given(moment=st.floats(0, 1e7), secs=st.floats(1, 100))
+def test_what_is_done_now_and_then_is_due_on_a_whole_second_about_when_it_should(moment: float, secs: float) -> None:
+    due = whole_second(moment, secs)
+    assert due == int(due)
+    assert abs(due - (moment + secs)) <= 0.5
+
+
+@given(moment=st.floats(0, 1e7), secs=st.floats(0, 0.99))
+def test_what_is_done_more_often_is_due_exactly_then(moment: float, secs: float) -> None:
+    assert whole_second(moment, secs) == moment + secs
