@@ -16,6 +16,7 @@ PACKAGE = ROOT / "moltis"
 FLOORS = {
     "moltis": 0,
     "moltis.names": 0,
+    "moltis.access": 0,
     "moltis.printable": 0,
     "moltis.packages": 0,
     "moltis.containers": 0,
@@ -57,7 +58,8 @@ FLOORS = {
     "moltis.control.jsonrpc": 2,
     "moltis.control.client": 2,
     "moltis.logs": 3,
-    "moltis.oauth": 4,
+    "moltis.httpd": 4,
+    "moltis.oauth": 5,
     "moltis.service": 3,
     "moltis.sdk": 2,
     "moltis.transport": 3,
@@ -73,6 +75,7 @@ FLOORS = {
 """The longest matching prefix counts. A module imports from its own package and from lower floors only."""
 
 PURE = {
+    "moltis.access",
     "moltis.names",
     "moltis.printable",
     "moltis.containers",
@@ -142,6 +145,7 @@ PURE = {
     "moltis.gateway.doors",
     "moltis.gateway.limits",
     "moltis.gateway.http.modern",
+    "moltis.httpd.router",
     "moltis.cli.connect.ledger",
     "moltis.session.attribution",
     "moltis.session.passing",
@@ -175,7 +179,6 @@ ONLY_IN = {
     "keyring": {"moltis.oauth": "where the key of the token store is"},
     "cryptography": {"moltis.oauth": "encrypts the token store"},
     "uvicorn": {"moltis.gateway.http.server": "the HTTP server of the gateway"},
-    "starlette": {"moltis.gateway.http.plain": "what is not on the hot path"},
     "prometheus_client": {"moltis.gateway.metrics": "the text format"},
     "mcp": {"moltis.sdk.client": "the program of a process of its own, which asks a server as the SDK does"},
     "random": {"moltis.daemon": "chance enters where the world is put together"},

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 from msgspec import Raw
 
+from moltis.access import Access
 from moltis.gateway.messages import Answer, Ask, Tell
 from moltis.server.status import ServerStatus
 from moltis.session.caller import Caller
@@ -45,6 +46,16 @@ class Principal(msgspec.Struct, frozen=True):
     name: str = ""
     may_write: bool = True
     is_known: bool = True
+
+    def may(self, access: Access) -> bool:
+        """Whether it may use what is reached over the endpoint and needs this."""
+        match access:
+            case Access.PUBLIC | Access.READ:
+                return True
+            case Access.CALL:
+                return self.may_write
+            case Access.ADMIN:
+                return False
 
 
 LOCAL = Principal()

@@ -1,21 +1,23 @@
 """One request of HTTP: let in, read, handed on. An ASGI application without a framework.
 
-A call of a tool spends some tens of microseconds here, and there is one task for it, uvicorn's own. The one rule is the
-order: where it comes from, who it is, how often, and only then what it says.
+A call of a tool spends some tens of microseconds here, and there is one task for it, uvicorn's own. The order is the
+same for every path, whether something is there or not: where it comes from (`Host`, `Origin`), which route it is, who
+may use that, how often, and only then what it says.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Awaitable, Callable
-from typing import Any, Final, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from moltis import logs
+from moltis.access import Access
 from moltis.errors import UnknownServer
 from moltis.gateway import messages
 from moltis.gateway.api import ANYONE, GatewayApi, Principal
 from moltis.gateway.doors import ALLOW_METHODS, BadRequest, Doors, Forbidden, Refusals, bearer
-from moltis.gateway.http import refusals
+from moltis.gateway.http import plain, refusals
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.exchange import CLOSING, EVENTS, JSON, Header, Send, respond
 from moltis.gateway.http.reading import (
@@ -24,25 +26,22 @@ from moltis.gateway.http.reading import (
     Gone,
     Held,
     Inbound,
-    Receive,
     Refused,
     body_of,
     is_json,
-    server_of,
 )
 from moltis.gateway.http.sessions import MAX_SESSIONS
 from moltis.gateway.http.settings import HttpSettings
 from moltis.gateway.limits import RateLimit
 from moltis.gateway.messages import Ask
+from moltis.httpd.router import Receive, Route, Router
 from moltis.slices import in_slices
 from moltis.steps import LONG_BYTES
 from moltis.transport.wire import now
 
-__all__ = ["Application"]
+__all__ = ["MCP_PATHS", "MOST_OF_ONE", "Application"]
 
 log = logs.get("moltis.gateway.http")
-
-Asgi = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 UNREAD_BYTES: Final = 64 * 1024
 """A longer body that was not read is not worth a connection that goes on."""
@@ -50,12 +49,7 @@ MAX_ACCEPTS: Final = 64
 MOST_OF_ONE: Final = MAX_SESSIONS * 3 // 4
 """Requests and streams of one principal, which has a connection for each: the rest of connections and sessions is
 others'."""
-PLACES: Final = ("/mcp", "/mcp/")
-PUBLIC: Final = frozenset({"/healthz", "/readyz", "/register", "/authorize", "/token"})
-"""What is answered to whoever asks; the last three that there is no OAuth (`plain.OAUTH`). Everything else wants a
-token, whether it is there or not, but for WELL_KNOWN."""
-WELL_KNOWN: Final = "/.well-known/"
-"""Where hosts look for an authorization server (RFC 9728), before they have a token: there is none."""
+MCP_PATHS: Final = ("/mcp", "/mcp/", "/servers/{server}/mcp", "/servers/{server}/mcp/")
 
 
 class Application:
@@ -66,6 +60,7 @@ class Application:
     ready: whether the configuration is loaded.
     metrics: takes the figures and gives what makes Prometheus' text of them, on another thread; None: not served.
     most_of_one: how many requests and streams of one principal may be open.
+    routes: further ones.
     conversations: what hosts have under way; of its own, unless a test brings another.
     """
 
@@ -80,6 +75,7 @@ class Application:
         *,
         lapsed: Callable[[str], bool] = lambda name: False,
         most_of_one: int = MOST_OF_ONE,
+        routes: Sequence[Route[Inbound]] = (),
         conversations: Conversations | None = None,
     ) -> None:
         self._gateway = gateway
@@ -87,8 +83,6 @@ class Application:
         self._authenticate = authenticate
         self._settings = settings
         self._limit = RateLimit(settings.rate_limit_per_minute)
-        self._ready = ready
-        self._metrics = metrics
         self._conversations = conversations or Conversations(gateway, lapsed=lapsed)
         self._accepts: dict[bytes | None, Accepts] = {}
         self._held = Held()
@@ -96,7 +90,20 @@ class Application:
         self._forbidden = Refusals()
         self._open: dict[str, int] = {}
         self._most_of_one = most_of_one
-        self._plain: Asgi | None = None
+        self._router = Router(
+            [
+                # What makes a server do something needs more, which is asked of each message (`gateway.host`).
+                *(Route(path, Access.READ, self._mcp, preflight=True) for path in MCP_PATHS),
+                *plain.routes(ready, metrics),
+                *routes,
+            ],
+            otherwise=plain.nothing,
+        )
+
+    @property
+    def routes(self) -> Sequence[Route[Inbound]]:
+        """All routes that there are."""
+        return self._router.routes
 
     @property
     def sessions(self) -> int:
@@ -131,22 +138,16 @@ class Application:
         self._conversations.close()
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        path: str = scope["path"]
-        server = None if path in PLACES else server_of(path)
-        inbound = Inbound(scope, send, server)
+        inbound = Inbound(scope, send)
         try:
             self._let_in(inbound)
-            if server is None and path not in PLACES:
-                await self._serve_plain(scope, receive, inbound)
-            elif scope["method"] == "POST":
-                self._identify(inbound)
-                self._enter(inbound)
-                try:
-                    await self._post(inbound, receive)
-                finally:
-                    self._leave(inbound)
+            inbound.route, inbound.server = self._router.find(scope["path"])
+            if inbound.route.preflight and scope["method"] == "OPTIONS":
+                await self._preflight(inbound)
             else:
-                await self._serve_other(scope["method"], inbound)
+                if inbound.route.access is not Access.PUBLIC:
+                    self._identify(inbound)
+                await inbound.route.serve(inbound, receive)
         except Refused as refused:
             await self._refuse(inbound, refused.refusal, refused.id)
         except UnknownServer:  # removed since it was looked for
@@ -187,6 +188,8 @@ class Application:
             principal = ANYONE
         inbound.principal = principal
         inbound.connection.principal = principal.name
+        if inbound.route.access is not Access.READ and not principal.may(inbound.route.access):
+            raise Refused(refusals.not_allowed(inbound.route.access))
         if self._settings.rate_limit_per_minute:
             secs = self._limit.refused_secs(principal.name, now())
             if secs:
@@ -219,16 +222,40 @@ class Application:
                 self._accepts[header] = found
         return found
 
-    # --- what is not POST
+    async def _preflight(self, inbound: Inbound) -> None:
+        requested = inbound.headers.get(b"access-control-request-headers")
+        headers = self._doors.preflight(inbound.cors, requested)
+        await inbound.send({"type": "http.response.start", "status": 204, "headers": headers})
+        await inbound.send({"type": "http.response.body", "body": b""})
+
+    # --- the routes of MCP
+
+    async def _mcp(self, inbound: Inbound, receive: Receive) -> None:
+        if inbound.method != "POST":
+            await self._serve_other(inbound.method, inbound)
+            return
+        self._enter(inbound)
+        try:
+            headers = inbound.headers
+            if not is_json(headers.get(b"content-type")):
+                raise Refused(refusals.not_json())
+            inbound.accepts = accepts = self._accepted(inbound)
+            if not (accepts.plain or accepts.events):
+                raise Refused(refusals.not_acceptable("Accept must have application/json and text/event-stream"))
+            before = self._closed_doors
+            name, most = inbound.principal.name, self._settings.max_body_bytes
+            body = await body_of(receive, headers.get(b"content-length"), most, self._held, name)
+            if self._closed_doors != before:  # somebody was shut out while this was being sent: is it whose this is?
+                self._identify(inbound)
+            if len(body) <= UNREAD_BYTES:
+                await self._hand_on(inbound, body)
+            else:
+                with self._held.of(inbound.principal.name, len(body)):
+                    await self._hand_on(inbound, body)
+        finally:
+            self._leave(inbound)
 
     async def _serve_other(self, method: str, inbound: Inbound) -> None:
-        if method == "OPTIONS":
-            requested = inbound.headers.get(b"access-control-request-headers")
-            headers = self._doors.preflight(inbound.cors, requested)
-            await inbound.send({"type": "http.response.start", "status": 204, "headers": headers})
-            await inbound.send({"type": "http.response.body", "body": b""})
-            return
-        self._identify(inbound)
         if method not in ("GET", "HEAD", "DELETE"):
             raise Refused(refusals.method_not_allowed(ALLOW_METHODS, "send messages by POST"))
         session = self._conversations.session(inbound, b"null")
@@ -250,35 +277,6 @@ class Application:
             await self._conversations.stand(inbound, session)
         finally:
             self._leave(inbound)
-
-    async def _serve_plain(self, scope: dict[str, Any], receive: Receive, inbound: Inbound) -> None:
-        if scope["path"] not in PUBLIC and not scope["path"].startswith(WELL_KNOWN):
-            self._identify(inbound)
-        if self._plain is None:
-            from moltis.gateway.http.plain import plain_app
-
-            self._plain = cast(Asgi, plain_app(self._ready, self._metrics))
-        await self._plain(scope, receive, inbound.send)
-
-    # --- POST
-
-    async def _post(self, inbound: Inbound, receive: Receive) -> None:
-        headers = inbound.headers
-        if not is_json(headers.get(b"content-type")):
-            raise Refused(refusals.not_json())
-        inbound.accepts = accepts = self._accepted(inbound)
-        if not (accepts.plain or accepts.events):
-            raise Refused(refusals.not_acceptable("Accept must have application/json and text/event-stream"))
-        before = self._closed_doors
-        name, most = inbound.principal.name, self._settings.max_body_bytes
-        body = await body_of(receive, headers.get(b"content-length"), most, self._held, name)
-        if self._closed_doors != before:  # somebody was shut out while this was being sent: is it whose this is?
-            self._identify(inbound)
-        if len(body) <= UNREAD_BYTES:
-            await self._hand_on(inbound, body)
-        else:
-            with self._held.of(inbound.principal.name, len(body)):
-                await self._hand_on(inbound, body)
 
     async def _hand_on(self, inbound: Inbound, body: bytes) -> None:
         if len(body) <= LONG_BYTES:

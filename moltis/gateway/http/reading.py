@@ -5,7 +5,7 @@ Pure but for `body_of`, which waits for the client. The one rule: what may be th
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +18,7 @@ from moltis.gateway.http.modern import VERSION
 from moltis.gateway.http.refusals import Refusal, overloaded, too_large, wrong
 from moltis.gateway.messages import Ask
 from moltis.gateway.shares import Shares
-from moltis.names import SERVER_NAME
+from moltis.httpd.router import Receive, Route
 from moltis.session.envelope import json_string
 
 __all__ = [
@@ -26,16 +26,13 @@ __all__ = [
     "Gone",
     "Header",
     "Held",
-    "Receive",
+    "Inbound",
     "Refused",
     "add_trace",
     "body_of",
     "is_json",
     "repeated",
-    "server_of",
 ]
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 NONE: Final[frozenset[bytes]] = frozenset()
 ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"content-type", b"mcp-session-id"})
@@ -76,8 +73,11 @@ class Inbound:
         "cors",
         "entered_as",
         "headers",
+        "method",
         "principal",
         "repeated",
+        "route",
+        "scope",
         "send",
         "server",
         "version",
@@ -87,8 +87,12 @@ class Inbound:
     principal: Principal
     entered_as: str
     """The principal under whom it was counted, who may be another one after a reload."""
+    route: Route[Inbound]
+    server: str | None
 
-    def __init__(self, scope: dict[str, Any], send: Send, server: str | None) -> None:
+    def __init__(self, scope: dict[str, Any], send: Send) -> None:
+        self.scope = scope
+        self.method: str = scope["method"]
         raw = scope["headers"]
         # What stands around a value is not part of it (RFC 9110 5.5); the parser leaves what is behind.
         self.headers: dict[bytes, bytes] = {name: value.strip(b" \t") for name, value in raw}
@@ -97,7 +101,6 @@ class Inbound:
         self.cors: Headers = ()
         self.version = self.headers.get(VERSION) or None  # an empty one says nothing
         self.send = send
-        self.server = server
 
 
 class Refused(Exception):
@@ -135,14 +138,6 @@ def repeated(headers: Iterable[Header]) -> frozenset[bytes]:
     for name, _ in headers:
         (twice if name in seen else seen).add(name)
     return frozenset(twice)
-
-
-def server_of(path: str) -> str | None:
-    """Give the name in `/servers/NAME/mcp`; None for any other path."""
-    if not path.startswith("/servers/"):
-        return None
-    name, slash, rest = path[len("/servers/") :].partition("/")
-    return name if slash and rest in ("mcp", "mcp/") and SERVER_NAME.fullmatch(name) else None
 
 
 class Held:

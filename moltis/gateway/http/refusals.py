@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from moltis.access import Access
 from moltis.errors import RpcCode
 from moltis.gateway import messages
 from moltis.gateway.doors import Headers
@@ -21,6 +22,7 @@ __all__ = [
     "method_not_allowed",
     "no_session",
     "not_acceptable",
+    "not_allowed",
     "not_json",
     "overloaded",
     "rate_limited",
@@ -58,6 +60,13 @@ def wrong(reason: str, *, status: int = 400, code: int = RpcCode.INVALID_REQUEST
 
 def forbidden(reason: str) -> Refusal:
     return Refusal(403, FORBIDDEN, reason)
+
+
+def not_allowed(access: Access) -> Refusal:
+    """RFC 6750 section 3.1, insufficient_scope: the token is good, and not enough."""
+    if access is Access.ADMIN:
+        return forbidden("no access token is enough for this: it is done by the moltis command")
+    return forbidden("this needs an access token of scope write; this one may only read")
 
 
 def unauthorized(*, token_given: bool) -> Refusal:

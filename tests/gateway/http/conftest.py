@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,9 @@ from moltis.gateway.doors import Doors
 from moltis.gateway.http.application import Application
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.listener import GatewayListener
+from moltis.gateway.http.reading import Inbound
 from moltis.gateway.http.settings import HttpSettings
+from moltis.httpd.router import Route
 
 Serve = Callable[..., AbstractAsyncContextManager["Served"]]
 
@@ -53,11 +55,14 @@ def serve(gateway: StubGateway) -> Serve:
         conversations: Conversations | None = None,
         metrics: Callable[[], Callable[[], bytes]] | None = None,
         ready: bool = True,
+        routes: Sequence[Route[Inbound]] = (),
         **settings: Any,
     ) -> AsyncIterator[Served]:
         given = HttpSettings(**settings)
         doors = Doors(given.allowed_origins, given.listen_host, given.allowed_hosts)
-        app = Application(gateway, doors, authenticate, given, lambda: ready, metrics, conversations=conversations)
+        app = Application(
+            gateway, doors, authenticate, given, lambda: ready, metrics, conversations=conversations, routes=routes
+        )
         listener = GatewayListener(app, "127.0.0.1:0", max_connections=max_connections)
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:

@@ -13,10 +13,14 @@ from hypothesis import strategies as st
 from mcp.shared import inbound
 from mcp_types.jsonrpc import UNSUPPORTED_PROTOCOL_VERSION
 
+from moltis.access import Access
+from moltis.gateway.http.application import MCP_PATHS
 from moltis.gateway.http.modern import decoded, has_arguments, mirrored_refusal_of, refusal_of
-from moltis.gateway.http.reading import Accepts, is_json, repeated, server_of
+from moltis.gateway.http.plain import nothing
+from moltis.gateway.http.reading import Accepts, is_json, repeated
 from moltis.gateway.messages import Ask, parse
 from moltis.gateway.refusals import status_of
+from moltis.httpd.router import Route, Router
 
 CALL = {"mcp-protocol-version": MODERN, "mcp-method": "tools/call", "mcp-name": "echo"}
 READ = {"mcp-protocol-version": MODERN, "mcp-method": "resources/read", "mcp-name": "=?base64?w7w=?="}
@@ -237,4 +241,5 @@ def test_a_body_is_json_only_if_it_is_said_to_be(header: bytes | None, json: boo
     ],
 )
 def test_a_path_names_a_server_or_none(path: str, server: str | None) -> None:
-    assert server_of(path) == server
+    router = Router([Route(known, Access.READ, nothing) for known in MCP_PATHS], otherwise=nothing)
+    assert router.find(path)[1] == server
