@@ -24,6 +24,7 @@ from moltis.config.surroundings import advice, proxy_advice, remote_advice
 from moltis.containers import docker_run
 from moltis.packages import unpinned
 from moltis.paths import MAX_SOCKET_PATH, Paths
+from moltis.server.states import STARTING, State
 
 SHOWN_NAMES = 5
 """Of the servers that have the same trouble."""
@@ -107,9 +108,9 @@ def _check_each(plan: Plan, environ: Mapping[str, str], daemon_path: str | None)
     for server in plan.servers:
         name = server.name
         if not server.enabled:
-            yield name, Finding("servers", Verdict.SKIP, "disabled")
+            yield name, Finding("servers", Verdict.SKIP, State.DISABLED.value)
         elif server.problem or server.launch is None:
-            yield name, Finding("servers", Verdict.FAIL, server.problem or "invalid", "moltis config check")
+            yield name, Finding("servers", Verdict.FAIL, server.problem or State.INVALID.value, "moltis config check")
         elif isinstance(server.launch, StdioLaunch):
             for finding in _check_launch(server, server.launch, environ, daemon_path):
                 yield name, finding
@@ -310,7 +311,7 @@ def _fails(server: Mapping[str, Any]) -> bool:
     """Whether a server cannot be had, or failed and is being tried again just now."""
     if server.get("status") == "error":
         return True
-    is_tried_again = server.get("state") in ("starting", "initializing") and server.get("attempts", 0) > 0
+    is_tried_again = server.get("state") in STARTING and server.get("attempts", 0) > 0
     return is_tried_again and server.get("last_error") is not None
 
 

@@ -25,6 +25,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 
 from moltis.names import nearest
+from moltis.server.states import State
 
 
 class ExitCode(enum.IntEnum):
@@ -190,7 +191,13 @@ class LoginNeeded(MoltisError):
     rpc_code = RpcCode.LOGIN_NEEDED
 
     def __init__(
-        self, message: str, *, server: str, state: str = "awaiting_auth", auth_url: str | None = None, hint: str = ""
+        self,
+        message: str,
+        *,
+        server: str,
+        state: str = State.AWAITING_AUTH,
+        auth_url: str | None = None,
+        hint: str = "",
     ) -> None:
         super().__init__(message, server=server, hint=hint or f"moltis mcp reauth {server}")
         self.state = state

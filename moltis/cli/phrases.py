@@ -9,36 +9,16 @@ import re
 import signal
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from moltis.cli.table import Cell
+from moltis.server.states import LOGIN_FAILED, TRAITS, FailureKind, State
 
-COUNTED = {
-    "ready": "ready",
-    "starting": "starting",
-    "initializing": "initializing",
-    "stopping": "stopping",
-    "backoff": "backing off",
-    "cooldown": "cooling down",
-    "awaiting_auth": "needing login",
-    "invalid": "invalid",
-    "stopped": "stopped",
-    "disabled": "disabled",
-}
-"""How many servers are in each state is told in these words, in this order."""
-
-STYLE = {
-    "ready": "green",
-    "starting": "yellow",
-    "initializing": "yellow",
-    "stopping": "yellow",
-    "backoff": "red",
-    "cooldown": "red",
-    "awaiting_auth": "red",
-    "invalid": "red",
-    "stopped": "dim",
-    "disabled": "dim",
-}
+COUNTED: Final = (
+    State.READY, State.STARTING, State.INITIALIZING, State.STOPPING, State.BACKOFF, State.COOLDOWN, State.AWAITING_AUTH,
+    State.INVALID, State.STOPPED, State.DISABLED,
+)  # fmt: skip
+"""In which order it is told how many servers are in each state."""
 
 SHELL_SIGNALS = frozenset({1, 2, 4, 6, 7, 8, 9, 11, 13, 15})
 """What a program dies of; any other number over 128 is an exit code of its own (npm's are)."""
@@ -74,7 +54,7 @@ def counted(servers: Sequence[Mapping[str, Any]]) -> str:
     if not servers:
         return "no servers"
     counts = {state: sum(s.get("state") == state for s in servers) for state in COUNTED}
-    told = ", ".join(f"{n} {COUNTED[state]}" for state, n in counts.items() if n)
+    told = ", ".join(f"{n} {TRAITS[state].counted}" for state, n in counts.items() if n)
     return f"{len(servers)} server{'s' if len(servers) > 1 else ''}: {told}"
 
 
@@ -97,32 +77,32 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
     state = str(server.get("state"))
     error = server.get("last_error") or {}
     match state:
-        case "backoff":
+        case State.BACKOFF:
             tries = f" ({server.get('attempts', 0)}/{server.get('max_restart_attempts', 0)})"
-            if error.get("kind") == "no_network":
+            if error.get("kind") == FailureKind.NO_NETWORK:
                 tries = ""  # it uses up none
             return ", ".join(filter(None, (state, _retry(server, now) + tries, _cause(error))))
-        case "cooldown":
+        case State.COOLDOWN:
             return ", ".join(filter(None, (state, _retry(server, now), _cause(error))))
-        case "awaiting_auth" if _refuses_header(server):
+        case State.AWAITING_AUTH if _refuses_header(server):
             return ", ".join(filter(None, (state, str(error.get("message") or "")))) or state
-        case "awaiting_auth" if login_failure(server).startswith("logged out"):
+        case State.AWAITING_AUTH if login_failure(server).startswith("logged out"):
             return f"{state}, logged out"
-        case "awaiting_auth" if server.get("auth_state") == "failed":
+        case State.AWAITING_AUTH if server.get("auth_state") == "failed":
             return ": ".join(filter(None, (f"{state}, login failed", login_failure(server))))
-        case "awaiting_auth":
+        case State.AWAITING_AUTH:
             return f"{state}, login needed"
-        case "invalid":
+        case State.INVALID:
             return f"{state}, {error['message']}" if error.get("message") else state
-        case "ready" if _login_unavailable(server):
+        case State.READY if _login_unavailable(server):
             return ", ".join((state, _cause(error), _retry(server, now)))
-        case "ready" if server.get("auth_state") == "awaiting_browser":
+        case State.READY if server.get("auth_state") == "awaiting_browser":
             return f"{state}, login pending"
-        case "ready" if login_failure(server):
+        case State.READY if login_failure(server):
             return f"{state}, login failed"
-        case "ready" if server.get("remarks"):
+        case State.READY if server.get("remarks"):
             return f"{state}, {server['remarks'][0]}"
-        case "starting" | "initializing" if server.get("progress"):
+        case State.STARTING | State.INITIALIZING if server.get("progress"):
             return f"{state}, {server['progress']}"
         case _:
             return state
@@ -131,7 +111,7 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
 def login_failure(server: Mapping[str, Any]) -> str:
     """Give why a login failed, or why the last answer to one was refused, in the daemon's words; else nothing."""
     error = server.get("last_error") or {}
-    return str(error.get("message") or "") if error.get("kind") == "login_failed" else ""
+    return str(error.get("message") or "") if error.get("kind") == LOGIN_FAILED else ""
 
 
 def _refuses_header(server: Mapping[str, Any]) -> bool:
@@ -141,12 +121,16 @@ def _refuses_header(server: Mapping[str, Any]) -> bool:
 
 def _login_unavailable(server: Mapping[str, Any]) -> bool:
     """Whether it goes on once its login can be renewed."""
-    return bool((server.get("last_error") or {}).get("kind") == "login_unavailable")
+    return bool((server.get("last_error") or {}).get("kind") == FailureKind.LOGIN_UNAVAILABLE)
 
 
 def status_cell(server: Mapping[str, Any], now: datetime) -> Cell:
     """Give the STATUS column with its colour."""
-    return Cell(status_text(server, now), STYLE.get(str(server.get("state")), ""))
+    return Cell(status_text(server, now), _colour(str(server.get("state"))))
+
+
+def _colour(state: str) -> str:
+    return TRAITS[state].colour if state in TRAITS else ""  # a daemon of another version may have further ones
 
 
 def _retry(server: Mapping[str, Any], now: datetime) -> str:
@@ -156,14 +140,14 @@ def _retry(server: Mapping[str, Any], now: datetime) -> str:
 
 def _cause(error: Mapping[str, Any]) -> str:
     """Say why in a few words. The exit code is the reason only where nothing else made us end it."""
-    if isinstance(error.get("exit_code"), int) and error.get("kind") in (None, "exited"):
+    if isinstance(error.get("exit_code"), int) and error.get("kind") in (None, FailureKind.EXITED):
         return exit_words(error["exit_code"])
     return str(error.get("kind") or "").replace("_", " ")
 
 
 def up_and_restarts(server: Mapping[str, Any], now: datetime) -> str:
     """Give `2h15m / 0`: how long it has been ready, and how often it was started again."""
-    since = instant(server.get("ready_since")) if server.get("state") == "ready" else None
+    since = instant(server.get("ready_since")) if server.get("state") == State.READY else None
     up = duration((now - since).total_seconds()) if since else "-"
     return f"{up} / {server.get('restarts', 0)}"
 
@@ -172,27 +156,25 @@ def action(server: Mapping[str, Any]) -> str:
     """Give the command that mends it, or shows what to mend; nothing when it is well or on its way."""
     name = server.get("name")
     match server.get("state"):
-        case "invalid":
+        case State.INVALID:
             return _mend_entry(server)
-        case "disabled":
-            return f"moltis mcp enable {name}"
-        case "stopped":
-            return f"moltis mcp start {name}"
-        case "awaiting_auth" if _refuses_header(server):
+        case State.DISABLED | State.STOPPED as state:
+            return TRAITS[state].advice.format(name)
+        case State.AWAITING_AUTH if _refuses_header(server):
             return f"correct headers.Authorization, then moltis mcp restart {name}"
-        case "awaiting_auth" | "ready" if "oauth." in login_failure(server):
+        case State.AWAITING_AUTH | State.READY if "oauth." in login_failure(server):
             return f"moltis why {name}"
-        case "awaiting_auth":
+        case State.AWAITING_AUTH:
             return f"moltis mcp reauth {name}"
-        case "ready" if server.get("auth_state") == "awaiting_browser" or login_failure(server):
+        case State.READY if server.get("auth_state") == "awaiting_browser" or login_failure(server):
             return f"moltis mcp reauth {name}"
-        case "backoff" | "ready" if _login_unavailable(server):
+        case State.BACKOFF | State.READY if _login_unavailable(server):
             return f"moltis mcp reauth {name}"
-        case "backoff" | "cooldown":
+        case State.BACKOFF | State.COOLDOWN:
             return f"moltis why {name}"
-        case "starting" | "initializing" if server.get("attempts"):
+        case State.STARTING | State.INITIALIZING if server.get("attempts"):
             return f"moltis why {name}"
-        case "ready" if server.get("remarks"):
+        case State.READY if server.get("remarks"):
             return f"moltis why {name}"
         case _:
             return ""

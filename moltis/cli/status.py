@@ -16,6 +16,7 @@ from moltis.cli import link, phrases, screen
 from moltis.cli.commands import command, json_option, server_argument
 from moltis.cli.table import Cell, paint, render
 from moltis.errors import DaemonNotRunning, ExitCode
+from moltis.server.states import SETTLING, State
 
 HEADER = ("NAME", "TRANSPORT", "TOOLS", "STATUS", "UP/RESTARTS", "ACTION")
 STATUS_COLUMN = 3
@@ -27,7 +28,6 @@ DAEMON_SECS = 60.0
 """How long `--wait` waits for the daemon itself."""
 WAIT_SECS = 660.0
 """How long it waits for servers: longer than one that works may take to start, unless moltis.toml says otherwise."""
-UNDER_WAY = ("starting", "initializing", "stopping")
 WAIT_LOOK_SECS = 0.1
 
 
@@ -74,7 +74,7 @@ def _under_way(ctx: click.Context, name: str | None) -> list[str] | None:
             servers = [daemon.call("mcp.status", {"name": name})] if name else daemon.call("mcp.list")
     except DaemonNotRunning:
         return None
-    return [str(server["name"]) for server in servers if server["state"] in UNDER_WAY]
+    return [str(server["name"]) for server in servers if server["state"] in SETTLING]
 
 
 def _watch(ctx: click.Context, name: str | None, as_json: bool) -> int:
@@ -157,7 +157,7 @@ def table_row(server: Mapping[str, Any], now: datetime) -> list[str | Cell]:
     return [
         screen.one_line(str(server["name"])),
         str(server["transport"]),
-        str(server["tool_count"]) if server["state"] == "ready" else "-",
+        str(server["tool_count"]) if server["state"] == State.READY else "-",
         Cell(screen.one_line(status.text), status.style),
         phrases.up_and_restarts(server, now),
         Cell(phrases.action(server), "cyan"),
@@ -225,7 +225,7 @@ def _command_words(server: Mapping[str, Any]) -> str:
 
 
 def _offers(server: Mapping[str, Any]) -> str:
-    if server.get("state") != "ready":
+    if server.get("state") != State.READY:
         return ""
     kinds = (("tool", "tool_count"), ("resource", "resource_count"), ("prompt", "prompt_count"))
     return ", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, key in kinds for n in [server.get(key) or 0])
@@ -272,7 +272,7 @@ def show_not_running(ctx: click.Context, as_json: bool, message: str) -> int:
     else:
         screen.data(screen.printable(f"moltis {__version__} - not running - {short_path(str(path))}"))
         rows: list[list[str | Cell]] = [
-            [s.name, s.transport, "-", Cell("not running" if s.enabled else "disabled", "dim"), "-"]
+            [s.name, s.transport, "-", Cell("not running" if s.enabled else State.DISABLED.value, "dim"), "-"]
             for s in configured.servers
         ]
         if rows:

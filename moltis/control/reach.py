@@ -7,7 +7,7 @@ for.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any
 
 import anyio
 from msgspec import UNSET, Raw, UnsetType
@@ -16,12 +16,10 @@ from moltis.control.api import CallHandle, DaemonApi, ServerApi, SessionApi
 from moltis.errors import MoltisError, UsageError
 from moltis.names import did_you_mean
 from moltis.server import mending
+from moltis.server.states import STARTING, TRAITS, State
 from moltis.server.status import ServerStatus
 from moltis.session.listing import Kind
 from moltis.slices import Slices
-
-STARTING: Final = ("starting", "initializing")
-"""States that soon end, so that a call may wait for the next."""
 
 Relayed = CallHandle | Coroutine[Any, Any, CallHandle]
 """A call that was sent, or one that will be when its server is ready."""
@@ -91,7 +89,7 @@ def runnable(name: str, daemon: DaemonApi) -> ServerApi:
     """
     server = daemon.server(name)
     status = server.status()
-    if status.state in ("disabled", "invalid"):
+    if status.state in (State.DISABLED, State.INVALID):
         raise not_ready(status)
     return server
 
@@ -108,19 +106,12 @@ def arguments_object(arguments: Raw | UnsetType) -> bytes | None:
     return None if raw == b"null" else raw
 
 
-_HINTS: Final = {
-    "invalid": "moltis config check",
-    "disabled": "moltis mcp enable {}",
-    "stopped": "moltis mcp start {}",
-}
-
-
 def not_ready(status: ServerStatus) -> MoltisError:
     """Say why a server cannot be called now, when that changes, and what mends it."""
-    hint = "moltis mcp reauth {}" if mending.waits_for_login(status) else _HINTS.get(status.state, "moltis why {}")
-    if status.state == "awaiting_auth":
+    advised_as = State.AWAITING_AUTH if mending.waits_for_login(status) else status.state
+    if status.state == State.AWAITING_AUTH:
         return mending.unavailable(status, " ".join(mending.commands(status)[0].split()))
-    return mending.unavailable(status, hint.format(status.name))
+    return mending.unavailable(status, TRAITS[advised_as].advice.format(status.name))
 
 
 def no_such_tool(server: str, tool: str, session: SessionApi) -> UsageError:

@@ -32,6 +32,7 @@ from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.store import StoreProblem, TokenStore
 from moltis.server import mending
 from moltis.server.record import stamp
+from moltis.server.states import State
 from moltis.transport import Connection, Notices, Receiver, Transport
 from moltis.transport.remote import Refusal
 from moltis.transport.remote.opening import RemoteTransport
@@ -182,7 +183,7 @@ class Logins:
             hint = next(iter(mending.login_keys(message, server)), f"moltis why {server}")
             return LoginNeeded(message, server=server, hint=" ".join(hint.split()))
         hint = f"it is tried again by itself; moltis status {server} shows how it stands"
-        return ServerNotReady(message, server=server, state="awaiting_auth", hint=hint)
+        return ServerNotReady(message, server=server, state=State.AWAITING_AUTH, hint=hint)
 
     def _tried(self, login: Login) -> None:
         self._trials.discard(login)
@@ -302,7 +303,7 @@ class _Trial:
 
 def _launch(plan: ServerPlan) -> RemoteLaunch:
     if not isinstance(plan.launch, RemoteLaunch):
-        raise ServerNotReady(plan.problem or "its entry is wrong", server=plan.name, state="invalid")
+        raise ServerNotReady(plan.problem or "its entry is wrong", server=plan.name, state=State.INVALID)
     return plan.launch
 
 

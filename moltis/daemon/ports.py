@@ -8,11 +8,11 @@ from typing import Any
 from anyio.abc import TaskGroup
 
 from moltis.config.plan import ServerPlan
-from moltis.daemon.servers import SETTLED
+from moltis.daemon.servers import UNDER_WAY_NO_MORE
 from moltis.errors import UnknownServer
 from moltis.gateway.api import Known
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import State
+from moltis.server.states import COMING, State
 from moltis.server.status import ServerStatus
 from moltis.server.supervisor import Supervisor
 from moltis.session.listing import Kind, ToolFilter
@@ -20,10 +20,7 @@ from moltis.session.session import Session
 
 __all__ = ["Port", "Ports", "known_of"]
 
-KNOWN = tuple(state for state in SETTLED if state is not State.STOPPING)
-"""Past a start that failed it is known why, and when it is tried again."""
-
-UP_OR_NOT = tuple(state for state in KNOWN if state is not State.BACKOFF)
+UP_OR_NOT = tuple(state for state in UNDER_WAY_NO_MORE if state not in COMING)
 """Past a first failure a server may be up in a moment."""
 
 
@@ -60,8 +57,8 @@ class Port:
     def upstream(self) -> Session | None:
         return self.actor.ready_life
 
-    def state(self) -> str:
-        return str(self.actor.state)
+    def state(self) -> State:
+        return self.actor.state
 
     def status(self) -> ServerStatus:
         return self._status(self.name)
@@ -77,7 +74,7 @@ class Port:
         return self._filter.allows(tool)
 
     async def wait_settled(self) -> None:
-        await self.actor.wait_state(*KNOWN)
+        await self.actor.wait_state(*UNDER_WAY_NO_MORE)  # past a failed start it is known why, too
 
     async def wait_up(self) -> None:
         await self.actor.wait_state(*UP_OR_NOT)

@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan
 from moltis.errors import MoltisError
 from moltis.paths import Paths
+from moltis.server.states import FailureKind
 from moltis.threads import in_thread
 from moltis.transport import Connection, Ended, Notices, OpenFailed, Receiver, Transport
 from moltis.transport.containment import Warden
@@ -159,5 +160,5 @@ class _Deferred:
         try:
             transport = await self.make()
         except MoltisError as problem:
-            raise OpenFailed(Ended("connect_failed", problem.message)) from None
+            raise OpenFailed(Ended(FailureKind.CONNECT_FAILED, problem.message)) from None
         return await transport.open(receive, notices)

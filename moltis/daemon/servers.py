@@ -18,8 +18,9 @@ from moltis.printable import one_line
 from moltis.sdk.messages import Found
 from moltis.server import mending
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import ACTIVE, FailureKind, State, Wanted
+from moltis.server.lifecycle import Wanted
 from moltis.server.record import stamp
+from moltis.server.states import AT_REST, LOGIN_FAILED, SETTLING, STARTING, FailureKind, State
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.server.working import LOOKS, WorkMeter, window_secs
 from moltis.session import envelope
@@ -33,12 +34,11 @@ from moltis.transport import Effort, Ended
 if TYPE_CHECKING:
     from moltis.gateway.gateway import Gateway
 
-UNDER_WAY_NO_MORE = tuple(s for s in State if s is State.READY or s not in ACTIVE)
+UNDER_WAY_NO_MORE = tuple(state for state in State if state not in SETTLING)
 """Where a server is ready, or nothing of it is left."""
-SETTLED = tuple(s for s in State if s not in (State.STARTING, State.INITIALIZING))
-_UP = frozenset({State.READY, State.STARTING, State.INITIALIZING})
+SETTLED = tuple(state for state in State if state not in STARTING)
+_UP = STARTING | {State.READY}
 """Where what is known of the login says more than the last failure."""
-AT_REST = (State.STOPPED, State.DISABLED, State.INVALID)
 _NAMES = {
     Kind.TOOLS: "tools",
     Kind.RESOURCES: "resources",
@@ -74,7 +74,7 @@ class Server:
         elif auth.unavailable:
             pass  # what it waits for is something else
         elif auth.message:
-            told = LastError(kind="login_failed", message=auth.message, at=auth.at)
+            told = LastError(kind=LOGIN_FAILED, message=auth.message, at=auth.at)
         return msgspec.structs.replace(
             status,
             auth_state=auth.state,

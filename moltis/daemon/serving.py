@@ -34,7 +34,7 @@ from moltis.gateway.http.settings import HttpSettings
 from moltis.gateway.metrics import Metrics
 from moltis.gateway.tokens import TokenStore
 from moltis.paths import Paths
-from moltis.server.lifecycle import State
+from moltis.server.states import State
 from moltis.server.status import ServerStatus
 from moltis.server.supervisor import Supervisor
 from moltis.session.session import Session

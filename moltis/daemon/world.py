@@ -42,8 +42,9 @@ from moltis.lastwords import is_of_heartbeat
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
-from moltis.server.lifecycle import RESTING, AuthDone, FailureKind, State, Wanted
+from moltis.server.lifecycle import AuthDone, Wanted
 from moltis.server.record import stamp
+from moltis.server.states import AT_REST, UNWELL, FailureKind, State
 from moltis.server.status import HistoryEntry, HostSeen
 from moltis.server.supervisor import Supervisor
 from moltis.service import Notifier
@@ -316,7 +317,7 @@ class Daemon:
         for shared in await self._remotes.log_out(plan, self.supervisor.plan, forget_client=forget_client):
             with suppress(UnknownServer):
                 actor = self.supervisor.actor(shared)
-                if State(actor.status().state) not in _RESTING:
+                if actor.state not in AT_REST:
                     actor.restart("logged_out")
                     await actor.wait_handled()
 
@@ -571,7 +572,7 @@ class Daemon:
     def _moved(self, name: str, entry: HistoryEntry) -> None:
         fields: dict[str, Any] = msgspec.to_builtins(entry)
         fields.pop("at")
-        tell = lifecycle_log.warning if entry.to in _UNWELL else lifecycle_log.info
+        tell = lifecycle_log.warning if entry.to in UNWELL else lifecycle_log.info
         tell("server_state_changed", server=name, **fields)
         if self.events.wants("state"):
             self.events.publish("state", name, **msgspec.to_builtins(entry))
@@ -580,7 +581,7 @@ class Daemon:
         plan = self.supervisor.plan.server(name)
         if self._serving is not None and plan is not None:  # one that was removed is ended all the same
             self._serving.server_moved(plan, State(entry.to))
-        if entry.to in _RESTING:
+        if entry.to in AT_REST:
             self._remotes.rest(name)
         if entry.to == State.STARTING:
             self._renewed.discard(name)
@@ -588,10 +589,6 @@ class Daemon:
         waits = entry.to == State.AWAITING_AUTH and self._remotes.auth(name).state == "authenticated"
         if waits or (entry.reason == FailureKind.LOGIN_UNAVAILABLE and name in self._renewed):
             self._login_renewed(name)
-
-
-_RESTING = frozenset(RESTING.values())
-_UNWELL = frozenset({State.BACKOFF, State.COOLDOWN, State.INVALID})
 
 
 def _log_stderr(server: str, line: str) -> None:

@@ -14,6 +14,7 @@ from msgspec import Raw
 
 from moltis.access import Access
 from moltis.gateway.messages import Answer, Ask, Tell
+from moltis.server.states import State
 from moltis.server.status import ServerStatus
 from moltis.session.caller import Caller
 from moltis.session.calls import OnReply
@@ -162,8 +163,8 @@ class ServerPort(Protocol):
     def upstream(self) -> Upstream | None:
         """Give what requests may be sent to; None unless it is `ready`."""
 
-    def state(self) -> str:
-        """Give its state, a word of the contract."""
+    def state(self) -> State:
+        """Return its state."""
 
     def status(self) -> ServerStatus:
         """Show it as anyone outside may see it."""

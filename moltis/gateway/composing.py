@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from moltis.server.status import ServerStatus
+from moltis.server.states import TRAITS, State
 from moltis.session.listing import Item
 
 __all__ = ["MAX_CHARS", "Composed", "compose", "contents", "unavailable", "whole_of"]
@@ -115,17 +115,10 @@ def _sentence(begin: str, each: Sequence[str], between: str, end: str) -> str:
     return f"{begin}{between.join(named)}{more}{end}"
 
 
-def unavailable(status: ServerStatus) -> str | None:
+def unavailable(name: str, state: State) -> str | None:
     """Return the name of a server that waits for somebody to mend it, and with what; None of any other."""
-    match status.state:
-        case "awaiting_auth":
-            return f"{status.name} (needs a login: moltis mcp reauth {status.name})"
-        case "cooldown":
-            return f"{status.name} (fails again and again: moltis why {status.name})"
-        case "invalid":
-            return f"{status.name} (its entry in moltis.toml is wrong: moltis config check)"
-        case _:
-            return None
+    told = TRAITS[state].to_hosts.format(name)
+    return f"{name} ({told})" if told else None
 
 
 def whole_of(uri: str, said: Mapping[str, str]) -> str | None:

@@ -16,6 +16,7 @@ from moltis.errors import LoginNeeded, MoltisError, RequestTimeout, RpcCode, Ser
 from moltis.gateway import abilities, messages, refusals, rounds
 from moltis.gateway.messages import CAPABILITIES, Ask
 from moltis.server import mending
+from moltis.server.states import TRAITS
 from moltis.server.status import ServerStatus
 from moltis.session import envelope
 from moltis.session.calls import ErrorReply, Failed, Reply
@@ -199,13 +200,10 @@ def _for_a_model(error: MoltisError) -> str:
     return " ".join(parts)
 
 
-_HINTS: Final = {"ready": "call again", "stopping": "wait until it has ended; moltis status {}"}
-
-
 def not_ready(status: ServerStatus) -> MoltisError:
     """Say why a server takes no request now, when that changes, and what a person can do."""
     hint = "; ".join(" ".join(command.split()) for command in mending.commands(status))
-    return mending.unavailable(status, hint or _HINTS.get(status.state, "moltis why {}").format(status.name))
+    return mending.unavailable(status, hint or TRAITS[status.state].wait.format(status.name))
 
 
 def still_starting(status: ServerStatus, secs: float) -> ServerNotReady:

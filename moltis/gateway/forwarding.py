@@ -22,6 +22,7 @@ from moltis.gateway.desk import Desk, OnRequest
 from moltis.gateway.messages import Ask, text_of
 from moltis.gateway.parking import Bond
 from moltis.gateway.relay import Relay
+from moltis.server.states import State
 
 __all__ = ["Forwarding", "HostSide", "OnRequest", "Running"]
 
@@ -117,4 +118,4 @@ class Forwarding:
             parked.cancel(reason)
         for waiting in tuple(self._desk.waiting):
             told = f"moltis is going away: {reason}"
-            waiting.abandon(ServerNotReady(told, server=waiting.server, state="stopping"))
+            waiting.abandon(ServerNotReady(told, server=waiting.server, state=State.STOPPING))

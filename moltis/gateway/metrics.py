@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
-from moltis.server.lifecycle import State
+from moltis.server.states import State
 from moltis.server.status import ServerStatus
 
 if TYPE_CHECKING:

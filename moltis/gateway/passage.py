@@ -21,6 +21,7 @@ from moltis.gateway.asking import PROGRESS, HostSide
 from moltis.gateway.desk import Desk
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, Ask
 from moltis.gateway.revisions import MODERN
+from moltis.server.states import STARTING
 from moltis.server.status import HostSeen
 from moltis.session.caller import Question
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
@@ -31,7 +32,6 @@ __all__ = ["Passage"]
 log = logs.get("moltis.gateway")
 
 INTERNAL: Final = "internal"
-STARTING: Final = frozenset({"starting", "initializing"})
 LOG: Final = "notifications/message"
 
 MAX_PROGRESS_BYTES: Final = 64 * 1024

@@ -25,18 +25,12 @@ from moltis.gateway.needs import Able, Lack, Need, lacking
 from moltis.gateway.owners import may_come_of
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.rounds import ELICIT
+from moltis.server.states import COMING, LISTED, STARTING
 from moltis.server.status import UnusableItem
 from moltis.session.envelope import json_string
 from moltis.session.listing import Item, Kind
 
-__all__ = ["LISTED", "Route", "View"]
-
-LISTED: Final = frozenset({"starting", "initializing", "ready", "backoff", "awaiting_auth"})
-"""States of servers whose tools are worth offering: those that run, or will without anybody doing more than log in."""
-
-_STARTING: Final = frozenset({"starting", "initializing"})
-_MENDED_BY_PEOPLE: Final = frozenset({"invalid", "awaiting_auth", "cooldown"})
-_COMING: Final = frozenset({"starting", "initializing", "backoff"})
+__all__ = ["Route", "View"]
 
 MAX_UNUSABLE: Final = 100
 MAX_NAME_CHARS: Final = 200
@@ -215,7 +209,7 @@ class View:
 
         Of all servers those too whose first start has failed, if another comes soon.
         """
-        states = _STARTING if self.server is not None else _COMING
+        states = STARTING if self.server is not None else COMING
         return [port for port in self.ports() if port.state() in states and port.known() is None]
 
     def own(self, method: str, params: dict[str, Raw], *, modern: bool) -> bytes | None:
@@ -389,7 +383,7 @@ class View:
         """Say how all servers are used, and who cannot be had now."""
         ports = self._world.ports()
         self._said = {port.name: _instructions(port) for port in ports if port.state() in LISTED}
-        missing = [unavailable(port.status()) for port in ports if port.state() in _MENDED_BY_PEOPLE]
+        missing = [unavailable(port.name, port.state()) for port in ports]
         starting = [port.name for port in self.unsettled()]
         told = [each for each in missing if each is not None]
         return compose(self._said.items(), self._separator, starting, told)

@@ -34,6 +34,7 @@ from moltis.oauth.refusals import Refusal, Refusals
 from moltis.oauth.renewal import Renewal
 from moltis.oauth.standing import Standing
 from moltis.oauth.store import TokenStore
+from moltis.server.states import State
 
 __all__ = ["Login", "Ports", "Refusal"]
 
@@ -353,7 +354,7 @@ class Login:
             raise NotSent(
                 f"the login of server {self._server!r} cannot be looked for now: {problem.message}",
                 server=self._server,
-                state="ready",
+                state=State.READY,
                 hint="it is tried again by itself",
             )
         if self._keeper.tokens is not before and self._usable():

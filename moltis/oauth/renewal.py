@@ -21,6 +21,7 @@ from moltis.oauth.jobs import Job, Jobs, Log
 from moltis.oauth.keeper import Keeper
 from moltis.oauth.model import OAuthProblem
 from moltis.oauth.standing import Standing
+from moltis.server.states import State
 
 LOST_AFTER = 3
 """Outages in a row after which the endpoints are looked up anew: they may be somewhere else by now."""
@@ -120,7 +121,7 @@ class Renewal:
             f"the login of server {self._server!r} cannot be renewed now: "
             "what was renewed a moment ago is refused again",
             server=self._server,
-            state="ready",
+            state=State.READY,
             next_retry_at=_shown(self._wall() + FRESH_SECS),
             hint=self._hint(),
         )
@@ -198,7 +199,7 @@ class Renewal:
             f"the login of server {self._server!r} cannot be renewed now: {why}"
             + (f"; next try at {next_retry_at}" if next_retry_at is not None else ""),
             server=self._server,
-            state="ready",
+            state=State.READY,
             next_retry_at=next_retry_at,
             hint=self._hint(),
         )

@@ -31,7 +31,6 @@ from moltis.server.lifecycle import (
     Ended,
     Event,
     Failure,
-    FailureKind,
     Hurry,
     Lifecycle,
     Moment,
@@ -39,13 +38,13 @@ from moltis.server.lifecycle import (
     Pulse,
     Restart,
     Retuned,
-    State,
     Want,
     Wanted,
     Working,
 )
 from moltis.server.record import Record
 from moltis.server.slots import Slot, StartSlots
+from moltis.server.states import STARTING, FailureKind, State
 from moltis.server.status import HistoryEntry, ServerStatus
 from moltis.server.transitions import step
 from moltis.server.working import LOOKS, WorkMeter, window_secs
@@ -53,13 +52,10 @@ from moltis.server.working import LOOKS, WorkMeter, window_secs
 REASONS = {
     Wanted.RUN: "start_requested",
     Wanted.STOPPED: "stop_requested",
-    Wanted.DISABLED: "disabled",
-    Wanted.INVALID: "invalid",
+    Wanted.DISABLED: Wanted.DISABLED.value,
+    Wanted.INVALID: Wanted.INVALID.value,
 }
 """What the history calls a request that gives no reason of its own."""
-
-
-STARTS = (State.STARTING, State.INITIALIZING)
 
 L = TypeVar("L", bound=Life)
 
@@ -289,7 +285,7 @@ class Actor(Generic[L]):
         outcome = step(before, event, Moment(anyio.current_time(), self._roll(), self._policy, pulse))
         self._lifecycle = outcome.life
         if outcome.life.state is not before.state:
-            if self._start is not None and outcome.life.state not in STARTS:
+            if self._start is not None and outcome.life.state not in STARTING:
                 self._start.release_slot()
             self._on_transition(self._record.moved(before, outcome))
             self._announce()
@@ -382,5 +378,4 @@ def _policy(limits: Limits) -> Policy:
 
 
 def _failure(ended: transport.Ended) -> Failure:
-    kind = FailureKind.of(ended.kind)
-    return Failure(kind, ended.message, ended.exit_code, ended.stderr_tail, ended.retry_after_secs, ended.stdout)
+    return Failure(ended.kind, ended.message, ended.exit_code, ended.stderr_tail, ended.retry_after_secs, ended.stdout)

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from moltis.lastwords import is_frame, spoken
+from moltis.server.states import FailureKind
 
 LOOKED_AT = 400
 """Characters of a line that are looked at: what is wrong is said early, and this runs on the daemon's loop."""
@@ -398,7 +399,7 @@ def _arguments(found: Found, about: About) -> list[str]:
 
 
 def _serves_http(found: Found, about: About) -> list[str] | None:
-    if about.kind != "startup_timeout":
+    if about.kind != FailureKind.STARTUP_TIMEOUT:
         return None
     return [
         f'add "--stdio" to args in {about.entry}, as the last    (it serves HTTP; perhaps "--transport", "stdio")',

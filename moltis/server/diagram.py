@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 
 from moltis.server.lifecycle import (
     RESTING,
-    STATUS,
     TIMED,
     Admitted,
     AuthDone,
@@ -19,17 +18,16 @@ from moltis.server.lifecycle import (
     Ended,
     Event,
     Failure,
-    FailureKind,
     Initialized,
     Lifecycle,
     Moment,
     Opened,
     Policy,
     Restart,
-    State,
     Want,
     Wanted,
 )
+from moltis.server.states import STATUS, TRAITS, FailureKind, State
 from moltis.server.transitions import step
 
 GROUPS: Mapping[str, tuple[State, ...]] = {
@@ -38,29 +36,8 @@ GROUPS: Mapping[str, tuple[State, ...]] = {
     "waiting": (State.BACKOFF, State.COOLDOWN, State.AWAITING_AUTH),
 }
 
-MEANING: Mapping[State, str] = {
-    State.INVALID: "its entry is wrong or a placeholder is unresolved",
-    State.DISABLED: "`enabled = false`",
-    State.STOPPED: "stopped by request",
-    State.STARTING: "process being spawned, or connection being opened",
-    State.INITIALIZING: "MCP handshake and listing",
-    State.READY: "handshake done by this very process or session, and tools listed",
-    State.AWAITING_AUTH: "a person must log in; uses up no attempts",
-    State.BACKOFF: "failed; starts again at `next_retry_at`",
-    State.COOLDOWN: "more than `max_restart_attempts` failures in a row; at `next_retry_at` exactly one probe start; "
-    "if that fails, cooldown again, twice as long",
-    State.STOPPING: "being shut down",
-}
-
-UNTIL: Mapping[State, str] = {
-    State.STARTING: "`startup_timeout_secs`; while it works, `startup_timeout_max_secs`",
-    State.INITIALIZING: "the same, since `starting`",
-    State.READY: "the next heartbeat, or its timeout; neither counts while a request is under way",
-    State.BACKOFF: "`next_retry_at`",
-    State.COOLDOWN: "`next_retry_at`",
-    State.STOPPING: "`stop_eof_secs` + `stop_term_secs`, then it is killed",
-}
-"""What the one deadline of a state is. A state without one waits for a person."""
+MEANING: Mapping[State, str] = {state: TRAITS[state].meaning for state in State}
+UNTIL: Mapping[State, str] = {state: TRAITS[state].until for state in State if TRAITS[state].until}
 
 _IMPATIENT = Policy(max_restart_attempts=1, heartbeat_max_missed=1)
 """Limits under which every arrow is a few steps away."""

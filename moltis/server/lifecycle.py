@@ -15,20 +15,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-
-class State(enum.StrEnum):
-    """What a server is doing. The very words that status, log and docs use."""
-
-    INVALID = "invalid"
-    DISABLED = "disabled"
-    STOPPED = "stopped"
-    STARTING = "starting"
-    INITIALIZING = "initializing"
-    READY = "ready"
-    AWAITING_AUTH = "awaiting_auth"
-    BACKOFF = "backoff"
-    COOLDOWN = "cooldown"
-    STOPPING = "stopping"
+from moltis.server.states import FailureKind, State
 
 
 class Wanted(enum.StrEnum):
@@ -39,20 +26,6 @@ class Wanted(enum.StrEnum):
     DISABLED = "disabled"
     INVALID = "invalid"
 
-
-STATUS: Mapping[State, str] = {
-    State.INVALID: "error",
-    State.DISABLED: "disconnected",
-    State.STOPPED: "disconnected",
-    State.STARTING: "disconnected",
-    State.INITIALIZING: "disconnected",
-    State.READY: "connected",
-    State.AWAITING_AUTH: "error",
-    State.BACKOFF: "error",
-    State.COOLDOWN: "error",
-    State.STOPPING: "disconnected",
-}
-"""The three coarse words, for who does not care how."""
 
 RESTING: Mapping[Wanted, State] = {
     Wanted.STOPPED: State.STOPPED,
@@ -66,40 +39,6 @@ ACTIVE = frozenset({State.STARTING, State.INITIALIZING, State.READY, State.STOPP
 
 TIMED = ACTIVE | {State.BACKOFF, State.COOLDOWN}
 """The states that have a deadline. The others wait for a person, for ever if need be."""
-
-
-class FailureKind(enum.StrEnum):
-    """Why a run ended, or was ended. All count but those of `UNCOUNTED`, and `NO_NETWORK` uses up no attempt."""
-
-    EXITED = "exited"
-    SPAWN_FAILED = "spawn_failed"
-    CONNECT_FAILED = "connect_failed"
-    HANDSHAKE_FAILED = "handshake_failed"
-    LISTING_FAILED = "listing_failed"
-    NO_NETWORK = "no_network"
-    STARTUP_TIMEOUT = "startup_timeout"
-    UNRESPONSIVE = "unresponsive"
-    DISCONNECTED = "disconnected"
-    WRITE_STALLED = "write_stalled"
-    WARDEN_LOST = "warden_lost"
-    INTERNAL = "internal"
-    AUTH_REQUIRED = "auth_required"
-    LOGIN_UNAVAILABLE = "login_unavailable"
-
-    @classmethod
-    def of(cls, word: str) -> FailureKind:
-        """Give the kind of that name; a word that is none is a fault of this program, and still a failure."""
-        return next((kind for kind in cls if kind.value == word), cls.INTERNAL)
-
-
-UNCOUNTED = frozenset({FailureKind.AUTH_REQUIRED, FailureKind.LOGIN_UNAVAILABLE})
-"""No failures of the server: nobody has logged in, or the authorization server cannot be reached."""
-
-
-OFFLINE = frozenset(
-    {FailureKind.EXITED, FailureKind.CONNECT_FAILED, FailureKind.LISTING_FAILED, FailureKind.STARTUP_TIMEOUT}
-)
-"""How a start may fail because there is no network."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from moltis.errors import LoginNeeded, MoltisError, ServerNotReady
 from moltis.lastwords import is_telling, spoken
 from moltis.printable import one_line
 from moltis.server.causes import About, Way, is_warning, recognised
-from moltis.server.lifecycle import FailureKind, State
+from moltis.server.states import LOGIN_FAILED, STATUS, TRAITS, FailureKind, State
 from moltis.server.status import LastError, ServerStatus
 
 PLACEHOLDER = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)\}|\{env:([A-Za-z_]\w*)\})", re.ASCII)
@@ -44,7 +44,7 @@ def refuses_header(status: ServerStatus) -> bool:
 
 def login_failed(status: ServerStatus) -> bool:
     """Whether a login came to nothing, and its error says why."""
-    return status.last_error is not None and status.last_error.kind == "login_failed"
+    return status.last_error is not None and status.last_error.kind == LOGIN_FAILED
 
 
 def login_keys(message: str, name: str) -> list[str]:
@@ -69,16 +69,14 @@ def commands(status: ServerStatus) -> list[str]:
                 *_for_placeholder(error),
                 f"moltis config check    (says what is wrong in [mcp.servers.{name}])",
             ]
-        case State.DISABLED:
-            return [f"moltis mcp enable {name}"]
-        case State.STOPPED:
-            return [f"moltis mcp start {name}"]
+        case State.DISABLED | State.STOPPED as state:
+            return [TRAITS[state].advice.format(name)]
         case State.AWAITING_AUTH if refuses_header(status):
             return [_correct_header(name), f"moltis mcp restart {name}    (once it is mended)"]
         case State.AWAITING_AUTH | State.READY if login_failed(status) and error is not None:
             return [*_for_way(status, error), *login_keys(error.message, name), f"moltis mcp reauth {name}"]
-        case State.AWAITING_AUTH:
-            return [f"moltis mcp reauth {name}"]
+        case State.AWAITING_AUTH as state:
+            return [TRAITS[state].advice.format(name)]
         case State.READY if status.auth_state == "awaiting_browser":
             return [f"moltis mcp reauth {name}    (shows the address of the login that is pending)"]
         case State.BACKOFF | State.COOLDOWN:
@@ -122,7 +120,7 @@ def hints(name: str, shown: Shown, error: LastError) -> list[str]:
         transport="stdio" if shown.command else "sse",
         enabled=True,
         state=State.BACKOFF,
-        status="error",
+        status=STATUS[State.BACKOFF],
         command=shown.command,
         env_names=list(shown.env_names),
         env_withheld=list(shown.env_withheld),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from moltis.config.plan import ServerPlan
-from moltis.server.lifecycle import Lifecycle, State
+from moltis.server.lifecycle import Lifecycle
+from moltis.server.states import STARTING
 from moltis.server.working import window_secs
 
 TOLD_AFTER_SECS = 3.0
@@ -20,7 +21,7 @@ def start_in_words(plan: ServerPlan, life: Lifecycle, now: float, *, spoken: boo
 
     now: monotonic seconds. spoken: whether the server has spoken MCP; what has, installs no more.
     """
-    if life.state not in (State.STARTING, State.INITIALIZING):
+    if life.state not in STARTING:
         return None
     run = life.run
     if run.admitted_at is None:

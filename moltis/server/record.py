@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 
 from moltis.config.plan import RemoteLaunch, ServerPlan
 from moltis.server.life import Facts
-from moltis.server.lifecycle import STATUS, UNCOUNTED, Failure, Lifecycle, State, Transition, waits_for_login
+from moltis.server.lifecycle import Failure, Lifecycle, Transition, waits_for_login
 from moltis.server.progress import start_in_words
+from moltis.server.states import OF_CONFIG, STATUS, UNCOUNTED, State
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 
 HISTORY_LIMIT = 500
@@ -158,7 +159,7 @@ class Record:
 
     def _last_error(self, plan: ServerPlan, life: Lifecycle) -> LastError | None:
         if life.state is State.INVALID:
-            return LastError(kind="config", message=plan.problem or "its entry is wrong", at=self._moved_at)
+            return LastError(kind=OF_CONFIG, message=plan.problem or "its entry is wrong", at=self._moved_at)
         if (life.state is State.AWAITING_AUTH or waits_for_login(life)) and self._refusal is not None:
             return self._refusal
         return self._errors[-1] if self._errors else None

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 
+from moltis.server.states import FailureKind
+
 
 class LastError(msgspec.Struct, frozen=True, kw_only=True):
     """Why a server is not well. `at` is RFC 3339 UTC.
@@ -103,7 +105,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def failing(self) -> bool:
         """Whether the failures before this try still say something of it."""
-        return self.last_error is not None and (self.attempts > 0 or self.last_error.kind == "no_network")
+        return self.last_error is not None and (self.attempts > 0 or self.last_error.kind == FailureKind.NO_NETWORK)
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):

@@ -12,8 +12,8 @@ from datetime import datetime
 from itertools import groupby
 
 from moltis.lastwords import pick
-from moltis.server.lifecycle import FailureKind, State
 from moltis.server.mending import commands, in_its_words, login_failed, refuses_header, waits_for_login
+from moltis.server.states import TRYING, FailureKind, State
 from moltis.server.status import HistoryEntry, ServerStatus
 
 STDERR_LINES = 12
@@ -26,9 +26,6 @@ SIGNALS = {1: "SIGHUP", 2: "SIGINT", 4: "SIGILL", 6: "SIGABRT", 7: "SIGBUS", 8: 
 AT_ONCE_SECS = 1.0
 
 PASSED_OVER = "what it writes to stdout and is no MCP is passed over"
-
-TRYING = (State.BACKOFF, State.COOLDOWN, State.STARTING, State.INITIALIZING)
-"""Where the last failure is told, and what mends it: it waits for the next try, or that is under way."""
 
 DID = {
     FailureKind.EXITED: "exited",
@@ -53,10 +50,10 @@ BECAUSE = {
     "restart_requested": "It was restarted by request.",
     "logged_out": "It was restarted, for somebody had logged out.",
     "config_changed": "It was ended because moltis.toml had changed.",
-    "disabled": "It was disabled.",
-    "invalid": "Its entry in moltis.toml became invalid.",
+    State.DISABLED: "It was disabled.",
+    State.INVALID: "Its entry in moltis.toml became invalid.",
     "shutdown": "It was stopped because the daemon ended.",
-    "auth_required": "It asked for a login.",
+    FailureKind.AUTH_REQUIRED: "It asked for a login.",
 }
 """Why a run that did not fail came to its end."""
 

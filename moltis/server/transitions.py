@@ -14,7 +14,6 @@ from typing import Any
 
 from moltis.server.causes import is_offline
 from moltis.server.lifecycle import (
-    OFFLINE,
     ON_ENTRY,
     RESTING,
     Admitted,
@@ -25,7 +24,6 @@ from moltis.server.lifecycle import (
     Ended,
     Event,
     Failure,
-    FailureKind,
     Hurry,
     Initialized,
     Lifecycle,
@@ -35,7 +33,6 @@ from moltis.server.lifecycle import (
     Restart,
     Retuned,
     Run,
-    State,
     Transition,
     Unsent,
     Want,
@@ -43,6 +40,7 @@ from moltis.server.lifecycle import (
     Working,
     waits_for_login,
 )
+from moltis.server.states import OFFLINE, FailureKind, State
 from moltis.server.working import window_secs
 
 STOP_SLACK_SECS = 0.5

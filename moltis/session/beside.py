@@ -18,6 +18,7 @@ import anyio
 from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError, ServerNotReady
 from moltis.server.lifecycle import Pulse
+from moltis.server.states import State
 from moltis.session.dialogue import Dialogue
 from moltis.session.handshake import Handshake
 from moltis.session.hooks import Hooks
@@ -75,7 +76,7 @@ class SecondSession(Requests):
     @property
     def is_ready(self) -> bool:
         """Whether it takes requests."""
-        return self._state == "ready" and self._connection is not None and not self._connection.ending
+        return self._state is State.READY and self._connection is not None and not self._connection.ending
 
     async def run(self, transport: Transport, level: str | None, on_ready: Callable[[], None]) -> str:
         """Live: open, agree, serve; return why it ended once nothing is left of it. Being cancelled ends it too."""
@@ -103,7 +104,7 @@ class SecondSession(Requests):
         """End it gently: calls in flight may still be answered, then the server is told that the session is over."""
         self._ending = True
         if self._connection is not None:
-            self._state = "stopping"
+            self._state = State.STOPPING
             self._connection.stop()
 
     def kill(self) -> None:
@@ -114,7 +115,7 @@ class SecondSession(Requests):
 
     def want_log_level(self, level: str | None) -> None:
         """Have the server log from this level on, if it logs."""
-        if self._state == "ready" and "logging" in self.agreed.capabilities:
+        if self._state is State.READY and "logging" in self.agreed.capabilities:
             self._log_level.want(level)
 
     def level_taken(self) -> Taken:
@@ -161,7 +162,7 @@ class SecondSession(Requests):
                     while self._log_level.taken() is False:
                         await self._taken.wait()
             if not self._ending:
-                self._state = "ready"
+                self._state = State.READY
                 self.ready_at = anyio.current_time()
                 on_ready()
 
@@ -171,7 +172,7 @@ class SecondSession(Requests):
             connection.kill()
 
     def _close(self, ended: Ended) -> None:
-        self._state = "over"
+        self._state = State.STOPPED
         self._dialogue.close(partial(_lost, self.name, self._clean(ended.message)))
         self._stir()
 
@@ -348,6 +349,6 @@ def _lost(server: str, why: str) -> ServerNotReady:
         f"the session of server {server!r} for hosts up to 2025-11-25 ended ({why}) while the call was running; "
         "it is not sent again",
         server=server,
-        state="ready",
+        state=State.READY,
         hint="call again",
     )

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import anyio
 
 from moltis.errors import MoltisError, RequestTimeout, ServerNotReady
+from moltis.server.states import State
 from moltis.session import envelope
 from moltis.session.caller import Caller
 from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply, Result
@@ -237,7 +238,7 @@ class Dialogue:
             raise ServerNotReady(
                 f"server {self._server!r} already has {MAX_IN_FLIGHT} requests without a reply",
                 server=self._server,
-                state="ready",
+                state=State.READY,
                 hint=f"wait for some of them, or moltis mcp restart {self._server}",
             )
 
@@ -506,9 +507,9 @@ class Dialogue:
             return ServerNotReady(
                 f"server {self._server!r} has not read yet what it was sent before; nothing was sent",
                 server=self._server,
-                state="ready",
+                state=State.READY,
                 hint="call again in a moment",
             )
         return ServerNotReady(
-            f"server {self._server!r} is going away; nothing was sent", server=self._server, state="stopping"
+            f"server {self._server!r} is going away; nothing was sent", server=self._server, state=State.STOPPING
         )

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from moltis.errors import ServerNotReady
 from moltis.lastwords import pick
 from moltis.printable import one_line
+from moltis.server.states import FailureKind, State
 from moltis.session.handshake import Agreed
 from moltis.session.hooks import Counters
 from moltis.transport import Ended, exit_words
@@ -63,14 +64,14 @@ def lost(server: str, ended: Ended, *, asked_for: bool) -> ServerNotReady:
         f"server {server!r} {how} while the call was running; it is not sent again"
         + (f". Its last words: {tail}" if tail and not asked_for else ""),
         server=server,
-        state="stopping" if asked_for else "backoff",
+        state=State.STOPPING if asked_for else State.BACKOFF,
         hint=f"moltis why {server}",
     )
 
 
 def end_in_words(ended: Ended) -> str:
     """Say how a connection ended, as what follows the server's name; what we ended is no exit of the server's."""
-    if ended.kind == "exited" and ended.exit_code is not None:
+    if ended.kind == FailureKind.EXITED and ended.exit_code is not None:
         return exit_words(ended.exit_code)
     return f"ended ({ended.message})"
 

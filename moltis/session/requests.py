@@ -6,7 +6,7 @@ The one rule is that a request has one outcome, which is what the server sent or
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, Literal
+from typing import Final
 
 import anyio
 from msgspec import Raw
@@ -15,6 +15,7 @@ from moltis import __version__
 from moltis.config.plan import ServerPlan
 from moltis.errors import ServerNotReady, UsageError
 from moltis.printable import one_line
+from moltis.server.states import State
 from moltis.session import elicitation, envelope
 from moltis.session.caller import Caller
 from moltis.session.calls import OnReply, Reply
@@ -27,7 +28,7 @@ from moltis.session.passing import Passing
 from moltis.session.questions import NOBODY, RELAYED
 from moltis.session.rounds import Ask, Rounds
 
-__all__ = ["CLIENT_INFO", "Requests", "SessionState"]
+__all__ = ["CLIENT_INFO", "Requests"]
 
 CLIENT_INFO: Final = b'{"name":"moltis","version":%b}' % envelope.json_string(__version__)
 
@@ -42,7 +43,8 @@ SCRUBBED_CHARS: Final = 8192
 TOLD_CHARS: Final = 500
 """Of what is said of a server; what it says itself may be as long as a message."""
 
-SessionState = Literal["starting", "initializing", "ready", "stopping", "over"]
+_READY: Final = State.READY
+"""Looked up once: a member of an enumeration is reached by a call in Python 3.11, and this is asked at each request."""
 
 
 class Requests:
@@ -61,7 +63,7 @@ class Requests:
         self.name = name
         self._dialogue = dialogue
         self._scrub = scrub
-        self._state: SessionState = "starting"
+        self._state = State.STARTING
         self._agreed: Agreed | None = None
         self._passing: Passing | None = None
         self._lists = Lists(self._ask, on_lists_changed, dialogue.counters)
@@ -213,7 +215,7 @@ class Requests:
             ServerNotReady: nothing was sent.
             UsageError: the tool is filtered out.
         """
-        if self._state != "ready" or self._passing is None:
+        if self._state is not _READY or self._passing is None:
             raise self._not_ready()
         headers: Headers = ()
         if tool is not None:
@@ -231,7 +233,7 @@ class Requests:
 
     def tell(self, method: str, params: bytes) -> None:
         """Pass on a notification. `params`: a JSON object, or nothing."""
-        if self._state == "ready":
+        if self._state is _READY:
             self._dialogue.tell(method, envelope.one_line(params))
 
     def default_answer(self, method: str, params: bytes) -> bytes | None:
@@ -269,15 +271,15 @@ class Requests:
             )
 
     def _check_ready(self) -> None:
-        if self._state != "ready":
+        if self._state is not _READY:
             raise self._not_ready()
 
     def _not_ready(self) -> ServerNotReady:
-        told = "is not running" if self._state == "over" else f"is {self._state}"
+        told = "is not running" if self._state is State.STOPPED else f"is {self._state}"
         return ServerNotReady(
             f"server {self.name!r} {told}",
             server=self.name,
-            state="stopped" if self._state == "over" else self._state,
+            state=self._state,
             hint=f"moltis why {self.name}",
         )
 

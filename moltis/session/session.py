@@ -20,6 +20,7 @@ from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError, NotSent
 from moltis.redaction import scrubbed
 from moltis.server.lifecycle import Pulse
+from moltis.server.states import FailureKind, State
 from moltis.session import envelope
 from moltis.session.beside import Beside, SecondSession
 from moltis.session.calls import Failed, Reply
@@ -39,7 +40,9 @@ from moltis.transport import Connection, Effort, Ended, OpenFailed, Transport
 ELICITS = b'{"elicitation":{"form":{}}}'
 """What we say when a server's questions are answered from their defaults (MCP, Elicitation)."""
 
-OF_A_QUESTION = frozenset({"exited", "disconnected", "handshake_failed", "listing_failed"})
+OF_A_QUESTION = frozenset(
+    {FailureKind.EXITED, FailureKind.DISCONNECTED, FailureKind.HANDSHAKE_FAILED, FailureKind.LISTING_FAILED}
+)
 """How a connection may end because of what its server was asked to begin with."""
 
 MAX_PROBES_IN_FLIGHT = 16
@@ -110,9 +113,9 @@ class Session(Requests):
             except OpenFailed as failure:
                 return self._over(failure.ended)
             except Exception as fault:
-                return self._over(Ended("internal", f"it could not be opened: {_words(fault)}"))
+                return self._over(Ended(FailureKind.INTERNAL, f"it could not be opened: {_words(fault)}"))
             if self._connection is None:
-                return self._over(Ended("disconnected", "it was stopped before it was opened"))
+                return self._over(Ended(FailureKind.DISCONNECTED, "it was stopped before it was opened"))
             ended = await self._live(self._connection)
             if not self._anew:
                 return ended
@@ -133,7 +136,7 @@ class Session(Requests):
             ended = await connection.wait_closed()
             ended = ended if self._anew else self._over(ended)
         except Exception as fault:
-            self._trouble = Ended("internal", f"a fault of moltis: {_words(fault)}")
+            self._trouble = Ended(FailureKind.INTERNAL, f"a fault of moltis: {_words(fault)}")
         finally:
             if ended is None:
                 connection.kill()
@@ -189,8 +192,8 @@ class Session(Requests):
     def _end(self, how: Literal["stop", "kill"]) -> None:
         if self._ending != "kill":
             self._ending = how
-        if self._state != "over":
-            self._state = "stopping"
+        if self._state is not State.STOPPED:
+            self._state = State.STOPPING
         self._opening.cancel()
         if self._connection is not None:
             end = self._connection.stop if how == "stop" else self._connection.kill
@@ -282,7 +285,7 @@ class Session(Requests):
 
     def watch_resources(self, uris: frozenset[str]) -> None:
         """Have the server tell of updates of exactly these; what it tells goes to `Hooks.on_notification`."""
-        if self._state != "ready" or uris == self._watch.wanted:
+        if self._state is not State.READY or uris == self._watch.wanted:
             return
         agreed = self.agreed
         if not declares_updates(agreed.capabilities):
@@ -295,7 +298,7 @@ class Session(Requests):
         """Have the server log from this level on, if it is one that is told so beside the requests; None: as it is."""
         if self._beside is not None:
             self._beside.want_log_level(level)
-        elif self._state == "ready" and self.agreed.era == "legacy" and "logging" in self.agreed.capabilities:
+        elif self._state is State.READY and self.agreed.era == "legacy" and "logging" in self.agreed.capabilities:
             self._log_level.want(level)
 
     def taken(self, wish: Wish) -> Taken:
@@ -303,7 +306,7 @@ class Session(Requests):
 
         What cannot be wanted of it, or of a session that is over, is not waited for.
         """
-        if self._state != "ready":
+        if self._state is not State.READY:
             return True
         if wish.what == "level":
             return self._log_level.taken() if self._beside is None else self._beside.level_taken()
@@ -325,16 +328,16 @@ class Session(Requests):
         try:
             self._dialogue.liveness.stderr_at = lambda: connection.stderr_at
             self._dialogue.open(connection.send)
-            if self._state == "starting":
-                self._state = "initializing"
+            if self._state is State.STARTING:
+                self._state = State.INITIALIZING
             self._events.opened(connection.pid)
             agreed = await self._agree(connection)
             await self._lists.read_first(agreed.capabilities, modern=agreed.era == "modern")
-            if self._state == "initializing":
+            if self._state is State.INITIALIZING:
                 if self._handshake is not None:
                     self._handshake.was_ready()
                     self._handshake = self._first_end = None
-                self._state, self._was_ready = "ready", True
+                self._state, self._was_ready = State.READY, True
                 self._events.initialized()
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._lists.follow)
@@ -348,18 +351,18 @@ class Session(Requests):
                 self._anew = self._doubted = True
                 connection.stop()
         except HandshakeFailed as failure:
-            self._give_up(connection, "handshake_failed", f"the handshake failed: {failure}")
+            self._give_up(connection, FailureKind.HANDSHAKE_FAILED, f"the handshake failed: {failure}")
         except ListError as failure:
             if isinstance(failure.__cause__, NotSent):
-                self._give_up(connection, "login_unavailable", failure.__cause__.message)
+                self._give_up(connection, FailureKind.LOGIN_UNAVAILABLE, failure.__cause__.message)
             else:
-                self._give_up(connection, "listing_failed", f"its tools could not be listed: {failure}")
+                self._give_up(connection, FailureKind.LISTING_FAILED, f"its tools could not be listed: {failure}")
         except NotSent as failure:
-            self._give_up(connection, "login_unavailable", failure.message)
+            self._give_up(connection, FailureKind.LOGIN_UNAVAILABLE, failure.message)
         except MoltisError as failure:
-            self._give_up(connection, "connect_failed", failure.message)
+            self._give_up(connection, FailureKind.CONNECT_FAILED, failure.message)
         except Exception as fault:
-            self._give_up(connection, "internal", f"a fault of moltis: {_words(fault)}")
+            self._give_up(connection, FailureKind.INTERNAL, f"a fault of moltis: {_words(fault)}")
 
     async def _agree(self, connection: Connection) -> Agreed:
         capabilities = ELICITS if self._elicits else b"{}"
@@ -391,8 +394,8 @@ class Session(Requests):
         if self._hooks.on_second is not None:
             self._hooks.on_second(self.name, what, words)
 
-    def _give_up(self, connection: Connection, kind: str, message: str) -> None:
-        if connection.ending or self._dialogue.broken or self._state == "over" or self._ending is not None:
+    def _give_up(self, connection: Connection, kind: FailureKind, message: str) -> None:
+        if connection.ending or self._dialogue.broken or self._state is State.STOPPED or self._ending is not None:
             return  # it is ending already, and why is told by the connection
         self._trouble = Ended(kind, self._clean(message), None, connection.stderr_tail())
         connection.stop()  # bounded by the connection itself; the server may have something to put away or to pass on
@@ -415,7 +418,7 @@ class Session(Requests):
             unforced = self._ending is None or anyio.current_time() - self._asked_at >= PATIENCE_SECS
             self._handshake.failed(read=unforced and self._read(self._connection))
         self._handshake = None
-        self._state = "over"
+        self._state = State.STOPPED
         self._dialogue.close(partial(lost, self.name, ended, asked_for=self._ending is not None))
         self._taken.stir()
         return ended

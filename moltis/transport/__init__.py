@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from moltis.errors import MoltisError
+from moltis.server.states import FailureKind
 from moltis.steps import Steps
 
 __all__ = [
@@ -45,14 +46,13 @@ class ConnectionFull(Exception):
 class Ended:
     """How a connection ended, once nothing of it is left.
 
-    kind: a word of `server.lifecycle.FailureKind` (`exited`, `spawn_failed`, `disconnected`, `write_stalled`, ...).
     exit_code: the process's exit status, negative for a signal, None where there is no process or it is not known.
     retry_after_secs: how long the server asks to be left alone (`Retry-After`), None if it does not.
     unfinished: the beginning of a line that it wrote to stdout and never ended; raw.
     stdout: what it wrote to stdout that is no MCP message, in words.
     """
 
-    kind: str
+    kind: FailureKind
     message: str
     exit_code: int | None = None
     stderr_tail: tuple[str, ...] = field(default=())

@@ -19,6 +19,7 @@ import anyio
 
 from moltis.config.plan import Limits, StdioLaunch
 from moltis.lastwords import plain
+from moltis.server.states import FailureKind
 from moltis.slices import Sliced
 from moltis.transport import (
     PLAIN,
@@ -138,11 +139,11 @@ class StdioTransport:
             for fd in (stdin, stdout, stderr):
                 pipes.remove(fd)
         except WardenLost as error:
-            raise OpenFailed(Ended("warden_lost", error.message)) from error
+            raise OpenFailed(Ended(FailureKind.WARDEN_LOST, error.message)) from error
         except SpawnError as error:
-            raise OpenFailed(Ended("spawn_failed", self._reports.scrub(error.message))) from error
+            raise OpenFailed(Ended(FailureKind.SPAWN_FAILED, self._reports.scrub(error.message))) from error
         except OSError as error:
-            raise OpenFailed(Ended("spawn_failed", f"cannot open pipes: {error.strerror}")) from error
+            raise OpenFailed(Ended(FailureKind.SPAWN_FAILED, f"cannot open pipes: {error.strerror}")) from error
         finally:
             for fd in pipes:
                 os.close(fd)
@@ -168,7 +169,7 @@ class StdioConnection:
         self._stdout: PipeReader | None = None
         self._stderr: PipeReader | None = None
         self._timers: dict[str, Cancellable] = {}
-        self._trouble: tuple[str, str] | None = None
+        self._trouble: tuple[FailureKind, str] | None = None
         self.stderr_at = -math.inf
         self._dropped_told = 0
         self._oversized_told = 0
@@ -323,11 +324,11 @@ class StdioConnection:
 
     def _stdout_ended(self) -> None:
         if not self._ending:
-            self._later("half", HALF_CLOSED_SECS, lambda: self._fail("disconnected", "closed its stdout and ran on"))
+            self._later("half", HALF_CLOSED_SECS, lambda: self._half_closed("stdout"))
 
     def _stdin_broken(self, error: OSError) -> None:
         if not self._ending and "half" not in self._timers:
-            self._later("half", HALF_CLOSED_SECS, lambda: self._fail("disconnected", "closed its stdin and ran on"))
+            self._later("half", HALF_CLOSED_SECS, lambda: self._half_closed("stdin"))
 
     def _complained(self, data: bytes) -> bool:
         self.stderr_at = now()
@@ -380,10 +381,14 @@ class StdioConnection:
         else:
             waited = f"{self._stall_secs:g} s"
             self._fail(
-                "write_stalled", f"read nothing for {waited} while {self._stdin.buffered} bytes wait in its stdin"
+                FailureKind.WRITE_STALLED,
+                f"read nothing for {waited} while {self._stdin.buffered} bytes wait in its stdin",
             )
 
-    def _fail(self, kind: str, message: str) -> None:
+    def _half_closed(self, what: str) -> None:
+        self._fail(FailureKind.DISCONNECTED, f"closed its {what} and ran on")
+
+    def _fail(self, kind: FailureKind, message: str) -> None:
         """Give it up: no answer is waited for any more, and it ends as in `stop`."""
         if self._trouble is None:
             self._trouble = (kind, message)
@@ -409,9 +414,9 @@ class StdioConnection:
             self._timers.popitem()[1].cancel()
 
     def _ended(self, process: SpawnedProcess) -> Ended:
-        kind, message = "exited", exit_words(process.exit_code)
+        kind, message = FailureKind.EXITED, exit_words(process.exit_code)
         if process.is_lost:
-            kind, message = "warden_lost", "was ended with the warden process, which died"
+            kind, message = FailureKind.WARDEN_LOST, "was ended with the warden process, which died"
         elif self._trouble is not None:
             kind, message = self._trouble
         if process.left_behind:

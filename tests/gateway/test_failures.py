@@ -9,7 +9,7 @@ from mcp_types import CallToolResult, ReadResourceResult
 
 from moltis.errors import LoginNeeded, MoltisError, RequestTimeout, ServerNotReady, UsageError
 from moltis.gateway import failures
-from moltis.server.lifecycle import State
+from moltis.server.states import State
 from moltis.server.status import LastError, ServerStatus
 from moltis.session.calls import ErrorReply, Failed, Result
 

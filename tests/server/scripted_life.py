@@ -13,8 +13,9 @@ import anyio
 from moltis.config.plan import Limits, ServerPlan, StdioLaunch
 from moltis.server.actor import Actor
 from moltis.server.life import LifeEvents, NoFacts
-from moltis.server.lifecycle import Pulse, State
+from moltis.server.lifecycle import Pulse
 from moltis.server.slots import StartSlots
+from moltis.server.states import State
 from moltis.server.status import HistoryEntry
 from moltis.transport import Effort, Ended
 

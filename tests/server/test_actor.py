@@ -13,8 +13,9 @@ from scripted_life import CRASHES, HEALTHY, MUTE, PLAN, Script, ScriptedLife, Wo
 
 from moltis.config.plan import Limits, Shown, StdioLaunch
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import AuthDone, State, Wanted
+from moltis.server.lifecycle import AuthDone, Wanted
 from moltis.server.slots import StartSlots
+from moltis.server.states import State
 from moltis.server.transitions import HURRY_SECS
 from moltis.transport import Ended
 

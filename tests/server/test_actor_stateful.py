@@ -16,7 +16,8 @@ from trio.testing import MockClock
 
 from moltis.config.plan import StdioLaunch
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import AuthDone, FailureKind, State, Wanted
+from moltis.server.lifecycle import AuthDone, Wanted
+from moltis.server.states import FailureKind, State
 from moltis.server.status import HistoryEntry
 from moltis.transport import Ended
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moltis.server.causes import CAUSES, About, is_offline, recognised
-from moltis.server.lifecycle import FailureKind
 from moltis.server.mending import commands, in_its_words
+from moltis.server.states import FailureKind
 from moltis.server.status import LastError, ServerStatus
 from moltis.server.story import tell
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from moltis.server.diagram import GROUPS, MEANING, UNTIL, arrows, grouped, mermaid, states_table
-from moltis.server.lifecycle import TIMED, State
+from moltis.server.lifecycle import TIMED
+from moltis.server.states import State
 from moltis.server.transitions import TABLE
 
 PROMISED = {

@@ -11,10 +11,11 @@ from scripted_life import EPOCH, MUTE, PLAN, Script, World
 
 from moltis.cli.phrases import status_text
 from moltis.config.plan import ServerPlan, Shown
-from moltis.server.lifecycle import Lifecycle, Run, State
+from moltis.server.lifecycle import Lifecycle, Run
 from moltis.server.mending import commands
 from moltis.server.progress import start_in_words
 from moltis.server.slots import StartSlots
+from moltis.server.states import State
 from moltis.server.status import LastError, ServerStatus
 from moltis.server.story import tell
 

@@ -8,8 +8,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from scripted_life import EPOCH, PLAN
 
 from moltis.server.life import NoFacts
-from moltis.server.lifecycle import Failure, FailureKind, Lifecycle, State, Transition
+from moltis.server.lifecycle import Failure, Lifecycle, Transition
 from moltis.server.record import RECENT_ERRORS, Record, stamp
+from moltis.server.states import FailureKind, State
 
 READY = Lifecycle(State.READY, attempts=3, failure=Failure(FailureKind.EXITED, "first"))
 NOTHING = NoFacts()

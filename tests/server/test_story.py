@@ -14,8 +14,9 @@ from scripted_life import EPOCH, HEALTHY, MUTE, PLAN, Script, ScriptedLife, Worl
 
 from moltis.config.plan import ServerPlan, Shown
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import FailureKind, State, Wanted
+from moltis.server.lifecycle import Wanted
 from moltis.server.mending import commands
+from moltis.server.states import FailureKind, State
 from moltis.server.status import LastError, ServerStatus
 from moltis.server.story import DID, STDERR_LINES, duration, exit_in_words, tell
 from moltis.transport import Ended

@@ -14,7 +14,7 @@ from scripted_life import EPOCH, HEALTHY, MUTE, PLAN, Script, ScriptedLife, Worl
 from moltis.config.plan import DaemonPlan, Plan, ServerPlan, StdioLaunch
 from moltis.errors import UnknownServer
 from moltis.server.life import LifeEvents
-from moltis.server.lifecycle import State
+from moltis.server.states import State
 from moltis.server.status import HistoryEntry
 from moltis.server.supervisor import Supervisor
 

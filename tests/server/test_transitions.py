@@ -13,7 +13,6 @@ from moltis.config.plan import Limits
 from moltis.server.lifecycle import (
     ACTIVE,
     RESTING,
-    STATUS,
     TIMED,
     Admitted,
     Alive,
@@ -23,7 +22,6 @@ from moltis.server.lifecycle import (
     Ended,
     Event,
     Failure,
-    FailureKind,
     Hurry,
     Initialized,
     Lifecycle,
@@ -33,13 +31,13 @@ from moltis.server.lifecycle import (
     Pulse,
     Restart,
     Retuned,
-    State,
     Transition,
     Unsent,
     Want,
     Wanted,
     Working,
 )
+from moltis.server.states import STATUS, FailureKind, State
 from moltis.server.transitions import (
     HURRY_SECS,
     OVERSLEPT_SECS,

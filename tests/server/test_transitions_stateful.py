@@ -10,7 +10,6 @@ from moltis.server.lifecycle import (
     ACTIVE,
     RESTING,
     TIMED,
-    UNCOUNTED,
     Admitted,
     Alive,
     AuthDone,
@@ -19,7 +18,6 @@ from moltis.server.lifecycle import (
     Ended,
     Event,
     Failure,
-    FailureKind,
     Hurry,
     Initialized,
     Lifecycle,
@@ -29,13 +27,13 @@ from moltis.server.lifecycle import (
     Pulse,
     Restart,
     Retuned,
-    State,
     Unsent,
     Want,
     Wanted,
     Working,
     waits_for_login,
 )
+from moltis.server.states import UNCOUNTED, FailureKind, State
 from moltis.server.transitions import OVERSLEPT_SECS, backoff_ceiling, cooldown_secs, step
 
 SECS = st.floats(0.05, 1e6)

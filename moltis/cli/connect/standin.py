@@ -22,6 +22,7 @@ from moltis.gateway.messages import Ask, Tell, Unreadable
 from moltis.gateway.naming import fitted_chars
 from moltis.gateway.showing import Showing, ShownServer, as_shown, showing_of
 from moltis.paths import Paths
+from moltis.server.states import STATUS, State
 from moltis.server.status import ServerStatus
 from moltis.session.listing import ToolFilter
 
@@ -112,10 +113,12 @@ class _Port:
     def upstream(self) -> None:
         return None
 
-    def state(self) -> str:
+    def state(self) -> State:
         if not self._shown.enabled:
-            return "disabled"
-        return "invalid" if self._shown.invalid else "backoff"  # it is tried again, as soon as there is a daemon
+            return State.DISABLED
+        return (
+            State.INVALID if self._shown.invalid else State.BACKOFF
+        )  # it is tried again, as soon as there is a daemon
 
     def status(self) -> ServerStatus:
         shown = self._shown
@@ -125,7 +128,7 @@ class _Port:
             transport=shown.transport,
             enabled=shown.enabled,
             state=self.state(),
-            status="disconnected",
+            status=STATUS[State.STOPPED],
         )
 
     def known(self) -> Known | None:

@@ -21,6 +21,7 @@ from anyio.abc import TaskGroup
 
 from moltis.config.plan import Limits
 from moltis.errors import MoltisError, ServerNotReady
+from moltis.server.states import FailureKind, State
 from moltis.transport import PLAIN, ConnectionClosed, Effort, Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote import Credentials
 from moltis.transport.remote.gate import MAX_HELD_SECS, HeldBack
@@ -221,11 +222,11 @@ class RemoteConnection(ABC):
         """Refuse new messages, let those on their way finish for at most `stop_eof_secs`, then say goodbye."""
         if not self._refusing:
             self._goodbye = True
-            self._end(Ended("disconnected", "it was stopped"), waits=True)
+            self._end(Ended(FailureKind.DISCONNECTED, "it was stopped"), waits=True)
 
     def kill(self) -> None:
         """End it now, without a goodbye."""
-        self._end(Ended("disconnected", "it was ended"), waits=False)
+        self._end(Ended(FailureKind.DISCONNECTED, "it was ended"), waits=False)
         self._life.cancel()
 
     async def wait_lost(self) -> Ended:
@@ -246,9 +247,9 @@ class RemoteConnection(ABC):
             with self._life:
                 await self._live()
         except Exception as fault:
-            self._ended = Ended("internal", f"a fault of moltis: {_words(fault)}")
+            self._ended = Ended(FailureKind.INTERNAL, f"a fault of moltis: {_words(fault)}")
         finally:
-            self._end(Ended("disconnected", "it was ended"), waits=False)
+            self._end(Ended(FailureKind.DISCONNECTED, "it was ended"), waits=False)
             self._lost.set()
             with anyio.CancelScope(shield=True, deadline=anyio.current_time() + GOODBYE_SECS):
                 try:
@@ -282,7 +283,7 @@ class RemoteConnection(ABC):
         return ServerNotReady(
             f"server {server!r} {words}",
             server=server,
-            state="ready",
+            state=State.READY,
             next_retry_at=None if held_secs is None else _in(min(held_secs, MAX_HELD_SECS)),
             hint=f"moltis why {server}",
         )

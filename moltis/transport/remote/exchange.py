@@ -23,6 +23,7 @@ from moltis.http.cookies import Cookies
 from moltis.http.origins import shown_host
 from moltis.http.retry_after import retry_after_secs
 from moltis.http.words import InOurWords, network_words
+from moltis.server.states import FailureKind, State
 from moltis.transport import Ended
 from moltis.transport.remote import Refusal
 from moltis.transport.remote.base import Endpoint, Post
@@ -190,7 +191,7 @@ class Exchange:
         try:
             return await self._endpoint.credentials.authorization() or self._configured
         except LoginNeeded as error:
-            raise NotLetIn(error, Ended("auth_required", "a person must log in")) from error
+            raise NotLetIn(error, Ended(FailureKind.AUTH_REQUIRED, "a person must log in")) from error
         except MoltisError as error:
             raise NotLetIn(error, None) from error
 
@@ -199,7 +200,9 @@ class Exchange:
         with anyio.move_on_after(self._endpoint.limits.heartbeat_timeout_secs / 2):
             return await let_in()
         server = self._endpoint.server
-        raise NotLetIn(NotSent(f"the login of server {server!r} is being renewed", server=server, state="ready"), None)
+        raise NotLetIn(
+            NotSent(f"the login of server {server!r} is being renewed", server=server, state=State.READY), None
+        )
 
     async def _admitted(self, response: httpx2.Response, authorization: str | None) -> bool:
         """Ask whether the same request may be sent once more."""
@@ -211,7 +214,7 @@ class Exchange:
         except MoltisError as error:
             await discard(response)
             lost = isinstance(error, LoginNeeded) and status == 401
-            raise NotLetIn(error, Ended("auth_required", "a person must log in") if lost else None) from error
+            raise NotLetIn(error, Ended(FailureKind.AUTH_REQUIRED, "a person must log in") if lost else None) from error
         except BaseException:
             await response.aclose()
             raise

@@ -7,6 +7,7 @@ failure of a request could, such as when to try again.
 from __future__ import annotations
 
 from moltis.errors import MoltisError, NotSent
+from moltis.server.states import FailureKind
 from moltis.transport import Ended, Outgoing
 from moltis.transport.remote.base import RemoteConnection
 from moltis.transport.remote.exchange import NotLetIn
@@ -28,7 +29,9 @@ def turned_away(connection: RemoteConnection, asked: Asked, about: Outgoing, fau
 
 def unavailable(error: MoltisError) -> Ended:
     """Give how a connection ends that could not be begun because its login cannot be renewed now."""
-    return Ended("login_unavailable" if isinstance(error, NotSent) else "connect_failed", error.message)
+    return Ended(
+        FailureKind.LOGIN_UNAVAILABLE if isinstance(error, NotSent) else FailureKind.CONNECT_FAILED, error.message
+    )
 
 
 def come_to_nothing(connection: RemoteConnection, asked: Asked, about: Outgoing, found: Outcome) -> None:

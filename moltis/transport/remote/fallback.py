@@ -13,6 +13,7 @@ from dataclasses import replace
 import anyio
 from anyio.abc import TaskGroup
 
+from moltis.server.states import FailureKind
 from moltis.transport import PLAIN, ConnectionClosed, Effort, Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote.base import Endpoint, RemoteConnection
 from moltis.transport.remote.legacy import LegacyConnection
@@ -148,7 +149,7 @@ class FallbackConnection:
             return  # what could be opened once cannot now: the answer that there is stands
         self._all.append(old)
         self._tasks.start_soon(old.run)
-        if await old.located() or (await old.wait_lost()).kind == "auth_required":
+        if await old.located() or (await old.wait_lost()).kind == FailureKind.AUTH_REQUIRED:
             self._current = old
             self._tasks.start_soon(self._follow, old)
         elif old.streamed:

@@ -20,6 +20,7 @@ import msgspec
 from moltis.errors import LoginNeeded
 from moltis.http.origins import Url, read_url, same_origin, shown_url
 from moltis.http.words import network_words
+from moltis.server.states import FailureKind
 from moltis.session.envelope import MAX_BATCH
 from moltis.session.parts import elements
 from moltis.slices import taken
@@ -107,17 +108,17 @@ class LegacyConnection(RemoteConnection):
             response = await self._exchange.send("GET", stream_headers(None, None))
         except NotLetIn as fault:
             if fault.ended is None and isinstance(fault.error, LoginNeeded):
-                return self.lose(Ended("auth_required", fault.error.message))
+                return self.lose(Ended(FailureKind.AUTH_REQUIRED, fault.error.message))
             return self.lose(fault.ended or unavailable(fault.error))
         except Unreachable as fault:
-            return self.lose(Ended("connect_failed", fault.words))
+            return self.lose(Ended(FailureKind.CONNECT_FAILED, fault.words))
         try:
             found = outcome(asked, answered(response))
             other = found.words or f"answered GET with {media_type(response.headers.get('Content-Type'))}"
             if found.do in (Do.TAKE_EVENTS, Do.TAKE_MESSAGE, Do.LOOK):
                 await self._listen(response, other)
             else:
-                self.lose(Ended(found.kind or "connect_failed", other, retry_after_secs=found.held_secs))
+                self.lose(Ended(found.kind, other, retry_after_secs=found.held_secs))
         finally:
             await response.aclose()
 
@@ -139,7 +140,7 @@ class LegacyConnection(RemoteConnection):
                 words = f"lost its event stream: {network_words(fault)}"
         if patience.cancelled_caught:
             words = f"did not say within {ENDPOINT_SECS:g} s where messages go"
-        self.lose(Ended("disconnected" if self._located.is_set() else "connect_failed", words))
+        self.lose(Ended(FailureKind.DISCONNECTED if self._located.is_set() else FailureKind.CONNECT_FAILED, words))
 
     async def _hear(self, event: Event | None) -> None:
         if event is None:
@@ -157,7 +158,7 @@ class LegacyConnection(RemoteConnection):
         except ValueError:
             parts = None
         if parts is None or parts.userinfo or not same_origin(url, self.endpoint.url):
-            self.lose(Ended("connect_failed", _astray(parts, self.endpoint.url)))
+            self.lose(Ended(FailureKind.CONNECT_FAILED, _astray(parts, self.endpoint.url)))
             return
         self._posting = Exchange(
             replace(self.endpoint, url=url), self.client, cookies=self._exchange.cookies, on_odd=self.odd
@@ -278,7 +279,7 @@ class LegacyConnection(RemoteConnection):
             else:
                 self._failed(post, asked, found)
             if status in GONE and self._agreed:
-                self.lose(Ended("disconnected", f"has forgotten the connection (HTTP {status})"), waits=True)
+                self.lose(Ended(FailureKind.DISCONNECTED, f"has forgotten the connection (HTTP {status})"), waits=True)
 
     def _failed(self, post: Post, asked: Asked, found: Outcome) -> None:
         if not post.answered:  # the reply may be faster than what becomes of the POST

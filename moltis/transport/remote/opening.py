@@ -12,6 +12,7 @@ from moltis.errors import Busy
 from moltis.http.clients import server_client
 from moltis.http.origins import read_url
 from moltis.http.tls import CaFileError, tls_context
+from moltis.server.states import FailureKind
 from moltis.threads import in_thread
 from moltis.transport import Connection, Ended, Notices, OpenFailed, Receiver
 from moltis.transport.remote import Credentials
@@ -68,11 +69,13 @@ class RemoteTransport:
             OpenFailed: `ca_file` cannot be used, or the URL is none (`connect_failed`).
         """
         if read_url(self._endpoint.url) is None:
-            raise OpenFailed(Ended("connect_failed", "its url is not one of http or https in printable ASCII"))
+            raise OpenFailed(
+                Ended(FailureKind.CONNECT_FAILED, "its url is not one of http or https in printable ASCII")
+            )
         try:
             await in_thread(tls_context, self._ca_file)  # reads files; from now on it is remembered
             connection = self._kind(self._endpoint, receive, notices)
         except (CaFileError, Busy) as fault:
-            raise OpenFailed(Ended("connect_failed", str(fault))) from fault
+            raise OpenFailed(Ended(FailureKind.CONNECT_FAILED, str(fault))) from fault
         self._tasks.start_soon(connection.run)
         return connection

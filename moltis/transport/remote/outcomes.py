@@ -15,6 +15,7 @@ from urllib.parse import urljoin
 
 from moltis.http.origins import UNREADABLE, Url, read_url, resolved, same_origin
 from moltis.redaction import REDACTED
+from moltis.server.states import FailureKind
 from moltis.transport.remote.evidence import UNRELATED
 from moltis.transport.remote.replies import AboutSession
 
@@ -171,7 +172,7 @@ class Answered:
 class Outcome:
     """What follows. `words` say what happened, as what follows the server's name.
 
-    kind: of `Do.LOSE`, a word of `server.lifecycle.FailureKind`.
+    kind: of `Do.LOSE`.
     held_secs: nothing is to be sent for so long.
     unserved: it may be that the server speaks the older HTTP+SSE.
     doubts: the session may be lost, and is to be looked after.
@@ -180,7 +181,7 @@ class Outcome:
 
     do: Do
     words: str = ""
-    kind: str = ""
+    kind: FailureKind = FailureKind.CONNECT_FAILED
     held_secs: float | None = None
     unserved: bool = False
     doubts: bool = False
@@ -337,7 +338,7 @@ def _succeeded(asked: Asked, answered: Answered) -> Outcome:
 def _held(asked: Asked, answered: Answered, secs: float) -> Outcome:
     words = f"is overloaded (HTTP {answered.status}) and wants to be left alone for {secs:.0f} s"
     if asked.opens:
-        return Outcome(Do.LOSE, words, "connect_failed", secs)
+        return Outcome(Do.LOSE, words, FailureKind.CONNECT_FAILED, secs)
     if asked.heartbeat:
         return Outcome(Do.ALIVE, words, held_secs=secs)
     if not asked.waited and secs <= asked.patience_secs and (answered.status == 429 or asked.harmless):
@@ -362,9 +363,9 @@ def _error_words(asked: Asked, answered: Answered) -> str:
 
 def _failed(asked: Asked, words: str, *, status: int = 200, unserved: bool = False) -> Outcome:
     if status == 401:
-        return Outcome(Do.LOSE, words, "auth_required")
+        return Outcome(Do.LOSE, words, FailureKind.AUTH_REQUIRED)
     if asked.probes and status not in REDIRECTS and status not in OVERLOADED:
         return Outcome(Do.UNKNOWN_METHOD, NO_ANSWER, unserved=unserved)  # it may answer the other question
     if asked.opens:
-        return Outcome(Do.LOSE, words, "connect_failed", unserved=unserved)
+        return Outcome(Do.LOSE, words, FailureKind.CONNECT_FAILED, unserved=unserved)
     return Outcome(Do.FAIL, words, unserved=unserved)

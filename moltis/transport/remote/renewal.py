@@ -16,6 +16,7 @@ import msgspec
 
 from moltis.errors import NotSent, ServerNotReady
 from moltis.http.bodies import BodyTooLarge, read_capped
+from moltis.server.states import FailureKind
 from moltis.slices import taken
 from moltis.transport import Ended, Outgoing, Receiver
 from moltis.transport.remote.events import BOM
@@ -165,12 +166,14 @@ async def _begin_anew(
             raise NotRenewed(_ended(f"has lost the session, and refuses a new one (HTTP {response.status_code})"))
     except HeldBack as fault:
         words = f"has lost the session, and {fault.words}"
-        raise NotRenewed(Ended("disconnected", words, retry_after_secs=fault.secs)) from fault
+        raise NotRenewed(Ended(FailureKind.DISCONNECTED, words, retry_after_secs=fault.secs)) from fault
     except Unreachable as fault:
         raise NotRenewed(_ended(f"has lost the session, and {fault.words}")) from fault
     except NotLetIn as fault:
         if isinstance(fault.error, NotSent):
-            raise NotRenewed(Ended("login_unavailable", f"has lost the session, and {fault.error.message}")) from fault
+            raise NotRenewed(
+                Ended(FailureKind.LOGIN_UNAVAILABLE, f"has lost the session, and {fault.error.message}")
+            ) from fault
         told = fault.error.message if isinstance(fault.error, ServerNotReady) else "a person must log in"
         raise NotRenewed(fault.ended or _ended(f"has lost the session, and {told}")) from fault
     return session
@@ -180,11 +183,11 @@ async def _read_reply(response: httpx2.Response, id: str, receive: Receiver) -> 
     try:
         if response.status_code == 401:
             words = "answers 401: it refuses what moltis.toml sends: check headers.Authorization and url"
-            raise NotRenewed(Ended("auth_required", words))
+            raise NotRenewed(Ended(FailureKind.AUTH_REQUIRED, words))
         if not response.is_success:
             words = f"has lost the session, and answered initialize with HTTP {response.status_code}"
             secs = held_secs(response) if response.status_code in (429, 503) else None
-            raise NotRenewed(Ended("disconnected", words, retry_after_secs=secs))
+            raise NotRenewed(Ended(FailureKind.DISCONNECTED, words, retry_after_secs=secs))
         session_id = checked_session_id(response.headers.get("Mcp-Session-Id"))
         kind = media_type(response.headers.get("Content-Type"))
         if kind == "text/event-stream":
@@ -226,4 +229,4 @@ def _version(reply: bytes) -> str:
 
 
 def _ended(words: str) -> Ended:
-    return Ended("disconnected", words)
+    return Ended(FailureKind.DISCONNECTED, words)

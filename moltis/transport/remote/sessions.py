@@ -11,6 +11,7 @@ from typing import Final
 
 import anyio
 
+from moltis.server.states import FailureKind
 from moltis.transport import Ended, Outgoing
 from moltis.transport.remote.base import Post, RemoteConnection
 from moltis.transport.remote.evidence import PING, REPEATED, Evidence, Told
@@ -190,7 +191,7 @@ class Sessions:
             return
         except NotRenewed as fault:
             if refused is None:
-                self._connection.lose(fault.ended, waits=fault.ended.kind == "auth_required")
+                self._connection.lose(fault.ended, waits=fault.ended.kind == FailureKind.AUTH_REQUIRED)
             return
         finally:
             renewing, self._renewing = self._renewing, None
@@ -218,7 +219,7 @@ class Sessions:
                 self._evidence.disprove(refused)
         if begun.id != lost.id:
             self._connection.start_soon(partial(self._end, begun))
-        raise NotRenewed(Ended("disconnected", f"does not answer {refused} in a new session either"))
+        raise NotRenewed(Ended(FailureKind.DISCONNECTED, f"does not answer {refused} in a new session either"))
 
     async def _differ(self, lost: Session, begun: Session, refused: str) -> bool:
         """Whether a list is answered in a new session and refused in the old one, where another probe says nothing."""

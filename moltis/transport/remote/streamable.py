@@ -16,6 +16,7 @@ import httpx2
 
 from moltis.http.bodies import coding_of
 from moltis.http.words import network_words
+from moltis.server.states import FailureKind
 from moltis.slices import taken
 from moltis.transport import Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote.base import SOMETHING_ELSE, Endpoint, Post, RemoteConnection
@@ -226,7 +227,7 @@ class StreamableConnection(RemoteConnection):
             try:
                 self._sessions.begun(checked_session_id(response.headers.get("Mcp-Session-Id")))
             except BadSessionId as fault:
-                self.lose(Ended("handshake_failed", str(fault)))
+                self.lose(Ended(FailureKind.HANDSHAKE_FAILED, str(fault)))
                 return
             session = self._sessions.current
         cursor = Cursor()
