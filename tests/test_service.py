@@ -16,7 +16,7 @@ import anyio
 import pytest
 import trio.testing
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import ExitCode
 from moltis.service import Notifier
 

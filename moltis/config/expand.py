@@ -9,20 +9,20 @@ import json
 import os.path
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from hashlib import sha256
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
 from moltis.config import credentials, near_misses
+from moltis.config.limits import DECLARED, Limits
 from moltis.config.model import OAuthSection, ServerSection
 from moltis.config.near_misses import unresolved
 from moltis.config.plan import (
     Asked,
     Elicitation,
     Launch,
-    Limits,
     Protocol,
     RemoteLaunch,
     ServerPlan,
@@ -39,12 +39,7 @@ from moltis.redaction import REDACTED, Malformed, Template, TooLong, Unresolved,
 if TYPE_CHECKING:
     from moltis.proxies import Proxies
 
-_CAPS = (
-    ("request_timeout_secs", "request_timeout_max_secs"),
-    ("startup_timeout_secs", "startup_timeout_max_secs"),
-    ("restart_backoff_secs", "restart_backoff_max_secs"),
-    ("restart_cooldown_secs", "restart_cooldown_max_secs"),
-)
+_CAPS = tuple((limit.name, limit.cap) for limit in DECLARED if limit.cap)
 _LOCAL_KEYS = ("command", "args", "env", "env_pass", "cwd")
 _REMOTE_KEYS = ("url", "headers", "oauth", "ca_file", "proxy")
 
@@ -370,7 +365,7 @@ def merged_limits(*layers: Mapping[str, Any]) -> tuple[Limits, list[tuple[str, s
 
     A cap that is not written where its value is rises with it: `request_timeout_secs = 900` alone means 900 seconds.
     """
-    values = {f.name: getattr(Limits(), f.name) for f in fields(Limits)}
+    values = {limit.name: limit.default for limit in DECLARED}
     capped: list[tuple[str, str]] = []
     for layer in layers:
         values |= layer
@@ -379,7 +374,7 @@ def merged_limits(*layers: Mapping[str, Any]) -> tuple[Limits, list[tuple[str, s
                 values[cap] = values[key]
         own = [(key, cap) for key, cap in _CAPS if key in layer or cap in layer]
         capped = [(key, cap) for key, cap in own if values[key] > values[cap]]
-    return Limits(**values), capped
+    return Limits(**cast(Any, values)), capped
 
 
 # Local servers -------------------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""Every key of moltis.toml, in one table: schema, example file and docs are made from it.
+"""Every key of moltis.toml, in one table: schema, example file and docs are made from it, and the bounds of `model.py`.
 
-`model.py` checks the same keys with the same bounds; a test holds the two together.
+The limits of servers come from `limits.py`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from moltis.config.plan import DaemonPlan, GatewayPlan, Limits
+from moltis.config.limits import DECLARED, MAX_SECS, MIN_SECS, Limit
+from moltis.config.plan import DaemonPlan, GatewayPlan
 from moltis.names import SERVER_NAME
 
-MIN_SECS = 0.05
-MAX_SECS = 365 * 24 * 3600.0
 LOG_LEVELS = ("debug", "info", "warn", "error", "warning")
 TRANSPORTS = ("stdio", "sse", "streamable-http")
 TRANSPORT_ALIASES = {"streamable_http": "streamable-http", "http": "streamable-http"}
@@ -57,39 +56,13 @@ class Key:
     """What to write in the example file, as TOML, when that is not the default."""
 
 
-def _limit_keys() -> Iterator[Key]:
-    defaults = Limits()
-    for name, doc in (
-        ("request_timeout_secs", "a request may go without a reply or progress for so long"),
-        ("request_timeout_max_secs", "hard cap of a request, however much progress arrives"),
-        ("startup_timeout_secs", "from spawn or connect until ready; extended while a start visibly works"),
-        ("startup_timeout_max_secs", "hard cap of a start, however busy; the first `npx -y` downloads"),
-        ("heartbeat_interval_secs", "between two heartbeats of a ready server"),
-        ("heartbeat_timeout_secs", "a heartbeat unanswered for so long is missed"),
-    ):
-        yield Key("mcp", name, "seconds", doc, getattr(defaults, name))
-    yield Key("mcp", "heartbeat_max_missed", "count", "missed in a row, then restarted", 3, low=1, high=1000)
-    yield Key(
-        "mcp", "max_restart_attempts", "count", "failures in a row, then cooldown; docs/lifecycle.md has the rule",
-        defaults.max_restart_attempts, low=0, high=1_000_000,
-    )  # fmt: skip
-    for name, doc in (
-        ("restart_backoff_secs", "c_n = min(max, base * 2**(n-1)); the delay is drawn from [c_n/2, c_n]"),
-        ("restart_backoff_max_secs", "the max above"),
-        ("restart_cooldown_secs", "doubled after each failed probe, up to the max"),
-        ("restart_cooldown_max_secs", "the max above"),
-        ("stable_after_secs", "uninterrupted ready time that forgives earlier failures"),
-        ("stop_eof_secs", "after stdin is closed, before SIGTERM"),
-        ("stop_term_secs", "after SIGTERM, before SIGKILL"),
-    ):
-        yield Key("mcp", name, "seconds", doc, getattr(defaults, name))
-    yield Key(
-        "mcp", "max_message_bytes", "count", "one message from a server; a longer one is discarded",
-        defaults.max_message_bytes, low=1024, high=2**30,
-    )  # fmt: skip
+def _limit_key(limit: Limit) -> Key:
+    if not limit.is_count:
+        return Key("mcp", limit.name, "seconds", limit.doc, limit.default)
+    return Key("mcp", limit.name, "count", limit.doc, limit.default, low=int(limit.low), high=int(limit.high))
 
 
-LIMITS = tuple(_limit_keys())
+LIMITS = tuple(_limit_key(limit) for limit in DECLARED)
 """The keys of `[mcp]` that each server may override."""
 
 _DAEMON = DaemonPlan()
@@ -246,6 +219,14 @@ KEYS: tuple[Key, ...] = (
         example="true",
     ),
 )  # fmt: skip
+
+_BY_NAME = {(key.section, key.name): key for key in KEYS}
+
+
+def key_of(section: SectionName, name: str) -> Key:
+    """Return a key of a section. Raise `KeyError` if there is none."""
+    return _BY_NAME[section, name]
+
 
 SERVER_KEYS = tuple(k.name for k in KEYS if k.section == "server") + tuple(k.name for k in LIMITS) + ("oauth",)
 """What may stand in `[mcp.servers.NAME]`."""

@@ -9,13 +9,22 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 # Whatever plugin of pydantic happens to be installed would be shown every value, secrets too; looking for them also
 # takes 20 ms of a start.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    ValidationError,
+    create_model,
+)
 from pydantic_core import ErrorDetails
 
 from moltis.config import foreign
@@ -25,14 +34,15 @@ from moltis.config.keys import (
     ELICITATIONS,
     GRANTS,
     LOG_LEVELS,
-    MAX_SECS,
-    MIN_SECS,
     PROTOCOLS,
     REDIRECT_HOSTS,
     SEPARATORS,
     TRANSPORT_ALIASES,
     TRANSPORTS,
+    SectionName,
+    key_of,
 )
+from moltis.config.limits import DECLARED, MAX_SECS, MIN_SECS, Limit
 from moltis.config.listen import split_listen
 from moltis.config.near_misses import in_braces
 from moltis.config.problem import Report
@@ -130,12 +140,17 @@ def _program(value: object) -> object:
 Program = Annotated[str, BeforeValidator(_program)]
 
 
+def _bounds(section: SectionName, name: str) -> Any:
+    key = key_of(section, name)
+    return Field(ge=key.low, le=key.high)
+
+
 class DaemonSection(_Section):
     """`[daemon]`."""
 
     log_level: Annotated[str, _one_of(LOG_LEVELS)] | None = None
-    log_max_bytes: Annotated[int, Field(ge=1024, le=2**40)] | None = None
-    log_backups: Annotated[int, Field(ge=0, le=1000)] | None = None
+    log_max_bytes: Annotated[int, _bounds("daemon", "log_max_bytes")] | None = None
+    log_backups: Annotated[int, _bounds("daemon", "log_backups")] | None = None
     browser_command: tuple[Text, ...] | None = Field(None, strict=False)
     encrypt_tokens: bool | None = None
 
@@ -148,34 +163,31 @@ class GatewaySection(_Section):
     require_token: bool | None = None
     allowed_hosts: tuple[Annotated[Text, AfterValidator(host_name)], ...] | None = Field(None, strict=False)
     allowed_origins: tuple[Annotated[Text, AfterValidator(page_origin)], ...] | None = Field(None, strict=False)
-    rate_limit_per_minute: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
-    catalog_rate_limit_per_minute: Annotated[int, Field(ge=0, le=10_000_000)] | None = None
-    tool_name_chars: Annotated[int, Field(ge=0, le=128)] | None = None
+    rate_limit_per_minute: Annotated[int, _bounds("gateway", "rate_limit_per_minute")] | None = None
+    catalog_rate_limit_per_minute: Annotated[int, _bounds("gateway", "catalog_rate_limit_per_minute")] | None = None
+    tool_name_chars: Annotated[int, _bounds("gateway", "tool_name_chars")] | None = None
     tool_separator: Annotated[str, _one_of(SEPARATORS)] | None = None
 
 
-class LimitsSection(_Section):
-    """What `[mcp]` sets for all servers and each server may override."""
+def _limit_type(limit: Limit) -> Any:
+    return Annotated[int, Field(ge=limit.low, le=limit.high)] if limit.is_count else Secs
 
-    request_timeout_secs: Secs | None = None
-    request_timeout_max_secs: Secs | None = None
-    startup_timeout_secs: Secs | None = None
-    startup_timeout_max_secs: Secs | None = None
-    heartbeat_interval_secs: Secs | None = None
-    heartbeat_timeout_secs: Secs | None = None
-    heartbeat_max_missed: Annotated[int, Field(ge=1, le=1000)] | None = None
-    max_restart_attempts: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
-    restart_backoff_secs: Secs | None = None
-    restart_backoff_max_secs: Secs | None = None
-    restart_cooldown_secs: Secs | None = None
-    restart_cooldown_max_secs: Secs | None = None
-    stable_after_secs: Secs | None = None
-    stop_eof_secs: Secs | None = None
-    stop_term_secs: Secs | None = None
-    max_message_bytes: Annotated[int, Field(ge=1024, le=2**30)] | None = None
+
+if not TYPE_CHECKING:
+    _Limits = create_model(
+        "_Limits", __base__=_Section, **{limit.name: (_limit_type(limit) | None, None) for limit in DECLARED}
+    )
+else:
+
+    class _Limits(_Section):
+        """Its fields are those of `Limits`."""
+
+
+class LimitsSection(_Limits):
+    """What `[mcp]` sets for all servers and each server may override: a key for each of `Limits`."""
 
     def limits(self) -> dict[str, Any]:
-        """Give the limits that stand in the file."""
+        """Return the limits that stand in the file."""
         return {k: v for k, v in self.written().items() if k in LimitsSection.model_fields}
 
 
@@ -185,7 +197,7 @@ class McpSection(LimitsSection):
     first_list_secs: Secs | None = None
     env_pass: list[VariableName] = []
     proxy: ProxySetting | None = None
-    max_concurrent_starts: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    max_concurrent_starts: Annotated[int, _bounds("mcp", "max_concurrent_starts")] | None = None
 
 
 class OAuthSection(_Section):
@@ -199,7 +211,7 @@ class OAuthSection(_Section):
     scopes: list[Expandable] | None = None
     client_metadata_url: Expandable | None = None
     grant: Annotated[str, _one_of(GRANTS)] | None = None
-    callback_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    callback_port: Annotated[int, _bounds("oauth", "callback_port")] | None = None
     redirect_host: Annotated[str, _one_of(REDIRECT_HOSTS)] | None = None
     issuer: Expandable | None = None
     resource: Expandable | None = None

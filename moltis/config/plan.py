@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from moltis.config.limits import Limits
 from moltis.errors import ConfigError
 
 if TYPE_CHECKING:  # where none is written, it is not imported
@@ -20,28 +21,6 @@ Protocol = Literal["auto", "legacy", "2024-11-05", "2025-03-26", "2025-06-18", "
 Elicitation = Literal["host", "defaults", "none"]
 Asked = Literal["host", "none"]
 ToolSeparator = Literal["__", ".", "/"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The numbers that `[mcp]` and each server may set; in seconds where the name says so."""
-
-    request_timeout_secs: float = 30.0
-    request_timeout_max_secs: float = 600.0
-    startup_timeout_secs: float = 60.0
-    startup_timeout_max_secs: float = 600.0
-    heartbeat_interval_secs: float = 30.0
-    heartbeat_timeout_secs: float = 5.0
-    heartbeat_max_missed: int = 3
-    max_restart_attempts: int = 5
-    restart_backoff_secs: float = 1.0
-    restart_backoff_max_secs: float = 60.0
-    restart_cooldown_secs: float = 300.0
-    restart_cooldown_max_secs: float = 3600.0
-    stable_after_secs: float = 300.0
-    stop_eof_secs: float = 2.0
-    stop_term_secs: float = 3.0
-    max_message_bytes: int = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

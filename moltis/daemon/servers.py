@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
-from moltis.config.plan import Limits, ServerPlan
+from moltis.config.limits import Limits
+from moltis.config.plan import ServerPlan
 from moltis.control.api import Tried
 from moltis.daemon.remotes import NO_AUTH, Auth
 from moltis.errors import MoltisError

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable
-from dataclasses import fields
 from datetime import datetime
 from functools import partial
 from typing import Generic, TypeVar
@@ -20,7 +19,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from moltis import transport
-from moltis.config.plan import Limits, ServerPlan, StdioLaunch
+from moltis.config.plan import ServerPlan, StdioLaunch
 from moltis.server.life import Life, LifeEvents, NoFacts
 from moltis.server.lifecycle import (
     NO_PULSE,
@@ -34,7 +33,6 @@ from moltis.server.lifecycle import (
     Hurry,
     Lifecycle,
     Moment,
-    Policy,
     Pulse,
     Restart,
     Retuned,
@@ -138,7 +136,6 @@ class Actor(Generic[L]):
         on_transition: Callable[[HistoryEntry], None],
     ) -> None:
         self._plan = plan
-        self._policy = _policy(plan.limits)
         self._begin_life = begin
         self._slots = slots
         self._roll = roll
@@ -282,7 +279,7 @@ class Actor(Generic[L]):
             return
         before = self._lifecycle
         pulse = self._start.pulse() if self._start is not None and isinstance(event, Deadline) else NO_PULSE
-        outcome = step(before, event, Moment(anyio.current_time(), self._roll(), self._policy, pulse))
+        outcome = step(before, event, Moment(anyio.current_time(), self._roll(), self._plan.limits, pulse))
         self._lifecycle = outcome.life
         if outcome.life.state is not before.state:
             if self._start is not None and outcome.life.state not in STARTING:
@@ -303,7 +300,7 @@ class Actor(Generic[L]):
         if effect is Effect.BEGIN:
             assert start is None, "a run begins only when nothing of the last one is left"
             assert self._tasks is not None
-            self._start = start = _Start(window_secs(self._policy.startup_timeout_secs))
+            self._start = start = _Start(window_secs(self._plan.limits.startup_timeout_secs))
             self._tasks.start_soon(self._live, start, name=f"server {self._plan.name}")
             return
         assert start is not None, "there is something to stop, hurry, kill or probe"
@@ -319,7 +316,6 @@ class Actor(Generic[L]):
 
     def _reconfigure(self, plan: ServerPlan) -> None:
         before, self._plan = self._plan, plan
-        self._policy = _policy(plan.limits)
         wanted = _wanted(plan)
         if wanted is not _wanted(before):
             self._take(Want(wanted, "config_changed", forgive=True))
@@ -371,10 +367,6 @@ def _wanted(plan: ServerPlan) -> Wanted:
     if not plan.enabled:
         return Wanted.DISABLED
     return Wanted.RUN if plan.problem is None else Wanted.INVALID
-
-
-def _policy(limits: Limits) -> Policy:
-    return Policy(**{field.name: getattr(limits, field.name) for field in fields(Policy)})
 
 
 def _failure(ended: transport.Ended) -> Failure:

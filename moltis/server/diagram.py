@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 
+from moltis.config.limits import Limits
 from moltis.server.lifecycle import (
     RESTING,
     TIMED,
@@ -22,7 +23,6 @@ from moltis.server.lifecycle import (
     Lifecycle,
     Moment,
     Opened,
-    Policy,
     Restart,
     Want,
     Wanted,
@@ -39,7 +39,7 @@ GROUPS: Mapping[str, tuple[State, ...]] = {
 MEANING: Mapping[State, str] = {state: TRAITS[state].meaning for state in State}
 UNTIL: Mapping[State, str] = {state: TRAITS[state].until for state in State if TRAITS[state].until}
 
-_IMPATIENT = Policy(max_restart_attempts=1, heartbeat_max_missed=1)
+_IMPATIENT = Limits(max_restart_attempts=1, heartbeat_max_missed=1)
 """Limits under which every arrow is a few steps away."""
 
 _HAPPENINGS: tuple[tuple[str, Event], ...] = (

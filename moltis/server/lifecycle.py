@@ -15,6 +15,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from moltis.config.limits import Limits
 from moltis.server.states import FailureKind, State
 
 
@@ -58,25 +59,6 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """The limits that rule a lifecycle; seconds unless the name says otherwise."""
-
-    startup_timeout_secs: float = 60.0
-    startup_timeout_max_secs: float = 600.0
-    heartbeat_interval_secs: float = 30.0
-    heartbeat_timeout_secs: float = 5.0
-    heartbeat_max_missed: int = 3
-    max_restart_attempts: int = 5
-    restart_backoff_secs: float = 1.0
-    restart_backoff_max_secs: float = 60.0
-    restart_cooldown_secs: float = 300.0
-    restart_cooldown_max_secs: float = 3600.0
-    stable_after_secs: float = 300.0
-    stop_eof_secs: float = 2.0
-    stop_term_secs: float = 3.0
-
-
-@dataclass(frozen=True, slots=True)
 class Pulse:
     """What a run has observed of its server's life by now. Instants are monotonic seconds; -inf: never.
 
@@ -98,7 +80,7 @@ class Moment:
 
     now: float
     roll: float
-    policy: Policy
+    policy: Limits
     pulse: Pulse = NO_PULSE
 
 

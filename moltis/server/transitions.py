@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from moltis.config.limits import Limits
 from moltis.server.causes import is_offline
 from moltis.server.lifecycle import (
     ON_ENTRY,
@@ -29,7 +30,6 @@ from moltis.server.lifecycle import (
     Lifecycle,
     Moment,
     Opened,
-    Policy,
     Restart,
     Retuned,
     Run,
@@ -67,7 +67,7 @@ def step(life: Lifecycle, event: Event, moment: Moment) -> Transition:
     return replace(outcome, effect=ON_ENTRY.get(outcome.life.state))
 
 
-def backoff_ceiling(attempts: int, policy: Policy) -> float:
+def backoff_ceiling(attempts: int, policy: Limits) -> float:
     """Give c_n = min(max, base * 2**(n-1)) for the n-th failure in a row; the delay is drawn from [c_n/2, c_n].
 
     Half of the delay is fixed, for processes need a floor; half is drawn, so that servers that lost one upstream
@@ -76,7 +76,7 @@ def backoff_ceiling(attempts: int, policy: Policy) -> float:
     return _doubled(policy.restart_backoff_secs, attempts, policy.restart_backoff_max_secs)
 
 
-def cooldown_secs(cooldowns: int, policy: Policy) -> float:
+def cooldown_secs(cooldowns: int, policy: Limits) -> float:
     """Give how long the n-th cooldown in a row lasts, n >= 1: min(max, base * 2**(n-1)), not jittered."""
     return _doubled(policy.restart_cooldown_secs, cooldowns, policy.restart_cooldown_max_secs)
 
@@ -194,12 +194,12 @@ def _watch(life: Lifecycle, moment: Moment, effect: Effect | None = None) -> Tra
     return Transition(replace(life, deadline=due), effect=effect)
 
 
-def _next_probe_at(run: Run, policy: Policy) -> float:
+def _next_probe_at(run: Run, policy: Limits) -> float:
     """Heartbeats keep their distance even when one is lost: a server that is silent for a minute is not a dead one."""
     return run.probed_at + policy.heartbeat_interval_secs
 
 
-def _lost_at(run: Run, policy: Policy) -> float:
+def _lost_at(run: Run, policy: Limits) -> float:
     return run.asked_at + policy.heartbeat_timeout_secs
 
 
@@ -217,7 +217,7 @@ def _observed(run: Run, moment: Moment) -> Run:
     return run
 
 
-def _working_until(run: Run, policy: Policy) -> float:
+def _working_until(run: Run, policy: Limits) -> float:
     """Return until when a start counts as working, if it shows no more of it."""
     return -math.inf if run.worked_at is None else run.worked_at + window_secs(policy.startup_timeout_secs)
 

@@ -17,7 +17,8 @@ from typing import Final
 
 import anyio
 
-from moltis.config.plan import Limits, StdioLaunch
+from moltis.config.limits import Limits
+from moltis.config.plan import StdioLaunch
 from moltis.lastwords import plain
 from moltis.server.states import FailureKind
 from moltis.slices import Sliced

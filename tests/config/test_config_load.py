@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from moltis.config.limits import Limits
 from moltis.config.load import Loaded, load, loads, plan_entry
-from moltis.config.plan import DaemonPlan, Limits, Plan, RemoteLaunch, ServerPlan, StdioLaunch, changed_sections, diff
+from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan, StdioLaunch, changed_sections, diff
 from moltis.errors import ConfigError
 
 ENVIRON = {"HOME": "/home/me", "FROM_OUTSIDE": "outside-value"}

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from msgspec import Raw
 
 from moltis.config.atomic import one_writer_in
-from moltis.config.plan import Limits, RemoteLaunch, ServerPlan, Shown, StdioLaunch
+from moltis.config.limits import Limits
+from moltis.config.plan import RemoteLaunch, ServerPlan, Shown, StdioLaunch
 from moltis.errors import ConfigError
 from moltis.gateway import known as known_module
 from moltis.gateway.api import Known

@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import anyio
 
-from moltis.config.plan import Limits, ServerPlan, StdioLaunch
+from moltis.config.limits import Limits
+from moltis.config.plan import ServerPlan, StdioLaunch
 from moltis.server.actor import Actor
 from moltis.server.life import LifeEvents, NoFacts
 from moltis.server.lifecycle import Pulse

@@ -11,7 +11,8 @@ import anyio
 import pytest
 from scripted_life import CRASHES, HEALTHY, MUTE, PLAN, Script, ScriptedLife, World, limits
 
-from moltis.config.plan import Limits, Shown, StdioLaunch
+from moltis.config.limits import Limits
+from moltis.config.plan import Shown, StdioLaunch
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import AuthDone, Wanted
 from moltis.server.slots import StartSlots

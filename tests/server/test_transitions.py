@@ -9,7 +9,7 @@ from typing import get_args
 
 import pytest
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.server.lifecycle import (
     ACTIVE,
     RESTING,
@@ -27,7 +27,6 @@ from moltis.server.lifecycle import (
     Lifecycle,
     Moment,
     Opened,
-    Policy,
     Pulse,
     Restart,
     Retuned,
@@ -48,7 +47,7 @@ from moltis.server.transitions import (
     step,
 )
 
-POLICY = Policy()
+POLICY = Limits()
 RUN = Want(Wanted.RUN, "start_requested")
 STOP = Want(Wanted.STOPPED, "stop_requested")
 REFUSED = Ended(Failure(FailureKind.AUTH_REQUIRED, "401"))
@@ -62,7 +61,7 @@ STATES = {"invalid", "disabled", "stopped", "starting", "initializing", "ready"}
 class Server:
     """A lifecycle and its clock, to be walked by hand."""
 
-    def __init__(self, policy: Policy = POLICY, roll: float = 0.0) -> None:
+    def __init__(self, policy: Limits = POLICY, roll: float = 0.0) -> None:
         self.policy, self.roll, self.now = policy, roll, 1000.0
         self.life = Lifecycle()
         self.pulse = Pulse()
@@ -96,12 +95,6 @@ def test_the_states_are_the_ten_words_and_each_has_a_status() -> None:
     assert {s.value for s in State} == STATES
     assert set(STATUS) == set(State)
     assert set(STATUS.values()) == {"connected", "disconnected", "error"}
-
-
-def test_the_limits_that_rule_a_lifecycle_have_the_defaults_of_the_configuration() -> None:
-    limits = Limits()
-    for name in Policy.__dataclass_fields__:
-        assert getattr(POLICY, name) == getattr(limits, name), name
 
 
 def test_a_start_goes_through_starting_and_initializing_to_ready() -> None:

@@ -6,6 +6,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from moltis.config.limits import Limits
 from moltis.server.lifecycle import (
     ACTIVE,
     RESTING,
@@ -23,7 +24,6 @@ from moltis.server.lifecycle import (
     Lifecycle,
     Moment,
     Opened,
-    Policy,
     Pulse,
     Restart,
     Retuned,
@@ -38,7 +38,7 @@ from moltis.server.transitions import OVERSLEPT_SECS, backoff_ceiling, cooldown_
 
 SECS = st.floats(0.05, 1e6)
 POLICIES = st.builds(
-    Policy,
+    Limits,
     startup_timeout_secs=SECS,
     startup_timeout_max_secs=SECS,
     heartbeat_interval_secs=SECS,
@@ -59,7 +59,7 @@ class World(RuleBasedStateMachine):
     """A server whose run, people and clock do what they like."""
 
     @initialize(policy=POLICIES)
-    def begin(self, policy: Policy) -> None:
+    def begin(self, policy: Limits) -> None:
         self.policy, self.now, self.life = policy, 0.0, Lifecycle()
         self.exists = False  # a run, by the effects alone
         self.initialized = False  # by this very run

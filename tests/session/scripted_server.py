@@ -12,7 +12,8 @@ import anyio
 import trio
 from anyio.abc import TaskGroup
 
-from moltis.config.plan import Limits, ServerPlan
+from moltis.config.limits import Limits
+from moltis.config.plan import ServerPlan
 from moltis.session.calls import Reply
 from moltis.session.hooks import Hooks
 from moltis.session.session import Session

@@ -23,7 +23,7 @@ from scripted_server import (
     result,
 )
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import ServerNotReady, UsageError
 from moltis.session.beside import LASTING_SECS, MAX_RETRY_SECS, OPEN_SECS, RETRY_SECS
 from moltis.session.calls import Failed, Result

@@ -14,7 +14,7 @@ from scripted_host import FakeCaller, begin, note, quiet, raw, reply_to, silent
 from scripted_server import INITIALIZED, Running, a_plan, error, legacy, modern, result
 from test_session_remote import MIRRORED
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import RequestTimeout, ServerNotReady, UsageError
 from moltis.server.status import HostSeen
 from moltis.session.calls import ErrorReply, Failed, Result

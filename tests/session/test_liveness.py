@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scripted_host import FakeCaller, begin
 from scripted_server import Message, Out, Running, Script, a_plan, legacy, modern, result
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import ServerNotReady
 from moltis.server.lifecycle import Pulse
 from moltis.session.calls import Call, Calls

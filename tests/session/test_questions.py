@@ -13,7 +13,7 @@ from msgspec import Raw
 from scripted_host import FakeCaller, answers, begin, question, quiet, reply_to, silent
 from scripted_server import Running, a_plan, error, legacy, modern, result
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.session.caller import Question
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
 from moltis.transport import Ended

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from scripted_server import DISCOVERED, Message, Out, Running, a_plan, error, legacy, modern, result
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import RequestTimeout, ServerNotReady, UsageError
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
 from moltis.session.dialogue import MAX_IN_FLIGHT

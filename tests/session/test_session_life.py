@@ -24,7 +24,7 @@ from scripted_server import (
 )
 from trio.testing import MockClock
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import ServerNotReady
 from moltis.session.handshake import EraMemory, Lesson
 from moltis.session.hooks import Hooks

@@ -15,7 +15,8 @@ from typing import Any
 import anyio
 import pytest
 
-from moltis.config.plan import Limits, StdioLaunch
+from moltis.config.limits import Limits
+from moltis.config.plan import StdioLaunch
 from moltis.transport import ConnectionClosed, ConnectionFull, Ended, OpenFailed, exit_words
 from moltis.transport.containment import Warden
 from moltis.transport.stdio import STDERR_TURN_LINES, TURN_LINES, StdioConnection, StdioTransport, child_environment

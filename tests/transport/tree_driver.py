@@ -16,7 +16,8 @@ from pathlib import Path
 
 import anyio
 
-from moltis.config.plan import Limits, StdioLaunch
+from moltis.config.limits import Limits
+from moltis.config.plan import StdioLaunch
 from moltis.transport import Ended
 from moltis.transport.containment import Warden
 from moltis.transport.stdio import StdioConnection, StdioTransport

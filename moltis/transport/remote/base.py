@@ -19,7 +19,7 @@ import anyio
 import httpx2
 from anyio.abc import TaskGroup
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import MoltisError, ServerNotReady
 from moltis.server.states import FailureKind, State
 from moltis.transport import PLAIN, ConnectionClosed, Effort, Ended, Notices, Outgoing, Receiver

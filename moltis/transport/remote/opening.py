@@ -7,7 +7,8 @@ from functools import partial
 
 from anyio.abc import TaskGroup
 
-from moltis.config.plan import Limits, RemoteLaunch, TransportName
+from moltis.config.limits import Limits
+from moltis.config.plan import RemoteLaunch, TransportName
 from moltis.errors import Busy
 from moltis.http.clients import server_client
 from moltis.http.origins import read_url

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import anyio
 import httpx2
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import MoltisError
 from moltis.transport import PLAIN, Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote import Credentials, NoCredentials

@@ -16,7 +16,7 @@ import anyio.abc
 import httpx2
 import msgspec
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import MoltisError
 from moltis.http.clients import server_client
 from moltis.session import envelope

@@ -14,7 +14,7 @@ from old_server import LIMITS, URL, Body, Json, OldServer, answering, line, rais
 from scripted_remote import HttpServer, Peer, serving
 from trio.testing import MockClock
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import LoginNeeded, ServerNotReady
 from moltis.http.clients import server_client
 from moltis.session import envelope

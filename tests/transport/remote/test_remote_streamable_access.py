@@ -9,7 +9,7 @@ import anyio
 import pytest
 from scripted_remote import LEGACY, MODERN, FakeCredentials, HttpServer, McpServer, Peer, dialled, serving
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import LoginNeeded, NotSent, ServerNotReady
 from moltis.transport import ConnectionClosed
 from moltis.transport.remote import Refusal

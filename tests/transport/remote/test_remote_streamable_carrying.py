@@ -8,7 +8,7 @@ import anyio
 import pytest
 from scripted_remote import LEGACY, MODERN, HttpServer, McpServer, Peer, dialled, serving
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import ServerNotReady
 from moltis.transport import ConnectionClosed, Outgoing
 from moltis.transport.remote.base import MAX_TOLD, MAX_UNCANCELLED

@@ -6,7 +6,7 @@ import anyio
 import pytest
 from scripted_remote import LEGACY, Heard, HttpServer, McpServer, Peer, dialled, free_port, serving, until
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import ServerNotReady
 from moltis.http.clients import server_client
 from moltis.transport import Outgoing

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from scripted_remote import LEGACY, Dialled, McpServer, Peer, dialled, serving, until
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import ServerNotReady
 
 pytestmark = pytest.mark.anyio

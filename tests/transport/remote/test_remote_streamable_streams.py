@@ -8,7 +8,7 @@ import anyio
 import pytest
 from scripted_remote import MODERN, FakeCredentials, McpServer, Peer, dialled, serving
 
-from moltis.config.plan import Limits
+from moltis.config.limits import Limits
 from moltis.errors import LoginNeeded, ServerNotReady
 
 pytestmark = pytest.mark.anyio
