@@ -370,4 +370,5 @@ def _wanted(plan: ServerPlan) -> Wanted:
 
 
 def _failure(ended: transport.Ended) -> Failure:
-    return Failure(ended.kind, ended.message, ended.exit_code, ended.stderr_tail, ended.retry_after_secs, ended.stdout)
+    kind = FailureKind.of(ended.kind)  # a connection may be anybody's
+    return Failure(kind, ended.message, ended.exit_code, ended.stderr_tail, ended.retry_after_secs, ended.stdout)

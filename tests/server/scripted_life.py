@@ -16,13 +16,13 @@ from moltis.server.actor import Actor
 from moltis.server.life import LifeEvents, NoFacts
 from moltis.server.lifecycle import Pulse
 from moltis.server.slots import StartSlots
-from moltis.server.states import State
+from moltis.server.states import FailureKind, State
 from moltis.server.status import HistoryEntry
 from moltis.transport import Effort, Ended
 
 EPOCH = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 PLAN = ServerPlan(name="files", launch=StdioLaunch("npx", ("server-files",)))
-CRASH = Ended("exited", "exited with code 1", 1)
+CRASH = Ended(FailureKind.EXITED, "exited with code 1", 1)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ScriptedLife:
             self.events.opened(self.pid)
             await anyio.sleep(script.ready_after)
             if script.needs_login:
-                return Ended("auth_required", "a person must log in")
+                return Ended(FailureKind.AUTH_REQUIRED, "a person must log in")
             self.initialized = True
             self.events.initialized()
             await anyio.sleep_forever()
@@ -90,7 +90,7 @@ class ScriptedLife:
             return script.ended
         with self.lingering:
             await anyio.sleep(script.stop_takes)
-        return Ended("exited", "killed" if self.killed else "stopped", -9 if self.killed else 0)
+        return Ended(FailureKind.EXITED, "killed" if self.killed else "stopped", -9 if self.killed else 0)
 
     def probe(self, *, otherwise: bool = False) -> None:
         self.world.probes.append(anyio.current_time())

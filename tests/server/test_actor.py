@@ -16,7 +16,7 @@ from moltis.config.plan import Shown, StdioLaunch
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import AuthDone, Wanted
 from moltis.server.slots import StartSlots
-from moltis.server.states import State
+from moltis.server.states import FailureKind, State
 from moltis.server.transitions import HURRY_SECS
 from moltis.transport import Ended
 
@@ -546,7 +546,7 @@ async def test_a_sleeping_daemon_probes_once_on_waking_and_kills_nothing(monkeyp
 
 async def test_the_status_shows_all_that_is_known_and_instants_in_utc() -> None:
     shown = Shown(command="npx", arg_count=1, env_names=("TOKEN",))
-    world = World([Script(ends_after=2, ended=Ended("exited", "exited with code 3", 3, ("a", "b")))] * 2)
+    world = World([Script(ends_after=2, ended=Ended(FailureKind.EXITED, "exited with code 3", 3, ("a", "b")))] * 2)
     world.actor.reconfigure(replace(PLAN, shown=shown))
     async with world.running() as actor:
         await actor.wait_state(State.READY)

@@ -46,7 +46,9 @@ async def story(
 
 
 async def test_a_crash_loop_is_told_in_one_line_with_its_last_words_and_what_mends_it() -> None:
-    dying = fails(Ended("exited", "exited with code 1", 1, ("Error: GITHUB_TOKEN is required", "    at main.js:3")))
+    dying = fails(
+        Ended(FailureKind.EXITED, "exited with code 1", 1, ("Error: GITHUB_TOKEN is required", "    at main.js:3"))
+    )
     assert await story([dying], 100) == "\n".join([
         "files is left alone for a while: it has failed 6 times in a row, and 5 restarts in a row are allowed.",
         "",
@@ -71,7 +73,7 @@ async def test_a_crash_loop_is_told_in_one_line_with_its_last_words_and_what_men
 
 
 async def test_probes_after_cooldowns_are_told_apart_from_the_loop_before() -> None:
-    told = await story([fails(Ended("exited", "", 1))], 2500)
+    told = await story([fails(Ended(FailureKind.EXITED, "", 1))], 2500)
     assert (
         "Tried once after each of 3 cooldowns, it exited at once, the last time with exit code 1: it said nothing."
         in told
@@ -80,7 +82,7 @@ async def test_probes_after_cooldowns_are_told_apart_from_the_loop_before() -> N
 
 
 async def test_a_server_that_came_back_is_told_as_ready_and_not_yet_forgiven() -> None:
-    told = await story([fails(Ended("exited", "killed", -9), opens_after=0.0, ends_after=3.0), HEALTHY], 60)
+    told = await story([fails(Ended(FailureKind.EXITED, "killed", -9), opens_after=0.0, ends_after=3.0), HEALTHY], 60)
     assert told.startswith("files is ready, for 56 seconds now, with 3 tools.")
     assert "It became ready and then exited after 3 seconds, killed by SIGKILL." in told
     assert "Its earlier failure will be forgiven" in told
@@ -120,7 +122,7 @@ def test_a_question_on_stdout_is_told_with_its_answer_while_the_start_waits_for_
 
 
 async def test_a_program_that_is_not_there_is_told_with_the_command_to_look_for_it() -> None:
-    told = await story([fails(Ended("spawn_failed", "cannot run npx: No such file or directory"))], 0.1)
+    told = await story([fails(Ended(FailureKind.SPAWN_FAILED, "cannot run npx: No such file or directory"))], 0.1)
     assert "It could not be started: cannot run npx: No such file or directory." in told
     assert "which npx" in told
     assert "4 more failures will be borne" in told
@@ -131,7 +133,11 @@ async def test_a_program_that_is_not_there_is_told_with_the_command_to_look_for_
     [
         (MUTE, 60.1, "It was not ready in time, and was ended: its MCP handshake was not done"),
         (Script(answers=False), 95.1, "stopped answering, and was ended after 95 seconds: 3 heartbeats in a row"),
-        (Script(ends_after=2.0, ended=Ended("disconnected", "stdout was closed")), 2.1, "closed the connection after"),
+        (
+            Script(ends_after=2.0, ended=Ended(FailureKind.DISCONNECTED, "stdout was closed")),
+            2.1,
+            "closed the connection after",
+        ),
         (Script(needs_login=True), 1.0, "It asked for a login."),
     ],
 )
@@ -140,7 +146,7 @@ async def test_each_way_to_fail_is_said_in_words(script: Script, after_secs: flo
 
 
 OFFLINE = fails(
-    Ended("exited", "exited with code 1", 1, ("npm error code EAI_AGAIN",)),
+    Ended(FailureKind.EXITED, "exited with code 1", 1, ("npm error code EAI_AGAIN",)),
     opens_after=0.1,
     ready_after=math.inf,
     ends_after=1,
@@ -156,7 +162,7 @@ async def test_without_a_network_the_story_says_so_and_counts_nothing() -> None:
 
 
 async def test_while_the_next_try_is_under_way_the_last_words_and_what_mends_it_are_told() -> None:
-    dying = fails(Ended("exited", "exited with code 1", 1, ("Error: API_TOKEN is required",)))
+    dying = fails(Ended(FailureKind.EXITED, "exited with code 1", 1, ("Error: API_TOKEN is required",)))
     told = await story([dying, MUTE], 10)
     assert told.startswith("files is there (pid 101) and is doing the MCP handshake")
     assert "it has failed once." in told
@@ -166,14 +172,14 @@ async def test_while_the_next_try_is_under_way_the_last_words_and_what_mends_it_
 
 async def test_of_many_last_words_those_that_tell_the_cause_are_cited() -> None:
     stack = [f"    at frame{n} (x.js:1:{n})" for n in range(15)]
-    told = await story([fails(Ended("exited", "", 1, ("Error: profile is locked", *stack)))], 100)
+    told = await story([fails(Ended(FailureKind.EXITED, "", 1, ("Error: profile is locked", *stack)))], 100)
     assert "  | Error: profile is locked" in told
     assert told.count("  | ") == STDERR_LINES
 
 
 async def test_what_was_on_stdout_is_told_with_what_mends_it() -> None:
     lsp = "3 lines were not JSON; the first: `Content-Length: 85` (LSP framing)"
-    told = await story([fails(Ended("exited", "exited with code 1", 1, (), None, b"", lsp))], 100)
+    told = await story([fails(Ended(FailureKind.EXITED, "exited with code 1", 1, (), None, b"", lsp))], 100)
     assert f"On its stdout:\n  {lsp}" in told
     assert "it speaks LSP framing" in told.partition("What to do:")[2].splitlines()[1]
 
@@ -194,7 +200,7 @@ async def test_while_it_is_ended_for_a_failure_that_failure_is_told(
 
 
 async def test_a_single_failure_is_told_with_the_time_of_its_end() -> None:
-    told = await story([fails(Ended("exited", "", 1), opens_after=0.0, ends_after=4000.0), HEALTHY], 4100)
+    told = await story([fails(Ended(FailureKind.EXITED, "", 1), opens_after=0.0, ends_after=4000.0), HEALTHY], 4100)
     assert "13:06:40  It became ready and then exited after 67 minutes and with exit code 1." in told
 
 
@@ -221,7 +227,7 @@ async def test_a_variable_of_the_environment_is_not_something_that_moltis_can_se
 
 
 async def test_a_history_that_begins_in_the_middle_of_a_run_is_told_from_the_next_start() -> None:
-    world = World([fails(Ended("exited", "", 1)), HEALTHY])
+    world = World([fails(Ended(FailureKind.EXITED, "", 1)), HEALTHY])
     async with world.running() as actor:
         await actor.wait_state(State.READY)
         told = tell(actor.status(), actor.history()[1:], EPOCH + timedelta(days=3))

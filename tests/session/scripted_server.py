@@ -14,6 +14,7 @@ from anyio.abc import TaskGroup
 
 from moltis.config.limits import Limits
 from moltis.config.plan import ServerPlan
+from moltis.server.states import FailureKind
 from moltis.session.calls import Reply
 from moltis.session.hooks import Hooks
 from moltis.session.session import Session
@@ -145,11 +146,11 @@ class ScriptedConnection:
 
     def stop(self) -> None:
         self.stopped += 1
-        self.end(Ended("exited", "exited with code 0", 0))
+        self.end(Ended(FailureKind.EXITED, "exited with code 0", 0))
 
     def kill(self) -> None:
         self.killed += 1
-        self.end(Ended("exited", "was killed", -9, self.stderr_tail()))
+        self.end(Ended(FailureKind.EXITED, "was killed", -9, self.stderr_tail()))
 
     async def wait_closed(self) -> Ended:
         ended = await self.wait_lost()

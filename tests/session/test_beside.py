@@ -25,6 +25,7 @@ from scripted_server import (
 
 from moltis.config.limits import Limits
 from moltis.errors import ServerNotReady, UsageError
+from moltis.server.states import FailureKind
 from moltis.session.beside import LASTING_SECS, MAX_RETRY_SECS, OPEN_SECS, RETRY_SECS
 from moltis.session.calls import Failed, Result
 from moltis.session.hooks import Hooks
@@ -195,7 +196,7 @@ async def test_one_that_cannot_be_opened_is_waited_for_once_and_tried_again_ever
 async def test_one_that_cannot_be_opened_costs_nothing_of_the_first() -> None:
     async with anyio.create_task_group() as tasks:
         running = await remote(tasks, both(tools__call=answered)).until_ready()
-        running.server.refuses = Ended("connect_failed", "no route")
+        running.server.refuses = Ended(FailureKind.CONNECT_FAILED, "no route")
         call(await taker_of(running.session), caller := FakeCaller("a"))
         await anyio.sleep(1)
         assert [type(reply) for reply in caller.replies] == [Result]
@@ -210,7 +211,7 @@ async def test_one_that_cannot_be_opened_costs_nothing_of_the_first() -> None:
 async def test_once_the_login_works_it_is_tried_again_at_once() -> None:
     async with anyio.create_task_group() as tasks:
         running = await remote(tasks, both()).until_ready()
-        running.server.refuses = Ended("login_unavailable", "no token")
+        running.server.refuses = Ended(FailureKind.LOGIN_UNAVAILABLE, "no token")
         assert await taker_of(running.session) is running.session
         running.server.refuses = None
         assert await taker_of(running.session) is running.session
@@ -230,7 +231,7 @@ async def test_what_is_told_of_it_has_no_secret_and_is_one_line() -> None:
     async with anyio.create_task_group() as tasks:
         running = await remote(tasks, both(), hooks=hooks).until_ready()
         call(await taker_of(running.session), caller := FakeCaller("a"))
-        second(running).end(Ended("disconnected", "with\ns3cret"))
+        second(running).end(Ended(FailureKind.DISCONNECTED, "with\ns3cret"))
         await anyio.sleep(1)
         told.append(caller.replies[0].error.message)  # type: ignore[union-attr]
         running.session.stop()
@@ -248,7 +249,7 @@ async def test_when_it_is_lost_its_calls_fail_the_first_goes_on_and_the_next_nee
         session = running.session
         call(await taker_of(session), old := FakeCaller("old"))
         call(session, new := FakeCaller("new"))
-        second(running).end(Ended("disconnected", "is gone"))
+        second(running).end(Ended(FailureKind.DISCONNECTED, "is gone"))
         await anyio.sleep(1)
         (reply,) = old.replies
         assert isinstance(reply, Failed)
@@ -275,14 +276,14 @@ async def test_one_that_is_lost_again_and_again_is_opened_ever_more_rarely() -> 
         session = running.session
         for _ in range(1000):
             if await taker_of(session) is not session:
-                second(running).end(Ended("disconnected", "is gone"))
+                second(running).end(Ended(FailureKind.DISCONNECTED, "is gone"))
             await anyio.sleep(1)
         assert 2 <= asked(running) <= 6
         await anyio.sleep(MAX_RETRY_SECS)
         session.taker(modern=False)
         await anyio.sleep(LASTING_SECS + 1)
         assert session.taker(modern=False) is not session
-        second(running).end(Ended("disconnected", "is gone"))
+        second(running).end(Ended(FailureKind.DISCONNECTED, "is gone"))
         await anyio.sleep(1)
         assert await taker_of(session) is not session, "it lasted, which forgives what was before"
         session.stop()
@@ -311,7 +312,7 @@ async def test_it_ends_when_the_first_is_lost() -> None:
     async with anyio.create_task_group() as tasks:
         running = await remote(tasks, both()).until_ready()
         call(await taker_of(running.session), caller := FakeCaller("a"))
-        running.server.connections[0].end(Ended("disconnected", "is gone"))
+        running.server.connections[0].end(Ended(FailureKind.DISCONNECTED, "is gone"))
         ended = await running.until_over()
         assert ended.message == "is gone"
         assert second(running).stopped == 1
@@ -412,7 +413,7 @@ async def test_filters_hold_there_too_as_they_are_now() -> None:
         running.session.reconfigure(a_plan(**REMOTE, exclude_tools=("t",)))
         with pytest.raises(UsageError):
             call(taker, FakeCaller("a"))
-        second(running).end(Ended("disconnected", "is gone"))
+        second(running).end(Ended(FailureKind.DISCONNECTED, "is gone"))
         await anyio.sleep(1)
         with pytest.raises(UsageError):
             call(await taker_of(running.session), FakeCaller("a"))

@@ -16,6 +16,7 @@ from test_session_remote import MIRRORED
 
 from moltis.config.limits import Limits
 from moltis.errors import RequestTimeout, ServerNotReady, UsageError
+from moltis.server.states import FailureKind
 from moltis.server.status import HostSeen
 from moltis.session.calls import ErrorReply, Failed, Result
 from moltis.session.dialogue import MAX_IN_FLIGHT
@@ -195,7 +196,7 @@ async def test_a_server_that_dies_fails_what_was_passed_on() -> None:
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, quiet()).until_ready()
         begin(running, caller := FakeCaller("a"))
-        running.server.connection.end(Ended("exited", "exited with code 1", 1))
+        running.server.connection.end(Ended(FailureKind.EXITED, "exited with code 1", 1))
         await running.until_over()
         (reply,) = caller.replies
         assert isinstance(reply, Failed)

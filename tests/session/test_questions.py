@@ -14,6 +14,7 @@ from scripted_host import FakeCaller, answers, begin, question, quiet, reply_to,
 from scripted_server import Running, a_plan, error, legacy, modern, result
 
 from moltis.config.limits import Limits
+from moltis.server.states import FailureKind
 from moltis.session.caller import Question
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
 from moltis.transport import Ended
@@ -491,7 +492,7 @@ async def test_the_end_of_the_connection_withdraws_questions_and_puts_no_others(
         begin(running, other)
         running.server.connection.say(question(2))
         await anyio.sleep(1)
-        running.server.connection.end(Ended("exited", "exited with code 1", 1))
+        running.server.connection.end(Ended(FailureKind.EXITED, "exited with code 1", 1))
         await running.until_over()
         assert (len(one.questions), len(other.questions)) == (1, 0)
         assert len(one.taken_back) == 1

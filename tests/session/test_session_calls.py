@@ -9,6 +9,7 @@ from scripted_server import DISCOVERED, Message, Out, Running, a_plan, error, le
 
 from moltis.config.limits import Limits
 from moltis.errors import RequestTimeout, ServerNotReady, UsageError
+from moltis.server.states import FailureKind
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
 from moltis.session.dialogue import MAX_IN_FLIGHT
 from moltis.session.hooks import Hooks
@@ -221,7 +222,7 @@ async def test_a_call_in_flight_does_not_wait_until_what_its_server_left_behind_
         running.session.call_tool("t", None, None, running.replies.append)
         running.server.connection.lingers_secs = 2.0
         dies_at = anyio.current_time()
-        running.server.connection.end(Ended("exited", "exited with code 3", 3))
+        running.server.connection.end(Ended(FailureKind.EXITED, "exited with code 3", 3))
         await running.until_reply()
         assert anyio.current_time() == dies_at
 
@@ -232,7 +233,7 @@ async def test_calls_in_flight_fail_at_once_with_how_the_server_ended() -> None:
         for _ in range(3):
             running.session.call_tool("t", None, None, running.replies.append)
         began = anyio.current_time()
-        running.server.connection.end(Ended("exited", "exited with code 3", 3, ("noise", "panic: no disk")))
+        running.server.connection.end(Ended(FailureKind.EXITED, "exited with code 3", 3, ("noise", "panic: no disk")))
         ended = await running.until_over()
         assert anyio.current_time() == began
         assert ended.exit_code == 3
@@ -248,11 +249,14 @@ async def test_calls_in_flight_fail_at_once_with_how_the_server_ended() -> None:
 @pytest.mark.parametrize(
     ("ended", "words"),
     [
-        (Ended("exited", "", -9), "was killed by SIGKILL"),
-        (Ended("exited", "", -77), "was killed by signal 77"),
-        (Ended("disconnected", "it closed its output"), "ended (it closed its output)"),
-        (Ended("write_stalled", "read nothing for 30 s", -15), "ended (read nothing for 30 s)"),
-        (Ended("exited", "", 1, ("FATAL: no disk", *["    at x (y.js:1:2)"] * 9)), "Its last words: FATAL: no disk |"),
+        (Ended(FailureKind.EXITED, "", -9), "was killed by SIGKILL"),
+        (Ended(FailureKind.EXITED, "", -77), "was killed by signal 77"),
+        (Ended(FailureKind.DISCONNECTED, "it closed its output"), "ended (it closed its output)"),
+        (Ended(FailureKind.WRITE_STALLED, "read nothing for 30 s", -15), "ended (read nothing for 30 s)"),
+        (
+            Ended(FailureKind.EXITED, "", 1, ("FATAL: no disk", *["    at x (y.js:1:2)"] * 9)),
+            "Its last words: FATAL: no disk |",
+        ),
     ],
 )
 async def test_the_end_is_told_in_words(ended: Ended, words: str) -> None:

@@ -26,6 +26,7 @@ from trio.testing import MockClock
 
 from moltis.config.limits import Limits
 from moltis.errors import ServerNotReady
+from moltis.server.states import FailureKind
 from moltis.session.handshake import EraMemory, Lesson
 from moltis.session.hooks import Hooks
 from moltis.transport import Ended
@@ -70,7 +71,7 @@ async def test_a_start_agrees_then_lists_then_says_so(
         assert facts.server_info is not None
         assert facts.server_info["name"] == name
         running.session.stop()
-    assert running.ended == Ended("exited", "exited with code 0", 0)
+    assert running.ended == Ended(FailureKind.EXITED, "exited with code 0", 0)
 
 
 async def test_nothing_is_sent_to_a_server_that_is_not_ready() -> None:
@@ -120,9 +121,9 @@ async def test_what_was_on_the_stdout_of_a_server_that_was_ready_is_not_told_as_
     server = legacy("a")
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, lambda message: [b"oh, a banner", *server(message)]).until_ready()
-        running.server.connection.end(Ended("exited", "exited with code 1", 1))
+        running.server.connection.end(Ended(FailureKind.EXITED, "exited with code 1", 1))
         await running.over.wait()
-    assert running.ended == Ended("exited", "exited with code 1", 1)
+    assert running.ended == Ended(FailureKind.EXITED, "exited with code 1", 1)
 
 
 async def test_a_server_that_cannot_list_its_tools_is_not_ready() -> None:
@@ -141,14 +142,14 @@ async def test_a_server_that_dies_in_the_handshake_is_told_by_its_own_end() -> N
         running = Running(tasks, legacy(initialize=silent))
         tasks.start_soon(running.run)
         await anyio.sleep(1)
-        running.server.connection.end(Ended("exited", "exited with code 7", 7))
-        assert await running.until_over() == Ended("exited", "exited with code 7", 7)
+        running.server.connection.end(Ended(FailureKind.EXITED, "exited with code 7", 7))
+        assert await running.until_over() == Ended(FailureKind.EXITED, "exited with code 7", 7)
 
 
 async def test_what_cannot_be_opened_ends_as_the_transport_says() -> None:
     async with anyio.create_task_group() as tasks:
         running = Running(tasks, legacy())
-        running.server.refuses = Ended("spawn_failed", "no such program: foo")
+        running.server.refuses = Ended(FailureKind.SPAWN_FAILED, "no such program: foo")
         assert await running.session.run() == running.server.refuses
         assert running.heard.events == []
 
@@ -210,7 +211,7 @@ async def test_a_graceful_stop_lets_calls_in_flight_be_answered() -> None:
 
 def exits(running: list[Running], code: int = 1) -> Script:
     def die(request: Message) -> Iterable[Out]:
-        running[0].server.connection.end(Ended("exited", f"exited with code {code}", code))
+        running[0].server.connection.end(Ended(FailureKind.EXITED, f"exited with code {code}", code))
         return []
 
     return die
@@ -278,7 +279,7 @@ async def test_a_server_that_refuses_initialize_and_exits_on_the_next_line_gets_
 
 async def test_a_server_that_exited_before_it_read_anything_is_not_started_twice() -> None:
     running = await a_start(lambda holder: legacy(initialize=exits(holder)), has_read=False)
-    assert (running.ended, opened(running)) == (Ended("exited", "exited with code 1", 1), 1)
+    assert (running.ended, opened(running)) == (Ended(FailureKind.EXITED, "exited with code 1", 1), 1)
 
 
 async def test_a_server_that_exits_on_whatever_it_is_asked_fails_with_its_first_words() -> None:
@@ -286,7 +287,7 @@ async def test_a_server_that_exits_on_whatever_it_is_asked_fails_with_its_first_
         return modern(initialize=exits(holder, 3), server__discover=exits(holder, 4))
 
     running = await a_start(script)
-    assert (running.ended, opened(running)) == (Ended("exited", "exited with code 3", 3), 2)
+    assert (running.ended, opened(running)) == (Ended(FailureKind.EXITED, "exited with code 3", 3), 2)
 
 
 async def test_a_server_that_leaves_initialize_unanswered_is_asked_anew_and_remembered() -> None:

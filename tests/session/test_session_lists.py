@@ -25,6 +25,7 @@ from scripted_server import (
 )
 
 from moltis.errors import MoltisError, NotSent, RequestTimeout, ServerNotReady
+from moltis.server.states import FailureKind
 from moltis.session.listing import MAX_ITEMS, MAX_PAGES, Kind, ListError, Pages, ToolFilter
 from moltis.session.pace import FREE_CHANGES, MAX_GAP_SECS, MIN_GAP_SECS, ListPace
 from moltis.transport import Ended
@@ -799,5 +800,5 @@ async def test_a_server_that_dies_while_its_lists_are_read_is_told_by_its_own_en
         running = Running(tasks, legacy(tools__list=silent))
         tasks.start_soon(running.run)
         await anyio.sleep(1)
-        running.server.connection.end(Ended("exited", "exited with code 4", 4))
+        running.server.connection.end(Ended(FailureKind.EXITED, "exited with code 4", 4))
         assert (await running.until_over()).exit_code == 4

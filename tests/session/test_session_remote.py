@@ -10,6 +10,7 @@ import pytest
 from scripted_server import Message, Replies, Running, a_plan, error, legacy, modern, result, tool
 
 from moltis.errors import LoginNeeded, ServerNotReady
+from moltis.server.states import FailureKind
 from moltis.session.calls import Failed, Result
 from moltis.session.listing import Kind
 from moltis.session.rounds import MAX_ROUNDS
@@ -175,7 +176,7 @@ async def test_a_connection_that_ends_says_itself_why() -> None:
 
         async def end_later() -> None:
             await anyio.sleep(1)
-            running.server.connection.end(Ended("auth_required", "a person must log in"))
+            running.server.connection.end(Ended(FailureKind.AUTH_REQUIRED, "a person must log in"))
 
         running.server.script = wants_a_login
         assert not await running.until_ready_or_over()

@@ -17,6 +17,7 @@ import pytest
 
 from moltis.config.limits import Limits
 from moltis.config.plan import StdioLaunch
+from moltis.server.states import FailureKind
 from moltis.transport import ConnectionClosed, ConnectionFull, Ended, OpenFailed, exit_words
 from moltis.transport.containment import Warden
 from moltis.transport.stdio import STDERR_TURN_LINES, TURN_LINES, StdioConnection, StdioTransport, child_environment
@@ -97,8 +98,8 @@ async def test_messages_go_both_ways_whole_and_in_order(start: Start, seen: Seen
     await seen.until(len(sent))
     assert seen.messages == sent
     connection.stop()
-    assert await end(connection) == Ended("exited", "exited with code 0", 0, ())
-    assert await end(connection) == Ended("exited", "exited with code 0", 0, ())
+    assert await end(connection) == Ended(FailureKind.EXITED, "exited with code 0", 0, ())
+    assert await end(connection) == Ended(FailureKind.EXITED, "exited with code 0", 0, ())
 
 
 async def test_what_programs_print_around_messages_is_tolerated(start: Start, seen: Seen) -> None:
@@ -118,7 +119,7 @@ async def test_the_last_words_before_an_exit_are_read(start: Start, seen: Seen) 
     script = "import os; os.write(1, b'm\\n' * 30_000); os.write(2, b'why hunter22\\nbecause'); os._exit(3)"
     connection = await start(sys.executable, "-I", "-S", "-c", script)
     ended = await end(connection)
-    assert ended == Ended("exited", "exited with code 3", 3, ("why [REDACTED]", "because"))
+    assert ended == Ended(FailureKind.EXITED, "exited with code 3", 3, ("why [REDACTED]", "because"))
     assert len(seen.messages) == 30_000
     assert seen.stderr == ["why [REDACTED]", "because"]
 
@@ -197,7 +198,7 @@ async def test_a_flood_before_stdout_is_closed_is_read_before_the_server_is_ende
 
 async def test_a_grandchild_that_holds_the_pipes_delays_nothing(start: Start) -> None:
     connection = await start("sh", "-c", "(setsid sleep 50 &) ; echo oh >&2; exit 4")
-    assert await end(connection, within=2) == Ended("exited", "exited with code 4", 4, ("oh",))
+    assert await end(connection, within=2) == Ended(FailureKind.EXITED, "exited with code 4", 4, ("oh",))
 
 
 async def test_colours_are_taken_out_of_stderr_and_indentation_is_not(start: Start, seen: Seen) -> None:
