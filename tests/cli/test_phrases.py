@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from moltis.cli import phrases
+from moltis.server.states import TRAITS
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
 
@@ -158,7 +159,8 @@ def test_every_state_of_the_daemon_is_counted_and_painted() -> None:
         "invalid", "disabled", "stopped", "starting", "initializing", "ready", "awaiting_auth", "backoff", "cooldown",
         "stopping",
     }  # fmt: skip
-    assert set(phrases.COUNTED) == set(phrases.STYLE) == states
+    painted = {state for state, traits in TRAITS.items() if traits.colour and traits.counted}
+    assert set(phrases.COUNTED) == painted == states
 
 
 def test_servers_are_counted_by_state_the_good_ones_first() -> None:
