@@ -40,6 +40,7 @@ def come_to_nothing(connection: RemoteConnection, asked: Asked, about: Outgoing,
         connection.receive(unknown_method(about.id or 0, found.words))
         return
     if found.do is Do.LOSE:
+        assert found.kind
         connection.lose(Ended(found.kind, found.words, retry_after_secs=found.held_secs), waits=not asked.opens)
     if not asked.opens:
         connection.fail(about, connection.not_ready(found.words, held_secs=found.held_secs))

@@ -118,7 +118,7 @@ class LegacyConnection(RemoteConnection):
             if found.do in (Do.TAKE_EVENTS, Do.TAKE_MESSAGE, Do.LOOK):
                 await self._listen(response, other)
             else:
-                self.lose(Ended(found.kind, other, retry_after_secs=found.held_secs))
+                self.lose(Ended(found.kind or FailureKind.CONNECT_FAILED, other, retry_after_secs=found.held_secs))
         finally:
             await response.aclose()
 

@@ -10,7 +10,7 @@ import enum
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urljoin
 
 from moltis.http.origins import UNREADABLE, Url, read_url, resolved, same_origin
@@ -172,7 +172,7 @@ class Answered:
 class Outcome:
     """What follows. `words` say what happened, as what follows the server's name.
 
-    kind: of `Do.LOSE`.
+    kind: of `Do.LOSE`, and of nothing else.
     held_secs: nothing is to be sent for so long.
     unserved: it may be that the server speaks the older HTTP+SSE.
     doubts: the session may be lost, and is to be looked after.
@@ -181,7 +181,7 @@ class Outcome:
 
     do: Do
     words: str = ""
-    kind: FailureKind = FailureKind.CONNECT_FAILED
+    kind: FailureKind | Literal[""] = ""
     held_secs: float | None = None
     unserved: bool = False
     doubts: bool = False
