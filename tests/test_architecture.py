@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -196,15 +197,22 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def imports(path: Path, *, top_level_only: bool = False) -> Iterator[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in tree.body if top_level_only else ast.walk(tree):
+@functools.cache
+def nodes(path: Path) -> tuple[ast.AST, ...]:
+    """Return all of a module's syntax tree: each file is parsed once, however many tests look at it."""
+    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@functools.cache
+def imports(path: Path) -> frozenset[str]:
+    found: set[str] = set()
+    for node in nodes(path):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module or ""
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(found)
 
 
 def floor(module: str) -> int:
@@ -219,7 +227,7 @@ KNOWN = {name for name, _ in ALL}
 @pytest.mark.parametrize(("name", "path"), ALL, ids=[n for n, _ in ALL])
 def test_imports_point_down_the_floors(name: str, path: Path) -> None:
     own_package = ".".join(name.split(".")[:2])
-    for target in set(imports(path)) & KNOWN:
+    for target in imports(path) & KNOWN:
         same_package = target == own_package or target.startswith(own_package + ".")
         assert same_package or target == "moltis" or floor(target) < floor(name), f"{name} imports {target}"
 
@@ -242,8 +250,7 @@ def test_a_library_is_imported_only_where_it_has_its_reason(library: str) -> Non
 def test_threads_are_had_in_one_place() -> None:
     """`in_thread` alone says in our words that no thread can be started; elsewhere that would be a fault of ours."""
     for name, path in ALL:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        used = any(isinstance(node, ast.Attribute) and node.attr == "to_thread" for node in ast.walk(tree))
+        used = any(isinstance(node, ast.Attribute) and node.attr == "to_thread" for node in nodes(path))
         if used or any("to_thread" in target.split(".") for target in imports(path)):
             assert name == "moltis.threads", f"{name} uses anyio.to_thread"
 
@@ -256,7 +263,7 @@ def test_the_warden_needs_nothing_but_the_standard_library() -> None:
 def test_the_daemon_never_imports_the_sdk() -> None:
     """Importing it adds half to the daemon's memory; benchmarks/README.md has the figures."""
     for name, path in ALL:
-        assert name == "moltis.sdk.client" or "moltis.sdk.client" not in set(imports(path)), name
+        assert name == "moltis.sdk.client" or "moltis.sdk.client" not in imports(path), name
     script = "import sys, moltis.daemon.world, moltis.daemon.second_opinion, moltis.cli.app; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert not {"mcp", "mcp_types", "moltis.sdk.client"} & set(loaded)
@@ -275,6 +282,6 @@ def test_only_those_who_start_and_reach_servers_look_into_a_launch() -> None:
     )  # fmt: skip
     fields = {"env", "args", "url", "headers", "oauth", "proxies", "way"}
     for name, path in ALL:
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Attribute) and node.attr in fields and "launch" in ast.unparse(node.value):
                 assert name.startswith(allowed), f"{name} looks at launch.{node.attr}"
