@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -19,6 +20,9 @@ LANES = {
 
 FOLDERS = ("tests/conformance/", "tests/end_to_end/")
 """Where every test is end to end: it starts processes, and takes seconds or minutes."""
+
+WORDS = {"e2e": "mark.e2e", "perf": "mark.alone"}
+"""What a module has in it that has tests of a lane."""
 
 MEASUREMENTS = 3
 """How often a test of the lane perf may measure."""
@@ -40,6 +44,19 @@ def lane(item: pytest.Item) -> str:
 def pytest_configure(config: pytest.Config) -> None:
     for name, text in LANES.items():
         config.addinivalue_line("markers", f"{name}: {text}")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what has no test of the lane that was asked for: to import all modules takes longer than many tests."""
+    asked = config.option.markexpr
+    if asked not in LANES or collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+        return None
+    end_to_end = any(f"/{folder}" in collection_path.as_posix() for folder in FOLDERS)
+    if asked == "unit":
+        return end_to_end or None
+    if asked == "e2e" and end_to_end:
+        return None
+    return WORDS[asked] not in collection_path.read_text(encoding="utf-8") or None
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

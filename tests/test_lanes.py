@@ -106,4 +106,4 @@ def test_what_measures_may_do_so_three_times_and_nothing_else_is_tried_again(
 
 @pytest.mark.parametrize(("lane", "tests"), [("unit", 2), ("e2e", 2), ("perf", 4)])
 def test_a_lane_is_chosen_by_its_marker(folder: Path, lane: str, tests: int) -> None:
-    assert f"{tests}/8 tests collected" in pytest_in(folder, "-m", lane, "--collect-only")
+    assert re.search(rf" {tests}(/\d)? tests collected", pytest_in(folder, "-m", lane, "--collect-only"))
