@@ -24,4 +24,4 @@ Reading order, from what decides to what does:
 Modules import from their own package and from those above them in tests/test_architecture.py's table, never upwards.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.5.0"

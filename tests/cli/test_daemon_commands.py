@@ -58,7 +58,7 @@ def test_the_version_costs_no_import_at_all(shell: Shell) -> None:
         env=shell.environ,
         timeout=60,
     )
-    assert done.stdout == "moltis 0.1.0\n"
+    assert done.stdout == "moltis 0.5.0\n"
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not {"click", "json", "pathlib", "dataclasses", "moltis.cli.app"} & imported
 

@@ -115,7 +115,7 @@ def test_help_is_data_and_version_is_one_line(shell: Shell) -> None:
     assert "doctor" in done.stdout
     assert "--socket" in done.stdout
     for words in (("--version",), ("-V",), ("--socket", "x", "--version")):
-        assert shell.moltis(*words).stdout == "moltis 0.1.0\n"
+        assert shell.moltis(*words).stdout == "moltis 0.5.0\n"
 
 
 def test_every_command_has_help(shell: Shell) -> None:

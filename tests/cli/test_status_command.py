@@ -90,7 +90,7 @@ def test_with_the_daemon_down_the_configured_servers_are_shown(shell: Shell) -> 
     done = shell.moltis("status")
     assert done.returncode == 3
     assert done.stdout == (
-        "moltis 0.1.0 - not running - ~/moltis.toml\n"
+        "moltis 0.5.0 - not running - ~/moltis.toml\n"
         "\n"
         "NAME   TRANSPORT        TOOLS  STATUS       UP/RESTARTS\n"
         "files  stdio            -      not running  -\n"
