@@ -153,7 +153,14 @@ def ask(suite: Suite, of: Round, url: str, place: Path) -> dict[str, Result]:
     with (place / "said.txt").open("wb") as said, contextlib.suppress(subprocess.TimeoutExpired):
         command = suite.command(of.version, *words)
         subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=said, stderr=said, timeout=RUN_WITHIN, check=False, cwd=place
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            timeout=RUN_WITHIN,
+            check=False,
+            cwd=place,
+            env=suite.env,
         )
     found = {}
     for checks in place.glob("server-*/checks.json"):

@@ -126,20 +126,25 @@ def wait_until(
     every: float = 0.02,
     tell: Callable[[], object] = str,
 ) -> Any:
-    """Give the first true value of `condition`; fail with `what` and `tell()` after `within` seconds."""
-    deadline = time.monotonic() + within
+    """Give the first true value of `condition`; fail with `what` and `tell()` after `within` seconds.
+
+    It is looked at `every` so many seconds, and what takes longer than a second less often, up to each 50 ms: asking a
+    daemon costs both sides a millisecond or two, which others could use.
+    """
+    begun = time.monotonic()
     while True:
         if value := condition():
             return value
-        assert time.monotonic() < deadline, f"not within {within} s: {what}\n{tell()}"
-        time.sleep(every)
+        waited = time.monotonic() - begun
+        assert waited < within, f"not within {within} s: {what}\n{tell()}"
+        time.sleep(max(every, min(waited / 50, 0.05)))
 
 
 class Daemon:
     """`moltis run` in a folder of its own.
 
-    forked: whether `start` may have it forked from a process that has imported everything (see forked.py), which is
-    most of what a start takes: not in tests of the start, and not of what a daemon holds in memory.
+    forked: whether `start` and `cli` may have it forked from a process that has imported everything (see forked.py),
+    which is most of what a start takes: not in tests of the start, and not of what a daemon holds in memory.
     """
 
     def __init__(self, folder: Path, *, forked: bool = False) -> None:
@@ -339,14 +344,16 @@ class Daemon:
         return {s["name"]: s for s in self.rpc("mcp.list")}
 
     def cli(self, *words: str, within: float = PATIENCE) -> subprocess.CompletedProcess[str]:
-        """Run the `moltis` command against this daemon."""
-        places = {"MOLTIS_CONFIG": str(self.config), "MOLTIS_DATA_DIR": str(self.data_dir)}
+        """Run the `moltis` command against this daemon, forked if the daemon is."""
+        env = self.env | {"MOLTIS_CONFIG": str(self.config), "MOLTIS_DATA_DIR": str(self.data_dir)}
+        if self.forked:
+            return forked.run(words, env=env, cwd=self.folder, within=within)
         return subprocess.run(
             [PYTHON, "-m", "moltis", *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            env=self.env | places,
+            env=env,
             cwd=self.folder,
             timeout=within,
             check=False,

@@ -18,18 +18,34 @@ def alive(pid: int) -> bool:
         return False
 
 
-def children(pid: int) -> list[int]:
-    """Give the pids whose parent is `pid`, zombies included."""
-    found = []
+def parents() -> dict[int, int]:
+    """Return the parent of every process, zombies included."""
+    found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
+            found[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
     return found
 
 
+def children(pid: int) -> list[int]:
+    """Give the pids whose parent is `pid`, zombies included."""
+    return [child for child, parent in parents().items() if parent == pid]
+
+
 def descendants(pid: int) -> list[int]:
-    return [d for child in children(pid) for d in (child, *descendants(child))]
+    """Return the pids of all that hangs below `pid`, each before its own children, as /proc shows them at one look."""
+    found: list[int] = []
+    below: dict[int, list[int]] = {}
+    for child, parent in parents().items():
+        below.setdefault(parent, []).append(child)
+
+    def walk(of: int) -> None:
+        for child in below.get(of, ()):
+            found.append(child)
+            walk(child)
+
+    walk(pid)
+    return found
 
 
 def marked(mark: str) -> dict[int, str]:
