@@ -17,6 +17,7 @@ PACKAGE = ROOT / "moltis"
 FLOORS = {
     "moltis": 0,
     "moltis.names": 0,
+    "moltis.shares": 0,
     "moltis.access": 0,
     "moltis.printable": 0,
     "moltis.packages": 0,
@@ -79,6 +80,7 @@ FLOORS = {
 
 PURE = {
     "moltis.access",
+    "moltis.shares",
     "moltis.names",
     "moltis.printable",
     "moltis.containers",
@@ -183,7 +185,7 @@ ONLY_IN = {
     "h11": {"moltis.oauth": "the page that a login comes back to"},
     "keyring": {"moltis.oauth": "where the key of the token store is"},
     "cryptography": {"moltis.oauth": "encrypts the token store"},
-    "uvicorn": {"moltis.gateway.http.server": "the HTTP server of the gateway"},
+    "uvicorn": {"moltis.httpd.server": "the HTTP server under all applications"},
     "prometheus_client": {"moltis.gateway.metrics": "the text format"},
     "mcp": {"moltis.sdk.client": "the program of a process of its own, which asks a server as the SDK does"},
     "random": {"moltis.daemon": "chance enters where the world is put together"},

@@ -16,7 +16,7 @@ from moltis.config.load import load
 from moltis.config.overrides import EnvOverrides
 from moltis.config.plan import GatewayPlan
 from moltis.control.endpoint import Endpoint, take_data_dir
-from moltis.gateway.http.address import listening
+from moltis.httpd.address import listening
 from moltis.paths import Paths
 
 __all__ = ["main"]

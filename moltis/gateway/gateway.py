@@ -24,13 +24,13 @@ from moltis.gateway.levels import Levels, passes
 from moltis.gateway.messages import text_of
 from moltis.gateway.naming import fitted_chars
 from moltis.gateway.refusals import Refusal
-from moltis.gateway.shares import Shares
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
 from moltis.gateway.taking import Refused, Taking
 from moltis.gateway.views import View
 from moltis.server.status import HostSeen, UnusableItem
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
+from moltis.shares import Shares
 from moltis.slices import Slices
 
 __all__ = ["Gateway", "Settings", "settings_of"]

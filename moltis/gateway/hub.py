@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 from moltis.gateway.api import ServerPort, World
 from moltis.gateway.forwarding import Forwarding
 from moltis.gateway.refusals import Refusal
-from moltis.gateway.shares import Shares
 from moltis.gateway.subscriptions import Subscriptions
+from moltis.shares import Shares
 
 if TYPE_CHECKING:
     from moltis.gateway.host import Host

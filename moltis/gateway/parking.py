@@ -12,7 +12,7 @@ from typing import Final, Generic, TypeVar
 
 import msgspec
 
-from moltis.gateway.shares import Shares
+from moltis.shares import Shares
 
 __all__ = ["Bond", "Parking"]
 

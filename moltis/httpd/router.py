@@ -9,18 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from moltis.access import Access
+from moltis.httpd.asgi import Receive
 from moltis.names import SERVER_NAME
 
-__all__ = ["Handler", "Receive", "Route", "Router"]
+__all__ = ["Handler", "Route", "Router"]
 
 R = TypeVar("R")
 """What an application makes of one request."""
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-"""Gives the body, as in ASGI 3.0."""
 
 Handler = Callable[[R, Receive], Awaitable[None]]
 

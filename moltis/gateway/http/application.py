@@ -19,22 +19,21 @@ from moltis.gateway.api import ANYONE, GatewayApi, Principal
 from moltis.gateway.doors import ALLOW_METHODS, BadRequest, Doors, Forbidden, Refusals, bearer
 from moltis.gateway.http import plain, refusals
 from moltis.gateway.http.conversations import Conversations
-from moltis.gateway.http.exchange import CLOSING, EVENTS, JSON, Header, Send, respond
 from moltis.gateway.http.reading import (
     ONCE,
     Accepts,
-    Gone,
-    Held,
     Inbound,
     Refused,
-    body_of,
     is_json,
 )
 from moltis.gateway.http.sessions import MAX_SESSIONS
 from moltis.gateway.http.settings import HttpSettings
 from moltis.gateway.limits import RateLimit
 from moltis.gateway.messages import Ask
-from moltis.httpd.router import Receive, Route, Router
+from moltis.httpd.asgi import CLOSING, JSON, Header, Receive, Send, respond
+from moltis.httpd.bodies import BodyRefused, Gone, Held, body_of
+from moltis.httpd.events import EVENTS
+from moltis.httpd.router import Route, Router
 from moltis.slices import in_slices
 from moltis.steps import LONG_BYTES
 from moltis.transport.wire import now
@@ -42,6 +41,10 @@ from moltis.transport.wire import now
 __all__ = ["MCP_PATHS", "MOST_OF_ONE", "Application"]
 
 log = logs.get("moltis.gateway.http")
+
+_PUBLIC: Final = Access.PUBLIC
+_READ: Final = Access.READ
+"""A member looked up in its class costs more than all that is decided by it."""
 
 UNREAD_BYTES: Final = 64 * 1024
 """A longer body that was not read is not worth a connection that goes on."""
@@ -53,7 +56,7 @@ MCP_PATHS: Final = ("/mcp", "/mcp/", "/servers/{server}/mcp", "/servers/{server}
 
 
 class Application:
-    """The ASGI application; it wants `server.GatewayServer` around it.
+    """The ASGI application; it wants `httpd.server.HttpServer` around it.
 
     authenticate: gives whom an access token stands for, None for one that is unknown or expired.
     lapsed: whether there is no access token of a name any more, or it has expired. What it let in is ended soon then.
@@ -141,15 +144,18 @@ class Application:
         inbound = Inbound(scope, send)
         try:
             self._let_in(inbound)
-            inbound.route, inbound.server = self._router.find(scope["path"])
-            if inbound.route.preflight and scope["method"] == "OPTIONS":
+            route, inbound.server = self._router.find(scope["path"])
+            inbound.route = route
+            if route.preflight and inbound.method == "OPTIONS":
                 await self._preflight(inbound)
             else:
-                if inbound.route.access is not Access.PUBLIC:
+                if route.access is not _PUBLIC:
                     self._identify(inbound)
-                await inbound.route.serve(inbound, receive)
+                await route.serve(inbound, receive)
         except Refused as refused:
             await self._refuse(inbound, refused.refusal, refused.id)
+        except BodyRefused as refused:
+            await self._refuse(inbound, refusals.of_body(refused), b"null")
         except UnknownServer:  # removed since it was looked for
             await self._refuse(inbound, refusals.unknown_server(), b"null")
         except Gone:
@@ -188,8 +194,9 @@ class Application:
             principal = ANYONE
         inbound.principal = principal
         inbound.connection.principal = principal.name
-        if inbound.route.access is not Access.READ and not principal.may(inbound.route.access):
-            raise Refused(refusals.not_allowed(inbound.route.access))
+        needed = inbound.route.access
+        if needed is not _READ and not principal.may(needed):
+            raise Refused(refusals.not_allowed(needed))
         if self._settings.rate_limit_per_minute:
             secs = self._limit.refused_secs(principal.name, now())
             if secs:

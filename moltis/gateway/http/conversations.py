@@ -14,12 +14,14 @@ from moltis.gateway import messages
 from moltis.gateway.api import GatewayApi, Principal
 from moltis.gateway.doors import Headers
 from moltis.gateway.http import modern, refusals
-from moltis.gateway.http.exchange import PULSE_SECS, Exchange, Flow, respond
+from moltis.gateway.http.exchange import Exchange
 from moltis.gateway.http.kept import LEARNT
 from moltis.gateway.http.reading import Inbound, Refused, add_trace
 from moltis.gateway.http.sessions import Session, Sessions
 from moltis.gateway.http.ticker import Ticker
 from moltis.gateway.messages import Answer, Ask, Tell, Unreadable
+from moltis.httpd.asgi import respond
+from moltis.httpd.events import PULSE_SECS, Flow
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 from moltis.transport.wire import now
 

@@ -16,13 +16,14 @@ import anyio
 from anyio.abc import TaskStatus
 
 from moltis import logs
-from moltis.gateway.http.address import listening, url_of
+from moltis.config.listen import split_listen
 from moltis.gateway.http.application import Application
+from moltis.httpd.address import listening
 
 if TYPE_CHECKING:
-    from moltis.gateway.http.server import GatewayServer
+    from moltis.httpd.server import HttpServer
 
-__all__ = ["MAX_CONNECTIONS", "GatewayListener"]
+__all__ = ["MAX_CONNECTIONS", "GatewayListener", "url_of"]
 
 log = logs.get("moltis.gateway.http")
 
@@ -58,7 +59,7 @@ class GatewayListener:
         self._retry_secs = retry_secs
         self._url: str | None = None
         self._problem: str | None = None
-        self._server: GatewayServer | None = None
+        self._server: HttpServer | None = None
         self._sockets = list(sockets)
         self._closing = anyio.Event()
         self._over = anyio.Event()
@@ -104,13 +105,11 @@ class GatewayListener:
         self._cut_off()
 
     def _serve(self) -> None:
-        from moltis.gateway.http.server import GatewayServer
+        from moltis.httpd.server import HttpServer
 
         if self._closing.is_set():
             return
-        self._server = GatewayServer(
-            self._app, max_connections=self._max_connections, on_shortage=self._tell_of_shortage
-        )
+        self._server = HttpServer(self._app, max_connections=self._max_connections, on_shortage=self._tell_of_shortage)
         self._server.listen(self._sockets)
 
     def _tell_of_shortage(self, error: OSError) -> None:
@@ -149,6 +148,13 @@ class GatewayListener:
         elif url is not None:
             log.info("gateway_listening", url=url)
         self._on_change()
+
+
+def url_of(listen: str, port: int) -> str:
+    """Give the address of `/mcp`, with the port that was bound."""
+    host = split_listen(listen)[0]
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{shown}]:{port}/mcp" if ":" in shown else f"http://{shown}:{port}/mcp"
 
 
 def _reason(failure: Exception, listen: str) -> str:

@@ -9,9 +9,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from moltis.access import Access
-from moltis.gateway.http.exchange import Header, respond
 from moltis.gateway.http.reading import Inbound
-from moltis.httpd.router import Receive, Route
+from moltis.httpd.asgi import Header, Receive, respond
+from moltis.httpd.router import Route
 from moltis.threads import in_thread
 
 __all__ = ["nothing", "routes"]

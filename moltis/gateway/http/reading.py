@@ -1,35 +1,29 @@
 """What a request of HTTP says around the message in it.
 
-Pure but for `body_of`, which waits for the client. The one rule: what may be there once is there once.
+What may be there once is there once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from moltis.gateway.api import Principal
 from moltis.gateway.doors import Headers
-from moltis.gateway.http.exchange import CONNECTION, Connection, Header, Send
 from moltis.gateway.http.modern import VERSION
-from moltis.gateway.http.refusals import Refusal, overloaded, too_large, wrong
+from moltis.gateway.http.refusals import Refusal
 from moltis.gateway.messages import Ask
-from moltis.gateway.shares import Shares
-from moltis.httpd.router import Receive, Route
+from moltis.httpd.asgi import CONNECTION, Connection, Header, Send
+from moltis.httpd.router import Route
 from moltis.session.envelope import json_string
 
 __all__ = [
     "Accepts",
-    "Gone",
-    "Header",
-    "Held",
     "Inbound",
     "Refused",
     "add_trace",
-    "body_of",
     "is_json",
     "repeated",
 ]
@@ -39,9 +33,6 @@ ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"content-type", 
 
 _TRACE: Final = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
 MAX_TRACE_BYTES: Final = 1024
-MAX_HELD_BYTES: Final = 256 * 1024 * 1024
-"""Of bodies that are on their way, of one principal and of all together: a few hundred slow ones would be gigabytes.
-Where several send, at most twice as much; see `Shares`."""
 
 
 class Accepts(NamedTuple):
@@ -112,10 +103,6 @@ class Refused(Exception):
         self.id = id
 
 
-class Gone(Exception):
-    """The client has left before it had said what it wants."""
-
-
 def _media_range(text: bytes) -> bytes | None:
     name, *parameters = (part.strip() for part in text.split(b";"))
     return None if any(_is_zero(parameter) for parameter in parameters) else name
@@ -138,82 +125,6 @@ def repeated(headers: Iterable[Header]) -> frozenset[bytes]:
     for name, _ in headers:
         (twice if name in seen else seen).add(name)
     return frozenset(twice)
-
-
-class Held:
-    """How much is held of long bodies: of those on their way, and of those whose request has no reply."""
-
-    def __init__(self, most: int = MAX_HELD_BYTES) -> None:
-        self._shares = Shares(most)
-
-    @property
-    def bytes(self) -> int:
-        """Of all together."""
-        return self._shares.total
-
-    def add(self, principal: str, size: int) -> None:
-        """Hold so much more of somebody's.
-
-        Raises:
-            Refused: too much of it is held already; nothing was added.
-        """
-        if not self._shares.take(principal, size):
-            raise Refused(overloaded("too much is being sent at once"))
-
-    def drop(self, principal: str, size: int) -> None:
-        """Hold so much less."""
-        self._shares.give(principal, size)
-
-    @contextmanager
-    def of(self, principal: str, size: int) -> Iterator[None]:
-        """Hold a body, for as long as this is entered.
-
-        Raises:
-            Refused: too much is held already.
-        """
-        self.add(principal, size)
-        try:
-            yield
-        finally:
-            self.drop(principal, size)
-
-
-async def body_of(receive: Receive, declared: bytes | None, limit: int, held: Held, principal: str) -> bytes:
-    """Read a body. `declared`: its `Content-Length`; `principal`: whose it is.
-
-    Raises:
-        Refused: it has, or is going to have, more than `limit` bytes, or too much is held; the rest is not read.
-        Gone: the client left.
-    """
-    if declared is not None and not (declared.isdigit() and len(declared) < 16):
-        raise Refused(wrong("this Content-Length is no length"))
-    if declared is not None and int(declared) > limit:
-        raise Refused(too_large(limit))
-    message = await receive()
-    if message["type"] != "http.request":
-        raise Gone
-    body: bytes = message["body"]
-    if not message["more_body"]:
-        if len(body) > limit:
-            raise Refused(too_large(limit))
-        return body
-    parts, size, counted = [body], len(body), 0
-    try:
-        held.add(principal, size)
-        counted = size
-        while message["more_body"]:
-            message = await receive()
-            if message["type"] != "http.request":
-                raise Gone
-            parts.append(message["body"])
-            size += len(parts[-1])
-            if size > limit:
-                raise Refused(too_large(limit))
-            held.add(principal, size - counted)
-            counted = size
-        return b"".join(parts)
-    finally:
-        held.drop(principal, counted)
 
 
 def add_trace(ask: Ask, headers: dict[bytes, bytes]) -> None:

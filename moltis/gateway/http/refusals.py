@@ -13,6 +13,7 @@ from moltis.access import Access
 from moltis.errors import RpcCode
 from moltis.gateway import messages
 from moltis.gateway.doors import Headers
+from moltis.httpd.bodies import BodyRefused
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 
 __all__ = [
@@ -24,10 +25,10 @@ __all__ = [
     "not_acceptable",
     "not_allowed",
     "not_json",
+    "of_body",
     "overloaded",
     "rate_limited",
     "stopping",
-    "too_large",
     "unauthorized",
     "unknown_server",
     "unsupported_version",
@@ -96,9 +97,14 @@ def not_json() -> Refusal:
     return Refusal(415, RpcCode.INVALID_REQUEST, "Content-Type must be application/json")
 
 
-def too_large(limit: int) -> Refusal:
-    message = f"a message may have {limit} bytes"
-    return Refusal(413, RpcCode.INVALID_REQUEST, message, ((b"connection", b"close"),))
+def of_body(refused: BodyRefused) -> Refusal:
+    match refused.status:
+        case 413:
+            return Refusal(413, RpcCode.INVALID_REQUEST, refused.reason, ((b"connection", b"close"),))
+        case 503:
+            return overloaded(refused.reason)
+        case status:
+            return wrong(refused.reason, status=status)
 
 
 def no_session() -> Refusal:

@@ -16,9 +16,10 @@ from collections.abc import Callable
 from typing import Final
 
 from moltis.gateway.api import HostApi, Principal
-from moltis.gateway.http.exchange import Exchange, Flow
+from moltis.gateway.http.exchange import Exchange
 from moltis.gateway.http.kept import KeptSessions
 from moltis.gateway.messages import Ask
+from moltis.httpd.events import Flow
 
 __all__ = ["IDLE_SECS", "MAX_SESSIONS", "Session", "Sessions"]
 

@@ -14,8 +14,8 @@ from gateway_http_fakes import PRINCIPALS, Client, Response, StubGateway, modern
 from moltis.gateway import messages
 from moltis.gateway.api import Principal
 from moltis.gateway.http.conversations import Conversations
-from moltis.gateway.http.reading import Held, Refused, body_of
 from moltis.gateway.http.sessions import Sessions
+from moltis.httpd.bodies import BodyRefused, Held, body_of
 
 ECHO = json.dumps(request("echo", {"text": "hello"})).encode()
 CHUNKED = b"%x\r\n%b\r\n0\r\n" % (len(ECHO), ECHO)
@@ -199,16 +199,16 @@ async def test_what_is_held_of_long_bodies_is_bounded_and_given_back() -> None:
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": b"x" * 60, "more_body": True}
 
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(BodyRefused) as refused:
         await body_of(receive, None, 1000, held, "slow")
-    assert (refused.value.refusal.status, held.bytes) == (503, 0)
+    assert (refused.value.status, held.bytes) == (503, 0)
     with held.of("slow", 60):
         assert held.bytes == 60
-        with pytest.raises(Refused), held.of("slow", 60):
+        with pytest.raises(BodyRefused), held.of("slow", 60):
             pass
         with held.of("other", 50):
             assert held.bytes == 110, "who has no more than an equal part is not refused for what another has"
-        with pytest.raises(Refused), held.of("other", 60):
+        with pytest.raises(BodyRefused), held.of("other", 60):
             pass
     assert held.bytes == 0
 

@@ -12,7 +12,7 @@ from gateway_http_fakes import Client, StubGateway, request
 
 from moltis.gateway import messages
 from moltis.gateway.http import application
-from moltis.gateway.http.server import GatewayServer
+from moltis.httpd.server import HttpServer
 
 ECHO = request("echo", {"text": "hello"})
 
@@ -57,7 +57,7 @@ async def test_an_answer_to_a_host_that_pipelined_and_hung_up_is_thrown_away(
     failed: list[str] = []
     over = anyio.Event()
     monkeypatch.setattr(application.log, "error", lambda message, **fields: failed.append(message))
-    monkeypatch.setattr(GatewayServer, "connection_over", lambda server: over.set())
+    monkeypatch.setattr(HttpServer, "connection_over", lambda server: over.set())
     client: Client = await served.dial()
     session = (await client.ask("POST", body=request("initialize", {}))).headers["mcp-session-id"]
     wire = b""
@@ -190,7 +190,7 @@ async def test_a_request_for_a_websocket_is_an_ordinary_get(served: Any) -> None
 async def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
     served: Any, monkeypatch: pytest.MonkeyPatch, wire: bytes, answer: bytes
 ) -> None:
-    monkeypatch.setattr(GatewayServer, "read_secs", 0.5)
+    monkeypatch.setattr(HttpServer, "read_secs", 0.5)
     client: Client = await served.dial()
     if wire:
         await client.stream.send(wire)
@@ -208,7 +208,7 @@ async def test_a_request_that_does_not_come_to_its_end_is_not_waited_for(
 async def test_an_answer_that_takes_long_is_not_a_request_that_is_slow(
     served: Any, gateway: StubGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(GatewayServer, "read_secs", 0.05)
+    monkeypatch.setattr(HttpServer, "read_secs", 0.05)
     client: Client = await served.dial()
     body = json.dumps(request("later")).encode()
     head = client.head("POST", "/mcp", {"Content-Length": str(len(body))})

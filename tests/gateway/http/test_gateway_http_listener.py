@@ -14,9 +14,8 @@ from gateway_http_fakes import Client, StubGateway, authenticate, request
 
 from moltis.gateway import messages
 from moltis.gateway.doors import Doors
-from moltis.gateway.http.address import url_of
 from moltis.gateway.http.application import Application
-from moltis.gateway.http.listener import GatewayListener
+from moltis.gateway.http.listener import GatewayListener, url_of
 from moltis.gateway.http.settings import HttpSettings
 
 
@@ -193,7 +192,7 @@ def test_importing_the_listener_imports_no_server_and_no_framework() -> None:
 
 
 def test_serving_imports_neither_the_framework_nor_what_is_not_spoken() -> None:
-    script = "import sys, moltis.gateway.http.server; print(*sys.modules)"
+    script = "import sys, moltis.httpd.server; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert "uvicorn.protocols.http.httptools_impl" in loaded
     assert not {"starlette", "h11", "websockets", "wsproto", "uvicorn.protocols.http.h11_impl"} & set(loaded)

@@ -9,9 +9,9 @@ import pytest
 from gateway_http_fakes import Client, Response, request
 
 from moltis.access import Access
-from moltis.gateway.http.exchange import respond
 from moltis.gateway.http.reading import Inbound
-from moltis.httpd.router import Receive, Route, Router
+from moltis.httpd.asgi import Receive, respond
+from moltis.httpd.router import Route, Router
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "SEARCH"]
 UNKNOWN = [

@@ -237,9 +237,9 @@ async def test_one_message_is_taken_however_large_it_is(served: Any, gateway: St
 async def test_a_reader_that_takes_nothing_of_a_large_reply_is_cut_off_after_a_while(
     served: Any, gateway: StubGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from moltis.gateway.http.server import GatewayServer
+    from moltis.httpd.server import HttpServer
 
-    monkeypatch.setattr(GatewayServer, "stuck_secs", 0.05)
+    monkeypatch.setattr(HttpServer, "stuck_secs", 0.05)
     client: Client = await served.dial()
     await client.send("POST", body=request("later"))
     ((ask, outlet),) = await gateway.waiting()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltis.gateway.shares import Shares
+from moltis.shares import Shares
 
 
 def test_one_alone_may_have_all_and_no_more() -> None:

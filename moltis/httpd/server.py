@@ -23,12 +23,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import Server, ServerState
 
-from moltis.gateway.http.exchange import CONNECTION
-from moltis.gateway.http.joining import Joining
+from moltis.httpd.asgi import CONNECTION
+from moltis.httpd.joining import Joining
 from moltis.transport.wire import Cancellable, TcpListener, call_later, serve_tcp
 from moltis.transport.wire.once import Once
 
-__all__ = ["GatewayServer"]
+__all__ = ["HttpServer"]
 
 KEEP_ALIVE_SECS: Final = 75
 """An idle connection. Hosts close theirs earlier, and so do not send into one that is being closed."""
@@ -52,12 +52,12 @@ _HOP_BY_HOP: Final = frozenset({b"connection", b"http2-settings", b"upgrade"})
 
 
 class _State(ServerState):
-    def __init__(self, owner: GatewayServer) -> None:
+    def __init__(self, owner: HttpServer) -> None:
         super().__init__()
         self.owner = owner
 
 
-class GatewayServer(Server):
+class HttpServer(Server):
     """Serves an ASGI application. `on_shortage`: as in `wire.Acceptor`."""
 
     read_secs = READ_SECS
@@ -68,7 +68,7 @@ class GatewayServer(Server):
         super().__init__(
             Config(
                 app,
-                http=GatewayConnection,
+                http=HttpConnection,
                 ws="none",
                 loop="none",
                 lifespan="off",
@@ -97,8 +97,8 @@ class GatewayServer(Server):
         self.lifespan = self.config.lifespan_class(self.config)
         self._listeners = [serve_tcp(sock, self._connection, self._on_shortage) for sock in sockets]
 
-    def _connection(self) -> GatewayConnection:
-        return GatewayConnection(self.config, self.server_state, self.lifespan.state)
+    def _connection(self) -> HttpConnection:
+        return HttpConnection(self.config, self.server_state, self.lifespan.state)
 
     def stop(self) -> None:
         """Accept no more; idle connections are closed, others after the reply that is under way. Idempotent."""
@@ -118,7 +118,7 @@ class GatewayServer(Server):
     def abort(self) -> None:
         """Cut off what there still is. Idempotent."""
         for connection in tuple(self.server_state.connections):
-            assert isinstance(connection, GatewayConnection)
+            assert isinstance(connection, HttpConnection)
             connection.abort()
         for task in tuple(self.server_state.tasks):
             task.cancel()
@@ -137,7 +137,7 @@ class GatewayServer(Server):
         They are of the principal that has the most, and those that have been idle longest. Who was not let in yet is
         nobody. With many connections it is some at once: to find them is a look at all.
         """
-        connections = [c for c in self.server_state.connections if isinstance(c, GatewayConnection) and not c.leaving]
+        connections = [c for c in self.server_state.connections if isinstance(c, HttpConnection) and not c.leaving]
         of = Counter(connection.principal for connection in connections)
         idle = sorted((c for c in connections if c.is_idle), key=lambda connection: connection.turn)
         if not idle:
@@ -157,8 +157,8 @@ class _Part(enum.Enum):
     BODY = "body"
 
 
-class GatewayConnection(HttpToolsProtocol):
-    """One connection; fits `exchange.Connection`."""
+class HttpConnection(HttpToolsProtocol):
+    """One connection; fits `asgi.Connection`."""
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
@@ -178,7 +178,7 @@ class GatewayConnection(HttpToolsProtocol):
         self.principal: str | None = None
         self.leaving = False
 
-    # --- exchange.Connection
+    # --- asgi.Connection
 
     def watch(self, lost: Callable[[], None]) -> None:
         if self._lost:

@@ -1,4 +1,4 @@
-"""The address of the endpoint, as sockets that listen. Imports next to nothing: a daemon binds before all else."""
+"""An address, as sockets that listen. Imports next to nothing: a daemon binds before all else."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from moltis.config.listen import split_listen
 
-__all__ = ["listening", "url_of"]
+__all__ = ["listening"]
 
 BACKLOG: Final = 2048
 """Hosts that connect while the daemon is still starting wait here."""
@@ -39,13 +39,6 @@ def listening(listen: str) -> list[socket.socket]:
             sock.close()
         raise
     return sockets
-
-
-def url_of(listen: str, port: int) -> str:
-    """Give the address of `/mcp`, with the port that was bound."""
-    host = split_listen(listen)[0]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{shown}]:{port}/mcp" if ":" in shown else f"http://{shown}:{port}/mcp"
 
 
 def _addresses(host: str, port: int) -> list[tuple[int, tuple[str | int, ...]]]:
