@@ -12,7 +12,7 @@ from typing import Final
 from moltis.httpd.asgi import Connection, Header, Send
 from moltis.transport.wire.once import Once
 
-__all__ = ["EVENTS", "MAX_OFFERED_BYTES", "MAX_WAITING_BYTES", "PULSE_SECS", "Flow"]
+__all__ = ["EVENTS", "MAX_OFFERED_BYTES", "MAX_WAITING_BYTES", "PULSE_SECS", "RETRY_SECS", "Flow"]
 
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 """Of one stream. One message is always taken, whatever its size."""
@@ -23,6 +23,10 @@ PULSES_A_COMMENT: Final = 2
 """A stream on which nothing was sent gets a comment, so that nobody on the way takes it for dead (9.2.7)."""
 
 COMMENT: Final = b": still here\n\n"
+RETRY_SECS: Final = 3.0
+"""When a reader is to open a stream again that has ended (9.2.6). The MCP SDKs of Python and TypeScript try twice, and
+by themselves so soon that a daemon is not back by then whose servers took their time to end."""
+RETRY: Final = b"retry: %d\n\n" % (RETRY_SECS * 1000)
 EVENTS: Final = (
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache, no-transform"),
@@ -82,6 +86,10 @@ class Flow:
             self._turned_away = True
             return False
         return self.push(message)
+
+    def say_when_to_return(self) -> None:
+        """Tell the reader when to open this stream again, should it end: to be called first of all."""
+        self._frames.append(RETRY)
 
     def pulse(self) -> None:
         """Let time pass, `PULSE_SECS` of it."""

@@ -4,9 +4,8 @@
 
 A host is pointed at a stand-in for its model, on this machine, which calls a tool of moltis, has the daemon restarted
 while the host waits for it, and calls once more; then a server is added, and the host sees its tools, or it has read
-the list for good, or given up listening while the daemon was away. It is tried over `moltis connect` and over HTTP with
-an access token. Reaches npm and PyPI to install; when the hosts run, the network is cut off where this user may do
-that.
+the list for good. It is tried over `moltis connect` and over HTTP with an access token. Reaches npm and PyPI to
+install; when the hosts run, the network is cut off where this user may do that.
 """
 
 from __future__ import annotations
@@ -41,12 +40,15 @@ from installing import CannotInstall, node_program, npm_folder, npm_program, uv_
 from processes import descendants, marked, signal_pid
 from stand_in_models import MODEL, Asked, StandInModel, Tool, is_called
 
+from moltis.httpd.events import RETRY_SECS
+
 WAYS = ("connect", "http")
 HOSTS_FOLDER = SERVERS / "hosts"
 RUN_WITHIN = 180.0
 GONE_WITHIN = 5.0
-TOLD_WITHIN = 1.5
-"""How long a model waits with its answer after a server was added: hosts ask for the list anew when they are told."""
+TOLD_WITHIN = RETRY_SECS + 1.5
+"""How long a model waits with its answer after a server was added: hosts ask for the list anew when they are told, and
+over HTTP they have first to listen again after the restart."""
 SERVER, TOOL, ADDED = "probe", "probe__echo", "added__echo"
 PROMPT = "Call the tool echo of probe twice, then say that you are done."
 

@@ -6,12 +6,15 @@ import json
 import shutil
 import signal
 import socket
+import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 from gateway_harness import OPEN, gateway_url, new_token, plain
-from harness import Daemon, wait_until
+from harness import SERVERS, Daemon, wait_until
+from installing import node_program
 from raw_hosts import META, MODERN, HttpHost, PipeHost, send
 
 ENDS = ("stop", "kill")
@@ -115,6 +118,32 @@ def test_damaged_sessions_harm_nobody(daemon: Daemon, listen: str) -> None:
     start(daemon, "one", listen=listen, require_token=False)
     assert host.text("one__echo", text="x")
     host.hang_up()
+
+
+AWAY_SECS = 3.0
+"""Longer than the SDKs of hosts try to listen again unless they are told to wait (2.5 s), shorter than if they are."""
+
+
+@pytest.mark.alone  # when the host tries and when the daemon is there is counted in seconds
+@pytest.mark.parametrize("how", ENDS)
+@pytest.mark.parametrize("sdk", ["1", "2"])
+def test_a_host_on_the_typescript_sdk_goes_on_listening_over_http(
+    daemon: Daemon, listen: str, node: Path, sdk: str, how: str
+) -> None:
+    start(daemon, "one", listen=listen)
+    script = shutil.copy(SERVERS / "node" / "listens.js", daemon.folder / "listens.mjs")
+    (daemon.folder / "node_modules").symlink_to(node / "node_modules")
+    words = [node_program(), str(script), sdk, gateway_url(daemon), new_token(daemon, "host")]
+    heard = daemon.folder / "heard"
+    with heard.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT) as host:
+        try:
+            wait_until("it listens", lambda: {"listens", "one__echo"} <= set(heard.read_text().split()), 20.0)
+            end(daemon, how)
+            time.sleep(AWAY_SECS)
+            start(daemon, "one", "two", listen=listen)
+            wait_until("it hears of the other", lambda: "two__echo" in heard.read_text(), 10.0, tell=heard.read_text)
+        finally:
+            host.kill()
 
 
 # --- over `moltis connect`

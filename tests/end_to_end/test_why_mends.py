@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 from failures import FAILURES, Trial
-from harness import Daemon, wait_until
+from harness import PYTHON, Daemon, wait_until
 
 
 @pytest.mark.timeout(600)
@@ -24,6 +27,14 @@ def test_what_why_says_first_mends_each_of_these_failures(daemon: Daemon) -> Non
                 f"{failure.name}: {advice!r} was followed, and it is in {state}: {daemon.status(name)['last_error']}"
             )
     assert wrong == []
+
+
+@pytest.mark.parametrize("command", ["failures", "servers_of_others", "hosts_of_others"])
+def test_the_command_that_prints_a_table_runs_by_itself(command: str) -> None:
+    """Not as the tests import it: with a path of its own, from anywhere."""
+    words = [PYTHON, str(Path(__file__).with_name(f"{command}.py")), "--help"]
+    done = subprocess.run(words, cwd="/", capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout[:6]) == (0, "usage:"), done.stderr
 
 
 def test_without_a_network_a_server_comes_back_by_itself_soon_after_that_does(daemon: Daemon) -> None:

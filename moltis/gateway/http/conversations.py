@@ -95,6 +95,7 @@ class Conversations:
     async def stand(self, inbound: Inbound, session: Session) -> None:
         """Serve a standalone stream, until the session or the connection ends."""
         flow = Flow(inbound.connection, session.host.attached)
+        flow.say_when_to_return()
         session.add_stream(flow)
         self._sessions.enter(session)
         self._attend(flow, inbound)
