@@ -29,8 +29,8 @@ __all__ = ["PAGE_BYTES", "Catalogue", "Owner", "Shelf"]
 
 PAGE_BYTES: Final = 4 * 1024 * 1024
 
-FEW_ITEMS: Final = 1000
-"""Of which a list is made within a turn of the event loop; each takes 3 to 15 us."""
+FEW_ITEMS: Final = 200
+"""Of which a list is made within a turn of the event loop; each takes up to 20 us."""
 
 MAX_REMEMBERED: Final = 4096
 MAX_REMEMBERED_CHARS: Final = 1024

@@ -5,8 +5,8 @@ One rule: whatever a server lists, it cannot take a name that is another server'
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import blake2b
 from typing import Final
@@ -58,6 +58,7 @@ class Part:
     names: what the server calls what is listed.
     unusable: what is not as MCP has it, by the server's names, and why; it is listed without that, or not at all. And
         what many hosts refuse though it is.
+    needs: what tools need of their host, by the server's names; those alone that need something.
     """
 
     kind: Kind
@@ -67,6 +68,7 @@ class Part:
     raws: tuple[bytes, ...]
     names: dict[str, str]
     unusable: tuple[tuple[str, str], ...] = ()
+    needs: Mapping[str, Need] = field(default_factory=dict)
 
     @cached_property
     def digest(self) -> bytes:
@@ -77,14 +79,6 @@ class Part:
     def legacy_raws(self) -> tuple[bytes, ...]:
         """The JSON for hosts up to 2025-11-25."""
         return tuple(map(tool_for_legacy, self.raws)) if self.kind is Kind.TOOLS else self.raws
-
-    @cached_property
-    def needs(self) -> dict[str, Need]:
-        """What tools need of their host, by the server's names; those alone that need something."""
-        if self.kind is not Kind.TOOLS:
-            return {}
-        found = ((item.name, need_of(item.raw)) for item in self.items)
-        return {name: need for name, need in found if need is not None}
 
     @property
     def is_ready_for_legacy(self) -> bool:
@@ -115,7 +109,7 @@ class Part:
                 found.add(item, shown, raw)
             elif self.kind not in _BY_NAME:
                 found.add(item, _alias(self.kind, self.server, item.name))
-        return found.part(self.server, self.items, self.unusable)
+        return found.part(self.server, self.items, self.unusable, self.needs)
 
 
 def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None, chars: int = 0) -> Part:
@@ -136,10 +130,16 @@ def part_steps(
     kind: Kind, server: str, items: tuple[Item, ...], sep: str | None, chars: int = 0
 ) -> Generator[None, None, Part]:
     """Do the same item by item, for who has something else to do in between."""
+    needs: dict[str, Need] = {}
+    if kind is Kind.TOOLS:
+        for given in items:
+            yield
+            if (need := need_of(given.raw)) is not None:
+                needs[given.name] = need
     if sep is None:
         shown = tuple(item.name for item in items)
         raws = tuple(item.raw for item in items)
-        return Part(kind, server, items, shown, raws, dict(zip(shown, shown, strict=True)))
+        return Part(kind, server, items, shown, raws, dict(zip(shown, shown, strict=True)), needs=needs)
     found = _Found(kind)
     unusable: list[tuple[str, str]] = []
     for given in items:
@@ -159,7 +159,7 @@ def part_steps(
             found.add(item, _alias(kind, server, item.name))
         else:
             found.add(item, item.name, item.raw)
-    return found.part(server, items, tuple(unusable))
+    return found.part(server, items, tuple(unusable), needs)
 
 
 class _Found:
@@ -187,8 +187,14 @@ class _Found:
         self.names[shown] = item.name
         self.raws.append(raw)
 
-    def part(self, server: str, items: tuple[Item, ...], unusable: tuple[tuple[str, str], ...]) -> Part:
-        return Part(self.kind, server, items, tuple(self.names), tuple(self.raws), self.names, unusable)
+    def part(
+        self,
+        server: str,
+        items: tuple[Item, ...],
+        unusable: tuple[tuple[str, str], ...],
+        needs: Mapping[str, Need],
+    ) -> Part:
+        return Part(self.kind, server, items, tuple(self.names), tuple(self.raws), self.names, unusable, needs)
 
 
 def _alias(kind: Kind, server: str, name: str) -> str:
