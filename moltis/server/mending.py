@@ -90,6 +90,9 @@ def commands(status: ServerStatus) -> list[str]:
 
 
 CAUSE_CHARS = 240
+MAX_NAMED = 5
+SILENT = "it said nothing"
+"""What is told in place of the words of a server that failed without any."""
 _USAGE = re.compile(r"\s*usage:", re.IGNORECASE)
 
 
@@ -99,7 +102,7 @@ def in_its_words(status: ServerStatus) -> str:
     if error is None:
         return ""
     if not error.stderr_tail:
-        return "it said nothing" if not error.stdout and (error.exit_code or 0) > 0 else ""
+        return SILENT if not error.stdout and (error.exit_code or 0) > 0 else ""
     line = recognised(_about(status, tuple(error.stderr_tail), error)).line
     if not line or _USAGE.match(line):  # how it is called is not why it ended
         said = [said for said in spoken(error.stderr_tail) if is_telling(said) and not _USAGE.match(said)]
@@ -343,11 +346,18 @@ def _for_exit(status: ServerStatus, error: LastError) -> list[str]:
             return [f"pin another version of it in args of {entry}    (it crashed; a fault of the program itself)"]
         case _ if not error.stderr_tail and not error.stdout and status.command:
             return [
-                f"run `{status.command}` with its args by hand    (it ended without a word: mostly it lacks a setting "
-                f"in env of {entry}, or what it connects to; a variable for more logging may be on its page)"
+                f"run `{status.command}` with its args by hand    (it ended without a word: mostly it lacks a setting, "
+                f"or what it connects to; {_settings(status, entry)}; its page may name others, and one for logging)"
             ]
         case _:
             return _for_stdout(status, error)
+
+
+def _settings(status: ServerStatus, entry: str) -> str:
+    """Say which variables an entry sets, beside those that are passed on to all."""
+    names = list(status.env_sources)
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return f"env of {entry} has {', '.join(names[:MAX_NAMED])}{more}" if names else f"{entry} has no env"
 
 
 def _for_spawn(status: ServerStatus, error: LastError) -> list[str]:

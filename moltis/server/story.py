@@ -12,7 +12,7 @@ from datetime import datetime
 from itertools import groupby
 
 from moltis.lastwords import pick
-from moltis.server.mending import commands, in_its_words, login_failed, refuses_header, waits_for_login
+from moltis.server.mending import SILENT, commands, in_its_words, login_failed, refuses_header, waits_for_login
 from moltis.server.states import TRYING, FailureKind, State
 from moltis.server.status import HistoryEntry, ServerStatus
 
@@ -288,7 +288,7 @@ def _details(last: _Run, number: int, said: str) -> str:
     """Say how the last of `number` runs ended: after how long, and how, or in the failure's own words."""
     assert last.end is not None
     end, details = last.end, ""
-    if last.ready is not None:
+    if last.ready is not None or (said == SILENT and last.lasted_secs >= AT_ONCE_SECS):
         details += f" after {duration(last.lasted_secs)}"
     if end.reason == FailureKind.EXITED and end.exit_code is not None:
         details += (" and" if details and end.exit_code >= 0 else "," if details else "") + " "

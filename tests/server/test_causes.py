@@ -432,6 +432,23 @@ def test_real_programs_words_are_told_by_the_line_that_matters(lines: list[str],
     assert commands(status)[0].startswith(first_advice)
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ([], "[mcp.servers.x] has no env;"),
+        (["MYSQL_HOST"], "env of [mcp.servers.x] has MYSQL_HOST;"),
+        ([f"N{n}" for n in range(7)], "env of [mcp.servers.x] has N0, N1, N2, N3, N4 and 2 more;"),
+    ],
+)
+def test_of_a_server_that_ends_without_a_word_it_is_told_what_its_entry_sets(names: list[str], told: str) -> None:
+    status = ServerStatus(
+        name="x", display_name=None, transport="stdio", enabled=True, state="backoff", status="error", attempts=1,
+        command="npx", env_names=["HTTPS_PROXY", *names], env_sources=dict.fromkeys(names, ""),
+        last_error=LastError(kind="exited", message="", at=EPOCH_TEXT, exit_code=1),
+    )  # fmt: skip
+    assert told in commands(status)[0]
+
+
 def test_a_key_that_is_wanted_goes_to_the_variable_that_is_there_for_it() -> None:
     about = About("x", ("A Shortcut api token is required.",), "npx", (("SHORTCUT_API_TOKEN", "env set MINE"),))
     assert recognised(about).advice == ("moltis env set MINE    (it wants a key)",)
