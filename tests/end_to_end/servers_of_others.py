@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -40,6 +41,8 @@ READY_WITHIN = 480.0
 BACK_WITHIN = 90.0
 LISTED_WITHIN = 60.0
 SETTLED_WITHIN = 15.0
+STAYS_SECS = 10.0
+"""How long one that needs something is watched once it is ready: some look for it only then, and end."""
 GONE_WITHIN = 10.0
 """Stopping is gentle first: 2 s for the end of its input, 3 s after SIGTERM, and the sweep."""
 
@@ -199,7 +202,9 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def look_at(other: Other, daemon: Daemon, node: Path, path: str, cwd: Path | None = None) -> Row:
-    """Take one server through it all. A daemon of its own runs when this returns, and is for the caller to end.
+    """Take one server through it all. Of one that needs something, to end soon after it was ready counts as not ready.
+
+    A daemon of its own runs when this returns, and is for the caller to end.
 
     node: the folder with the TypeScript SDK. cwd: where the server is started, if not in an empty folder.
     """
@@ -216,11 +221,19 @@ def look_at(other: Other, daemon: Daemon, node: Path, path: str, cwd: Path | Non
     gateway = {"listen": "127.0.0.1:0"}
     began = time.monotonic()
     start(daemon, {other.name: entry}, gateway, mcp=mcp)
-    status = daemon.wait_for(other.name, "ready", "cooldown", within=READY_WITHIN)
+    status = wait_until(
+        "it is ready or said why not",
+        lambda: _settled(daemon.status(other.name)),
+        READY_WITHIN,
+        every=0.2,
+        tell=lambda: daemon.history(other.name),
+    )
     if status["state"] != "ready":
         row.told = first_sentence(daemon, other.name)
         if not other.needs:
             row.faults.append(f"not ready: {row.told}")
+    elif other.needs and (told := _ends_soon(daemon, other.name)):
+        row.told = told
     else:
         row.ready_secs = time.monotonic() - began
         info = status["server_info"] or {}
@@ -237,6 +250,23 @@ def _see(row: Row, step: Callable[[], None]) -> None:
         step()
     except Exception as fault:
         row.faults.append(" ".join(str(fault).split())[:300] or type(fault).__name__)
+
+
+def _settled(status: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the status of a server that is ready, or is not tried again for long; without a network it always is."""
+    offline = status["state"] == "backoff" and status["last_error"]["kind"] == "no_network"
+    return status if offline or status["state"] in ("ready", "cooldown") else None
+
+
+def _ends_soon(daemon: Daemon, name: str) -> str:
+    """Return what is told of a server that ends by itself soon after it was ready; nothing where it goes on."""
+    until = time.monotonic() + STAYS_SECS
+    while time.monotonic() < until:
+        if daemon.status(name)["state"] != "ready":
+            daemon.wait_for(name, "backoff", "cooldown", within=BACK_WITHIN)
+            return first_sentence(daemon, name)
+        time.sleep(0.5)
+    return ""
 
 
 def first_sentence(daemon: Daemon, server: str) -> str:
