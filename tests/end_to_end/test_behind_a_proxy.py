@@ -199,6 +199,18 @@ def test_a_proxy_that_refuses_is_named_with_what_mends_it(
     assert named.heard == []
 
 
+@pytest.mark.parametrize("given", ["a wrong password", "none", "a name that it does not find"])
+def test_a_proxy_that_refuses_is_asked_once_at_each_start(
+    behind: Daemon, named: NamedServers, proxy: StandInProxy, given: str
+) -> None:
+    proxy.login = USER
+    url = {"a wrong password": proxy.url_with("me:not-the-password"), "none": proxy.url}.get(given)
+    written = entry(named, proxy=url) if url else entry(named, "x.invalid", proxy=proxy.url_with(USER))
+    behind.write({"s": written}, mcp={"restart_backoff_secs": 60.0, "restart_backoff_max_secs": 60.0})
+    behind.start().wait_for("s", "backoff")
+    assert len(proxy.asked) == 1, proxy.asked
+
+
 def test_a_proxy_that_dies_in_the_middle_of_a_call_costs_that_call(
     behind: Daemon, named: NamedServers, proxy: StandInProxy
 ) -> None:

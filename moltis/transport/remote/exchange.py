@@ -87,11 +87,12 @@ T = TypeVar("T")
 
 
 class Unreachable(Exception):
-    """There is no answer to a request. `words` follow the server's name."""
+    """There is no answer to a request. `words` follow the server's name. `connected`: whether it may have been sent."""
 
-    def __init__(self, words: str) -> None:
+    def __init__(self, words: str, *, connected: bool = True) -> None:
         super().__init__(words)
         self.words = words
+        self.connected = connected
 
 
 class NotLetIn(Exception):
@@ -236,7 +237,7 @@ class Exchange:
             try:
                 response = await self._client.send(request, stream=True, follow_redirects=False)
             except FAULTS as fault:
-                raise Unreachable(_unreachable_words(fault, self._endpoint.url)) from fault
+                raise _unreachable(fault, self._endpoint.url) from fault
             target = None
             if response.status_code in FOLLOWED:
                 target = redirect_target(response.status_code, response.headers.get("Location"), text, hops=hops)
@@ -264,11 +265,11 @@ class Exchange:
             self._moved = None
 
 
-def _unreachable_words(fault: Exception, url: str) -> str:
+def _unreachable(fault: Exception, url: str) -> Unreachable:
     words = network_words(fault)
     if isinstance(fault, (httpx2.ConnectError, httpx2.ConnectTimeout)):
-        return f"cannot be reached at {shown_host(url)}: {words}"
-    return f"gave no answer: {words}; the message is not sent again"
+        return Unreachable(f"cannot be reached at {shown_host(url)}: {words}", connected=False)
+    return Unreachable(f"gave no answer: {words}; the message is not sent again")
 
 
 def answered(

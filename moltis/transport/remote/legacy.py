@@ -245,7 +245,7 @@ class LegacyConnection(RemoteConnection):
                 turned_away(self, asked, about, fault)
                 return False
             except Unreachable as fault:
-                self._failed(post, asked, failure(asked, fault.words))
+                self._failed(post, asked, failure(asked, fault.words, connected=fault.connected))
                 return False
             if response.status_code < 500:
                 self.notices.heard()

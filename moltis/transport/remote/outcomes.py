@@ -230,8 +230,13 @@ def _session_lost(asked: Asked, answered: Answered) -> bool:
     return answered.status not in OVERLOADED and asked.begins_anew(answered.about_session)
 
 
-def failure(asked: Asked, words: str) -> Outcome:
-    """Decide what follows when there is no answer that could be looked at."""
+def failure(asked: Asked, words: str, *, connected: bool = True) -> Outcome:
+    """Decide what follows when there is no answer that could be looked at.
+
+    connected: whether there was a connection to ask by; without one, another question would not be answered either.
+    """
+    if asked.probes and not connected:
+        return Outcome(Do.LOSE, words, FailureKind.CONNECT_FAILED)
     return _failed(asked, words)
 
 

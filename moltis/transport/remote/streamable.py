@@ -149,7 +149,7 @@ class StreamableConnection(RemoteConnection):
                 turned_away(self, asked, about, fault)
                 return False
             except Unreachable as fault:
-                come_to_nothing(self, asked, about, failure(asked, fault.words))
+                come_to_nothing(self, asked, about, failure(asked, fault.words, connected=fault.connected))
                 return False
             if response.status_code < 500:
                 self.notices.heard()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -158,6 +159,13 @@ def test_a_refused_login_is_no_failure_to_connect() -> None:
     assert outcome(INITIALIZE, Answered(500)).kind == "connect_failed"
     assert failure(INITIALIZE, "w") == Outcome(Do.LOSE, "w", "connect_failed")
     assert failure(CALL, "w") == Outcome(Do.FAIL, "w")
+
+
+def test_where_there_was_no_connection_the_other_question_is_not_asked_either() -> None:
+    assert failure(DISCOVER, "w", connected=False) == Outcome(Do.LOSE, "w", "connect_failed")
+    assert failure(DISCOVER, "w").do is Do.UNKNOWN_METHOD, "it may have been the question that broke it"
+    assert failure(CALL, "w", connected=False) == Outcome(Do.FAIL, "w")
+    assert failure(replace(DISCOVER, agreed=True), "w", connected=False).do is Do.FAIL, "a heartbeat"
 
 
 def test_how_long_to_wait_is_passed_on() -> None:
