@@ -189,8 +189,7 @@ async def ask_running(plan: ServerPlan, session: Session, scrub: Callable[[str],
             error = reply.error.message
         elif isinstance(reply, ErrorReply) and offered:
             refusal = envelope.read_error(reply.raw)
-            told = one_line(scrub(refusal.message[:SCRUBBED_CHARS]))[:TOLD_CHARS]
-            error = f"{method} was answered with error {refusal.code}: {told}"
+            error = f"{method} was answered with {one_line(scrub(refusal.words[:SCRUBBED_CHARS]))[:TOLD_CHARS]}"
     hint = f"moltis mcp restart {plan.name}    (if it is not just busy with a request)"
     return Tried(
         ok=error is None,

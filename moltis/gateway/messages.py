@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw
 
 from moltis.nesting import MAX_DEPTH, MAX_PARTS, counting, is_deeper_than, measuring, outer_id
-from moltis.session.envelope import json_string, one_line
+from moltis.session.envelope import json_string, mended_error, one_line
 from moltis.session.parts import extent
 from moltis.steps import LONG_BYTES, Steps, finished
 from moltis.unicode import mend, mending, reading
@@ -293,8 +293,8 @@ def error(id: bytes, code: int, message: str, data: bytes = b"") -> bytes:
 
 
 def relayed_error(id: bytes, error: bytes) -> bytes:
-    """Refuse a request with the error object that a server sent."""
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id, one_line(error))
+    """Refuse a request with the error that a server sent, mended if it is none: hosts wait on for what they drop."""
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id, one_line(mended_error(error)))
 
 
 def notification(method: str, params: bytes = b"") -> bytes:

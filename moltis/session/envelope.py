@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import msgspec
 
+from moltis.errors import RpcCode
 from moltis.nesting import MAX_PARTS, counting, outer_id
 from moltis.session.parts import elements
 from moltis.steps import LONG_BYTES, Steps, finished
@@ -378,13 +379,64 @@ class ErrorObject(msgspec.Struct, frozen=True):
     message: str = ""
     data: msgspec.Raw = RAW_NOTHING
 
+    @property
+    def words(self) -> str:
+        """The whole of it but its data, as it continues "was answered with"."""
+        return f"error {self.code}: {self.message}" if self.code is not None else f"an error: {self.message}"
+
+
+class _WellFormed(msgspec.Struct):
+    code: int
+    message: str
+
 
 _ERROR = msgspec.json.Decoder(ErrorObject)
+_WELL_FORMED = msgspec.json.Decoder(_WellFormed)
+_TEXT_OR_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw] | str)
+_MAX_CODE = 2**53
+"""Beyond it a number is no integer to most hosts."""
 
 
 def read_error(error: bytes) -> ErrorObject:
-    """Read a JSON-RPC error; one without code and message if it is not even that."""
+    """Read a JSON-RPC error. Of one that is malformed, what is there: a text is its message, a code in words too."""
     try:
         return _ERROR.decode(error)
     except _MALFORMED:
+        return _read_in_part(error)
+
+
+def _read_in_part(error: bytes) -> ErrorObject:
+    try:
+        found = _TEXT_OR_MEMBERS.decode(error)
+    except _MALFORMED:
         return ErrorObject()
+    if isinstance(found, str):
+        return ErrorObject(message=found)
+    code, message = (_plain(found.get(name)) for name in ("code", "message"))
+    words = [word for word in (code, message) if isinstance(word, str) and word]
+    number = code if isinstance(code, int | float) else None
+    return ErrorObject(number, ": ".join(words), found.get("data", RAW_NOTHING))
+
+
+def _plain(raw: msgspec.Raw | None) -> str | int | float | None:
+    try:
+        return None if raw is None else msgspec.json.decode(raw, type=str | int | float | None)
+    except _MALFORMED:
+        return None
+
+
+def mended_error(error: bytes) -> bytes:
+    """Return an error object that any host can read: the same bytes if it is one, else with what can be read of it.
+
+    A host drops a reply whose error is malformed, and waits on. What of it is neither code nor message is its `data`.
+    """
+    try:
+        if abs(_WELL_FORMED.decode(error).code) < _MAX_CODE:
+            return error
+    except _MALFORMED:
+        pass
+    read = read_error(error)
+    code = read.code if isinstance(read.code, int) and abs(read.code) < _MAX_CODE else int(RpcCode.INTERNAL_ERROR)
+    data = bytes(read.data) or (b"" if error.strip()[:1] in (b'"', b"") else error)
+    more = b',"data":%b' % data if data not in (b"", b"{}", b"null") else b""
+    return b'{"code":%d,"message":%b%b}' % (code, json_string(read.message or "an error without a message"), more)

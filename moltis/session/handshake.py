@@ -539,7 +539,7 @@ def _mutual(versions: Collection[str], ours: Sequence[str] = MODERN_VERSIONS) ->
 
 def _answered_with(method: str, error: bytes) -> str:
     refusal = envelope.read_error(error)
-    words = f"{method} was answered with error {refusal.code}: {refusal.message[:MAX_REFUSAL_CHARS]}"
+    words = f"{method} was answered with {refusal.words[:MAX_REFUSAL_CHARS]}"
     return words if not refusal.data or is_empty(refusal.data) else f"{words} {_text(refusal.data)[:MAX_DATA_CHARS]}"
 
 

@@ -232,9 +232,7 @@ class Lists:
                 refusal = envelope.read_error(raw)
                 if refusal.code == RpcCode.METHOD_NOT_FOUND:
                     return None
-                raise ListError(
-                    f"{kind.method} was answered with error {refusal.code}: {refusal.message[:MAX_REFUSAL_CHARS]}"
-                )
+                raise ListError(f"{kind.method} was answered with {refusal.words[:MAX_REFUSAL_CHARS]}")
             case Failed(error):
                 raise ListError(error.message) from error
 

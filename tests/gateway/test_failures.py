@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS
-from mcp_types import CallToolResult, ReadResourceResult
+from mcp_types import CallToolResult, JSONRPCError, ReadResourceResult
 
 from moltis.errors import LoginNeeded, MoltisError, RequestTimeout, ServerNotReady, UsageError
 from moltis.gateway import failures
@@ -77,11 +77,50 @@ def test_a_server_s_error_has_the_status_of_the_reference_for_modern_hosts_and_2
     assert failures.relayed(b"1", error, modern=False)[1] == 200
 
 
-@pytest.mark.parametrize("error", [b"{}", b"5", b'{"code":"x"}', b'{"code":1.5}', b'{"code":1e400}', b'{"code":1e40}'])
-def test_an_error_that_is_none_passes_all_the_same(error: bytes) -> None:
-    message, http = failures.relayed(b"1", error, modern=True)
-    assert message == b'{"jsonrpc":"2.0","id":1,"error":%b}' % error
-    assert http == 200
+NO_WORDS = "an error without a message"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message", "data"),
+    [
+        (b"{}", -32603, NO_WORDS, None),
+        (b"5", -32603, NO_WORDS, 5),
+        (b"null", -32603, NO_WORDS, None),
+        (b'"no such city"', -32603, "no such city", None),
+        (b'["a", "b"]', -32603, NO_WORDS, ["a", "b"]),
+        (b'{"code":"ENOENT","message":"no such file"}', -32603, "ENOENT: no such file", "whole"),
+        (b'{"code":"x","message":"m","data":{"a":1}}', -32603, "x: m", {"a": 1}),
+        (b'{"code":1.5,"message":"m"}', -32603, "m", "whole"),
+        (b'{"code":1e40,"message":"m"}', -32603, "m", "whole"),
+        (b'{"code":-32602}', -32602, NO_WORDS, "whole"),
+        (b'{"code":-32602,"message":null,"data":[1]}', -32602, NO_WORDS, [1]),
+        (b'{"message":"m"}', -32603, "m", "whole"),
+        (b'{"error":"boom"}', -32603, NO_WORDS, "whole"),
+        (b'{"code":null,"message":{"text":"m"}}', -32603, NO_WORDS, "whole"),
+    ],
+)
+@pytest.mark.parametrize("modern", [False, True])
+def test_an_error_that_is_none_is_one_for_hosts_which_would_wait_on_for_what_they_drop(
+    error: bytes, code: int, message: str, data: object, modern: bool
+) -> None:
+    told, http = failures.relayed(b"1", error, modern=modern)
+    assert http == (400 if modern and code == -32602 else 200)
+    found = msgspec.json.decode(told)["error"]
+    assert (found["code"], found["message"]) == (code, message)
+    assert found.get("data") == (msgspec.json.decode(error) if data == "whole" else data)
+    JSONRPCError.model_validate_json(told)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        b'{"code":-32602,"message":"m"}',
+        b'{"message":"","code":0,"more":[1e400]}',
+        b'{"code":7,"message":"m","data":null}',
+    ],
+)
+def test_an_error_stays_as_its_server_has_it(error: bytes) -> None:
+    assert failures.relayed(b"1", error, modern=False)[0] == b'{"jsonrpc":"2.0","id":1,"error":%b}' % error
 
 
 def test_a_complete_result_is_one_by_the_reference() -> None:

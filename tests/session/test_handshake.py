@@ -424,6 +424,9 @@ PICKY = [
     ({"code": -32602, "message": "2025-11-25 is not known here (use 2025-06-18)"}, "2025-06-18"),
     ({"code": -32022, "message": "no", "data": {"supported": ["2025-03-26", "2024-11-05"]}}, "2025-03-26"),
     ({"code": -32603, "message": "version must be one of [2099-01-01 2025-06-18]", "data": None}, "2025-06-18"),
+    ("only 2025-06-18 is spoken here", "2025-06-18"),
+    ({"code": "UNSUPPORTED", "message": "want 2025-06-18"}, "2025-06-18"),
+    ({"code": None, "message": None, "data": {"supported": ["2025-06-18"]}}, "2025-06-18"),
 ]
 
 
@@ -466,6 +469,22 @@ def test_what_refuses_the_second_offer_too_is_not_offered_a_third_and_shown_with
     assert isinstance(step, Failed)
     assert '{"supported":["2025-03-26"]}' in step.reason
     assert f"(it was offered 2025-11-25, and then {named or '2025-06-18'})" in step.reason
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        ("go away", "initialize was answered with an error: go away"),
+        ({"code": "EAUTH", "message": "no key"}, "initialize was answered with an error: EAUTH: no key"),
+        ({"code": -32000, "message": "no"}, "initialize was answered with error -32000: no"),
+    ],
+)
+def test_the_words_of_a_malformed_refusal_are_told_too(error: object, told: str) -> None:
+    machine = by_pipe(protocol="legacy")
+    machine.start()
+    step = machine.on_reply(INITIALIZE, None, json.dumps(error).encode())
+    assert isinstance(step, Failed)
+    assert told in step.reason
 
 
 @pytest.mark.parametrize(
