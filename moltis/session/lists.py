@@ -54,6 +54,7 @@ class Lists:
         self._counters = counters
         self._items: dict[Kind, tuple[Item, ...]] = dict.fromkeys(Kind, ())
         self._cut: dict[Kind, str] = {}
+        self._nameless: dict[Kind, int] = {}
         self._unread: dict[Kind, _Unread] = {}
         self._modern = False
         self._stale: set[Kind] = set()
@@ -73,6 +74,10 @@ class Lists:
         return [
             *(f"its list of {' and '.join(kind.member for kind in kinds)} changes all the time" for kinds in restless),
             *(f"its list of {kind.member} is not complete: {why}" for kind, why in self._cut.items()),
+            *(
+                f"its list of {kind.member} has {_count(number)} without a name, which nobody can be shown"
+                for kind, number in self._nameless.items()
+            ),
             *(f"its list of {kind.member} could not be read: {unread.why}" for kind, unread in self._unread.items()),
         ]
 
@@ -209,6 +214,9 @@ class Lists:
                 break
         self._unread.pop(kind, None)
         self._counters.nameless_items += pages.nameless
+        self._nameless.pop(kind, None)
+        if pages.nameless:
+            self._nameless[kind] = pages.nameless
         self._counters.repeated_items += pages.repeated
         self._counters.missing_lists += pages.missing
         self._counters.truncated_lists += pages.truncated is not None
@@ -235,6 +243,10 @@ class Lists:
                 raise ListError(f"{kind.method} was answered with {refusal.words[:MAX_REFUSAL_CHARS]}")
             case Failed(error):
                 raise ListError(error.message) from error
+
+
+def _count(number: int) -> str:
+    return "one item" if number == 1 else f"{number} items"
 
 
 def _same(before: Sequence[Item], now: Sequence[Item]) -> bool:

@@ -105,7 +105,7 @@ def _unended(line: bytes) -> str:
         if b"\r" in line.strip():
             return CR_ENDED
         try:
-            msgspec.json.decode(line)
+            msgspec.json.decode(line.partition(b"\0")[0])  # some end a message in NUL
         except (msgspec.MsgspecError, RecursionError, ValueError):
             return shape
         return UNENDED

@@ -30,6 +30,7 @@ def words(*lines: bytes, unfinished: bytes = b"") -> str:
         ([f"{REPLY}{REPLY}".encode()], b"", "(several messages on one line)"),
         ([], f"{REPLY}\r{REPLY}\r".encode(), "(lines that end in CR)"),
         ([], REPLY.encode(), "(a message without a newline after it)"),
+        ([], REPLY.encode() + b"\0" + REPLY.encode() + b"\0", "(a message without a newline after it)"),
         ([REPLY.encode("utf-16")], b"", "(UTF-16)"),
         ([REPLY.encode("utf-16-be")], b"", "(UTF-16)"),
         ([f"data: {REPLY}".encode()], b"", f"1 line was not JSON: `data: {REPLY}` (server-sent events)"),

@@ -188,6 +188,29 @@ async def test_a_cursor_that_is_no_text_costs_no_page_that_was_read(cursor: Any)
         running.session.stop()
 
 
+@pytest.mark.parametrize(
+    ("odd", "told"),
+    [
+        ([None], "one item"),
+        ([{"name": 5}, {"description": "no name"}], "2 items"),
+        (["b", 7, []], "3 items"),
+    ],
+)
+async def test_items_that_have_no_name_cost_the_others_nothing_and_are_told(odd: list[Any], told: str) -> None:
+    script = legacy(tools__list=paged({"tools": [T["a"], *odd]}, {"tools": [T["a"], T["b"]]}))
+    async with anyio.create_task_group() as tasks:
+        running = await Running(tasks, script).until_ready()
+        assert names(running) == ["a"]
+        assert running.session.facts().remarks == (
+            f"its list of tools has {told} without a name, which nobody can be shown",
+        )
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(2)
+        assert names(running) == ["a", "b"]
+        assert running.session.facts().remarks == ()
+        running.session.stop()
+
+
 @pytest.mark.parametrize("second", [lambda r: error(r, -32602), lambda r: result(r, "nonsense")], ids=["error", "junk"])
 async def test_a_second_page_that_cannot_be_had_costs_no_page_that_was_read(second: Any) -> None:
     first = {"tools": [T["a"]], "nextCursor": "p"}
