@@ -123,7 +123,7 @@ def set_mcp(path: Path, key: str, value: Any) -> None:
 
 
 def _no_other_switch(entry: Tables) -> None:
-    """Take out `disabled`, which is obeyed though it is not ours: who enables a server wants it to run."""
+    """Take out `disabled` and the like, which are obeyed though not ours: who enables a server wants it to run."""
     for key in [key for key in entry if is_switch(key)]:
         del entry[key]
 

@@ -76,19 +76,26 @@ def instead_of(key: str, value: object) -> str | None:
     """Say what to write instead of a key of a server that another host has; None for one that none has."""
     ours = _KEYS.get(_plain(key))
     if is_switch(key):
-        ours = (
-            "enabled = false; until then it stays off all the same" if _is_off(value) else "enabled = true, or nothing"
-        )
+        off = _is_off(key, value)
+        ours = "enabled = false; until then it stays off all the same" if off else "enabled = true, or nothing"
     return ours and f"unknown key, of another program: write {ours}"
 
 
-def _is_off(disabled: object) -> bool:
-    return disabled not in (False, "false")
+_SWITCHES: Final = {"disabled": True, "disable": True, "enabled": False, "enable": False, "isenabled": False} | {
+    "active": False,
+    "isactive": False,
+}
+"""The keys that switch a server on and off in other hosts' words, and which of true and false is off."""
+
+
+def _is_off(key: str, value: object) -> bool:
+    says = value not in (False, "false")
+    return says is _SWITCHES[_plain(key)]
 
 
 def is_switch(key: str) -> bool:
-    """Say whether a key is the one that switches a server off in another host's words."""
-    return _plain(key) == "disabled"
+    """Say whether a key is one that switches a server on or off in another host's words."""
+    return _plain(key) in _SWITCHES and key != "enabled"
 
 
 def _plain(name: str) -> str:
@@ -100,9 +107,9 @@ def as_ours(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Give the keys of our own that a server's entry means where it withholds something in another host's words."""
     meant: dict[str, Any] = {}
     for name, value in entry.items():
+        if is_switch(name) and _is_off(name, value):
+            meant["enabled"] = False
         match _plain(name), value:
-            case "disabled", _ if _is_off(value):
-                meant["enabled"] = False
             case ("disabledtools", list()) if isinstance(own := entry.get("exclude_tools", []), list):
                 meant["exclude_tools"] = [*own, *value]
             case ("enabledtools" | "allowedtools", list()) if value and "include_tools" not in entry:

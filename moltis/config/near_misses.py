@@ -188,6 +188,7 @@ _PROGRAMS: Final = _LAUNCHERS | {
 }  # fmt: skip
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "pwsh", "powershell"})
 _OPTION: Final = re.compile(r"(--?[A-Za-z][\w-]*)\s+\S")
+_DASH: Final = re.compile(r"[‐‑‒–—―−](?=[-‐‑‒–—―−]*[A-Za-z])")
 _ARGUMENT_FIRST: Final = ("-", "/", "~", "./", "../", "$", "@", "http:", "https:", '"', "'")
 _OF_SCRIPT: Final = frozenset({"-c", "-lc", "-ic", "-e", "--call", "--eval", "-Command", "--from", "--with"})
 
@@ -202,7 +203,9 @@ def in_launch(command: str, args: Sequence[Template], env: Mapping[str, Template
         key, text = ("args", n), argument.text
         if n and args[n - 1].text in _OF_SCRIPT:
             continue  # a script, or a requirement, which have blanks and signs of their own
-        if option := _OPTION.match(text):
+        if dash := _DASH.match(text):
+            yield Miss(key, f"begins with a dash of a word processor ({dash[0]}): write it with - or --")
+        elif option := _OPTION.match(text):
             yield Miss(key, f'an option and its value are two arguments: write "{option[1][:40]}", "…"')
         elif program in _LAUNCHERS and re.match(r"\S+\s+\S", text) and all(a.text[:1] == "-" for a in args[:n]):
             yield Miss(key, 'the package and its arguments are one each: write "PACKAGE", "ARGUMENT"')

@@ -116,6 +116,36 @@ def test_a_server_that_somebody_switched_off_does_not_run(keys: str, enabled: bo
     assert [server.enabled for server in read_servers(path).servers] == [enabled]
 
 
+@pytest.mark.parametrize(
+    ("keys", "enabled"),
+    [
+        ("active = false", False),
+        ("isActive = false", False),
+        ("is_active = 0", False),
+        ('enable = "false"', False),
+        ("isEnabled = false", False),
+        ("Enabled = false", False),
+        ("disable = true", False),
+        ("active = false\nenabled = true", False),
+        ("active = true", True),
+        ("enable = true", True),
+        ("disable = false", True),
+        ("active = true\nenabled = false", False),
+    ],
+)
+def test_it_is_so_in_whatever_words_and_who_enables_it_has_it_run(keys: str, enabled: bool, tmp_path: Path) -> None:
+    text = f'[mcp.servers.x]\ncommand = "npx"\n{keys}\n'
+    loaded = loads(text)
+    assert loaded.plan.servers[0].enabled is enabled
+    (problem,) = loaded.problems
+    assert problem.fails_check
+    assert "of another program: write enabled = " in problem.message
+    path = tmp_path / "moltis.toml"
+    path.write_text(text)
+    edit.set_enabled(path, "x", True)
+    assert loads(path.read_text()).plan.servers[0].enabled
+
+
 def test_a_server_that_was_switched_off_in_other_words_can_be_enabled(tmp_path: Path) -> None:
     path = tmp_path / "moltis.toml"
     for change in (

@@ -91,6 +91,9 @@ def test_a_request_that_has_arguments_in_command_is_refused_with_the_line_to_wri
     ("args", "index", "words"),
     [
         (["-y pkg"], 0, 'two arguments: write "-y", "…"'),
+        (["pkg", "–-port"], 1, "begins with a dash of a word processor (–): write it with - or --"),
+        (["pkg", "—stdio"], 1, "begins with a dash of a word processor (—)"),
+        (["−y", "pkg"], 0, "begins with a dash of a word processor (−)"),
         (["-y @scope/pkg"], 0, 'two arguments: write "-y", "…"'),
         (["pkg", "--root /srv"], 1, 'two arguments: write "--root", "…"'),
         (["run", "-e NAME=value"], 1, 'two arguments: write "-e", "…"'),
