@@ -29,6 +29,8 @@ def page_origin(text: str) -> str:
         raise ValueError(f"must not have {'null' if lowered == 'null' else 'file://'}, which {NO_ORIGIN}")
     if not lowered.isascii():
         raise ValueError(_PUNYCODE)
+    if "*" in lowered:  # no browser sends one, so nothing would be let in by it
+        raise ValueError('must be whole origins, like "app://obsidian.md": the log names one that was refused')
     match = _ORIGIN.fullmatch(lowered.removesuffix("/"))
     if match is None:
         raise ValueError('must be origins, like "https://app.example.com" or "app://obsidian.md", without a path')

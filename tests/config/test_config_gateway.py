@@ -133,6 +133,14 @@ def test_an_origin_is_read_as_browsers_send_it(written: str, sent: str) -> None:
     assert (loaded.problems, loaded.plan.gateway.allowed_origins) == ((), (sent,))
 
 
+@pytest.mark.parametrize("origin", ["*", "vscode-webview://*", "https://*.example.com", "http://localhost:*"])
+def test_a_pattern_is_no_origin_for_none_that_is_sent_would_match_it(origin: str) -> None:
+    loaded = loads(f'[gateway]\nallowed_origins = ["{origin}"]\n')
+    (problem,) = loaded.problems
+    assert "must be whole origins" in problem.message
+    assert loaded.plan.gateway.allowed_origins == ()
+
+
 @pytest.mark.parametrize("origin", ["null", "NULL", "file://", "file:///home/me/page.html"])
 def test_what_every_page_from_a_file_is_called_lets_nobody_in_and_the_message_says_why(origin: str) -> None:
     loaded = loads(f'[gateway]\nallowed_origins = ["{origin}"]\n')
