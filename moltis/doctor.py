@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -76,6 +76,10 @@ class Answer:
     is_running: bool = False
 
 
+Check = Callable[[ServerPlan, Mapping[str, str], str | None], Iterable[Finding]]
+"""What is looked at of a server, by its kind; the arguments are those of `check_servers`."""
+
+
 def check_config(paths: Paths, plan: Plan | None, problems: Sequence[Problem]) -> Iterator[Finding]:
     """Look at moltis.toml: there, parsed, right, and not open to others."""
     section = "config"
@@ -111,13 +115,10 @@ def _check_each(plan: Plan, environ: Mapping[str, str], daemon_path: str | None)
             yield name, Finding("servers", Verdict.SKIP, State.DISABLED.value)
         elif server.problem or server.launch is None:
             yield name, Finding("servers", Verdict.FAIL, server.problem or State.INVALID.value, "moltis config check")
-        elif isinstance(server.launch, StdioLaunch):
-            for finding in _check_launch(server, server.launch, environ, daemon_path):
-                yield name, finding
-            for finding in _check_args(server, server.launch, environ):
-                yield name, finding
         else:
-            yield name, _check_remote(server, server.launch)
+            check: Check = server.kind.code(server.kind.checks)
+            for finding in check(server, environ, daemon_path):
+                yield name, finding
 
 
 def _once(found: Iterable[tuple[str, Finding]]) -> Iterator[Finding]:
@@ -133,6 +134,13 @@ def _once(found: Iterable[tuple[str, Finding]]) -> Iterator[Finding]:
         shown = ", ".join(of[:SHOWN_NAMES])
         more = f" and {len(of) - SHOWN_NAMES} more" if len(of) > SHOWN_NAMES else ""
         yield replace(finding, message=f"{shown}{more}: {finding.message}")
+
+
+def check_program(server: ServerPlan, environ: Mapping[str, str], daemon_path: str | None) -> Iterator[Finding]:
+    """Look at what a local server needs: its program, its folder, and what a launcher is told."""
+    assert isinstance(server.launch, StdioLaunch)
+    yield from _check_launch(server, server.launch, environ, daemon_path)
+    yield from _check_args(server, server.launch, environ)
 
 
 def _check_args(server: ServerPlan, launch: StdioLaunch, environ: Mapping[str, str]) -> Iterator[Finding]:
@@ -160,18 +168,22 @@ def _check_args(server: ServerPlan, launch: StdioLaunch, environ: Mapping[str, s
         yield Finding("servers", Verdict.WARN, message, f'write "{package.pinned}" in {entry} to keep that one')
 
 
-def _check_remote(server: ServerPlan, launch: RemoteLaunch) -> Finding:
+def check_remote(server: ServerPlan, environ: Mapping[str, str], daemon_path: str | None) -> Iterator[Finding]:
+    """Look at what a remote server needs on this machine; whether it is there is for `moltis mcp test` to say."""
+    launch = server.launch
+    assert isinstance(launch, RemoteLaunch)
     if launch.ca_file is not None and not os.access(launch.ca_file, os.R_OK):
         reason = "cannot be read" if os.path.exists(launch.ca_file) else "does not exist"
         message = f"ca_file {launch.ca_file} {reason}"
-        return Finding("servers", Verdict.FAIL, message, "put the certificates there, or correct ca_file")
+        yield Finding("servers", Verdict.FAIL, message, "put the certificates there, or correct ca_file")
+        return
     through = "remote" if launch.way is None else f"remote, through a proxy (proxy = {server.proxy})"
-    return Finding("servers", Verdict.SKIP, through, f"moltis mcp test {server.name}")
+    yield Finding("servers", Verdict.SKIP, through, f"moltis mcp test {server.name}")
 
 
 def _check_browser(plan: Plan, path: str) -> Iterator[Finding]:
     """Look whether a login could open a browser; without one, `moltis mcp reauth` shows the address."""
-    remote = any(isinstance(server.launch, RemoteLaunch) and server.enabled for server in plan.servers)
+    remote = any(server.launch is not None and server.kind.logs_in and server.enabled for server in plan.servers)
     command = plan.daemon.browser_command
     if remote and command and find_command(command[0], path, None) is None:
         message = f"browser_command: {command[0]} is not on PATH, so a login opens no browser"

@@ -12,6 +12,7 @@ from typing import Any
 
 from moltis.config import document
 from moltis.config.foreign import as_ours
+from moltis.config.kinds import KINDS, implied, named
 from moltis.errors import ConfigError
 
 
@@ -57,5 +58,6 @@ def _servers(tables: dict[str, Any]) -> list[ConfiguredServer]:
 def _transport(entry: dict[str, Any]) -> str:
     written = entry.get("transport")
     if isinstance(written, str):
-        return "streamable-http" if written in ("http", "streamable_http") else written
-    return "stdio" if "command" in entry or "url" not in entry else "sse"
+        kind = named(written)
+        return written if kind is None else kind.name
+    return next(iter(implied(entry)), KINDS["stdio"]).name

@@ -9,13 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from moltis.config.kinds import KINDS, aliases
 from moltis.config.limits import DECLARED, MAX_SECS, MIN_SECS, Limit
 from moltis.config.plan import DaemonPlan, GatewayPlan
 from moltis.names import SERVER_NAME
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "warning")
-TRANSPORTS = ("stdio", "sse", "streamable-http")
-TRANSPORT_ALIASES = {"streamable_http": "streamable-http", "http": "streamable-http"}
+TRANSPORTS = tuple(KINDS)
+TRANSPORT_ALIASES = aliases()
 REVISIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28")
 PROTOCOLS = ("auto", "legacy", *REVISIONS)
 ELICITATIONS = ("host", "defaults", "none")
@@ -307,8 +308,7 @@ _EXAMPLES = """
 
 _EXAMPLE_VALUES = ("GITHUB_TOKEN", "REMOTE_MCP_KEY", "REMOTE_MCP_TOKEN", "PROXY_PASSWORD", "SECRET", "CLIENT_KEY")
 _NAME_RULE = "NAME: A-Z a-z 0-9 _ -, at most 64, no '__', and no two that differ only by case."
-_REMOTE_ONLY = ("url", "headers", "ca_file", "proxy")
-_LOCAL_ONLY = ("command", "args", "env", "env_pass", "cwd")
+_REMOTE_ONLY = KINDS["sse"].keys
 
 
 def example_toml() -> str:

@@ -27,7 +27,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from moltis.config import foreign
+from moltis.config import foreign, kinds
 from moltis.config.keys import (
     ASKED,
     ELICITATION_ALIASES,
@@ -37,8 +37,6 @@ from moltis.config.keys import (
     PROTOCOLS,
     REDIRECT_HOSTS,
     SEPARATORS,
-    TRANSPORT_ALIASES,
-    TRANSPORTS,
     SectionName,
     key_of,
 )
@@ -63,6 +61,13 @@ def _one_of(words: Iterable[str], aliases: Mapping[str, str] | None = None) -> A
         return word
 
     return AfterValidator(check)
+
+
+def _kind(word: str) -> str:
+    kind = kinds.named(word)
+    if kind is None:
+        raise ValueError(f"must be one of {', '.join(kinds.KINDS)}{did_you_mean(word, kinds.KINDS)}")
+    return kind.name
 
 
 def _template(value: object) -> Template:
@@ -229,7 +234,7 @@ class ServerSection(LimitsSection):
     cwd: Expandable | None = None
     enabled: bool = True
     display_name: Annotated[Text, AfterValidator(_one_line)] | None = None
-    transport: Annotated[str, _one_of(TRANSPORTS, TRANSPORT_ALIASES)] | None = None
+    transport: Annotated[str, AfterValidator(_kind)] | None = None
     url: Expandable | None = None
     headers: dict[str, Expandable] = {}
     include_tools: list[Text] = []

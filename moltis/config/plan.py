@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from moltis.config.kinds import KINDS, Kind
 from moltis.config.limits import Limits
 from moltis.errors import ConfigError
 
 if TYPE_CHECKING:  # where none is written, it is not imported
     from moltis.proxies import Proxies, Way
 
-TransportName = Literal["stdio", "sse", "streamable-http"]
 Protocol = Literal["auto", "legacy", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"]
 Elicitation = Literal["host", "defaults", "none"]
 Asked = Literal["host", "none"]
@@ -39,8 +39,14 @@ class Shown:
     `[env] NAME`, `environment NAME` (the daemon's), or `moltis.toml` where it is written out."""
 
 
+class Launch:
+    """How a server is started or reached, expanded; each kind has its own. Compares by value, and shows no secret."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True, repr=False)
-class StdioLaunch:
+class StdioLaunch(Launch):
     """How to start a local server. `env` is the server's own, expanded; the base environment is added at spawn."""
 
     command: str
@@ -53,7 +59,7 @@ class StdioLaunch:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class RemoteLaunch:
+class RemoteLaunch(Launch):
     """How to reach a remote server, expanded.
 
     ca_file: certificates to trust beside the system's.
@@ -80,15 +86,13 @@ class RemoteLaunch:
         return f"RemoteLaunch({len(self.headers)} headers)"
 
 
-Launch = StdioLaunch | RemoteLaunch
-
-
 @dataclass(frozen=True, slots=True)
 class ServerPlan:
     """One server, ready to run, or invalid with the reason in `problem` (then `launch` is None)."""
 
     name: str
-    transport: TransportName = "stdio"
+    transport: str = "stdio"
+    """Its kind: a name of `kinds.KINDS`."""
     launch: Launch | None = field(default=None)
     limits: Limits = field(default_factory=Limits)
     shown: Shown = field(default_factory=Shown)
@@ -105,6 +109,11 @@ class ServerPlan:
     problem: str | None = None
     launch_mark: str = ""
     """Names how the server is reached, as written: transport, command, arguments and folder, or URL; never `env`."""
+
+    @property
+    def kind(self) -> Kind:
+        """What there is to know of all servers like it."""
+        return KINDS[self.transport]
 
     @property
     def launch_key(self) -> object:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from moltis.config import credentials
 from moltis.config.model import ServerSection
-from moltis.config.plan import Launch, RemoteLaunch, StdioLaunch
+from moltis.config.plan import RemoteLaunch, StdioLaunch
 from moltis.config.scan import Path
 from moltis.redaction import Template
 
@@ -52,27 +52,26 @@ def worth_hiding(values: Iterable[str], names: Iterable[str]) -> frozenset[str]:
     return frozenset(v for v in values if v.strip()) - frozenset(names) - _PUBLIC_WORDS
 
 
-def launch_secrets(launch: Launch | None) -> Iterator[str]:
-    """Give every value in what a server is started from that must never be shown."""
-    match launch:
-        case StdioLaunch(command=command, args=args, env=env):
-            yield from (secret for _, secret in credentials.in_words((command, *args)))
-            for name, value in env:
-                if not is_public(name, value):
-                    yield value
-                    yield from credentials.in_text(value)
-        case RemoteLaunch(url=url, headers=headers, oauth=oauth, proxies=proxies):
-            yield from _url_secrets(url)
-            yield from proxy_secrets(proxies)
-            for _, value in headers:
-                yield from _header_secrets(value)
-            for name, setting in oauth:
-                if name in CLIENT_SECRETS:
-                    yield str(setting)
-                elif name.endswith("_url"):
-                    yield from _url_secrets(str(setting))
-        case None:
-            return
+def program_secrets(launch: StdioLaunch) -> Iterator[str]:
+    """Give every value in what a local server is started from that must never be shown."""
+    yield from (secret for _, secret in credentials.in_words((launch.command, *launch.args)))
+    for name, value in launch.env:
+        if not is_public(name, value):
+            yield value
+            yield from credentials.in_text(value)
+
+
+def remote_secrets(launch: RemoteLaunch) -> Iterator[str]:
+    """Give every value in what a remote server is reached by that must never be shown."""
+    yield from _url_secrets(launch.url)
+    yield from proxy_secrets(launch.proxies)
+    for _, value in launch.headers:
+        yield from _header_secrets(value)
+    for name, setting in launch.oauth:
+        if name in CLIENT_SECRETS:
+            yield str(setting)
+        elif name.endswith("_url"):
+            yield from _url_secrets(str(setting))
 
 
 def proxy_secrets(proxies: Proxies | None) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from msgspec import Raw
 
+from moltis.config.kinds import KINDS
 from moltis.control import hosting, openrpc, reach
 from moltis.control.api import CallHandle, DaemonApi, DaemonStatus, Reloaded, SessionApi, Tried
 from moltis.control.events import MAX_SUBSCRIPTIONS
@@ -302,8 +303,9 @@ async def revoke_token(params: OneToken, daemon: DaemonApi) -> Ok:
 async def reauth(params: BeginLogin, daemon: DaemonApi) -> LoginStarted:
     """Have a person log in to a remote server; whoever asks meanwhile shares the same login."""
     server = runnable(params.name, daemon).status()
-    if server.transport == "stdio":
-        raise UsageError(f"server {server.name!r} is a local program and needs no login", server=server.name)
+    kind = KINDS[server.transport]
+    if not kind.logs_in:
+        raise UsageError(f"server {server.name!r} is {kind.described} and needs no login", server=server.name)
     auth_url = await daemon.begin_login(server.name, new_client=params.new_client)
     return LoginStarted(oauth_pending=auth_url is not None, auth_url=auth_url)
 
@@ -312,8 +314,9 @@ async def reauth(params: BeginLogin, daemon: DaemonApi) -> LoginStarted:
 async def log_out(params: EndLogin, daemon: DaemonApi) -> Ok:
     """Revoke and forget a login's tokens (RFC 7009), and its registration if that is wanted (RFC 7592)."""
     server = runnable(params.name, daemon).status()
-    if server.transport == "stdio":
-        raise UsageError(f"server {server.name!r} is a local program and has no login", server=server.name)
+    kind = KINDS[server.transport]
+    if not kind.logs_in:
+        raise UsageError(f"server {server.name!r} is {kind.described} and has no login", server=server.name)
     await daemon.end_login(server.name, forget_client=params.forget_client)
     return Ok()
 

@@ -21,6 +21,7 @@ from moltis.server.states import FailureKind
 from moltis.threads import in_thread
 from moltis.transport import Connection, Ended, Notices, OpenFailed, Receiver, Transport
 from moltis.transport.containment import Warden
+from moltis.transport.kinds import Given
 
 if TYPE_CHECKING:
     from moltis.daemon.logins import Logins
@@ -63,6 +64,11 @@ class Surroundings:
     logged_in: Callable[[str], None]
     renewed: Callable[[str], None]
     auths: dict[str, Auth] = field(default_factory=dict)
+
+
+def open_remote(plan: ServerPlan, given: Given) -> Transport:
+    """Return how a remote server is reached."""
+    return given.over_http(plan, given.on_oversized, trial=given.trial)
 
 
 class Remotes:

@@ -52,7 +52,7 @@ async def second_opinion(
         return msgspec.structs.replace(trial.tried, sdk=TriedBySdk(ok=False, error=error.message))
     except NotAsked as problem:
         return msgspec.structs.replace(trial.tried, sdk=TriedBySdk(ok=False, error=str(problem)))
-    differ = differences(trial.found, found, local=isinstance(plan.launch, StdioLaunch))
+    differ = differences(trial.found, found, local=plan.kind.is_program)
     return msgspec.structs.replace(trial.tried, sdk=sdk, differences=differ)
 
 
@@ -81,7 +81,8 @@ def question(plan: ServerPlan, authorization: str | None) -> Ask:
             elicits=elicits,
             request_timeout_secs=timeout,
         )
-    assert isinstance(launch, RemoteLaunch), "a server whose entry is wrong is not tried"
+    if not isinstance(launch, RemoteLaunch):
+        raise NotAsked(f"the SDK has no way to {plan.kind.described}")
     headers = list(launch.headers)
     if authorization is not None:
         headers = [(name, value) for name, value in headers if name.lower() != "authorization"]
@@ -91,7 +92,7 @@ def question(plan: ServerPlan, authorization: str | None) -> Ask:
         headers=headers,
         ca_file=launch.ca_file,
         proxy=None if launch.way is None else launch.way.proxy.url,
-        falls_back=plan.transport == "sse",
+        falls_back=plan.kind.falls_back,
         legacy=legacy,
         elicits=elicits,
         request_timeout_secs=timeout,

@@ -249,7 +249,7 @@ def _hints(plan: ServerPlan, ended: Ended) -> list[str]:
         stderr_tail=list(ended.stderr_tail),
         stdout=ended.stdout or None,
     )
-    return mending.hints(plan.name, plan.shown, error)
+    return mending.hints(plan.name, plan.shown, error, plan.transport)
 
 
 def in_words(ended: Ended) -> str:

@@ -13,7 +13,7 @@ import random
 import socket
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ from anyio.abc import TaskGroup
 from moltis import __version__, logs, logtail
 from moltis.config.load import Loaded, load, plan_entry
 from moltis.config.overrides import EnvOverrides
-from moltis.config.plan import RemoteLaunch, ServerPlan, StdioLaunch, changed_sections
+from moltis.config.plan import ServerPlan, changed_sections
 from moltis.config.problem import Problem
 from moltis.config.scan import Path
 from moltis.control.api import DaemonStatus, Reloaded, Tried
@@ -58,7 +58,8 @@ from moltis.threads import in_thread
 from moltis.transport import Transport
 from moltis.transport.claim import Claim
 from moltis.transport.containment import Warden
-from moltis.transport.stdio import StdioTransport
+from moltis.transport.kinds import Given
+from moltis.transport.stdio import open_program
 
 if TYPE_CHECKING:
     from moltis.daemon.serving import Serving
@@ -305,7 +306,7 @@ class Daemon:
             known,
             trial,
             partial(self._remotes.held, known),
-            lambda launch: self._stdio(known, launch),
+            lambda launch: open_program(replace(known, launch=launch), self._given(name, trial=True)),
             self._scrubber.text,
         )
 
@@ -467,37 +468,25 @@ class Daemon:
         return self._session(plan, events, self._eras.of(plan))
 
     def _transport(self, plan: ServerPlan, *, trial: bool) -> Transport:
-        name = plan.name
+        transport: Transport = plan.kind.code(plan.kind.opens)(plan, self._given(plan.name, trial=trial))
+        return transport
 
-        def on_oversized(count: int) -> None:
-            garbage_log.warning("messages_over_max_message_bytes", server=name, count=count)
-
-        match plan.launch:
-            case RemoteLaunch():
-                return self._remotes.transport(plan, on_oversized, trial=trial)
-            case StdioLaunch() as launch:
-                return self._stdio(plan, launch, on_oversized)
-            case None:
-                raise AssertionError("a server whose entry is wrong is never begun")
-
-    def _stdio(
-        self, plan: ServerPlan, launch: StdioLaunch, on_oversized: Callable[[int], None] = lambda count: None
-    ) -> StdioTransport:
-        name = plan.name
-        return StdioTransport(
-            name,
-            launch,
-            plan.limits,
-            self.warden,
+    def _given(self, name: str, *, trial: bool) -> Given:
+        assert self._tasks is not None, "start() comes first"
+        return Given(
+            tasks=self._tasks,
+            warden=self.warden,
+            over_http=self._remotes.transport,
             scrub=self._scrubber.text,
             on_stderr_line=partial(_log_stderr, name),
             on_stderr_dropped=lambda n: stderr_log.warning("stderr_lines_dropped", server=name, count=n),
-            on_oversized=on_oversized,
+            on_oversized=lambda n: garbage_log.warning("messages_over_max_message_bytes", server=name, count=n),
+            trial=trial,
         )
 
     def _garbage(self, plan: ServerPlan, reason: str, sample: str) -> None:
         garbage_log.debug("message_ignored", server=plan.name, reason=reason, sample=sample)
-        if isinstance(plan.launch, RemoteLaunch) and reason == NOT_JSON and plan.name not in self._unreadable:
+        if not plan.kind.is_program and reason == NOT_JSON and plan.name not in self._unreadable:
             self._unreadable.add(plan.name)  # a body that is cut or a page; without the sample, which may hold anything
             garbage_log.warning("answer_is_not_json", server=plan.name)
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from moltis.config.plan import Plan, ServerPlan, ToolSeparator, TransportName
+from moltis.config.plan import Plan, ServerPlan, ToolSeparator
 
 __all__ = ["Showing", "ShownServer", "as_shown", "mark", "read_showing", "showing_of"]
 
@@ -38,7 +38,7 @@ class ShownServer(msgspec.Struct, frozen=True, omit_defaults=True):
     enabled: bool = True
     invalid: bool = False
     display_name: str | None = None
-    transport: TransportName = "stdio"
+    transport: str = "stdio"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 

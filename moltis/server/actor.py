@@ -19,7 +19,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from moltis import transport
-from moltis.config.plan import ServerPlan, StdioLaunch
+from moltis.config.plan import ServerPlan
 from moltis.server.life import Life, LifeEvents, NoFacts
 from moltis.server.lifecycle import (
     NO_PULSE,
@@ -334,7 +334,7 @@ class Actor(Generic[L]):
         failure: Failure | None = None
         try:
             with start.queue:
-                start.slot = await self._slots.acquire(loads=isinstance(self._plan.launch, StdioLaunch))
+                start.slot = await self._slots.acquire(loads=self._plan.kind.is_program)
             if start.slot is not None and not start.queue.cancel_called:
                 life = self._begin_life(self._plan, LifeEvents(partial(self._told, start)))
                 start.begin(life, anyio.current_time())

@@ -115,12 +115,12 @@ def _correct_header(name: str) -> str:
     return f"correct headers.Authorization, or url, in [mcp.servers.{name}]    (no login is made there)"
 
 
-def hints(name: str, shown: Shown, error: LastError) -> list[str]:
+def hints(name: str, shown: Shown, error: LastError, transport: str = "stdio") -> list[str]:
     """Return what mends a failure of a server whose entry shows this, most telling first; [] where nothing is known."""
     status = ServerStatus(
         name=name,
         display_name=None,
-        transport="stdio" if shown.command else "sse",
+        transport=transport,
         enabled=True,
         state=State.BACKOFF,
         status=STATUS[State.BACKOFF],

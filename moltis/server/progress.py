@@ -28,7 +28,7 @@ def start_in_words(plan: ServerPlan, life: Lifecycle, now: float, *, spoken: boo
         waited = now - life.since
         return f"waiting for its turn, {waited:.0f} s so far" if waited >= TOLD_AFTER_SECS else None
     took = now - run.admitted_at
-    if took < TOLD_AFTER_SECS or plan.transport != "stdio":
+    if took < TOLD_AFTER_SECS or not plan.kind.is_program:
         return None
     window = window_secs(plan.limits.startup_timeout_secs)
     worked_at = run.admitted_at if run.worked_at is None else run.worked_at

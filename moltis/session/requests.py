@@ -76,7 +76,7 @@ class Requests:
         self._protocol = plan.protocol
         self._elicits = plan.elicitation == "defaults"
         self._undeclared = plan.undeclared
-        self._remote = plan.transport != "stdio"
+        self._kind = plan.kind
         self._filter = ToolFilter(plan.include_tools, plan.exclude_tools)
         self._offer: Offer | None = None
 
@@ -114,7 +114,7 @@ class Requests:
         listed = self._lists.items(Kind.TOOLS)
         if self._offer is None or self._offer.listed is not listed:
             modern = self._agreed is not None and self._agreed.era == "modern"
-            self._offer = Offer(listed, self._filter, mirrored=self._remote and modern)
+            self._offer = Offer(listed, self._filter, mirrored=self._kind.mirrors_headers and modern)
         return self._offer
 
     # --- requests
@@ -133,7 +133,7 @@ class Requests:
         """
         self._check_ready()
         self._check_allowed(tool)
-        headers = self._tools().headers(tool, arguments) if self._remote else ()
+        headers = self._tools().headers(tool, arguments) if self._kind.mirrors_headers else ()
 
         def ask(more: bytes, on_reply: OnReply) -> CallHandle:
             id = self._dialogue.new_id()
@@ -220,7 +220,7 @@ class Requests:
         headers: Headers = ()
         if tool is not None:
             self._check_allowed(tool)
-            if self._remote:
+            if self._kind.mirrors_headers:
                 arguments = params.get("arguments")
                 headers = self._tools().headers(tool, None if arguments is None else bytes(arguments))
         dialogue = self._dialogue

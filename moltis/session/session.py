@@ -238,7 +238,7 @@ class Session(Requests):
             resource_count=len(self.items(Kind.RESOURCES)),
             prompt_count=len(self.items(Kind.PROMPTS)),
             remarks=tuple(map(self._clean, self._remarks())),
-            stdout="" if self._remote else self._dialogue.noise.in_words(b"", self._scrub),
+            stdout="" if not self._kind.is_program else self._dialogue.noise.in_words(b"", self._scrub),
             in_flight=self._dialogue.in_flight + (0 if self._beside is None else self._beside.in_flight),
             counters=replace(self._dialogue.counters),
         )
@@ -368,7 +368,9 @@ class Session(Requests):
         capabilities = ELICITS if self._elicits else b"{}"
         if self._handshake is None:
             relayed = self._declared() if self._relays else b""
-            self._handshake = Handshake(CLIENT_INFO, self._protocol, self._remote, self._memory, capabilities, relayed)
+            self._handshake = Handshake(
+                CLIENT_INFO, self._protocol, not self._kind.is_program, self._memory, capabilities, relayed
+            )
         self._asked_at = anyio.current_time()
         agreed = await negotiate(self._dialogue, self._handshake, partial(self._read, connection))
         if agreed.era == "modern":
@@ -378,7 +380,7 @@ class Session(Requests):
         modern = agreed.era == "modern"
         self._passing = Passing(agreed.protocol_version, CLIENT_INFO, modern=modern, undeclared=self._undeclared)
         self._agreed = agreed
-        if agreed.era == "modern" and self._remote and self._protocol == "auto" and self._relays:
+        if agreed.era == "modern" and self._kind.mirrors_headers and self._protocol == "auto" and self._relays:
             self._dialogue.misfits.other_era = True
             self._beside = Beside(self._transport, self._second, self._second_told)
         return agreed
@@ -426,7 +428,7 @@ class Session(Requests):
     def _told(self, ended: Ended) -> Ended:
         """Return how a connection ended, as it may be told: by us if it was by us."""
         stdout = ""
-        if not self._remote and not self._was_ready:
+        if self._kind.is_program and not self._was_ready:
             stdout = self._dialogue.noise.in_words(ended.unfinished, self._scrub)
         ended = replace(ended, message=self._clean(ended.message), unfinished=b"", stdout=stdout)
         if self._trouble is not None:

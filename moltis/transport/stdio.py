@@ -18,7 +18,7 @@ from typing import Final
 import anyio
 
 from moltis.config.limits import Limits
-from moltis.config.plan import StdioLaunch
+from moltis.config.plan import ServerPlan, StdioLaunch
 from moltis.lastwords import plain
 from moltis.server.states import FailureKind
 from moltis.slices import Sliced
@@ -37,6 +37,7 @@ from moltis.transport import (
 from moltis.transport.containment import Warden
 from moltis.transport.effort import tree_effort
 from moltis.transport.frames import JOIN_BYTES, Framer, StderrLines
+from moltis.transport.kinds import Given
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost
 from moltis.transport.wire import (
     Cancellable,
@@ -75,6 +76,21 @@ TURN_SECS: Final = 0.002
 others: a flood of short lines then fills its own pipe, and no neighbour's call waits for it."""
 STDERR_TURN_LINES: Final = 16
 """The same for stderr, whose lines cost the same each: that of a log record."""
+
+
+def open_program(plan: ServerPlan, given: Given) -> StdioTransport:
+    """Return how a local server is started."""
+    assert isinstance(plan.launch, StdioLaunch)
+    return StdioTransport(
+        plan.name,
+        plan.launch,
+        plan.limits,
+        given.warden,
+        scrub=given.scrub,
+        on_stderr_line=given.on_stderr_line,
+        on_stderr_dropped=given.on_stderr_dropped,
+        on_oversized=given.on_oversized,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,17 +6,12 @@ import tracemalloc
 
 import pytest
 
-from moltis.config import expand
-from moltis.config.expand import (
-    FREE_GROWTH_BYTES,
-    MAX_GROWTH_BYTES,
-    MAX_HEADER_BYTES,
-    MAX_LAUNCH_BYTES,
-    MAX_STRING_BYTES,
-    MAX_URL_BYTES,
-)
+from moltis.config import expansion, local
+from moltis.config.expansion import FREE_GROWTH_BYTES, MAX_GROWTH_BYTES
 from moltis.config.load import Loaded, loads, plan_entry
+from moltis.config.local import MAX_LAUNCH_BYTES, MAX_STRING_BYTES
 from moltis.config.plan import RemoteLaunch, StdioLaunch
+from moltis.config.remote import MAX_HEADER_BYTES, MAX_URL_BYTES
 from moltis.errors import ConfigError
 
 NEIGHBOUR = '[mcp.servers.small]\ncommand = "x"\nargs = ["$S", "${B}"]\n'
@@ -105,14 +100,15 @@ def test_the_work_of_planning_does_not_grow_with_what_it_would_expand_to(
 ) -> None:
     """A file of half a megabyte that would expand to hundreds of gigabytes."""
     counted = 0
-    count = expand.utf8_bytes
+    count = expansion.utf8_bytes
 
     def utf8_bytes(text: str, most: int) -> int:
         nonlocal counted
         counted += len(text)
         return count(text, most)
 
-    monkeypatch.setattr(expand, "utf8_bytes", utf8_bytes)
+    for module in (expansion, local):
+        monkeypatch.setattr(module, "utf8_bytes", utf8_bytes)
     one = f'[mcp.servers.one]\ncommand = "x"\nargs = ["{"$X" * 100_000}"]\n'
     many = f'[mcp.servers.many]\ncommand = "x"\nargs = [{asking(5_000)}]\n'
     text = one + many + "".join(f'[mcp.servers.s{n}]\ncommand = "x"\nargs = ["$X", "$X"]\n' for n in range(300))

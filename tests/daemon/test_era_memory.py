@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from moltis.config.expand import Base
+from moltis.config.expansion import Base
 from moltis.config.load import plan_entry
 from moltis.config.plan import Plan, ServerPlan
 from moltis.daemon.eras import Eras

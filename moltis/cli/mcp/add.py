@@ -11,10 +11,11 @@ import click
 from moltis.cli import link, screen
 from moltis.cli.commands import command, json_option
 from moltis.config.credentials import named_secret
+from moltis.config.kinds import KINDS, Kind, aliases, implied, named
 from moltis.errors import DaemonNotRunning, UsageError
 from moltis.names import name_problem
 
-TRANSPORTS = ("stdio", "sse", "streamable-http", "streamable_http", "http")
+TRANSPORTS = (*KINDS, *aliases())
 
 _LOOKS_REMOTE = re.compile(r"https?://", re.IGNORECASE)
 
@@ -80,18 +81,15 @@ def entry_from(
     Raises:
         UsageError: an option that does not fit the kind of server, or is not written as it should be.
     """
-    remote = transport != "stdio" if transport else bool(_LOOKS_REMOTE.match(words[0]))
-    entry: dict[str, Any] = {}
-    if remote:
-        _refuse("a remote server", {"-e": env, "--cwd": cwd, "more than one word": words[1:]})
-        entry["url"] = words[0]
-    else:
-        _refuse("a local server", {"-H": headers})
-        entry["command"], *args = words
-        if args:
-            entry["args"] = args
+    meant = named(transport) if transport else implied(("url",) if _LOOKS_REMOTE.match(words[0]) else ("command",))[0]
+    assert meant is not None, "click has looked at the word"
+    _refuse(meant, {"env": ("-e", env), "headers": ("-H", headers), "cwd": ("--cwd", cwd)})
+    _refuse(meant, {"args": ("more than one word", words[1:])})
+    entry: dict[str, Any] = {meant.needs: words[0]}
+    if words[1:]:
+        entry["args"] = list(words[1:])
     if transport:
-        entry["transport"] = "streamable-http" if transport in ("http", "streamable_http") else transport
+        entry["transport"] = meant.name
     if env:
         entry["env"] = dict(_split(word, "=", "-e KEY=VALUE") for word in env)
     if headers:
@@ -105,10 +103,10 @@ def entry_from(
     return entry
 
 
-def _refuse(kind: str, options: dict[str, object]) -> None:
-    for option, value in options.items():
-        if value:
-            raise UsageError(f"{option} does not apply to {kind}", hint="moltis mcp add --help")
+def _refuse(kind: Kind, options: dict[str, tuple[str, object]]) -> None:
+    for key, (option, value) in options.items():
+        if value and key not in kind.keys:
+            raise UsageError(f"{option} does not apply to a {kind.called} server", hint="moltis mcp add --help")
 
 
 def _split(word: str, separator: str, form: str) -> tuple[str, str]:

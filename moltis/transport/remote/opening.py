@@ -7,8 +7,9 @@ from functools import partial
 
 from anyio.abc import TaskGroup
 
+from moltis.config.kinds import KINDS
 from moltis.config.limits import Limits
-from moltis.config.plan import RemoteLaunch, TransportName
+from moltis.config.plan import RemoteLaunch
 from moltis.errors import Busy
 from moltis.http.clients import server_client
 from moltis.http.origins import read_url
@@ -27,8 +28,7 @@ __all__ = ["RemoteTransport"]
 class RemoteTransport:
     """Reaches one remote server; implements `transport.Transport`.
 
-    transport: `streamable-http` is that and nothing else; `sse` is that, or the older HTTP+SSE if the server knows only
-        that.
+    transport: its kind; one that falls back may be spoken to by the older HTTP+SSE, if the server knows only that.
     tasks: where the connections live.
     on_oversized: called on the loop with how many messages were over `max_message_bytes` and ignored.
     roll: a number of [0, 1) by chance, to spread what many connections would do at once.
@@ -37,7 +37,7 @@ class RemoteTransport:
     def __init__(
         self,
         server: str,
-        transport: TransportName,
+        transport: str,
         launch: RemoteLaunch,
         limits: Limits,
         credentials: Credentials,
@@ -46,7 +46,7 @@ class RemoteTransport:
         on_oversized: Callable[[int], None] = lambda count: None,
         roll: Callable[[], float] = lambda: 0.5,
     ) -> None:
-        self._kind = FallbackConnection if transport == "sse" else StreamableConnection
+        self._kind = FallbackConnection if KINDS[transport].falls_back else StreamableConnection
         self._ca_file = launch.ca_file
         self._tasks = tasks
         self._endpoint = Endpoint(
