@@ -19,7 +19,6 @@ from moltis.printable import one_line
 from moltis.sdk.messages import Found
 from moltis.server import mending
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import Wanted
 from moltis.server.record import stamp
 from moltis.server.states import AT_REST, LOGIN_FAILED, SETTLING, STARTING, FailureKind, State
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
@@ -95,12 +94,12 @@ class Server:
         await self._actor.wait_state(*SETTLED)
 
     async def start(self) -> None:
-        self._actor.want(Wanted.RUN)
+        self._actor.start()
         await self._actor.wait_handled()
 
     async def stop(self) -> None:
         limits = self._actor.plan.limits
-        self._actor.want(Wanted.STOPPED)
+        self._actor.stop()
         with anyio.move_on_after(limits.stop_eof_secs + limits.stop_term_secs + STOP_MARGIN_SECS):
             await self._actor.wait_handled()
             await self._actor.wait_state(*AT_REST)

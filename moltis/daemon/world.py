@@ -42,7 +42,7 @@ from moltis.lastwords import is_of_heartbeat
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
-from moltis.server.lifecycle import AuthDone, Wanted
+from moltis.server.lifecycle import AuthDone
 from moltis.server.record import stamp
 from moltis.server.states import AT_REST, UNWELL, FailureKind, State
 from moltis.server.status import HistoryEntry, HostSeen
@@ -263,7 +263,7 @@ class Daemon:
         self._check_is_the_files(("mcp", "servers", name, "enabled"))
         await self._edit("set_enabled", name, enabled)
         if enabled:
-            actor.want(Wanted.RUN, reason="enabled", forgive=True)
+            actor.start("enabled", forgive=True)
         await actor.wait_handled()
 
     async def set_request_timeout_secs(self, secs: float) -> None:

@@ -23,7 +23,8 @@ from moltis.config.plan import ServerPlan
 from moltis.server.life import Life, LifeEvents, NoFacts
 from moltis.server.lifecycle import (
     NO_PULSE,
-    RESTING,
+    OF_PEOPLE,
+    OF_THE_FILE,
     Admitted,
     Deadline,
     Effect,
@@ -36,9 +37,10 @@ from moltis.server.lifecycle import (
     Pulse,
     Restart,
     Retuned,
+    Veto,
     Want,
-    Wanted,
     Working,
+    resting,
 )
 from moltis.server.record import Record
 from moltis.server.slots import Slot, StartSlots
@@ -46,14 +48,6 @@ from moltis.server.states import STARTING, FailureKind, State
 from moltis.server.status import HistoryEntry, ServerStatus
 from moltis.server.transitions import step
 from moltis.server.working import LOOKS, WorkMeter, window_secs
-
-REASONS = {
-    Wanted.RUN: "start_requested",
-    Wanted.STOPPED: "stop_requested",
-    Wanted.DISABLED: Wanted.DISABLED.value,
-    Wanted.INVALID: Wanted.INVALID.value,
-}
-"""What the history calls a request that gives no reason of its own."""
 
 L = TypeVar("L", bound=Life)
 
@@ -141,8 +135,8 @@ class Actor(Generic[L]):
         self._roll = roll
         self._on_transition = on_transition
         self._record = Record(wall)
-        wanted = _wanted(plan)
-        self._lifecycle = Lifecycle(state=RESTING.get(wanted, State.STOPPED), wanted=wanted)
+        vetoes = _vetoes(plan) or OF_PEOPLE
+        self._lifecycle = Lifecycle(state=resting(vetoes), vetoes=vetoes)
         self._mail: deque[Callable[[], None]] = deque()
         self._start: _Start[L] | None = None
         self._closing = False
@@ -150,8 +144,8 @@ class Actor(Generic[L]):
         self._tasks: TaskGroup | None = None
         self._wake: anyio.Event | None = None
         self._moved: anyio.Event | None = None
-        if wanted is Wanted.RUN:
-            self.want(Wanted.RUN, reason="configured")
+        if vetoes is OF_PEOPLE:
+            self.start("configured")
 
     # What anyone may ask, at any time.
 
@@ -163,10 +157,6 @@ class Actor(Generic[L]):
     @property
     def state(self) -> State:
         return self._lifecycle.state
-
-    @property
-    def wanted(self) -> Wanted:
-        return self._lifecycle.wanted
 
     @property
     def life(self) -> L | None:
@@ -195,12 +185,16 @@ class Actor(Generic[L]):
         if not self._closing:
             self._append(partial(self._take, event))
 
-    def want(self, wanted: Wanted, *, reason: str = "", forgive: bool = False) -> None:
-        """Have the server run or rest; with `forgive` its failures so far no longer count.
+    def start(self, reason: str = "start_requested", *, forgive: bool = False) -> None:
+        """Have the server run, unless moltis.toml forbids it; with `forgive` its failures so far no longer count.
 
-        A waiting server that is wanted to run is started now.
+        One that waits for another try is started now.
         """
-        self.post(Want(wanted, reason or REASONS[wanted], forgive))
+        self.post(Want(reason, lifts=OF_PEOPLE, forgive=forgive))
+
+    def stop(self) -> None:
+        """Have the server rest until somebody starts it."""
+        self.post(Want("stop_requested", lays=OF_PEOPLE))
 
     def restart(self, reason: str = "restart_requested") -> None:
         """Have the server run anew, its failures forgiven, even if it was stopped; not if it is disabled or invalid."""
@@ -213,7 +207,7 @@ class Actor(Generic[L]):
 
     def shutdown(self, *, fast: bool = False) -> None:
         """Stop the server for good; `run` returns when nothing of it is left. `fast` kills. May be called again."""
-        self.post(Want(Wanted.STOPPED, "shutdown"))
+        self.post(Want("shutdown", lays=OF_PEOPLE))
         self._closing = True
         if fast:
             self._append(partial(self._take, Hurry()))
@@ -316,11 +310,13 @@ class Actor(Generic[L]):
 
     def _reconfigure(self, plan: ServerPlan) -> None:
         before, self._plan = self._plan, plan
-        wanted = _wanted(plan)
-        if wanted is not _wanted(before):
-            self._take(Want(wanted, "config_changed", forgive=True))
+        vetoes = _vetoes(plan)
+        if vetoes != _vetoes(before):
+            # One that the file lets run again runs, whoever stopped it before.
+            lifts = OF_THE_FILE - vetoes if vetoes else OF_THE_FILE | OF_PEOPLE
+            self._take(Want("config_changed", lays=vetoes, lifts=lifts, forgive=True))
         elif plan.launch_key != before.launch_key:
-            if self._lifecycle.wanted is Wanted.RUN:
+            if not self._lifecycle.vetoes:
                 self._take(Restart("config_changed"))
         else:
             if self.life is not None:
@@ -362,11 +358,10 @@ class Actor(Generic[L]):
         self._take(Ended(failure))
 
 
-def _wanted(plan: ServerPlan) -> Wanted:
-    """Say what moltis.toml wants of a server."""
-    if not plan.enabled:
-        return Wanted.DISABLED
-    return Wanted.RUN if plan.problem is None else Wanted.INVALID
+def _vetoes(plan: ServerPlan) -> frozenset[Veto]:
+    """Return why moltis.toml does not let a server run."""
+    found = {Veto.DISABLED: not plan.enabled, Veto.INVALID: plan.problem is not None}
+    return frozenset(veto for veto, forbids in found.items() if forbids)
 
 
 def _failure(ended: transport.Ended) -> Failure:

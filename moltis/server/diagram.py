@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 
 from moltis.config.limits import Limits
 from moltis.server.lifecycle import (
-    RESTING,
     TIMED,
     Admitted,
     AuthDone,
@@ -24,14 +23,14 @@ from moltis.server.lifecycle import (
     Moment,
     Opened,
     Restart,
+    Veto,
     Want,
-    Wanted,
 )
 from moltis.server.states import STATUS, TRAITS, FailureKind, State
 from moltis.server.transitions import step
 
 GROUPS: Mapping[str, tuple[State, ...]] = {
-    "resting": tuple(RESTING.values()),
+    "resting": (State.STOPPED, State.DISABLED, State.INVALID),
     "running": (State.STARTING, State.INITIALIZING, State.READY),
     "waiting": (State.BACKOFF, State.COOLDOWN, State.AWAITING_AUTH),
 }
@@ -43,8 +42,8 @@ _IMPATIENT = Limits(max_restart_attempts=1, heartbeat_max_missed=1)
 """Limits under which every arrow is a few steps away."""
 
 _HAPPENINGS: tuple[tuple[str, Event], ...] = (
-    ("start", Want(Wanted.RUN, "start")),
-    *(("rest", Want(wanted, "rest")) for wanted in RESTING),
+    ("start", Want("start", lifts=frozenset(Veto))),
+    *(("rest", Want("rest", lays=frozenset({veto}))) for veto in Veto),
     ("restart", Restart()),
     ("logged in", AuthDone()),
     ("slot", Admitted()),
@@ -90,7 +89,7 @@ def _likeness(life: Lifecycle) -> object:
     """Give what two lifecycles must share for the same arrows to leave them."""
     cause = life.cause.kind if life.cause is not None else None
     run, admitted = life.run, life.run.admitted_at is not None
-    return (life.state, life.wanted, min(life.attempts, 2), cause, admitted, run.unanswered, run.otherwise)
+    return (life.state, life.vetoes, min(life.attempts, 2), cause, admitted, run.unanswered, run.otherwise)
 
 
 def _word(word: str, state: State, to: State) -> str:

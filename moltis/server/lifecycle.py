@@ -2,8 +2,8 @@
 
 Knows no process, no connection and no clock; what follows from what is said in `transitions`, and only there.
 
-*State* is what is the case, *wanted* is what people and moltis.toml ask for: a command changes what is wanted, and the
-state follows. In the states of `ACTIVE` exactly one run of the server exists, in all others none, and a run is over
+*State* is what is the case, a *veto* is why people or moltis.toml do not let it run: a command lays or lifts one, and
+the state follows. In the states of `ACTIVE` exactly one run of the server exists, in all others none, and a run is over
 only when nothing of it is left (`Ended`). There is one deadline, an instant of the monotonic clock; its passing is an
 event like any other, so that a state with a deadline cannot get stuck.
 """
@@ -12,28 +12,42 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
 from moltis.config.limits import Limits
 from moltis.server.states import FailureKind, State
 
 
-class Wanted(enum.StrEnum):
-    """What is asked of a server, whatever it is doing now."""
+class Veto(enum.StrEnum):
+    """One reason why a server must not run. It runs if there is none, and rests where the first of them says.
 
-    RUN = "run"
-    STOPPED = "stopped"
+    They come and go one by one, by whoever knows of them: a further one (another node owns it, nobody has needed it
+    yet) is a word here and the state it rests in.
+    """
+
     DISABLED = "disabled"
     INVALID = "invalid"
+    STOPPED = "stopped"
 
 
-RESTING: Mapping[Wanted, State] = {
-    Wanted.STOPPED: State.STOPPED,
-    Wanted.DISABLED: State.DISABLED,
-    Wanted.INVALID: State.INVALID,
+OF_THE_FILE = frozenset({Veto.DISABLED, Veto.INVALID})
+"""What moltis.toml lays and lifts."""
+OF_PEOPLE = frozenset({Veto.STOPPED})
+"""What a person lays and lifts who stops and starts it."""
+
+RESTING: Mapping[Veto, State] = {
+    Veto.DISABLED: State.DISABLED,
+    Veto.INVALID: State.INVALID,
+    Veto.STOPPED: State.STOPPED,
 }
-"""Where a server comes to rest when it is not to run."""
+"""Where a server comes to rest that is not to run."""
+
+
+def resting(vetoes: Container[Veto]) -> State:
+    """Return where a server rests that has these vetoes, of which there is one at least."""
+    return next(RESTING[veto] for veto in Veto if veto in vetoes)
+
 
 ACTIVE = frozenset({State.STARTING, State.INITIALIZING, State.READY, State.STOPPING})
 """The states in which something of a run may exist."""
@@ -115,6 +129,7 @@ class Lifecycle:
 
     since: when this state was entered, monotonic seconds.
     deadline: when it must be looked at again; None exactly in the states that are not `TIMED`.
+    vetoes: why it must not run. While there is one, no run begins.
     starts: runs begun since the daemon began.
     attempts: failures in a row.
     cooldowns: cooldowns among them.
@@ -128,7 +143,7 @@ class Lifecycle:
     state: State = State.STOPPED
     since: float = 0.0
     deadline: float | None = None
-    wanted: Wanted = Wanted.STOPPED
+    vetoes: frozenset[Veto] = OF_PEOPLE
     starts: int = 0
     attempts: int = 0
     cooldowns: int = 0
@@ -149,16 +164,20 @@ def waits_for_login(life: Lifecycle) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """It shall run, or rest. With `forgive` the failures so far no longer count."""
+    """Vetoes are laid or lifted. Lifting the last one begins a run, and so does lifting any where there is none.
 
-    wanted: Wanted
+    reason: what the history says. forgive: the failures so far no longer count.
+    """
+
     reason: str
+    lays: frozenset[Veto] = frozenset()
+    lifts: frozenset[Veto] = frozenset()
     forgive: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """It shall run, anew if it is running, and the failures so far no longer count."""
+    """A person wants it to run, anew if it is running, and the failures so far no longer count."""
 
     reason: str = "restart_requested"
 

@@ -15,8 +15,8 @@ from typing import Any
 from moltis.config.limits import Limits
 from moltis.server.causes import is_offline
 from moltis.server.lifecycle import (
+    OF_PEOPLE,
     ON_ENTRY,
-    RESTING,
     Admitted,
     Alive,
     AuthDone,
@@ -36,8 +36,8 @@ from moltis.server.lifecycle import (
     Transition,
     Unsent,
     Want,
-    Wanted,
     Working,
+    resting,
     waits_for_login,
 )
 from moltis.server.states import OFFLINE, FailureKind, State
@@ -115,7 +115,7 @@ def _wait_without_run(life: Lifecycle, state: State, moment: Moment) -> Lifecycl
 
 
 def _rest(life: Lifecycle, moment: Moment, reason: str, ended: Failure | None = None) -> Transition:
-    return Transition(_wait_without_run(life, RESTING[life.wanted], moment), reason, ended=ended)
+    return Transition(_wait_without_run(life, resting(life.vetoes), moment), reason, ended=ended)
 
 
 def _await_auth(life: Lifecycle, moment: Moment, ended: Failure) -> Transition:
@@ -237,10 +237,9 @@ def _overslept(life: Lifecycle, moment: Moment) -> bool:
 
 
 def _asked(life: Lifecycle, event: Want) -> Lifecycle:
-    """Note what is wanted. A request to stop does not make a disabled or invalid server merely stopped."""
-    keeps = event.wanted is Wanted.STOPPED and life.wanted in (Wanted.DISABLED, Wanted.INVALID)
+    """Note what is laid and lifted."""
     life = _forgive(life) if event.forgive else life
-    return life if keeps else replace(life, wanted=event.wanted)
+    return replace(life, vetoes=life.vetoes - event.lifts | event.lays)
 
 
 # The cells of the table. Named after what they do, and used in every state where it is that.
@@ -252,27 +251,28 @@ def ignore(life: Lifecycle, event: Event, moment: Moment) -> Transition:
 
 
 def rouse(life: Lifecycle, event: Want, moment: Moment) -> Transition:
-    """No run exists: begin one now, or come to rest where it is wanted."""
+    """No run exists: begin one now, or come to rest where the vetoes say."""
     life = _asked(life, event)
-    if life.wanted is Wanted.RUN:
+    if not life.vetoes:
         return _begin(life, moment, event.reason)
-    return Transition(life) if life.state is RESTING[life.wanted] else _rest(life, moment, event.reason)
+    return Transition(life) if life.state is resting(life.vetoes) else _rest(life, moment, event.reason)
 
 
 def keep(life: Lifecycle, event: Want, moment: Moment) -> Transition:
     """A run exists: keep it, or stop it."""
     life = _asked(_forgive_if_stable(life, moment), event)
-    return Transition(life) if life.wanted is Wanted.RUN else _stop(life, moment, event.reason)
+    return _stop(life, moment, event.reason) if life.vetoes else Transition(life)
 
 
 def note(life: Lifecycle, event: Want, moment: Moment) -> Transition:
-    """The run is ending: what is wanted decides what comes after it."""
+    """The run is ending: the vetoes decide what comes after it."""
     return Transition(_asked(life, event))
 
 
 def anew(life: Lifecycle, event: Restart, moment: Moment) -> Transition:
-    """Begin afresh from a state without a run."""
-    return _begin(_forgive(replace(life, wanted=Wanted.RUN)), moment, event.reason)
+    """Begin afresh from a state without a run, unless something else than a person forbids it."""
+    life = replace(life, vetoes=life.vetoes - OF_PEOPLE)
+    return _rest(life, moment, event.reason) if life.vetoes else _begin(_forgive(life), moment, event.reason)
 
 
 def renew(life: Lifecycle, event: Restart, moment: Moment) -> Transition:
@@ -281,10 +281,10 @@ def renew(life: Lifecycle, event: Restart, moment: Moment) -> Transition:
 
 
 def after(life: Lifecycle, event: Restart, moment: Moment) -> Transition:
-    """Begin afresh as soon as the run has ended, unless moltis.toml says that it must not run."""
-    if life.wanted in (Wanted.DISABLED, Wanted.INVALID):
+    """Begin afresh as soon as the run has ended, unless something else than a person forbids it."""
+    if life.vetoes - OF_PEOPLE:
         return Transition(life)
-    return Transition(_forgive(replace(life, wanted=Wanted.RUN, cause=None)))
+    return Transition(_forgive(replace(life, vetoes=frozenset(), cause=None)))
 
 
 def admit(life: Lifecycle, event: Admitted, moment: Moment) -> Transition:
@@ -416,9 +416,9 @@ def lost(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
 
 
 def over(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
-    """The run ended as it should: rest if that is wanted, count what it was stopped for, or begin the next."""
+    """The run ended as it should: rest if there is a veto, count what it was stopped for, or begin the next."""
     ended, cause = event.failure, life.cause
-    if life.wanted is not Wanted.RUN:
+    if life.vetoes:
         return _rest(life, moment, "ended", ended)
     if cause is None:
         return _begin(life, moment, "restart", ended)

@@ -14,7 +14,7 @@ from scripted_life import CRASHES, HEALTHY, MUTE, PLAN, Script, ScriptedLife, Wo
 from moltis.config.limits import Limits
 from moltis.config.plan import Shown, StdioLaunch
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import AuthDone, Wanted
+from moltis.server.lifecycle import AuthDone
 from moltis.server.slots import StartSlots
 from moltis.server.states import FailureKind, State
 from moltis.server.transitions import HURRY_SECS
@@ -201,7 +201,7 @@ def toggle(actor: Actor[ScriptedLife]) -> None:
     actor.reconfigure(PLAN)
 
 
-@pytest.mark.parametrize("ask", [Actor.restart, lambda actor: actor.want(Wanted.RUN), toggle])
+@pytest.mark.parametrize("ask", [Actor.restart, lambda actor: actor.start(), toggle])
 async def test_nothing_asked_after_shutdown_has_an_effect(ask: Callable[[Actor[ScriptedLife]], None]) -> None:
     world = World([Script(stop_takes=1)])
     async with world.running() as actor:
@@ -226,8 +226,8 @@ async def test_start_and_stop_back_to_back_leave_no_run() -> None:
     world = World(plan=replace(PLAN, enabled=False))
     async with world.running() as actor:
         for _ in range(5):
-            actor.want(Wanted.RUN)
-            actor.want(Wanted.STOPPED)
+            actor.start()
+            actor.stop()
         await actor.wait_handled()
         await actor.wait_state(State.STOPPED)
         assert world.alive is None
@@ -237,7 +237,7 @@ async def test_what_is_posted_is_in_the_status_once_it_is_handled() -> None:
     world = World([Script(stop_takes=1)])
     async with world.running() as actor:
         await actor.wait_state(State.READY)
-        actor.want(Wanted.STOPPED)
+        actor.stop()
         await actor.wait_handled()
         assert actor.status().state == "stopping"
 
@@ -248,7 +248,7 @@ async def test_a_stop_while_waiting_for_a_start_slot_needs_no_run() -> None:
     world = World(slots=slots)
     async with world.running() as actor:
         await actor.wait_state(State.STARTING)
-        actor.want(Wanted.STOPPED)
+        actor.stop()
         await actor.wait_state(State.STOPPED)
     assert world.begun == 0
     taken.release()
@@ -263,7 +263,7 @@ async def test_a_slot_that_comes_together_with_a_stop_begins_no_run() -> None:
             await actor.wait_state(State.STARTING)
             await anyio.sleep(1)
             taken.release()
-            actor.want(Wanted.STOPPED)
+            actor.stop()
             asked_at = anyio.current_time()
             await actor.wait_state(State.STOPPED)
             assert anyio.current_time() == asked_at, "nothing had to be killed"
@@ -305,7 +305,7 @@ async def test_a_stop_while_an_earlier_daemon_s_servers_are_ended_needs_no_run()
     world = World(slots=StartSlots(1, clear=anyio.Event().wait))
     async with world.running() as actor:
         await actor.wait_state(State.STARTING)
-        actor.want(Wanted.STOPPED)
+        actor.stop()
         await actor.wait_state(State.STOPPED)
     assert world.begun == 0
 
@@ -394,7 +394,7 @@ async def test_a_stop_during_a_start_that_works_gives_its_slot_back() -> None:
         async with other.running() as second:
             await anyio.sleep(30)
             assert second.state is State.STARTING
-            first.want(Wanted.STOPPED)
+            first.stop()
             await second.wait_state(State.READY)
             assert anyio.current_time() == pytest.approx(30)
 
@@ -454,7 +454,7 @@ async def test_a_new_launch_ends_a_cooldown_but_not_a_stop_by_request() -> None:
         await actor.wait_state(State.COOLDOWN)
         actor.reconfigure(replace(PLAN, launch=StdioLaunch("uvx")))
         await actor.wait_state(State.READY)
-        actor.want(Wanted.STOPPED)
+        actor.stop()
         await actor.wait_state(State.STOPPED)
         actor.reconfigure(replace(PLAN, launch=StdioLaunch("deno")))
         await anyio.sleep(1)
@@ -473,7 +473,7 @@ async def test_enabling_disabling_and_breaking_an_entry_are_followed() -> None:
         await actor.wait_state(State.READY)
         actor.reconfigure(replace(PLAN, enabled=False))
         await actor.wait_state(State.DISABLED)
-        actor.want(Wanted.STOPPED)
+        actor.stop()
         actor.restart()
         await actor.wait_handled()
         assert actor.state is State.DISABLED

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 
 from moltis.config.plan import StdioLaunch
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import AuthDone, Wanted
+from moltis.server.lifecycle import AuthDone
 from moltis.server.states import FailureKind, State
 from moltis.server.status import HistoryEntry
 from moltis.transport import Ended
@@ -60,9 +60,9 @@ class Named:
 
 
 ASKS = st.sampled_from([
-    Named("start", lambda a: a.want(Wanted.RUN)),
-    Named("stop", lambda a: a.want(Wanted.STOPPED)),
-    Named("enable", lambda a: a.want(Wanted.RUN, forgive=True)),
+    Named("start", lambda a: a.start()),
+    Named("stop", lambda a: a.stop()),
+    Named("enable", lambda a: a.start(forgive=True)),
     Named("restart", lambda a: a.restart()),
     Named("disable", lambda a: a.reconfigure(replace(a.plan, enabled=False))),
     Named("reenable", lambda a: a.reconfigure(replace(a.plan, enabled=True))),

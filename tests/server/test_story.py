@@ -14,7 +14,6 @@ from scripted_life import EPOCH, HEALTHY, MUTE, PLAN, Script, ScriptedLife, Worl
 
 from moltis.config.plan import ServerPlan, Shown
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import Wanted
 from moltis.server.mending import commands
 from moltis.server.states import FailureKind, State
 from moltis.server.status import LastError, ServerStatus
@@ -214,7 +213,7 @@ async def test_a_single_failure_is_told_with_the_time_of_its_end() -> None:
 
 
 async def test_what_people_did_is_told_as_such() -> None:
-    assert "It was stopped by request." in await story([HEALTHY], 9, ask=lambda a: a.want(Wanted.STOPPED))
+    assert "It was stopped by request." in await story([HEALTHY], 9, ask=lambda a: a.stop())
 
 
 async def test_a_restart_is_told_and_not_called_a_failure() -> None:

@@ -12,6 +12,8 @@ import pytest
 from moltis.config.limits import Limits
 from moltis.server.lifecycle import (
     ACTIVE,
+    OF_PEOPLE,
+    OF_THE_FILE,
     RESTING,
     TIMED,
     Admitted,
@@ -32,9 +34,10 @@ from moltis.server.lifecycle import (
     Retuned,
     Transition,
     Unsent,
+    Veto,
     Want,
-    Wanted,
     Working,
+    resting,
 )
 from moltis.server.states import STATUS, FailureKind, State
 from moltis.server.transitions import (
@@ -48,8 +51,9 @@ from moltis.server.transitions import (
 )
 
 POLICY = Limits()
-RUN = Want(Wanted.RUN, "start_requested")
-STOP = Want(Wanted.STOPPED, "stop_requested")
+ALL = frozenset(Veto)
+RUN = Want("start_requested", lifts=ALL)
+STOP = Want("stop_requested", lays=frozenset({Veto.STOPPED}))
 REFUSED = Ended(Failure(FailureKind.AUTH_REQUIRED, "401"))
 UNAVAILABLE = Ended(Failure(FailureKind.LOGIN_UNAVAILABLE, "its login cannot be renewed now"))
 CRASH = Ended(Failure(FailureKind.EXITED, "exited with code 1", exit_code=1))
@@ -504,14 +508,14 @@ def test_a_published_delay_is_kept_when_limits_change() -> None:
     assert server.on(Retuned()).life == before
 
 
-@pytest.mark.parametrize("want", [w for w in Wanted if w is not Wanted.RUN])
+@pytest.mark.parametrize("veto", Veto)
 @pytest.mark.parametrize("events", [(), (Opened(1),), (Opened(1), Initialized()), (CRASH,), (REFUSED,)])
-def test_a_request_to_rest_wins_from_anywhere(want: Wanted, events: tuple[Event, ...]) -> None:
-    server = Server().on(RUN, Admitted(), *events, Want(want, "asked"))
+def test_a_request_to_rest_wins_from_anywhere(veto: Veto, events: tuple[Event, ...]) -> None:
+    server = Server().on(RUN, Admitted(), *events, Want("asked", lays=frozenset({veto})))
     if server.state in ACTIVE:
         assert server.state is State.STOPPING
         server.on(CRASH)
-    assert server.state is RESTING[want]
+    assert server.state is RESTING[veto]
     assert server.life.deadline is None
 
 
@@ -577,16 +581,17 @@ def test_a_restart_during_the_end_of_an_unresponsive_run_makes_it_no_failure() -
     assert server.life.attempts == 0
 
 
-@pytest.mark.parametrize("want", [Wanted.DISABLED, Wanted.INVALID])
-def test_a_restart_starts_a_stopped_server_but_not_one_that_must_not_run(want: Wanted) -> None:
+@pytest.mark.parametrize("veto", [Veto.DISABLED, Veto.INVALID])
+def test_a_restart_starts_a_stopped_server_but_not_one_that_must_not_run(veto: Veto) -> None:
+    forbidden = Want("asked", lays=frozenset({veto}))
     assert Server().on(Restart()).state is State.STARTING
-    assert Server().on(Want(want, "asked"), Restart()).state is RESTING[want]
-    assert Server().ready().on(Want(want, "asked"), Restart(), CRASH).state is RESTING[want]
+    assert Server().on(forbidden, Restart()).state is RESTING[veto]
+    assert Server().ready().on(forbidden, Restart(), CRASH).state is RESTING[veto]
 
 
 def test_a_request_to_stop_leaves_a_disabled_server_disabled() -> None:
-    assert Server().on(Want(Wanted.DISABLED, "disabled"), STOP).state is State.DISABLED
-    assert Server().ready().on(Want(Wanted.DISABLED, "disabled"), STOP, CRASH).state is State.DISABLED
+    assert Server().on(Want("disabled", lays=frozenset({Veto.DISABLED})), STOP).state is State.DISABLED
+    assert Server().ready().on(Want("disabled", lays=frozenset({Veto.DISABLED})), STOP, CRASH).state is State.DISABLED
 
 
 def test_starting_by_hand_during_a_wait_starts_now_and_forgives_nothing() -> None:
@@ -598,7 +603,7 @@ def test_starting_by_hand_during_a_wait_starts_now_and_forgives_nothing() -> Non
 
 def test_enabling_forgives_without_disturbing_a_ready_server() -> None:
     server = Server().on(RUN, CRASH).wait().on(Admitted(), Opened(1), Initialized())
-    server.on(Want(Wanted.RUN, "enabled", forgive=True))
+    server.on(Want("enabled", lifts=ALL, forgive=True))
     assert (server.state, server.life.attempts) == (State.READY, 0)
 
 
@@ -624,7 +629,13 @@ def test_a_person_who_logs_in_while_a_cooldown_s_probe_waits_for_them_has_mended
 
 
 @pytest.mark.parametrize(
-    "walk", [(), (Want(Wanted.DISABLED, "disabled"),), (Want(Wanted.INVALID, "invalid"),), (RUN, STOP)]
+    "walk",
+    [
+        (),
+        (Want("disabled", lays=frozenset({Veto.DISABLED})),),
+        (Want("invalid", lays=frozenset({Veto.INVALID})),),
+        (RUN, STOP),
+    ],
 )
 def test_a_login_starts_nothing_that_is_not_to_run(walk: tuple[Event, ...]) -> None:
     server = Server().on(*walk)
@@ -692,8 +703,8 @@ def test_ready_is_never_reached_without_an_open_connection_of_this_run() -> None
 @pytest.mark.parametrize("state", State)
 def test_a_state_has_a_deadline_exactly_if_it_is_timed(state: State) -> None:
     walks: dict[State, tuple[Event, ...]] = {
-        State.INVALID: (Want(Wanted.INVALID, "invalid"),),
-        State.DISABLED: (Want(Wanted.DISABLED, "disabled"),),
+        State.INVALID: (Want("invalid", lays=frozenset({Veto.INVALID})),),
+        State.DISABLED: (Want("disabled", lays=frozenset({Veto.DISABLED})),),
         State.STOPPED: (),
         State.STARTING: (RUN,),
         State.INITIALIZING: (RUN, Opened(1)),
@@ -706,3 +717,27 @@ def test_a_state_has_a_deadline_exactly_if_it_is_timed(state: State) -> None:
     server = Server().on(*walks[state])
     assert server.state is state
     assert (server.life.deadline is not None) == (state in TIMED)
+
+
+@pytest.mark.parametrize("first", Veto)
+@pytest.mark.parametrize("second", Veto)
+def test_what_forbids_a_server_to_run_comes_and_goes_one_by_one(first: Veto, second: Veto) -> None:
+    one, other = frozenset({first}), frozenset({second})
+    server = Server().ready().on(Want("a", lays=one), Want("b", lays=other), CRASH)
+    assert server.state is resting(one | other)
+    server.on(Want("c", lifts=one))
+    assert server.state is (State.STARTING if first is second else RESTING[second])
+    assert server.on(Want("d", lifts=other)).state is State.STARTING
+
+
+def test_a_person_who_starts_a_server_does_not_lift_what_the_file_forbids() -> None:
+    by_file = Want("config_changed", lays=OF_THE_FILE)
+    person = Want("start_requested", lifts=OF_PEOPLE)
+    for server in (Server().on(by_file, person), Server().ready().on(by_file, person, CRASH)):
+        assert (server.state, server.life.vetoes) == (State.DISABLED, OF_THE_FILE)
+        assert server.on(Want("config_changed", lifts=OF_THE_FILE)).state is State.STARTING
+
+
+def test_a_server_rests_where_the_first_of_its_vetoes_says() -> None:
+    assert set(RESTING) == set(Veto)
+    assert [resting(set(list(Veto)[n:])) for n in range(len(Veto))] == [RESTING[veto] for veto in Veto]

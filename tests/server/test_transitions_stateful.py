@@ -28,9 +28,10 @@ from moltis.server.lifecycle import (
     Restart,
     Retuned,
     Unsent,
+    Veto,
     Want,
-    Wanted,
     Working,
+    resting,
     waits_for_login,
 )
 from moltis.server.states import UNCOUNTED, FailureKind, State
@@ -53,6 +54,8 @@ POLICIES = st.builds(
     stop_eof_secs=SECS,
     stop_term_secs=SECS,
 )
+
+VETOES = st.frozensets(st.sampled_from(Veto))
 
 
 class World(RuleBasedStateMachine):
@@ -123,13 +126,15 @@ class World(RuleBasedStateMachine):
             stable = before.state is State.READY and self.now >= before.since + self.policy.stable_after_secs
             assert forgiven or stable
 
-    @rule(wanted=st.sampled_from(Wanted), forgive=st.booleans())
-    def want(self, wanted: Wanted, forgive: bool) -> None:
-        self.take(Want(wanted, "asked", forgive))
+    @rule(lays=VETOES, lifts=VETOES, forgive=st.booleans())
+    def want(self, lays: frozenset[Veto], lifts: frozenset[Veto], forgive: bool) -> None:
+        expected = self.life.vetoes - lifts | lays
+        self.take(Want("asked", lays, lifts, forgive))
+        assert self.life.vetoes == expected
 
     @rule()
     def start(self) -> None:
-        self.take(Want(Wanted.RUN, "asked"))
+        self.take(Want("asked", lifts=frozenset(Veto)))
 
     @rule(event=st.sampled_from([Restart(), Retuned(), Hurry(), AuthDone(), AuthDone(person=False)]))
     def ask(self, event: Event) -> None:
@@ -179,12 +184,12 @@ class World(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(FailureKind))
     def stop_for_good(self, kind: FailureKind) -> None:
-        wanted = Wanted.DISABLED
-        self.take(Want(wanted, "asked"))
+        first = next(iter(Veto))
+        self.take(Want("asked", lays=frozenset({first})))
         if self.exists:
             assert self.life.state is State.STOPPING
             self.take(Ended(Failure(kind, "ended")))
-        assert self.life.state is RESTING[wanted]
+        assert self.life.state is RESTING[first]
 
     @invariant()
     def a_start_has_a_bounded_time_however_busy_it_is(self) -> None:
@@ -209,9 +214,9 @@ class World(RuleBasedStateMachine):
     @invariant()
     def what_runs_is_wanted_to_and_what_rests_is_not(self) -> None:
         if self.life.state in RESTING.values():
-            assert self.life.state is RESTING[self.life.wanted]
+            assert self.life.state is resting(self.life.vetoes)
         elif self.life.state is not State.STOPPING:
-            assert self.life.wanted is Wanted.RUN
+            assert not self.life.vetoes
 
     @invariant()
     def a_delay_is_within_its_bounds_and_is_there_only_while_waiting(self) -> None:
