@@ -24,7 +24,7 @@ from moltis.config.surroundings import advice, proxy_advice, remote_advice
 from moltis.containers import docker_run
 from moltis.packages import unpinned
 from moltis.paths import MAX_SOCKET_PATH, Paths
-from moltis.server.states import STARTING, State
+from moltis.server.states import TRYING, State
 
 SHOWN_NAMES = 5
 """Of the servers that have the same trouble."""
@@ -323,7 +323,7 @@ def _fails(server: Mapping[str, Any]) -> bool:
     """Whether a server cannot be had, or failed and is being tried again just now."""
     if server.get("status") == "error":
         return True
-    is_tried_again = server.get("state") in STARTING and server.get("attempts", 0) > 0
+    is_tried_again = server.get("state") in TRYING and server.get("attempts", 0) > 0
     return is_tried_again and server.get("last_error") is not None
 
 

@@ -81,7 +81,7 @@ def commands(status: ServerStatus) -> list[str]:
             return [f"moltis mcp reauth {name}    (shows the address of the login that is pending)"]
         case State.BACKOFF | State.COOLDOWN:
             return _mending(status)
-        case State.STARTING | State.INITIALIZING if status.failing:
+        case State.STARTING | State.INITIALIZING | State.STOPPING if status.failing:
             return _mending(status)
         case State.STARTING | State.INITIALIZING if status.stdout:
             return list(recognised(_about(status, (status.stdout,))).advice)

@@ -58,7 +58,7 @@ class Traits(NamedTuple):
     starting: it may be ready in a moment, or have failed.
     coming: it may become ready without anybody doing anything, soon.
     settling: it soon becomes another one, for better or worse; nothing of a run is left in all others but `ready`.
-    trying: the last failure is worth telling, and what mends it: the next try is waited for, or under way.
+    trying: the last failure is worth telling, and what mends it: the next try is waited for, under way or being ended.
     at_rest: it shall not run.
     unwell: it is logged as a warning.
     """
@@ -179,6 +179,7 @@ TRAITS: Final[Mapping[str, Traits]] = {
         until="`stop_eof_secs` + `stop_term_secs`, then it is killed",
         wait="wait until it has ended; moltis status {}",
         settling=True,
+        trying=True,
     ),
 }
 """Every state. Also asked with words as received, hence the keys' type."""

@@ -193,7 +193,7 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
             allowed = _count(status.max_restart_attempts, "restart")
             return f"{name} is left alone for a while: {failed}, and {allowed} in a row are allowed."
         case State.STOPPING:
-            return f"{name} is being stopped{_pid(status.pid)}."
+            return f"{name} is being stopped{_pid(status.pid)}{'; ' + failed if status.failing else ''}."
 
 
 def _is_offline(status: ServerStatus) -> bool:

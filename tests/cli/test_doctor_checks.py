@@ -254,7 +254,13 @@ def test_an_answering_daemon_is_well_and_its_sick_servers_are_not(paths: Paths) 
 
 @pytest.mark.parametrize(
     ("state", "attempts", "told"),
-    [("starting", 1, True), ("initializing", 3, True), ("starting", 0, False), ("stopped", 2, False)],
+    [
+        ("starting", 1, True),
+        ("initializing", 3, True),
+        ("stopping", 2, True),
+        ("starting", 0, False),
+        ("stopped", 2, False),
+    ],
 )
 def test_a_server_that_failed_is_named_while_it_is_tried_again_too(
     paths: Paths, state: str, attempts: int, told: bool

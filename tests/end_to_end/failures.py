@@ -714,8 +714,10 @@ class Trial:
 
     def why(self, name: str) -> list[str]:
         """Give the lines of "What to do"."""
-        told = self.daemon.cli("why", name).stdout
-        return [line.strip() for line in told.partition("What to do:\n")[2].splitlines()]
+        told = self.daemon.cli("why", name)
+        lines = [line.strip() for line in told.stdout.partition("What to do:\n")[2].splitlines()]
+        assert lines, told
+        return lines
 
     def mend(self, name: str, failure: Failure, advice: str) -> str:
         """Follow an advice to the letter, and say what that came to: `ready`, or the state it is in."""

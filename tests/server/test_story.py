@@ -258,6 +258,16 @@ def test_a_state_that_needs_a_person_names_a_command_and_no_other_state_does(sta
     assert all("moltis " in line for line in found)
 
 
+@pytest.mark.parametrize("state", [State.BACKOFF, State.COOLDOWN, State.STARTING, State.INITIALIZING, State.STOPPING])
+def test_what_mends_a_failing_server_is_told_whatever_is_done_with_it_just_now(state: State) -> None:
+    words = "Missing environment variable: BRAVE_API_KEY"
+    error = LastError(kind="startup_timeout", message="no answer", stderr_tail=[words], at="2026-11-20T12:00:00.000Z")
+    told = tell(status(state, error), [], EPOCH)
+    assert "it has failed once" in told[0]
+    assert f"  | {words}" in told
+    assert any(line.startswith("  moltis env set BRAVE_API_KEY") for line in told)
+
+
 @pytest.mark.parametrize("kind", FailureKind)
 def test_every_kind_of_failure_has_words_and_can_be_mended(kind: FailureKind) -> None:
     assert DID[kind]
