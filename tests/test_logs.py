@@ -24,14 +24,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 
 from moltis import logs
 from moltis.logs import file as log_file
 from moltis.logs import sink as log_sink
 from moltis.logs.file import LogFile, mend
 from moltis.logs.record import MAX_LINE_BYTES, encode, finish, make_record
-
-PATIENCE_SECS = 10.0
 
 
 class Canary:
@@ -73,7 +72,7 @@ def messages(path: Path) -> list[str]:
 
 
 def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + PATIENCE_SECS
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -418,7 +417,7 @@ def test_a_fifo_with_a_reader_gets_no_byte_and_blocks_nobody(path: Path) -> None
         assert not sink.flush(0.01)
         started = time.monotonic()
         logs.close()
-        assert time.monotonic() - started < log_sink.CLOSE_SECS + 1
+        assert time.monotonic() - started < log_sink.CLOSE_SECS + PATIENCE / 2
         assert notes[-1] == f"1 log records could not be written to {path}"
     finally:
         os.close(reader)
@@ -503,17 +502,17 @@ def test_a_disk_that_hangs_keeps_neither_who_logs_nor_the_end_of_the_daemon(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hang = threading.Event()
-    monkeypatch.setattr(LogFile, "write", lambda *_, **__: hang.wait(PATIENCE_SECS))
+    monkeypatch.setattr(LogFile, "write", lambda *_, **__: hang.wait(PATIENCE))
     notes: list[str] = []
     sink = logs.configure(path, complain=notes.append)
     started = time.monotonic()
     for number in range(1000):
         logs.get("moltis.test").info("fact", n=number)
     logs.close()
-    assert time.monotonic() - started < log_sink.CLOSE_SECS + 2
+    assert time.monotonic() - started < log_sink.CLOSE_SECS + PATIENCE / 2
     assert notes == [f"1000 log records could not be written to {path}"]
     hang.set()
-    sink._thread.join(PATIENCE_SECS)
+    sink._thread.join(PATIENCE)
 
 
 # Rotation
@@ -644,7 +643,7 @@ def test_tail_goes_on_over_rotations(path: Path) -> None:
         assert sink.flush()
         wait_until(lambda: seen and seen[-1] == 199)
         tail.terminate()
-        reader.join(PATIENCE_SECS)
+        reader.join(PATIENCE)
     assert seen == list(range(-1, 200))
 
 

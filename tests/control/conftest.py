@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from control_fakes import FakeDaemon, Wire
+from patience import PATIENCE
 
 from moltis.control.conversation import Limits
 from moltis.control.endpoint import Endpoint, take_data_dir
@@ -56,7 +57,7 @@ def serve(paths: Paths, daemon: FakeDaemon) -> Serve:
         try:
             async with anyio.create_task_group() as tasks:
                 await tasks.start(listener.run)
-                with anyio.fail_after(20):
+                with anyio.fail_after(PATIENCE):
                     yield listener
                 tasks.cancel_scope.cancel()
         finally:

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 import anyio
 import pytest
 from control_fakes import FakeDaemon, Wire
+from patience import PATIENCE
 
 from moltis.control.conversation import Limits
 from moltis.control.listener import Listener, Timing
@@ -120,7 +121,7 @@ async def test_clients_that_leave_with_a_reply_unread_and_something_on_the_way_a
                 client.send(STATUS % 1)
                 await anyio.wait_readable(client)
                 client.send(words)
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             while listener.connections:  # noqa: ASYNC110 - the kernel sets no event
                 await anyio.sleep(0.01)
 
@@ -141,7 +142,7 @@ async def test_a_client_whose_end_the_loop_does_not_tell_of_is_swept_away(
         await anyio.sleep(0.1)
         assert listener.connections == 1
         loop_is_deaf = False  # but what it had to tell it has told
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             while listener.connections:  # noqa: ASYNC110 - the kernel sets no event
                 await anyio.sleep(0.01)
 
@@ -275,7 +276,7 @@ async def test_another_user_is_refused_without_a_byte(serve: Serve, paths: Paths
             if folder != folder.parent:
                 folder.chmod(folder.stat().st_mode | 0o011)
         paths.socket.chmod(0o666)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             said = await anyio.run_process(["/usr/bin/env", "python3", "-c", STRANGER, str(paths.socket)], check=True)
     assert said.stdout == b"b''\n"
 
@@ -285,7 +286,7 @@ import os, socket, sys
 os.setgid(65534); os.setuid(65534)
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
-s.settimeout(5)
+s.settimeout(PATIENCE)
 try:
     s.send(b'{"jsonrpc":"2.0","id":1,"method":"mcp.list"}\\n')
     print(s.recv(100))

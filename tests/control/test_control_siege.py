@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 pytestmark = pytest.mark.e2e
 
@@ -58,7 +59,7 @@ class Besieged:
     def dial(self) -> socket.socket:
         sock = socket.socket(socket.AF_UNIX)
         sock.connect(str(self.path))  # without a timeout it waits for a place in the backlog
-        sock.settimeout(10)
+        sock.settimeout(PATIENCE)
         return sock
 
     def answer(self) -> object:

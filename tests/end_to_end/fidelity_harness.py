@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 from gateway_harness import connect_command, connect_env, gateway_url, start
-from harness import PATIENCE, PYTHON, SERVERS, Daemon, wait_until
+from harness import PYTHON, SERVERS, Daemon, wait_until
+from patience import PATIENCE
 from processes import signal_pid
 
 PARROT = SERVERS / "parrot.py"

@@ -9,7 +9,8 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from harness import PATIENCE, PYTHON, SERVERS, Daemon, wait_until
+from harness import PYTHON, SERVERS, Daemon, wait_until
+from patience import PATIENCE
 from processes import signal_pid
 
 FIXTURE = SERVERS / "fixture_server.py"

@@ -24,6 +24,7 @@ from typing import Any
 import forked
 import tomli_w
 from forked import Process
+from patience import PATIENCE
 from processes import alive, descendants, marked, signal_pid
 
 SERVERS = Path(__file__).parent.parent / "servers"
@@ -51,9 +52,6 @@ QUICK = {
 
 GONE_WITHIN = 2.0
 """Seconds within which nothing of a server is left, however it or the daemon ended: for tests that are `alone`."""
-
-PATIENCE = 60.0
-"""Seconds after which what is waited for hangs, however busy the machine is. It measures nothing."""
 
 
 class RpcError(Exception):

@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import re
 import socket
 import struct
 import subprocess
@@ -18,7 +19,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gateway_harness import connect_command, connect_env
-from harness import PATIENCE, Daemon
+from harness import Daemon
+from patience import PATIENCE
 
 LEGACY, MODERN = "2025-11-25", "2026-07-28"
 BOTH_ERAS = ("legacy", "modern")
@@ -71,6 +73,14 @@ def send(url: str, method: str = "POST", body: bytes | None = None, headers: Map
         response = connection.getresponse()
         found = {name.lower(): value for name, value in response.getheaders()}
         return Answer(response.status, found, response.read())
+
+
+def gauge(url: str, name: str) -> float:
+    """Return what the metrics of a gateway say of one."""
+    text = send(f"{url.removesuffix('/mcp')}/metrics", "GET").body.decode()
+    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    assert found is not None, name
+    return float(found[1])
 
 
 class Pending:

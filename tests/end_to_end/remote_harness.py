@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import PATIENCE, PYTHON, SERVERS, Daemon, wait_until
+from harness import PYTHON, SERVERS, Daemon, wait_until
 from installing import npm_folder
+from patience import PATIENCE
 from processes import signal_pid
 
 HTTP_SERVER = SERVERS / "http_server.py"

@@ -12,10 +12,11 @@ from typing import Any
 
 import anyio
 import mcp_types as types
-from harness import PATIENCE, PYTHON, SERVERS
+from harness import PYTHON, SERVERS
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
+from patience import PATIENCE
 from processes import signal_pid
 
 PROGRAM = SERVERS / "two_styles.py"

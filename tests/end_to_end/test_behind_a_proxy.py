@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import PATIENCE, Daemon, RpcError, wait_until
+from harness import Daemon, RpcError, wait_until
 from named_servers import AUTH, MCP, OPEN, NamedServers, named_servers
+from patience import PATIENCE
 from remote_harness import Place, login, place_in, remote
 from stand_in_proxy import StandInProxy, stand_in_proxy
 

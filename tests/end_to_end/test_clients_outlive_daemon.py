@@ -19,11 +19,12 @@ import anyio
 import anyio.to_thread
 import pytest
 from gateway_harness import GUARDED, connect_command, connect_env, gateway_url, new_token, plain
-from harness import PATIENCE, SERVERS, Daemon, wait_until
+from harness import SERVERS, Daemon, wait_until
 from installing import node_program
 from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
+from patience import PATIENCE
 from raw_hosts import PipeHost
 
 WITHIN = PATIENCE

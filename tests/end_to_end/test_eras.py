@@ -331,8 +331,8 @@ def test_a_server_that_was_replaced_by_one_of_the_other_era_is_simply_ready(daem
     daemon.rpc("mcp.restart", name="p")
     wait_until("the other runs", lambda: daemon.status("p")["protocol_version"] == "2025-11-25")
     assert (daemon.status("p")["attempts"], daemon.status("p")["last_error"]) == (0, None)
-    daemon.rpc("mcp.restart", name="p")
     before = processes(daemon, "p")
+    daemon.rpc("mcp.restart", name="p")
     wait_until("it begins with what was learnt last", lambda: processes(daemon, "p") == before + 1)
     daemon.wait_for("p", "ready")
     assert asked(daemon, "p")[-4:].count("server/discover") == 0

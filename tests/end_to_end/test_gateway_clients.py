@@ -21,11 +21,12 @@ import anyio
 import mcp_types as types
 import pytest
 from gateway_harness import GUARDED, connect_command, connect_env, fixture, gateway_url, new_token, start
-from harness import PATIENCE, SERVERS, Daemon
+from harness import SERVERS, Daemon
 from installing import node_program
 from mcp import Client, MCPError, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
+from patience import PATIENCE
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

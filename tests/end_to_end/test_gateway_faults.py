@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from gateway_harness import OPEN, fixture, gateway_url, start
-from harness import PATIENCE, PYTHON, TEE, Daemon, wait_until
+from harness import PYTHON, TEE, Daemon, wait_until
+from patience import PATIENCE
 from processes import signal_pid
 from raw_hosts import BOTH_ERAS, HttpHost, Pending, PipeHost, send
 

@@ -18,9 +18,10 @@ from typing import Any, TypeVar
 
 import pytest
 from gateway_harness import OPEN, fixture, gateway_url, start
-from harness import PATIENCE, Daemon, wait_until
+from harness import Daemon, wait_until
+from patience import PATIENCE
 from processes import signal_pid
-from raw_hosts import ABLE, BOTH_ERAS, HttpHost, PipeHost, send
+from raw_hosts import ABLE, BOTH_ERAS, HttpHost, PipeHost, gauge
 
 T = TypeVar("T")
 SERVERS = ("old", "new")
@@ -199,13 +200,6 @@ def test_log_messages_never_reach_the_wrong_host(daemon: Daemon, server: str) ->
 
 
 # -- two hundred
-
-
-def gauge(url: str, name: str) -> float:
-    text = send(f"{url.removesuffix('/mcp')}/metrics", "GET").body.decode()
-    found = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
-    assert found is not None, name
-    return float(found[1])
 
 
 def resident(pid: int) -> int:

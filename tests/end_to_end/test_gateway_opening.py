@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 from gateway_harness import OPEN, gateway_url, start
-from harness import PATIENCE, Daemon, wait_until
-from raw_hosts import BOTH_ERAS, JSON, HttpHost, PipeHost, send
+from harness import Daemon, wait_until
+from patience import PATIENCE
+from raw_hosts import BOTH_ERAS, JSON, HttpHost, PipeHost, gauge, send
 
 SERVERS = 12
 OPENS_WITHIN = 2.0
@@ -364,10 +365,10 @@ def test_a_host_that_leaves_while_it_waits_for_a_start_leaves_nothing(daemon: Da
     url = gateway_url(daemon)
     with HttpHost(url, "modern") as host:
         waiting = [host.call("s__die", code=3) for _ in range(20)]
-        time.sleep(0.3)
+        wait_until("all wait", lambda: gauge(url, "moltis_gateway_requests_in_flight") == 20)
         for pending in waiting:
             pending.vanish()
-        time.sleep(0.2)
+        wait_until("nobody waits any more", lambda: gauge(url, "moltis_gateway_requests_in_flight") == 0)
         hold.unlink()
         daemon.wait_for("s", "ready")
         assert host.text("s__echo", message="alive") == "alive"

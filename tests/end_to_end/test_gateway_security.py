@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from gateway_harness import GUARDED, OPEN, gateway_url, new_token, start
-from harness import PATIENCE, PYTHON, SERVERS, Daemon, wait_until
+from harness import PYTHON, SERVERS, Daemon, wait_until
+from patience import PATIENCE
 from raw_hosts import JSON, META, MODERN, send
 
 MOUTHPIECE = SERVERS / "mouthpiece.py"

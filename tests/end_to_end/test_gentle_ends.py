@@ -54,7 +54,7 @@ for line in sys.stdin:
         answer = {"result": results[asked["method"]]}
     print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **answer}), flush=True)
     if asked["method"] == "tools/list":
-        time.sleep(0.5)
+        time.sleep(1.5)
         os.close(1)
         while True:
             time.sleep(60)

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness import PATIENCE, PYTHON, ROOT, Daemon, RpcError, wait_until
+from harness import PYTHON, ROOT, Daemon, RpcError, wait_until
+from patience import PATIENCE
 from remote_harness import remote
 
 WORLD = ROOT / "benchmarks" / "outage_server.py"
@@ -92,7 +93,7 @@ def test_a_list_that_changes_during_an_outage_is_read_once_the_login_is_renewed(
     providers.ask("refuse?0")
     for name in names:
         wait_until(f"{name} is read", lambda name=name: daemon.status(name)["tool_count"] == 2)
-        assert daemon.status(name)["remarks"] == []
+        wait_until("nothing is remarked any more", lambda name=name: daemon.status(name)["remarks"] == [])
 
 
 def test_a_start_during_an_outage_waits_for_the_login_and_uses_up_no_attempt(

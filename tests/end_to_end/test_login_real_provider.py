@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from harness import PATIENCE, Daemon, RpcError, wait_until
+from harness import Daemon, RpcError, wait_until
+from patience import PATIENCE
 from remote_harness import (
     Browser,
     Place,

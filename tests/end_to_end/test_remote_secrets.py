@@ -25,7 +25,8 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
 import pytest
-from harness import PATIENCE, PYTHON, SERVERS, Daemon, RpcError, wait_until
+from harness import PYTHON, SERVERS, Daemon, RpcError, wait_until
+from patience import PATIENCE
 from processes import descendants
 from remote_harness import Browser, Place, Program, free_port, login, place_in, remote
 from test_hostile_authorization import certificate_for

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from moltis.config.plan import GatewayPlan, Plan
 from moltis.daemon import serving as serving_module
@@ -47,7 +48,7 @@ async def opened(folder: Path, plan: Plan) -> AsyncIterator[Serving]:
         roll=lambda: 0.5,
         on_transition=lambda name, entry: None,
     )
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             unknown: Any = None
             serving = Serving(
@@ -112,7 +113,7 @@ class Ended:
         monkeypatch.setattr(serving.gateway.forwarding, "give_up", self.parked.append)
 
     async def of(self, name: str) -> None:
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             while self.principals != [name]:  # noqa: ASYNC110 - what is waited for has no event
                 await anyio.sleep(0.02)
         assert self.parked == [name]
@@ -136,7 +137,7 @@ async def test_what_a_token_let_in_ends_within_a_second_of_the_token(
         elif how == "removed":
             path.write_text(text[: text.index("[tokens.stays]")])
         if how == "removed":
-            with anyio.fail_after(5):
+            with anyio.fail_after(PATIENCE):
                 while sorted(ended.principals) != ["a", "stays"]:  # noqa: ASYNC110
                     await anyio.sleep(0.02)
         else:

@@ -37,6 +37,13 @@ class Server:
     connections: int = 0
     hung_up: anyio.Event = field(default_factory=anyio.Event)
 
+    async def give_up(self, scope: anyio.CancelScope) -> None:
+        """Cancel what asks, a while after it has been heard."""
+        while not self.heard:  # noqa: ASYNC110 - what is heard is a list
+            await anyio.sleep(0.01)
+        await anyio.sleep(0.1)
+        scope.cancel()
+
 
 Script = Callable[[ByteStream, Heard], Awaitable[None]]
 """Answers one request; the connection stays open for the next one, unless it raises `Hangup`."""

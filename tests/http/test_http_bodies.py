@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 from scripted_http import CHUNKED, OK, Script, ending, repeating, serving, within_memory
 
 from moltis.http.bodies import (
@@ -36,7 +37,7 @@ async def body_of(script: Script, limit: int) -> bytes:
         request = client.build_request("POST", f"http://127.0.0.1:{server.port}/", content=b"{}")
         response = await client.send(request, stream=True)
         try:
-            with anyio.fail_after(20):
+            with anyio.fail_after(PATIENCE):
                 return await read_capped(response, limit)
         finally:
             assert response.is_closed

@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
+from patience import PATIENCE
 from scripted_http import CHUNKED, JSON, OK, repeating, saying, serving, silent
 
 from moltis import __version__
@@ -90,10 +91,12 @@ async def test_the_environment_has_no_say(monkeypatch: pytest.MonkeyPatch) -> No
 async def test_an_answer_may_take_as_long_as_the_caller_waits() -> None:
     async with serving(silent) as server, server_client(None) as client:
         assert client.timeout.as_dict() == {"connect": 10.0, "write": 30.0, "read": None, "pool": None}
-        with anyio.move_on_after(0.3) as waited:
-            await client.get(f"http://127.0.0.1:{server.port}/")
+        with anyio.CancelScope() as waited:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(server.give_up, waited)
+                await client.get(f"http://127.0.0.1:{server.port}/")
         assert waited.cancelled_caught
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await server.hung_up.wait()
 
 
@@ -106,7 +109,7 @@ async def test_a_stream_that_is_left_is_closed_and_leaves_nothing_behind(anyio_b
             pieces = response.aiter_raw()
             assert await anext(pieces) == b"x"
             await pieces.aclose()
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await server.hung_up.wait()
 
 
@@ -149,20 +152,23 @@ async def test_a_connection_that_is_given_up_in_its_handshake_is_closed(anyio_ba
     listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
     port = listener.extra(anyio.abc.SocketAttribute.local_port)
     hung_up = anyio.Event()
+    waited = anyio.CancelScope()
 
     async def serve(stream: anyio.abc.ByteStream) -> None:
         async with stream:
             with suppress(anyio.EndOfStream, anyio.BrokenResourceError):
+                await stream.receive()
+                waited.cancel()
                 while True:
                     await stream.receive()
         hung_up.set()
 
     async with listener, anyio.create_task_group() as tasks, server_client(None) as client:
         tasks.start_soon(listener.serve, serve)
-        with anyio.move_on_after(0.3) as waited:
+        with waited:
             await client.get(f"https://127.0.0.1:{port}/")
         assert waited.cancelled_caught
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await hung_up.wait()
         tasks.cancel_scope.cancel()
 

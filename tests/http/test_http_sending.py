@@ -10,6 +10,7 @@ import anyio.streams.tls
 import httpcore2
 import pytest
 from made_certificates import Authority
+from patience import PATIENCE
 from scripted_http import JSON, blurting, closed_port, ending, saying, serving, silent
 
 from moltis.http.addresses import Scope
@@ -36,7 +37,7 @@ async def here(host: str, port: int) -> Sequence[str]:
     return ["127.0.0.1"]
 
 
-def fetcher(ca_file: str | None = None, *, resolve: Resolve = here, total_secs: float = 10.0) -> Fetcher:
+def fetcher(ca_file: str | None = None, *, resolve: Resolve = here, total_secs: float = PATIENCE) -> Fetcher:
     return Fetcher(ca_file, HERE, resolve=resolve, total_secs=total_secs)
 
 
@@ -98,7 +99,7 @@ async def test_if_it_raises_nothing_is_sent_and_that_comes_out(
             await fetcher(ca_file).post(url, b"s3cret", "text/plain", sending=told)
         assert caught.value is error
         assert caught.value.__cause__ is cause
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             await over.wait()
         tasks.cancel_scope.cancel()
     assert received == []

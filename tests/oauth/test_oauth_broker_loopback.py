@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import anyio
 import pytest
 from broker_world import World
+from patience import PATIENCE
 
 from moltis.oauth import loopback
 from moltis.oauth.broker import Ports
@@ -24,7 +25,7 @@ async def get(url: str) -> tuple[int, bytes]:
     async with await anyio.connect_tcp("127.0.0.1", parts.port or 0) as stream:
         await stream.send(f"GET {parts.path}?{parts.query} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
         received = b""
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             while True:
                 try:
                     received += await stream.receive()
@@ -43,7 +44,7 @@ async def test_a_person_sees_how_the_login_ended_and_the_listener_is_gone(tmp_pa
         assert (status, login.state) == (400, "awaiting_browser")
         status, page = await get(back)
         assert (status, b"Logged in to notes" in page) == (200, True)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             await world.done.wait()
         assert login.state == "authenticated"
         with pytest.raises(OSError):

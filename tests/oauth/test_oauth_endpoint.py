@@ -30,6 +30,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import ECKey, OKPKey, RSAKey
+from patience import PATIENCE
 
 from moltis.http.addresses import Scope
 from moltis.http.fetch import Answer, Fetcher
@@ -114,7 +115,7 @@ async def serving() -> AsyncIterator[Server]:
         tasks.cancel_scope.cancel()
 
 
-def endpoint_of(server: Server, client: Client, *, total_secs: float = 10.0, **more: Any) -> TokenEndpoint:
+def endpoint_of(server: Server, client: Client, *, total_secs: float = PATIENCE, **more: Any) -> TokenEndpoint:
     metadata = AuthServer(
         issuer="https://as.example.com",
         token_endpoint=f"{server.origin}/token?tenant=1",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from moltis.transport import claim as claim_module
 from moltis.transport.claim import Claim
@@ -49,7 +50,7 @@ async def test_a_process_that_has_inherited_it_holds_it_when_its_daemon_is_gone(
         await anyio.sleep(0.2)
         assert waited == []
         heir.communicate()
-        with anyio.fail_after(5):
+        with anyio.fail_after(PATIENCE):
             while len(waited) < 3:  # noqa: ASYNC110
                 await anyio.sleep(0.01)
     other.close()
@@ -59,7 +60,7 @@ async def test_what_nobody_can_end_is_not_waited_for_for_ever(tmp_path: Path, mo
     monkeypatch.setattr(claim_module, "GIVE_UP_AFTER_SECS", 0.1)
     ours, other = Claim(tmp_path / "servers.lock"), Claim(tmp_path / "servers.lock")
     assert ours.take()
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         await other.wait()
     assert other.take()
 
@@ -93,6 +94,6 @@ async def test_the_warden_holds_it_and_no_server_does(tmp_path: Path) -> None:
     assert not holds(server.pid)
     claim.close()
     assert not Claim(path).take()
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         await warden.aclose()
     assert Claim(path).take()

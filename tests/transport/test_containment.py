@@ -15,6 +15,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from moltis.transport import warden as warden_script
 from moltis.transport.containment import Warden
@@ -31,7 +32,7 @@ Run = Callable[..., Awaitable[SpawnedProcess]]
 async def warden() -> AsyncIterator[Warden]:
     warden = Warden()
     yield warden
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         await warden.aclose()
     assert warden.pid is None
 
@@ -75,7 +76,7 @@ async def test_sixty_at_once_end_with_their_own_codes_though_they_leave_strays(r
             wrong.append((code, seen))
         await process.wait_gone()
 
-    with anyio.fail_after(30):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             for code in range(60):
                 tasks.start_soon(one, code)
@@ -170,7 +171,7 @@ async def test_one_that_cannot_start_does_not_hold_up_the_others(run: Run) -> No
             process = await run("true")
             assert await process.wait() == 0
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             for n in range(50):
                 tasks.start_soon(one, n)
@@ -181,7 +182,7 @@ async def test_a_cancelled_start_leaves_nothing(warden: Warden, run: Run) -> Non
     await (await run("true")).wait_gone()
     assert warden.pid is not None
     os.kill(warden.pid, signal.SIGSTOP)
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(run, "sleep", "50")
             await anyio.sleep(0.01)
@@ -203,7 +204,7 @@ async def test_a_stopped_warden_is_found_out_and_replaced(
     assert first is not None
     (grandchild,) = ProcTree().children(server.pid)
     os.kill(first, signal.SIGSTOP)
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         with pytest.raises(WardenLost):
             await run("true")
         await server.wait_gone()
@@ -224,7 +225,7 @@ async def test_a_warden_killed_with_both_directions_full_is_replaced(warden: War
     os.kill(warden.pid, signal.SIGCONT)
     await anyio.sleep(0.01)
     os.kill(warden.pid, signal.SIGKILL)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         await process.wait_gone()
         assert process.is_lost
         again = await run("sh", "-c", "exit 3")
@@ -243,7 +244,7 @@ async def test_a_dead_warden_is_noticed_though_its_link_says_nothing(
     process = await run("sleep", "50")
     assert warden.pid is not None
     os.kill(warden.pid, signal.SIGKILL)
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         await process.wait_gone()
         assert process.is_lost
         again = await run("sh", "-c", "exit 3")
@@ -263,7 +264,7 @@ async def test_a_sweep_spares_what_is_not_a_servers(warden: Warden, run: Run) ->
     warden.unregister_own(launcher.pid)
     assert warden.pid is not None
     os.kill(warden.pid, signal.SIGKILL)
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         await server.wait_gone()
     assert own.poll() is None
     assert is_alive(browser)
@@ -300,7 +301,7 @@ async def test_a_terminated_tree_gets_a_chance_and_a_killed_one_does_not(run: Ru
     rude = await run("sh", "-c", "trap '' TERM; sleep 50 & wait")
     rude.kill()
     assert await rude.wait() == -signal.SIGKILL
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         await polite.wait_gone()
         await rude.wait_gone()
     rude.kill()
@@ -308,7 +309,7 @@ async def test_a_terminated_tree_gets_a_chance_and_a_killed_one_does_not(run: Ru
 
 async def test_closing_ends_everything_and_starts_nothing_more(warden: Warden, run: Run) -> None:
     servers = [await run("sh", "-c", "trap '' TERM; setsid sleep 50 & wait") for _ in range(3)]
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         await warden.aclose()
         for server in servers:
             await server.wait_gone()
@@ -373,7 +374,7 @@ async def test_one_that_is_too_large_to_start_costs_its_own_start_only(warden: W
 
 def alone() -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
-    ours.settimeout(5)
+    ours.settimeout(PATIENCE)
     argv = [sys.executable, "-I", "-S", warden_script.__file__, str(theirs.fileno())]
     process = subprocess.Popen(argv, pass_fds=[theirs.fileno()])
     theirs.close()
@@ -404,7 +405,7 @@ def test_the_warden_survives_messages_that_make_no_sense() -> None:
         assert process.poll() is None
         link.sendall(b"\xff" * 100)
         assert link.recv(10) == b""
-    assert process.wait(5) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 def test_the_warden_is_not_ended_by_the_signals_a_terminal_or_a_service_manager_sends() -> None:
@@ -415,7 +416,7 @@ def test_the_warden_is_not_ended_by_the_signals_a_terminal_or_a_service_manager_
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE, signal.SIGUSR1):
             os.kill(process.pid, number)
         assert ask(link) == []
-    assert process.wait(5) == 0
+    assert process.wait(PATIENCE) == 0
 
 
 def test_a_tree_is_found_with_and_without_the_kernels_children_files() -> None:
@@ -460,7 +461,7 @@ async def test_where_there_is_no_proc_a_process_group_is_ended(monkeypatch: pyte
         warden_script.Warden(theirs, GroupTree()).run()
         os._exit(0)
     theirs.close()
-    ours.settimeout(5)
+    ours.settimeout(PATIENCE)
     with ours, open(os.devnull, "r+b") as null:
         fds = [null.fileno()] * 3
         message = encode(b"S", 1, b"/", b"3", b"sh", b"-c", b"sleep 50 & exit 4", b"PATH=" + PATH.encode())

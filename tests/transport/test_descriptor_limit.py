@@ -8,6 +8,7 @@ import sys
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from moltis.transport.containment import Warden
 
@@ -37,7 +38,7 @@ async def test_a_server_gets_the_limit_that_is_named() -> None:
                 ["/bin/sh", "-c", "ulimit -n"], {"PATH": os.defpath}, None, null.fileno(), write, null.fileno()
             )
         os.close(write)
-        with anyio.fail_after(10):
+        with anyio.fail_after(PATIENCE):
             await process.wait_gone()
         assert os.read(read, 100) == b"211\n"
     finally:

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import pytest
+from patience import PATIENCE
 
 from moltis.config.limits import Limits
 from moltis.config.plan import StdioLaunch
@@ -55,7 +56,7 @@ class Seen:
 async def warden() -> AsyncIterator[Warden]:
     warden = Warden()
     yield warden
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         await warden.aclose()
 
 

@@ -18,6 +18,7 @@ import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import PATIENCE
 
 from moltis.transport import wire
 from moltis.transport.wire import whole_second
@@ -25,7 +26,7 @@ from moltis.transport.wire.accepting import ACCEPT_PAUSE_SECS
 
 
 async def until(claim: Callable[[], bool]) -> None:
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         while not claim():  # noqa: ASYNC110 - a callback has no event to wait for
             await anyio.sleep(0.001)
 
@@ -336,7 +337,7 @@ async def test_a_reader_that_does_not_read_can_be_told_and_dropped(listening: so
         conns[0].conn.abort()
         assert conns[0].ends == [], "never called from inside a method"
         await until(lambda: conns[0].ends == [None])
-        late.settimeout(5)
+        late.settimeout(PATIENCE)
         read = 0
         while read < 3_000_000:
             read += len(await anyio.to_thread.run_sync(late.recv, 65536))
@@ -358,7 +359,7 @@ async def test_closing_lets_the_peer_have_what_is_queued(listening: socket.socke
 
     listener = wire.serve_unix(listening, connected)
     with dial(listening) as client:
-        client.settimeout(5)
+        client.settimeout(PATIENCE)
         read = 0
         while data := await anyio.to_thread.run_sync(client.recv, 65536):
             read += len(data)
@@ -406,7 +407,7 @@ async def test_a_link_carries_descriptors_even_when_it_is_full() -> None:
     link.send(b"x" * 1_000_000)
     link.send(b"with", [write_fd])
     os.close(write_fd)
-    theirs.settimeout(5)
+    theirs.settimeout(PATIENCE)
     received, fds = b"", []
     while len(received) < 1_000_004:
         data, new, _flags, _address = await anyio.to_thread.run_sync(socket.recv_fds, theirs, 65536, 1)

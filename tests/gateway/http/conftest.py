@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from gateway_http_fakes import Client, StubGateway, authenticate
+from patience import PATIENCE
 
 from moltis.gateway.doors import Doors
 from moltis.gateway.http.application import Application
@@ -64,7 +65,7 @@ def serve(gateway: StubGateway) -> Serve:
             gateway, doors, authenticate, given, lambda: ready, metrics, conversations=conversations, routes=routes
         )
         listener = GatewayListener(app, "127.0.0.1:0", max_connections=max_connections)
-        with anyio.fail_after(20):
+        with anyio.fail_after(PATIENCE):
             async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
                 await tasks.start(listener.run)
                 assert listener.url is not None

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from gateway_http_fakes import Client, StubGateway, request
+from patience import PATIENCE
 
 from moltis.gateway import messages
 from moltis.gateway.http import application
@@ -157,7 +158,7 @@ async def test_what_is_not_http_is_a_400_and_the_end(served: Any, wire: bytes, s
 async def test_headers_without_end_are_a_431_and_the_end(served: Any) -> None:
     client: Client = await served.dial()
     await client.stream.send(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nX: ")
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         try:
             while True:
                 await client.stream.send(b"x" * 8192)

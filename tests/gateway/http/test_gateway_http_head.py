@@ -7,6 +7,7 @@ from typing import Any
 import anyio
 import pytest
 from gateway_http_fakes import Client, request
+from patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -20,7 +21,7 @@ async def test_head_says_what_get_says_without_a_body(serve: Any, path: str, hea
     async with serve(metrics=lambda: lambda: b"moltis_up 1\n") as served:
         client: Client = await served.dial()
         got = await client.ask("GET", path, headers=headers)
-        with anyio.fail_after(2):
+        with anyio.fail_after(PATIENCE):
             await client.send("HEAD", path, headers=headers)
             head = await client.response_head()
         assert (head.status, head.headers) == (got.status, got.headers)
@@ -32,7 +33,7 @@ async def test_head_says_what_get_says_without_a_body(serve: Any, path: str, hea
 async def test_head_and_get_in_one_write_are_two_answers_in_their_order(served: Any, path: str) -> None:
     client: Client = await served.dial()
     await client.stream.send(client.head("HEAD", path, {}) + client.head("GET", "/healthz", {}))
-    with anyio.fail_after(2):
+    with anyio.fail_after(PATIENCE):
         await client.response_head()
         answer = await client.response()
     assert (answer.status, answer.body) == (200, b"ok\n")
@@ -41,7 +42,7 @@ async def test_head_and_get_in_one_write_are_two_answers_in_their_order(served: 
 async def test_head_of_a_session_says_that_there_is_a_stream_and_opens_none(served: Any, gateway: Any) -> None:
     client: Client = await served.dial()
     session = await client.initialize()
-    with anyio.fail_after(2):
+    with anyio.fail_after(PATIENCE):
         await client.send("HEAD", headers={"Mcp-Session-Id": session, "Accept": "text/event-stream"})
         head = await client.response_head()
     assert (head.status, head.headers["content-type"]) == (200, "text/event-stream")
@@ -53,7 +54,7 @@ async def test_head_of_a_session_says_that_there_is_a_stream_and_opens_none(serv
 async def test_the_end_of_a_session_is_answered_at_once_and_without_a_length(served: Any) -> None:
     client: Client = await served.dial()
     session = await client.initialize()
-    with anyio.fail_after(2):
+    with anyio.fail_after(PATIENCE):
         ended = await client.ask("DELETE", headers={"Mcp-Session-Id": session})
     assert (ended.status, ended.body) == (204, b"")
     assert "content-length" not in ended.headers
@@ -64,6 +65,6 @@ async def test_an_old_client_and_one_that_closes_get_head_too(served: Any) -> No
     for more in ("HTTP/1.0\r\n", "HTTP/1.1\r\nConnection: close\r\n"):
         client: Client = await served.dial()
         await client.stream.send(f"HEAD /healthz {more}Host: localhost\r\n\r\n".encode())
-        with anyio.fail_after(2):
+        with anyio.fail_after(PATIENCE):
             assert (await client.response_head()).status == 200
             assert await client.is_closed()

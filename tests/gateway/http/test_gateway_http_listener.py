@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from gateway_http_fakes import Client, StubGateway, authenticate, request
+from patience import PATIENCE
 
 from moltis.gateway import messages
 from moltis.gateway.doors import Doors
@@ -37,7 +38,7 @@ def taken() -> socket.socket:
 
 async def test_a_taken_address_is_a_problem_that_is_told_and_it_is_had_when_it_is_free(gateway: StubGateway) -> None:
     changes: list[tuple[str | None, str | None]] = []
-    with taken() as sock, anyio.fail_after(10):
+    with taken() as sock, anyio.fail_after(PATIENCE):
         port = sock.getsockname()[1]
         listener = GatewayListener(
             application(gateway),
@@ -89,7 +90,7 @@ def test_its_url_is_one_that_this_machine_can_reach(listen: str, url: str) -> No
 
 async def test_all_addresses_of_a_name_are_served_on_one_port(gateway: StubGateway) -> None:
     listener = GatewayListener(application(gateway), "localhost:0")
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             await tasks.start(listener.run)
             assert listener.url is not None
@@ -133,7 +134,7 @@ async def test_closing_does_not_wait_longer_than_it_may(served: Any, gateway: St
     stuck: Client = await served.dial()
     await stuck.send("POST", body=request("later"))
     await gateway.waiting(2)
-    with anyio.fail_after(2):
+    with anyio.fail_after(PATIENCE):
         await served.listener.close(0.05)
     assert (await client.response()).code == -32603, "it is told that there will be no reply"
     assert await client.is_closed()
@@ -144,7 +145,7 @@ async def test_closing_does_not_wait_longer_than_it_may(served: Any, gateway: St
 
 async def test_being_cancelled_cuts_everything_off_at_once(gateway: StubGateway) -> None:
     listener = GatewayListener(application(gateway), "127.0.0.1:0")
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             await tasks.start(listener.run)
             assert listener.url is not None
@@ -170,7 +171,7 @@ async def test_hosts_that_connect_before_it_serves_wait_and_are_served(gateway: 
         early.append(socket.create_connection(("127.0.0.1", port)))
 
     listener._on_change = connect
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             await tasks.start(listener.run)
             listener._on_change = lambda: None

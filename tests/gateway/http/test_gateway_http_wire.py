@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import pytest
 from gateway_http_fakes import BOTH, Client, StubGateway, request
+from patience import PATIENCE
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +33,7 @@ def chunk(data: bytes, extension: bytes = b"") -> bytes:
 async def test_a_chunked_body_is_one_message_and_what_follows_it_is_the_next_request(served: Any, body: bytes) -> None:
     client: Client = await served.dial()
     await client.stream.send(client.head("POST", "/mcp", CHUNKED) + body + client.head("GET", "/healthz", {}))
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         assert (await client.response()).json["result"] == {"echo": "on"}
         assert (await client.response()).body == b"ok\n"
 
@@ -42,7 +43,7 @@ async def test_many_requests_in_one_write_are_answered_in_their_order(served: An
     asked = [json.dumps(request("echo", {"text": str(n)}, id=n)).encode() for n in range(20)]
     heads = [client.head("POST", "/mcp", {**POST, "Content-Length": str(len(body))}) for body in asked]
     await client.stream.send(b"".join(head + body for head, body in zip(heads, asked, strict=True)))
-    with anyio.fail_after(10):
+    with anyio.fail_after(PATIENCE):
         assert [(await client.response()).json["id"] for _ in asked] == list(range(20))
 
 
@@ -50,7 +51,7 @@ async def test_a_body_that_is_asked_for_first_is_asked_for_and_taken(served: Any
     client: Client = await served.dial()
     more = {**POST, "Content-Length": str(len(ECHO)), "Expect": "100-continue"}
     await client.stream.send(client.head("POST", "/mcp", more))
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue"
         await client.stream.send(ECHO)
         assert (await client.response()).json["result"] == {"echo": "on"}
@@ -60,7 +61,7 @@ async def test_a_body_that_would_be_refused_is_not_asked_for(served: Any) -> Non
     client: Client = await served.dial()
     more = {**POST, "Authorization": "Bearer wrong", "Content-Length": str(len(ECHO)), "Expect": "100-continue"}
     await client.stream.send(client.head("POST", "/mcp", more))
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         assert (await client.response()).status == 401
         assert await client.is_closed(), "nobody knows whether the body will follow"
 
@@ -69,14 +70,14 @@ async def test_a_host_that_has_said_all_it_will_say_is_answered_all_the_same(ser
     client: Client = await served.dial()
     await client.send("POST", body=ECHO)
     await client.stream.send_eof()
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         assert (await client.response()).json["result"] == {"echo": "on"}
 
 
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "TRACE", "PROPFIND", "OPTIONS"])
 async def test_what_may_be_done_is_said_alike_whatever_was_tried(served: Any, method: str) -> None:
     client: Client = await served.dial()
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         answer = await client.ask(method, headers={"Content-Length": "0"})
         assert answer.headers["allow"] == "GET, HEAD, POST, DELETE, OPTIONS"
         assert (await client.ask("GET", "/healthz")).status == 200, "the connection goes on"
@@ -91,7 +92,7 @@ async def test_a_session_that_is_ended_during_a_call_leaves_the_call_no_longer_o
     await other.send("POST", body=request("wait"), headers=session)
     await gateway.waiting()
     assert (await client.ask("DELETE", headers=session)).status == 204
-    with anyio.fail_after(5):
+    with anyio.fail_after(PATIENCE):
         assert (await other.response()).json["error"]["message"]
         again = await client.ask("POST", body=ECHO, headers=session)
     assert again.status == 404

@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from gateway_http_fakes import PRINCIPALS, Client, StubGateway, request
+from patience import PATIENCE
 
 from moltis.config.records import Records
 from moltis.errors import Busy, ConfigError
@@ -270,7 +271,7 @@ async def test_a_disk_that_does_not_answer_holds_no_host_up(
     ):
         tasks.start_soon(kept.run)
         client: Client = await served.dial()
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE):
             session = {"Mcp-Session-Id": await client.initialize()}
         assert (await client.ask("POST", body=request("echo"), headers=session)).status == 200
         assert disk.writes == 0
@@ -294,7 +295,7 @@ async def test_what_cannot_be_written_is_waited_for_no_longer(
     ):
         tasks.start_soon(kept.run)
         client: Client = await served.dial()
-        with anyio.fail_after(30):
+        with anyio.fail_after(PATIENCE):
             await client.initialize()
         tasks.cancel_scope.cancel()
 
