@@ -448,7 +448,7 @@ def test_it_answers_without_a_daemon_and_goes_on_with_one(shell: Shell, connect:
 
 
 def test_a_daemon_that_is_away_for_long_takes_no_host_with_it(stub: Stub, connect: Connect) -> None:
-    host = connect(ANSWER_AFTER_SECS=0.1, REFUSE_AFTER_SECS=0.4)
+    host = connect(ANSWER_AFTER_SECS=1.5, REFUSE_AFTER_SECS=2.0)  # what the daemon says first may take a second
     host.initialize()
     stub.kill()
     assert "not running" in host.ask(2, "tools/call", name="x")["result"]["content"][0]["text"]
@@ -483,7 +483,7 @@ def test_a_listen_stays_open_over_daemons_that_come_and_go(stub: Stub, connect: 
 
 
 def test_a_daemon_that_is_stopped_is_not_waited_for_without_end(stub: Stub, connect: Connect) -> None:
-    host = connect(QUIET_SECS=0.3, ANSWER_AFTER_SECS=0.2, ANSWER_SECS=0.3)
+    host = connect(QUIET_SECS=1.0, ANSWER_AFTER_SECS=1.5, ANSWER_SECS=1.5)
     host.initialize()
     stub.stop()
     try:

@@ -26,7 +26,7 @@ from remote_harness import remote, visit
 SERVER = "scenario"
 METADATA_URL = "https://conformance-test.local/client-metadata.json"
 ELICITING = ("elicitation-sep1034-client-defaults", "sep-2322-client-request-state")
-READY_WITHIN = 15.0
+READY_WITHIN = 30.0
 MAX_VISITS = 3
 TRIES = 3
 LOGIN_NEEDED, SERVER_ERROR = -32007, -32009

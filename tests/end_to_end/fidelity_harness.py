@@ -170,7 +170,8 @@ class World:
         return int(process.stdout.readline())
 
     def heard(self, name: str) -> list[bytes]:
-        return (self.folder / f"{name}.heard").read_bytes().splitlines()
+        whole = (self.folder / f"{name}.heard").read_bytes().rpartition(b"\n")[0]  # the last line may be half written
+        return whole.splitlines()
 
     def end(self) -> None:
         self.daemon.end_everything()

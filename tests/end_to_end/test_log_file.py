@@ -35,7 +35,7 @@ def test_every_line_is_an_object_with_the_promised_members(daemon: Daemon) -> No
     daemon.text("s", "echo", message="the-argument")
     wait_until("the calls are logged", lambda: len(daemon.records("moltis.mcp.call")) == 2)
     wait_until("stderr is logged", lambda: "forged" in str(daemon.records("moltis.mcp.stderr")))
-    for line in daemon.log.read_bytes().splitlines():
+    for line in daemon.log_text().split("\n"):
         record = json.loads(line)
         assert set(record) == {"ts", "level", "target", "message", "fields"}
         assert isinstance(record["ts"], int)

@@ -53,7 +53,7 @@ class Response(msgspec.Struct):
 def results_sent(received: Path) -> list[bytes]:
     """Give every result in what a server wrote, verbatim and in order."""
     found = []
-    for line in received.read_bytes().splitlines():
+    for line in received.read_bytes().split(b"\n")[:-1]:  # the last one may be half written
         response = msgspec.json.decode(line, type=Response)
         if bytes(response.result):
             found.append(bytes(response.result))
@@ -170,7 +170,7 @@ def test_a_server_of_the_new_era_is_asked_neither_to_initialize_nor_for_ping(
     )
     daemon.start().wait_for("time", "ready")
     wait_until("heartbeats", lambda: daemon.status("time")["last_heartbeat_at"])
-    sent = [json.loads(line) for line in (daemon.folder / "time" / "sent").read_bytes().splitlines()]
+    sent = [json.loads(line) for line in (daemon.folder / "time" / "sent").read_bytes().split(b"\n")[:-1]]
     methods = {m.get("method") for m in sent}
     assert "server/discover" in methods
     assert not methods & {"initialize", "ping", "notifications/initialized"}
@@ -178,7 +178,12 @@ def test_a_server_of_the_new_era_is_asked_neither_to_initialize_nor_for_ping(
 
 
 @pytest.mark.parametrize(
-    ("protocol", "spoken"), [("auto", "2025-11-25"), ("legacy", "2025-11-25"), ("2025-06-18", "2025-06-18")]
+    ("protocol", "spoken"),
+    [
+        pytest.param("auto", "2025-11-25", marks=pytest.mark.alone),  # one that takes long to begin is asked both
+        ("legacy", "2025-11-25"),
+        ("2025-06-18", "2025-06-18"),
+    ],
 )
 def test_a_server_of_both_eras_is_asked_to_initialize_alone(
     daemon: Daemon, node: Path, places: dict[str, str], protocol: str, spoken: str

@@ -394,7 +394,7 @@ def test_what_is_looked_for_was_there_and_is_found_in_any_form(world: World) -> 
 def test_a_browser_is_given_the_url_and_no_other_secret(world: World) -> None:
     for name in ("login", "exchange_denied"):
         world.come_to(name, *OUTCOMES[name])
-    rows = [json.loads(line) for line in world.spied.read_bytes().splitlines()]
+    rows = [json.loads(line) for line in world.spied.read_bytes().split(b"\n")[:-1]]
     assert len(rows) >= 2
     for row in rows:
         name = re.findall("/as/([a-z_]+)/", row["argv"][-1])[0]
