@@ -95,7 +95,7 @@ def test_the_list_says_what_each_is_for_and_what_has_expired(shell: Shell, daemo
             "name": "c",
             "scope": "write",
             "created_at": ago(hours=1),
-            "expires_at": ago(hours=-49),
+            "expires_at": ago(hours=-49.5),
             "last_used_at": ago(seconds=3),
         },
     ]

@@ -83,7 +83,7 @@ async def test_events_are_kept_while_a_reply_is_awaited(serve: Serve, paths: Pat
             client.call("mcp.subscribe")
             client.call("mcp.list")
             anyio.from_thread.run_sync(lambda: daemon.events.publish("state", "alpha", to="ready"))
-            return [event["type"] for event in client.events(timeout_secs=0.5)]
+            return [event["type"] for event in client.events(timeout_secs=2.0)]
 
     async with serve():
         assert await anyio.to_thread.run_sync(talk) == ["snapshot", "state"]

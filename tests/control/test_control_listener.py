@@ -181,7 +181,7 @@ async def test_a_client_that_never_reads_is_dropped(serve: Serve, dial: Dial) ->
 
 async def test_a_client_that_reads_slowly_gets_everything(serve: Serve, dial: Dial, daemon: FakeDaemon) -> None:
     daemon.all["alpha"].the_session.result = b'"%b"' % (b"x" * MIB)
-    async with serve(timing=QUICK, limits=Limits(stuck_secs=0.5)), dial() as wire:
+    async with serve(timing=QUICK, limits=Limits(stuck_secs=5)), dial() as wire:
         await wire.send(b"".join(CALL % i for i in range(40)))
         assert sorted([len(await wire.line()) for _ in range(40)])[0] > MIB
 
@@ -249,8 +249,9 @@ async def test_after_a_shortage_of_descriptors_there_is_soon_room_for_all_again(
                 await anyio.sleep(0.01)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        await anyio.sleep(0.05 * 12)
-        assert listener._max == 256
+        with anyio.fail_after(PATIENCE):
+            while listener._max < 256:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
 
 
 async def test_hundreds_of_clients_that_hold_big_unfinished_lines_are_bounded_together(

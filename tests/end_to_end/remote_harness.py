@@ -18,6 +18,7 @@ from typing import Any
 from harness import PYTHON, SERVERS, Daemon, wait_until
 from installing import npm_folder
 from patience import PATIENCE
+from ports import free_port
 from processes import signal_pid
 
 HTTP_SERVER = SERVERS / "http_server.py"
@@ -223,14 +224,6 @@ def visit(url: str) -> str:
         with answer:
             location: str = answer.headers["Location"]
             return location
-
-
-def free_port() -> int:
-    """Give a port that nobody listens on now."""
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def listens(port: int) -> bool:

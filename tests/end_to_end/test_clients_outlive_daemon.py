@@ -8,7 +8,6 @@ import os
 import select
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator
 from functools import partial
@@ -25,6 +24,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared._httpx_utils import create_mcp_http_client
 from patience import PATIENCE
+from ports import free_port
 from raw_hosts import PipeHost
 
 WITHIN = PATIENCE
@@ -38,9 +38,7 @@ class Life:
 
     def __init__(self, daemon: Daemon) -> None:
         self.daemon = daemon
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.listen = f"127.0.0.1:{probe.getsockname()[1]}"
+        self.listen = f"127.0.0.1:{free_port()}"
         self.start("one")
         self.token = new_token(daemon, "host")
 

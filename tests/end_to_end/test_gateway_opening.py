@@ -7,7 +7,6 @@ import http.client
 import itertools
 import json
 import re
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import pytest
 from gateway_harness import OPEN, gateway_url, start
 from harness import Daemon, wait_until
 from patience import PATIENCE
+from ports import free_port
 from raw_hosts import BOTH_ERAS, JSON, HttpHost, PipeHost, gauge, send
 
 SERVERS = 12
@@ -44,13 +44,6 @@ def held(daemon: Daemon, hold: Path, *modes: str, **keys: Any) -> dict[str, Any]
     script.write_text(HELD)
     entry = daemon.evil(*modes, startup_timeout_secs=60.0, **keys)
     return {**entry, "command": "/bin/sh", "args": [str(script), str(hold), entry["command"], *entry["args"]]}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def names(reply: Any) -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from gateway_harness import OPEN, gateway_url, new_token, plain
 from harness import SERVERS, Daemon, wait_until
 from installing import node_program
+from ports import free_port
 from raw_hosts import META, MODERN, HttpHost, PipeHost, send
 
 ENDS = ("stop", "kill")
@@ -38,9 +38,7 @@ def end(daemon: Daemon, how: str) -> None:
 
 @pytest.fixture
 def listen() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 # --- over HTTP

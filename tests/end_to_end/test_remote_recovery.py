@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from harness import Daemon, RpcError, a_daemon, wait_until
-from remote_harness import Place, Program, free_port, place_in, remote
+from ports import free_port
+from remote_harness import Place, Program, place_in, remote
 
 NOT_READY = -32005
 MODERN = "2026-07-28"

@@ -27,8 +27,9 @@ from urllib.request import ProxyHandler, Request, build_opener
 import pytest
 from harness import PYTHON, SERVERS, Daemon, RpcError, wait_until
 from patience import PATIENCE
+from ports import free_port
 from processes import descendants
-from remote_harness import Browser, Place, Program, free_port, login, place_in, remote
+from remote_harness import Browser, Place, Program, login, place_in, remote
 from test_hostile_authorization import certificate_for
 
 SPY = """import json, os, sys

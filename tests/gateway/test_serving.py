@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from typing import Any
 import anyio
 import pytest
 from patience import PATIENCE
+from ports import free_port
 
 from moltis.config.plan import GatewayPlan, Plan
 from moltis.daemon import serving as serving_module
@@ -66,11 +66,7 @@ async def reached(serving: Serving, port: int) -> None:
 @pytest.fixture
 def ports() -> list[int]:
     """Three ports that were free a moment ago."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    found = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return found
+    return [free_port() for _ in range(3)]
 
 
 async def test_what_is_closed_leaves_nothing_running(tmp_path: Path) -> None:

@@ -179,11 +179,6 @@ def within_memory(peak_bytes: int) -> Iterator[None]:
     assert peak <= peak_bytes + BURST, peak
 
 
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 async def _request(stream: ByteStream) -> Heard:
     data = b""
     while b"\r\n\r\n" not in data:

@@ -13,6 +13,7 @@ import anyio
 import pytest
 from made_certificates import DAY, Authority
 from patience import PATIENCE
+from ports import free_port
 from scripted_http import (
     CHUNKED,
     JSON,
@@ -22,7 +23,6 @@ from scripted_http import (
     Server,
     blurting,
     canary,
-    closed_port,
     ending,
     repeating,
     saying,
@@ -534,7 +534,7 @@ async def test_what_breaks_off_or_is_not_http_is_an_outage(answer: bytes, words:
 
 
 async def test_nobody_there_is_an_outage() -> None:
-    port = closed_port()
+    port = free_port()
     message = await problem_of(fetcher(), f"http://localhost:{port}/s3cret", "outage")
     assert message == f"no usable answer from localhost:{port}: connection refused"
 

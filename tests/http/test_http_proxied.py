@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_certificates import Authority
 from patience import PATIENCE
-from scripted_http import JSON, closed_port, ending, saying, serving, silent
+from ports import free_port
+from scripted_http import JSON, ending, saying, serving, silent
 from stand_in_proxy import stand_in_proxy
 
 from moltis.http import clients, fetch
@@ -197,7 +198,7 @@ async def test_a_connection_with_nobody_behind_it_is_the_servers_fault(ca_file: 
 
 async def test_a_proxy_that_is_not_there_is_named() -> None:
     for url in ("https://mcp.example/", "http://mcp.example/"):
-        port = closed_port()
+        port = free_port()
         words = await words_of(f"http://127.0.0.1:{port}", url)
         assert words == f"the proxy 127.0.0.1:{port} gives no connection: connection refused"
     assert "gives no connection: its name cannot be resolved" in await words_of(

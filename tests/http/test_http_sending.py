@@ -11,7 +11,8 @@ import httpcore2
 import pytest
 from made_certificates import Authority
 from patience import PATIENCE
-from scripted_http import JSON, blurting, closed_port, ending, saying, serving, silent
+from ports import free_port
+from scripted_http import JSON, blurting, ending, saying, serving, silent
 
 from moltis.http.addresses import Scope
 from moltis.http.fetch import Fetcher, FetchProblem
@@ -120,7 +121,7 @@ async def test_it_is_not_told_without_a_connection(authority: Authority, ca_file
     async def forbidden(host: str, port: int) -> Sequence[str]:
         return ["169.254.169.254"]
 
-    url = f"https://as.example:{closed_port()}/"
+    url = f"https://as.example:{free_port()}/"
     await not_told(fetcher(resolve=nameless), url)
     await not_told(fetcher(resolve=forbidden), url)
     await not_told(fetcher(), url)

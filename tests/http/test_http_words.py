@@ -12,7 +12,8 @@ import httpcore2
 import httpx2
 import pytest
 from made_certificates import DAY, Authority
-from scripted_http import JSON, OK, blurting, closed_port, ending, saying, serving
+from ports import free_port
+from scripted_http import JSON, OK, blurting, ending, saying, serving
 
 from moltis.http.bodies import BodyEncoded, BodyTooLarge
 from moltis.http.clients import server_client
@@ -139,7 +140,7 @@ async def words_of(url: str, ca_file: str | None = None) -> str:
 
 
 async def test_nobody_listens() -> None:
-    assert await words_of(f"http://127.0.0.1:{closed_port()}/") == "connection refused"
+    assert await words_of(f"http://127.0.0.1:{free_port()}/") == "connection refused"
 
 
 async def test_a_host_has_no_address() -> None:

@@ -15,6 +15,7 @@ import anyio
 import anyio.abc
 import httpx2
 import msgspec
+from patience import PATIENCE
 
 from moltis.config.limits import Limits
 from moltis.errors import MoltisError
@@ -253,17 +254,11 @@ async def serving(server: ServerT) -> AsyncIterator[ServerT]:
         tasks.cancel_scope.cancel()
 
 
-async def until(condition: Callable[[], object], secs: float = 5) -> None:
+async def until(condition: Callable[[], object], secs: float = PATIENCE) -> None:
     """Wait until something is the case that has no event of its own."""
     with anyio.fail_after(secs):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(0.01)
-
-
-async def free_port() -> int:
-    """Give a port that nothing listens on."""
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
-        return int(listener.extra(anyio.abc.SocketAttribute.local_port))
 
 
 class FakeCredentials:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from scripted_remote import LEGACY, Heard, HttpServer, McpServer, Peer, dialled, free_port, serving, until
+from ports import free_port
+from scripted_remote import LEGACY, Heard, HttpServer, McpServer, Peer, dialled, serving, until
 
 from moltis.config.limits import Limits
 from moltis.errors import ServerNotReady
@@ -24,7 +25,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]
 
 
 async def test_a_port_that_opens_late_is_a_failure_to_connect_until_then() -> None:
-    port = await free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}/mcp"
     async with dialled(url) as dial:
         dial.send("initialize")
