@@ -17,10 +17,10 @@ MIB = 1 << 20
 HALF_AN_HOUR = range(0, 1800, 2)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_no_healthy_server_is_harmed_and_every_request_is_answered_while_all_else_goes_wrong() -> None:
     argv = [sys.executable, str(SOAK), "--seconds", "15", "--seed", "1"]
-    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=380, check=False)
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=870, check=False)
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-4000:]
     assert "not harmed" in done.stdout
 
