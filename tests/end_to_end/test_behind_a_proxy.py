@@ -248,7 +248,7 @@ def test_the_official_client_asks_through_the_proxy_too(
     behind.write({"s": entry(named, proxy=proxy.url_with(USER))})
     behind.start().wait_for("s", "ready")
     heard = len(proxy.asked)
-    done = behind.cli("mcp", "test", "s", "--sdk", "--json", within=90)
+    done = behind.cli("mcp", "test", "s", "--sdk", "--json", within=4 * PATIENCE)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '"differences": []' in done.stdout
     assert len(proxy.asked) >= heard + 2

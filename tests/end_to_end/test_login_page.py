@@ -23,7 +23,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--enable-logging=stderr",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-VISIT_SECS = 60
+VISIT_SECS = 180
 
 Visit = Callable[[str], tuple[str, str]]
 """Opens a URL, and gives the document as it was in the end, and what the browser complained of."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from harness import PYTHON, SERVERS, Daemon, wait_until
+from patience import PATIENCE
 from processes import marked
 from remote_harness import Browser, Place, oidc_installed, place_in, remote
 
@@ -39,8 +40,8 @@ for line in sys.stdin:
 
 def both(daemon: Daemon, name: str) -> tuple[int, dict[str, Any], list[str]]:
     """Give the exit code, the JSON, and the lines for a person, of two runs."""
-    as_json = daemon.cli("mcp", "test", name, "--sdk", "--json", within=90)
-    told = daemon.cli("mcp", "test", name, "--sdk", within=90)
+    as_json = daemon.cli("mcp", "test", name, "--sdk", "--json", within=4 * PATIENCE)
+    told = daemon.cli("mcp", "test", name, "--sdk", within=4 * PATIENCE)
     assert told.returncode == as_json.returncode, told.stdout + told.stderr + as_json.stderr
     return as_json.returncode, json.loads(as_json.stdout), told.stdout.splitlines()
 
