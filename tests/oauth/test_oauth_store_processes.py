@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import PATIENCE
 from rotating_server import RotatingServer, rotating_server
 from store_samples import KEY, number_of, record
 
@@ -68,11 +70,16 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_login_and_knows_what_it_ha
     with worker("forks", folder) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        for _ in range(100):
+        longest, until = 0.02, time.monotonic() + 3 * PATIENCE
+        for number in itertools.count():
+            if number >= 100 and last > 1 and all(seen.values()):
+                break
+            assert time.monotonic() < until, (last, seen)
             process.stdin.write("go\n")
             process.stdin.flush()
             pid = int(process.stdout.readline())
-            time.sleep(chance.uniform(0, 0.02))
+            time.sleep(chance.uniform(0, longest))
+            longest = min(1.0, longest * 1.02)  # on a busy machine it takes its time to get anywhere
             os.kill(pid, signal.SIGKILL)
             assert process.stdout.readline() == "dead\n"
 
@@ -86,8 +93,6 @@ def test_a_writer_killed_at_any_moment_leaves_a_whole_login_and_knows_what_it_ha
             seen["a refresh over"] += begun != fingerprint(f"refresh-canary-{now}")
             seen["half a file"] += any(name.endswith(".tmp") for name in os.listdir(folder))
             assert len(os.listdir(folder)) <= 4, "what the killed ones leave does not pile up"
-    assert last > 1, "it gets somewhere, on a busy machine too"
-    assert all(seen.values()), seen
     store.save(record(last + 1))
     assert len(os.listdir(folder)) == 2
 
@@ -99,7 +104,7 @@ def test_a_refresh_token_that_a_killed_process_may_have_used_is_known_to_the_nex
     with rotating_server() as server:
         server.may_answer.clear()
         with worker("refreshes", folder, server.token_endpoint, "1") as process:
-            assert server.arrived.wait(30)
+            assert server.arrived.wait(PATIENCE)
             process.kill()
         assert server.number == 2
     assert store.load(KEY) == record(1)
@@ -111,7 +116,7 @@ def test_a_killed_process_frees_the_lock(store: TokenStore, folder: Path) -> Non
     with rotating_server() as server:
         server.may_answer.clear()
         with worker("refreshes", folder, server.token_endpoint, "1") as process:
-            assert server.arrived.wait(30)
+            assert server.arrived.wait(PATIENCE)
             process.kill()
         # Its request is still being answered; the store's part is over.
         store.save(record(server.number))
@@ -124,7 +129,7 @@ def test_a_killed_process_frees_the_lock(store: TokenStore, folder: Path) -> Non
 
 
 def test_eight_processes_never_present_a_refresh_token_twice(store: TokenStore, folder: Path) -> None:
-    rounds = 25
+    rounds = 10
     store.save(record(1))
     with rotating_server() as server:
         arguments = ("refreshes", folder, server.token_endpoint, str(rounds))

@@ -24,6 +24,8 @@ from moltis.transport.containment import Warden
 from moltis.transport.stdio import STDERR_TURN_LINES, TURN_LINES, StdioConnection, StdioTransport, child_environment
 from moltis.transport.warden import ProcTree
 
+WITHIN = 30.0
+"""Seconds after which what is waited for hangs: less than what the servers here would sleep."""
 LIMITS = Limits(stop_eof_secs=0.3, stop_term_secs=0.3, request_timeout_secs=0.5, max_message_bytes=2_000_000)
 
 
@@ -46,7 +48,7 @@ class Seen:
     def count_oversized(self, messages: int) -> None:
         self.oversized += messages
 
-    async def until(self, messages: int, within: float = 10) -> None:
+    async def until(self, messages: int, within: float = WITHIN) -> None:
         with anyio.fail_after(within):
             while len(self.messages) < messages:  # noqa: ASYNC110 - a callback has no event to wait for
                 await anyio.sleep(0.002)
@@ -86,7 +88,7 @@ def start(warden: Warden, seen: Seen) -> Start:
     return start
 
 
-async def end(connection: StdioConnection, within: float = 10) -> Ended:
+async def end(connection: StdioConnection, within: float = WITHIN) -> Ended:
     with anyio.fail_after(within):
         return await connection.wait_closed()
 
@@ -177,16 +179,16 @@ async def test_a_server_that_floods_for_ever_is_ended_like_any_other(start: Star
     connection = await start("sh", "-c", f"exec yes {line} {redirect}")
     await anyio.sleep(0.1)
     connection.stop()
-    assert (await end(connection, within=15)).exit_code == -signal.SIGTERM
+    assert (await end(connection)).exit_code == -signal.SIGTERM
     connection = await start("sh", "-c", f"exec yes {line} {redirect}")
     await anyio.sleep(0.1)
     connection.kill()
-    assert (await end(connection, within=15)).exit_code == -signal.SIGKILL
+    assert (await end(connection)).exit_code == -signal.SIGKILL
 
 
 async def test_a_grandchild_that_floods_the_pipe_after_the_exit_does_not_keep_it_open(start: Start) -> None:
     connection = await start("sh", "-c", "(setsid yes a &) ; exit 4")
-    assert (await end(connection, within=15)).exit_code == 4
+    assert (await end(connection)).exit_code == 4
 
 
 async def test_a_flood_before_stdout_is_closed_is_read_before_the_server_is_ended(start: Start, seen: Seen) -> None:
@@ -199,7 +201,7 @@ async def test_a_flood_before_stdout_is_closed_is_read_before_the_server_is_ende
 
 async def test_a_grandchild_that_holds_the_pipes_delays_nothing(start: Start) -> None:
     connection = await start("sh", "-c", "(setsid sleep 50 &) ; echo oh >&2; exit 4")
-    assert await end(connection, within=2) == Ended(FailureKind.EXITED, "exited with code 4", 4, ("oh",))
+    assert await end(connection) == Ended(FailureKind.EXITED, "exited with code 4", 4, ("oh",))
 
 
 async def test_colours_are_taken_out_of_stderr_and_indentation_is_not(start: Start, seen: Seen) -> None:
@@ -222,18 +224,25 @@ async def test_a_flood_on_stderr_is_drained_counted_and_its_end_kept(start: Star
 
 
 @pytest.mark.parametrize(
-    ("script", "code", "message"),
+    ("script", "limits", "code", "message"),
     [
-        ("cat", 0, "exited with code 0"),
-        ("trap 'exit 5' TERM; while :; do sleep 0.01; done", 5, "exited with code 5"),
-        ("sleep 50", -signal.SIGTERM, "was killed by SIGTERM"),
-        ("trap '' TERM; while :; do sleep 0.01; done", -signal.SIGKILL, "was killed by SIGKILL"),
+        ("echo up; cat", {"stop_eof_secs": WITHIN}, 0, "exited with code 0"),
+        (
+            "trap 'exit 5' TERM; echo up; while :; do sleep 0.01; done",
+            {"stop_term_secs": WITHIN},
+            5,
+            "exited with code 5",
+        ),
+        ("echo up; sleep 50", {}, -signal.SIGTERM, "was killed by SIGTERM"),
+        ("trap '' TERM; echo up; while :; do sleep 0.01; done", {}, -signal.SIGKILL, "was killed by SIGKILL"),
     ],
     ids=["eof", "SIGTERM minded", "SIGTERM not minded", "SIGKILL"],
 )
-async def test_stopping_is_as_gentle_as_the_server_lets_it(start: Start, script: str, code: int, message: str) -> None:
-    connection = await start("sh", "-c", f"echo up; {script}")
-    await anyio.sleep(0.05)
+async def test_stopping_is_as_gentle_as_the_server_lets_it(
+    start: Start, seen: Seen, script: str, limits: dict[str, float], code: int, message: str
+) -> None:
+    connection = await start("sh", "-c", script, **limits)
+    await seen.until(1)
     connection.stop()
     connection.stop()
     with pytest.raises(ConnectionClosed):
@@ -247,13 +256,13 @@ async def test_a_kill_overtakes_a_stop(start: Start) -> None:
     connection = await start("sh", "-c", "trap '' TERM; while :; do sleep 0.01; done", stop_eof_secs=60.0)
     connection.stop()
     connection.kill()
-    assert (await end(connection, within=2)).exit_code == -signal.SIGKILL
+    assert (await end(connection)).exit_code == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("fd", [0, 1], ids=["stdin", "stdout"])
 async def test_a_server_that_closes_a_stream_and_lives_on_is_ended(start: Start, fd: int) -> None:
     connection = await start(sys.executable, "-I", "-S", "-c", f"import os, time; os.close({fd}); time.sleep(50)")
-    ended = await end(connection, within=3)
+    ended = await end(connection)
     assert (ended.kind, ended.exit_code) == ("disconnected", -signal.SIGTERM)
     assert ended.message == f"closed its {'stdout' if fd else 'stdin'} and ran on"
 
@@ -263,7 +272,7 @@ async def test_a_server_that_stops_reading_is_ended_and_blocks_nobody(start: Sta
     for _ in range(3):
         connection.send(b"x" * 1_000_000)
     assert connection.buffered > 2_900_000
-    ended = await end(connection, within=5)
+    ended = await end(connection)
     assert ended.kind == "write_stalled"
     assert ended.message.startswith("read nothing for 1 s while ")
     with pytest.raises(ConnectionClosed):
@@ -278,7 +287,7 @@ async def test_a_server_that_is_busy_with_a_request_reads_no_other_and_is_borne_
     seen.busy = anyio.current_time() + 60
     for _ in range(3):
         connection.send(b"x" * 1_000_000)
-    await seen.until(3, within=30)
+    await seen.until(3)
     assert not connection.ending
 
 
@@ -288,16 +297,16 @@ async def test_a_server_that_reads_nothing_beyond_what_its_request_was_given_is_
     seen.busy = began + 2.5
     for _ in range(3):
         connection.send(b"x" * 1_000_000)
-    assert (await end(connection, within=15)).kind == "write_stalled"
+    assert (await end(connection)).kind == "write_stalled"
     assert anyio.current_time() - began >= 2.5
 
 
 async def test_a_slow_reader_is_borne(start: Start, seen: Seen) -> None:
-    script = "import os, sys, time\nfor line in sys.stdin.buffer: time.sleep(0.3); os.write(1, b'ok\\n')"
-    connection = await start(sys.executable, "-I", "-S", "-c", script)
-    for _ in range(6):
+    script = "import os, sys, time\nfor line in sys.stdin.buffer: time.sleep(0.5); os.write(1, b'ok\\n')"
+    connection = await start(sys.executable, "-I", "-S", "-c", script, request_timeout_secs=3.0)
+    for _ in range(8):
         connection.send(b"x" * 200_000)
-    await seen.until(6)
+    await seen.until(8)
     connection.stop()
     assert (await end(connection)).kind == "exited"
 
@@ -319,7 +328,7 @@ async def test_what_waits_for_a_server_is_bounded_and_costs_no_server_its_life(
     assert 1 <= small < 10, "a small message finds room for longer, and not for ever"
     assert not connection.ending
     connection.kill()
-    assert (await end(connection, within=2)).kind == "exited"
+    assert (await end(connection)).kind == "exited"
 
 
 @pytest.mark.parametrize("cwd", [None, "/usr"])
@@ -370,7 +379,7 @@ async def test_the_death_of_the_warden_is_told_as_such(start: Start, warden: War
     connection = await start("sleep", "50")
     assert warden.pid is not None
     os.kill(warden.pid, signal.SIGKILL)
-    ended = await end(connection, within=5)
+    ended = await end(connection)
     assert (ended.kind, ended.exit_code) == ("warden_lost", -signal.SIGKILL)
 
 
