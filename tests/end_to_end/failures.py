@@ -742,7 +742,7 @@ class Trial:
                 self._update(name, env={**failure.env, match[1]: f"${match[1]}"})
         elif match := re.fullmatch(r'(\w+) = "\.\.\." in \[env\] of moltis\.toml', what):
             text = self.daemon.config.read_text()
-            self.daemon.config.write_text(re.sub(rf'(?m)^{match[1]} = ".*"$', f'{match[1]} = "{failure.value}"', text))
+            self.daemon.rewrite(re.sub(rf'(?m)^{match[1]} = ".*"$', f'{match[1]} = "{failure.value}"', text))
             self.daemon.rpc("daemon.reload")
         elif re.fullmatch(r"add .* to args in \[.*\], as the first", what):
             self._update(name, args=words + args)

@@ -181,7 +181,10 @@ class Daemon:
         """Write moltis.toml: quick `[mcp]` values, no gateway, `sections` over them, and the servers."""
         sections.setdefault("gateway", {"enabled": False})
         mcp = {**QUICK, **sections.pop("mcp", {}), "servers": dict(servers)}
-        text = tomli_w.dumps({**sections, "mcp": mcp})
+        self.rewrite(tomli_w.dumps({**sections, "mcp": mcp}))
+
+    def rewrite(self, text: str) -> None:
+        """Put another moltis.toml in the place of what is there, at once: a daemon that runs may look at any moment."""
         fresh = self.config.with_suffix(".new")
         fresh.write_text(text)
         fresh.chmod(0o600)

@@ -113,7 +113,7 @@ def restarted(daemon: Daemon) -> None:
 def reloaded(daemon: Daemon) -> None:
     was = daemon.status("c")["pid"]
     text = daemon.config.read_text()
-    daemon.config.write_text(text.replace('"FIRST"', '"SECOND"'))
+    daemon.rewrite(text.replace('"FIRST"', '"SECOND"'))
     daemon.rpc("daemon.reload")
     wait_until("it runs anew", lambda: daemon.status("c")["pid"] not in (None, was))
     daemon.wait_for("c", "ready")

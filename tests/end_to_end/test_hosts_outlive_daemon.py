@@ -239,7 +239,7 @@ def test_whatever_is_on_disk_a_host_has_its_answers(daemon: Daemon, damage: str)
             daemon.config.unlink()
         case "broken":
             (daemon.data_dir / "known" / "one.json").write_bytes(b'{"format":1,')
-            daemon.config.write_text("[mcp\n")
+            daemon.rewrite("[mcp\n")
         case "other file":
             daemon.write({"other": plain(daemon)})
     with PipeHost(daemon) as host:

@@ -128,7 +128,7 @@ def test_an_invalid_file_changes_nothing_and_the_error_says_where(daemon: Daemon
     daemon.start().wait_all("ready")
     before = pids(daemon)
     good = daemon.config.read_text()
-    daemon.config.write_text(good + '\n\n[mcp.servers.c]\ncommand = "unfinished\n')
+    daemon.rewrite(good + '\n\n[mcp.servers.c]\ncommand = "unfinished\n')
     bad_line = good.count("\n") + 4
     if how == "rpc":
         with pytest.raises(RpcError) as raised:
@@ -144,7 +144,7 @@ def test_an_invalid_file_changes_nothing_and_the_error_says_where(daemon: Daemon
     checked = daemon.cli("config", "check")
     assert checked.returncode == 6
     assert f"moltis.toml:{bad_line}" in checked.stdout + checked.stderr
-    daemon.config.write_text(good)
+    daemon.rewrite(good)
     assert daemon.rpc("daemon.reload")["unchanged"] == ["a", "b"]
 
 
@@ -179,7 +179,7 @@ def test_a_placeholder_set_by_env_set_mends_an_invalid_server(daemon: Daemon) ->
 def test_what_is_written_to_the_persons_file_keeps_its_comments(daemon: Daemon) -> None:
     daemon.write({"s": daemon.evil()})
     commented = "# my servers, do not lose this line\n" + daemon.config.read_text() + "\n# the end\n"
-    daemon.config.write_text(commented)
+    daemon.rewrite(commented)
     daemon.start().wait_for("s", "ready")
     entry = daemon.evil()
     daemon.rpc("mcp.add", name="added", **entry)

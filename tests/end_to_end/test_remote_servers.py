@@ -168,7 +168,7 @@ SENT = {
 @pytest.mark.parametrize("mode", ["modern", "legacy"])
 def test_the_manuals_urls_and_headers_are_sent_as_written_there(daemon: Daemon, place: Place, mode: str) -> None:
     server = place.evil(mode)
-    daemon.config.write_text(MANUAL.replace("https://mcp.example.com", server.url.removesuffix("/mcp")))
+    daemon.rewrite(MANUAL.replace("https://mcp.example.com", server.url.removesuffix("/mcp")))
     daemon.config.chmod(0o600)
     running = daemon.start().wait_all()
     for name in SENT:

@@ -188,7 +188,7 @@ def test_no_event_of_a_subscription_holds_a_secret(spied_on: Daemon) -> None:
 
 def test_a_line_that_does_not_parse_is_not_quoted_in_the_error(daemon: Daemon) -> None:
     secret = CANARIES["env_section"]
-    daemon.config.write_text(f'[env]\nKEY = "{secret}" "{secret}"\n')
+    daemon.rewrite(f'[env]\nKEY = "{secret}" "{secret}"\n')
     assert daemon.spawn().wait(10) == 6
     assert not spilled(daemon.said())
     checked = daemon.cli("config", "check")
@@ -200,7 +200,7 @@ def test_secrets_stay_hidden_after_a_reload_replaced_them(spied_on: Daemon) -> N
     """The old value is in old stderr lines, in history and in the process that has not been restarted yet."""
     old = CANARIES["printed"]
     text = spied_on.config.read_text()
-    spied_on.config.write_text(text.replace(old, "another-value-altogether"))
+    spied_on.rewrite(text.replace(old, "another-value-altogether"))
     spied_on.rpc("daemon.reload")
     spied_on.wait_for("leaker", "ready")
     said = everything_the_socket_says(spied_on)

@@ -217,7 +217,7 @@ def test_the_folders_and_files_are_private(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("text", ["[mcp.servers.a\ncommand = 1", "\x00", "a" * 2 + " = [" * 5000])
 def test_a_file_that_is_not_toml_stops_the_start_with_one_line_that_says_where(daemon: Daemon, text: str) -> None:
-    daemon.config.write_text(text)
+    daemon.rewrite(text)
     assert daemon.spawn().wait(10) == 6
     assert f"{daemon.config}:" in daemon.said()
     assert "Traceback" not in daemon.said()
