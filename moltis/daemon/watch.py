@@ -62,12 +62,16 @@ class _File:
         self._absence_counts = absence_counts
         self._each_time = each_time
         self._seen = _identity(path)
+        self._emptied: _Identity | None = None
 
     def look(self) -> None:
         found = _identity(self._path)
         if found != self._seen and (found is not None or self._absence_counts):
-            self._seen = found
-            self._changed()
+            if found is not None and found[1] == 0 and found != self._emptied:
+                self._emptied = found  # who writes in place empties it first: it is believed at the second look
+            else:
+                self._seen = found
+                self._changed()
         if self._each_time is not None:
             self._each_time()
 
@@ -77,7 +81,11 @@ def _until_next_look() -> float:
     return whole_second(moment, LOOK_SECS) - moment
 
 
-def _identity(path: str) -> tuple[int, int, int] | None:
+_Identity = tuple[int, int, int]
+"""When it was written, its size and its inode."""
+
+
+def _identity(path: str) -> _Identity | None:
     try:
         found = os.stat(path)
     except OSError:
