@@ -18,6 +18,7 @@ from ports import free_port
 from moltis.config.plan import GatewayPlan, Plan
 from moltis.daemon import serving as serving_module
 from moltis.daemon.serving import Serving
+from moltis.daemon.watch import Watch
 from moltis.errors import ConfigError
 from moltis.paths import Paths
 from moltis.server.supervisor import Supervisor
@@ -51,11 +52,21 @@ async def opened(folder: Path, plan: Plan) -> AsyncIterator[Serving]:
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
             unknown: Any = None
+            watch = Watch()
             serving = Serving(
-                paths, plan, supervisor, tasks, status=unknown, statuses=list, changed=lambda: None, scrub=str
+                paths,
+                plan,
+                supervisor,
+                tasks,
+                status=unknown,
+                statuses=list,
+                changed=lambda: None,
+                scrub=str,
+                watch=watch,
             )
             await serving.start()
             yield serving
+            watch.cancel()
 
 
 async def reached(serving: Serving, port: int) -> None:
