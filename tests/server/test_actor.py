@@ -223,14 +223,27 @@ async def test_what_was_asked_just_before_shutdown_does_not_outlive_it() -> None
 
 
 async def test_start_and_stop_back_to_back_leave_no_run() -> None:
-    world = World(plan=replace(PLAN, enabled=False))
+    world = World()
     async with world.running() as actor:
+        actor.stop()
+        await actor.wait_state(State.STOPPED)
         for _ in range(5):
             actor.start()
             actor.stop()
         await actor.wait_handled()
         await actor.wait_state(State.STOPPED)
         assert world.alive is None
+
+
+async def test_a_person_who_starts_a_disabled_server_begins_nothing_and_stopping_it_leaves_it_disabled() -> None:
+    world = World(plan=replace(PLAN, enabled=False))
+    async with world.running() as actor:
+        for _ in range(5):
+            actor.start()
+            actor.stop()
+        actor.start()
+        await actor.wait_handled()
+        assert (actor.state, world.begun) == (State.DISABLED, 0)
 
 
 async def test_what_is_posted_is_in_the_status_once_it_is_handled() -> None:
