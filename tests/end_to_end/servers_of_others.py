@@ -150,7 +150,7 @@ OTHERS = (
     uvx("grafana", GO, "mcp-grafana", GRAFANA_URL="http://127.0.0.1:9"),
     uvx("cnb", RUST, "cnb-rs-mcp"),
     uvx("grok-search", RUST, "grok-search-rs", needs="key"),
-    uvx("kubernetes-pypi", GO, "kubernetes-mcp-server@latest", needs="backend"),
+    uvx("kubernetes-pypi", GO, "kubernetes-mcp-server@latest", needs="network"),
     uvx("motherduck", FAST, "mcp-server-motherduck", "--db-path", ":memory:", "--read-write"),
     uvx("pubmed", FAST, "--with", "mcp<2", "mcp-simple-pubmed", PUBMED_EMAIL="me@example.com"),
     uvx("tree-sitter", MCP_FAST, "--with", "mcp<2", "mcp-server-tree-sitter"),
