@@ -15,7 +15,8 @@ Reading order, from what decides to what does:
     httpd       serving HTTP: routes and who may use them
     oauth       logging in: discovery, registration, PKCE, tokens, their store
     gateway     one MCP endpoint for every host: all servers as one, or one as it is; both eras on both sides
-    control     the local JSON-RPC socket: methods, subscriptions, and the client of the command line
+    operations  what can be asked of the daemon, and who may; apart from how it is asked
+    control     the local JSON-RPC socket, a front of the operations, and the client of the command line
     logs        logs.jsonl, written on a thread of its own; logtail reads it back
     service     sd_notify
     daemon      all of it put together

@@ -71,11 +71,12 @@ FLOORS = {
     "moltis.session": 4,
     "moltis.server": 4,
     "moltis.gateway": 5,
-    "moltis.control": 6,
+    "moltis.operations": 6,
+    "moltis.control": 7,
     "moltis.doctor": 7,
-    "moltis.daemon": 7,
-    "moltis.cli": 8,
-    "moltis.__main__": 9,
+    "moltis.daemon": 8,
+    "moltis.cli": 9,
+    "moltis.__main__": 10,
 }
 """The longest matching prefix counts. A module imports from its own package and from lower floors only."""
 
@@ -140,6 +141,11 @@ PURE = {
     "moltis.session.elicitation",
     "moltis.session.mirrored",
     "moltis.control.jsonrpc",
+    "moltis.operations.registry",
+    "moltis.operations.api",
+    "moltis.operations.definitions",
+    "moltis.operations.events",
+    "moltis.operations.params",
     "moltis.gateway.messages",
     "moltis.gateway.api",
     "moltis.gateway.naming",
@@ -165,6 +171,7 @@ PURE = {
     "moltis.sdk.messages",
 }
 IMPURE = {
+    "moltis.access",
     "anyio", "asyncio", "httpx", "httpx2", "mcp", "os", "random", "secrets", "select", "signal", "socket",
     "structlog", "subprocess", "threading", "time", "trio", "uvloop",
 }  # fmt: skip
@@ -251,6 +258,15 @@ def test_a_library_is_imported_only_where_it_has_its_reason(library: str) -> Non
     for name, path in ALL:
         if library in {target.partition(".")[0] for target in imports(path)}:
             assert any(name == a or name.startswith(a + ".") for a in allowed), f"{name} imports {library}"
+
+
+def test_operations_know_nothing_of_how_they_are_asked_for() -> None:
+    """Whatever front there is, it calls the same ones."""
+    fronts = ("moltis.control", "moltis.gateway.http", "moltis.gateway.lines", "moltis.gateway.messages")
+    wires = ("moltis.transport.wire", "socket", "asyncio", "starlette", "uvicorn")
+    for name, path in ALL:
+        if name.startswith("moltis.operations"):
+            assert not [t for t in imports(path) for each in fronts + wires if t == each or t.startswith(each + ".")]
 
 
 def test_threads_are_had_in_one_place() -> None:

@@ -12,13 +12,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+import msgspec
+
 from moltis import logs
 from moltis.control import jsonrpc
-from moltis.control.api import CallHandle, DaemonApi
-from moltis.control.events import Subscription
 from moltis.control.exchange import Exchange
 from moltis.control.registry import Guest, Registry
 from moltis.errors import MoltisError, UsageError
+from moltis.operations.api import CallHandle, DaemonApi
+from moltis.operations.events import Subscription
 from moltis.transport.frames import JOIN_BYTES, Framer
 from moltis.transport.wire import PeerConn, call_later
 
@@ -193,8 +195,8 @@ class Conversation:
     def has_room(self) -> bool:
         return self._conn.buffered < self._limits.event_bytes
 
-    def send(self, line: bytes) -> None:
-        self._conn.write(line + b"\n")
+    def tell(self, subscription_id: str, seq: int, dropped: int, event: bytes) -> None:
+        self._conn.write(event_notification(subscription_id, seq, dropped, event) + b"\n")
 
     # --- lines
 
@@ -315,3 +317,9 @@ class Conversation:
         if self._partial is None or self._partial[0] != self._lines_seen:
             self._partial = (self._lines_seen, now)
         return now - self._partial[1] >= self._limits.partial_line_secs
+
+
+def event_notification(subscription_id: str, seq: int, dropped: int, event: bytes) -> bytes:
+    """Return an event, a JSON object, as the notification `mcp.event`; no newline."""
+    head = (msgspec.json.encode(subscription_id), seq, dropped, event[1:])
+    return jsonrpc.notification("mcp.event", b'{"subscription_id":%b,"seq":%d,"dropped":%d,%b' % head)

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from moltis.control import jsonrpc
-from moltis.control.api import CallHandle, DaemonApi
-from moltis.control.events import Subscription
 from moltis.control.registry import Guest, Registry
 from moltis.errors import UsageError
+from moltis.operations.api import CallHandle, DaemonApi
+from moltis.operations.events import Subscription
 from moltis.transport.wire import PeerConn
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from anyio.abc import TaskGroup, TaskStatus
 
 from moltis import logs
 from moltis.control import jsonrpc
-from moltis.control.api import DaemonApi
 from moltis.control.conversation import Conversation, Limits
 from moltis.control.endpoint import DataDirLock, Endpoint
 from moltis.control.registry import Registry
 from moltis.errors import MoltisError, RpcCode
+from moltis.operations.api import DaemonApi
 from moltis.transport.wire import PeerConn, UnixListener, now, serve_unix, whole_second
 
 log = logs.get("moltis.control")

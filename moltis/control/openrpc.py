@@ -9,7 +9,8 @@ import msgspec
 from moltis import __version__
 
 if TYPE_CHECKING:
-    from moltis.control.registry import Method, Registry
+    from moltis.control.registry import Registry
+    from moltis.operations.registry import Operation
 
 OPENRPC_VERSION: Final = "1.3.2"
 _REF: Final = "#/components/schemas/{name}"
@@ -29,7 +30,7 @@ def document(registry: Registry) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(whole))
 
 
-def _method(method: Method, takes: Any, gives: Any, components: dict[str, Any]) -> dict[str, Any]:
+def _method(method: Operation, takes: Any, gives: Any, components: dict[str, Any]) -> dict[str, Any]:
     schema = components[takes["$ref"].rpartition("/")[2]]
     required = schema.get("required", [])
     params = [
@@ -57,13 +58,13 @@ def markdown_table(registry: Registry) -> str:
     return "\n".join(rows) + "\n"
 
 
-def _params(method: Method) -> str:
+def _params(method: Operation) -> str:
     fields = msgspec.structs.fields(method.params)
     names = [f.encode_name if f.required else f"{f.encode_name}?" for f in fields]
     return f"`{', '.join(names)}`" if names else ""
 
 
-def _result(method: Method) -> str:
+def _result(method: Operation) -> str:
     if not isinstance(method.result, type) or not issubclass(method.result, msgspec.Struct):
         return ""
     return f"`{' '.join(f.encode_name for f in msgspec.structs.fields(method.result))}`"

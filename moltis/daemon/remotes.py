@@ -117,13 +117,13 @@ class Remotes:
         return await (await self._behind()).held(plan) if isinstance(plan.launch, RemoteLaunch) else None
 
     async def begin(self, plan: ServerPlan, *, new_client: bool) -> str | None:
-        """Have a person log in to a server; as `control.api.DaemonApi.begin_login`."""
+        """Have a person log in to a server; as `operations.api.DaemonApi.begin_login`."""
         return await (await self._behind()).begin(plan, new_client=new_client)
 
     async def complete(
         self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None
     ) -> str:
-        """Go on with a login; as `control.api.DaemonApi.complete_login`."""
+        """Go on with a login; as `operations.api.DaemonApi.complete_login`."""
         return await (await self._behind()).complete(callback_url, state=state, code=code, iss=iss, error=error)
 
     async def forget(self, plan: ServerPlan, rest: Plan) -> None:

@@ -14,9 +14,9 @@ import anyio
 import msgspec
 
 from moltis.config.plan import RemoteLaunch, ServerPlan, StdioLaunch
-from moltis.control.api import Tried, TriedBySdk
 from moltis.daemon.servers import Trial, in_words, ready_in_time
 from moltis.errors import MoltisError
+from moltis.operations.api import Tried, TriedBySdk
 from moltis.printable import one_line
 from moltis.redaction import scrubbed
 from moltis.sdk.compared import differences

@@ -12,9 +12,9 @@ import msgspec
 
 from moltis.config.limits import Limits
 from moltis.config.plan import ServerPlan
-from moltis.control.api import Tried
 from moltis.daemon.remotes import NO_AUTH, Auth
 from moltis.errors import MoltisError
+from moltis.operations.api import Tried
 from moltis.printable import one_line
 from moltis.sdk.messages import Found
 from moltis.server import mending
@@ -52,7 +52,7 @@ STOP_MARGIN_SECS = 3.0
 
 
 class Server:
-    """A supervised server; fits `control.api.ServerApi`."""
+    """A supervised server; fits `operations.api.ServerApi`."""
 
     def __init__(self, actor: Actor[Session], auth: Auth, gateway: Gateway | None = None) -> None:
         self._actor = actor

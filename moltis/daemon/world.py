@@ -30,8 +30,6 @@ from moltis.config.overrides import EnvOverrides
 from moltis.config.plan import ServerPlan, changed_sections
 from moltis.config.problem import Problem
 from moltis.config.scan import Path
-from moltis.control.api import DaemonStatus, Reloaded, Tried
-from moltis.control.events import Hub
 from moltis.daemon.eras import Eras
 from moltis.daemon.guard import kept_up
 from moltis.daemon.remotes import Auth, Remotes, Surroundings
@@ -39,6 +37,8 @@ from moltis.daemon.servers import UNDER_WAY_NO_MORE, Server, ask_running, try_on
 from moltis.daemon.watch import Watch
 from moltis.errors import Busy, ConfigError, MoltisError, NotPermitted, SystemTrouble, UnknownServer
 from moltis.lastwords import is_of_heartbeat
+from moltis.operations.api import DaemonStatus, Reloaded, Tried
+from moltis.operations.events import ConfigChanged, EventBus, ListsChanged, Logged, LoginMoved, StateMoved
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
@@ -91,7 +91,7 @@ TRIED = " tried"
 
 
 class Daemon:
-    """The running daemon; fits `control.api.DaemonApi`. All methods are called on the event loop."""
+    """The running daemon; fits `operations.api.DaemonApi`. All methods are called on the event loop."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Daemon:
         max_descriptors: int | None = None,
         sockets: Sequence[socket.socket] = (),
     ) -> None:
-        self.events = Hub()
+        self.events = EventBus()
         self.ending = anyio.Event()
         self.warden = Warden(max_descriptors=max_descriptors, claim=Claim(paths.claim))
         self.notifier = Notifier()
@@ -433,7 +433,7 @@ class Daemon:
         told = {"added": done.added, "changed": done.changed, "removed": done.removed, "sections": sections}
         if any(told.values()):
             log.info("config_reloaded", **told)
-            self.events.publish("servers", None, **told)
+            self.events.publish(ConfigChanged(**told, server=None))
         return done
 
     def _read(self) -> Loaded:
@@ -514,7 +514,7 @@ class Daemon:
         )
 
     def _lists_changed(self, name: str, kinds: frozenset[Kind]) -> None:
-        self.events.publish("lists", name, lists=sorted(kind.name.lower() for kind in kinds))
+        self.events.publish(ListsChanged(server=name, lists=sorted(kind.name.lower() for kind in kinds)))
         if self._serving is not None:
             self._serving.lists_changed(name)
 
@@ -535,7 +535,8 @@ class Daemon:
     def _login_moved(self, name: str, auth: Auth) -> None:
         oauth_log.info("login_state_changed", server=name, auth_state=auth.state)  # why is told by who found it out
         if self.events.wants("auth"):
-            self.events.publish("auth", name, auth_state=auth.state, auth_url=auth.url, message=auth.message)
+            moved = LoginMoved(server=name, auth_state=auth.state, auth_url=auth.url, message=auth.message)
+            self.events.publish(moved)
 
     def _logged_in(self, name: str) -> None:
         """Have a server that waits for its login begin; one that is ready goes on, with its new token."""
@@ -556,7 +557,7 @@ class Daemon:
     def _logged(self, line: bytes) -> None:
         # Records of other threads (there are few: a file read, a library's warning) are in the file only.
         if self.events.wants("log") and threading.get_ident() == self._thread:
-            self.events.publish("log", None, record=msgspec.Raw(line.rstrip()))
+            self.events.publish(Logged(record=msgspec.Raw(line.rstrip())))
 
     def _moved(self, name: str, entry: HistoryEntry) -> None:
         fields: dict[str, Any] = msgspec.to_builtins(entry)
@@ -564,7 +565,7 @@ class Daemon:
         tell = lifecycle_log.warning if entry.to in UNWELL else lifecycle_log.info
         tell("server_state_changed", server=name, **fields)
         if self.events.wants("state"):
-            self.events.publish("state", name, **msgspec.to_builtins(entry))
+            self.events.publish(StateMoved(server=name, **msgspec.structs.asdict(entry)))
         if self.notifier.enabled:
             self.notifier.status(self.summary())
         plan = self.supervisor.plan.server(name)

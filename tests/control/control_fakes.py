@@ -10,16 +10,31 @@ from typing import Any
 import anyio
 import msgspec
 
-from moltis.control.api import DaemonStatus, Reloaded, Tried
-from moltis.control.events import Hub
 from moltis.errors import UnknownServer
 from moltis.gateway import messages
 from moltis.gateway.api import Outlet, Principal
 from moltis.gateway.messages import Answer, Ask, Tell
 from moltis.gateway.tokens import Created, Scope, TokenInfo
+from moltis.operations.api import DaemonStatus, Reloaded, Tried
+from moltis.operations.events import EventBus, StateMoved
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.session.calls import OnReply, Result
 from moltis.session.listing import Item, Kind
+
+
+class Numbered(StateMoved, frozen=True, kw_only=True, tag="state"):
+    """An event that a test tells from others of its kind."""
+
+    number: int
+    text: str = ""
+
+
+def moved(server: str = "a", to: str = "ready", reason: str = "") -> StateMoved:
+    return StateMoved(server=server, at="", from_="starting", to=to, reason=reason)
+
+
+def numbered(server: str, number: int, text: str = "") -> Numbered:
+    return Numbered(server=server, at="", from_="starting", to="ready", reason="", number=number, text=text)
 
 
 class FakeCall:
@@ -164,7 +179,7 @@ class FakeDaemon:
 
     def __init__(self) -> None:
         self.all = {name: FakeServer(name) for name in ("alpha", "beta")}
-        self.events = Hub()
+        self.events = EventBus()
         self.asked: list[tuple[Any, ...]] = []
         self.timeout_secs = 30.0
         self.env = ["KEY"]

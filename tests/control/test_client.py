@@ -14,7 +14,7 @@ from typing import Any
 
 import anyio.to_thread
 import pytest
-from control_fakes import FakeDaemon
+from control_fakes import FakeDaemon, moved
 
 from moltis.control.client import Client, connect, error_from
 from moltis.errors import (
@@ -82,7 +82,7 @@ async def test_events_are_kept_while_a_reply_is_awaited(serve: Serve, paths: Pat
         with connect(paths.socket) as client:
             client.call("mcp.subscribe")
             client.call("mcp.list")
-            anyio.from_thread.run_sync(lambda: daemon.events.publish("state", "alpha", to="ready"))
+            anyio.from_thread.run_sync(lambda: daemon.events.publish(moved("alpha")))
             return [event["type"] for event in client.events(timeout_secs=2.0)]
 
     async with serve():

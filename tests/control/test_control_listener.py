@@ -10,12 +10,14 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import anyio
+import msgspec
 import pytest
-from control_fakes import FakeDaemon, Wire
+from control_fakes import FakeDaemon, Wire, moved, numbered
 from patience import PATIENCE
 
 from moltis.control.conversation import Limits
 from moltis.control.listener import Listener, Timing
+from moltis.operations.events import ListsChanged, Logged
 from moltis.paths import Paths
 from moltis.session.calls import Result
 from moltis.transport.wire.inbox import Inbox
@@ -343,9 +345,9 @@ async def test_events_reach_a_subscriber_in_order_after_the_snapshot(
         assert first["method"] == "mcp.event"
         assert first["params"]["type"] == "snapshot"
         assert [s["name"] for s in first["params"]["servers"]] == ["alpha", "beta"]
-        daemon.events.publish("state", "alpha", to="backoff", reason="exited")
-        daemon.events.publish("log", None, record={})
-        daemon.events.publish("lists", "beta", lists=["tools"])
+        daemon.events.publish(moved("alpha", "backoff", "exited"))
+        daemon.events.publish(Logged(record=msgspec.Raw(b"{}")))
+        daemon.events.publish(ListsChanged(server="beta", lists=["tools"]))
         events = [first["params"], (await wire.json())["params"], (await wire.json())["params"]]
         assert [(e["seq"], e["dropped"], e["type"], e["server"]) for e in events] == [
             (1, 0, "snapshot", None), (2, 0, "state", "alpha"), (3, 0, "lists", "beta"),
@@ -353,7 +355,7 @@ async def test_events_reach_a_subscriber_in_order_after_the_snapshot(
         assert {e["subscription_id"] for e in events} == {subscription}
         assert events[1]["to"] == "backoff"
         assert await wire.call("mcp.unsubscribe", subscription_id=subscription) == {"ok": True}
-        daemon.events.publish("state", "alpha", to="starting")
+        daemon.events.publish(moved("alpha", "starting"))
         assert (await wire.call("daemon.status"))["name"] == "moltis"
     assert not daemon.events.wants("state")
 
@@ -365,7 +367,7 @@ async def test_a_subscriber_that_does_not_read_loses_its_oldest_events_and_is_to
         await wire.call("mcp.subscribe")
         await wire.json()
         for number in range(5000):
-            daemon.events.publish("state", "alpha", number=number, text="x" * 200)
+            daemon.events.publish(numbered("alpha", number, "x" * 200))
         seen = []
         while not seen or seen[-1]["number"] < 4999:
             seen.append((await wire.json())["params"])

@@ -13,10 +13,13 @@ from control_fakes import FakeDaemon
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moltis.access import Access
 from moltis.control import jsonrpc
-from moltis.control.events import Subscription
 from moltis.control.methods import METHODS
-from moltis.control.registry import Nothing, Registry, error_reply
+from moltis.control.registry import Registry, error_reply
+from moltis.operations.events import Subscription
+from moltis.operations.params import Nothing
+from moltis.operations.registry import Operations
 
 
 class FakeTask:
@@ -37,7 +40,7 @@ class FakeCaller:
     def has_room(self) -> bool:
         return True
 
-    def send(self, line: bytes) -> None:
+    def tell(self, subscription_id: str, seq: int, dropped: int, event: bytes) -> None:
         raise AssertionError("nothing is sent before the reply")
 
     def after_reply(self, callback: Callable[[], None]) -> None: ...
@@ -80,14 +83,14 @@ def test_every_request_gets_one_answer_or_one_task(method: str, params: Any) -> 
 
 
 def test_a_result_that_is_no_json_is_our_fault() -> None:
-    registry = Registry()
+    operations = Operations()
 
-    @registry.method("odd")
+    @operations.operation("odd", Access.READ)
     def odd(params: Nothing, daemon: Any) -> object:
         """Give what cannot be encoded."""
         return object()
 
-    replies, _ = dispatch("odd", None, registry)
+    replies, _ = dispatch("odd", None, Registry(operations))
     assert replies[0]["error"]["code"] == -32603
 
 
@@ -107,13 +110,13 @@ def test_what_the_system_refuses_is_told_as_that_and_not_as_our_fault(error: OSE
 
 
 def test_a_method_without_a_docstring_is_not_registered() -> None:
-    registry = Registry()
-
     def mute(params: Nothing, daemon: Any) -> None:
         pass
 
     with pytest.raises(AssertionError, match="no docstring"):
-        registry.method("mute")(mute)
+        Operations().operation("mute", Access.READ)(mute)
+    with pytest.raises(AssertionError, match="no docstring"):
+        Registry(Operations()).method("mute", Access.READ)(mute)
 
 
 def test_a_caller_that_goes_away_ends_only_what_is_of_use_to_nobody_else() -> None:

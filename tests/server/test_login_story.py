@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from moltis.control.reach import not_ready
 from moltis.errors import LoginNeeded, ServerNotReady
+from moltis.operations.reach import not_ready
 from moltis.server.mending import commands, login_keys
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.server.story import tell

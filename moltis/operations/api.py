@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from moltis.control.events import Hub
 from moltis.gateway.api import GatewayApi
 from moltis.gateway.tokens import Created, Scope, TokenInfo
+from moltis.operations.events import EventBus
 from moltis.sdk.compared import Difference
 from moltis.server.status import HistoryEntry, ServerStatus
 from moltis.session.calls import OnReply
@@ -146,7 +146,7 @@ class DaemonApi(Protocol):
     """The running daemon. Every method that writes a file returns when that is written and in force."""
 
     @property
-    def events(self) -> Hub:
+    def events(self) -> EventBus:
         """What happens here, for subscribers."""
 
     def status(self) -> DaemonStatus: ...

@@ -1,4 +1,4 @@
-"""What methods take and answer, as structs: their fields and descriptions are what `rpc.discover` says.
+"""What operations take and answer, as structs: their fields and descriptions are what documents say of them.
 
 An unknown param is an error, so that a misspelt one is never ignored.
 """
@@ -29,6 +29,10 @@ class Params(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Params go by name."""
 
 
+class Nothing(Params, frozen=True):
+    """No params."""
+
+
 class OneServer(Params, frozen=True):
     """One server."""
 
@@ -39,12 +43,6 @@ class PerhapsOneServer(Params, frozen=True):
     """One server, or all that are ready."""
 
     name: Name | None = None
-
-
-class Connect(Params, frozen=True):
-    """What an MCP host is to see."""
-
-    server: Annotated[str | None, Meta(description="one server as it is; all of them when left out")] = None
 
 
 class ListServers(Params, frozen=True):
@@ -155,20 +153,6 @@ class Tail(Params, frozen=True):
     ] = None
 
 
-class Subscribe(Params, frozen=True):
-    """Which events."""
-
-    events: Annotated[
-        list[str] | None, Meta(description="types: state, auth, lists, servers, log; all but log when left out")
-    ] = None
-
-
-class Unsubscribe(Params, frozen=True):
-    """A subscription of this connection."""
-
-    subscription_id: Annotated[str, Meta(description="as mcp.subscribe gave it")]
-
-
 class Ok(msgspec.Struct, frozen=True):
     """It is done."""
 
@@ -195,12 +179,6 @@ class LoginStarted(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool = True
     oauth_pending: bool
     auth_url: str | None
-
-
-class Subscribed(msgspec.Struct, frozen=True):
-    """What its notifications are told apart by."""
-
-    subscription_id: str
 
 
 _TYPES: Final[dict[str, Any]] = {
@@ -234,7 +212,7 @@ _OAUTH = msgspec.defstruct(
 
 
 def _entry(struct: str, doc: str, *own: tuple[Any, ...]) -> type[msgspec.Struct]:
-    """Make params of what a method has of its own and all keys of `[mcp.servers.NAME]`; those left out are UNSET."""
+    """Return params of `own` fields and all keys of `[mcp.servers.NAME]`; those left out are UNSET."""
     keys = [_field(k) for k in (*(k for k in KEYS if k.section == "server"), *LIMITS)]
     oauth = (
         "oauth",

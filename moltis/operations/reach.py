@@ -12,12 +12,14 @@ from typing import Any
 import anyio
 from msgspec import UNSET, Raw, UnsetType
 
-from moltis.control.api import CallHandle, DaemonApi, ServerApi, SessionApi
-from moltis.errors import MoltisError, UsageError
+from moltis.errors import MoltisError, ServerError, UsageError
 from moltis.names import did_you_mean
+from moltis.operations.api import CallHandle, DaemonApi, ServerApi, SessionApi
 from moltis.server import mending
 from moltis.server.states import STARTING, TRAITS, State
 from moltis.server.status import ServerStatus
+from moltis.session.calls import ErrorReply
+from moltis.session.envelope import read_error
 from moltis.session.listing import Kind
 from moltis.slices import Slices
 
@@ -119,4 +121,12 @@ def no_such_tool(server: str, tool: str, session: SessionApi) -> UsageError:
     near = did_you_mean(tool[:80], (item.name for item in session.items(Kind.TOOLS)))
     return UsageError(
         f"server {server!r} offers no tool {tool[:80]!r}{near}", server=server, hint=f"moltis mcp tools {server}"
+    )
+
+
+def error_of_server(server: str, reply: ErrorReply) -> ServerError:
+    """Return a server's own error, which goes on as the bytes it came as."""
+    words = read_error(reply.raw).message or "an error without a message"
+    return ServerError(
+        f"server {server!r} answered with an error: {words}", server=server, error=Raw(reply.raw), hint=reply.hint
     )
