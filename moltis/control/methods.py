@@ -54,7 +54,7 @@ class Subscribed(Struct, frozen=True):
 )
 def connect(params: Connect, daemon: DaemonApi, caller: Caller) -> Ok:
     """Make this connection an MCP host's, of all servers or of one; what follows the answer is MCP, line by line."""
-    gateway = daemon.gateway()
+    gateway = daemon.hosts.gateway()
     if gateway is None:
         raise MoltisError("this daemon runs without its gateway", hint="[gateway] enabled = true in moltis.toml")
     if gateway.is_closed:
@@ -74,7 +74,7 @@ def subscribe(params: Subscribe, daemon: DaemonApi, caller: Caller) -> Subscribe
         raise UsageError(f"this connection has {MAX_SUBSCRIPTIONS} subscriptions already", hint="mcp.unsubscribe")
     subscription = daemon.events.subscribe(params.events, caller.sink)
     caller.subscriptions[subscription.id] = subscription
-    caller.after_reply(lambda: subscription.open(lambda: [server.status() for server in daemon.servers()]))
+    caller.after_reply(lambda: subscription.open(lambda: [server.status() for server in daemon.servers.all()]))
     return Subscribed(subscription_id=subscription.id)
 
 

@@ -20,7 +20,7 @@ from anyio.abc import TaskGroup
 
 from moltis import logs
 from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan
-from moltis.daemon.remotes import NO_AUTH, Auth, Surroundings
+from moltis.daemon.auth import NO_AUTH, Auth, Surroundings
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady, UsageError
 from moltis.http.fetch import Fetcher
 from moltis.http.origins import canonical_resource

@@ -8,11 +8,10 @@ from typing import Any
 from anyio.abc import TaskGroup
 
 from moltis.config.plan import ServerPlan
-from moltis.daemon.servers import UNDER_WAY_NO_MORE
 from moltis.errors import UnknownServer
 from moltis.gateway.api import Known
 from moltis.server.actor import Actor
-from moltis.server.states import COMING, State
+from moltis.server.states import COMING, SETTLING, State
 from moltis.server.status import ServerStatus
 from moltis.server.supervisor import Supervisor
 from moltis.session.listing import Kind, ToolFilter
@@ -20,6 +19,7 @@ from moltis.session.session import Session
 
 __all__ = ["Port", "Ports", "known_of"]
 
+UNDER_WAY_NO_MORE = tuple(state for state in State if state not in SETTLING)
 UP_OR_NOT = tuple(state for state in UNDER_WAY_NO_MORE if state not in COMING)
 """Past a first failure a server may be up in a moment."""
 

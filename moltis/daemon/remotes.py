@@ -1,4 +1,4 @@
-"""The remote servers of one daemon: their connections, and their logins as anyone outside may see them.
+"""The remote servers of one daemon: their connections, and logging in to them.
 
 HTTP, TLS and OAuth are imported with the first remote server, on a thread: a daemon without one never pays for them,
 and no local server waits for them. What is behind that import is `logins`.
@@ -7,17 +7,25 @@ and no local server waits for them. What is behind that import is `logins`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
 from anyio.abc import TaskGroup
 
+from moltis import logs
 from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan
-from moltis.errors import MoltisError
+from moltis.daemon.auth import NO_AUTH, Auth, KnownSecrets, Surroundings
+from moltis.errors import MoltisError, UnknownServer
+from moltis.operations.events import EventBus, LoginMoved
 from moltis.paths import Paths
-from moltis.server.states import FailureKind
+from moltis.server.lifecycle import AuthDone
+from moltis.server.states import AT_REST, FailureKind, State
+from moltis.server.status import HistoryEntry
+from moltis.server.supervisor import Supervisor
+from moltis.session.session import Session
 from moltis.threads import in_thread
 from moltis.transport import Connection, Ended, Notices, OpenFailed, Receiver, Transport
 from moltis.transport.containment import Warden
@@ -26,44 +34,7 @@ from moltis.transport.kinds import Given
 if TYPE_CHECKING:
     from moltis.daemon.logins import Logins
 
-
-@dataclass(frozen=True, slots=True)
-class Auth:
-    """A login as anyone outside may see it. `message`: why it failed, or what is in its way; `at`: RFC 3339.
-
-    unavailable: nobody has to log in, it only cannot be renewed now. next_try_at: when that is tried again, RFC 3339.
-    ends_at: when it ends and cannot be renewed, in seconds since the epoch; None where it can be.
-    """
-
-    state: str = "not_required"
-    url: str | None = None
-    message: str | None = None
-    at: str = ""
-    unavailable: bool = False
-    next_try_at: str | None = None
-    ends_at: float | None = None
-
-
-NO_AUTH = Auth()
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What remote servers need of the daemon.
-
-    scrub: takes known secrets out of a text; learn: told a server's name and values to take out from now on.
-    moved: told a server's login each time that it changes; logged_in: told by name when a person has completed it;
-        renewed: when it works again by itself.
-    """
-
-    paths: Paths
-    warden: Warden
-    scrub: Callable[[str], str]
-    learn: Callable[[str, Iterable[str]], None]
-    moved: Callable[[str, Auth], None]
-    logged_in: Callable[[str], None]
-    renewed: Callable[[str], None]
-    auths: dict[str, Auth] = field(default_factory=dict)
+oauth_log = logs.get("moltis.oauth")
 
 
 def open_remote(plan: ServerPlan, given: Given) -> Transport:
@@ -72,40 +43,63 @@ def open_remote(plan: ServerPlan, given: Given) -> Transport:
 
 
 class Remotes:
-    """All remote servers of one daemon."""
+    """All remote servers of one daemon; fits `operations.api.LoginsApi`."""
 
-    def __init__(self, surroundings: Surroundings) -> None:
-        self._surroundings = surroundings
+    def __init__(
+        self, paths: Paths, warden: Warden, secrets: KnownSecrets, supervisor: Supervisor[Session], events: EventBus
+    ) -> None:
+        self._surroundings = Surroundings(
+            paths, warden, secrets.text, secrets.learn, self._moved, self._logged_in, self._login_renewed
+        )
+        self._supervisor = supervisor
+        self._events = events
         self._daemon = DaemonPlan()
         self._tasks: TaskGroup | None = None
         self._importing = anyio.Lock()
         self._logins: Logins | None = None
+        self._renewed: set[str] = set()
+        """Whose login was renewed since they were started last."""
 
     def start(self, tasks: TaskGroup, plan: Plan) -> None:
         """Begin; `tasks` hosts connections and logins."""
         self._tasks = tasks
         self._daemon = plan.daemon
 
-    def apply(self, plan: Plan) -> None:
-        """Go on by another plan: the login of a server that is gone, or is reached otherwise, ends."""
-        self._daemon = plan.daemon
+    async def aclose(self) -> None:
+        """End what is under way of logins; at most 2 s."""
         if self._logins is not None:
-            self._logins.retain(plan)
+            await self._logins.aclose()
 
-    def rest(self, name: str) -> None:
-        """Give up what is under way for a server that is not to run: nobody shall be asked to log in for it."""
-        if self._logins is not None:
-            self._logins.rest(name)
+    # --- what operations ask
+
+    async def begin(self, name: str, *, new_client: bool = False) -> str | None:
+        return await (await self._behind()).begin(self._supervisor.actor(name).plan, new_client=new_client)
+
+    async def end(self, name: str, *, forget_client: bool) -> None:
+        plan, logins = self._supervisor.actor(name).plan, await self._behind()
+        for shared in await logins.log_out(plan, self._supervisor.plan, forget_client=forget_client):
+            with suppress(UnknownServer):
+                actor = self._supervisor.actor(shared)
+                if actor.state not in AT_REST:
+                    actor.restart("logged_out")
+                    await actor.wait_handled()
+
+    async def complete(
+        self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None
+    ) -> str:
+        return await (await self._behind()).complete(callback_url, state=state, code=code, iss=iss, error=error)
+
+    # --- what the daemon asks
 
     def auth(self, name: str) -> Auth:
-        """Give a server's login; `NO_AUTH` itself where there is none."""
+        """Return a server's login; `NO_AUTH` itself where there is none."""
         auth = self._surroundings.auths.get(name, NO_AUTH)
         if self._logins is not None and (auth.unavailable or auth.state == "authenticated"):
             return self._logins.as_it_is_now(name, auth)
         return auth
 
     def transport(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
-        """Give the transport of one run. A `trial` uses a login that there is, and begins none."""
+        """Return the transport of one run. A `trial` uses a login that there is, and begins none."""
         return _Deferred(partial(self._open, plan, on_oversized, trial=trial))
 
     async def held(self, plan: ServerPlan) -> str | None:
@@ -116,29 +110,57 @@ class Remotes:
         """
         return await (await self._behind()).held(plan) if isinstance(plan.launch, RemoteLaunch) else None
 
-    async def begin(self, plan: ServerPlan, *, new_client: bool) -> str | None:
-        """Have a person log in to a server; as `operations.api.DaemonApi.begin_login`."""
-        return await (await self._behind()).begin(plan, new_client=new_client)
-
-    async def complete(
-        self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None
-    ) -> str:
-        """Go on with a login; as `operations.api.DaemonApi.complete_login`."""
-        return await (await self._behind()).complete(callback_url, state=state, code=code, iss=iss, error=error)
-
-    async def forget(self, plan: ServerPlan, rest: Plan) -> None:
-        """Revoke and delete the login of a server that was removed, unless one of the `rest` shares it."""
+    async def forget(self, plan: ServerPlan) -> None:
+        """Revoke and delete the login of a server that a command removed, unless another one shares it."""
         if isinstance(plan.launch, RemoteLaunch):
-            await (await self._behind()).forget(plan, rest)
+            await (await self._behind()).forget(plan, self._supervisor.plan)
 
-    async def log_out(self, plan: ServerPlan, of: Plan, *, forget_client: bool) -> list[str]:
-        """End the login of a server; as `logins.Logins.log_out`."""
-        return await (await self._behind()).log_out(plan, of, forget_client=forget_client)
+    # --- what the daemon tells
 
-    async def aclose(self) -> None:
-        """End all logins."""
+    def apply(self, plan: Plan) -> None:
+        """Go on by another plan: the login of a server that is gone, or is reached otherwise, ends."""
+        self._daemon = plan.daemon
         if self._logins is not None:
-            await self._logins.aclose()
+            self._logins.retain(plan)
+
+    def removed(self, names: Iterable[str]) -> None:
+        self._renewed.difference_update(names)
+
+    def server_moved(self, name: str, entry: HistoryEntry) -> None:
+        if entry.to in AT_REST and self._logins is not None:
+            self._logins.rest(name)  # nobody shall be asked to log in for a server that is not to run
+        if entry.to == State.STARTING:
+            self._renewed.discard(name)
+        # The login may have been quicker than the end of the run that asked for it.
+        waits = entry.to == State.AWAITING_AUTH and self.auth(name).state == "authenticated"
+        if waits or (entry.reason == FailureKind.LOGIN_UNAVAILABLE and name in self._renewed):
+            self._login_renewed(name)
+
+    # --- what logins tell
+
+    def _moved(self, name: str, auth: Auth) -> None:
+        oauth_log.info("login_state_changed", server=name, auth_state=auth.state)  # why is told by who found it out
+        if self._events.wants("auth"):
+            moved = LoginMoved(server=name, auth_state=auth.state, auth_url=auth.url, message=auth.message)
+            self._events.publish(moved)
+
+    def _logged_in(self, name: str) -> None:
+        """Have a server that waits for its login begin; one that is ready goes on, with its new token."""
+        self._auth_done(name, AuthDone())
+
+    def _login_renewed(self, name: str) -> None:
+        """Have a server begin that waits for its login alone; one that is ready goes on."""
+        self._renewed.add(name)
+        self._auth_done(name, AuthDone(person=False))
+
+    def _auth_done(self, name: str, event: AuthDone) -> None:
+        with suppress(UnknownServer):
+            actor = self._supervisor.actor(name)
+            actor.post(event)
+            if actor.ready_life is not None:
+                actor.ready_life.let_in()
+
+    # --- what is behind the import
 
     async def _open(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
         return (await self._behind()).transport(plan, on_oversized, trial=trial)

@@ -156,14 +156,14 @@ async def _end(daemon: Daemon, supervised: anyio.Event) -> None:
     """Stop all servers at once, within the longest of their stop deadlines and a second, whatever their number."""
     daemon.notifier.stopping("stopping")
     log.info("daemon_stopping", servers=daemon.summary())
-    daemon.refuse_requests()
+    daemon.hosts.refuse_requests()
     daemon.supervisor.shutdown()
     with anyio.move_on_after(daemon.stop_secs() + END_MARGIN_SECS):
         async with anyio.create_task_group() as closing:
-            closing.start_soon(daemon.close_logins)
+            closing.start_soon(daemon.logins.aclose)
             closing.start_soon(daemon.keep_eras)
             await supervised.wait()
-        await daemon.close_gateway()
+        await daemon.hosts.close()
         return
     left = [actor.plan.name for actor in daemon.supervisor if actor.life is not None]
     if left:
@@ -171,7 +171,7 @@ async def _end(daemon: Daemon, supervised: anyio.Event) -> None:
     daemon.supervisor.shutdown(fast=True)
     with anyio.move_on_after(END_MARGIN_SECS):
         await supervised.wait()
-    await daemon.close_gateway()
+    await daemon.hosts.close()
 
 
 def _has_uvloop() -> bool:

@@ -14,7 +14,7 @@ import anyio
 import msgspec
 
 from moltis.config.plan import RemoteLaunch, ServerPlan, StdioLaunch
-from moltis.daemon.servers import Trial, in_words, ready_in_time
+from moltis.daemon.trials import Trial, in_words, ready_in_time
 from moltis.errors import MoltisError
 from moltis.operations.api import Tried, TriedBySdk
 from moltis.printable import one_line

@@ -1,54 +1,47 @@
-"""One server as the control methods see it, and one try of a server that nothing is kept of."""
+"""The servers of one daemon: how they are, what is done with them, and what is written of them in moltis.toml."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
-from moltis.config.limits import Limits
-from moltis.config.plan import ServerPlan
-from moltis.daemon.remotes import NO_AUTH, Auth
-from moltis.errors import MoltisError
+from moltis.config.load import plan_entry
+from moltis.daemon.auth import NO_AUTH, Auth, KnownSecrets
+from moltis.daemon.configuration import Configuration
+from moltis.daemon.eras import Eras
+from moltis.daemon.hosts import Hosts
+from moltis.daemon.remotes import Remotes
+from moltis.daemon.session_factory import SessionFactory
+from moltis.daemon.trials import ask_running, try_once
 from moltis.operations.api import Tried
-from moltis.printable import one_line
-from moltis.sdk.messages import Found
-from moltis.server import mending
 from moltis.server.actor import Actor
 from moltis.server.record import stamp
 from moltis.server.states import AT_REST, LOGIN_FAILED, SETTLING, STARTING, FailureKind, State
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
-from moltis.server.working import LOOKS, WorkMeter, window_secs
-from moltis.session import envelope
-from moltis.session.calls import ErrorReply, Failed
-from moltis.session.facts import last_words
-from moltis.session.listing import Kind
-from moltis.session.requests import SCRUBBED_CHARS, TOLD_CHARS
+from moltis.server.supervisor import Supervisor
+from moltis.session.handshake import EraMemory
 from moltis.session.session import Session
-from moltis.transport import Effort, Ended
 
 if TYPE_CHECKING:
     from moltis.gateway.gateway import Gateway
 
-UNDER_WAY_NO_MORE = tuple(state for state in State if state not in SETTLING)
-"""Where a server is ready, or nothing of it is left."""
 SETTLED = tuple(state for state in State if state not in STARTING)
 _UP = STARTING | {State.READY}
 """Where what is known of the login says more than the last failure."""
-_NAMES = {
-    Kind.TOOLS: "tools",
-    Kind.RESOURCES: "resources",
-    Kind.TEMPLATES: "resource_templates",
-    Kind.PROMPTS: "prompts",
-}
 ENDS_SOON_SECS = 7 * 86_400.0
 """From how long before its end a login that cannot be renewed is told of."""
 STOP_MARGIN_SECS = 3.0
 """Past the server's own stop deadlines: by then it has been killed, and swept after."""
+UNDER_WAY_NO_MORE = tuple(state for state in State if state not in SETTLING)
+"""Where a server is ready, or nothing of it is left."""
+SECOND_COPY = "it is running, and may not allow a second copy: without --copy the running one is asked"
+TRIED = " tried"
+"""Whose secrets those of `mcp.test` are; no server has such a name."""
 
 
 class Server:
@@ -117,142 +110,109 @@ def _login_ends(name: str, ends_at: float | None, now: datetime) -> list[str]:
     return [f"its login ends at {at} and cannot be renewed: moltis mcp reauth {name} makes a new one"]
 
 
-class _FirstNews:
-    """Hears of a session's life only whether it became ready."""
+class Trials:
+    """Tries servers, those of moltis.toml and any other."""
 
-    def __init__(self) -> None:
-        self.ready = anyio.Event()
+    def __init__(
+        self,
+        supervisor: Supervisor[Session],
+        configuration: Configuration,
+        sessions: SessionFactory,
+        eras: Eras,
+        remotes: Remotes,
+        secrets: KnownSecrets,
+    ) -> None:
+        self._supervisor = supervisor
+        self._configuration = configuration
+        self._sessions = sessions
+        self._eras = eras
+        self._remotes = remotes
+        self._secrets = secrets
 
-    def opened(self, pid: int | None = None) -> None:
-        """Of no interest to a try."""
+    async def try_one(self, name: str, entry: Mapping[str, Any] | None, *, copy: bool, sdk: bool) -> Tried:
+        """As `operations.api.ServersApi.try_one`."""
+        copy = copy or sdk  # two starts are compared, of which the SDK's is a copy in any case
+        actor = self._supervisor.actor(name) if entry is None else None
+        if actor is not None and not copy:
+            await actor.wait_state(*UNDER_WAY_NO_MORE)  # two of them at once may be one too many
+        if actor is not None and actor.ready_life is not None:
+            if not copy:
+                return await ask_running(actor.plan, actor.ready_life, self._secrets.text)
+            tried = await self._start_one(name, entry, sdk=sdk)
+            return tried if tried.ok else msgspec.structs.replace(tried, error=f"{tried.error}; {SECOND_COPY}")
+        return await self._start_one(name, entry, sdk=sdk)
 
-    def initialized(self) -> None:
-        self.ready.set()
+    async def _start_one(self, name: str, entry: Mapping[str, Any] | None, *, sdk: bool) -> Tried:
+        known = self._supervisor.actor(name).plan if entry is None else None
+        if known is None:
+            planned = plan_entry(name, entry or {}, self._configuration.loaded.base)
+            self._secrets.learn(TRIED, planned.secrets)
+            known = planned.server
+        own = self._supervisor.plan.server(name)
+        is_own = own is not None and own.launch_mark == known.launch_mark
+        memory = self._eras.of(known) if is_own else EraMemory()
+        trial = await try_once(known, lambda p, events: self._sessions.make(p, events, memory, trial=True))
+        if not sdk or known.launch is None:
+            return trial.tried
+        # Imported here: most daemons never ask it.
+        from moltis.daemon.second_opinion import second_opinion
 
-    def alive(self, latency_secs: float, *, otherwise: bool = False) -> None:
-        """Of no interest to a try."""
-
-    def unsent(self) -> None:
-        """Of no interest to a try."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What came of one try; `found`: everything that was listed, None where it failed."""
-
-    tried: Tried
-    found: Found | None = None
-
-
-async def try_once(plan: ServerPlan, make_session: Callable[[ServerPlan, _FirstNews], Session]) -> Trial:
-    """Start a server, list its tools, and end it again; bounded by its startup timeout and its stop deadlines."""
-    if plan.problem is not None:
-        return Trial(Tried(ok=False, error=plan.problem))
-    news = _FirstNews()
-    session = make_session(plan, news)
-    trial: Trial | None = None
-    ended: list[Ended] = []
-    started = anyio.current_time()
-
-    async def live() -> None:
-        ended.append(await session.run())
-        news.ready.set()
-
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(live)
-        in_time = await ready_in_time(news.ready, session.effort, plan.limits)
-        if in_time and not ended:
-            trial = _succeeded(session, round((anyio.current_time() - started) * 1000, 1))
-        took = anyio.current_time() - started
-        session.stop()
-    if trial is not None:
-        return trial
-    failed = ended[0]
-    if not in_time:
-        failed = replace(failed, kind=FailureKind.STARTUP_TIMEOUT, message=f"not ready within {took:.3g} s")
-    return Trial(Tried(ok=False, error=in_words(failed), hints=_hints(plan, failed)))
-
-
-async def ask_running(plan: ServerPlan, session: Session, scrub: Callable[[str], str]) -> Tried:
-    """Ask a server that is ready for what it is sure to have; its own timeout for requests bounds it."""
-    facts, started = session.facts(), anyio.current_time()
-    offered = session.agreed.capabilities
-    method = next((kind.method for kind in Kind if kind.capability in offered), Kind.TOOLS.method)
-    error = None
-    try:
-        reply = await session.request(method)
-    except MoltisError as fault:
-        error = fault.message
-    else:
-        if isinstance(reply, Failed):
-            error = reply.error.message
-        elif isinstance(reply, ErrorReply) and offered:
-            refusal = envelope.read_error(reply.raw)
-            error = f"{method} was answered with {one_line(scrub(refusal.words[:SCRUBBED_CHARS]))[:TOLD_CHARS]}"
-    hint = f"moltis mcp restart {plan.name}    (if it is not just busy with a request)"
-    return Tried(
-        ok=error is None,
-        protocol_version=facts.protocol_version,
-        server_info=facts.server_info,
-        tool_count=facts.tool_count,
-        resource_count=facts.resource_count,
-        resource_template_count=len(session.items(Kind.TEMPLATES)),
-        prompt_count=facts.prompt_count,
-        latency_ms=round((anyio.current_time() - started) * 1000, 1),
-        running=True,
-        error=error,
-        hints=[] if error is None else [hint],
-    )
+        return await second_opinion(
+            known,
+            trial,
+            partial(self._remotes.held, known),
+            lambda launch: self._sessions.program(known, launch),
+            self._secrets.text,
+        )
 
 
-def _succeeded(session: Session, latency_ms: float) -> Trial:
-    facts = session.facts()
-    listed = {_NAMES[kind]: [item.name for item in session.items(kind)] for kind in Kind}
-    tried = Tried(
-        ok=True,
-        protocol_version=facts.protocol_version,
-        server_info=facts.server_info,
-        tool_count=facts.tool_count,
-        resource_count=facts.resource_count,
-        resource_template_count=len(listed["resource_templates"]),
-        prompt_count=facts.prompt_count,
-        latency_ms=latency_ms,
-    )
-    found = Found(protocol_version=facts.protocol_version, server_info=facts.server_info, lists=listed)
-    return Trial(tried, found)
+class Servers:
+    """All of them; fits `operations.api.ServersApi`."""
 
+    def __init__(
+        self,
+        supervisor: Supervisor[Session],
+        configuration: Configuration,
+        remotes: Remotes,
+        hosts: Hosts,
+        trials: Trials,
+    ) -> None:
+        self._supervisor = supervisor
+        self._configuration = configuration
+        self._remotes = remotes
+        self._hosts = hosts
+        self._trials = trials
 
-async def ready_in_time(news: anyio.Event, effort: Callable[[], Effort], limits: Limits) -> bool:
-    """Return whether there was news within the startup timeout, which is extended while the start works."""
-    window = window_secs(limits.startup_timeout_secs)
-    meter = WorkMeter(window)
-    now = anyio.current_time()
-    until, at_most = now + limits.startup_timeout_secs, now + limits.startup_timeout_max_secs
-    while now < until:
-        with anyio.move_on_at(min(until, now + window / LOOKS)):
-            await news.wait()
-            return True
-        now = anyio.current_time()
-        if meter.look(now, effort()):
-            until = max(until, min(at_most, now + window))
-    return False
+    def all(self) -> list[Server]:
+        gateway = self._hosts.served_by
+        return [Server(actor, self._remotes.auth(actor.plan.name), gateway) for actor in self._supervisor]
 
+    def one(self, name: str) -> Server:
+        return Server(self._supervisor.actor(name), self._remotes.auth(name), self._hosts.served_by)
 
-def _hints(plan: ServerPlan, ended: Ended) -> list[str]:
-    """Give what `moltis why` would say of such a failure."""
-    error = LastError(
-        kind=ended.kind,
-        message=ended.message,
-        at="",
-        exit_code=ended.exit_code,
-        stderr_tail=list(ended.stderr_tail),
-        stdout=ended.stdout or None,
-    )
-    return mending.hints(plan.name, plan.shown, error, plan.transport)
+    async def add(self, name: str, entry: Mapping[str, Any]) -> None:
+        await self._configuration.edit("add_server", name, dict(entry))
 
+    async def update(self, name: str, changes: Mapping[str, Any]) -> None:
+        self._supervisor.actor(name)
+        for key in changes:
+            self._configuration.check_is_the_files(("mcp", "servers", name, key))
+        await self._configuration.edit("update_server", name, dict(changes))
 
-def in_words(ended: Ended) -> str:
-    """Say how a server ended before it was ready, with its last words."""
-    tail = last_words(ended.stderr_tail)
-    said = f"; its last words: {tail}" if tail else ""
-    return ended.message + (f"; {ended.stdout}" if ended.stdout else "") + said
+    async def remove(self, name: str) -> None:
+        plan = self._supervisor.actor(name).plan
+        await self._configuration.edit("remove_server", name)
+        await self._remotes.forget(plan)
+
+    async def set_enabled(self, name: str, enabled: bool) -> None:
+        actor = self._supervisor.actor(name)
+        self._configuration.check_is_the_files(("mcp", "servers", name, "enabled"))
+        await self._configuration.edit("set_enabled", name, enabled)
+        if enabled:
+            actor.start("enabled", forgive=True)
+        await actor.wait_handled()
+
+    async def try_one(
+        self, name: str, entry: Mapping[str, Any] | None, *, copy: bool = False, sdk: bool = False
+    ) -> Tried:
+        return await self._trials.try_one(name, entry, copy=copy, sdk=sdk)

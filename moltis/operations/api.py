@@ -142,55 +142,36 @@ class Tried(_Found, frozen=True, kw_only=True):
     differences: list[Difference] = []
 
 
-class DaemonApi(Protocol):
-    """The running daemon. Every method that writes a file returns when that is written and in force."""
+class ServersApi(Protocol):
+    """The servers, by name. What writes moltis.toml returns when that is written and in force."""
 
-    @property
-    def events(self) -> EventBus:
-        """What happens here, for subscribers."""
+    def all(self) -> Sequence[ServerApi]:
+        """Return all servers, in file order."""
 
-    def status(self) -> DaemonStatus: ...
-
-    async def reload(self) -> Reloaded:
-        """Read moltis.toml again; only servers whose entries changed are touched.
-
-        Raises:
-            ConfigError: it cannot be read; everything stays as it is.
-        """
-
-    def shutdown(self) -> None:
-        """Begin to end, once the reply to whoever asked is on its way."""
-
-    def gateway(self) -> GatewayApi | None:
-        """Give what MCP hosts are served by; None when there is none."""
-
-    def servers(self) -> Sequence[ServerApi]:
-        """Give all servers, in file order."""
-
-    def server(self, name: str) -> ServerApi:
-        """Give one server.
+    def one(self, name: str) -> ServerApi:
+        """Return one server.
 
         Raises:
             UnknownServer: there is none of that name.
         """
 
-    async def add_server(self, name: str, entry: Mapping[str, Any]) -> None:
+    async def add(self, name: str, entry: Mapping[str, Any]) -> None:
         """Write a new server into moltis.toml and run it. `entry`: keys of section `[mcp.servers.NAME]`.
 
         Raises:
             ConfigError: the entry is wrong, the name is taken, or the file cannot be written.
         """
 
-    async def update_server(self, name: str, changes: Mapping[str, Any]) -> None:
-        """Change keys of a server in moltis.toml; None clears one. Raises as `add_server`, and UnknownServer."""
+    async def update(self, name: str, changes: Mapping[str, Any]) -> None:
+        """Change keys of a server in moltis.toml; None clears one. Raises as `add`, and UnknownServer."""
 
-    async def remove_server(self, name: str) -> None:
+    async def remove(self, name: str) -> None:
         """Take a server out of moltis.toml and stop it. Raises ConfigError and UnknownServer."""
 
     async def set_enabled(self, name: str, enabled: bool) -> None:
         """Write `enabled` into moltis.toml; enabling forgives failures. Raises ConfigError and UnknownServer."""
 
-    async def try_server(
+    async def try_one(
         self, name: str, entry: Mapping[str, Any] | None, *, copy: bool = False, sdk: bool = False
     ) -> Tried:
         """Ask a server that is running for its tools; start any other once, list its tools, and end it.
@@ -204,14 +185,38 @@ class DaemonApi(Protocol):
             ConfigError: the entry is wrong.
         """
 
+
+class ConfigurationApi(Protocol):
+    """moltis.toml and env.toml. What writes one of them returns when that is written and in force."""
+
+    async def reload(self) -> Reloaded:
+        """Read moltis.toml again; only servers whose entries changed are touched.
+
+        Raises:
+            ConfigError: it cannot be read; everything stays as it is.
+        """
+
     def request_timeout_secs(self) -> float:
-        """Give `[mcp] request_timeout_secs`."""
+        """Return `[mcp] request_timeout_secs`."""
 
     async def set_request_timeout_secs(self, secs: float) -> None:
         """Write `[mcp] request_timeout_secs` into moltis.toml. Raises ConfigError."""
 
-    async def begin_login(self, name: str, *, new_client: bool = False) -> str | None:
-        """Have a person log in to a remote server, and give the address for the browser; a login under way is shared.
+    def env_names(self) -> list[str]:
+        """Return the names that `moltis env` keeps values for, never the values."""
+
+    async def set_env(self, name: str, value: str) -> None:
+        """Keep a value for a placeholder. Raises ConfigError."""
+
+    async def unset_env(self, name: str) -> bool:
+        """Forget a value; False when there was none."""
+
+
+class LoginsApi(Protocol):
+    """The logins of remote servers."""
+
+    async def begin(self, name: str, *, new_client: bool = False) -> str | None:
+        """Have a person log in to a server, and return the address for the browser; a login under way is shared.
 
         None: it logs in without a person, and has done so.
         new_client: with a new registration, which ends a login under way.
@@ -220,8 +225,8 @@ class DaemonApi(Protocol):
             MoltisError: it cannot be done; the message says why.
         """
 
-    async def end_login(self, name: str, *, forget_client: bool) -> None:
-        """Revoke and forget the login of a remote server, which then waits for a person to log in.
+    async def end(self, name: str, *, forget_client: bool) -> None:
+        """Revoke and forget the login of a server, which then waits for a person to log in.
 
         forget_client: and the registration that it was made with.
 
@@ -229,35 +234,58 @@ class DaemonApi(Protocol):
             MoltisError: it has none.
         """
 
-    async def complete_login(
+    async def complete(
         self, callback_url: str | None, *, state: str | None, code: str | None, iss: str | None, error: str | None
     ) -> str:
-        """Go on with the login that this answers, and give the server's name.
+        """Go on with the login that this answers, and return the server's name.
 
         Raises:
             MoltisError: no login waits for it, or it is refused.
         """
 
-    def env_names(self) -> list[str]:
-        """Give the names that `moltis env` keeps values for, never the values."""
 
-    async def set_env(self, name: str, value: str) -> None:
-        """Keep a value for a placeholder. Raises ConfigError."""
+class HostsApi(Protocol):
+    """Whom the daemon serves over MCP, and the access tokens that let them in."""
 
-    async def unset_env(self, name: str) -> bool:
-        """Forget a value; False when there was none."""
+    def gateway(self) -> GatewayApi | None:
+        """Return what MCP hosts are served by; None when there is none. Raises Busy when it is not open now."""
 
     async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
         """Make an access token; None: it never expires. Raises UsageError and ConfigError."""
 
     async def tokens(self) -> list[TokenInfo]:
-        """Give all access tokens, without their values. Raises ConfigError."""
+        """Return all access tokens, without their values. Raises ConfigError."""
 
     async def revoke_token(self, name: str) -> None:
         """Forget an access token, and end what it let in. Raises UsageError and ConfigError."""
 
-    async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
-        """Give the last records of logs.jsonl that match, oldest first, as they stand there.
 
-        level: the lowest to give.
+class DaemonApi(Protocol):
+    """The running daemon, in parts."""
+
+    @property
+    def servers(self) -> ServersApi: ...
+
+    @property
+    def configuration(self) -> ConfigurationApi: ...
+
+    @property
+    def logins(self) -> LoginsApi: ...
+
+    @property
+    def hosts(self) -> HostsApi: ...
+
+    @property
+    def events(self) -> EventBus:
+        """What happens here, for subscribers."""
+
+    def status(self) -> DaemonStatus: ...
+
+    def shutdown(self) -> None:
+        """Begin to end, once the reply to whoever asked is on its way."""
+
+    async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
+        """Return the last records of logs.jsonl that match, oldest first, as they stand there.
+
+        level: the lowest to return.
         """

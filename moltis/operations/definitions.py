@@ -69,7 +69,7 @@ def daemon_status(params: Nothing, daemon: DaemonApi) -> DaemonStatus:
 @OPERATIONS.operation("daemon.reload", Access.ADMIN)
 async def daemon_reload(params: Nothing, daemon: DaemonApi) -> Reloaded:
     """Read moltis.toml again and touch only the servers whose entries changed."""
-    return await daemon.reload()
+    return await daemon.configuration.reload()
 
 
 @OPERATIONS.operation("daemon.shutdown", Access.ADMIN, afterwards=lambda daemon: daemon.shutdown())
@@ -86,13 +86,13 @@ def list_servers(params: ListServers, daemon: DaemonApi) -> list[ServerStatus]:
     """Show all servers, in the order of moltis.toml."""
     if params.project is not None:
         raise UsageError("projects are not supported by this version yet", hint="leave 'project' out")
-    return [server.status() for server in daemon.servers()]
+    return [server.status() for server in daemon.servers.all()]
 
 
 @OPERATIONS.operation("mcp.status", Access.READ, exposes="server status")
 def server_status(params: OneServer, daemon: DaemonApi) -> ServerStatus:
     """Show one server."""
-    return daemon.server(params.name).status()
+    return daemon.servers.one(params.name).status()
 
 
 @OPERATIONS.operation(
@@ -102,7 +102,7 @@ def server_status(params: OneServer, daemon: DaemonApi) -> ServerStatus:
 )
 def history(params: History, daemon: DaemonApi) -> list[HistoryEntry]:
     """Show a server's transitions, oldest first."""
-    return daemon.server(params.name).history(params.limit)
+    return daemon.servers.one(params.name).history(params.limit)
 
 
 @OPERATIONS.operation("mcp.tools", Access.READ, exposes="as the server sent them, each with `server` added")
@@ -168,7 +168,7 @@ async def start(params: OneServer, daemon: DaemonApi) -> Ok:
 @OPERATIONS.operation("mcp.stop", Access.CALL)
 async def stop(params: OneServer, daemon: DaemonApi) -> Ok:
     """Stop a server until it is started again; returns when nothing of it is left."""
-    await daemon.server(params.name).stop()
+    await daemon.servers.one(params.name).stop()
     return Ok()
 
 
@@ -182,14 +182,14 @@ async def restart(params: OneServer, daemon: DaemonApi) -> Ok:
 @OPERATIONS.operation("mcp.enable", Access.ADMIN)
 async def enable(params: OneServer, daemon: DaemonApi) -> Ok:
     """Write `enabled = true` into moltis.toml, forgive failures, and run the server."""
-    await daemon.set_enabled(daemon.server(params.name).status().name, True)
+    await daemon.servers.set_enabled(daemon.servers.one(params.name).status().name, True)
     return Ok()
 
 
 @OPERATIONS.operation("mcp.disable", Access.ADMIN)
 async def disable(params: OneServer, daemon: DaemonApi) -> Ok:
     """Write `enabled = false` into moltis.toml and stop the server."""
-    await daemon.set_enabled(daemon.server(params.name).status().name, False)
+    await daemon.servers.set_enabled(daemon.servers.one(params.name).status().name, False)
     return Ok()
 
 
@@ -200,7 +200,7 @@ async def add(params: Any, daemon: DaemonApi) -> OkName:
     if problem is not None:
         raise UsageError(f"name: {problem}")
     entry = {key: value for key, value in entry_of(params).items() if value is not None}
-    await daemon.add_server(params.name, entry)
+    await daemon.servers.add(params.name, entry)
     return OkName(name=params.name)
 
 
@@ -210,14 +210,14 @@ async def update(params: Any, daemon: DaemonApi) -> Ok:
     changes = entry_of(params)
     if not changes:
         raise UsageError("no key to change was given", server=params.name, hint="null clears a key")
-    await daemon.update_server(daemon.server(params.name).status().name, changes)
+    await daemon.servers.update(daemon.servers.one(params.name).status().name, changes)
     return Ok()
 
 
 @OPERATIONS.operation("mcp.remove", Access.ADMIN)
 async def remove(params: OneServer, daemon: DaemonApi) -> OkRemoved:
     """Take a server out of moltis.toml and stop it."""
-    await daemon.remove_server(daemon.server(params.name).status().name)
+    await daemon.servers.remove(daemon.servers.one(params.name).status().name)
     return OkRemoved()
 
 
@@ -234,8 +234,10 @@ async def test(params: Any, daemon: DaemonApi) -> Tried:
     if not entry and params.name is None:
         raise UsageError("Invalid params: 'name' is missing, or the keys of a server")
     if not entry:
-        return await daemon.try_server(daemon.server(params.name).status().name, None, copy=params.copy, sdk=params.sdk)
-    return await daemon.try_server(params.name or "test", entry, sdk=params.sdk)
+        return await daemon.servers.try_one(
+            daemon.servers.one(params.name).status().name, None, copy=params.copy, sdk=params.sdk
+        )
+    return await daemon.servers.try_one(params.name or "test", entry, sdk=params.sdk)
 
 
 # --- configuration
@@ -244,34 +246,34 @@ async def test(params: Any, daemon: DaemonApi) -> Tried:
 @OPERATIONS.operation("mcp.config.get", Access.READ)
 def get_config(params: Nothing, daemon: DaemonApi) -> RequestTimeout:
     """Show the settings of all servers that can be changed here."""
-    return RequestTimeout(request_timeout_secs=daemon.request_timeout_secs())
+    return RequestTimeout(request_timeout_secs=daemon.configuration.request_timeout_secs())
 
 
 @OPERATIONS.operation("mcp.config.update", Access.ADMIN)
 async def update_config(params: RequestTimeout, daemon: DaemonApi) -> RequestTimeout:
     """Write `[mcp] request_timeout_secs` into moltis.toml."""
-    await daemon.set_request_timeout_secs(params.request_timeout_secs)
-    return RequestTimeout(request_timeout_secs=daemon.request_timeout_secs())
+    await daemon.configuration.set_request_timeout_secs(params.request_timeout_secs)
+    return RequestTimeout(request_timeout_secs=daemon.configuration.request_timeout_secs())
 
 
 @OPERATIONS.operation("env.list", Access.ADMIN, exposes="names only, never values")
 def list_env(params: Nothing, daemon: DaemonApi) -> list[str]:
     """Show the names of the placeholders that `moltis env` keeps values for."""
-    return daemon.env_names()
+    return daemon.configuration.env_names()
 
 
 @OPERATIONS.operation("env.set", Access.ADMIN)
 async def set_env(params: OneValue, daemon: DaemonApi) -> Ok:
     """Keep a value for a placeholder; servers that use it are started anew."""
-    await daemon.set_env(params.name, params.value)
+    await daemon.configuration.set_env(params.name, params.value)
     return Ok()
 
 
 @OPERATIONS.operation("env.unset", Access.ADMIN)
 async def unset_env(params: OneName, daemon: DaemonApi) -> Ok:
     """Forget the value of a placeholder."""
-    if not await daemon.unset_env(params.name):
-        near = did_you_mean(params.name, daemon.env_names())
+    if not await daemon.configuration.unset_env(params.name):
+        near = did_you_mean(params.name, daemon.configuration.env_names())
         raise UsageError(f"no value is kept for {params.name!r}{near}", hint="moltis env list")
     return Ok()
 
@@ -282,7 +284,7 @@ async def unset_env(params: OneName, daemon: DaemonApi) -> Ok:
 @OPERATIONS.operation("token.create", Access.ADMIN)
 async def create_token(params: CreateToken, daemon: DaemonApi) -> Created:
     """Make an access token for the HTTP endpoint; its value is given here and never again."""
-    return await daemon.create_token(params.name, params.scope, params.expires_days)
+    return await daemon.hosts.create_token(params.name, params.scope, params.expires_days)
 
 
 @OPERATIONS.operation(
@@ -290,13 +292,13 @@ async def create_token(params: CreateToken, daemon: DaemonApi) -> Created:
 )
 async def list_tokens(params: Nothing, daemon: DaemonApi) -> list[TokenInfo]:
     """Show all access tokens, oldest first, expired ones among them."""
-    return await daemon.tokens()
+    return await daemon.hosts.tokens()
 
 
 @OPERATIONS.operation("token.revoke", Access.ADMIN)
 async def revoke_token(params: OneToken, daemon: DaemonApi) -> Ok:
     """Forget an access token; whoever has it is let in no more."""
-    await daemon.revoke_token(params.name)
+    await daemon.hosts.revoke_token(params.name)
     return Ok()
 
 
@@ -310,7 +312,7 @@ async def reauth(params: BeginLogin, daemon: DaemonApi) -> LoginStarted:
     kind = KINDS[server.transport]
     if not kind.logs_in:
         raise UsageError(f"server {server.name!r} is {kind.described} and needs no login", server=server.name)
-    auth_url = await daemon.begin_login(server.name, new_client=params.new_client)
+    auth_url = await daemon.logins.begin(server.name, new_client=params.new_client)
     return LoginStarted(oauth_pending=auth_url is not None, auth_url=auth_url)
 
 
@@ -321,7 +323,7 @@ async def log_out(params: EndLogin, daemon: DaemonApi) -> Ok:
     kind = KINDS[server.transport]
     if not kind.logs_in:
         raise UsageError(f"server {server.name!r} is {kind.described} and has no login", server=server.name)
-    await daemon.end_login(server.name, forget_client=params.forget_client)
+    await daemon.logins.end(server.name, forget_client=params.forget_client)
     return Ok()
 
 
@@ -333,7 +335,7 @@ async def complete_login(params: CompleteLogin, daemon: DaemonApi) -> OkName:
             "Invalid params: callback_url, or state and code, is missing",
             hint="paste the address that the browser ended at",
         )
-    name = await daemon.complete_login(
+    name = await daemon.logins.complete(
         params.callback_url, state=params.state, code=params.code, iss=params.iss, error=params.error
     )
     return OkName(name=name)

@@ -36,7 +36,7 @@ def relay(
         UnknownServer: there is none of that name.
         ServerNotReady, LoginNeeded: it cannot be called now.
     """
-    server = daemon.server(name)
+    server = daemon.servers.one(name)
     session = server.session()
     if session is not None:
         return send(session)
@@ -70,9 +70,9 @@ async def listed(kind: Kind, name: str | None, daemon: DaemonApi) -> Raw:
     """Give a list of one server, as `ready_session` finds it, or of all that are ready, as a JSON array."""
     items: list[bytes] = []
     if name is not None:
-        found = [(name, await ready_session(daemon.server(name)))]
+        found = [(name, await ready_session(daemon.servers.one(name)))]
     else:
-        ready = [(server, session) for server in daemon.servers() if (session := server.session()) is not None]
+        ready = [(server, session) for server in daemon.servers.all() if (session := server.session()) is not None]
         found = [(server.status().name, session) for server, session in ready]
     slices = Slices()
     for name, session in found:
@@ -89,7 +89,7 @@ def runnable(name: str, daemon: DaemonApi) -> ServerApi:
         UnknownServer: there is none of that name.
         ServerNotReady: it is disabled or invalid.
     """
-    server = daemon.server(name)
+    server = daemon.servers.one(name)
     status = server.status()
     if status.state in (State.DISABLED, State.INVALID):
         raise not_ready(status)

@@ -175,17 +175,28 @@ class FakeGateway:
 
 
 class FakeDaemon:
-    """Servers `alpha` and `beta`, both ready. What is asked of it is in `asked`."""
+    """Servers `alpha` and `beta`, both ready. What is asked of it and its parts is in `asked`."""
 
     def __init__(self) -> None:
-        self.all = {name: FakeServer(name) for name in ("alpha", "beta")}
         self.events = EventBus()
         self.asked: list[tuple[Any, ...]] = []
-        self.timeout_secs = 30.0
-        self.env = ["KEY"]
         self.the_gateway: FakeGateway | None = FakeGateway()
-        self.trying = anyio.Event()
-        self.try_ended = anyio.Event()
+        self.servers = FakeServers(self.asked)
+        self.configuration = FakeConfiguration(self)
+        self.logins = FakeLogins(self.asked)
+        self.hosts = FakeHosts(self)
+
+    @property
+    def all(self) -> dict[str, FakeServer]:
+        return self.servers.named
+
+    @property
+    def trying(self) -> anyio.Event:
+        return self.servers.trying
+
+    @property
+    def try_ended(self) -> anyio.Event:
+        return self.servers.try_ended
 
     def status(self) -> DaemonStatus:
         return DaemonStatus(
@@ -202,39 +213,44 @@ class FakeDaemon:
             servers={"total": len(self.all)},
         )
 
-    async def reload(self) -> Reloaded:
-        return Reloaded(unchanged=list(self.all))
-
     def shutdown(self) -> None:
         self.asked.append(("shutdown",))
 
-    def gateway(self) -> FakeGateway | None:
-        return self.the_gateway
+    async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
+        return [msgspec.Raw(b'{"ts": 1}')] * min(limit, 2)
 
-    def servers(self) -> list[FakeServer]:
-        return list(self.all.values())
 
-    def server(self, name: str) -> FakeServer:
-        if name not in self.all:
-            raise UnknownServer(name, self.all)
-        return self.all[name]
+class FakeServers:
+    def __init__(self, asked: list[tuple[Any, ...]]) -> None:
+        self.named = {name: FakeServer(name) for name in ("alpha", "beta")}
+        self.trying = anyio.Event()
+        self.try_ended = anyio.Event()
+        self._asked = asked
 
-    async def add_server(self, name: str, entry: Mapping[str, Any]) -> None:
-        self.asked.append(("add", name, dict(entry)))
+    def all(self) -> list[FakeServer]:
+        return list(self.named.values())
 
-    async def update_server(self, name: str, changes: Mapping[str, Any]) -> None:
-        self.asked.append(("update", name, dict(changes)))
+    def one(self, name: str) -> FakeServer:
+        if name not in self.named:
+            raise UnknownServer(name, self.named)
+        return self.named[name]
 
-    async def remove_server(self, name: str) -> None:
-        self.asked.append(("remove", name))
+    async def add(self, name: str, entry: Mapping[str, Any]) -> None:
+        self._asked.append(("add", name, dict(entry)))
+
+    async def update(self, name: str, changes: Mapping[str, Any]) -> None:
+        self._asked.append(("update", name, dict(changes)))
+
+    async def remove(self, name: str) -> None:
+        self._asked.append(("remove", name))
 
     async def set_enabled(self, name: str, enabled: bool) -> None:
-        self.asked.append(("enabled", name, enabled))
+        self._asked.append(("enabled", name, enabled))
 
-    async def try_server(
+    async def try_one(
         self, name: str, entry: Mapping[str, Any] | None, *, copy: bool = False, sdk: bool = False
     ) -> Tried:
-        self.asked.append(("sdk" if sdk else "copy" if copy else "try", name, entry))
+        self._asked.append(("sdk" if sdk else "copy" if copy else "try", name, entry))
         if name == "slow":
             self.trying.set()
             try:
@@ -245,44 +261,66 @@ class FakeDaemon:
             raise RuntimeError("s3cret")
         return Tried(ok=True, tool_count=2)
 
+
+class FakeConfiguration:
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self._daemon = daemon
+        self._timeout_secs = 30.0
+        self._env = ["KEY"]
+
+    async def reload(self) -> Reloaded:
+        return Reloaded(unchanged=list(self._daemon.all))
+
     def request_timeout_secs(self) -> float:
-        return self.timeout_secs
+        return self._timeout_secs
 
     async def set_request_timeout_secs(self, secs: float) -> None:
-        self.timeout_secs = secs
-
-    async def begin_login(self, name: str, *, new_client: bool = False) -> str | None:
-        self.asked.append(("login", name, "anew") if new_client else ("login", name))
-        return "https://as.example/authorize?state=s"
-
-    async def end_login(self, name: str, *, forget_client: bool) -> None:
-        self.asked.append(("logout", name, forget_client))
-
-    async def complete_login(self, callback_url: str | None, **answer: str | None) -> str:
-        self.asked.append(("complete", callback_url, {k: v for k, v in answer.items() if v is not None}))
-        return "remote"
+        self._timeout_secs = secs
 
     def env_names(self) -> list[str]:
-        return self.env
+        return self._env
 
     async def set_env(self, name: str, value: str) -> None:
-        self.asked.append(("set", name, value))
+        self._daemon.asked.append(("set", name, value))
 
     async def unset_env(self, name: str) -> bool:
-        return name in self.env
+        return name in self._env
+
+
+class FakeLogins:
+    def __init__(self, asked: list[tuple[Any, ...]]) -> None:
+        self._asked = asked
+
+    async def begin(self, name: str, *, new_client: bool = False) -> str | None:
+        self._asked.append(("login", name, "anew") if new_client else ("login", name))
+        return "https://as.example/authorize?state=s"
+
+    async def end(self, name: str, *, forget_client: bool) -> None:
+        self._asked.append(("logout", name, forget_client))
+
+    async def complete(self, callback_url: str | None, **answer: str | None) -> str:
+        self._asked.append(("complete", callback_url, {k: v for k, v in answer.items() if v is not None}))
+        return "remote"
+
+
+class FakeHosts:
+    """Served by the daemon's `the_gateway`, which a test may exchange."""
+
+    def __init__(self, daemon: FakeDaemon) -> None:
+        self._daemon = daemon
+
+    def gateway(self) -> FakeGateway | None:
+        return self._daemon.the_gateway
 
     async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
-        self.asked.append(("create token", name, scope, expires_days))
+        self._daemon.asked.append(("create token", name, scope, expires_days))
         return Created(token="mlt_", name=name, scope=scope, expires_at=None)
 
     async def tokens(self) -> list[TokenInfo]:
         return []
 
     async def revoke_token(self, name: str) -> None:
-        self.asked.append(("revoke token", name))
-
-    async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
-        return [msgspec.Raw(b'{"ts": 1}')] * min(limit, 2)
+        self._daemon.asked.append(("revoke token", name))
 
 
 class Wire:

@@ -11,6 +11,7 @@ import anyio
 import kind_of_echoes as kind
 import pytest
 from kind_of_echoes import LIST_CHANGED, Echoes
+from moltis.control.params import BeginLogin
 
 from moltis import logs
 from moltis.cli.configured import read_servers
@@ -18,7 +19,6 @@ from moltis.config.kinds import KINDS
 from moltis.config.load import load
 from moltis.config.overrides import EnvOverrides
 from moltis.control.methods import reauth
-from moltis.control.params import BeginLogin
 from moltis.daemon.world import Daemon
 from moltis.doctor import Verdict, check_servers
 from moltis.errors import UsageError

@@ -11,8 +11,8 @@ import pytest
 from anyio.abc import TaskGroup
 
 from moltis.config.plan import DaemonPlan, RemoteLaunch, ServerPlan
+from moltis.daemon.auth import Surroundings
 from moltis.daemon.logins import Logins
-from moltis.daemon.remotes import Surroundings
 from moltis.oauth import broker
 from moltis.transport import OpenFailed
 

@@ -17,11 +17,12 @@ from moltis.gateway.tokens import Created, Scope, TokenInfo, TokenStore
 
 
 class Daemon:
-    """What the methods ask of a daemon, on a real store."""
+    """What the methods ask of a daemon, and of that part of it that keeps tokens, on a real store."""
 
     def __init__(self, path: Path) -> None:
         self.store = TokenStore(path)
         self.store.load()
+        self.hosts = self
 
     async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
         return self.store.create(name, scope, expires_days)
