@@ -17,8 +17,9 @@ import msgspec
 from moltis import logs
 from moltis.control import jsonrpc
 from moltis.control.exchange import Exchange
-from moltis.control.registry import Guest, Registry
+from moltis.control.registry import Registry
 from moltis.errors import MoltisError, UsageError
+from moltis.gateway.lines import LineHost
 from moltis.operations.api import CallHandle, DaemonApi
 from moltis.operations.events import Subscription
 from moltis.transport.frames import JOIN_BYTES, Framer
@@ -84,7 +85,7 @@ class Conversation:
         self._tell_active = active
         self._tell_over = over
         self._may_hand_over = may_hand_over
-        self._guest: Guest | None = None
+        self._guest: LineHost | None = None
         self._framer = Framer(limits.line_bytes)
         self._lines: deque[bytes] = deque()
         self._queued_bytes = 0
@@ -276,14 +277,14 @@ class Conversation:
 
     # --- handing over
 
-    def _admit(self, build: Callable[[PeerConn], Guest]) -> Guest:
+    def _admit(self, build: Callable[[PeerConn], LineHost]) -> LineHost:
         if self._in_flight > 1 or self.subscriptions:
             raise UsageError("a connection with other requests or subscriptions open cannot be handed over")
         if not self._may_hand_over():
             raise MoltisError("as many connections as can be are MCP hosts already", hint="end one of them")
         return build(self._conn)
 
-    def _hand_over(self, guest: Guest) -> None:
+    def _hand_over(self, guest: LineHost) -> None:
         """Give the connection to a guest, with all that came after the request that asked for it."""
         rest = [line + b"\n" for line in self._lines] + self._framer.feed(b"\n")
         self._lines.clear()

@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from moltis.control import jsonrpc
-from moltis.control.registry import Guest, Registry
+from moltis.control.registry import Registry
 from moltis.errors import UsageError
+from moltis.gateway.lines import LineHost
 from moltis.operations.api import CallHandle, DaemonApi
 from moltis.operations.events import Subscription
 from moltis.transport.wire import PeerConn
@@ -49,7 +50,7 @@ class Exchange:
     def start(self, work: Callable[[], Awaitable[None]]) -> CallHandle:
         return self._conversation.start(work)
 
-    def hand_over(self, build: Callable[[PeerConn], Guest]) -> None:
+    def hand_over(self, build: Callable[[PeerConn], LineHost]) -> None:
         if not self._is_request:
             raise UsageError("a connection is handed over by one request, neither a notification nor in a batch")
         guest = self._conversation._admit(build)

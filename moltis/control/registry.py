@@ -17,13 +17,14 @@ from moltis import logs
 from moltis.access import Access
 from moltis.control import jsonrpc
 from moltis.errors import MoltisError, RpcCode, SystemTrouble
+from moltis.gateway.lines import LineHost
 from moltis.names import did_you_mean
 from moltis.operations.api import CallHandle, DaemonApi
 from moltis.operations.events import Sink, Subscription
 from moltis.operations.reach import error_of_server
 from moltis.operations.registry import Operation, Operations
 from moltis.session.calls import ErrorReply, OnReply, Reply, Result
-from moltis.transport.wire import Handler, PeerConn
+from moltis.transport.wire import PeerConn
 
 log = logs.get("moltis.control")
 
@@ -47,29 +48,12 @@ class Caller(Protocol):
     def start(self, work: Callable[[], Awaitable[None]]) -> CallHandle:
         """Do `work` in a task of its own, which `cancel()` cancels."""
 
-    def hand_over(self, build: Callable[[PeerConn], Guest]) -> None:
-        """Give the connection away: `build` makes its guest at once, which gets it when this request is answered.
+    def hand_over(self, build: Callable[[PeerConn], LineHost]) -> None:
+        """Give the connection away: `build` makes its host at once, which gets it when this request is answered.
 
         Raises:
             MoltisError: the connection is not free for that; or what `build` raises.
         """
-
-
-class Guest(Handler, Protocol):
-    """What a connection is handed over to: from then on it is answered by this alone, until it is closed."""
-
-    @property
-    def partial_bytes(self) -> int:
-        """What is held of a line that is not whole."""
-
-    def begin(self) -> None:
-        """The connection is its own now."""
-
-    def drained(self) -> None:
-        """Take note that everything written has gone, after some of it had to wait."""
-
-    def sweep(self) -> None:
-        """Look after the connection, about once a second: is its other end gone, or does it not read?"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

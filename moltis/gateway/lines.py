@@ -75,7 +75,7 @@ class Conn(Protocol):
 
 
 class LineHost:
-    """One host; a `control.registry.Guest`.
+    """One host; a connection of the control socket may be handed over to it.
 
     server: the one server it sees as it is, or None for all of them.
 
