@@ -12,7 +12,7 @@ Reading order, from what decides to what does:
     transport   messages to and from a process; the warden that starts and ends processes; the event loop's callbacks
                 transport.remote: Streamable HTTP of both eras, and the older HTTP+SSE
     http        the one HTTP stack: which addresses may be reached, bounded bodies, TLS
-    httpd       serving HTTP: routes and who may use them
+    httpd       serving HTTP: sockets, limits, routes and who may use them
     oauth       logging in: discovery, registration, PKCE, tokens, their store
     gateway     one MCP endpoint for every host: all servers as one, or one as it is; both eras on both sides
     operations  what can be asked of the daemon, and who may; apart from how it is asked

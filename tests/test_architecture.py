@@ -204,6 +204,55 @@ ONLY_IN = {
 """Who may import what, and why."""
 
 
+LAYERS: dict[str, tuple[str, ...]] = {
+    "gateway": (
+        "messages abilities composing doors levels limits metrics naming needs outbox parking revisions rounds "
+        "settling showing templates token_file wellformed",
+        "api failures introduction known questions refusals taking tokens",
+        "asking catalogue desk forwarding listens owners passage relay shelves subscriptions views",
+        "host lines",
+        "gateway http",
+    ),
+    "gateway.http": (
+        "exchange kept modern refusals settings ticker",
+        "reading sessions",
+        "conversations plain",
+        "application",
+        "listener",
+    ),
+    "httpd": ("address asgi joining", "bodies events router server"),
+    "oauth": (
+        "blocking cipher documents filelock folder jobs model pages standing urls",
+        "authorize authserver callback challenge clientauth decisions grants registration resource",
+        "advice browser crowd discovery endpoint loopback store",
+        "flow identity keeper shelf",
+        "attempts broker refusals renewal",
+    ),
+    "session": (
+        "attribution caller elicitation hooks mirrored pace parts results well_formed",
+        "calls description envelope handshake liveness oddities",
+        "facts listing lists misfits noise offer passing questions unasked wishes",
+        "dialogue listen negotiation rounds",
+        "requests",
+        "beside session",
+    ),
+    "transport": ("wire", "effort frames inside spawned warden", "claim containment kinds strays", "stdio", "remote"),
+    "transport.remote": (
+        "complaints events gate headers replies",
+        "base evidence outcomes turns",
+        "exchange failures incoming",
+        "legacy renewal sessions standing streamable",
+        "fallback opening",
+    ),
+    "transport.wire": ("inbox loop once outbox", "accepting link pipes", "tcp unix"),
+}
+"""What of a large package is built on what: each line knows itself and those above it. What is said of a package's
+module holds for all that is in it."""
+
+UNTIED = ("moltis.control",)
+"""Where types still name each other in a circle: a conversation and what one line of it may ask of it."""
+
+
 def modules() -> Iterator[tuple[str, Path]]:
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -243,6 +292,46 @@ def test_imports_point_down_the_floors(name: str, path: Path) -> None:
     for target in imports(path) & KNOWN:
         same_package = target == own_package or target.startswith(own_package + ".")
         assert same_package or target == "moltis" or floor(target) < floor(name), f"{name} imports {target}"
+
+
+def meant(path: Path) -> set[str]:
+    """Return the modules that one imports, for its types only or not: of `from a import b`, `a.b` if that is one."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            of = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {of[name] if of[name] in KNOWN else node.module or "" for name in of}
+    return found & KNOWN
+
+
+def layer(package: str, module: str) -> int | None:
+    """Return in which line of its package a module is; None if it is in none."""
+    name = module.removeprefix(f"moltis.{package}.").partition(".")[0]
+    return next((n for n, line in enumerate(LAYERS[package]) if name in line.split()), None)
+
+
+@pytest.mark.parametrize("package", sorted(LAYERS))
+def test_within_a_large_package_imports_point_down_its_layers(package: str) -> None:
+    inside = {name: path for name, path in ALL if name.startswith(f"moltis.{package}.")}
+    assert inside
+    for name, path in inside.items():
+        own = layer(package, name)
+        assert own is not None, f"LAYERS does not say what of moltis.{package} {name} is built on"
+        for target in meant(path) & inside.keys():
+            below = layer(package, target)
+            assert below is not None
+            assert below <= own, f"{name} imports {target}"
+
+
+def test_no_import_goes_round_in_a_circle_even_for_types() -> None:
+    left = {name: meant(path) - {name} for name, path in ALL if not name.startswith(UNTIED)}
+    while free := {name for name, targets in left.items() if not targets & left.keys()}:
+        left = {name: targets for name, targets in left.items() if name not in free}
+    while dead := left.keys() - {target for targets in left.values() for target in targets}:  # they only lead into one
+        left = {name: targets for name, targets in left.items() if name not in dead}
+    assert not left, f"these import each other: {sorted(left)}"
 
 
 @pytest.mark.parametrize("name", sorted(PURE))

@@ -109,6 +109,6 @@ def server_argument(**attrs: Any) -> Callable[[Callable[..., Any]], Callable[...
 
 
 def _complete_servers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
-    from moltis.cli.completion import server_names
+    from moltis.cli.link import server_names
 
     return server_names(ctx, incomplete)

@@ -50,3 +50,23 @@ def connect(ctx: click.Context, timeout_secs: float | None = REPLY_SECS) -> Daem
         NotPermitted: the socket or the daemon refuses this user.
     """
     return client.connect(paths(ctx).socket, timeout_secs)
+
+
+def server_names(ctx: click.Context, incomplete: str) -> list[str]:
+    """Give the servers of the running daemon that begin so; none when it cannot be asked quickly."""
+    try:
+        with connect(ctx, COMPLETION_SECS) as daemon:
+            names = [str(server["name"]) for server in daemon.call("mcp.list")]
+    except Exception:  # a shell's completion must stay silent, whatever is wrong
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def tool_names(ctx: click.Context, incomplete: str) -> list[str]:
+    """Give `SERVER.TOOL` for every tool that begins so; none when they cannot be asked quickly."""
+    try:
+        with connect(ctx, COMPLETION_SECS) as daemon:
+            tools = daemon.call("mcp.tools")
+    except Exception:  # a shell's completion must stay silent, whatever is wrong
+        return []
+    return [name for t in tools if (name := f"{t['server']}.{t['name']}").startswith(incomplete)]

@@ -15,7 +15,7 @@
                 `levels`), what it is told when it comes (`introduction`) and what waits for it (`outbox`)
     forwarding  requests passed on: one way there and back is a `passage`, with questions meanwhile a `relay`;
                 `rounds` and `parking` bridge the eras, `failures` is what is said when there is no answer
-    http        Streamable HTTP of both eras on uvicorn: sessions, streams; health and metrics beside it
+    http        Streamable HTTP of both eras on `moltis.httpd`: sessions, streams; health and metrics beside it
     doors       who may come in, and (`limits`) how often; `tokens` are made, recognised and kept (`token_file`)
     lines       the same over stdio, for `moltis connect`
     metrics     counting

@@ -6,9 +6,9 @@ says in each request who it is, so nothing of it is remembered between two; what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from msgspec import Raw
@@ -16,10 +16,9 @@ from msgspec import Raw
 from moltis import logs
 from moltis.errors import RpcCode
 from moltis.gateway import failures, introduction, messages, refusals
-from moltis.gateway.api import Outlet, Principal, ServerPort
+from moltis.gateway.api import Outlet, Principal, ServerPort, World
 from moltis.gateway.catalogue import Owner
-from moltis.gateway.forwarding import Running
-from moltis.gateway.hub import Hub
+from moltis.gateway.forwarding import Forwarding, Running
 from moltis.gateway.levels import LEVELS
 from moltis.gateway.listens import Listens
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION, Answer, Ask, Tell, text_of
@@ -29,7 +28,7 @@ from moltis.gateway.questions import Questions
 from moltis.gateway.refusals import Refusal, bad_params, refuse
 from moltis.gateway.revisions import LEGACY
 from moltis.gateway.settling import SETTLE_SECS, Settling
-from moltis.gateway.subscriptions import MAX_WATCHED_OF_ALL, UPDATED, updated_params
+from moltis.gateway.subscriptions import MAX_WATCHED_OF_ALL, UPDATED, Subscriptions, updated_params
 from moltis.gateway.taking import Refused, Taking
 from moltis.gateway.views import Route, View
 from moltis.server.status import HostSeen
@@ -37,9 +36,10 @@ from moltis.session.envelope import one_line
 from moltis.session.handshake import MODERN_VERSIONS
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
+from moltis.shares import Shares
 from moltis.slices import Slices
 
-__all__ = ["Host"]
+__all__ = ["Host", "Hub"]
 
 log = logs.get("moltis.gateway")
 
@@ -57,6 +57,42 @@ _NAMELESS: Final = b'{"name":"unknown","version":"unknown"}'
 _GONE: Final = refusals.shutting_down("this session is over")
 _FAILED: Final = Refusal(RpcCode.INTERNAL_ERROR, "moltis failed at this request; its log says more")
 _UNNAMED: Final = Raw(_NAMELESS)
+
+
+class Hub(Protocol):
+    """What hosts share, as one of them sees it; `gateway.Gateway` is it."""
+
+    @property
+    def world(self) -> World: ...
+
+    @property
+    def forwarding(self) -> Forwarding: ...
+
+    @property
+    def subscriptions(self) -> Subscriptions: ...
+
+    @property
+    def introduced(self) -> Shares:
+        """Bytes of what hosts said of themselves."""
+
+    def first_list_secs(self, ports: Sequence[ServerPort]) -> float:
+        """Return how long a list of all servers waits for these, of which nothing is known."""
+
+    def watched_of(self, principal: str) -> int:
+        """How many resources the hosts of one principal subscribe to."""
+
+    @property
+    def closing(self) -> Refusal | None:
+        """Why nothing is taken any more."""
+
+    def level_set(self, host: Host) -> None:
+        """A host wants another level of logging."""
+
+    def level_of_request(self, port: ServerPort, level: str) -> None:
+        """One request to a server wants a level of logging."""
+
+    def left(self, host: Host) -> None:
+        """A host is gone."""
 
 
 class Host:

@@ -3,6 +3,8 @@
 Anything on this machine can connect, and any web page can make the browser ask. The one rule: a request is either
 `GET /callback` for this very host and port, and then its target alone goes on to whoever waits, or it gets a fixed
 page. Nothing of a request comes back in an answer, and no number of connections keeps the browser out.
+
+Why this is no application on `moltis.httpd`: docs/adr/0006-the-page-of-a-login-has-a-small-server.md.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import click
 
 from moltis.cli import link
 from moltis.cli.commands import command
-from moltis.cli.completion import server_names
+from moltis.cli.link import server_names
 from moltis.errors import UsageError
 
 

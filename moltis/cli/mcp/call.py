@@ -58,7 +58,7 @@ def call(
 
 
 def _complete(ctx: click.Context, word: str) -> list[str]:
-    from moltis.cli.completion import tool_names
+    from moltis.cli.link import tool_names
 
     return tool_names(ctx, word)
 
