@@ -11,17 +11,17 @@ import anyio
 import kind_of_echoes as kind
 import pytest
 from kind_of_echoes import LIST_CHANGED, Echoes
-from moltis.control.params import BeginLogin
 
 from moltis import logs
 from moltis.cli.configured import read_servers
 from moltis.config.kinds import KINDS
 from moltis.config.load import load
 from moltis.config.overrides import EnvOverrides
-from moltis.control.methods import reauth
 from moltis.daemon.world import Daemon
 from moltis.doctor import Verdict, check_servers
 from moltis.errors import UsageError
+from moltis.operations.definitions import reauth
+from moltis.operations.params import BeginLogin
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.states import State
@@ -73,7 +73,7 @@ async def running(paths: Paths) -> AsyncIterator[Daemon]:
 
 
 async def called(daemon: Daemon, tool: str, arguments: bytes = b"{}") -> Reply:
-    session = daemon.server("mine").session()
+    session = daemon.servers.one("mine").session()
     assert session is not None
     replies: list[Reply] = []
     arrived = anyio.Event()
@@ -89,7 +89,7 @@ async def called(daemon: Daemon, tool: str, arguments: bytes = b"{}") -> Reply:
 
 async def test_it_is_supervised_listed_and_called(paths: Paths) -> None:
     async with running(paths) as daemon:
-        status = daemon.server("mine").status()
+        status = daemon.servers.one("mine").status()
         assert (status.transport, status.state, status.tool_count, status.pid) == ("echoes", "ready", 4, None)
         reply = await called(daemon, "echo", b'{"text":"out and back"}')
         assert isinstance(reply, Result)
@@ -103,17 +103,17 @@ async def test_what_it_raises_or_leaves_unanswered_costs_one_call_and_shows_noth
             assert isinstance(reply, ErrorReply)
             assert b"-32603" in bytes(reply.raw)
             assert b"secret" not in bytes(reply.raw)
-        assert daemon.server("mine").status().state == State.READY
+        assert daemon.servers.one("mine").status().state == State.READY
 
 
 async def test_a_restart_makes_another_and_closes_the_first_with_what_was_under_way(paths: Paths) -> None:
     async with running(paths) as daemon:
-        session = daemon.server("mine").session()
+        session = daemon.servers.one("mine").session()
         assert session is not None
         replies: list[Reply] = []
         session.call_tool("wait", b"{}", 20.0, replies.append)
         await anyio.sleep(0.05)
-        await daemon.server("mine").restart()
+        await daemon.servers.one("mine").restart()
         while len(Echoes.made) < 2:  # noqa: ASYNC110 - what is waited for has no event
             await anyio.sleep(0.01)
         assert (Echoes.made[0].is_closed, Echoes.made[0].cancelled) == (True, 1)
@@ -125,7 +125,7 @@ async def test_what_it_says_of_its_own_accord_is_heard(paths: Paths) -> None:
     async with running(paths) as daemon:
         Echoes.made[0].tools.append("another")
         Echoes.made[0].tell(LIST_CHANGED)
-        while daemon.server("mine").status().tool_count != 5:  # noqa: ASYNC110 - what is waited for has no event
+        while daemon.servers.one("mine").status().tool_count != 5:  # noqa: ASYNC110 - what is waited for has no event
             await anyio.sleep(0.01)
 
 
