@@ -5,7 +5,6 @@ Knows nothing of configuration or of running servers; both ask here.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
@@ -28,13 +27,12 @@ def name_problem(name: str) -> str | None:
 
 def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """Give the known words most like `word`, best first; none when nothing is alike."""
+    import difflib  # a mistake is rare, and it takes 2 ms of a start
+
     by_fold, folded = {k.casefold(): k for k in known}, word.casefold()
+    likeness = difflib.SequenceMatcher
     found = difflib.get_close_matches(folded, by_fold, n=limit, cutoff=PARTLY_ALIKE)
-    return [by_fold[f] for f in found if folded in f or f in folded or _likeness(f, folded) >= ALIKE]
-
-
-def _likeness(one: str, other: str) -> float:
-    return difflib.SequenceMatcher(None, one, other).ratio()
+    return [by_fold[f] for f in found if folded in f or f in folded or likeness(None, f, folded).ratio() >= ALIKE]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -6,14 +6,9 @@ may be a secret. A wrong key is reported and left out, so that the rest of its s
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
-
-# Whatever plugin of pydantic happens to be installed would be shown every value, secrets too; looking for them also
-# takes 20 ms of a start.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 from pydantic import (
     AfterValidator,
@@ -129,7 +124,7 @@ VariableName = Annotated[Text, AfterValidator(_variable_name)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     def written(self) -> dict[str, Any]:
         """Give the keys that stand in the file, with their values."""
@@ -260,6 +255,8 @@ def read_section(model: type[SectionT], raw: object, path: Path, report: Report)
         report.error(path, "must be a table: write it as a [section]")
         return model()
     kept = _known_only(model, _copy(raw), path, report)
+    if not kept:
+        return model.model_construct()  # whose checker need not be made
     while True:
         try:
             return model.model_validate(kept)
