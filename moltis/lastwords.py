@@ -9,16 +9,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from moltis.patterns import later
+
 __all__ = ["is_frame", "is_of_heartbeat", "is_telling", "pick", "plain", "spoken", "ungrouped"]
 
-_ESCAPES = re.compile(
+_ESCAPES = later(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # ECMA-48: control sequences, colours among them
     r"|\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # operating system commands: titles, links
     r"|[PX^_][^\x1b]*(?:\x1b\\)?"  # device control and other strings
     r"|[ -/]*[0-OQ-WYZ\\`-~])"
 )
 
-_FRAME = re.compile(
+_FRAME = later(
     r"""\s+at\ \S                                           # Node, Java
       | \s+File\ ".*",\ line\ \d | Traceback\ \(most\ recent | \s*[~^]+\s*$ | \s*\|?\s*\+-+
       | (?:During\ handling\ of|The\ above\ exception\ was)\ the
@@ -43,15 +45,15 @@ _TELLING = (
     "timeout", "please", "usage:", "unauthorized", "expired", "abort",
 )  # fmt: skip
 """Substrings, since each line is looked at: a regular expression of as many words takes forty times as long."""
-_HEARTBEAT = re.compile(r"\bPingRequest\b|\bmethod\b[=: ]{1,2}['\"]?ping\b|\[Local→Remote\] ping\b")
+_HEARTBEAT = later(r"\bPingRequest\b|\bmethod\b[=: ]{1,2}['\"]?ping\b|\[Local→Remote\] ping\b")
 """What servers log of a `ping`: those on the SDKs for Python 1, Go and .NET, and mcp-remote."""
-_OVERWRITTEN = re.compile(r"\r(?!\n)")
-_IN_GROUP = re.compile(r"(?:\s{2})+\|\ ?")
+_OVERWRITTEN = later(r"\r(?!\n)")
+_IN_GROUP = later(r"(?:\s{2})+\|\ ?")
 """How Python draws the exceptions of a group, around lines of a traceback as any other."""
-_DEEP = re.compile(r"\s{4}|\t")
+_DEEP = later(r"\s{4}|\t")
 """So deep stand the source lines of a traceback."""
 
-_SOURCE = re.compile(r"\s{4,}(?:raise|throw new)\s")
+_SOURCE = later(r"\s{4,}(?:raise|throw new)\s")
 
 _LOOKED_AT = 500
 """Characters of a line that are looked at: the word is said early."""

@@ -10,13 +10,15 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-SECRET_NAME = re.compile(
+from moltis.patterns import later
+
+SECRET_NAME = later(
     r"token|secret|passw|credential|cookie|^auth(?!or(?!iz))|authorization|api[-_]?key|(^|[-_])(key|pwd|pass|pat|bearer)$",
     re.IGNORECASE,
 )
 """Names of variables, headers and options whose values are credentials."""
 
-_ABOUT_A_SECRET = re.compile(
+_ABOUT_A_SECRET = later(
     r"(?:[-_]|(?<=[a-z])(?=[A-Z]))"
     r"(?:files?|path|dir|folder|jar|url|uri|endpoint|server|host|name|type|kind|method|mode|provider|store|id|env|var"
     r"|header|prefix|scheme|format|ttl|expiry|secs|seconds|ms|timeout|limit|count|max|min|size|length|budget|number)$"
@@ -25,7 +27,7 @@ _ABOUT_A_SECRET = re.compile(
 )
 """How the names end that say something of a credential and do not hold it: `--token-file`, `--max-tokens`."""
 
-TOKEN = re.compile(
+TOKEN = later(
     r"(?<![A-Za-z0-9])(?:"
     r"[sr]k-[A-Za-z0-9_-]{16,}|[spr]k_(?:live|test)_[A-Za-z0-9]{8,}|gh[opsur]_[A-Za-z0-9]{16,}|github_pat_\w{20,}"
     r"|glpat-[\w-]{16,}|xox[abeprs]-[\w-]{10,}|xapp-[\w-]{10,}|sbp_[0-9a-f]{20,}|(?:AKIA|ASIA)[0-9A-Z]{16}|AIza[\w-]{30,}"
@@ -35,20 +37,20 @@ TOKEN = re.compile(
 )
 """Credentials that say by their first letters whose they are, as their issuers document them."""
 
-_URL = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*+://[^\s\"'<>]+")
-_OPTION = re.compile(r"--?([A-Za-z][\w.-]*)")
-_NAMED = re.compile(
+_URL = later(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*+://[^\s\"'<>]+")
+_OPTION = later(r"--?([A-Za-z][\w.-]*)")
+_NAMED = later(
     r"""(?<![\w.-])(?:--?(?P<option>(?!(?:e|env)=)[A-Za-z][\w.-]*+)(?:=|\s++)|(?P<variable>[A-Za-z_][\w.-]*+)=)
         (?P<quote>["']?)(?P<value>[^\s"']+)""",
     re.VERBOSE,
 )
-_HEADER = re.compile(r"(?:^|=|[\"'\s])([A-Za-z][A-Za-z0-9-]*):[ \t]*(\S[^\"']*)")
-_SCHEME = re.compile(r"\b(?:Bearer|Basic)\s++([^\s\"',;]{6,})", re.IGNORECASE)
-_NUMBER = re.compile(r"[0-9.,_]+")
-_PATH = re.compile(r"(?:~|\.{1,2})?/|[A-Za-z]:\\|.*\.(?:pem|json|key|crt|txt|toml|ya?ml|env)$")
-_VARIABLE = re.compile(r"[A-Z]+(?:_[A-Z]+)+")
+_HEADER = later(r"(?:^|=|[\"'\s])([A-Za-z][A-Za-z0-9-]*):[ \t]*(\S[^\"']*)")
+_SCHEME = later(r"\b(?:Bearer|Basic)\s++([^\s\"',;]{6,})", re.IGNORECASE)
+_NUMBER = later(r"[0-9.,_]+")
+_PATH = later(r"(?:~|\.{1,2})?/|[A-Za-z]:\\|.*\.(?:pem|json|key|crt|txt|toml|ya?ml|env)$")
+_VARIABLE = later(r"[A-Z]+(?:_[A-Z]+)+")
 _WORDS = frozenset({"true", "false", "none", "null", "yes", "no", "env", "file", "auto", "oauth", "bearer", "basic"})
-_OPAQUE = re.compile(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[A-Za-z0-9_+=-]{20,}")
+_OPAQUE = later(r"(?=[^/]*[0-9])(?=[^/]*[A-Za-z])[A-Za-z0-9_+=-]{20,}")
 """A long word of letters and digits: an identifier of a machine's, which may be a credential."""
 
 
@@ -61,27 +63,33 @@ def in_words(words: Sequence[str]) -> Iterator[tuple[int, str]]:
     """Give the credentials in the words of a command, each with the index of its word; some may come twice."""
     for n, word in enumerate(words):
         yield from ((n, secret) for secret in in_text(word))
-        option = _OPTION.fullmatch(word)
+        option = _OPTION.fullmatch(word) if word.startswith("-") else None
         if option and named_secret(option[1]) and n + 1 < len(words) and _may_be_one(words[n + 1], option[1]):
             yield n + 1, words[n + 1]
 
 
 def in_text(text: str) -> Iterator[str]:
     """Give the credentials in a text: of URLs, options, assignments and headers, and what looks like one anywhere."""
-    for m in _NAMED.finditer(text):
-        name = m["option"] or m["variable"]
-        if named_secret(name) and _may_be_one(m["value"], name):
-            yield m["value"]
-    for m in _HEADER.finditer(text):
-        if named_secret(m[1]) and not m[2].startswith("//"):
-            value = m[2].strip()
-            yield value.rpartition(" ")[2]
-    for m in _SCHEME.finditer(text):
-        yield m[1]
+    # Most words have none of the signs without which a pattern finds nothing: asked for first, they cost nothing.
+    is_several = len(text.split(None, 1)) > 1
+    if is_several or "=" in text:
+        for m in _NAMED.finditer(text):
+            name = m["option"] or m["variable"]
+            if named_secret(name) and _may_be_one(m["value"], name):
+                yield m["value"]
+    if ":" in text:
+        for m in _HEADER.finditer(text):
+            if named_secret(m[1]) and not m[2].startswith("//"):
+                value = m[2].strip()
+                yield value.rpartition(" ")[2]
+    if is_several:
+        for m in _SCHEME.finditer(text):
+            yield m[1]
     for m in TOKEN.finditer(text):
         yield m[0]
-    for m in _URL.finditer(text):
-        yield from in_url(m[0])
+    if "://" in text:
+        for m in _URL.finditer(text):
+            yield from in_url(m[0])
 
 
 def in_url(url: str) -> Iterator[str]:

@@ -16,12 +16,13 @@ from moltis.config.keys import KEYS, LIMITS, Key, SectionName
 from moltis.config.scan import Path
 from moltis.errors import ConfigError
 from moltis.names import did_you_mean
+from moltis.patterns import later
 
 __all__ = ["Settings", "overlaid", "settings"]
 
 _PREFIX: Final = "MOLTIS_"
 _SECTIONS: Final = ("ENV", "DAEMON", "GATEWAY", "MCP")
-_ALMOST: Final = re.compile(rf"MOLTIS_(?:{'|'.join(_SECTIONS)})_[A-Z]", re.IGNORECASE)
+_ALMOST: Final = later(rf"MOLTIS_(?:{'|'.join(_SECTIONS)})_[A-Z]", re.IGNORECASE)
 """With one `_` where two are meant. `MOLTIS_CONFIG` and the like are not settings."""
 _ENVIRONMENT: Final = "the environment"
 

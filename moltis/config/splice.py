@@ -8,19 +8,19 @@ parses the result again and compares it with what was meant, so a slip here can 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from moltis.config.scan import Entry, Path, Scan, scan
+from moltis.patterns import later
 
 WIDTH = 100
 """Longer lists are written one element a line, longer tables as a section of their own."""
 
-_BARE = re.compile(r"[A-Za-z0-9_-]+")
-_BLANK_LINE = re.compile(r"[ \t]*(?:\r?\n|\Z)")
-_COMMENT_LINE = re.compile(r"[ \t]*#[^\n]*(?:\n|\Z)")
-_REST = re.compile(r"[ \t]*(?:#[^\n]*)?\r?(?:\n|\Z)")
+_BARE = later(r"[A-Za-z0-9_-]+")
+_BLANK_LINE = later(r"[ \t]*(?:\r?\n|\Z)")
+_COMMENT_LINE = later(r"[ \t]*#[^\n]*(?:\n|\Z)")
+_REST = later(r"[ \t]*(?:#[^\n]*)?\r?(?:\n|\Z)")
 
 
 class Unwritable(ValueError):

@@ -1,5 +1,7 @@
 """Variables by which programs find a network that is not an open one, and what a server without them runs into.
 
+from moltis.patterns import later
+
 Pure. A local server gets a few variables of the daemon's and no others; behind a proxy, or where a company's own
 authority signs, it fails in words that name neither.
 """
@@ -9,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
+
+from moltis.patterns import later
 
 __all__ = ["advice", "certificate_files", "names_a_proxy", "proxy_advice", "remote_advice", "withheld"]
 
@@ -22,20 +26,21 @@ _CERTIFICATES: Final = (
     "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO",
     "NPM_CONFIG_CAFILE", "npm_config_cafile", "UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "PIP_CERT", "NODE_USE_SYSTEM_CA",
 )  # fmt: skip
+_ALL: Final = frozenset((*_NETWORK, *_CERTIFICATES))
 
 _FILES_OF_OTHERS: Final = (
     "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NPM_CONFIG_CAFILE",
     "npm_config_cafile", "PIP_CERT",
 )  # fmt: skip
 
-_NO_NETWORK: Final = re.compile(
+_NO_NETWORK: Final = later(
     r"EAI_AGAIN|ENOTFOUND|getaddrinfo|name resolution|name or service not known|could not resolve|nodename nor servname"
     r"|dns error|no such host|ECONNREFUSED|ECONNRESET|ENETUNREACH|EHOSTUNREACH|ETIMEDOUT|network is unreachable"
     r"|connect(?:ion)? (?:timed? ?out|refused|timeout)|ERR_SOCKET_TIMEOUT|UND_ERR_CONNECT|fetch failed"
     r"|error sending request for url|failed to fetch|max retries exceeded|proxy authentication|http/?1?\.?1? 407",
     re.IGNORECASE,
 )
-_NOT_TRUSTED: Final = re.compile(
+_NOT_TRUSTED: Final = later(
     r"SELF_SIGNED_CERT|self[- ]signed certificate|UNABLE_TO_(?:GET_ISSUER|VERIFY)|CERT_UNTRUSTED"
     r"|unable to (?:get (?:local )?issuer|verify)|CERTIFICATE_VERIFY_FAILED|certificate verify failed"
     r"|UnknownIssuer|invalid peer certificate|x509: certificate|certificate signed by unknown authority",
@@ -45,6 +50,8 @@ _NOT_TRUSTED: Final = re.compile(
 
 def withheld(environ: Mapping[str, str], given: Collection[str]) -> tuple[str, ...]:
     """Give the variables of this kind that the daemon has and a server of these variables has not."""
+    if _ALL.isdisjoint(environ):
+        return ()
     return tuple(name for name in (*_NETWORK, *_CERTIFICATES) if environ.get(name) and name not in given)
 
 

@@ -6,7 +6,6 @@ value, in the server's order.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container
 from hashlib import blake2b
 from typing import Final
@@ -14,6 +13,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from moltis.patterns import later
 from moltis.session.listing import Item, Kind
 from moltis.session.parts import members
 
@@ -39,15 +39,15 @@ ALIAS_SCHEME: Final = "moltis"
 """Of the URIs that say whose they are: `moltis://SERVER/` and the server's own URI, percent-encoded."""
 
 _PREFIX: Final = "moltis://"
-_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")  # RFC 3986 section 3.1
+_SCHEME: Final = later(r"([A-Za-z][A-Za-z0-9+.-]*):")  # RFC 3986 section 3.1
 
 _ADDRESS: Final = {"tools": "name", "prompts": "name", "resources": "uri", "resourceTemplates": "uriTemplate"}
 """The member that an item is addressed by, by `Kind.member`: looking up an Enum is slow."""
 
 _encode: Final = msgspec.json.Encoder().encode
-_UNSAFE: Final = re.compile(r"[^A-Za-z0-9_-]")
+_UNSAFE: Final = later(r"[^A-Za-z0-9_-]")
 _TRACE_BYTES: Final = 4
-_FITTED: Final = re.compile(r"_[0-9a-f]{8}\Z")
+_FITTED: Final = later(r"_[0-9a-f]{8}\Z")
 MIN_FITTED_CHARS: Final = 24
 """Of names that are shortened: a hash, and as much again to know them by."""
 

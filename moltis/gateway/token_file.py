@@ -7,7 +7,6 @@ may have put a token anywhere.
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from msgspec import Meta
 
 from moltis.config.document import parse
 from moltis.errors import ConfigError
+from moltis.patterns import later
 
 __all__ = ["MAX_FILE_BYTES", "PREFIX", "Entry", "Scope", "damaged", "entries", "name_problem", "read", "text_of"]
 
@@ -30,7 +30,7 @@ PREFIX: Final = "mlt_"
 """What a token begins with, so that people and secret scanners know it when they see it."""
 
 MAX_FILE_BYTES: Final = 1 << 20
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+_NAME: Final = later(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _YEARS: Final = range(1971, 9000)
 _HEADER: Final = "# Access tokens, as the SHA-256 of each. `moltis token` writes this file; comments do not stay.\n\n"
 

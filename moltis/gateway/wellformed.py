@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from moltis.patterns import later
 from moltis.session.listing import Item, Kind
 
 __all__ = ["MAX_COMMAS", "Checked", "checked"]
@@ -50,7 +52,7 @@ def checked(kind: Kind, item: Item) -> Checked:
     if raw.count(b",") > MAX_COMMAS:
         return Checked(None, "it has too many members to be looked at: not listed")
     try:
-        whole = _WHOLE[kind].decode(raw)
+        whole = _whole(kind).decode(raw)
         if kind is not Kind.TOOLS or whole.output_schema is UNSET:
             return Checked(raw)
     except _MALFORMED:
@@ -58,7 +60,7 @@ def checked(kind: Kind, item: Item) -> Checked:
     try:
         members = _MEMBERS.decode(raw)
         reasons: list[str] = []
-        found = _kept(members, _SPECS[kind], "", reasons)
+        found = _kept(members, _spec_of(kind), "", reasons)
         if kind is Kind.TOOLS:
             found = _tool(members, found, reasons)
         elif kind is not Kind.PROMPTS:
@@ -161,12 +163,17 @@ class _Template(_Located, kw_only=True, rename="camel"):
     uri_template: str
 
 
-_WHOLE: Final[Mapping[Kind, msgspec.json.Decoder[Any]]] = {
-    Kind.TOOLS: msgspec.json.Decoder(_Tool),
-    Kind.PROMPTS: msgspec.json.Decoder(_Prompt),
-    Kind.RESOURCES: msgspec.json.Decoder(_Resource),
-    Kind.TEMPLATES: msgspec.json.Decoder(_Template),
+_SHAPES: Final[Mapping[Kind, type[msgspec.Struct]]] = {
+    Kind.TOOLS: _Tool,
+    Kind.PROMPTS: _Prompt,
+    Kind.RESOURCES: _Resource,
+    Kind.TEMPLATES: _Template,
 }
+
+
+@cache
+def _whole(kind: Kind) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(_SHAPES[kind])
 
 
 # --- what is left of one that may not
@@ -282,22 +289,22 @@ def _shown(name: str) -> str:
     return name if name.isidentifier() and len(name) <= 40 else "..."
 
 
-_ICONS: Final = _each(_spec(_Icon), "src")
-_SCHEMA_SPEC: Final = _spec(_Schema, properties=_properties)
-_TOOL_SPEC: Final = {
-    name: member
-    for name, member in _spec(
-        _Tool, icons=_ICONS, annotations=_object(_spec(_Hints)), output_schema=_object(_SCHEMA_SPEC)
-    ).items()
-    if name not in ("name", "inputSchema", "execution")
-}
-_LOCATED: Final = {"icons": _ICONS, "annotations": _object(_spec(_Annotations))}
-_SPECS: Final[Mapping[Kind, _Spec]] = {
-    Kind.TOOLS: _TOOL_SPEC,
-    Kind.PROMPTS: _spec(_Prompt, icons=_ICONS, arguments=_each(_spec(_Argument), "name")),
-    Kind.RESOURCES: _spec(_Resource, **_LOCATED),
-    Kind.TEMPLATES: _spec(_Template, **_LOCATED),
-}
+@cache
+def _of_schema() -> _Spec:
+    return _spec(_Schema, properties=_properties)
+
+
+@cache
+def _spec_of(kind: Kind) -> _Spec:
+    """Return what the members of an item must be; made when the first is not, which is rare."""
+    icons = _each(_spec(_Icon), "src")
+    if kind is Kind.TOOLS:
+        hints, output = _object(_spec(_Hints)), _object(_of_schema())
+        spec = _spec(_Tool, icons=icons, annotations=hints, output_schema=output)
+        return {name: member for name, member in spec.items() if name not in ("name", "inputSchema", "execution")}
+    if kind is Kind.PROMPTS:
+        return _spec(_Prompt, icons=icons, arguments=_each(_spec(_Argument), "name"))
+    return _spec(_SHAPES[kind], icons=icons, annotations=_object(_spec(_Annotations)))
 
 
 def _named(address: str, found: dict[str, Raw]) -> dict[str, Raw]:
@@ -327,7 +334,7 @@ def _input_schema(raw: Raw, reasons: list[str]) -> Raw:
         members = _MEMBERS.decode(raw)
     except _MALFORMED:
         raise _Useless("inputSchema is not an object") from None
-    found = _kept(members, _SCHEMA_SPEC, "inputSchema.", reasons)
+    found = _kept(members, _of_schema(), "inputSchema.", reasons)
     type = found.get("type", Raw(_NULL))
     if bytes(type) == _NULL:
         found = {"type": Raw(b'"object"'), **{name: raw for name, raw in found.items() if name != "type"}}
@@ -356,7 +363,7 @@ _TYPES: Final = frozenset({"array", "boolean", "integer", "null", "number", "obj
 _ONE: Final = ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
 _SEVERAL: Final = ("allOf", "anyOf", "oneOf", "prefixItems")
 _BY_NAME: Final = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_NOT_OF_BROWSERS: Final = re.compile(r"\(\?(?:P[<=>]|[aiLmsux-]+[:)]|#)|\\[AZz]")
+_NOT_OF_BROWSERS: Final = later(r"\(\?(?:P[<=>]|[aiLmsux-]+[:)]|#)|\\[AZz]")
 """What patterns of other languages have and those of JSON Schema (ECMA-262) do not."""
 
 
