@@ -289,7 +289,7 @@ import os, socket, sys
 os.setgid(65534); os.setuid(65534)
 s = socket.socket(socket.AF_UNIX)
 s.connect(sys.argv[1])
-s.settimeout(PATIENCE)
+s.settimeout(60)
 try:
     s.send(b'{"jsonrpc":"2.0","id":1,"method":"mcp.list"}\\n')
     print(s.recv(100))
