@@ -159,6 +159,7 @@ class Soak:
         self.going.set()
         self.config_turn = threading.Lock()
         self.issuer_turn = threading.Lock()
+        self.session_turns = {name: threading.Lock() for name in SESSIONS}
         self.files_turn = threading.Lock()
         self.threads_turn = threading.Lock()
         self.descriptors_turn = threading.Lock()
@@ -460,11 +461,12 @@ class Soak:
 
     def drop(self, draw: random.Random) -> None:
         name, bare = draw.choice(list(SESSIONS)), draw.random() < 0.6
-        self.drops[name] += 1
         statuses = [400, 400, 403, 404, 409, 422] if bare else [404, 401, 400, 409]
         status = draw.choice(statuses)
-        self.order(name, do="drop", status=status, bare=bare)
-        if bare:
+        # One after the other: a 401 to what is asked in a session that has just been begun means a login.
+        with self.session_turns[name]:
+            self.drops[name] += 1
+            self.order(name, do="drop", status=status, bare=bare)
             self.usable(name, BEGUN_ANEW_WITHIN_SECS, f"session lost by {status}")
 
     def cut(self, draw: random.Random) -> None:
