@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
+from moltis.config import plugins  # noqa: F401  # isort: skip
 from pydantic import (
     AfterValidator,
     BaseModel,
