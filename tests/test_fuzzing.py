@@ -211,13 +211,12 @@ def read_host_message(data: bytes, folder: Path) -> None:
             messages.text_of(params, "name")
         case messages.Tell(method, params) as told:
             assert messages.parse(messages.notification(method, msgspec.json.encode(params))) == told
-        case messages.Answer(id, result, error) as answer:
-            assert (
-                messages.parse(
-                    messages.result(id, result) if result is not None else messages.relayed_error(id, error or b"")
-                )
-                == answer
-            )
+        case messages.Answer(id, result, None) as answer:
+            assert messages.parse(messages.result(id, result or b"")) == answer
+        case messages.Answer(id, None, error):
+            mended = envelope.mended_error(error or b"")
+            assert messages.parse(messages.relayed_error(id, error or b"")) == messages.Answer(id, None, mended)
+            assert envelope.mended_error(mended) == mended
 
 
 def read_control_message(data: bytes, folder: Path) -> None:
