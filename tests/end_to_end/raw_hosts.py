@@ -316,6 +316,12 @@ class PipeHost:
             raise EOFError
         return json.loads(line)
 
+    def answer(self) -> Any:
+        """Return the next answer. That a list has changed may be told before it, to a session that has just begun too."""
+        while "method" in (message := self.read()):
+            pass
+        return message
+
     def request(self, method: str, params: Mapping[str, Any], id: Any) -> Any:
         self.send({"jsonrpc": "2.0", "id": id, "method": method, "params": dict(params)})
         while (message := self.read()).get("id") != id:

@@ -156,7 +156,7 @@ def test_a_call_under_way_when_the_daemon_ends_fails_once_and_reached_its_server
         host.send({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "evil__never"}})
         wait_until("the call is under way", lambda: calls("never") == 1)
         daemon.signal(sign)
-        lost = host.read()
+        lost = host.answer()
         assert lost["id"] == 1
         assert ("not sent again" if sign == signal.SIGKILL else "moltis is stopping") in json.dumps(lost)
         daemon.wait_exit()

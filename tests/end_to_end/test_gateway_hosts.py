@@ -100,7 +100,7 @@ def test_hosts_on_a_pipe_and_over_http_that_use_the_same_ids_do_not_meet(daemon:
             params = {"name": "old__echo", "arguments": {"text": f"pipe {id}"}}
             pipe.send({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params})
             assert json.loads(other.text("old__echo", id, text=f"http {id}")) == {"text": f"http {id}"}
-            reply = pipe.read()
+            reply = pipe.answer()
             assert (reply["id"], json.loads(said(reply))) == (id, {"text": f"pipe {id}"})
 
 

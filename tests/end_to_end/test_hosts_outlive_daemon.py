@@ -158,11 +158,13 @@ def meta() -> dict[str, Any]:
 
 
 def listened(host: PipeHost) -> list[str]:
-    """Listen to all lists, and return what is heard until the acknowledgement."""
+    """Listen to all lists, and return what is heard first."""
     wanted = {f"{kind}ListChanged": True for kind in ("tools", "resources", "prompts")}
     params = {"notifications": wanted, **meta()}
     host.send({"jsonrpc": "2.0", "id": "listen", "method": "subscriptions/listen", "params": params})
-    return [host.read()["method"]]
+    while "_meta" not in (said := host.read()).get("params", {}):
+        pass  # to the session that has just begun, not to who listens
+    return [said["method"]]
 
 
 def remembered(daemon: Daemon, *servers: str) -> None:
