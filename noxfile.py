@@ -33,8 +33,8 @@ def check(session: nox.Session) -> None:
 
 @nox.session
 def unit(session: nox.Session) -> None:
-    """Tests that need no process of their own: all they do is compute, so one for each core."""
-    pytest(session, "-m", "unit", "-n", str(CORES), "--dist", "worksteal")
+    """Tests that need no process of their own: they compute, and some wait, so one more than there are cores."""
+    pytest(session, "-m", "unit", "-n", str(CORES + 1), "--dist", "worksteal")
 
 
 @nox.session

@@ -317,7 +317,7 @@ class PipeHost:
         return json.loads(line)
 
     def answer(self) -> Any:
-        """Return the next answer. That a list has changed may be told before it, to a session that has just begun too."""
+        """Return the next answer. Before it a session that has just begun may be told that a list has changed."""
         while "method" in (message := self.read()):
             pass
         return message
