@@ -1,4 +1,4 @@
-"""What has to hold, in sessions: `.venv/bin/nox --list` names them, `.ci/run` runs them in a fresh copy of the tree.
+"""What has to hold, in sessions: `.venv/bin/nox --list` names them. README's test command runs the three lanes at once.
 
     .venv/bin/pip install -q -e '.[test]' nox && .venv/bin/nox -s check unit
 
