@@ -23,12 +23,12 @@ BROKEN_PIPE = 141
 """128 + SIGPIPE, as shells report a command whose reader went away (`moltis logs | head`)."""
 
 COMMANDS = {
-    "run": ("moltis.cli.run:run", "Run the daemon in the foreground."),
+    "run": ("moltis.cli.daemon:run", "Run the daemon in the foreground."),
     "status": ("moltis.cli.status:status", "Show the daemon and its servers."),
     "logs": ("moltis.cli.logs:logs", "Show the log, or one server's part of it."),
     "why": ("moltis.cli.why:why", "Tell what happened to a server, in words."),
-    "reload": ("moltis.cli.reload:reload", "Read moltis.toml again; only what changed restarts."),
-    "stop": ("moltis.cli.stop:stop", "Stop the daemon and all its servers."),
+    "reload": ("moltis.cli.daemon:reload", "Read moltis.toml again; only what changed restarts."),
+    "stop": ("moltis.cli.daemon:stop", "Stop the daemon and all its servers."),
     "init": ("moltis.cli.init:init", "Write a commented moltis.toml."),
     "doctor": ("moltis.cli.doctor:doctor", "Look for what is wrong, and say what mends it."),
     "mcp": ("moltis.cli.mcp:group", "List, call, add, change, start and stop servers."),

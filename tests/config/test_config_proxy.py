@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from moltis.cli.config.show import shown
+from moltis.cli.config import shown
 from moltis.config.load import Loaded, loads, plan_entry
 from moltis.config.plan import RemoteLaunch, ServerPlan, diff
 from moltis.errors import ConfigError

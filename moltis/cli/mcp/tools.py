@@ -1,7 +1,9 @@
-"""`moltis mcp tools`: what can be called."""
+"""`moltis mcp tools` and `call`: what can be called, and a call, its result byte for byte."""
 
 from __future__ import annotations
 
+import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +11,9 @@ import click
 
 from moltis.cli import link, screen
 from moltis.cli.commands import command, json_option, server_argument
+from moltis.cli.mcp.arguments import Argument, assemble, parse
 from moltis.cli.table import Cell, cut, render
+from moltis.errors import ExitCode, UsageError
 
 HEADER = ("TOOL", "ARGUMENTS", "DESCRIPTION")
 DESCRIPTION_COLUMN = 2
@@ -57,3 +61,86 @@ def _signature(tool: Mapping[str, Any]) -> str:
 def _summary(tool: Mapping[str, Any]) -> str:
     text = tool.get("description") or tool.get("title") or ""
     return screen.one_line(str(text).strip().partition("\n")[0])
+
+
+EXAMPLE = "moltis mcp call SERVER.TOOL key=value, or --json '{\"key\": 1}'"
+
+
+@command("call")
+@click.argument("target", metavar="SERVER.TOOL", shell_complete=lambda ctx, _param, word: _complete(ctx, word))
+@click.argument("words", metavar="[KEY=VALUE]...", nargs=-1)
+@click.option("--json", "document", metavar="JSON", help="All arguments as one JSON object; `-` reads it from stdin.")
+@click.option("--text", is_flag=True, help="Print the text of the result instead of its JSON.")
+@click.option("--timeout", "timeout_secs", type=click.FloatRange(min=0.05), metavar="SECS", help="Give up after this.")
+@click.pass_context
+def call(
+    ctx: click.Context,
+    target: str,
+    words: tuple[str, ...],
+    document: str | None,
+    text: bool,
+    timeout_secs: float | None,
+) -> int:
+    """Call a tool and print its result exactly as the server sent it.
+
+    A VALUE becomes what the tool's input schema asks for: number, boolean, array, object or string. KEY:=JSON gives the
+    value as JSON. A key given twice makes an array where the schema wants one. Exits 1 when the result says `isError`.
+    """
+    server, dot, tool = target.partition(".")
+    if not (server and dot and tool):
+        raise UsageError(f"{target!r} is not SERVER.TOOL", hint=EXAMPLE)
+    if words and document is not None:
+        raise UsageError("arguments are given either as KEY=VALUE or as --json, not both", hint=EXAMPLE)
+    given = [parse(word) for word in words]
+    params: dict[str, Any] = {"server": server, "tool": tool, "arguments": _from_json(document)}
+    if timeout_secs is not None:
+        params["timeout_secs"] = timeout_secs
+    with link.connect(ctx, link.call_limit(timeout_secs)) as daemon:
+        if given:
+            params["arguments"] = assemble(given, _schema(daemon, server, tool, given))
+        raw = daemon.call_raw("mcp.call", params)
+    result = json.loads(raw)
+    if text:
+        _print_text(result)
+    else:
+        screen.data_bytes(raw)
+    return ExitCode.FAILURE if isinstance(result, dict) and result.get("isError") is True else ExitCode.OK
+
+
+def _complete(ctx: click.Context, word: str) -> list[str]:
+    from moltis.cli.link import tool_names
+
+    return tool_names(ctx, word)
+
+
+def _from_json(document: str | None) -> dict[str, Any]:
+    if document is None:
+        return {}
+    try:
+        value = json.loads(sys.stdin.read() if document == "-" else document)
+    except ValueError as error:
+        raise UsageError(f"--json: not JSON: {error}", hint=EXAMPLE) from None
+    if not isinstance(value, dict):
+        raise UsageError("--json: the arguments must be a JSON object", hint=EXAMPLE)
+    return value
+
+
+def _schema(daemon: link.Daemon, server: str, tool: str, given: list[Argument]) -> dict[str, Any]:
+    """Ask for the tool's input schema when a value's type depends on it; a tool not listed has none."""
+    if not any(argument.is_text for argument in given):
+        return {}
+    for listed in daemon.call("mcp.tools", {"name": server}):
+        if listed.get("name") == tool and isinstance(listed.get("inputSchema"), dict):
+            schema: dict[str, Any] = listed["inputSchema"]
+            return schema
+    return {}
+
+
+def _print_text(result: Any) -> None:
+    content = result.get("content") if isinstance(result, dict) else None
+    for block in content if isinstance(content, list) else []:
+        if isinstance(block, dict) and isinstance(block.get("text"), str):
+            words = block["text"]
+            screen.data(screen.printable(words) if sys.stdout.isatty() else words)
+        elif isinstance(block, dict):
+            screen.talk(f"moltis: a part of type {screen.one_line(str(block.get('type')))} is not text")

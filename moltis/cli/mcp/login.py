@@ -1,4 +1,4 @@
-"""`moltis mcp reauth`: a person logs in, in a browser of this machine or of another."""
+"""`moltis mcp reauth` and `logout`: a person logs in, in a browser of this machine or of another."""
 
 from __future__ import annotations
 
@@ -127,3 +127,22 @@ def _callback_port(url: str) -> int | None:
         return urlsplit(parse_qs(urlsplit(url).query).get("redirect_uri", [""])[0]).port
     except ValueError:
         return None
+
+
+@command("logout")
+@server_argument(nargs=-1, required=True)
+@click.option(
+    "--forget-client",
+    is_flag=True,
+    help="End the registration of moltis too, where it made one; the next login makes another.",
+)
+@click.pass_context
+def logout(ctx: click.Context, name: tuple[str, ...], forget_client: bool) -> None:
+    """Log out of remote servers: revoke their tokens where that can be, and forget them.
+
+    Each then waits for a login; none begins by itself until moltis mcp reauth, or the next start of the daemon.
+    """
+    with link.connect(ctx, link.CHANGE_SECS) as daemon:
+        for server in name:
+            daemon.call("mcp.logout", {"name": server, **({"forget_client": True} if forget_client else {})})
+            screen.talk(f"moltis: logged out of {server}; moltis mcp reauth {server} logs in again")

@@ -1,8 +1,9 @@
-"""`moltis stop`: ask the daemon to end, and wait until it has."""
+"""`moltis run`, `reload` and `stop`: the daemon as a whole."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import select
 import time
@@ -10,8 +11,38 @@ import time
 import click
 
 from moltis.cli import link, screen
-from moltis.cli.commands import command
+from moltis.cli.commands import command, json_option
 from moltis.errors import DaemonNotRunning, RequestTimeout
+
+
+@command("run")
+@click.pass_context
+def run(ctx: click.Context) -> int:
+    """Run the daemon in the foreground, until SIGTERM, SIGINT or `moltis stop`."""
+    # Hundreds of modules are about to be imported, and stay: a collection of them finds nothing, a dozen times. The
+    # daemon switches it on again once it is up.
+    gc.disable()
+    from moltis.daemon import main
+
+    return int(main(link.paths(ctx)))
+
+
+CHANGES = ("added", "changed", "removed", "unchanged")
+
+
+@command("reload")
+@json_option
+@click.pass_context
+def reload(ctx: click.Context, as_json: bool) -> None:
+    """Read moltis.toml again and print what became of each server; only what changed restarts."""
+    with link.connect(ctx, link.CHANGE_SECS) as daemon:
+        result = daemon.call("daemon.reload")
+    if as_json:
+        screen.data_json(result)
+        return
+    for kind in CHANGES:
+        screen.data(f"{kind + ':':<10} {screen.one_line(', '.join(result.get(kind) or [])) or '-'}")
+
 
 POLL_SECS = 0.05
 """Where there is no pidfd (macOS), the process is looked for this often."""

@@ -1,4 +1,4 @@
-"""`moltis config show`: what would run, defaults filled in, secrets left out."""
+"""`moltis config`: the file, as moltis understands it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,88 @@ from typing import Any
 import click
 
 from moltis.cli import link, screen
-from moltis.cli.commands import command, json_option
+from moltis.cli.commands import LazyGroup, command, json_option
 from moltis.config.origins import Origins
 from moltis.config.plan import GatewayPlan, Plan, ServerPlan
 from moltis.config.problem import dotted
 from moltis.config.scan import Path
+from moltis.errors import ConfigError, ExitCode
+
+COMMANDS = {
+    "check": ("moltis.cli.config:check", "Check moltis.toml; every problem with its line."),
+    "show": ("moltis.cli.config:show", "Show what runs, without its secrets."),
+    "path": ("moltis.cli.config:path", "Show where everything is."),
+    "schema": ("moltis.cli.config:schema", "Print the JSON Schema of moltis.toml."),
+}
+
+group = LazyGroup("config", table=COMMANDS, help="Check and show the configuration.")
+
+
+@command("check")
+@json_option
+@click.pass_context
+def check(ctx: click.Context, as_json: bool) -> int:
+    """Check moltis.toml without starting anything.
+
+    Prints FILE:LINE: KEY: MESSAGE for each problem, and exits 6 if any must be mended.
+    """
+    from moltis.cli import offline
+
+    paths = link.paths(ctx)
+    try:
+        loaded = offline.load(paths)
+    except ConfigError as error:
+        if not as_json:
+            raise
+        only = {"severity": "error", "file": str(paths.config), "line": None, "key": "", "message": error.message}
+        screen.data_json({"ok": False, "problems": [only]})
+        return ExitCode.BAD_CONFIG
+    wrong = sum(problem.fails_check for problem in loaded.problems)
+    if as_json:
+        keys = ("severity", "file", "line", "key", "message")
+        problems = [
+            {key: value if (value := getattr(p, key)) is None or key == "line" else str(value) for key in keys}
+            for p in loaded.problems
+        ]
+        screen.data_json({"ok": not wrong, "problems": problems})
+    else:
+        for problem in loaded.problems:
+            kind = "" if problem.fails_check else " (warning)"
+            screen.data(screen.one_line(f"{problem}{kind}"))
+        count = len(loaded.plan.servers)
+        verdict = f"{wrong} to mend" if wrong else "ok"
+        screen.talk(f"moltis: {paths.config}: {verdict}, {count} server{'s' if count != 1 else ''}")
+    return ExitCode.BAD_CONFIG if wrong else ExitCode.OK
+
+
+@command("path")
+@json_option
+@click.pass_context
+def path(ctx: click.Context, as_json: bool) -> None:
+    """Show every path that this command line would use."""
+    paths = link.paths(ctx)
+    named = {
+        "config": str(paths.config),
+        "data_dir": str(paths.data_dir),
+        "socket": str(paths.socket),
+        "log": str(paths.log),
+        "oauth_dir": str(paths.oauth_dir),
+        "env_overrides": str(paths.env_overrides),
+    }
+    if as_json:
+        screen.data_json(named)
+        return
+    for key, value in named.items():
+        screen.data(f"{key:<14} {screen.printable(value)}")
+
+
+@command("schema")
+@json_option
+def schema(as_json: bool) -> None:
+    """Print the JSON Schema of moltis.toml, which is JSON with and without `--json`."""
+    from moltis.config.keys import schema as build
+
+    screen.data_json(build())
 
 
 @command("show")

@@ -1,4 +1,4 @@
-"""`moltis env list`, `set` and `unset`: names go out, values only in."""
+"""`moltis env`: values for placeholders; names go out, values only in."""
 
 from __future__ import annotations
 
@@ -7,8 +7,20 @@ import sys
 import click
 
 from moltis.cli import link, screen
-from moltis.cli.commands import command, json_option
+from moltis.cli.commands import LazyGroup, command, json_option
 from moltis.errors import DaemonNotRunning, UsageError
+
+COMMANDS = {
+    "list": ("moltis.cli.env:list_", "List the names that have a value."),
+    "set": ("moltis.cli.env:set_", "Keep a value, read from a prompt or stdin."),
+    "unset": ("moltis.cli.env:unset", "Forget values."),
+}
+
+group = LazyGroup(
+    "env",
+    table=COMMANDS,
+    help="Keep values for placeholders such as $TOKEN, out of moltis.toml. Values are never shown.",
+)
 
 
 @command("list")
