@@ -238,15 +238,15 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "requests",
         "beside session",
     ),
-    "transport": ("wire", "effort frames inside spawned warden", "claim containment kinds strays", "stdio", "remote"),
+    "transport": ("wire", "frames inside spawned warden", "containment kinds", "stdio", "remote"),
     "transport.remote": (
         "complaints events gate headers replies",
-        "base evidence outcomes turns",
+        "base outcomes",
         "exchange failures incoming",
         "legacy renewal sessions standing streamable",
-        "fallback opening",
+        "opening",
     ),
-    "transport.wire": ("inbox loop once outbox", "accepting link pipes", "tcp unix"),
+    "transport.wire": ("buffers loop", "link pipes sockets"),
 }
 """What of a large package is built on what: each line knows itself and those above it. What is said of a package's
 module holds for all that is in it."""

@@ -47,8 +47,7 @@ from moltis.service import Notifier
 from moltis.session.listing import Kind
 from moltis.session.session import Session
 from moltis.threads import in_thread
-from moltis.transport.claim import Claim
-from moltis.transport.containment import Warden
+from moltis.transport.containment import Claim, Warden
 
 if TYPE_CHECKING:
     from moltis.daemon.serving import Serving

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from moltis.httpd.asgi import Connection, Header, Send
-from moltis.transport.wire.once import Once
+from moltis.transport.wire.loop import Once
 
 __all__ = ["EVENTS", "MAX_OFFERED_BYTES", "MAX_WAITING_BYTES", "PULSE_SECS", "RETRY_SECS", "Flow"]
 

@@ -26,7 +26,7 @@ from uvicorn.server import Server, ServerState
 from moltis.httpd.asgi import CONNECTION
 from moltis.httpd.joining import Joining
 from moltis.transport.wire import Cancellable, TcpListener, call_later, serve_tcp
-from moltis.transport.wire.once import Once
+from moltis.transport.wire.loop import Once
 
 __all__ = ["HttpServer"]
 

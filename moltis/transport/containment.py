@@ -7,24 +7,165 @@ whatever happens to the warden, and no process of a server outlives that report.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import resource
+import signal
 import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from importlib.util import MAGIC_NUMBER
+from pathlib import Path
 from typing import Final
 
 import anyio
 
 from moltis.transport import warden as protocol
-from moltis.transport.claim import Claim
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost, explain, launch_fields
-from moltis.transport.strays import Strays
+from moltis.transport.warden import GIVE_UP_SECS, TERM_GRACE_SECS, GroupTree, ProcTree
 from moltis.transport.wire import Cancellable, Link, call_later, now, watch_pidfd, whole_second
+
+LOOK_SECS: Final = 0.02
+GIVE_UP_AFTER_SECS: Final = TERM_GRACE_SECS + GIVE_UP_SECS + 1.0
+"""The longest that an orphaned warden lives, and a second. What it has not ended by then nobody can end."""
+
+
+class Claim:
+    """What a daemon and its warden hold together: the right to run one data dir's servers, by the file at `path`.
+
+    A warden ends the servers of a daemon that was killed, which takes it up to two seconds. Who starts the next daemon
+    meanwhile, as systemd does, must not have a second copy of each server beside the first: it may be one that allows
+    only one. flock(2) on a file belongs to the open file, which both processes have; the kernel frees it with the last
+    of them. Without a file nothing is waited for.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self._fd = -1
+        if path is not None:
+            try:
+                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            except OSError:
+                pass
+        self._is_clear = self._fd < 0
+        self._turn: anyio.Lock | None = None
+
+    @property
+    def descriptor(self) -> int | None:
+        """For the warden to inherit; None where there is none."""
+        return self._fd if self._fd >= 0 else None
+
+    def take(self) -> bool:
+        """Take it unless somebody has it; return whether servers may be started."""
+        if not self._is_clear:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+            except OSError:
+                pass  # not every file system knows locks
+            self._is_clear = True
+        return True
+
+    async def wait(self) -> None:
+        """Wait until servers may be started: nothing of an earlier daemon's is left, or nobody can end it."""
+        if self.take():
+            return
+        if self._turn is None:
+            self._turn = anyio.Lock()
+        async with self._turn:  # one looks for all
+            give_up_at = anyio.current_time() + GIVE_UP_AFTER_SECS
+            while not self.take():
+                if anyio.current_time() >= give_up_at:
+                    self._is_clear = True
+                await anyio.sleep(LOOK_SECS)
+
+    def close(self) -> None:
+        """Let go of it; the warden, if there is one, has it for as long as it lives. Idempotent."""
+        fd, self._fd, self._is_clear = self._fd, -1, True
+        if fd >= 0:
+            os.close(fd)
+
+
+class Strays:
+    """Whose child is it: the daemon's own, a harmless one that came to it, or what a dead warden has left.
+
+    While the warden lives no process of a server can become the daemon's child, so whatever is there then is harmless
+    (a browser that was opened for a login and went to the background). What is new after its death is a stray.
+    """
+
+    def __init__(self, tree: ProcTree | GroupTree) -> None:
+        self._tree = tree
+        self._own: set[int] = set()
+        self._benign: set[int] = set()
+        self._own_spawns = 0
+
+    def register_own(self, pid: int) -> None:
+        self._own.add(pid)
+
+    def unregister_own(self, pid: int) -> None:
+        self._own.discard(pid)
+
+    @contextmanager
+    def own_spawn(self) -> Iterator[Callable[[int], None]]:
+        """Hold off sweeping while a child of our own is being started; call what this gives with its pid."""
+        self._own_spawns += 1
+        try:
+            yield self.register_own
+        finally:
+            self._own_spawns -= 1
+
+    def look_around(self, warden_is_alive: Callable[[], bool]) -> None:
+        """Learn which children are harmless, and reap those of them that have died since the last time."""
+        if self._own_spawns:
+            return
+        for pid in self._benign:
+            _reap(pid)
+        found = set(self._tree.children(os.getpid())) - self._own
+        if warden_is_alive():  # asked last: its end of the socket closes before its children are handed on
+            self._benign = found
+
+    def sweep(self, leaders: Iterable[int]) -> tuple[dict[int, int], int]:
+        """Kill and reap what is a stray; give the exit codes learnt, by pid, and how many strays there still are.
+
+        `leaders` are the process groups to end where a group is all there is to go by.
+        """
+        if self._own_spawns:
+            return {}, 1
+        codes: dict[int, int] = {}
+        for pid in self._strangers():
+            self._tree.signal(pid, signal.SIGKILL)
+            code = _reap(pid)
+            if code is not None:
+                codes[pid] = code
+        left = len(self._strangers())
+        if isinstance(self._tree, GroupTree):
+            left += sum(_kill_group(pid) for pid in leaders)
+        return codes, left
+
+    def _strangers(self) -> list[int]:
+        known = self._own | self._benign
+        return [pid for pid in self._tree.children(os.getpid()) if pid not in known]
+
+
+def _reap(pid: int) -> int | None:
+    try:
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if reaped else None
+
+
+def _kill_group(leader: int) -> bool:
+    """Kill a process group and tell whether it still had members."""
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except OSError:
+        return False
+    return True
+
 
 ANSWER_SECS: Final = 5.0
 """A warden that has not answered a ping for so long is stopped or stuck; an idle one answers in under 1 ms."""

@@ -35,10 +35,9 @@ from moltis.transport import (
     exit_words,
 )
 from moltis.transport.containment import Warden
-from moltis.transport.effort import tree_effort
 from moltis.transport.frames import JOIN_BYTES, Framer, StderrLines
 from moltis.transport.kinds import Given
-from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost
+from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost, tree_effort
 from moltis.transport.wire import (
     Cancellable,
     PipeReader,

@@ -20,7 +20,7 @@ from moltis.control.listener import Listener, Timing
 from moltis.operations.events import ListsChanged, Logged
 from moltis.paths import Paths
 from moltis.session.calls import Result
-from moltis.transport.wire.inbox import Inbox
+from moltis.transport.wire.buffers import Inbox
 
 Serve = Callable[..., AbstractAsyncContextManager[Listener]]
 Dial = Callable[[], AbstractAsyncContextManager[Wire]]

@@ -11,9 +11,8 @@ import anyio
 import pytest
 from patience import PATIENCE
 
-from moltis.transport import claim as claim_module
-from moltis.transport.claim import Claim
-from moltis.transport.containment import Warden
+from moltis.transport import containment as claim_module
+from moltis.transport.containment import Claim, Warden
 
 pytestmark = pytest.mark.e2e
 

@@ -238,7 +238,7 @@ async def test_a_dead_warden_is_noticed_though_its_link_says_nothing(
 ) -> None:
     """As when the loop does not tell of the end of a socket."""
     monkeypatch.setattr("moltis.transport.containment.HEARTBEAT_SECS", 0.05)
-    monkeypatch.setattr("moltis.transport.wire.inbox.Inbox._end", lambda *_: None)
+    monkeypatch.setattr("moltis.transport.wire.buffers.Inbox._end", lambda *_: None)
     if not knows_pidfds:
         monkeypatch.setattr("moltis.transport.containment.watch_pidfd", lambda *_: None)
     process = await run("sleep", "50")

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from moltis.transport.effort import tree_effort
+from moltis.transport.spawned import tree_effort
 
 pytestmark = pytest.mark.e2e
 

@@ -22,7 +22,7 @@ from patience import PATIENCE
 
 from moltis.transport import wire
 from moltis.transport.wire import whole_second
-from moltis.transport.wire.accepting import ACCEPT_PAUSE_SECS
+from moltis.transport.wire.sockets import ACCEPT_PAUSE_SECS
 
 
 async def until(claim: Callable[[], bool]) -> None:
@@ -369,7 +369,7 @@ async def test_closing_lets_the_peer_have_what_is_queued(listening: socket.socke
 
 
 async def test_closing_does_not_wait_for_ever(listening: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moltis.transport.wire.unix.LINGER_SECS", 0.05)
+    monkeypatch.setattr("moltis.transport.wire.sockets.LINGER_SECS", 0.05)
     conns: list[Echo] = []
 
     def connected(conn: wire.PeerConn) -> Echo:

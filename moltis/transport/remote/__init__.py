@@ -1,6 +1,6 @@
 """Remote servers: Streamable HTTP of both protocol eras, and the older HTTP+SSE.
 
-    opening      a transport of what moltis.toml says
+    opening      a transport of what moltis.toml says; `transport = "sse"`: either kind
     base         what every connection is: a task, and a task for each message
     streamable   Streamable HTTP: one POST a message, its reply as JSON or as a stream
       exchange   one request and the head of its answer; gate: held back by Retry-After
@@ -10,7 +10,6 @@
       failures   what becomes of a message that came to nothing
       headers    what MCP wants in HTTP headers, pure
     legacy       HTTP+SSE of MCP 2024-11-05: one GET stream, messages posted beside it
-    fallback     `transport = "sse"`: the first, and the second where the server knows only that
 
 This file is the seam to whoever holds credentials: neither side imports the other.
 """

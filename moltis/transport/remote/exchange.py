@@ -29,7 +29,6 @@ from moltis.transport.remote import Refusal
 from moltis.transport.remote.base import Endpoint, Post
 from moltis.transport.remote.complaints import complaint, revision_refused
 from moltis.transport.remote.events import BOM, EventStream
-from moltis.transport.remote.evidence import says_nothing
 from moltis.transport.remote.gate import Gate
 from moltis.transport.remote.headers import Headers
 from moltis.transport.remote.outcomes import (
@@ -43,7 +42,7 @@ from moltis.transport.remote.outcomes import (
     redirect_words,
     shown_field,
 )
-from moltis.transport.remote.replies import about_session, error_reply, under_id
+from moltis.transport.remote.replies import about_session, error_reply, says_nothing, under_id
 
 __all__ = [
     "FAULTS",

@@ -1,13 +1,14 @@
 """Messages out of an answer: one JSON body, or a stream of events that may break off and be resumed.
 
 The one rule is that each message is handed on as the bytes that came, once, and that what is too large is left out and
-counted.
+counted. An answer is taken in small helpings: one read from the network holds 10 000 small events, which take as long
+as fifty calls to other servers, so whoever sends them waits for the others; one large event costs no more for it.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from typing import Final
 
@@ -16,35 +17,89 @@ import anyio.lowlevel
 import httpx2
 import msgspec
 
-from moltis.http.bodies import BodyTooLarge, collect, read_capped
+from moltis.http.bodies import BodyTooLarge, collect, read_capped, unpacked
 from moltis.slices import in_slices, taken
 from moltis.steps import LONG_BYTES
 from moltis.transport.remote.base import Post, RemoteConnection
-from moltis.transport.remote.events import BOM, Event
+from moltis.transport.remote.events import BOM, Event, EventStream, EventTooLarge
 from moltis.transport.remote.outcomes import HANDSHAKE, Asked, media_type, shown_field
-from moltis.transport.remote.replies import (
-    AboutSession,
-    answering,
-    error_reply,
-    is_reply,
-    speaks_of_session,
-    succeeds,
-)
-from moltis.transport.remote.turns import body_of, events_in_turn
+from moltis.transport.remote.replies import AboutSession, answering, error_reply, is_reply, speaks_of_session, succeeds
 
-__all__ = [
-    "Cursor",
-    "NotEvents",
-    "SessionLost",
-    "TooLarge",
-    "Unreadable",
-    "opened_events",
-    "take_events",
-    "take_lone_error",
-    "take_message",
-    "take_opened",
-    "take_unlabelled",
-]
+HELPING_BYTES: Final = 8 * 1024
+"""Of lines, before others have a turn. That many of the shortest take some 1 ms to read."""
+EVENTS_IN_A_ROW: Final = 64
+
+
+def body_of(response: httpx2.Response, limit: int) -> AsyncGenerator[bytes]:
+    """Return the pieces of an answer's body, unpacked. `limit`: as for `unpacked`.
+
+    Raises:
+        BodyEncoded: it is compressed in a way that is not known here.
+    """
+    return unpacked(response.aiter_raw(), response.headers.get("Content-Encoding"), limit)
+
+
+async def events_in_turn(
+    pieces: AsyncGenerator[bytes], max_event_bytes: int, first: bytes = b""
+) -> AsyncGenerator[Event | None]:
+    """Pass on the events of a body, and None for each time that some were too large. `pieces` are closed.
+
+    first: what was read of it already.
+
+    Raises:
+        FAULTS: the stream broke off.
+    """
+    stream = EventStream(max_event_bytes)
+    in_a_row = 0
+    async with aclosing(_all(first, pieces) if first else pieces) as every:
+        async for piece in every:
+            for number, data in enumerate(helpings(piece)):
+                if number:
+                    await anyio.lowlevel.checkpoint()
+                    in_a_row = 0
+                too_large = False
+                try:
+                    events = stream.feed(data)
+                except EventTooLarge as fault:
+                    events, too_large = fault.events, True
+                for event in events:
+                    yield event
+                    in_a_row += 1
+                    if in_a_row >= EVENTS_IN_A_ROW:
+                        await anyio.lowlevel.checkpoint()
+                        in_a_row = 0
+                if too_large:
+                    yield None
+
+
+async def _all(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async with aclosing(pieces):
+        yield first
+        async for piece in pieces:
+            yield piece
+
+
+def helpings(piece: bytes) -> Iterator[bytes]:
+    """Cut what was read at line ends, so that only the last line of a helping reaches beyond `HELPING_BYTES`.
+
+    A line is never cut, for what is cut is copied once more.
+    """
+    start = 0
+    while (end := _line_end(piece, start + HELPING_BYTES)) > 0:
+        yield piece[start:end]
+        start = end
+    yield piece[start:] if start else piece
+
+
+def _line_end(piece: bytes, at: int) -> int:
+    """Say where the line ends that goes on at this place; 0 if there is nothing after its end."""
+    if at >= len(piece):
+        return 0
+    lf = piece.find(b"\n", at)
+    cr = piece.find(b"\r", at, lf if lf >= 0 else len(piece))
+    end = (cr if cr >= 0 else lf) + 1
+    return end if end < len(piece) else 0
+
 
 _ANYTHING = msgspec.json.Decoder(msgspec.Raw)
 

@@ -16,8 +16,7 @@ from urllib.parse import urljoin
 from moltis.http.origins import UNREADABLE, Url, read_url, resolved, same_origin
 from moltis.redaction import REDACTED
 from moltis.server.states import FailureKind
-from moltis.transport.remote.evidence import UNRELATED
-from moltis.transport.remote.replies import AboutSession
+from moltis.transport.remote.replies import UNRELATED, AboutSession
 
 __all__ = [
     "FOLLOWED",

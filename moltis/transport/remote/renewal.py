@@ -20,13 +20,12 @@ from moltis.server.states import FailureKind
 from moltis.slices import taken
 from moltis.transport import Ended, Outgoing, Receiver
 from moltis.transport.remote.events import BOM
-from moltis.transport.remote.evidence import Told, told
 from moltis.transport.remote.exchange import FAULTS, REFUSALS, Exchange, NotLetIn, Unreachable, discard, held_secs
 from moltis.transport.remote.gate import HeldBack
 from moltis.transport.remote.headers import BadSessionId, checked_session_id, post_headers
+from moltis.transport.remote.incoming import body_of, events_in_turn
 from moltis.transport.remote.outcomes import PATIENCE_SECS, media_type
-from moltis.transport.remote.replies import answers
-from moltis.transport.remote.turns import body_of, events_in_turn
+from moltis.transport.remote.replies import Told, answers, told
 
 __all__ = ["CredentialsRefused", "NotRenewed", "Session", "begin_anew", "probe"]
 

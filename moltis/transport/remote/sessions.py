@@ -14,11 +14,11 @@ import anyio
 from moltis.server.states import FailureKind
 from moltis.transport import Ended, Outgoing
 from moltis.transport.remote.base import Post, RemoteConnection
-from moltis.transport.remote.evidence import PING, REPEATED, Evidence, Told
 from moltis.transport.remote.exchange import FAULTS, REFUSALS, Exchange, NotLetIn, Unreachable, discard
 from moltis.transport.remote.headers import stream_headers
 from moltis.transport.remote.outcomes import HANDSHAKE, INITIALIZED
 from moltis.transport.remote.renewal import CredentialsRefused, NotRenewed, Session, begin_anew, probe
+from moltis.transport.remote.replies import PING, REPEATED, Evidence, Told
 from moltis.transport.remote.standing import Alarm, StandingStream
 
 __all__ = ["NO_SESSION", "Sessions"]

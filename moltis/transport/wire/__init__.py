@@ -10,12 +10,10 @@ owners need not be re-entrant.
 
 from __future__ import annotations
 
-from moltis.transport.wire.accepting import Acceptor
 from moltis.transport.wire.link import Link
 from moltis.transport.wire.loop import Cancellable, call_later, clock, now, watch_pidfd, whole_second
 from moltis.transport.wire.pipes import PipeReader, PipeWriter, open_pipe_reader, open_pipe_writer
-from moltis.transport.wire.tcp import TcpListener, serve_tcp
-from moltis.transport.wire.unix import Handler, PeerConn, UnixListener, serve_unix
+from moltis.transport.wire.sockets import Acceptor, Handler, PeerConn, TcpListener, UnixListener, serve_tcp, serve_unix
 
 __all__ = [
     "Acceptor",

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from moltis.transport.wire.inbox import Inbox
+from moltis.transport.wire.buffers import Inbox
 
 _SEND_LATER: Final = frozenset({errno.ENOBUFS, errno.ENOMEM, errno.ETOOMANYREFS})
 """sendmsg(2): the system is short of something, or too many descriptors of this user are in flight."""

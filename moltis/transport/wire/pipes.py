@@ -11,8 +11,8 @@ from array import array
 from collections.abc import Callable
 from typing import Final
 
+from moltis.transport.wire.buffers import Outbox
 from moltis.transport.wire.loop import Cancellable
-from moltis.transport.wire.outbox import Outbox
 
 SMALL_READ: Final = 64 * 1024
 LARGE_READ: Final = 256 * 1024

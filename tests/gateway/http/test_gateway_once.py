@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 
-from moltis.transport.wire.once import Once
+from moltis.transport.wire.loop import Once
 
 
 async def test_the_first_value_is_the_one() -> None:

@@ -17,7 +17,7 @@ from moltis.errors import MoltisError
 from moltis.transport import PLAIN, Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote import Credentials, NoCredentials
 from moltis.transport.remote.base import Endpoint, RemoteConnection
-from moltis.transport.remote.fallback import FallbackConnection
+from moltis.transport.remote.opening import FallbackConnection
 
 URL = "https://mcp.example/sse?api_key=SECRET"
 LIMITS = Limits(max_message_bytes=10_000, stop_eof_secs=2)

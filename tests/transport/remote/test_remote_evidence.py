@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from moltis.transport.remote.evidence import Evidence, Told, says_nothing, told
+from moltis.transport.remote.replies import Evidence, Told, says_nothing, told
 
 OURS = b'{"jsonrpc":"2.0","id":"c","result":{}}'
 UNKNOWN_METHOD = b'{"jsonrpc":"2.0","id":"c","error":{"code":-32601,"message":"Method not found"}}'

@@ -20,9 +20,8 @@ from moltis.session.session import Session
 from moltis.transport import Connection, ConnectionClosed, Notices, OpenFailed, Outgoing, Receiver
 from moltis.transport.remote import NoCredentials, Refusal
 from moltis.transport.remote.base import Endpoint
-from moltis.transport.remote.fallback import FallbackConnection
 from moltis.transport.remote.legacy import ENDPOINT_SECS
-from moltis.transport.remote.opening import RemoteTransport
+from moltis.transport.remote.opening import FallbackConnection, RemoteTransport
 from moltis.transport.remote.streamable import StreamableConnection
 
 pytestmark = pytest.mark.anyio

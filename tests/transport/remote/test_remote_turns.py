@@ -16,8 +16,8 @@ from old_server import LIMITS, Body, OldServer, line, streaming
 from scripted_remote import LEGACY, McpServer, Peer, dialled, serving
 
 from moltis.transport.remote.events import Event
+from moltis.transport.remote.incoming import EVENTS_IN_A_ROW, HELPING_BYTES, body_of, events_in_turn, helpings
 from moltis.transport.remote.legacy import LegacyConnection
-from moltis.transport.remote.turns import EVENTS_IN_A_ROW, HELPING_BYTES, body_of, events_in_turn, helpings
 
 pytestmark = pytest.mark.anyio
 

@@ -1,18 +1,138 @@
-"""Serving a unix socket, and the connections that makes."""
+"""Listening sockets, TCP and unix: nothing ends accepting, and no client is turned away for want of a descriptor."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import select
 import socket
 from collections.abc import Callable
 from typing import Final, Protocol
 
 from moltis.peers import credentials
-from moltis.transport.wire.accepting import Acceptor
-from moltis.transport.wire.inbox import Inbox
+from moltis.transport.wire.buffers import Inbox, Outbox
 from moltis.transport.wire.loop import Cancellable
-from moltis.transport.wire.outbox import Outbox
+
+ACCEPT_PAUSE_SECS: Final = 0.05
+"""When something is short, the next try may find some: clients wait in the backlog meanwhile."""
+ACCEPTS_PER_WAKEUP: Final = 32
+SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""Errors of accept(2) that are this machine's; others are of one client, who is gone."""
+SHORTAGE_TOLD_SECS: Final = 60.0
+"""A shortage that comes and goes is told once in this time."""
+
+
+class Acceptor:
+    """Accepts on a listening socket until closed; the socket stays the caller's.
+
+    The loops' own servers will not do: asyncio's accepts no more for a second and logs a traceback, and libuv's closes
+    the connections that wait when no descriptor is left (uv__emfile_trick in src/unix/stream.c).
+
+    on_socket: given each connection, which does not block; it must not raise.
+    on_shortage: told why nobody can be accepted, at most once in `SHORTAGE_TOLD_SECS`.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        on_socket: Callable[[socket.socket], None],
+        on_shortage: Callable[[OSError], None] = lambda error: None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._on_socket = on_socket
+        self._on_shortage = on_shortage
+        self._told_at: float | None = None
+        self._pause: Cancellable | None = None
+        self._closed = False
+        sock.setblocking(False)
+        self._listen()
+
+    def close(self) -> None:
+        """Accept no more; to be called before the socket is closed. Connections already made go on. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._pause is not None:
+            self._pause.cancel()
+        else:
+            self._loop.remove_reader(self._sock.fileno())
+
+    def _listen(self) -> None:
+        self._pause = None
+        self._loop.add_reader(self._sock.fileno(), self._acceptable)
+
+    def _acceptable(self) -> None:
+        for _ in range(ACCEPTS_PER_WAKEUP):
+            if self._closed:
+                return
+            try:
+                sock, _address = self._sock.accept()
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:  # accept(2): something is short, or that one client is gone
+                self._loop.remove_reader(self._sock.fileno())
+                self._pause = self._loop.call_later(ACCEPT_PAUSE_SECS, self._listen)
+                if error.errno in SHORTAGES:
+                    self._tell(error)
+                return
+            sock.setblocking(False)
+            self._on_socket(sock)
+
+    def _tell(self, error: OSError) -> None:
+        now = self._loop.time()
+        if self._told_at is None or now - self._told_at >= SHORTAGE_TOLD_SECS:
+            self._told_at = now
+            self._on_shortage(error)
+
+
+class TcpListener:
+    """Accepts on a listening socket until closed; see `serve_tcp`."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        factory: Callable[[], asyncio.BaseProtocol],
+        on_shortage: Callable[[OSError], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sock = sock
+        self._factory = factory
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._acceptor = Acceptor(sock, self._accepted, on_shortage)
+
+    def close(self) -> None:
+        """Accept no more, and close the socket: who connects is refused. Connections made go on. Idempotent."""
+        self._acceptor.close()
+        self._sock.close()
+
+    def _accepted(self, sock: socket.socket) -> None:
+        task = self._loop.create_task(self._begin(sock))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+
+    async def _begin(self, sock: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._factory, sock)
+        except OSError:  # gone already
+            sock.close()
+        except BaseException:
+            sock.close()
+            raise
+
+
+def serve_tcp(
+    sock: socket.socket,
+    factory: Callable[[], asyncio.BaseProtocol],
+    on_shortage: Callable[[OSError], None] = lambda error: None,
+) -> TcpListener:
+    """Accept connections on a bound, listening TCP socket, each for a protocol that `factory` makes.
+
+    The socket is the listener's from now on. Running out of descriptors or memory only pauses accepting; waiting
+    clients stay in the backlog. `on_shortage` as in `Acceptor`.
+    """
+    return TcpListener(sock, factory, on_shortage)
+
 
 LINGER_SECS: Final = 2.0
 """How long `PeerConn.close` lets a peer take to read what is still queued."""
