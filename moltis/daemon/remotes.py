@@ -6,7 +6,7 @@ and no local server waits for them. What is behind that import is `logins`.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -21,8 +21,9 @@ from moltis.daemon.auth import NO_AUTH, Auth, KnownSecrets, Surroundings
 from moltis.errors import MoltisError, UnknownServer
 from moltis.operations.events import EventBus, LoginMoved
 from moltis.paths import Paths
-from moltis.server.lifecycle import AuthDone
-from moltis.server.states import AT_REST, FailureKind, State
+from moltis.server.actor import Actor
+from moltis.server.lifecycle import AuthDone, AuthLost
+from moltis.server.states import AT_REST, FailureKind
 from moltis.server.status import HistoryEntry
 from moltis.server.supervisor import Supervisor
 from moltis.session.session import Session
@@ -57,8 +58,6 @@ class Remotes:
         self._tasks: TaskGroup | None = None
         self._importing = anyio.Lock()
         self._logins: Logins | None = None
-        self._renewed: set[str] = set()
-        """Whose login was renewed since they were started last."""
 
     def start(self, tasks: TaskGroup, plan: Plan) -> None:
         """Begin; `tasks` hosts connections and logins."""
@@ -123,18 +122,9 @@ class Remotes:
         if self._logins is not None:
             self._logins.retain(plan)
 
-    def removed(self, names: Iterable[str]) -> None:
-        self._renewed.difference_update(names)
-
     def server_moved(self, name: str, entry: HistoryEntry) -> None:
         if entry.to in AT_REST and self._logins is not None:
             self._logins.rest(name)  # nobody shall be asked to log in for a server that is not to run
-        if entry.to == State.STARTING:
-            self._renewed.discard(name)
-        # The login may have been quicker than the end of the run that asked for it.
-        waits = entry.to == State.AWAITING_AUTH and self.auth(name).state == "authenticated"
-        if waits or (entry.reason == FailureKind.LOGIN_UNAVAILABLE and name in self._renewed):
-            self._login_renewed(name)
 
     # --- what logins tell
 
@@ -143,22 +133,30 @@ class Remotes:
         if self._events.wants("auth"):
             moved = LoginMoved(server=name, auth_state=auth.state, auth_url=auth.url, message=auth.message)
             self._events.publish(moved)
+        if auth.state != "authenticated" or auth.unavailable:
+            self._post(name, AuthLost())
 
     def _logged_in(self, name: str) -> None:
         """Have a server that waits for its login begin; one that is ready goes on, with its new token."""
-        self._auth_done(name, AuthDone())
+        self._auth_done(name, AuthDone(person=True))
 
     def _login_renewed(self, name: str) -> None:
         """Have a server begin that waits for its login alone; one that is ready goes on."""
-        self._renewed.add(name)
         self._auth_done(name, AuthDone(person=False))
 
     def _auth_done(self, name: str, event: AuthDone) -> None:
-        with suppress(UnknownServer):
+        actor = self._post(name, event)
+        if actor is not None and actor.ready_life is not None:
+            actor.ready_life.let_in()
+
+    def _post(self, name: str, event: AuthDone | AuthLost) -> Actor[Session] | None:
+        """Tell a server's actor, and return it; None where the server is gone."""
+        try:
             actor = self._supervisor.actor(name)
-            actor.post(event)
-            if actor.ready_life is not None:
-                actor.ready_life.let_in()
+        except UnknownServer:
+            return None
+        actor.post(event)
+        return actor
 
     # --- what is behind the import
 

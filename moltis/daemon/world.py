@@ -198,7 +198,6 @@ class Daemon:
         daemon = plan.daemon
         logs.reconfigure(level=daemon.log_level, max_bytes=daemon.log_max_bytes, backups=daemon.log_backups)
         self._eras.retain(plan)
-        self.logins.removed(change.removed)
         return change
 
     def _begin(self, plan: ServerPlan, events: LifeEvents) -> Session:

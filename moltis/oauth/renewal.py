@@ -160,11 +160,12 @@ class Renewal:
             self._log.warning("token_not_renewed", server=self._server, problem=problem.message)
             raise
         else:
-            failed = self._outages.problem is not None
+            failed, given_up = self._outages.problem is not None, self._standing.problem is not None
             self.forgive()
             self._standing.recovered()
             if failed:
                 self._crowd.got_through(self._issuer)
+            if failed or given_up:
                 self._on_renewed()
         finally:
             self._on_change()

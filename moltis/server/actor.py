@@ -46,7 +46,7 @@ from moltis.server.record import Record
 from moltis.server.slots import Slot, StartSlots
 from moltis.server.states import STARTING, FailureKind, State
 from moltis.server.status import HistoryEntry, ServerStatus
-from moltis.server.transitions import step
+from moltis.server.transitions import follows, step
 from moltis.server.working import LOOKS, WorkMeter, window_secs
 
 L = TypeVar("L", bound=Life)
@@ -282,6 +282,8 @@ class Actor(Generic[L]):
             self._announce()
         if outcome.effect is not None:
             self._perform(outcome.effect)
+        if (known := follows(outcome.life)) is not None:
+            self._take(known)
 
     def _announce(self) -> None:
         """Wake whoever waits for a state."""

@@ -138,6 +138,8 @@ class Lifecycle:
     cause: in `stopping`, the failure that it is stopped for; None if it is stopped by request. In `backoff`, what is
         waited for where that is no failure.
     failure: the last failure that counted.
+    login: that the login has become good since the present run, or the last one, began; None: it has not, or it is good
+        no more. A run that ends for want of a login is followed by another at once where this says so.
     """
 
     state: State = State.STOPPED
@@ -152,6 +154,7 @@ class Lifecycle:
     run: Run = Run()
     cause: Failure | None = None
     failure: Failure | None = None
+    login: AuthDone | None = None
 
 
 def waits_for_login(life: Lifecycle) -> bool:
@@ -197,6 +200,11 @@ class AuthDone:
     """The login is good (again). `person`: because a person logged in, which mends more than a wait for the login."""
 
     person: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class AuthLost:
+    """The login is not good, until `AuthDone` says that it is."""
 
 
 # ... reported by the run, ...
@@ -252,7 +260,7 @@ class Deadline:
 
 
 Event = (
-    Want | Restart | Retuned | Hurry | AuthDone
+    Want | Restart | Retuned | Hurry | AuthDone | AuthLost
     | Admitted | Working | Opened | Initialized | Alive | Unsent | Ended
     | Deadline
 )  # fmt: skip

@@ -20,6 +20,7 @@ from moltis.server.lifecycle import (
     Admitted,
     Alive,
     AuthDone,
+    AuthLost,
     Deadline,
     Effect,
     Ended,
@@ -67,6 +68,17 @@ def step(life: Lifecycle, event: Event, moment: Moment) -> Transition:
     return replace(outcome, effect=ON_ENTRY.get(outcome.life.state))
 
 
+def follows(life: Lifecycle) -> Event | None:
+    """Return what was observed before the state that `life` is in, and is to be taken in that state at once.
+
+    A run that needs a login ends while the login is made, and either may be the quicker: whichever comes last begins
+    the next run. Each time takes a login that has become good since the last run began, so that a server that refuses
+    one and the same login for ever is not started for ever.
+    """
+    waits = life.state is State.AWAITING_AUTH or waits_for_login(life)
+    return life.login if waits else None
+
+
 def backoff_ceiling(attempts: int, policy: Limits) -> float:
     """Give c_n = min(max, base * 2**(n-1)) for the n-th failure in a row; the delay is drawn from [c_n/2, c_n].
 
@@ -98,6 +110,7 @@ def _begin(life: Lifecycle, moment: Moment, reason: str, ended: Failure | None =
         delay_secs=None,
         run=Run(),
         cause=None,
+        login=None,
     )
     return Transition(begun, reason, ended=ended)
 
@@ -432,6 +445,17 @@ def login(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
     return _begin(_forgive(life) if event.person else life, moment, "auth_done")
 
 
+def learn(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
+    """The run goes on with the login. Note it, for the run may be ending for want of it (`follows`)."""
+    by_person = event.person or (life.login is not None and life.login.person)
+    return Transition(replace(life, login=AuthDone(person=by_person)))
+
+
+def lapse(life: Lifecycle, event: AuthLost, moment: Moment) -> Transition:
+    """What was noted of the login holds no more."""
+    return Transition(replace(life, login=None))
+
+
 def mended(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
     """Begin if a person has logged in, whatever was waited for; otherwise only if the login was."""
     return login(life, event, moment) if event.person or waits_for_login(life) else Transition(life)
@@ -444,30 +468,44 @@ def ahead(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
 
 Cell = Callable[[Lifecycle, Any, Moment], Transition]  # Any: the event's type is the cell's key
 
-_EVENTS: tuple[type[Event], ...] = (
-    Want, Restart, Retuned, Hurry, AuthDone,
-    Admitted, Working, Opened, Initialized, Alive, Unsent, Ended, Deadline,
-)  # fmt: skip
+_ASKED: tuple[type[Event], ...] = (Want, Restart, Retuned, Hurry, AuthDone, AuthLost)
+_REPORTED: tuple[type[Event], ...] = (Admitted, Working, Opened, Initialized, Alive, Unsent, Ended, Deadline)
 ____ = ignore
 
 # fmt: off
-_ROWS: Mapping[State, tuple[Cell, ...]] = {
-    #                     Want          Retuned        AuthDone       Working      Initialized    Unsent       Deadline
-    #                            Restart        Hurry          Admitted     Opened         Alive         Ended
-    State.INVALID:       (rouse, ____,  ____,   ____,  ____,   ____,  ____, ____,  ____,   ____,  ____,  ____, ____),
-    State.DISABLED:      (rouse, ____,  ____,   ____,  ____,   ____,  ____, ____,  ____,   ____,  ____,  ____, ____),
-    State.STOPPED:       (rouse, anew,  ____,   ____,  ____,   ____,  ____, ____,  ____,   ____,  ____,  ____, ____),
-    State.STARTING:      (keep,  renew, ____,   ____,  ____,   admit, toil, greet, ____,   ____,  ____,  lost, late),
-    State.INITIALIZING:  (keep,  renew, ____,   ____,  ____,   ____,  toil, swap,  arrive, ____,  ____,  lost, late),
-    State.READY:         (keep,  renew, retune, ____,  ____,   ____,  ____, ____,  ____,   heard, spare, lost, beat),
-    State.AWAITING_AUTH: (rouse, anew,  ____,   ____,  login,  ____,  ____, ____,  ____,   ____,  ____,  ____, ____),
-    State.BACKOFF:       (rouse, anew,  ____,   ____,  mended, ____,  ____, ____,  ____,   ____,  ____,  ____, retry),
-    State.COOLDOWN:      (rouse, anew,  ____,   ____,  mended, ____,  ____, ____,  ____,   ____,  ____,  ____, retry),
-    State.STOPPING:      (note,  after, ____,   hurry, ahead,  ____,  ____, ____,  ____,   ____,  ____,  over, kill),
+_WHEN_ASKED: Mapping[State, tuple[Cell, ...]] = {
+    #                     Want   Restart Retuned Hurry  AuthDone AuthLost
+    State.INVALID:       (rouse, ____,   ____,   ____,  ____,    ____),
+    State.DISABLED:      (rouse, ____,   ____,   ____,  ____,    ____),
+    State.STOPPED:       (rouse, anew,   ____,   ____,  ____,    ____),
+    State.STARTING:      (keep,  renew,  ____,   ____,  learn,   lapse),
+    State.INITIALIZING:  (keep,  renew,  ____,   ____,  learn,   lapse),
+    State.READY:         (keep,  renew,  retune, ____,  learn,   lapse),
+    State.AWAITING_AUTH: (rouse, anew,   ____,   ____,  login,   ____),
+    State.BACKOFF:       (rouse, anew,   ____,   ____,  mended,  ____),
+    State.COOLDOWN:      (rouse, anew,   ____,   ____,  mended,  ____),
+    State.STOPPING:      (note,  after,  ____,   hurry, ahead,   ____),
+}
+
+_WHEN_REPORTED: Mapping[State, tuple[Cell, ...]] = {
+    #                     Admitted Working Opened Initialized Alive  Unsent Ended Deadline
+    State.INVALID:       (____,    ____,   ____,  ____,       ____,  ____,  ____, ____),
+    State.DISABLED:      (____,    ____,   ____,  ____,       ____,  ____,  ____, ____),
+    State.STOPPED:       (____,    ____,   ____,  ____,       ____,  ____,  ____, ____),
+    State.STARTING:      (admit,   toil,   greet, ____,       ____,  ____,  lost, late),
+    State.INITIALIZING:  (____,    toil,   swap,  arrive,     ____,  ____,  lost, late),
+    State.READY:         (____,    ____,   ____,  ____,       heard, spare, lost, beat),
+    State.AWAITING_AUTH: (____,    ____,   ____,  ____,       ____,  ____,  ____, ____),
+    State.BACKOFF:       (____,    ____,   ____,  ____,       ____,  ____,  ____, retry),
+    State.COOLDOWN:      (____,    ____,   ____,  ____,       ____,  ____,  ____, retry),
+    State.STOPPING:      (____,    ____,   ____,  ____,       ____,  ____,  over, kill),
 }
 # fmt: on
 
 TABLE: Mapping[tuple[State, type[Event]], Cell] = {
-    (state, event): cell for state, row in _ROWS.items() for event, cell in zip(_EVENTS, row, strict=True)
+    (state, event): cell
+    for events, rows in ((_ASKED, _WHEN_ASKED), (_REPORTED, _WHEN_REPORTED))
+    for state, row in rows.items()
+    for event, cell in zip(events, row, strict=True)
 }
 """Every state, every event: what follows."""

@@ -250,6 +250,18 @@ async def test_a_login_whose_code_meets_an_outage_fails_and_opens_no_second_brow
         assert len(world.opened) == 1
 
 
+async def test_client_credentials_that_are_taken_after_all_are_told_to_whoever_gave_up(world: World) -> None:
+    config = ClientConfig(client_id="mine", client_secret=SECRET, grant="client_credentials")
+    async with world.login(config) as login:
+        world.auth.token_answers.append(answer(401, {"error": "invalid_client"}))
+        await world.needed(login)
+        assert (login.state, world.renewed) == ("failed", 0)
+        assert await world.call(login) == 200
+        assert (login.state, world.renewed) == ("authenticated", 1)
+        assert await world.call(login) == 200
+        assert world.renewed == 1
+
+
 async def test_client_credentials_that_give_nothing_usable_fail_each_time(world: World) -> None:
     config = ClientConfig(client_id="mine", client_secret=SECRET, grant="client_credentials")
     async with world.login(config) as login:

@@ -14,7 +14,7 @@ from scripted_life import CRASHES, HEALTHY, MUTE, PLAN, Script, ScriptedLife, Wo
 from moltis.config.limits import Limits
 from moltis.config.plan import Shown, StdioLaunch
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import AuthDone
+from moltis.server.lifecycle import AuthDone, AuthLost
 from moltis.server.slots import StartSlots
 from moltis.server.states import FailureKind, State
 from moltis.server.transitions import HURRY_SECS
@@ -500,6 +500,28 @@ async def test_a_login_is_awaited_without_a_run_and_without_an_attempt() -> None
         assert (world.alive, actor.status().attempts, actor.status().auth_state) == (None, 0, "awaiting_browser")
         actor.post(AuthDone())
         await actor.wait_state(State.READY)
+
+
+@pytest.mark.parametrize("ready_first", [False, True])
+@pytest.mark.parametrize("kind", [FailureKind.AUTH_REQUIRED, FailureKind.LOGIN_UNAVAILABLE])
+async def test_a_login_that_is_quicker_than_the_end_of_the_run_that_asked_for_it_is_not_waited_for(
+    kind: FailureKind, ready_first: bool
+) -> None:
+    ends = Script(ready_after=0.0 if ready_first else math.inf, ends_after=2.0, ended=Ended(kind, "a login is needed"))
+    world = World([ends, HEALTHY])
+    async with world.running() as actor:
+        await actor.wait_state(State.READY if ready_first else State.INITIALIZING)
+        actor.post(AuthLost())
+        await anyio.sleep(1)
+        actor.post(AuthDone(person=False))
+        await anyio.sleep(1.5)
+        assert actor.state is State.READY
+        waited = world.told[-4]
+        assert (waited.to, waited.reason) == (
+            (State.AWAITING_AUTH if kind is FailureKind.AUTH_REQUIRED else State.BACKOFF),
+            kind.value,
+        )
+        assert [entry.reason for entry in world.told[-3:]] == ["auth_done", "opened", "initialized"]
 
 
 @pytest.mark.parametrize("script", [Script(begin_raises=True), Script(run_raises=True)])

@@ -16,7 +16,7 @@ from trio.testing import MockClock
 
 from moltis.config.plan import StdioLaunch
 from moltis.server.actor import Actor
-from moltis.server.lifecycle import AuthDone
+from moltis.server.lifecycle import AuthDone, AuthLost
 from moltis.server.states import FailureKind, State
 from moltis.server.status import HistoryEntry
 from moltis.transport import Ended
@@ -69,6 +69,7 @@ ASKS = st.sampled_from([
     Named("relaunch", lambda a: a.reconfigure(replace(a.plan, launch=StdioLaunch(f"{a.history(1)}")))),
     Named("refilter", lambda a: a.reconfigure(replace(a.plan, include_tools=(f"{a.history(1)}",)))),
     Named("login", lambda a: a.post(AuthDone())),
+    Named("login lost", lambda a: a.post(AuthLost())),
 ])  # fmt: skip
 ASKED = st.lists(st.tuples(st.sampled_from([0.0, 0.05, 1.0, 7.0, 60.0]), ASKS), max_size=12)
 SETTINGS = settings(max_examples=150, deadline=None)

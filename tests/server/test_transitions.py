@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moltis.config.limits import Limits
 from moltis.server.lifecycle import (
@@ -19,6 +21,7 @@ from moltis.server.lifecycle import (
     Admitted,
     Alive,
     AuthDone,
+    AuthLost,
     Deadline,
     Effect,
     Ended,
@@ -47,6 +50,7 @@ from moltis.server.transitions import (
     TABLE,
     backoff_ceiling,
     cooldown_secs,
+    follows,
     step,
 )
 
@@ -75,6 +79,8 @@ class Server:
         for event in events:
             self.last = step(self.life, event, Moment(self.now, self.roll, self.policy, self.pulse))
             self.life = self.last.life
+            if (known := follows(self.life)) is not None:
+                self.on(known)
         return self
 
     def wait(self, late: float = 0.0) -> Server:
@@ -649,6 +655,62 @@ def test_a_person_who_logs_in_while_the_run_is_ended_for_a_failure_begins_the_ne
     assert server.state is State.STOPPING
     assert server.on(AuthDone(), CRASH).state is State.STARTING
     assert server.life.attempts == 0
+
+
+RUNNING: tuple[tuple[Event, ...], ...] = (
+    (RUN,),
+    (RUN, Admitted()),
+    (RUN, Admitted(), Opened()),
+    (RUN, Admitted(), Opened(), Initialized()),
+)
+
+
+@given(
+    walk=st.sampled_from(RUNNING),
+    crashes=st.integers(0, 8),
+    needs=st.sampled_from([REFUSED, UNAVAILABLE]),
+    person=st.booleans(),
+    secs=st.floats(0, 1000),
+)
+def test_a_login_and_the_run_that_ends_for_want_of_it_lead_to_the_same_whichever_is_told_first(
+    walk: tuple[Event, ...], crashes: int, needs: Ended, person: bool, secs: float
+) -> None:
+    first, last = (Server().on(*[RUN, CRASH] * crashes, *walk) for _ in range(2))
+    first.now = last.now = first.now + secs
+    first.on(AuthDone(person), needs)
+    last.on(needs, AuthDone(person))
+    assert first.life == last.life
+    assert first.last == last.last
+    assert (first.state, first.last.effect, first.last.reason) == (State.STARTING, Effect.BEGIN, "auth_done")
+
+
+@pytest.mark.parametrize("walk", RUNNING)
+@pytest.mark.parametrize("needs", [REFUSED, UNAVAILABLE])
+def test_one_login_begins_one_run_however_often_it_is_refused(walk: tuple[Event, ...], needs: Ended) -> None:
+    server = Server().on(*walk, AuthDone(), needs)
+    starts = server.life.starts
+    server.on(Admitted(), Opened(), needs)
+    assert (server.state is not State.STARTING, server.life.starts) == (True, starts)
+
+
+@pytest.mark.parametrize("walk", RUNNING)
+def test_a_login_that_was_lost_again_is_waited_for(walk: tuple[Event, ...]) -> None:
+    server = Server().on(*walk, AuthDone(person=False), AuthLost(), REFUSED)
+    assert server.state is State.AWAITING_AUTH
+    assert server.on(AuthLost()).state is State.AWAITING_AUTH
+    assert server.on(AuthDone(person=False)).state is State.STARTING
+
+
+@pytest.mark.parametrize("ended", [STOP, Want("disabled", lays=frozenset({Veto.DISABLED}))])
+def test_a_login_that_was_quicker_than_the_run_starts_nothing_that_is_not_to_run(ended: Want) -> None:
+    server = Server().ready().on(AuthDone(), ended, REFUSED)
+    assert server.state in RESTING.values()
+    assert follows(server.life) is None
+
+
+def test_a_crash_after_a_login_is_a_failure_like_any_other() -> None:
+    server = Server().ready().on(AuthDone(), CRASH)
+    assert (server.state, server.life.attempts) == (State.BACKOFF, 1)
 
 
 def test_a_login_renewed_by_itself_cuts_no_wait_short_that_is_about_something_else() -> None:

@@ -14,6 +14,7 @@ from moltis.server.lifecycle import (
     Admitted,
     Alive,
     AuthDone,
+    AuthLost,
     Deadline,
     Effect,
     Ended,
@@ -35,7 +36,7 @@ from moltis.server.lifecycle import (
     waits_for_login,
 )
 from moltis.server.states import UNCOUNTED, FailureKind, State
-from moltis.server.transitions import OVERSLEPT_SECS, backoff_ceiling, cooldown_secs, step
+from moltis.server.transitions import OVERSLEPT_SECS, backoff_ceiling, cooldown_secs, follows, step
 
 SECS = st.floats(0.05, 1e6)
 POLICIES = st.builds(
@@ -67,6 +68,7 @@ class World(RuleBasedStateMachine):
         self.exists = False  # a run, by the effects alone
         self.initialized = False  # by this very run
         self.starts_since_pardon = 0  # by the machine's own decision
+        self.logged_in = False  # since the last run began, and still
         self.pulse = Pulse()
 
     def take(self, event: Event, roll: float = 0.5) -> None:
@@ -82,7 +84,7 @@ class World(RuleBasedStateMachine):
         if outcome.effect is Effect.BEGIN:
             assert not self.exists, "at most one run"
             assert after.starts == before.starts + 1
-            self.exists = True
+            self.exists, self.logged_in = True, False
             self.starts_since_pardon += isinstance(event, Deadline)
         elif outcome.effect is not None:
             assert self.exists, "there is something to stop, kill or probe"
@@ -90,6 +92,15 @@ class World(RuleBasedStateMachine):
             assert self.initialized, "ready without a handshake of this run"
         self.check_counts(before, event)
         self.check_heartbeats(before, outcome.effect)
+        if isinstance(event, AuthDone | AuthLost) and after.state in ACTIVE - {State.STOPPING} and not outcome.effect:
+            self.logged_in = isinstance(event, AuthDone)
+        if (known := follows(after)) is not None:
+            assert self.logged_in, "a login that nobody has made"
+            self.take(known, roll)
+            assert self.life.state is State.STARTING
+            assert follows(self.life) is None
+        elif isinstance(event, Ended) and after.state is State.AWAITING_AUTH:
+            assert not self.logged_in, "the login is there, and is waited for"
 
     def check_heartbeats(self, before: Lifecycle, effect: Effect | None) -> None:
         after, now = self.life, self.now
@@ -136,7 +147,7 @@ class World(RuleBasedStateMachine):
     def start(self) -> None:
         self.take(Want("asked", lifts=frozenset(Veto)))
 
-    @rule(event=st.sampled_from([Restart(), Retuned(), Hurry(), AuthDone(), AuthDone(person=False)]))
+    @rule(event=st.sampled_from([Restart(), Retuned(), Hurry(), AuthDone(), AuthDone(person=False), AuthLost()]))
     def ask(self, event: Event) -> None:
         self.take(event)
 
