@@ -209,9 +209,9 @@ ONLY_IN = {
 LAYERS: dict[str, tuple[str, ...]] = {
     "gateway": (
         "messages abilities composing doors levels limits metrics naming needs outbox parking revisions rounds "
-        "settling showing templates token_file wellformed",
+        "settling showing templates token_file views wellformed",
         "api failures introduction known questions refusals taking tokens",
-        "asking catalogue desk forwarding listens owners passage relay shelves subscriptions views",
+        "asking catalogue desk endpoints forwarding listens owners passage relay shelves subscriptions",
         "host lines",
         "gateway http",
     ),

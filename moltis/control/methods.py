@@ -11,6 +11,7 @@ from moltis.control import openrpc
 from moltis.control.registry import Caller, Registry
 from moltis.errors import Busy, MoltisError, UsageError
 from moltis.gateway.lines import LineHost
+from moltis.gateway.views import path_of
 from moltis.operations.api import DaemonApi
 from moltis.operations.definitions import OPERATIONS
 from moltis.operations.events import MAX_SUBSCRIPTIONS
@@ -59,7 +60,7 @@ def connect(params: Connect, daemon: DaemonApi, caller: Caller) -> Ok:
         raise MoltisError("this daemon runs without its gateway", hint="[gateway] enabled = true in moltis.toml")
     if gateway.is_closed:
         raise Busy("the daemon is stopping", hint="try again in a moment")
-    caller.hand_over(lambda conn: LineHost(conn, gateway, params.server))
+    caller.hand_over(lambda conn: LineHost(conn, gateway, path_of(params.server)))
     return Ok()
 
 

@@ -1,15 +1,16 @@
-"""One MCP endpoint for every host on the machine: all servers as one, or one as it is.
+"""MCP endpoints for every host on the machine: all servers as one, or one as it is.
 
-    host -> http (or lines) -> Host -> View -> forwarding -> Session -> the server
-                               (one     (all, or           (one request,
-                               host)    one server)        both eras)
+    host -> http (or lines) -> Host -> Endpoint -> forwarding -> Session -> the server
+                               (one     (a view,   (one request,
+                               host)    served)    both eras)
 
     messages    what a host sends, its envelope only; what is sent to it
     api         the protocols between the parts
     naming      names that are unique across servers, and the way back; `templates` read URI templates backwards
     catalogue   what is listed, in pages: a shelf for each server (`shelves`), and who is responsible (`owners`);
                 `known` keeps on disk what servers listed when they were last ready
-    views       `/mcp` and `/servers/NAME/mcp`: what a host sees, and who is responsible for a request
+    views       what a host sees, as a value, and at which path: `/mcp` and `/servers/NAME/mcp` are two kinds of it
+    endpoints   a view, served: what is listed there now, and who is responsible for a request
     gateway     all hosts and all servers, brought together
     host        one host: its eras, its questions (`questions`), what it subscribed to (`subscriptions`, `listens`,
                 `levels`), what it is told when it comes (`introduction`) and what waits for it (`outbox`)

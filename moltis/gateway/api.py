@@ -245,25 +245,25 @@ class HostApi(Protocol):
 class GatewayApi(Protocol):
     """What the fronts ask for."""
 
-    def new_host(self, server: str | None, principal: Principal, unsolicited: Callable[[bytes], bool]) -> HostApi:
-        """Make a host that sees all servers, or one.
+    def new_host(self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool]) -> HostApi:
+        """Make a host of the view at a path (`views`).
 
         unsolicited: sends a message that belongs to no request (MCP, Streamable HTTP: the GET stream); False if there
             is no way now.
 
         Raises:
-            UnknownServer: there is no such server.
+            UnknownServer: there is none.
         """
 
     @property
     def is_closed(self) -> bool:
         """Whether it takes no requests any more, and never will."""
 
-    def knows(self, server: str) -> bool:
-        """Whether there is a server of that name."""
+    def knows(self, path: str) -> bool:
+        """Whether there is a view at a path."""
 
-    def tool(self, server: str | None, name: str) -> bytes | None:
-        """Give a tool as it is listed to a host that sees all servers, or one; None if it is not."""
+    def tool(self, path: str, name: str) -> bytes | None:
+        """Give a tool as it is listed to the hosts of a view; None if it is not."""
 
 
 Era = Literal["legacy", "modern"]

@@ -40,8 +40,8 @@ MAX_REMEMBERED_CHARS: Final = 1024
 class Catalogue:
     """The lists of some servers as one.
 
-    sep: between a server's name and its tool's or prompt's. None for the lists of a single server, which stay as they
-        are; then there is at most one shelf.
+    sep: between a server's label and its tool's or prompt's name. None for the lists of a single server, which stay as
+        they are; then there is at most one shelf.
     page_bytes: how long the items of a page may be; one is always on it.
     chars: of a tool's or prompt's name, at most; 0: as long as they are (`naming.fitted`).
 
@@ -63,9 +63,9 @@ class Catalogue:
     def update(self, shelves: Sequence[Shelf]) -> None:
         """Take what there is now, in the order it is to be listed; to be called before asking, as often as one likes.
 
-        Pass the shelves of all servers, those that are not listed with `listed=False`: a name is only understood if its
-        server is known. What is moltis's own is on a shelf of a server without a name. Tuples that are the same
-        objects as last time cost nothing; equal ones, a comparison.
+        Pass the shelves of all servers, each under a label of its own, those that are not listed with `listed=False`: a
+        name is only understood if its server is known. What is moltis's own is on a shelf of a server without a name.
+        Tuples that are the same objects as last time cost nothing; equal ones, a comparison.
         """
         before, self._shelves = self._shelves, list(shelves)
         if before == self._shelves:
@@ -121,7 +121,7 @@ class Catalogue:
         for shelf in self._unmade(kind, legacy):
             part = self._made(kind, shelf)
             if part is None:
-                part = yield from part_steps(kind, shelf.server, shelf.items(kind), self._sep, self._chars)
+                part = yield from part_steps(kind, shelf, self._sep, self._chars)
                 self._parts[kind.member, shelf.server] = part
             if legacy:
                 yield from part.legacy_steps()
@@ -175,14 +175,16 @@ class Catalogue:
     def _part(self, kind: Kind, shelf: Shelf) -> Part:
         part = self._made(kind, shelf)
         if part is None:
-            part = make_part(kind, shelf.server, shelf.items(kind), self._sep, self._chars)
+            part = make_part(kind, shelf, self._sep, self._chars)
             self._parts[kind.member, shelf.server] = part
         return part
 
     def _made(self, kind: Kind, shelf: Shelf) -> Part | None:
         part = self._parts.get((kind.member, shelf.server))
+        if part is None or part.label != shelf.label:
+            return None
         items = shelf.items(kind)
-        return part if part is not None and (part.items is items or part.items == items) else None
+        return part if part.items is items or part.items == items else None
 
     def _unmade(self, kind: Kind, legacy: bool) -> list[Shelf]:
         return [
@@ -213,17 +215,17 @@ class Catalogue:
             return None
         head = text.rpartition("_")[0]
         for shelf in self._shelves:
-            front = f"{shelf.server}{sep}"
+            front = f"{shelf.label}{sep}"
             if not (front.startswith(head) or head.startswith(front)):
                 continue
             for item in shelf.items(kind):
-                if fitted(shelf.server, item.name, sep, self._chars) == text:
+                if fitted(shelf.label, item.name, sep, self._chars) == text:
                     return Owner(shelf.server, item.name)
         return None
 
 
 def _listed(shelves: Sequence[Shelf], kind: Kind) -> list[tuple[object, ...]]:
-    return [(shelf.server, shelf.items(kind)) for shelf in shelves if shelf.listed]
+    return [(shelf.server, shelf.label, shelf.items(kind)) for shelf in shelves if shelf.listed]
 
 
 @dataclass(eq=False)

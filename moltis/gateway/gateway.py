@@ -4,8 +4,7 @@ want of a server, taken together, reaches the server.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -13,11 +12,12 @@ import anyio
 import msgspec
 from msgspec import Raw
 
-from moltis import __version__, logs
+from moltis import logs
 from moltis.config.plan import GatewayPlan
 from moltis.errors import UnknownServer
 from moltis.gateway import messages, refusals
 from moltis.gateway.api import Principal, ServerPort, Upstream, World
+from moltis.gateway.endpoints import Endpoint, endpoint_of
 from moltis.gateway.forwarding import Forwarding, OnRequest
 from moltis.gateway.host import Host
 from moltis.gateway.levels import Levels, passes
@@ -26,7 +26,7 @@ from moltis.gateway.naming import fitted_chars
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
 from moltis.gateway.taking import Refused, Taking
-from moltis.gateway.views import View
+from moltis.gateway.views import ALL, Settings, Views
 from moltis.server.status import HostSeen, UnusableItem
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
@@ -55,20 +55,6 @@ MAX_SEEN: Final = 100
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """How it shows itself. `separator`: between a server's name and a tool's own. `name_chars`: as for `Catalogue`.
-
-    first_list_secs: how long a list of all servers waits for those that nothing is known of.
-    """
-
-    separator: str = "__"
-    name_chars: int = 50
-    first_list_secs: float = 0.0
-    name: str = "moltis"
-    version: str = __version__
-
-
 def settings_of(plan: GatewayPlan) -> Settings:
     """Return how moltis.toml wants it to show itself."""
     return Settings(
@@ -90,26 +76,23 @@ class Gateway:
         self._settings = settings or Settings()
         self.introduced = Shares(MAX_INTRODUCED_BYTES)
         self._hosts: dict[Host, None] = {}
-        self._views: dict[str | None, View] = {}
+        self._views = Views(self._settings, [port.name for port in world.ports()])
+        self._endpoints: dict[str, Endpoint] = {}
         self._watched: dict[str, frozenset[str]] = {}
         self._levelled: dict[str, str] = {}
-        self._first_lists: dict[str, float] = {}
-        """Until when servers are waited for of which nothing is known, by name."""
         self._announcing = False
-        self._generation = 0
+        self._generations: dict[str, int] = {}
         self._warned: dict[str, list[UnusableItem]] = {}
 
     # --- for the fronts
 
-    def new_host(self, server: str | None, principal: Principal, unsolicited: Callable[[bytes], bool]) -> Host:
-        """Make a host that sees all servers, or one.
+    def new_host(self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool]) -> Host:
+        """Make a host of the view at a path.
 
         Raises:
-            UnknownServer: there is no such server.
+            UnknownServer: there is none.
         """
-        if server is not None:
-            self.world.port(server)
-        host = Host(self, self._view(server), principal, unsolicited)
+        host = Host(self, self._endpoint(path), principal, unsolicited)
         self._hosts[host] = None
         return host
 
@@ -118,29 +101,13 @@ class Gateway:
         """Whether it takes no requests any more, and never will."""
         return self.closing is not None
 
-    def first_list_secs(self, ports: Sequence[ServerPort]) -> float:
-        """Return how long a list of all servers waits for these, of which nothing is known.
+    def knows(self, path: str) -> bool:
+        """Whether there is a view at a path."""
+        return path in self._views
 
-        It counts from when each was asked for first, so that hosts which ask again and again are held up once.
-        """
-        if self._settings.first_list_secs <= 0:
-            return 0.0
-        now = anyio.current_time()
-        until = now + self._settings.first_list_secs
-        self._first_lists = {port.name: self._first_lists.get(port.name, until) for port in ports}
-        return max(self._first_lists.values(), default=now) - now
-
-    def knows(self, server: str) -> bool:
-        """Whether there is a server of that name."""
-        try:
-            self.world.port(server)
-        except UnknownServer:
-            return False
-        return True
-
-    def tool(self, server: str | None, name: str) -> bytes | None:
-        """Give a tool as it is listed to a host that sees all servers, or one; None if it is not."""
-        return self._view(server).tool(name) if server is None or self.knows(server) else None
+    def tool(self, path: str, name: str) -> bytes | None:
+        """Give a tool as it is listed to the hosts of a view; None if it is not."""
+        return self._endpoint(path).tool(name) if path in self._views else None
 
     def watched_of(self, principal: str) -> int:
         """How many resources the hosts of one principal subscribe to."""
@@ -150,11 +117,11 @@ class Gateway:
 
     def survey(self) -> None:
         """Look at what servers list, from now on, whether a host asks for it or not."""
-        self._view(None)
+        self._endpoint(ALL)
 
     def unusable(self, server: str) -> list[UnusableItem]:
         """Return what a server lists that is not as MCP has it."""
-        everything = self._views.get(None)
+        everything = self._endpoints.get(ALL)
         return [] if everything is None else everything.unusable(server)
 
     def seen_of(self, server: str) -> list[HostSeen]:
@@ -196,12 +163,9 @@ class Gateway:
 
     def servers_changed(self) -> None:
         """Servers were added, removed or changed."""
-        used = {host.view.server for host in self._hosts}
-        for server in [*self._views]:
-            if server is not None and server not in used and not self.knows(server):
-                del self._views[server]
+        self._look_again()
         for server in {*self._watched, *self._levelled}:
-            if not self.knows(server):
+            if self._port(server) is None:
                 self._forget(server)
         self._changed(None)
 
@@ -227,19 +191,13 @@ class Gateway:
             # what else there may be is for those who deal with this server alone.
             message, everyone = messages.notification(method, params), method == "notifications/elicitation/complete"
             for host in self._who_see(name):
-                if everyone or host.view.server is not None:
+                if everyone or host.endpoint.relays_all:
                     host.say(message)
 
     def reconfigure(self, settings: Settings) -> None:
         """Show itself differently from now on."""
         self._settings = settings
-        for view in self._views.values():
-            view.reconfigure(
-                name=settings.name,
-                version=settings.version,
-                separator=settings.separator,
-                chars=settings.name_chars,
-            )
+        self._look_again()
         self._changed(None)
 
     def close(self, reason: str) -> None:
@@ -256,8 +214,8 @@ class Gateway:
     def level_set(self, host: Host) -> None:
         """A host wants another level of logging."""
         if host.log_level is not None:
-            self.levels.want(host, host.view.server, host.log_level)
-        for port in host.view.ports():
+            self.levels.want(host, host.endpoint.sees, host.log_level)
+        for port in host.endpoint.ports():
             self._level(port.name)
 
     def level_of_request(self, port: ServerPort, level: str) -> None:
@@ -270,7 +228,7 @@ class Gateway:
         """A host is gone."""
         self._hosts.pop(host, None)
         if self.levels.leave(host):
-            for port in host.view.ports():
+            for port in host.endpoint.ports():
                 self._level(port.name)
 
     # --- what is told to servers
@@ -329,36 +287,42 @@ class Gateway:
         self.levels.restarted(name)
 
     def _upstream(self, name: str) -> Upstream | None:
+        port = self._port(name)
+        return None if port is None else port.upstream()
+
+    def _port(self, name: str) -> ServerPort | None:
         try:
-            return self.world.port(name).upstream()
+            return self.world.port(name)
         except UnknownServer:
             return None
 
     # --- what is told to hosts
 
-    def _view(self, server: str | None) -> View:
-        view = self._views.get(server)
-        if view is None:
-            named = self._settings
-            view = View(
-                self.world,
-                server,
-                name=named.name,
-                version=named.version,
-                separator=named.separator,
-                chars=named.name_chars,
-            )
-            self._views[server] = view
-        return view
+    def _endpoint(self, path: str) -> Endpoint:
+        view = self._views.at(path)
+        found = self._endpoints.get(path)
+        if found is None:
+            found = self._endpoints[path] = endpoint_of(self.world, view)
+        return found
+
+    def _look_again(self) -> None:
+        """Find out what is seen at each path now. Hosts whose view is gone keep what they have."""
+        self._views = Views(self._settings, [port.name for port in self.world.ports()])
+        used = {host.endpoint.view.path for host in self._hosts}
+        for path, endpoint in [*self._endpoints.items()]:
+            if path in self._views:
+                endpoint.show(self._views.at(path))
+            elif path not in used:
+                del self._endpoints[path]
 
     def _who_see(self, name: str) -> list[Host]:
-        return [host for host in self._hosts if host.view.sees(name)]
+        return [host for host in self._hosts if host.endpoint.sees(name)]
 
     def _changed(self, name: str | None) -> None:
         """Look anew at what a server lists (None: all), and soon tell the hosts if it is another than before."""
-        concerned = [view for view in self._views.values() if name is None or view.sees(name)]
-        for view in concerned:
-            view.stale()
+        concerned = [each for each in self._endpoints.values() if name is None or each.sees(name)]
+        for endpoint in concerned:
+            endpoint.stale()
         if concerned and not self._announcing:
             self._announcing = True
             self.world.start(self._announce)
@@ -370,18 +334,17 @@ class Gateway:
             self._announcing = False
         if self.closing is not None:
             return
-        # What hosts of a single server watch is that server's, whatever is listed.
-        everything = self._views.get(None)
-        if everything is not None and everything.generation != self._generation:
-            self._generation = everything.generation
+        generations = {path: number for path, each in self._endpoints.items() if (number := each.generation)}
+        if generations != self._generations:
+            self._generations = generations
             self.subscriptions.relocate()
         slices = Slices()
-        for view in [*self._views.values()]:
+        for endpoint in [*self._endpoints.values()]:
             for kind in Kind:
-                for _ in view.preparation(kind, modern=True):
+                for _ in endpoint.preparation(kind, modern=True):
                     await slices.rest()
-            methods = view.news()
-            for host in [host for host in self._hosts if methods and host.view is view]:
+            methods = endpoint.news()
+            for host in [host for host in self._hosts if methods and host.endpoint is endpoint]:
                 for method in methods:
                     host.list_changed(method)
         self._warn()

@@ -6,7 +6,7 @@ says in each request who it is, so nothing of it is remembered between two; what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, Protocol
 
@@ -18,6 +18,7 @@ from moltis.errors import RpcCode
 from moltis.gateway import failures, introduction, messages, refusals
 from moltis.gateway.api import Outlet, Principal, ServerPort, World
 from moltis.gateway.catalogue import Owner
+from moltis.gateway.endpoints import Endpoint, Route
 from moltis.gateway.forwarding import Forwarding, Running
 from moltis.gateway.levels import LEVELS
 from moltis.gateway.listens import Listens
@@ -27,10 +28,9 @@ from moltis.gateway.outbox import Outbox
 from moltis.gateway.questions import Questions
 from moltis.gateway.refusals import Refusal, bad_params, refuse
 from moltis.gateway.revisions import LEGACY
-from moltis.gateway.settling import SETTLE_SECS, Settling
+from moltis.gateway.settling import Settling
 from moltis.gateway.subscriptions import MAX_WATCHED_OF_ALL, UPDATED, Subscriptions, updated_params
 from moltis.gateway.taking import Refused, Taking
-from moltis.gateway.views import Route, View
 from moltis.server.status import HostSeen
 from moltis.session.envelope import one_line
 from moltis.session.handshake import MODERN_VERSIONS
@@ -75,9 +75,6 @@ class Hub(Protocol):
     def introduced(self) -> Shares:
         """Bytes of what hosts said of themselves."""
 
-    def first_list_secs(self, ports: Sequence[ServerPort]) -> float:
-        """Return how long a list of all servers waits for these, of which nothing is known."""
-
     def watched_of(self, principal: str) -> int:
         """How many resources the hosts of one principal subscribe to."""
 
@@ -98,8 +95,10 @@ class Hub(Protocol):
 class Host:
     """One host; made by `Gateway.new_host`. Fits `api.HostApi` and `forwarding.HostSide`."""
 
-    def __init__(self, hub: Hub, view: View, principal: Principal, unsolicited: Callable[[bytes], bool]) -> None:
-        self.view = view
+    def __init__(
+        self, hub: Hub, endpoint: Endpoint, principal: Principal, unsolicited: Callable[[bytes], bool]
+    ) -> None:
+        self.endpoint = endpoint
         self.principal = principal
         self.client_info = _NAMELESS
         self.capabilities = b"{}"
@@ -112,7 +111,7 @@ class Host:
         self._unsolicited = unsolicited
         self._outbox: Outbox | None = None
         self._waiting: dict[bytes, tuple[Running | None, Outlet, bool]] = {}
-        self._listens = Listens(hub.subscriptions, view.locate)
+        self._listens = Listens(hub.subscriptions, endpoint.locate)
         self._questions = Questions()
         self._introduced = 0
         self._said: bytes | None = None
@@ -186,7 +185,7 @@ class Host:
                 self._hub.forwarding.host_progressed(self, tell.params)
             case "notifications/roots/list_changed":
                 self._tell_servers(tell, legacy_only=True)
-            case _ if self.view.server is not None and self.principal.may_write:
+            case _ if self.endpoint.relays_all and self.principal.may_write:
                 self._tell_servers(tell, legacy_only=False)
             case _:
                 pass
@@ -238,7 +237,7 @@ class Host:
 
     def locate(self, uri: str) -> Owner | None:
         """Say whose resource it is now."""
-        return self.view.locate(uri)
+        return self.endpoint.locate(uri)
 
     def resource_updated(self, uri: str, params: dict[str, Raw]) -> None:
         """Hear that a resource was updated that it subscribed to."""
@@ -285,7 +284,7 @@ class Host:
         version = self.revision = introduction.version_for(text_of(ask.params, "protocolVersion"))
 
         def reply() -> None:
-            outlet.reply(messages.result(ask.id, self.view.introduction().initialized(version)))
+            outlet.reply(messages.result(ask.id, self.endpoint.introduction().initialized(version)))
 
         self._when_settled(ask, outlet, modern, reply)
 
@@ -302,7 +301,7 @@ class Host:
 
     def _discover(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         def reply() -> None:
-            outlet.reply(messages.result(ask.id, self.view.introduction().discovered()))
+            outlet.reply(messages.result(ask.id, self.endpoint.introduction().discovered()))
 
         self._when_settled(ask, outlet, modern, reply)
 
@@ -316,7 +315,7 @@ class Host:
             return
 
         def reply() -> None:
-            page = self.view.page(kind, cursor, modern=modern, able=partial(self._able, ask, modern))
+            page = self.endpoint.page(kind, cursor, modern=modern, able=partial(self._able, ask, modern))
             if isinstance(page, Refusal):
                 refuse(outlet, ask.id, page, modern=modern)
             else:
@@ -331,7 +330,7 @@ class Host:
             return
         self.log_level = level
         self._hub.level_set(self)
-        self._when_taken(ask, outlet, modern, [(port, Wish("level")) for port in self.view.ports()])
+        self._when_taken(ask, outlet, modern, [(port, Wish("level")) for port in self.endpoint.ports()])
 
     def _subscribe(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         uri = text_of(ask.params, "uri")
@@ -341,7 +340,7 @@ class Host:
             refuse(outlet, ask.id, refusals.too_many(_SHARE), modern=modern)
         elif (why := self._hub.subscriptions.refusal(self.watched, (uri,))) is not None:
             refuse(outlet, ask.id, refusals.too_many(why), modern=modern)
-        elif not self.view.may_watch(uri):
+        elif not self.endpoint.may_watch(uri):
             refuse(outlet, ask.id, refusals.no_such_resource(uri, modern=modern), modern=modern)
         else:
             self._waiting[ask.id] = waiting = None, outlet, modern
@@ -377,7 +376,7 @@ class Host:
         lists, places = self._listens.wanted(ask.id)
         wishes = self._of_resources(places.values())
         if lists:
-            wishes += [(port, Wish("lists")) for port in self.view.ports()]
+            wishes += [(port, Wish("lists")) for port in self.endpoint.ports()]
 
         def taken(refused: Refused) -> None:
             if ask.id not in self._listens:
@@ -406,13 +405,18 @@ class Host:
     def _forward(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         if ask.method == "tools/call" and not self.principal.may_write:
             refuse(outlet, ask.id, refusals.forbidden("tools/call"), modern=modern)
-        elif (own := self.view.own(ask.method, ask.params, modern=modern)) is not None:
+        else:
+            self._pass_on(ask, outlet, modern, self.endpoint.route(ask.method, ask.params, modern=modern))
+
+    def _read(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
+        own = self.endpoint.own(ask.params, modern=modern)
+        if own is not None:
             outlet.reply(messages.result(ask.id, own))
         else:
-            self._pass_on(ask, outlet, modern, self.view.route(ask.method, ask.params, modern=modern))
+            self._forward(ask, outlet, modern)
 
     def _unknown(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
-        route = self.view.route(ask.method, ask.params, modern=modern)
+        route = self.endpoint.route(ask.method, ask.params, modern=modern)
         if not self.principal.may_write and not isinstance(route, Refusal):
             route = refusals.forbidden("a method that moltis does not know")
         self._pass_on(ask, outlet, modern, route)
@@ -422,9 +426,9 @@ class Host:
             refuse(outlet, ask.id, route, modern=modern)
             return
         id = ask.id
-        need = self.view.need_of(route.port.name, route.tool) if route.tool is not None else None
+        need = self.endpoint.need_of(route.port.name, route.tool) if route.tool is not None else None
         if need is not None and "task" not in route.params:
-            lack = self.view.lacking(route.port.name, need, self._able(ask, modern))
+            lack = self.endpoint.lacking(route.port.name, need, self._able(ask, modern))
             if lack is not None:
                 self._cannot(ask, outlet, modern, route, lack)
                 return
@@ -434,7 +438,14 @@ class Host:
                 self._hub.level_of_request(route.port, level)
         self._waiting[id] = None, outlet, modern
         running = self._hub.forwarding.begin(
-            self, ask, outlet, route.port, params=route.params, name=route.name, tool=route.tool, view=self.view.path
+            self,
+            ask,
+            outlet,
+            route.port,
+            params=route.params,
+            name=route.name,
+            tool=route.tool,
+            view=self.endpoint.view.path,
         )
         if running is None:
             self._waiting.pop(id, None)
@@ -473,18 +484,14 @@ class Host:
 
     def _when_settled(self, ask: Ask, outlet: Outlet, modern: bool, reply: Callable[[], None]) -> None:
         """Reply, but wait a little for servers that are starting for the first time: many hosts read a list once."""
-        ports = self.view.unsettled()
-        if self.view.server is not None:
-            secs, waits = SETTLE_SECS, [port.wait_settled for port in ports]
-        else:
-            secs, waits = self._hub.first_list_secs(ports), [port.wait_up for port in ports]
+        secs, waits = self.endpoint.patience()
         if not waits or secs <= 0:
             reply()
             return
 
         def settled() -> None:
             self.done(ask.id)
-            self.view.stale()
+            self.endpoint.stale()
             try:
                 reply()
             except Exception as fault:
@@ -496,14 +503,14 @@ class Host:
 
     def _when_prepared(self, ask: Ask, outlet: Outlet, modern: bool, kind: Kind, reply: Callable[[], None]) -> None:
         """Reply, at once unless the list is so long that to make it would hold up everybody."""
-        if self.view.is_ready(kind, modern=modern):
+        if self.endpoint.is_ready(kind, modern=modern):
             reply()
             return
         self._waiting[ask.id] = waiting = None, outlet, modern
 
         async def prepare() -> None:
             slices = Slices()
-            for _ in self.view.preparation(kind, modern=modern):
+            for _ in self.endpoint.preparation(kind, modern=modern):
                 await slices.rest()
                 if self._waiting.get(ask.id) is not waiting:
                     return
@@ -541,7 +548,7 @@ class Host:
             self._hub.world.start(taking.run)
 
     def _of_resources(self, owners: Iterable[Owner]) -> list[tuple[ServerPort, Wish]]:
-        ports = {port.name: port for port in self.view.ports()}
+        ports = {port.name: port for port in self.endpoint.ports()}
         return [(ports[owner.server], Wish("resource", owner.name)) for owner in owners if owner.server in ports]
 
     def _ready(self) -> None:
@@ -561,7 +568,7 @@ class Host:
         params = msgspec.json.encode(tell.params) if tell.params else b""
         if legacy_only and len(params) > MAX_TOLD_BYTES:
             params = b""  # it says nothing but `_meta` (MCP, Roots), and each server would get a copy
-        for port in self.view.ports():
+        for port in self.endpoint.ports():
             upstream = port.upstream()
             taker = upstream.present_taker(modern=not self.in_session) if upstream is not None else None
             if taker is not None and not (legacy_only and taker.agreed.era != "legacy"):
@@ -584,7 +591,8 @@ def _lister(kind: Kind) -> _Handler:
 
 
 _BOTH: Final[dict[str, _Handler]] = {
-    **dict.fromkeys(("tools/call", "prompts/get", "resources/read", "completion/complete"), Host._forward),
+    **dict.fromkeys(("tools/call", "prompts/get", "completion/complete"), Host._forward),
+    "resources/read": Host._read,
     **{kind.method: _lister(kind) for kind in Kind},
 }
 _LEGACY: Final[dict[str, _Handler]] = {

@@ -5,7 +5,7 @@ Pure: who asks is told apart by identity, and nobody is told anything from here.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
 __all__ = ["LEVELS", "Levels", "lowest", "passes"]
@@ -30,19 +30,19 @@ def passes(wanted: str | None, level: str | None) -> bool:
 
 
 class Levels:
-    """Who wants what of which server. `server` None: of all."""
+    """Who wants what of which servers."""
 
     def __init__(self) -> None:
-        self._wanted: dict[Hashable, tuple[str | None, str]] = {}
+        self._wanted: dict[Hashable, tuple[Callable[[str], bool], str]] = {}
         self._once: dict[str, str] = {}
 
     def __len__(self) -> int:
         """How many hosts want something."""
         return len(self._wanted)
 
-    def want(self, host: Hashable, server: str | None, level: str) -> None:
-        """Note what a host wants from now on."""
-        self._wanted[host] = (server, level)
+    def want(self, host: Hashable, sees: Callable[[str], bool], level: str) -> None:
+        """Note what a host wants from now on of the servers that it sees."""
+        self._wanted[host] = (sees, level)
 
     def leave(self, host: Hashable) -> bool:
         """Forget a host and say whether it had wanted something."""
@@ -66,7 +66,7 @@ class Levels:
 
     def wanted(self, server: str) -> str | None:
         """Give the level that a server is to log from; None if nobody has said."""
-        found = [level for sees, level in self._wanted.values() if sees is None or sees == server]
+        found = [level for sees, level in self._wanted.values() if sees(server)]
         if server in self._once:
             found.append(self._once[server])
         return lowest(found)

@@ -77,17 +77,17 @@ class Conn(Protocol):
 class LineHost:
     """One host; a connection of the control socket may be handed over to it.
 
-    server: the one server it sees as it is, or None for all of them.
+    path: of the view that it sees.
 
     Raises:
-        UnknownServer: there is none of that name.
+        UnknownServer: there is no such view.
     """
 
     def __init__(
         self,
         conn: Conn,
         gateway: GatewayApi,
-        server: str | None,
+        path: str,
         limits: LineLimits | None = None,
         *,
         later: Callable[[float, Callable[[], None]], Cancellable] = call_later,
@@ -108,7 +108,7 @@ class LineHost:
         self._half_closed = False
         self._turn_is_due = False
         self._is_over = False
-        self._host: HostApi = gateway.new_host(server, LOCAL, self._unsolicited)
+        self._host: HostApi = gateway.new_host(path, LOCAL, self._unsolicited)
 
     @property
     def partial_bytes(self) -> int:

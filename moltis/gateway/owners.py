@@ -36,17 +36,17 @@ class Owners:
 
     def __init__(self, shelves: Sequence[Shelf]) -> None:
         self._shelves = [s for s in shelves if s.listed] + [s for s in shelves if not s.listed]
-        self._servers = frozenset(shelf.server for shelf in self._shelves)
+        self._servers = {shelf.label: shelf.server for shelf in self._shelves}
 
     def of_name(self, kind: Kind, text: str, sep: str) -> Owner | None:
         """Find the server of a tool or prompt: whoever the name begins with; if several, the first that lists it."""
         found = dict(splits(text, sep, self._servers))
         if len(found) > 1:
             for shelf in self._shelves:
-                name = found.get(shelf.server)
+                name = found.get(shelf.label)
                 if name is not None and any(item.name == name for item in shelf.items(kind)):
                     return Owner(shelf.server, name)
-        return next((Owner(server, name) for server, name in found.items()), None)
+        return next((Owner(self._servers[label], name) for label, name in found.items()), None)
 
     def of_uri(self, uri: str) -> Owner | None:
         """Find the server of a resource, or a template's URI, that is not listed as it is spelled."""
@@ -69,7 +69,7 @@ class Owners:
 
     @cached_property
     def _by_fold(self) -> dict[str, str]:
-        return {server.casefold(): server for server in self._servers}
+        return {label.casefold(): server for label, server in self._servers.items()}
 
     @cached_property
     def _single_uris(self) -> frozenset[str]:

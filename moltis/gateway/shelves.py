@@ -29,6 +29,7 @@ _UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 class Shelf(msgspec.Struct, frozen=True):
     """What one server has to offer, in its own order and words: filtered already, if it is to be.
 
+    label: what it is called among others; its name where nothing else is said.
     listed: whether hosts see it. What is not listed is still known to be this server's, so that a host which asks for
         it learns why it cannot have it.
     """
@@ -39,6 +40,11 @@ class Shelf(msgspec.Struct, frozen=True):
     templates: tuple[Item, ...] = ()
     prompts: tuple[Item, ...] = ()
     listed: bool = True
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            msgspec.structs.force_setattr(self, "label", self.server)
 
     def items(self, kind: Kind) -> tuple[Item, ...]:
         """Give one of the lists."""
@@ -63,6 +69,7 @@ class Part:
 
     kind: Kind
     server: str
+    label: str
     items: tuple[Item, ...]
     shown: tuple[str, ...]
     raws: tuple[bytes, ...]
@@ -108,16 +115,16 @@ class Part:
             if shown not in taken:
                 found.add(item, shown, raw)
             elif self.kind not in _BY_NAME:
-                found.add(item, _alias(self.kind, self.server, item.name))
-        return found.part(self.server, self.items, self.unusable, self.needs)
+                found.add(item, _alias(self.kind, self.label, item.name))
+        return found.part(self.server, self.label, self.items, self.unusable, self.needs)
 
 
-def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None, chars: int = 0) -> Part:
+def make_part(kind: Kind, shelf: Shelf, sep: str | None, chars: int = 0) -> Part:
     """Make a server's share of a list. `sep` None: of a list that is the server's own, which stays as it is.
 
     chars: of a name; longer ones, and odd characters, are shortened as `fitted` does it. 0: as they are.
     """
-    steps = part_steps(kind, server, items, sep, chars)
+    steps = part_steps(kind, shelf, sep, chars)
     while True:
         try:
             next(steps)
@@ -126,10 +133,9 @@ def make_part(kind: Kind, server: str, items: tuple[Item, ...], sep: str | None,
             return part
 
 
-def part_steps(
-    kind: Kind, server: str, items: tuple[Item, ...], sep: str | None, chars: int = 0
-) -> Generator[None, None, Part]:
+def part_steps(kind: Kind, shelf: Shelf, sep: str | None, chars: int = 0) -> Generator[None, None, Part]:
     """Do the same item by item, for who has something else to do in between."""
+    server, label, items = shelf.server, shelf.label, shelf.items(kind)
     needs: dict[str, Need] = {}
     if kind is Kind.TOOLS:
         for given in items:
@@ -139,7 +145,7 @@ def part_steps(
     if sep is None:
         shown = tuple(item.name for item in items)
         raws = tuple(item.raw for item in items)
-        return Part(kind, server, items, shown, raws, dict(zip(shown, shown, strict=True)), needs=needs)
+        return Part(kind, server, label, items, shown, raws, dict(zip(shown, shown, strict=True)), needs=needs)
     found = _Found(kind)
     unusable: list[tuple[str, str]] = []
     for given in items:
@@ -149,17 +155,17 @@ def part_steps(
             unusable.append((given.name, reason))
         if raw is None:
             continue
-        if kind is Kind.TOOLS and (why := refused(server, given.name, sep, chars)):
+        if kind is Kind.TOOLS and (why := refused(label, given.name, sep, chars)):
             unusable.append((given.name, f"{why}; [gateway] tool_name_chars shortens it"))
         item = given if raw is given.raw else Item(given.name, raw, given.claims_server)
         if kind in _BY_NAME:
-            found.add(item, fitted(server, item.name, sep, chars))
+            found.add(item, fitted(label, item.name, sep, chars))
         elif server and is_alias(item.name):
             # These are ours to give: a server that lists one might answer in the name of another.
-            found.add(item, _alias(kind, server, item.name))
+            found.add(item, _alias(kind, label, item.name))
         else:
             found.add(item, item.name, item.raw)
-    return found.part(server, items, tuple(unusable), needs)
+    return found.part(server, label, items, tuple(unusable), needs)
 
 
 class _Found:
@@ -190,15 +196,16 @@ class _Found:
     def part(
         self,
         server: str,
+        label: str,
         items: tuple[Item, ...],
         unusable: tuple[tuple[str, str], ...],
         needs: Mapping[str, Need],
     ) -> Part:
-        return Part(self.kind, server, items, tuple(self.names), tuple(self.raws), self.names, unusable, needs)
+        return Part(self.kind, server, label, items, tuple(self.names), tuple(self.raws), self.names, unusable, needs)
 
 
-def _alias(kind: Kind, server: str, name: str) -> str:
-    return alias(server, name) if kind is Kind.RESOURCES else alias_template(server, name)
+def _alias(kind: Kind, label: str, name: str) -> str:
+    return alias(label, name) if kind is Kind.RESOURCES else alias_template(label, name)
 
 
 def without_clashes(parts: Iterable[Part]) -> Iterator[Part]:

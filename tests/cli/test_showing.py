@@ -64,7 +64,8 @@ class Home:
         anyio.run(live)
 
     def tools(self, server: str | None = None) -> set[str]:
-        answers = StandIn(self.paths, server).answer(b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}')
+        wanted = {} if server is None else {"server": server}
+        answers = StandIn(self.paths, wanted).answer(b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}')
         return {tool["name"] for tool in json.loads(answers[-1])["result"]["tools"]}
 
 

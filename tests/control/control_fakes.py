@@ -15,6 +15,7 @@ from moltis.gateway import messages
 from moltis.gateway.api import Outlet, Principal
 from moltis.gateway.messages import Answer, Ask, Tell
 from moltis.gateway.tokens import Created, Scope, TokenInfo
+from moltis.gateway.views import ALL, path_of
 from moltis.operations.api import DaemonStatus, Reloaded, Tried
 from moltis.operations.events import EventBus, StateMoved
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
@@ -164,14 +165,15 @@ class FakeGateway:
         self.hosts: list[FakeHost] = []
         self.is_closed = False
 
-    def new_host(self, server: str | None, principal: Principal, unsolicited: Callable[[bytes], bool]) -> FakeHost:
-        if not (server is None or self.knows(server)):
+    def new_host(self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool]) -> FakeHost:
+        server = None if path == ALL else path.split("/")[2]
+        if server is not None and not self.knows(path):
             raise UnknownServer(server, ["alpha"])
         self.hosts.append(FakeHost(server, unsolicited))
         return self.hosts[-1]
 
-    def knows(self, server: str) -> bool:
-        return server == "alpha"
+    def knows(self, path: str) -> bool:
+        return path in (ALL, path_of("alpha"))
 
 
 class FakeDaemon:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from moltis.gateway.api import LOCAL
 from moltis.gateway.composing import MAX_CHARS, compose
 from moltis.gateway.gateway import Gateway
+from moltis.gateway.views import ALL, path_of
 from moltis.session.listing import Kind
 
 
@@ -70,7 +71,7 @@ def world() -> FakeWorld:
 
 
 def read(gateway: Gateway, uri: str, *, modern: bool = False, server: str | None = None) -> Any:
-    host, outlet = gateway.new_host(server, LOCAL, lambda message: False), FakeOutlet()
+    host, outlet = gateway.new_host(path_of(server), LOCAL, lambda message: False), FakeOutlet()
     made = modern_ask if modern else ask
     host.request(made("resources/read", {"uri": uri}), outlet)
     host.close()
@@ -78,7 +79,7 @@ def read(gateway: Gateway, uri: str, *, modern: bool = False, server: str | None
 
 
 def listed(gateway: Gateway, server: str | None = None) -> list[str]:
-    page = gateway._view(server).page(Kind.RESOURCES, None, modern=False)
+    page = gateway._endpoint(path_of(server)).page(Kind.RESOURCES, None, modern=False)
     assert isinstance(page, bytes)
     return [found["uri"] for found in msgspec.json.decode(page)["resources"]]
 
@@ -97,7 +98,7 @@ def test_what_is_nobody_s_is_still_not_there() -> None:
     gateway = Gateway(world())
     for uri in ("moltis://instructions/gone", "moltis://instructions/", "moltis://x/y"):
         assert read(gateway, uri).error["message"] == "Resource not found"
-    assert not gateway._view(None).may_watch("moltis://instructions/one")
+    assert not gateway._endpoint(ALL).may_watch("moltis://instructions/one")
 
 
 def test_a_server_by_itself_lists_only_what_is_its_own() -> None:
@@ -107,7 +108,7 @@ def test_a_server_by_itself_lists_only_what_is_its_own() -> None:
 def test_who_cannot_be_had_now_is_named_with_what_mends_it() -> None:
     ports = [FakePort("issues", "awaiting_auth"), FakePort("evil", "cooldown"), FakePort("typo", "invalid")]
     quiet = [FakePort(state, state) for state in ("disabled", "stopped", "stopping")]
-    told = Gateway(FakeWorld(*ports, *quiet))._view(None).introduction().instructions
+    told = Gateway(FakeWorld(*ports, *quiet))._endpoint(ALL).introduction().instructions
     assert told == (
         "Not to be had now: issues (needs a login: moltis mcp reauth issues);"
         " evil (fails again and again: moltis why evil);"
@@ -117,7 +118,7 @@ def test_who_cannot_be_had_now_is_named_with_what_mends_it() -> None:
 
 def test_a_server_that_is_mended_is_named_no_more() -> None:
     port = FakePort("issues", "awaiting_auth")
-    seen = Gateway(FakeWorld(port))._view(None)
+    seen = Gateway(FakeWorld(port))._endpoint(ALL)
     assert "issues" in (seen.introduction().instructions or "")
     port.ready()
     seen.stale()

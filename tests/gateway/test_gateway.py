@@ -25,6 +25,7 @@ from moltis.errors import UnknownServer
 from moltis.gateway.api import LOCAL, GatewayApi
 from moltis.gateway.gateway import ANNOUNCE_AFTER_SECS, MAX_SAID_BYTES, Gateway, Settings
 from moltis.gateway.host import Host
+from moltis.gateway.views import ALL, path_of
 from moltis.session.listing import Kind
 
 SOON = ANNOUNCE_AFTER_SECS + 0.01
@@ -49,13 +50,13 @@ class Bench:
 
     def session(self, server: str | None = None) -> tuple[Host, Unsolicited]:
         way = Unsolicited()
-        host = self.gateway.new_host(server, LOCAL, way)
+        host = self.gateway.new_host(path_of(server), LOCAL, way)
         host.request(ask("initialize"), FakeOutlet())
         host.notification(tell("notifications/initialized"))
         return host, way
 
     def listen(self, server: str | None = None, *uris: str) -> tuple[Host, FakeOutlet]:
-        host, outlet = self.gateway.new_host(server, LOCAL, Unsolicited(open=False)), FakeOutlet()
+        host, outlet = self.gateway.new_host(path_of(server), LOCAL, Unsolicited(open=False)), FakeOutlet()
         wanted = {"toolsListChanged": True, "resourcesListChanged": True, "resourceSubscriptions": list(uris)}
         host.request(modern_ask("subscriptions/listen", {"notifications": wanted}), outlet)
         return host, outlet
@@ -73,13 +74,13 @@ def methods(outlet: FakeOutlet) -> list[str]:
 
 def test_it_is_what_the_fronts_ask_for() -> None:
     gateway: GatewayApi = Bench().gateway
-    assert gateway.knows("one")
-    assert not gateway.knows("nobody")
-    assert gateway.tool(None, "one__t") is not None
-    assert gateway.tool("one", "t") is not None
-    assert gateway.tool("nobody", "t") is None
+    assert gateway.knows(path_of("one"))
+    assert not gateway.knows(path_of("nobody"))
+    assert gateway.tool(ALL, "one__t") is not None
+    assert gateway.tool(path_of("one"), "t") is not None
+    assert gateway.tool(path_of("nobody"), "t") is None
     with pytest.raises(UnknownServer, match="did you mean other"):
-        gateway.new_host("othr", LOCAL, Unsolicited())
+        gateway.new_host(path_of("othr"), LOCAL, Unsolicited())
 
 
 # --- lists that change
@@ -93,6 +94,7 @@ async def test_servers_that_come_up_together_are_told_of_once_and_in_both_eras()
         _, stream = bench.listen()
         for name in ("a", "b", "c"):
             bench.world.add(FakePort(name)).ready(tools=[tool("t")])
+            bench.gateway.servers_changed()
             bench.gateway.came_up(name)
             bench.gateway.server_moved(name)
         assert all_of.sent == []
@@ -181,7 +183,7 @@ async def test_a_host_that_leaves_while_others_are_told_is_no_trouble() -> None:
             return False
 
         for _ in range(3):
-            host = bench.gateway.new_host(None, LOCAL, leave_all)
+            host = bench.gateway.new_host(ALL, LOCAL, leave_all)
             host.request(ask("initialize"), FakeOutlet())
             host.notification(tell("notifications/initialized"))
             hosts.append(host)
@@ -240,6 +242,7 @@ async def test_a_resource_that_nobody_had_is_watched_when_a_server_comes_that_ha
     async with anyio.create_task_group() as tasks:
         bench = Bench(tasks)
         third = bench.world.add(FakePort("third", "starting"))
+        bench.gateway.servers_changed()
         host, way = bench.session()
         bench.listen(None, "z:b")
         assert request(host, "resources/subscribe", {"uri": "z:a"}).result == {}
@@ -314,7 +317,7 @@ def test_a_request_that_wants_log_messages_has_a_legacy_server_log_and_a_modern_
     modern = bench.other.ready(FakeUpstream("other", agreed("modern"), tools=[tool("t")]))
     bench.gateway.came_up("other")
     for number, name in enumerate(("one__t", "one__t", "other__t")):
-        host = bench.gateway.new_host(None, LOCAL, Unsolicited(open=False))
+        host = bench.gateway.new_host(ALL, LOCAL, Unsolicited(open=False))
         level = {"io.modelcontextprotocol/logLevel": "info"}
         host.request(modern_ask("tools/call", {"name": name}, id=number, **level), FakeOutlet())
         host.close()
@@ -391,7 +394,8 @@ async def test_when_it_closes_who_waits_for_a_server_is_refused_at_once() -> Non
     async with anyio.create_task_group() as tasks:
         bench = Bench(tasks)
         bench.world.add(FakePort("third", "starting"))
-        host = bench.gateway.new_host("third", LOCAL, Unsolicited())
+        bench.gateway.servers_changed()
+        host = bench.gateway.new_host(path_of("third"), LOCAL, Unsolicited())
         opening, call = request(host, "initialize", id=1), request(host, "tools/call", {"name": "x"}, id=2)
         await anyio.sleep(1)
         bench.gateway.close("the daemon stops")
@@ -404,7 +408,7 @@ def test_what_passes_is_counted() -> None:
     counted: list[tuple[Any, ...]] = []
     bench = Bench()
     gateway = Gateway(bench.world, Settings(), lambda *what: counted.append(what))
-    host = gateway.new_host(None, LOCAL, Unsolicited())
+    host = gateway.new_host(ALL, LOCAL, Unsolicited())
     call = request(host, "tools/call", {"name": "one__t"})
     assert (gateway.hosts, gateway.in_flight) == (1, 1)
     bench.up.calls[0].succeed()

@@ -38,6 +38,7 @@ from moltis.gateway.host import Host
 from moltis.gateway.messages import Answer, Ask, parse
 from moltis.gateway.revisions import tool_for_legacy
 from moltis.gateway.subscriptions import MAX_WATCHED
+from moltis.gateway.views import path_of
 from moltis.session.listing import Kind
 from moltis.slices import Slices
 
@@ -64,7 +65,7 @@ class Bench:
         self.gateway = Gateway(self.world, Settings(first_list_secs=first_list_secs))
 
     def host(self, server: str | None = None, principal: Principal = LOCAL, way: Unsolicited | None = None) -> Host:
-        return self.gateway.new_host(server, principal, way or Unsolicited())
+        return self.gateway.new_host(path_of(server), principal, way or Unsolicited())
 
     def assert_empty(self) -> None:
         assert self.gateway.hosts == 0
@@ -866,7 +867,7 @@ async def test_who_waits_for_a_long_list_is_not_left_waiting(end: str, monkeypat
         elif end == "gateway":
             bench.gateway.close("the end")
         else:
-            monkeypatch.setattr(host.view, "page", lambda *args, **options: 1 / 0)
+            monkeypatch.setattr(host.endpoint, "page", lambda *args, **options: 1 / 0)
         await anyio.sleep(0.2)
         assert host.in_flight == 0
         assert outlet.answered is (end in ("gateway", "fault"))

@@ -15,6 +15,7 @@ from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, Outlet, Principal
 from moltis.gateway.lines import LINES_PER_TURN, LineHost, LineLimits
 from moltis.gateway.messages import Answer, Ask, Tell
+from moltis.gateway.views import ALL, path_of
 from moltis.steps import LONG_BYTES
 from moltis.transport.wire import Cancellable
 
@@ -114,13 +115,14 @@ class FakeGateway:
         self.asked: tuple[str | None, Principal] | None = None
         self.is_closed = False
 
-    def new_host(self, server: str | None, principal: Principal, unsolicited: Callable[[bytes], bool]) -> FakeHost:
+    def new_host(self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool]) -> FakeHost:
+        server = None if path == ALL else path.split("/")[2]
         if server == "unknown":
             raise UnknownServer(server, [])
         self.asked, self.unsolicited = (server, principal), unsolicited
         return self.host
 
-    def knows(self, server: str) -> bool:
+    def knows(self, path: str) -> bool:
         return True
 
 
@@ -150,7 +152,7 @@ class Case:
 
     def __init__(self, limits: LineLimits = SMALL, server: str | None = None) -> None:
         self.conn, self.gateway, self.turns = FakeConn(), FakeGateway(), Turns()
-        self.lines = LineHost(self.conn, self.gateway, server, limits, later=self.turns.later)
+        self.lines = LineHost(self.conn, self.gateway, path_of(server), limits, later=self.turns.later)
         self.host = self.gateway.host
         self.lines.begin()
 
@@ -398,7 +400,7 @@ def test_who_has_hung_up_is_not_waited_for(when: str) -> None:
 
 def test_nothing_is_sent_before_the_connection_is_its_own() -> None:
     conn, gateway = FakeConn(), FakeGateway()
-    lines = LineHost(conn, gateway, None, SMALL, later=Turns().later)
+    lines = LineHost(conn, gateway, ALL, SMALL, later=Turns().later)
     assert not gateway.unsolicited(b"{}")
     lines.begin()
     assert gateway.unsolicited(b"{}")

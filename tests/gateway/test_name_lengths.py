@@ -12,31 +12,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moltis.config.load import loads
+from moltis.gateway.endpoints import Endpoint, Route
 from moltis.gateway.gateway import Gateway, Settings, settings_of
 from moltis.gateway.naming import MIN_FITTED_CHARS, fitted, may_be_fitted
-from moltis.gateway.views import Route, View
+from moltis.gateway.views import ALL
 from moltis.session.listing import Kind
 
 SAFE = re.compile(r"[A-Za-z0-9_-]+")
 ODD = ["github/git_commit", "coding.start", "notion.search", "notion_search", "Get File", "größe", "a__b", "a\nb"]
 
 
-def view(*servers: tuple[str, list[str]], chars: int = 50, separator: str = "__") -> View:
+def view(*servers: tuple[str, list[str]], chars: int = 50, separator: str = "__") -> Endpoint:
     ports = []
     for name, tools in servers:
         port = FakePort(name)
         port.ready(tools=[tool(each) for each in tools], prompts=[prompt(each) for each in tools])
         ports.append(port)
-    return Gateway(FakeWorld(*ports), Settings(separator=separator, name_chars=chars))._view(None)
+    return Gateway(FakeWorld(*ports), Settings(separator=separator, name_chars=chars))._endpoint(ALL)
 
 
-def listed(seen: View, kind: Kind = Kind.TOOLS) -> list[str]:
+def listed(seen: Endpoint, kind: Kind = Kind.TOOLS) -> list[str]:
     page = seen.page(kind, None, modern=False)
     assert isinstance(page, bytes)
     return [item["name"] for item in msgspec.json.decode(page)[kind.member]]
 
 
-def called(seen: View, name: str, method: str = "tools/call") -> tuple[str, str | None]:
+def called(seen: Endpoint, name: str, method: str = "tools/call") -> tuple[str, str | None]:
     found = seen.route(method, ask(method, {"name": name}).params, modern=False)
     assert isinstance(found, Route), found
     assert found.name == msgspec.json.decode(found.params["name"])
@@ -80,7 +81,7 @@ def test_a_server_of_the_longest_name_is_reached_too() -> None:
 def test_a_tool_of_a_server_that_is_not_listed_is_found_by_its_shortened_name() -> None:
     port = FakePort("s")
     port.ready(tools=[tool("x.y")])
-    seen = Gateway(FakeWorld(port))._view(None)
+    seen = Gateway(FakeWorld(port))._endpoint(ALL)
     (name,) = listed(seen)
     port.move("cooldown")
     seen.stale()
@@ -128,7 +129,7 @@ def test_a_name_that_hosts_refuse_and_that_is_not_shortened_is_told(chars: int, 
     port.ready(tools=[tool(name), tool("fine")], prompts=[prompt(name)])
     gateway = Gateway(FakeWorld(port), Settings(name_chars=chars))
     gateway.survey()
-    shown = listed(gateway._view(None))
+    shown = listed(gateway._endpoint(ALL))
     assert len(shown) == 2
     found = gateway.unusable("s")
     if words is None:
@@ -144,7 +145,7 @@ def test_the_manual_s_dot_between_server_and_tool_is_what_was_chosen() -> None:
     port.ready(tools=[tool("t")])
     gateway = Gateway(FakeWorld(port), Settings(name_chars=0, separator="."))
     gateway.survey()
-    assert listed(gateway._view(None)) == ["s.t"]
+    assert listed(gateway._endpoint(ALL)) == ["s.t"]
     assert gateway.unusable("s") == []
 
 
@@ -178,9 +179,9 @@ def test_a_reload_renames_the_tools() -> None:
     port = FakePort("s")
     port.ready(tools=[tool("a.b")])
     gateway = Gateway(FakeWorld(port), Settings(name_chars=0))
-    seen = gateway._view(None)
+    seen = gateway._endpoint(ALL)
     assert listed(seen) == ["s__a.b"]
-    seen.reconfigure(name="moltis", version="1", separator="__", chars=50)
+    gateway.reconfigure(Settings(name_chars=50))
     assert listed(seen) != ["s__a.b"]
     assert seen.news() == [Kind.TOOLS.changed]
 

@@ -14,6 +14,7 @@ from moltis.gateway.api import LOCAL
 from moltis.gateway.gateway import Gateway
 from moltis.gateway.host import Host
 from moltis.gateway.needs import Able, Need, lacking, need_of
+from moltis.gateway.views import path_of
 from moltis.session.listing import Item
 
 REQUIRED = "io.modelcontextprotocol/requiredCapabilities"
@@ -39,7 +40,7 @@ def gateway_of(*tools: Item, era: str = "legacy") -> tuple[Gateway, FakePort, Fa
 
 
 def host_of(gateway: Gateway, server: str | None, era: str, revision: str = "2025-11-25", **able: Any) -> Host:
-    host = gateway.new_host(server, LOCAL, lambda message: True)
+    host = gateway.new_host(path_of(server), LOCAL, lambda message: True)
     if era == "legacy":
         params = {"protocolVersion": revision, "capabilities": able, "clientInfo": {"name": "h", "version": "1"}}
         host.request(ask("initialize", params), FakeOutlet())

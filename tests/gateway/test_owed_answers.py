@@ -15,9 +15,10 @@ from trio.testing import MockClock
 
 from moltis.gateway import failures, messages, rounds
 from moltis.gateway.api import LOCAL
+from moltis.gateway.endpoints import Endpoint
 from moltis.gateway.gateway import Gateway, Settings
 from moltis.gateway.messages import Unreadable
-from moltis.gateway.views import View
+from moltis.gateway.views import ALL
 from moltis.nesting import MAX_DEPTH, is_deeper_than, outer_id
 from moltis.session import envelope
 
@@ -172,9 +173,9 @@ def test_a_host_s_request_that_fails_here_is_answered(monkeypatch: pytest.Monkey
     def broken(*given: Any, **more: Any) -> Any:
         raise RuntimeError("canary")
 
-    monkeypatch.setattr(View, "page", broken)
-    monkeypatch.setattr(View, "route", broken)
-    host = Gateway(FakeWorld(), Settings(), lambda *counted: None).new_host(None, LOCAL, lambda message: True)
+    monkeypatch.setattr(Endpoint, "page", broken)
+    monkeypatch.setattr(Endpoint, "route", broken)
+    host = Gateway(FakeWorld(), Settings(), lambda *counted: None).new_host(ALL, LOCAL, lambda message: True)
     for method, params in [("tools/list", {}), ("tools/call", {"name": "a"}), ("prompts/get", {"name": "b"})]:
         outlet = FakeOutlet()
         host.request(ask(method, params), outlet)

@@ -10,7 +10,7 @@ from gateway_fakes import tool
 
 from moltis.gateway.naming import renamed
 from moltis.gateway.revisions import LEFT_OUT, MAX_BLOCKS, MAX_TOOL_BYTES, result_for, tool_for_legacy
-from moltis.gateway.shelves import make_part
+from moltis.gateway.shelves import Shelf, make_part
 from moltis.session.listing import Item, Kind
 
 OLDEST = "2024-11-05"
@@ -99,7 +99,7 @@ def test_an_item_of_millions_of_members_is_not_listed_among_others() -> None:
     raw = b'{"name":"a","inputSchema":{"type":"object"},%b}' % b",".join(b'"a%d":0' % n for n in range(N // 2))
     hostile = Item("a", raw)
     began = time.thread_time()
-    part = make_part(Kind.TOOLS, "s", (hostile, tool("b")), "__")
+    part = make_part(Kind.TOOLS, Shelf("s", tools=(hostile, tool("b"))), "__")
     assert time.thread_time() - began < LIMIT_SECS
     assert part.shown == ("s__b",)
     long = tool("c", description="x" * 2_000_000)

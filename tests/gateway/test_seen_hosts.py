@@ -12,6 +12,7 @@ from moltis.gateway.gateway import MAX_SEEN, Gateway
 from moltis.gateway.host import Host
 from moltis.gateway.introduction import MAX_SAID_BYTES
 from moltis.gateway.messages import CLIENT_INFO
+from moltis.gateway.views import ALL, path_of
 from moltis.server.status import HostSeen
 
 
@@ -23,7 +24,7 @@ def made() -> Gateway:
 
 
 def joined(gateway: Gateway, info: Any, token: str = "", server: str | None = None) -> Host:
-    host = gateway.new_host(server, Principal(token), lambda message: True)
+    host = gateway.new_host(path_of(server), Principal(token), lambda message: True)
     host.request(
         ask("initialize", {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": info}), FakeOutlet()
     )
@@ -53,7 +54,7 @@ def test_a_host_that_does_not_say_who_it_is_is_there_all_the_same(info: Any) -> 
 
 def test_of_hosts_that_have_no_session_those_are_told_of_that_listen() -> None:
     gateway = made()
-    host = gateway.new_host(None, LOCAL, lambda message: True)
+    host = gateway.new_host(ALL, LOCAL, lambda message: True)
     host.request(modern_ask("tools/list"), FakeOutlet())
     assert gateway.seen_of("one") == []
     host.request(modern_ask("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, id=2), FakeOutlet())
@@ -83,7 +84,7 @@ def test_who_says_too_much_of_itself_has_no_name() -> None:
     gateway = made()
     joined(gateway, {"name": "n", "version": "1", "more": "x" * MAX_SAID_BYTES})
     assert gateway.seen_of("one") == [HostSeen("unknown", "unknown", "legacy")]
-    host = gateway.new_host(None, LOCAL, lambda message: True)
+    host = gateway.new_host(ALL, LOCAL, lambda message: True)
     about = {CLIENT_INFO: {"name": "n", "version": "1", "more": "x" * MAX_SAID_BYTES}}
     host.request(modern_ask("subscriptions/listen", {"notifications": {}}, id=2, **about), FakeOutlet())
     assert gateway.seen_of("one")[1] == HostSeen("unknown", "unknown", "modern")
@@ -94,7 +95,7 @@ def test_a_call_is_the_host_s_who_made_it_and_its_words_are_looked_at_once() -> 
     upstream = port.ready(tools=[tool("t")])
     gateway = Gateway(FakeWorld(port))
     first, second = joined(gateway, {"name": "code", "version": "2"}, "laptop"), joined(gateway, {"name": "zed"})
-    modern = gateway.new_host(None, Principal("box"), lambda message: True)
+    modern = gateway.new_host(ALL, Principal("box"), lambda message: True)
     for id in (2, 3):
         first.request(ask("tools/call", {"name": "one__t"}, id=id), FakeOutlet())
         modern.request(modern_ask("tools/call", {"name": "one__t"}, id=id), FakeOutlet())

@@ -480,8 +480,8 @@ def test_a_stream_that_cannot_be_written_is_not_opened_and_one_that_no_longer_ca
 def test_a_server_logs_from_the_lowest_level_that_anybody_wants() -> None:
     levels = Levels()
     assert levels.wanted("s") is None
-    levels.want("h", None, "error")
-    levels.want("i", "s", "info")
+    levels.want("h", lambda server: True, "error")
+    levels.want("i", lambda server: server == "s", "info")
     assert (levels.wanted("s"), levels.wanted("t")) == ("info", "error")
     assert levels.leave("i")
     assert not levels.leave("i")

@@ -29,6 +29,7 @@ from moltis.gateway.gateway import Gateway
 from moltis.gateway.host import Host
 from moltis.gateway.subscriptions import MAX_WATCHED
 from moltis.gateway.taking import TAKING_SECS
+from moltis.gateway.views import path_of
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
 
@@ -50,7 +51,7 @@ class Bench:
         self.way = Unsolicited()
 
     def session(self, server: str | None = None) -> Host:
-        host = self.gateway.new_host(server, LOCAL, self.way)
+        host = self.gateway.new_host(path_of(server), LOCAL, self.way)
         host.request(ask("initialize", id="i"), FakeOutlet())
         host.notification(tell("notifications/initialized"))
         return host
@@ -61,7 +62,7 @@ class Bench:
         return outlet
 
     def listen(self, *uris: str, lists: bool = False, server: str | None = None) -> FakeOutlet:
-        host, outlet = self.gateway.new_host(server, LOCAL, Unsolicited(open=False)), FakeOutlet()
+        host, outlet = self.gateway.new_host(path_of(server), LOCAL, Unsolicited(open=False)), FakeOutlet()
         wanted: dict[str, Any] = {"resourceSubscriptions": list(uris)}
         if lists:
             wanted["toolsListChanged"] = True
@@ -147,6 +148,7 @@ async def test_a_server_that_is_not_ready_is_not_waited_for_and_its_hosts_hear_w
 async def test_what_was_subscribed_to_before_its_server_was_known_is_told_of_when_it_is_there() -> None:
     async with running() as bench:
         late = bench.world.add(FakePort("late", "starting"))
+        bench.gateway.servers_changed()
         assert bench.subscribe(bench.session(), "h:c").result == {}
         late.ready(resources=[resource("h:c")])
         bench.gateway.came_up("late")

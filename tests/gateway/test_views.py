@@ -20,8 +20,9 @@ from gateway_fakes import (
 from msgspec import Raw
 
 from moltis.gateway.api import Known
+from moltis.gateway.endpoints import LISTED, Endpoint, Route, endpoint_of
 from moltis.gateway.refusals import Refusal
-from moltis.gateway.views import LISTED, Route, View
+from moltis.gateway.views import Settings, View, Views, path_of
 from moltis.session.listing import Kind
 
 STATES = (
@@ -30,8 +31,13 @@ STATES = (
 )  # fmt: skip
 
 
-def view(world: FakeWorld, server: str | None = None, separator: str = "__") -> View:
-    return View(world, server, name="moltis", version="9", separator=separator)
+def value(world: FakeWorld, server: str | None = None, separator: str = "__") -> View:
+    settings = Settings(separator=separator, name_chars=0, version="9")
+    return Views(settings, [port.name for port in world.ports()]).at(path_of(server))
+
+
+def view(world: FakeWorld, server: str | None = None, separator: str = "__") -> Endpoint:
+    return endpoint_of(world, value(world, server, separator))
 
 
 def two_servers() -> tuple[FakeWorld, FakePort, FakePort]:
@@ -41,24 +47,24 @@ def two_servers() -> tuple[FakeWorld, FakePort, FakePort]:
     return FakeWorld(one, other), one, other
 
 
-def listed(seen: View, kind: Kind, *, modern: bool = False) -> list[str]:
+def listed(seen: Endpoint, kind: Kind, *, modern: bool = False) -> list[str]:
     page = seen.page(kind, None, modern=modern)
     assert isinstance(page, bytes)
     member = {Kind.TOOLS: "name", Kind.PROMPTS: "name", Kind.RESOURCES: "uri", Kind.TEMPLATES: "uriTemplate"}[kind]
     return [item[member] for item in msgspec.json.decode(page)[kind.member]]
 
 
-def route(seen: View, method: str, params: dict[str, Any], *, modern: bool = False) -> Route | Refusal:
+def route(seen: Endpoint, method: str, params: dict[str, Any], *, modern: bool = False) -> Route | Refusal:
     return seen.route(method, ask(method, params).params, modern=modern)
 
 
-def routed(seen: View, method: str, params: dict[str, Any]) -> tuple[str, dict[str, Any], str | None, str | None]:
+def routed(seen: Endpoint, method: str, params: dict[str, Any]) -> tuple[str, dict[str, Any], str | None, str | None]:
     found = route(seen, method, params)
     assert isinstance(found, Route), found
     return found.port.name, msgspec.json.decode(msgspec.json.encode(found.params)), found.name, found.tool
 
 
-def refused(seen: View, method: str, params: dict[str, Any], *, modern: bool = False) -> Refusal:
+def refused(seen: Endpoint, method: str, params: dict[str, Any], *, modern: bool = False) -> Refusal:
     found = route(seen, method, params, modern=modern)
     assert isinstance(found, Refusal), found
     return found
@@ -74,7 +80,7 @@ def test_all_servers_are_listed_as_one_and_one_as_it_is() -> None:
     assert listed(one, Kind.TOOLS) == ["t"]
     assert listed(both, Kind.RESOURCES) == ["f:a", "moltis://other/f%3Aa", "g:b"]
     assert listed(one, Kind.RESOURCES) == ["f:a"]
-    assert (both.path, one.path) == ("/mcp", "/servers/one/mcp")
+    assert (both.view.path, one.view.path) == ("/mcp", "/servers/one/mcp")
 
 
 @pytest.mark.parametrize("state", STATES)
@@ -143,8 +149,8 @@ def test_news_are_told_once_and_only_of_lists_that_are_another() -> None:
 def test_another_separator_is_news() -> None:
     world, _, _ = two_servers()
     both, one = view(world), view(world, "one")
-    for seen in (both, one):
-        seen.reconfigure(name="moltis", version="9", separator=".")
+    both.show(value(world, None, "."))
+    one.show(value(world, "one", "."))
     assert listed(both, Kind.TOOLS) == ["one.t", "other.t"]
     assert both.news() == ["notifications/tools/list_changed", "notifications/prompts/list_changed"]
     assert one.news() == []
@@ -266,7 +272,7 @@ def test_among_all_servers_what_somebody_has_may_be_watched_and_in_doubt_anythin
     assert seen.may_watch("moltis://other/f%3Aa")
     assert not seen.may_watch("z:a")
     world.add(FakePort("new", "starting"))
-    seen.stale()
+    seen.show(value(world))
     assert seen.may_watch("z:a")
     world.port("new").move("stopped")
     assert not seen.may_watch("z:a")
@@ -316,7 +322,7 @@ def test_only_other_resources_or_templates_are_a_reason_to_look_for_the_owners_a
 # --- what is said of it
 
 
-def said(seen: View, *, modern: bool) -> dict[str, Any]:
+def said(seen: Endpoint, *, modern: bool) -> dict[str, Any]:
     introduced = seen.introduction()
     result = introduced.discovered() if modern else introduced.initialized("2025-06-18")
     found: dict[str, Any] = msgspec.json.decode(result)

@@ -12,8 +12,9 @@ from gateway_fakes import FakePort, FakeWorld, prompt, resource, template, tool
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moltis.gateway.endpoints import MAX_UNUSABLE, Endpoint
 from moltis.gateway.gateway import Gateway
-from moltis.gateway.views import MAX_UNUSABLE, View
+from moltis.gateway.views import ALL, path_of
 from moltis.gateway.wellformed import MAX_COMMAS, checked
 from moltis.session.listing import Item, Kind
 
@@ -212,7 +213,7 @@ def world() -> tuple[FakeWorld, FakePort]:
     return FakeWorld(good, bad), bad
 
 
-def listed(seen: View, kind: Kind) -> list[dict[str, Any]]:
+def listed(seen: Endpoint, kind: Kind) -> list[dict[str, Any]]:
     page = seen.page(kind, None, modern=False)
     assert isinstance(page, bytes)
     found: list[dict[str, Any]] = msgspec.json.decode(page)[kind.member]
@@ -223,7 +224,7 @@ def test_one_server_s_malformed_items_cost_no_other_server_anything() -> None:
     servers, _ = world()
     gateway = Gateway(servers)
     gateway.survey()
-    seen = gateway._view(None)
+    seen = gateway._endpoint(ALL)
     assert [found["name"] for found in listed(seen, Kind.TOOLS)] == [
         *(f"good__t{n}" for n in range(5)), "bad__ok", "bad__y",
     ]  # fmt: skip
@@ -236,7 +237,7 @@ def test_one_server_s_malformed_items_cost_no_other_server_anything() -> None:
 
 def test_a_server_by_itself_is_shown_as_it_is() -> None:
     servers, bad = world()
-    seen = Gateway(servers)._view("bad")
+    seen = Gateway(servers)._endpoint(path_of("bad"))
     assert [found["name"] for found in listed(seen, Kind.TOOLS)] == ["ok", "x", "y"]
     assert listed(seen, Kind.TOOLS)[2]["description"] == 5
     assert bad.upstream() is not None
@@ -246,7 +247,7 @@ def test_a_resource_that_two_list_is_checked_under_its_other_address_too() -> No
     one, other = FakePort("one"), FakePort("other")
     one.ready(resources=[resource("f:a")])
     other.ready(resources=[resource("f:a", size="1")])
-    seen = Gateway(FakeWorld(one, other))._view(None)
+    seen = Gateway(FakeWorld(one, other))._endpoint(ALL)
     assert [(found["uri"], "size" in found) for found in listed(seen, Kind.RESOURCES)] == [
         ("f:a", False),
         ("moltis://other/f%3Aa", False),
@@ -262,8 +263,8 @@ def test_what_is_mended_is_told_of_no_longer_and_the_list_is_bounded() -> None:
     assert len(found) == MAX_UNUSABLE + 1
     assert found[-1].reason == f"and {MAX_UNUSABLE} more"
     port.ready(tools=[tool("t")])
-    gateway._view(None).stale()
-    gateway._view(None).news()
+    gateway._endpoint(ALL).stale()
+    gateway._endpoint(ALL).news()
     assert gateway.unusable("s") == []
 
 
@@ -284,7 +285,7 @@ def test_it_is_logged_once_for_what_is_new(monkeypatch: pytest.MonkeyPatch) -> N
         }
     ]
     bad.ready(tools=[tool("x", inputSchema=[])])
-    gateway._view(None).stale()
-    gateway._view(None).news()
+    gateway._endpoint(ALL).stale()
+    gateway._endpoint(ALL).news()
     gateway._warn()
     assert [each["count"] for each in told] == [4, 1]

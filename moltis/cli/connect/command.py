@@ -36,4 +36,5 @@ def connect(ctx: click.Context, server: str | None, run: bool, project: str | No
     from moltis.cli.connect.quick import serve
 
     paths = link.paths(ctx)
-    serve(str(paths.socket), server, {"config": str(paths.config), "data_dir": str(paths.data_dir)}, run=run)
+    wanted = {} if server is None else {"server": server}
+    serve(str(paths.socket), wanted, {"config": str(paths.config), "data_dir": str(paths.data_dir)}, run=run)

@@ -36,19 +36,18 @@ def socket_path(named: str | None, data_dir: str | None, environ: Mapping[str, s
 class Entrance:
     """A connection on which the daemon has been asked to let a host in. Nobody is waited for.
 
-    server: the one server that the host sees, or None for all.
+    wanted: what the host is to see, as params of `mcp.connect`; all servers where nothing is named.
 
     Raises:
         NotNow: it may be worth another try.
         MoltisError: it is not, as things are.
     """
 
-    def __init__(self, path: str, server: str | None) -> None:
+    def __init__(self, path: str, wanted: Mapping[str, str]) -> None:
         self._path = path
         self._said = b""
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        params = {} if server is None else {"server": server}
-        request = {"jsonrpc": "2.0", "id": 1, "method": "mcp.connect", "params": params}
+        request = {"jsonrpc": "2.0", "id": 1, "method": "mcp.connect", "params": dict(wanted)}
         try:
             with _explained(path):
                 self._sock.connect(path)

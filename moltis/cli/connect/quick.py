@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from moltis.cli.connect.start import Start
 
 GLOBALS = ("--config", "--data-dir", "--socket")
+VIEWS = ("--server",)
+"""Options that say what the host is to see; each is a param of `mcp.connect`, by the same name."""
 
 
 class Ended(BaseException):
@@ -39,7 +41,7 @@ def options(words: Sequence[str]) -> dict[str, str] | None:
             found[word] = "yes"
             continue
         name, equals, value = word.partition("=")
-        if name not in (*GLOBALS, "--server") or (name == "--server" and not is_connect):
+        if name not in (*GLOBALS, *VIEWS) or (name in VIEWS and not is_connect):
             return None
         if not equals:
             value = next(rest, "")
@@ -57,7 +59,8 @@ def main(words: Sequence[str]) -> int | None:
     try:
         path = door.socket_path(found.get("--socket"), found.get("--data-dir"), os.environ)
         places = {"config": found.get("--config"), "data_dir": found.get("--data-dir")}
-        serve(path, found.get("--server"), places, run="--run" in found)
+        wanted = {name[2:]: found[name] for name in VIEWS if name in found}
+        serve(path, wanted, places, run="--run" in found)
     except KeyboardInterrupt:
         return 130
     except Exception as failure:
@@ -65,11 +68,11 @@ def main(words: Sequence[str]) -> int | None:
     return 0
 
 
-def serve(path: str, server: str | None, places: Mapping[str, str | None], *, run: bool = False) -> None:
+def serve(path: str, wanted: Mapping[str, str], places: Mapping[str, str | None], *, run: bool = False) -> None:
     """Be the MCP server on stdin and stdout until the host is done; SIGTERM ends it at once.
 
-    path: of the daemon's socket. places: `config` and `data_dir`, as the command line names them. run: whether a daemon
-    is started where there is none.
+    path: of the daemon's socket. wanted: what the host is to see, as `door.Entrance` takes it. places: `config` and
+    `data_dir`, as the command line names them. run: whether a daemon is started where there is none.
 
     Raises:
         MoltisError: the host is done, and there was no daemon, or it did not let us in.
@@ -80,7 +83,7 @@ def serve(path: str, server: str | None, places: Mapping[str, str | None], *, ru
         from moltis.paths import find_paths
 
         paths = find_paths(config=places.get("config"), data_dir=places.get("data_dir"))
-        return StandIn(paths, server, introduction, notice).answer
+        return StandIn(paths, wanted, introduction, notice).answer
 
     def start() -> Start:
         from moltis.cli.connect.start import Start
@@ -95,7 +98,7 @@ def serve(path: str, server: str | None, places: Mapping[str, str | None], *, ru
     if sys.stdin is not None and sys.stdin.isatty():
         _talk("this speaks MCP on stdin and stdout; it is for a host to start, and ends with Ctrl-D")
     try:
-        Pump(lambda: door.Entrance(path, server), know, _talk, start=start if run else None).run()
+        Pump(lambda: door.Entrance(path, wanted), know, _talk, start=start if run else None).run()
     except Ended:
         pass
     finally:

@@ -6,7 +6,7 @@ Imported only when it is needed: it costs more memory and time than all the rest
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -16,11 +16,12 @@ from moltis.errors import MoltisError
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, Known
 from moltis.gateway.composing import MAX_CHARS
-from moltis.gateway.gateway import Gateway, Settings
+from moltis.gateway.gateway import Gateway
 from moltis.gateway.known import KnownStore
 from moltis.gateway.messages import Ask, Tell, Unreadable
 from moltis.gateway.naming import fitted_chars
 from moltis.gateway.showing import Showing, ShownServer, as_shown, showing_of
+from moltis.gateway.views import Settings, path_of
 from moltis.paths import Paths
 from moltis.server.states import STATUS, State
 from moltis.server.status import ServerStatus
@@ -30,21 +31,23 @@ __all__ = ["StandIn"]
 
 
 class StandIn:
-    """Answers what the daemon would answer from memory. `server`: the one that the host sees; None for all.
+    """Answers what the daemon would answer from memory. `wanted`: what the host is to see, as `mcp.connect` takes it.
 
     introduction: the host's `initialize`, if it has sent one: what it gets is valid in the revision that it speaks.
     notice: what its model should know, said before all that is said of the use of servers.
     """
 
-    def __init__(self, paths: Paths, server: str | None, introduction: bytes | None = None, notice: str = "") -> None:
+    def __init__(
+        self, paths: Paths, wanted: Mapping[str, str], introduction: bytes | None = None, notice: str = ""
+    ) -> None:
         store = KnownStore(paths.known_dir)
         showing = as_shown(_by_config(paths), store.showing())
         shown = {each.name: each for each in showing.servers}
-        if server is not None:
-            shown = {server: shown.get(server) or ShownServer(server, "")}
+        for server in wanted.values():  # the daemon may know it, whatever stands in the file
+            shown.setdefault(server, ShownServer(server, ""))
         marks = {each.name: each.mark for each in shown.values()}
         known = {name: found for name, (mark, found) in store.read_all().items() if marks.get(name) == mark}
-        self._server = server
+        self._path = path_of(**wanted)
         self._notice = notice
         self._introduction = introduction
         settings = Settings(separator=showing.separator, name_chars=fitted_chars(showing.name_chars))
@@ -57,7 +60,7 @@ class StandIn:
             return [messages.error(ask.id, ask.code, ask.reason)]
         assert isinstance(ask, Ask)
         outlet = _Lines()
-        host = self._gateway.new_host(self._server, LOCAL, lambda _message: False)
+        host = self._gateway.new_host(self._path, LOCAL, lambda _message: False)
         if ask.method == "initialize":
             self._introduction = line
         elif self._introduction is not None and not ask.is_modern:

@@ -30,6 +30,7 @@ from moltis.gateway.http.sessions import MAX_SESSIONS
 from moltis.gateway.http.settings import HttpSettings
 from moltis.gateway.limits import RateLimit
 from moltis.gateway.messages import Ask
+from moltis.gateway.views import PATHS
 from moltis.httpd.asgi import CLOSING, JSON, Header, Receive, Send, respond
 from moltis.httpd.bodies import BodyRefused, Gone, Held, body_of
 from moltis.httpd.events import EVENTS
@@ -52,7 +53,7 @@ MAX_ACCEPTS: Final = 64
 MOST_OF_ONE: Final = MAX_SESSIONS * 3 // 4
 """Requests and streams of one principal, which has a connection for each: the rest of connections and sessions is
 others'."""
-MCP_PATHS: Final = ("/mcp", "/mcp/", "/servers/{server}/mcp", "/servers/{server}/mcp/")
+MCP_PATHS: Final = tuple(path + slash for path in PATHS for slash in ("", "/"))
 
 
 class Application:
@@ -144,8 +145,9 @@ class Application:
         inbound = Inbound(scope, send)
         try:
             self._let_in(inbound)
-            route, inbound.server = self._router.find(scope["path"])
-            inbound.route = route
+            path = scope["path"]
+            inbound.route = route = self._router.find(path)[0]
+            inbound.view = path.removesuffix("/")
             if route.preflight and inbound.method == "OPTIONS":
                 await self._preflight(inbound)
             else:
@@ -201,8 +203,6 @@ class Application:
             secs = self._limit.refused_secs(principal.name, now())
             if secs:
                 raise Refused(refusals.rate_limited(secs))
-        if inbound.server is not None and not self._gateway.knows(inbound.server):
-            raise Refused(refusals.unknown_server())
 
     def _enter(self, inbound: Inbound) -> None:
         inbound.entered_as = name = inbound.principal.name
@@ -238,6 +238,8 @@ class Application:
     # --- the routes of MCP
 
     async def _mcp(self, inbound: Inbound, receive: Receive) -> None:
+        if not self._gateway.knows(inbound.view):
+            raise Refused(refusals.unknown_server())
         if inbound.method != "POST":
             await self._serve_other(inbound.method, inbound)
             return

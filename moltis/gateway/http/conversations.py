@@ -128,18 +128,18 @@ class Conversations:
     def _reopened(self, inbound: Inbound) -> Session | None:
         """Return the session that is named by who initializes; one that is not there (any more) is begun anew."""
         named = inbound.headers.get(SESSION_ID, b"").decode("latin-1")
-        return self._sessions.find(named, inbound.server, inbound.principal)
+        return self._sessions.find(named, inbound.view, inbound.principal)
 
     def _named(self, inbound: Inbound, id: str) -> Session | None:
-        found = self._sessions.find(id, inbound.server, inbound.principal)
+        found = self._sessions.find(id, inbound.view, inbound.principal)
         if found is None:
-            found = self._sessions.take_up(id, inbound.server, inbound.principal, self._gateway.new_host)
+            found = self._sessions.take_up(id, inbound.view, inbound.principal, self._gateway.new_host)
             if found is not None:
                 self._sweep.wind()
         return found
 
     def _begin(self, inbound: Inbound, ask: Ask) -> Session:
-        session = self._sessions.begin(inbound.server, inbound.principal, self._gateway.new_host)
+        session = self._sessions.begin(inbound.view, inbound.principal, self._gateway.new_host)
         if session is None:
             raise Refused(refusals.overloaded("all sessions are in use"), ask.id)
         self._sweep.wind()
@@ -207,7 +207,7 @@ class Conversations:
     async def _ask_alone(self, inbound: Inbound, ask: Ask) -> None:
         """Serve a request that speaks for itself (2026-07-28): it is given up when its connection is lost."""
         self._check_modern(inbound, ask)
-        host = self._gateway.new_host(inbound.server, inbound.principal, _nowhere)
+        host = self._gateway.new_host(inbound.view, inbound.principal, _nowhere)
         exchange = self._exchange(inbound, ask, asks=False)
 
         def lost() -> None:
@@ -229,7 +229,7 @@ class Conversations:
 
     async def _ask_once(self, inbound: Inbound, ask: Ask) -> None:
         """Serve a legacy request that belongs to no session, as small scripts send them."""
-        host = self._gateway.new_host(inbound.server, inbound.principal, _nowhere)
+        host = self._gateway.new_host(inbound.view, inbound.principal, _nowhere)
         exchange = self._exchange(inbound, ask, asks=False)
         self._waiting += 1
         try:
@@ -254,7 +254,7 @@ class Conversations:
         refusal = modern.refusal_of(ask, inbound.headers, inbound.repeated)
         if refusal is None and ask.method == "tools/call" and modern.has_arguments(ask, inbound.headers):
             name = messages.text_of(ask.params, "name")
-            tool = None if name is None else self._gateway.tool(inbound.server, name)
+            tool = None if name is None else self._gateway.tool(inbound.view, name)
             if tool is not None:
                 arguments = ask.params.get("arguments")
                 refusal = modern.mirrored_refusal_of(tool, arguments, inbound.headers, inbound.repeated)
@@ -272,7 +272,7 @@ class Conversations:
             # Messages, 4 and 5).
             if isinstance(message, Answer):
                 raise Refused(refusals.wrong("in this revision answers go into the request that is sent again"))
-            host = self._gateway.new_host(inbound.server, inbound.principal, _nowhere)
+            host = self._gateway.new_host(inbound.view, inbound.principal, _nowhere)
             host.notification(message)
             host.close()
         elif inbound.version is not None and inbound.version not in _LEGACY:

@@ -27,6 +27,7 @@ from moltis.errors import Busy, ConfigError
 from moltis.gateway.api import HostApi, Principal
 from moltis.gateway.messages import Ask, Tell, text_of
 from moltis.gateway.subscriptions import MAX_URI_CHARS
+from moltis.gateway.views import path_of
 from moltis.session.envelope import json_string
 from moltis.threads import in_thread
 
@@ -65,14 +66,18 @@ _LISTS: Final = ("tools", "resources", "prompts")
 
 
 class Kept(msgspec.Struct):
-    """One session. `id`: SHA-256; `token`: what `token_mark` says of the access token `name`. `used`: epoch seconds."""
+    """One session. `id`: SHA-256; `token`: what `token_mark` says of the access token `name`. `used`: epoch seconds.
+
+    path: of its view. A file of moltis 0.5 names the server instead, or none for all.
+    """
 
     id: str
-    server: str | None
     name: str
     token: str
     said: Raw
     used: float
+    path: str = ""
+    server: str | None = None
     level: str | None = None
     uris: list[str] = []
 
@@ -194,7 +199,7 @@ class KeptSessions:
         before = self._now() - KEEP_SECS
         self._kept = {kept.id: kept for kept in found[-self._max :] if kept.used > before}
 
-    def begin(self, id: str, server: str | None, principal: Principal, ask: Ask) -> None:
+    def begin(self, id: str, path: str, principal: Principal, ask: Ask) -> None:
         """Keep a session that has begun by `ask`, unless it says too much of itself."""
         said = msgspec.json.encode(ask.params)
         if len(said) > MAX_SAID_BYTES:
@@ -204,7 +209,7 @@ class KeptSessions:
             of = Counter(kept.name for kept in self._kept.values())
             del self._kept[min(self._kept.values(), key=lambda kept: (-of[kept.name], kept.used)).id]
         name = principal.name
-        kept = Kept(_hash(id), server, name, self._token_mark(name), Raw(said), self._now())
+        kept = Kept(_hash(id), name, self._token_mark(name), Raw(said), self._now(), path)
         self._kept[kept.id] = kept
         self._dirty.set()
 
@@ -223,10 +228,10 @@ class KeptSessions:
                 self._dirty.set()
             kept.used = now
 
-    def find(self, id: str, server: str | None, principal: Principal) -> Kept | None:
+    def find(self, id: str, path: str, principal: Principal) -> Kept | None:
         """Return what is kept of a session, to who may have it."""
         kept = self._kept.get(_hash(id))
-        if kept is None or kept.server != server or kept.name != principal.name:
+        if kept is None or kept.path != path or kept.name != principal.name:
             return None
         if kept.token != self._token_mark(principal.name) or kept.used <= self._now() - KEEP_SECS:
             return None
@@ -295,6 +300,7 @@ def _read(data: bytes) -> list[Kept]:
     for kept in found.sessions:
         msgspec.json.decode(kept.said, type=dict[str, Raw])
         kept.said = kept.said.copy()  # not to keep the whole file
+        kept.path = kept.path or path_of(kept.server)
     return found.sessions
 
 

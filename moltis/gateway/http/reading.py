@@ -70,8 +70,8 @@ class Inbound:
         "route",
         "scope",
         "send",
-        "server",
         "version",
+        "view",
     )
 
     accepts: Accepts
@@ -79,7 +79,8 @@ class Inbound:
     entered_as: str
     """The principal under whom it was counted, who may be another one after a reload."""
     route: Route[Inbound]
-    server: str | None
+    view: str
+    """The path of the view that it is for, if there is one."""
 
     def __init__(self, scope: dict[str, Any], send: Send) -> None:
         self.scope = scope

@@ -29,19 +29,19 @@ MAX_STREAMS: Final = 4
 """Standalone streams of one session. A host needs one, and two while it replaces it."""
 ID_BYTES: Final = 24
 
-NewHost = Callable[[str | None, Principal, Callable[[bytes], bool]], HostApi]
+NewHost = Callable[[str, Principal, Callable[[bytes], bool]], HostApi]
 
 
 class Session:
-    """One host. `uses`: requests and streams that are under way."""
+    """One host. `path`: of its view. `uses`: requests and streams that are under way."""
 
-    __slots__ = ("host", "id", "last_used", "open", "principal", "server", "streams", "uses")
+    __slots__ = ("host", "id", "last_used", "open", "path", "principal", "streams", "uses")
 
     host: HostApi
 
-    def __init__(self, id: str, server: str | None, principal: Principal, now: float) -> None:
+    def __init__(self, id: str, path: str, principal: Principal, now: float) -> None:
         self.id = id
-        self.server = server
+        self.path = path
         self.principal = principal
         self.last_used = now
         self.uses = 0
@@ -84,25 +84,25 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def find(self, id: str, server: str | None, principal: Principal) -> Session | None:
+    def find(self, id: str, path: str, principal: Principal) -> Session | None:
         """Give a session to the one who may have it."""
         session = self._sessions.get(id)
-        if session is None or session.server != server or session.principal != principal:
+        if session is None or session.path != path or session.principal != principal:
             return None
         return session
 
-    def take_up(self, id: str, server: str | None, principal: Principal, new_host: NewHost) -> Session | None:
+    def take_up(self, id: str, path: str, principal: Principal, new_host: NewHost) -> Session | None:
         """Take up a session that is kept; None if there is none for this one, or no room. Raises as `begin` does."""
-        kept = None if self._kept is None or id in self._sessions else self._kept.find(id, server, principal)
+        kept = None if self._kept is None or id in self._sessions else self._kept.find(id, path, principal)
         if kept is None or not self._make_room():
             return None
-        session = self._add(id, server, principal, new_host)
+        session = self._add(id, path, principal, new_host)
         if not kept.resume(session.host):
             self._close(session)  # it stays kept: there may be room another time
             return None
         return session
 
-    def begin(self, server: str | None, principal: Principal, new_host: NewHost) -> Session | None:
+    def begin(self, path: str, principal: Principal, new_host: NewHost) -> Session | None:
         """Make a session and its host; when there are too many, an idle one makes room: of the principal that has the
         most, the one that has been idle longest.
 
@@ -110,14 +110,14 @@ class Sessions:
         """
         if not self._make_room():
             return None
-        return self._add(secrets.token_urlsafe(ID_BYTES), server, principal, new_host)
+        return self._add(secrets.token_urlsafe(ID_BYTES), path, principal, new_host)
 
     def learn(self, session: Session, ask: Ask) -> None:
         """Take note of a request that has succeeded and changes what is kept of the session (`kept.LEARNT`)."""
         if self._kept is None or session.id not in self._sessions:
             return
         if ask.method == "initialize":
-            self._kept.begin(session.id, session.server, session.principal, ask)
+            self._kept.begin(session.id, session.path, session.principal, ask)
         else:
             self._kept.learn(session.id, ask)
 
@@ -136,9 +136,9 @@ class Sessions:
             self._close(min(idle, key=lambda session: (-of[session.principal], session.last_used)))
         return True
 
-    def _add(self, id: str, server: str | None, principal: Principal, new_host: NewHost) -> Session:
-        session = Session(id, server, principal, self._now())
-        session.host = new_host(server, principal, session.unsolicited)
+    def _add(self, id: str, path: str, principal: Principal, new_host: NewHost) -> Session:
+        session = Session(id, path, principal, self._now())
+        session.host = new_host(path, principal, session.unsolicited)
         self._sessions[id] = session
         return session
 

@@ -14,6 +14,7 @@ from moltis.errors import UnknownServer
 from moltis.gateway import messages
 from moltis.gateway.api import Outlet, Principal
 from moltis.gateway.messages import Answer, Ask, Tell
+from moltis.gateway.views import ALL
 
 INITIALIZED = b'{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"stub","version":"1"}}'
 PRINCIPALS = {
@@ -31,6 +32,10 @@ ENVELOPE = {
 
 def authenticate(token: str) -> Principal | None:
     return PRINCIPALS.get(token)
+
+
+def server_at(path: str) -> str | None:
+    return None if path == ALL else path.split("/")[2]
 
 
 class StubHost:
@@ -102,18 +107,19 @@ class StubGateway:
         self.tools: dict[tuple[str | None, str], bytes] = {}
         self.is_closed = False
 
-    def new_host(self, server: str | None, principal: Principal, unsolicited: Callable[[bytes], bool]) -> StubHost:
+    def new_host(self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool]) -> StubHost:
+        server = server_at(path)
         if server is not None and server not in self.servers:
             raise UnknownServer(server, self.servers)
         host = StubHost(server, principal, unsolicited)
         self.hosts.append(host)
         return host
 
-    def knows(self, server: str) -> bool:
-        return server in self.servers
+    def knows(self, path: str) -> bool:
+        return server_at(path) in {None, *self.servers}
 
-    def tool(self, server: str | None, name: str) -> bytes | None:
-        return self.tools.get((server, name))
+    def tool(self, path: str, name: str) -> bytes | None:
+        return self.tools.get((server_at(path), name))
 
     async def waiting(self, count: int = 1) -> list[tuple[Ask, Outlet]]:
         """Give all requests that wait, once there are so many."""

@@ -15,6 +15,7 @@ from moltis.gateway import messages
 from moltis.gateway.api import Principal
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.sessions import Sessions
+from moltis.gateway.views import ALL
 from moltis.httpd.bodies import BodyRefused, Held, body_of
 
 ECHO = json.dumps(request("echo", {"text": "hello"})).encode()
@@ -177,12 +178,12 @@ async def test_one_principal_does_not_take_all_connections(served: Any, gateway:
 def test_one_principal_does_not_take_all_sessions(gateway: StubGateway) -> None:
     clock = iter(range(100))
     sessions = Sessions(lambda: float(next(clock)), max_sessions=4)
-    few = sessions.begin(None, Principal("few"), gateway.new_host)
-    many = [sessions.begin(None, Principal("many"), gateway.new_host) for _ in range(6)]
+    few = sessions.begin(ALL, Principal("few"), gateway.new_host)
+    many = [sessions.begin(ALL, Principal("many"), gateway.new_host) for _ in range(6)]
     assert few is not None
-    assert sessions.find(few.id, None, Principal("few")) is few, "though it has been idle longest"
+    assert sessions.find(few.id, ALL, Principal("few")) is few, "though it has been idle longest"
     assert [
-        session is not None and sessions.find(session.id, None, Principal("many")) is session for session in many
+        session is not None and sessions.find(session.id, ALL, Principal("many")) is session for session in many
     ] == [
         False,
         False,

@@ -11,6 +11,7 @@ from gateway_http_fakes import PRINCIPALS, Client, StubGateway, modern, modern_h
 from moltis.gateway import messages
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.sessions import Session, Sessions
+from moltis.gateway.views import ALL, path_of
 
 GOOD = PRINCIPALS["good"]
 
@@ -25,10 +26,10 @@ class Table:
 
     def begin(self) -> Session | None:
         self.time += 1
-        return self.sessions.begin(None, GOOD, self.gateway.new_host)
+        return self.sessions.begin(ALL, GOOD, self.gateway.new_host)
 
     def knows(self, session: Session) -> bool:
-        return self.sessions.find(session.id, None, GOOD) is session
+        return self.sessions.find(session.id, ALL, GOOD) is session
 
 
 def begun(table: Table) -> Session:
@@ -41,10 +42,10 @@ def test_a_session_is_found_by_the_one_who_began_it_where_it_began(gateway: Stub
     session = begun(Table(gateway))
     table = Table(gateway)
     session = begun(table)
-    assert table.sessions.find(session.id, None, GOOD) is session
-    assert table.sessions.find(session.id, None, PRINCIPALS["other"]) is None
-    assert table.sessions.find(session.id, "files", GOOD) is None
-    assert table.sessions.find("x", None, GOOD) is None
+    assert table.sessions.find(session.id, ALL, GOOD) is session
+    assert table.sessions.find(session.id, ALL, PRINCIPALS["other"]) is None
+    assert table.sessions.find(session.id, path_of("files"), GOOD) is None
+    assert table.sessions.find("x", ALL, GOOD) is None
 
 
 def test_ids_are_long_and_never_the_same(gateway: StubGateway) -> None:

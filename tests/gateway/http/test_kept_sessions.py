@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.kept import KEEP_SECS, MAX_SAID_BYTES, KeptSessions
 from moltis.gateway.http.sessions import Sessions
 from moltis.gateway.messages import Ask
+from moltis.gateway.views import ALL, path_of
 
 GOOD, OTHER = PRINCIPALS["good"], PRINCIPALS["other"]
 SAID = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "h", "version": "1"}}
@@ -58,28 +60,39 @@ def ask(method: str, **params: Any) -> Ask:
 async def begun(daemons: Daemons, *ids: str, principal: Principal = GOOD, server: str | None = None) -> KeptSessions:
     kept = await daemons.next()
     for id in ids:
-        kept.begin(id, server, principal, ask("initialize", **SAID))
+        kept.begin(id, path_of(server), principal, ask("initialize", **SAID))
     await kept.write()
     return kept
+
+
+@pytest.mark.parametrize(("server", "path"), [(None, ALL), ("files", path_of("files"))])
+async def test_a_session_that_moltis_0_5_kept_is_found_too(daemons: Daemons, server: str | None, path: str) -> None:
+    kept = {"id": sha256(b"a").hexdigest(), "server": server, "name": "good", "token": "1", "said": SAID, "used": 1e9}
+    daemons.path.write_text(json.dumps({"format": 1, "sessions": [{**kept, "level": None, "uris": []}]}))
+    for _ in range(2):  # as it was written then, and as it is written now
+        now = await daemons.next()
+        assert now.find("a", path, GOOD) is not None
+        assert now.find("a", path_of("git"), GOOD) is None
+        await now.close()
 
 
 async def test_a_session_is_found_by_the_next_daemon_for_the_same_token_at_the_same_path(daemons: Daemons) -> None:
     await begun(daemons, "a")
     kept = await daemons.next()
-    assert kept.find("a", None, GOOD) is not None
-    assert kept.find("a", None, OTHER) is None
-    assert kept.find("a", None, LOCAL) is None
-    assert kept.find("a", "files", GOOD) is None
-    assert kept.find("b", None, GOOD) is None
+    assert kept.find("a", ALL, GOOD) is not None
+    assert kept.find("a", ALL, OTHER) is None
+    assert kept.find("a", ALL, LOCAL) is None
+    assert kept.find("a", path_of("files"), GOOD) is None
+    assert kept.find("b", ALL, GOOD) is None
     daemons.marks["good"] = "a new token of the same name"
-    assert kept.find("a", None, GOOD) is None
+    assert kept.find("a", ALL, GOOD) is None
 
 
 async def test_without_tokens_anyone_local_has_sessions_too(daemons: Daemons) -> None:
     await begun(daemons, "a", principal=LOCAL, server="files")
     kept = await daemons.next()
-    assert kept.find("a", "files", LOCAL) is not None
-    assert kept.find("a", "files", GOOD) is None
+    assert kept.find("a", path_of("files"), LOCAL) is not None
+    assert kept.find("a", path_of("files"), GOOD) is None
 
 
 async def test_the_file_is_for_its_owner_and_names_no_session(daemons: Daemons) -> None:
@@ -94,7 +107,7 @@ async def test_what_was_ended_stays_ended(daemons: Daemons) -> None:
     kept.forget("a")
     await kept.write()
     kept = await daemons.next()
-    assert kept.find("a", None, GOOD) is None
+    assert kept.find("a", ALL, GOOD) is None
     kept.forget_principal("good")
     await kept.write()
     assert len(await daemons.next()) == 0
@@ -106,18 +119,18 @@ async def test_a_session_is_kept_for_a_day_after_its_last_use(daemons: Daemons) 
     kept.used("a")
     await kept.close()
     daemons.time += KEEP_SECS - 1
-    assert (await daemons.next()).find("a", None, GOOD) is not None
+    assert (await daemons.next()).find("a", ALL, GOOD) is not None
     daemons.time += 1
     assert len(await daemons.next()) == 0
 
 
 async def test_who_has_the_most_makes_room_and_whoever_says_too_much_is_not_kept(daemons: Daemons) -> None:
     kept = await begun(daemons, *map(str, range(8)))
-    kept.begin("others", None, OTHER, ask("initialize", **SAID))
+    kept.begin("others", ALL, OTHER, ask("initialize", **SAID))
     assert len(kept) == 8
-    assert (kept.find("0", None, GOOD), kept.find("others", None, OTHER) is not None) == (None, True)
-    kept.begin("long", None, OTHER, ask("initialize", clientInfo={"name": "x" * MAX_SAID_BYTES}))
-    assert kept.find("long", None, OTHER) is None
+    assert (kept.find("0", ALL, GOOD), kept.find("others", ALL, OTHER) is not None) == (None, True)
+    kept.begin("long", ALL, OTHER, ask("initialize", clientInfo={"name": "x" * MAX_SAID_BYTES}))
+    assert kept.find("long", ALL, OTHER) is None
 
 
 @pytest.mark.parametrize(
@@ -191,27 +204,27 @@ async def test_a_host_goes_on_with_its_old_session_and_is_told_what_may_have_cha
 async def test_a_session_given_up_for_being_idle_is_taken_up_again(gateway: StubGateway, daemons: Daemons) -> None:
     time = 0.0
     table = Sessions(lambda: time, idle_secs=10.0, kept=await daemons.next())
-    session = table.begin(None, GOOD, gateway.new_host)
+    session = table.begin(ALL, GOOD, gateway.new_host)
     assert session is not None
     table.learn(session, ask("initialize", **SAID))
     time = 100.0
     assert not table.end_idle()
-    assert table.find(session.id, None, GOOD) is None
-    again = table.take_up(session.id, None, GOOD, gateway.new_host)
+    assert table.find(session.id, ALL, GOOD) is None
+    again = table.take_up(session.id, ALL, GOOD, gateway.new_host)
     assert again is not None
     table.end(again)
-    assert table.take_up(session.id, None, GOOD, gateway.new_host) is None
+    assert table.take_up(session.id, ALL, GOOD, gateway.new_host) is None
 
 
 async def test_a_session_that_is_refused_now_is_not_there_and_stays_kept(
     gateway: StubGateway, daemons: Daemons
 ) -> None:
     kept = await daemons.next()
-    kept.begin("a", None, GOOD, ask("initialize", wrong=1))
+    kept.begin("a", ALL, GOOD, ask("initialize", wrong=1))
     table = Sessions(lambda: 0.0, kept=kept)
-    assert table.take_up("a", None, GOOD, gateway.new_host) is None
+    assert table.take_up("a", ALL, GOOD, gateway.new_host) is None
     assert (len(table), gateway.hosts[0].is_closed) == (0, True)
-    assert kept.find("a", None, GOOD) is not None
+    assert kept.find("a", ALL, GOOD) is not None
 
 
 class Disk:
@@ -248,7 +261,7 @@ async def test_a_host_that_is_told_its_session_finds_it_on_disk(
         async def begin() -> None:
             client: Client = await served.dial()
             id = await client.initialize()
-            if (await daemons.next()).find(id, None, GOOD) is None:
+            if (await daemons.next()).find(id, ALL, GOOD) is None:
                 missing.append(id)
 
         daemons.max_kept = 64
@@ -320,7 +333,7 @@ async def test_sessions_are_served_though_no_thread_can_read_or_write_them(
     with monkeypatch.context() as short:
         short.setattr(threading.Thread, "start", refuse)
         await kept.load()
-        kept.begin("a", None, GOOD, Ask(b"1", "initialize", {}, {}))
+        kept.begin("a", ALL, GOOD, Ask(b"1", "initialize", {}, {}))
         await kept.close()
     assert len(kept) == 1
     await kept.close()
@@ -332,6 +345,6 @@ async def test_a_file_that_could_not_be_read_again_is_not_written_and_costs_noth
 ) -> None:
     monkeypatch.setattr(kept_module, "MAX_FILE_BYTES", 10)
     kept = KeptSessions(tmp_path / "sessions.json", lambda name: "1")
-    kept.begin("a", None, GOOD, Ask(b"1", "initialize", {}, {}))
+    kept.begin("a", ALL, GOOD, Ask(b"1", "initialize", {}, {}))
     await kept.close()
     assert (len(kept), list(tmp_path.iterdir())) == (1, [])
