@@ -261,19 +261,26 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
+def nodes(path: Path, having: str = "") -> Iterator[ast.AST]:
+    """Yield all of a module's syntax tree, or nothing if `having` is nowhere in its text."""
+    text = path.read_text(encoding="utf-8")
+    if having in text:
+        yield from ast.walk(ast.parse(text))
+
+
 @functools.cache
-def nodes(path: Path) -> tuple[ast.AST, ...]:
-    """Return all of a module's syntax tree: each file is parsed once, however many tests look at it."""
-    return tuple(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+def import_statements(path: Path) -> tuple[ast.Import | ast.ImportFrom, ...]:
+    """Return a module's imports: it is parsed once for all tests, which do not keep its tree, a thousand objects."""
+    return tuple(node for node in nodes(path) if isinstance(node, ast.Import | ast.ImportFrom))
 
 
 @functools.cache
 def imports(path: Path) -> frozenset[str]:
     found: set[str] = set()
-    for node in nodes(path):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             assert node.level == 0, f"{path}: relative import"
             found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
     return frozenset(found)
@@ -299,10 +306,10 @@ def test_imports_point_down_the_floors(name: str, path: Path) -> None:
 def meant(path: Path) -> set[str]:
     """Return the modules that one imports, for its types only or not: of `from a import b`, `a.b` if that is one."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in import_statements(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             of = {alias.name: f"{node.module}.{alias.name}" for alias in node.names}
             found |= {of[name] if of[name] in KNOWN else node.module or "" for name in of}
     return found & KNOWN
@@ -363,7 +370,7 @@ def test_operations_know_nothing_of_how_they_are_asked_for() -> None:
 def test_threads_are_had_in_one_place() -> None:
     """`in_thread` alone says in our words that no thread can be started; elsewhere that would be a fault of ours."""
     for name, path in ALL:
-        used = any(isinstance(node, ast.Attribute) and node.attr == "to_thread" for node in nodes(path))
+        used = any(isinstance(node, ast.Attribute) and node.attr == "to_thread" for node in nodes(path, "to_thread"))
         if used or any("to_thread" in target.split(".") for target in imports(path)):
             assert name == "moltis.threads", f"{name} uses anyio.to_thread"
 
@@ -395,6 +402,6 @@ def test_only_those_who_start_and_reach_servers_look_into_a_launch() -> None:
     )  # fmt: skip
     fields = {"env", "args", "url", "headers", "oauth", "proxies", "way"}
     for name, path in ALL:
-        for node in nodes(path):
+        for node in nodes(path, "launch"):
             if isinstance(node, ast.Attribute) and node.attr in fields and "launch" in ast.unparse(node.value):
                 assert name.startswith(allowed), f"{name} looks at launch.{node.attr}"
