@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from moltis.cli.table import Cell
-from moltis.server.states import LOGIN_FAILED, TRAITS, FailureKind, State
+from moltis.server.states import FREE, LOGIN_FAILED, TRAITS, FailureKind, State
 
 COUNTED: Final = (
     State.READY, State.STARTING, State.INITIALIZING, State.STOPPING, State.BACKOFF, State.COOLDOWN, State.AWAITING_AUTH,
@@ -79,7 +79,7 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
     match state:
         case State.BACKOFF:
             tries = f" ({server.get('attempts', 0)}/{server.get('max_restart_attempts', 0)})"
-            if error.get("kind") == FailureKind.NO_NETWORK:
+            if error.get("kind") in FREE:
                 tries = ""  # it uses up none
             return ", ".join(filter(None, (state, _retry(server, now) + tries, _cause(error))))
         case State.COOLDOWN:

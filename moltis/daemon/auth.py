@@ -21,6 +21,7 @@ class Auth:
     """A login as anyone outside may see it. `message`: why it failed, or what is in its way; `at`: RFC 3339.
 
     unavailable: nobody has to log in, it only cannot be renewed now. next_try_at: when that is tried again, RFC 3339.
+    locked_out: nobody can log in, and none was needed before.
     ends_at: when it ends and cannot be renewed, in seconds since the epoch; None where it can be.
     """
 
@@ -29,6 +30,7 @@ class Auth:
     message: str | None = None
     at: str = ""
     unavailable: bool = False
+    locked_out: bool = False
     next_try_at: str | None = None
     ends_at: float | None = None
 

@@ -169,6 +169,12 @@ class Logins:
             if reached.get(name) != launch:
                 self.rest(name)
 
+    def served(self, name: str) -> None:
+        """Take note that a server serves requests with the login that there is, or without one."""
+        known = self._logins.get(name)
+        if known is not None:
+            known[1].unneeded()
+
     def rest(self, name: str) -> None:
         """End a server's login; what it has kept is found again when there is another."""
         known = self._logins.pop(name, None)
@@ -258,7 +264,8 @@ class Logins:
         if now == (before.state, before.url, before.message):
             return
         alone = message is None and unavailable is not None
-        auth = self._at.auths[name] = Auth(*now, stamp(datetime.now(UTC)), alone, login.next_try_at)
+        auth = Auth(*now, stamp(datetime.now(UTC)), alone, login.locked_out, login.next_try_at)
+        self._at.auths[name] = auth
         self._at.moved(name, auth)
 
 

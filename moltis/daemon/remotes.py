@@ -23,7 +23,7 @@ from moltis.operations.events import EventBus, LoginMoved
 from moltis.paths import Paths
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import AuthDone, AuthLost
-from moltis.server.states import AT_REST, FailureKind
+from moltis.server.states import AT_REST, FailureKind, State
 from moltis.server.status import HistoryEntry
 from moltis.server.supervisor import Supervisor
 from moltis.session.session import Session
@@ -125,6 +125,8 @@ class Remotes:
     def server_moved(self, name: str, entry: HistoryEntry) -> None:
         if entry.to in AT_REST and self._logins is not None:
             self._logins.rest(name)  # nobody shall be asked to log in for a server that is not to run
+        if entry.to == State.READY and self._logins is not None:
+            self._logins.served(name)
 
     # --- what logins tell
 
@@ -134,7 +136,8 @@ class Remotes:
             moved = LoginMoved(server=name, auth_state=auth.state, auth_url=auth.url, message=auth.message)
             self._events.publish(moved)
         if auth.state != "authenticated" or auth.unavailable:
-            self._post(name, AuthLost())
+            needless = f"it needed no login before, and now {auth.message}" if auth.locked_out else ""
+            self._post(name, AuthLost(locked_out=needless))
 
     def _logged_in(self, name: str) -> None:
         """Have a server that waits for its login begin; one that is ready goes on, with its new token."""

@@ -60,13 +60,14 @@ class Server:
         if auth is NO_AUTH:
             return status
         told, retry_at = status.last_error, status.next_retry_at
-        waits = told is not None and told.kind == FailureKind.LOGIN_UNAVAILABLE and status.state == State.BACKOFF
+        waiting_for = told.kind if told is not None and status.state == State.BACKOFF else None
+        waits = waiting_for == FailureKind.LOGIN_UNAVAILABLE
         if auth.unavailable and (waits or status.state in _UP):
             told = LastError(kind=FailureKind.LOGIN_UNAVAILABLE, message=auth.message or "", at=auth.at)
             retry_at = auth.next_try_at
         elif auth.unavailable:
             pass  # what it waits for is something else
-        elif auth.message:
+        elif auth.message and waiting_for != FailureKind.LOCKED_OUT:
             told = LastError(kind=LOGIN_FAILED, message=auth.message, at=auth.at)
         return msgspec.structs.replace(
             status,

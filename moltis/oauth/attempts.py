@@ -124,6 +124,7 @@ class Attempts:
                 try:
                     await flow.run()
                 except OAuthProblem as problem:
+                    self._standing.unsaid = flow.unsaid
                     if problem.kind != "outage" or flow.shown:
                         self._failed(problem)
                         return

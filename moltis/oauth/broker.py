@@ -175,6 +175,12 @@ class Login:
         return None if tokens is None or renewable or not self._usable() else tokens.expires_at
 
     @property
+    def locked_out(self) -> bool:
+        """Whether nobody can log in to a server that has served requests without a login."""
+        standing = self._standing
+        return standing.open and standing.unsaid and standing.problem is not None and self._keeper.tokens is None
+
+    @property
     def next_try_at(self) -> str | None:
         """When a renewal that failed is tried again, RFC 3339."""
         return self._renewal.next_try_at
@@ -227,6 +233,16 @@ class Login:
         if self._static or self._jobs.closed:
             return False
         return await self._refusals.take(refusal)
+
+    def unneeded(self) -> None:
+        """Take note that the server serves requests as they are sent; without a login, if there is none."""
+        if self._static or self._keeper.tokens is not None:
+            return
+        self._standing.open = True
+        if self._standing.unsaid:
+            self._attempts.withdraw()  # nobody has been shown where to log in
+            self._standing.recovered()
+            self._changed()
 
     # --- for people
 

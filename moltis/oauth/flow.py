@@ -88,6 +88,7 @@ class Flow:
     prepared: there is a URL; or there will be none, and whoever runs it has said so everywhere (and sets this).
     note: why a callback was refused, if one was.
     posted: it has come to a request that may have had an effect at the other side.
+    unsaid: as in `Standing`.
     """
 
     def __init__(self, means: Means, ask: Ask) -> None:
@@ -95,6 +96,7 @@ class Flow:
         self.problem: OAuthProblem | None = None
         self.note: str | None = None
         self.posted = False
+        self.unsaid = False
         self.shown = False
         self.asked: str | None = None
         """The scope that was asked for."""
@@ -271,6 +273,7 @@ class Flow:
         except OAuthProblem as problem:
             if found.trouble is not None and problem.kind == "refused":
                 raise again(found.trouble) from problem
+            self.unsaid = found.assumed
             if found.assumed and problem.kind != "outage":
                 host = shown_host(found.server.issuer)
                 raise OAuthProblem(

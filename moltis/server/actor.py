@@ -26,6 +26,7 @@ from moltis.server.lifecycle import (
     OF_PEOPLE,
     OF_THE_FILE,
     Admitted,
+    AuthLost,
     Deadline,
     Effect,
     Ended,
@@ -318,6 +319,7 @@ class Actor(Generic[L]):
             lifts = OF_THE_FILE - vetoes if vetoes else OF_THE_FILE | OF_PEOPLE
             self._take(Want("config_changed", lays=vetoes, lifts=lifts, forgive=True))
         elif plan.launch_key != before.launch_key:
+            self._take(AuthLost())  # what is known of the login was of the other launch's
             if not self._lifecycle.vetoes:
                 self._take(Restart("config_changed"))
         else:

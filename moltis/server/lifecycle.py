@@ -134,12 +134,14 @@ class Lifecycle:
     attempts: failures in a row.
     cooldowns: cooldowns among them.
     starved: starts in a row that found no network; no attempts.
+    locked_out: starts, not forgiven yet, that wanted a login and did not say how; no attempts.
     delay_secs: how long this `backoff` or `cooldown` lasts, drawn once.
     cause: in `stopping`, the failure that it is stopped for; None if it is stopped by request. In `backoff`, what is
         waited for where that is no failure.
     failure: the last failure that counted.
-    login: that the login has become good since the present run, or the last one, began; None: it has not, or it is good
-        no more. A run that ends for want of a login is followed by another at once where this says so.
+    login: that the login has become good since the present run, or the last one, began, or that nobody can make it be;
+        None: neither. A run that ends for want of a login is followed by another at once, or by the clock, where this
+        says so.
     """
 
     state: State = State.STOPPED
@@ -150,11 +152,12 @@ class Lifecycle:
     attempts: int = 0
     cooldowns: int = 0
     starved: int = 0
+    locked_out: int = 0
     delay_secs: float | None = None
     run: Run = Run()
     cause: Failure | None = None
     failure: Failure | None = None
-    login: AuthDone | None = None
+    login: AuthDone | AuthLost | None = None
 
 
 def waits_for_login(life: Lifecycle) -> bool:
@@ -204,7 +207,13 @@ class AuthDone:
 
 @dataclass(frozen=True, slots=True)
 class AuthLost:
-    """The login is not good, until `AuthDone` says that it is."""
+    """The login is not good, until `AuthDone` says that it is.
+
+    locked_out: why nobody can make it be good: the server has served requests without a login, and wants one and does
+        not say how to log in. Empty: somebody may.
+    """
+
+    locked_out: str = ""
 
 
 # ... reported by the run, ...

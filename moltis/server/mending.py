@@ -198,6 +198,10 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
             return [_correct_header(status.name)]
         case FailureKind.AUTH_REQUIRED | FailureKind.LOGIN_UNAVAILABLE:
             return [f"moltis mcp reauth {status.name}"]
+        case FailureKind.LOCKED_OUT:
+            return [
+                f"look at url and headers in {entry}    (if it wants a key by now; otherwise it comes back by itself)"
+            ]
         case FailureKind.DISCONNECTED | FailureKind.WRITE_STALLED | FailureKind.WARDEN_LOST:
             return seen
 

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 __all__ = [
     "AT_REST",
     "COMING",
+    "FREE",
     "LISTED",
     "LOGIN_FAILED",
     "OFFLINE",
@@ -212,6 +213,7 @@ class FailureKind(enum.StrEnum):
     INTERNAL = "internal"
     AUTH_REQUIRED = "auth_required"
     LOGIN_UNAVAILABLE = "login_unavailable"
+    LOCKED_OUT = "locked_out"
 
     @classmethod
     def of(cls, word: str) -> FailureKind:
@@ -219,8 +221,11 @@ class FailureKind(enum.StrEnum):
         return next((kind for kind in cls if kind.value == word), cls.INTERNAL)
 
 
-UNCOUNTED: Final = frozenset({FailureKind.AUTH_REQUIRED, FailureKind.LOGIN_UNAVAILABLE})
-"""No failures of the server: nobody has logged in, or the authorization server cannot be reached."""
+UNCOUNTED: Final = frozenset({FailureKind.AUTH_REQUIRED, FailureKind.LOGIN_UNAVAILABLE, FailureKind.LOCKED_OUT})
+"""No failures of the server: nobody has logged in, the authorization server cannot be reached, or nobody can log in."""
+
+FREE: Final = frozenset({FailureKind.NO_NETWORK, FailureKind.LOCKED_OUT})
+"""What is waited for in `backoff`, again and again, and uses up no attempt."""
 
 OFFLINE: Final = frozenset(
     {FailureKind.EXITED, FailureKind.CONNECT_FAILED, FailureKind.LISTING_FAILED, FailureKind.STARTUP_TIMEOUT}

@@ -42,6 +42,7 @@ DID = {
     FailureKind.INTERNAL: "was hit by a fault of moltis itself",
     FailureKind.AUTH_REQUIRED: "asked for a login",
     FailureKind.LOGIN_UNAVAILABLE: "was not asked anything, for its login could not be renewed",
+    FailureKind.LOCKED_OUT: "answered 401",
 }
 """What a server did: continues "It"."""
 
@@ -161,7 +162,7 @@ def _secs_between(earlier: str, later: str) -> float:
 def _headline(status: ServerStatus, clock: _Clock) -> str:
     in_a_row = " in a row" if status.attempts > 1 else ""
     name, failed = status.name, f"it has failed {_times(status.attempts)}{in_a_row}"
-    if _is_offline(status):
+    if _is(status, FailureKind.NO_NETWORK):
         failed = "it found no network"
     match State(status.state):
         case State.INVALID:
@@ -185,7 +186,7 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
             return f"{name} waits for a person to log in; {_failed_login(status)}."
         case State.AWAITING_AUTH:
             return f"{name} waits for a person to log in."
-        case State.BACKOFF if waits_for_login(status):
+        case State.BACKOFF if waits_for_login(status) or _is(status, FailureKind.LOCKED_OUT):
             return f"{name} is not running, for {_said(status)}."
         case State.BACKOFF:
             return f"{name} is not running: {failed}."
@@ -196,8 +197,8 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
             return f"{name} is being stopped{_pid(status.pid)}{'; ' + failed if status.failing else ''}."
 
 
-def _is_offline(status: ServerStatus) -> bool:
-    return status.last_error is not None and status.last_error.kind == FailureKind.NO_NETWORK
+def _is(status: ServerStatus, kind: FailureKind) -> bool:
+    return status.last_error is not None and status.last_error.kind == kind
 
 
 def _progress(status: ServerStatus) -> str:
@@ -243,17 +244,17 @@ def _runs(history: Sequence[HistoryEntry]) -> Iterator[_Run]:
     """Cut the history into runs. What came before the first start that is still known is not told."""
     run: _Run | None = None
     for entry in history:
-        if run is not None:
+        if entry.to == State.STARTING:
+            if run is not None:
+                yield run
+            run = _Run(entry)
+        elif run is not None:
             if entry.to == State.READY:
                 run.ready = entry
             elif entry.to == State.STOPPING:
                 run.stopping = entry
-            elif entry.to != State.INITIALIZING:
+            elif entry.to != State.INITIALIZING and (run.end is None or entry.reason == FailureKind.LOCKED_OUT):
                 run.end = entry
-                yield run
-                run = None
-        if entry.to == State.STARTING:
-            run = _Run(entry)
     if run is not None:
         yield run
 
@@ -341,6 +342,13 @@ def _because(over: HistoryEntry) -> str:
     return f"It {DID[kind]}{f': {over.message}' if over.message else ''}."
 
 
+def _for_how_long(status: ServerStatus) -> str:
+    """Say until when it is tried again, of what uses up no attempt."""
+    if _is(status, FailureKind.NO_NETWORK):
+        return "until there is a network"
+    return "less and less often, until it answers" if _is(status, FailureKind.LOCKED_OUT) else ""
+
+
 def _start_reason(begun: HistoryEntry) -> str:
     reasons = {"start_requested": " by request", "probe": " once more after a cooldown", "retry": " again"}
     return reasons.get(begun.reason, "")
@@ -357,9 +365,9 @@ def _upcoming(status: ServerStatus, clock: _Clock) -> str:
         case State.BACKOFF | State.READY if waits_for_login(status):
             when = f" at {clock.at(status.next_retry_at)}" if status.next_retry_at is not None else " soon"
             return f"The renewal is tried again{when}; the server goes on as soon as it works, and no attempt is used."
-        case State.BACKOFF if _is_offline(status) and status.next_retry_at is not None:
+        case State.BACKOFF if _for_how_long(status) and status.next_retry_at is not None:
             when = f"At {clock.at(status.next_retry_at)}, {clock.until(status.next_retry_at)}, it is started again"
-            return f"{when}, and so on until there is a network; no attempt is used."
+            return f"{when}, and so on {_for_how_long(status)}; no attempt is used."
         case State.BACKOFF if status.next_retry_at is not None:
             left = status.max_restart_attempts - status.attempts
             when = f"At {clock.at(status.next_retry_at)}, {clock.until(status.next_retry_at)}, it is started again."

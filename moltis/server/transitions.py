@@ -73,10 +73,11 @@ def follows(life: Lifecycle) -> Event | None:
 
     A run that needs a login ends while the login is made, and either may be the quicker: whichever comes last begins
     the next run. Each time takes a login that has become good since the last run began, so that a server that refuses
-    one and the same login for ever is not started for ever.
+    one and the same login for ever is not started for ever. Where nobody can log in there is nobody to wait for.
     """
-    waits = life.state is State.AWAITING_AUTH or waits_for_login(life)
-    return life.login if waits else None
+    if life.state is State.AWAITING_AUTH:
+        return life.login
+    return life.login if waits_for_login(life) and isinstance(life.login, AuthDone) else None
 
 
 def backoff_ceiling(attempts: int, policy: Limits) -> float:
@@ -110,7 +111,7 @@ def _begin(life: Lifecycle, moment: Moment, reason: str, ended: Failure | None =
         delay_secs=None,
         run=Run(),
         cause=None,
-        login=None,
+        login=None if isinstance(life.login, AuthDone) else life.login,
     )
     return Transition(begun, reason, ended=ended)
 
@@ -128,7 +129,8 @@ def _wait_without_run(life: Lifecycle, state: State, moment: Moment) -> Lifecycl
 
 
 def _rest(life: Lifecycle, moment: Moment, reason: str, ended: Failure | None = None) -> Transition:
-    return Transition(_wait_without_run(life, resting(life.vetoes), moment), reason, ended=ended)
+    at_rest = replace(_wait_without_run(life, resting(life.vetoes), moment), login=None)
+    return Transition(at_rest, reason, ended=ended)
 
 
 def _await_auth(life: Lifecycle, moment: Moment, ended: Failure) -> Transition:
@@ -195,6 +197,21 @@ def _await_login(life: Lifecycle, failure: Failure, moment: Moment) -> Transitio
     return Transition(waiting, failure.kind, ended=failure)
 
 
+def _await_entry(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
+    """Try again less and less often, until it lets us in. No person is waited for, and nothing counts."""
+    locked_out, policy = life.locked_out + 1, moment.policy
+    half = _doubled(policy.restart_backoff_secs, locked_out, policy.restart_cooldown_max_secs) / 2
+    delay = half + moment.roll * half
+    waiting = replace(
+        _wait_without_run(life, State.BACKOFF, moment),
+        deadline=moment.now + delay,
+        delay_secs=delay,
+        locked_out=locked_out,
+        cause=failure,
+    )
+    return Transition(waiting, failure.kind, ended=failure)
+
+
 def _watch(life: Lifecycle, moment: Moment, effect: Effect | None = None) -> Transition:
     """Stay `ready`: forgive what is old enough, and set the deadline to whatever is due first."""
     policy, run = moment.policy, life.run
@@ -236,7 +253,7 @@ def _working_until(run: Run, policy: Limits) -> float:
 
 
 def _forgive(life: Lifecycle) -> Lifecycle:
-    return replace(life, attempts=0, cooldowns=0, starved=0)
+    return replace(life, attempts=0, cooldowns=0, starved=0, locked_out=0)
 
 
 def _forgive_if_stable(life: Lifecycle, moment: Moment) -> Lifecycle:
@@ -425,6 +442,8 @@ def lost(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
         return _await_auth(life, moment, failure)
     if failure.kind is FailureKind.LOGIN_UNAVAILABLE:
         return _await_login(life, failure, moment)
+    if failure.kind is FailureKind.LOCKED_OUT:
+        return _await_entry(life, failure, moment)
     return _fail(life, _judged(life, failure), moment)
 
 
@@ -447,13 +466,21 @@ def login(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
 
 def learn(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
     """The run goes on with the login. Note it, for the run may be ending for want of it (`follows`)."""
-    by_person = event.person or (life.login is not None and life.login.person)
+    by_person = event.person or (isinstance(life.login, AuthDone) and life.login.person)
     return Transition(replace(life, login=AuthDone(person=by_person)))
 
 
 def lapse(life: Lifecycle, event: AuthLost, moment: Moment) -> Transition:
     """What was noted of the login holds no more."""
-    return Transition(replace(life, login=None))
+    return Transition(replace(life, login=event if event.locked_out else None))
+
+
+def outwait(life: Lifecycle, event: AuthLost, moment: Moment) -> Transition:
+    """Go on by the clock where there is nobody to wait for."""
+    life = lapse(life, event, moment).life
+    if not event.locked_out:
+        return Transition(life)
+    return _await_entry(life, Failure(FailureKind.LOCKED_OUT, event.locked_out), moment)
 
 
 def mended(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
@@ -481,9 +508,9 @@ _WHEN_ASKED: Mapping[State, tuple[Cell, ...]] = {
     State.STARTING:      (keep,  renew,  ____,   ____,  learn,   lapse),
     State.INITIALIZING:  (keep,  renew,  ____,   ____,  learn,   lapse),
     State.READY:         (keep,  renew,  retune, ____,  learn,   lapse),
-    State.AWAITING_AUTH: (rouse, anew,   ____,   ____,  login,   ____),
-    State.BACKOFF:       (rouse, anew,   ____,   ____,  mended,  ____),
-    State.COOLDOWN:      (rouse, anew,   ____,   ____,  mended,  ____),
+    State.AWAITING_AUTH: (rouse, anew,   ____,   ____,  login,   outwait),
+    State.BACKOFF:       (rouse, anew,   ____,   ____,  mended,  lapse),
+    State.COOLDOWN:      (rouse, anew,   ____,   ____,  mended,  lapse),
     State.STOPPING:      (note,  after,  ____,   hurry, ahead,   ____),
 }
 

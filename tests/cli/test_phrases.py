@@ -46,6 +46,7 @@ REFUSED = {
 }  # fmt: skip
 EXITED = {"kind": "exited", "message": "it ended", "exit_code": 1}
 NOT_RENEWED = {"kind": "login_unavailable", "message": "its login cannot be renewed now", "exit_code": None}
+LOCKED = {"kind": "locked_out", "message": "it needed no login before, and now does not say how"}
 LATE = {"kind": "startup_timeout", "message": "not ready in 60 s", "exit_code": None}
 UNRESOLVED = {"kind": "config", "message": "env.T: $GITHUB_TOKEN resolves to nothing", "exit_code": None}
 FOREIGN = {"kind": "config", "message": "env.T: ${env:TOKEN} resolves to nothing", "exit_code": None}
@@ -64,6 +65,7 @@ WRONG = {"kind": "config", "message": "timeout: unknown key", "exit_code": None}
         (server("starting"), "starting", ""),
         (server("initializing"), "initializing", ""),
         (server("stopping"), "stopping", ""),
+        (server("backoff", last_error=LOCKED), "backoff, retry soon, locked out", "moltis why x"),
         (server("stopped"), "stopped", "moltis mcp start x"),
         (server("disabled", enabled=False), "disabled", "moltis mcp enable x"),
         (server("awaiting_auth"), "awaiting_auth, login needed", "moltis mcp reauth x"),

@@ -82,6 +82,45 @@ def test_a_lost_session_costs_no_call_and_no_login_whatever_word_says_it(
     assert len(server.events("request", mcp="initialize")) == 3
 
 
+@pytest.mark.parametrize("register", ["", "502"])
+def test_a_server_that_needed_no_login_and_does_not_say_how_is_tried_again_by_itself(
+    house: Daemon, place: Place, join: Callable[..., str], register: str
+) -> None:
+    lock = place.folder / "lock"
+    server = place.evil("legacy", f"locked={lock}")
+    s = join(server, restart_backoff_secs=0.05, restart_cooldown_secs=0.1, restart_cooldown_max_secs=0.4)
+    assert house.text(s, "count") == "1"
+    lock.write_text(register)
+    with pytest.raises(RpcError, match="a person must log in"):
+        house.call(s, "count")
+    asked = len(server.events("request", method="POST", target="/mcp"))
+    wait_until("more tries", lambda: len(server.events("request", method="POST", target="/mcp")) >= asked + 3)
+    waiting = house.wait_for(s, "backoff")
+    assert (waiting["attempts"], waiting["last_error"]["kind"]) == (0, "locked_out")
+    assert waiting["last_error"]["message"].startswith("it needed no login before, and now ")
+    assert waiting["next_retry_at"]
+    if not register:
+        registrations = len(server.events("request", target="/register"))
+        assert registrations == 1, "what nobody offers is asked for once"
+    lock.unlink()
+    ready = house.wait_for(s, "ready")
+    assert (ready["auth_state"], ready["attempts"]) == ("not_required", 0)
+    assert house.text(s, "count") == "2"
+
+
+def test_a_server_that_has_never_served_a_request_without_a_login_waits_for_a_person(
+    house: Daemon, place: Place, join: Callable[..., str]
+) -> None:
+    lock = place.folder / "lock"
+    lock.touch()
+    server = place.evil("legacy", f"locked={lock}")
+    s = join(server, until="awaiting_auth", restart_backoff_secs=0.05)
+    wait_until("it has been looked for", lambda: house.status(s)["auth_state"] == "failed")
+    time.sleep(0.5)
+    assert house.status(s)["state"] == "awaiting_auth"
+    assert len(server.events("request", target="/register")) == 1
+
+
 @pytest.mark.parametrize("ping", [(), ("ping=400",)])
 @pytest.mark.parametrize("status", [400, 422])
 def test_a_session_that_is_lost_without_a_word_costs_one_call_and_no_restart(

@@ -15,8 +15,9 @@ from scripted_life import EPOCH, HEALTHY, MUTE, PLAN, Script, ScriptedLife, Worl
 from moltis.config.plan import ServerPlan, Shown
 from moltis.server.actor import Actor
 from moltis.server.mending import commands
+from moltis.server.record import stamp
 from moltis.server.states import FailureKind, State
-from moltis.server.status import LastError, ServerStatus
+from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.server.story import DID, STDERR_LINES, duration, exit_in_words, tell
 from moltis.transport import Ended
 from moltis.transport.remote.outcomes import compressed_words, redirect_words
@@ -284,6 +285,33 @@ def test_a_login_that_cannot_be_renewed_is_told_with_the_next_try_and_what_makes
     assert said in lines[0]
     assert any("The renewal is tried again" in line for line in lines)
     assert any("moltis mcp reauth x" in line for line in lines)
+
+
+def test_a_server_that_nobody_can_log_in_to_is_told_with_the_next_try_and_its_tries_in_one_line() -> None:
+    said = "it needed no login before, and now x.example wants a login (401) and does not say how"
+    words = [("starting", "retry"), ("awaiting_auth", "auth_required"), ("backoff", "locked_out")]
+    history = [
+        HistoryEntry(
+            at=stamp(EPOCH + timedelta(seconds=n)),
+            from_="backoff",
+            to=state,
+            reason=reason,
+            attempt=0,
+            message=said if reason == "locked_out" else "a person must log in",
+        )
+        for n in range(4)
+        for state, reason in words
+    ]
+    waiting = status(State.BACKOFF, LastError(kind="locked_out", message=said, at=stamp(EPOCH)))
+    waiting = msgspec.structs.replace(waiting, next_retry_at=stamp(EPOCH + timedelta(seconds=9)))
+    lines = tell(waiting, history, EPOCH)
+    assert lines[0] == f"x is not running, for {said}."
+    assert [line for line in lines if "answered 401" in line] == [
+        f"  12:00:00 to 12:00:03  It answered 401 4 times in a row: {said}."
+    ]
+    assert not any("log in" in line and said not in line for line in lines)
+    assert any(line.endswith("less and less often, until it answers; no attempt is used.") for line in lines)
+    assert any("look at url and headers in [mcp.servers.x]" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ RUN = Want("start_requested", lifts=ALL)
 STOP = Want("stop_requested", lays=frozenset({Veto.STOPPED}))
 REFUSED = Ended(Failure(FailureKind.AUTH_REQUIRED, "401"))
 UNAVAILABLE = Ended(Failure(FailureKind.LOGIN_UNAVAILABLE, "its login cannot be renewed now"))
+LOCKED = AuthLost("it needed no login before, and now does not say how")
 CRASH = Ended(Failure(FailureKind.EXITED, "exited with code 1", exit_code=1))
 STATES = {"invalid", "disabled", "stopped", "starting", "initializing", "ready"} | {
     "awaiting_auth", "backoff", "cooldown", "stopping",
@@ -617,6 +618,59 @@ def test_a_login_that_is_needed_uses_up_no_attempt_and_waits_for_ever() -> None:
     server = Server().on(RUN, Admitted(), Opened(), REFUSED)
     assert (server.state, server.life.attempts, server.life.deadline) == (State.AWAITING_AUTH, 0, None)
     assert server.on(AuthDone()).state is State.STARTING
+
+
+def test_where_nobody_can_log_in_the_clock_starts_the_server_less_and_less_often_and_nothing_counts() -> None:
+    server, delays = Server(), []
+    server.on(RUN, Admitted(), Opened(7), Initialized(), LOCKED)
+    for _ in range(14):
+        server.on(REFUSED)
+        assert (server.state, server.last.reason, server.life.attempts) == (State.BACKOFF, FailureKind.LOCKED_OUT, 0)
+        assert server.life.deadline == server.now + (server.life.delay_secs or 0)
+        delays.append(server.life.delay_secs)
+        server.wait()
+        assert (server.state, server.last.reason) == (State.STARTING, "retry")
+        server.on(Admitted(), Opened())
+    assert delays == [min(0.5 * 2.0**n, POLICY.restart_cooldown_max_secs / 2) for n in range(14)]
+
+
+@pytest.mark.parametrize("roll", [0.0, 0.5, 0.999])
+def test_a_server_that_locks_us_out_for_moments_is_tried_soon_again_once_it_was_stable(roll: float) -> None:
+    server = Server(roll=roll).on(RUN)
+    for tries in range(1, 9):
+        server.on(REFUSED, LOCKED)
+        ceiling = 2.0 ** (tries - 1)
+        assert ceiling / 2 <= (server.life.delay_secs or 0) <= ceiling
+        server.wait().on(Admitted(), Opened(7), Initialized())
+        assert server.state is State.READY
+    server.now += POLICY.stable_after_secs
+    server.on(REFUSED, LOCKED)
+    assert 0.5 <= (server.life.delay_secs or 0) <= 1
+
+
+def test_a_person_who_logs_in_or_restarts_cuts_that_wait_short() -> None:
+    for event in (AuthDone(), AuthDone(person=False), RUN, Restart()):
+        server = Server().on(RUN, REFUSED, LOCKED, event)
+        assert server.state is State.STARTING, event
+    assert Server().on(RUN, REFUSED, LOCKED, STOP).state is State.STOPPED
+
+
+def test_that_nobody_can_log_in_starts_nothing_that_waits_for_something_else() -> None:
+    for walk in ((RUN, CRASH), (RUN, UNAVAILABLE), (RUN, REFUSED, STOP), (RUN, Admitted(), Opened(1), Initialized())):
+        server = Server().on(*walk)
+        before = (server.state, server.life.deadline, server.life.attempts)
+        server.on(LOCKED)
+        assert (server.state, server.life.deadline, server.life.attempts) == before
+
+
+def test_where_somebody_can_log_in_after_all_a_person_is_waited_for() -> None:
+    server = Server().ready().on(REFUSED)
+    assert server.state is State.AWAITING_AUTH
+    assert server.on(LOCKED).state is State.BACKOFF
+    server.on(AuthLost())
+    assert server.state is State.BACKOFF, "its delay was published"
+    assert server.wait().on(REFUSED).state is State.AWAITING_AUTH
+    assert Server().ready().on(LOCKED, STOP, CRASH, RUN, REFUSED).state is State.AWAITING_AUTH, "a fresh look"
 
 
 @pytest.mark.parametrize("attempts", range(1, 8))

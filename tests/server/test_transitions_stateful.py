@@ -94,7 +94,13 @@ class World(RuleBasedStateMachine):
         self.check_heartbeats(before, outcome.effect)
         if isinstance(event, AuthDone | AuthLost) and after.state in ACTIVE - {State.STOPPING} and not outcome.effect:
             self.logged_in = isinstance(event, AuthDone)
-        if (known := follows(after)) is not None:
+        if isinstance(known := follows(after), AuthLost):
+            assert not self.logged_in
+            self.take(known, roll)
+            assert self.life.cause is not None
+            assert self.life.cause.kind is FailureKind.LOCKED_OUT
+            assert follows(self.life) is None
+        elif known is not None:
             assert self.logged_in, "a login that nobody has made"
             self.take(known, roll)
             assert self.life.state is State.STARTING
@@ -149,6 +155,10 @@ class World(RuleBasedStateMachine):
 
     @rule(event=st.sampled_from([Restart(), Retuned(), Hurry(), AuthDone(), AuthDone(person=False), AuthLost()]))
     def ask(self, event: Event) -> None:
+        self.take(event)
+
+    @rule(event=st.sampled_from([AuthLost("401"), AuthLost("401"), AuthLost()]))
+    def hear_of_the_login(self, event: Event) -> None:
         self.take(event)
 
     @precondition(lambda self: self.exists)
@@ -232,7 +242,10 @@ class World(RuleBasedStateMachine):
     @invariant()
     def a_delay_is_within_its_bounds_and_is_there_only_while_waiting(self) -> None:
         life = self.life
-        if waits_for_login(life):
+        if waits_for_login(life) and life.cause is not None and life.cause.kind is FailureKind.LOCKED_OUT:
+            assert life.delay_secs is not None
+            assert 0 < life.delay_secs <= self.policy.restart_cooldown_max_secs
+        elif waits_for_login(life):
             assert life.delay_secs == self.policy.restart_backoff_max_secs
         elif life.state is State.BACKOFF:
             ceiling = backoff_ceiling(life.starved or life.attempts, self.policy)

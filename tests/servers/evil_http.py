@@ -11,7 +11,9 @@ Prints one line of JSON, {"url"}, when it listens. Modes combine; without any it
               ping=STATUS (it knows no `ping`, and answers it so)
   streams     drop=SECS (every GET stream ends so soon, with `retry: 100`; so does the stream of HTTP+SSE)
               no-get (GET is 405)  get=STATUS (or that)
-  refusals    busy=STATUS:RETRY_AFTER:N (the first N requests are refused so; an empty RETRY_AFTER sends none)
+  refusals    locked=PATH (while that file is there every request to it is answered 401, without a word on how to log
+              in, and all else 404; a POST to /register as the file says, if it says anything)
+              busy=STATUS:RETRY_AFTER:N (the first N requests are refused so; an empty RETRY_AFTER sends none)
               login-page (every answer is an HTML page)  redirect=STATUS:URL
   headers     need=NAME:VALUE (other requests are answered 403)
 
@@ -183,6 +185,11 @@ class Handler(BaseHTTPRequestHandler):
             if self.headers[name] != value:
                 self.plain(403)
                 return True
+        if os.path.exists(modes.get("locked", "")):
+            with open(modes["locked"], encoding="ascii") as file:
+                register = int(file.read() or "404")
+            self.plain({"/mcp": 401, "/register": register}.get(self.path, 404))
+            return True
         if "busy" in modes:
             status, after, times = modes["busy"].rsplit(":", 2)
             with self.world.lock:
