@@ -42,14 +42,18 @@ class Principal(msgspec.Struct, frozen=True):
     """On whose behalf something is asked.
 
     name: of the access token, empty where none is needed. is_known: whether it is certain who that is.
+    views: paths of the views (`views`) that it may use, and then of nothing else; None: whatever its rights are for.
     """
 
     name: str = ""
     may_write: bool = True
     is_known: bool = True
+    views: frozenset[str] | None = None
 
-    def may(self, access: Access) -> bool:
-        """Whether it may use what is reached over the endpoint and needs this."""
+    def may(self, access: Access, path: str) -> bool:
+        """Whether it may use what is at a path of the endpoint and needs this. `path`: without a slash at its end."""
+        if self.views is not None and path not in self.views and access is not Access.PUBLIC:
+            return False
         match access:
             case Access.PUBLIC | Access.READ:
                 return True

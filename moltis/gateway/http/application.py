@@ -197,8 +197,8 @@ class Application:
         inbound.principal = principal
         inbound.connection.principal = principal.name
         needed = inbound.route.access
-        if needed is not _READ and not principal.may(needed):
-            raise Refused(refusals.not_allowed(needed))
+        if (needed is not _READ or principal.views is not None) and not principal.may(needed, inbound.view):
+            raise Refused(refusals.not_allowed(needed, principal))
         if self._settings.rate_limit_per_minute:
             secs = self._limit.refused_secs(principal.name, now())
             if secs:

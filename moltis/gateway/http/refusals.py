@@ -12,6 +12,7 @@ import msgspec
 from moltis.access import Access
 from moltis.errors import RpcCode
 from moltis.gateway import messages
+from moltis.gateway.api import Principal
 from moltis.gateway.doors import Headers
 from moltis.httpd.bodies import BodyRefused
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
@@ -63,11 +64,13 @@ def forbidden(reason: str) -> Refusal:
     return Refusal(403, FORBIDDEN, reason)
 
 
-def not_allowed(access: Access) -> Refusal:
+def not_allowed(access: Access, principal: Principal) -> Refusal:
     """RFC 6750 section 3.1, insufficient_scope: the token is good, and not enough."""
     if access is Access.ADMIN:
         return forbidden("no access token is enough for this: it is done by the moltis command")
-    return forbidden("this needs an access token of scope write; this one may only read")
+    if access is Access.CALL and not principal.may_write:
+        return forbidden("this needs an access token of scope write; this one may only read")
+    return forbidden("this access token is bound to other paths")
 
 
 def unauthorized(*, token_given: bool) -> Refusal:

@@ -6,10 +6,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from gateway_http_fakes import Client, Response, request
+from gateway_http_fakes import PRINCIPALS, Client, Response, request
+from hypothesis import given
+from hypothesis import strategies as st
 
 from moltis.access import Access
+from moltis.gateway.api import Principal
 from moltis.gateway.http.reading import Inbound
+from moltis.gateway.views import ALL, path_of
 from moltis.httpd.asgi import Receive, respond
 from moltis.httpd.router import Route, Router
 
@@ -111,6 +115,48 @@ async def test_a_token_is_good_for_what_its_scope_says(
     if status == 403:
         assert answer.code == -32003
     assert (answer.body == b"served") is (path == "/call" and status == 200)
+
+
+@pytest.mark.parametrize("may_write", [True, False])
+@pytest.mark.parametrize("own", [ALL, path_of("files")])
+async def test_a_token_that_is_bound_to_views_opens_nothing_else(
+    everything: Any, monkeypatch: pytest.MonkeyPatch, own: str, may_write: bool
+) -> None:
+    """Neither what is there nor what is not, and no figures of all servers."""
+    monkeypatch.setitem(PRINCIPALS, "bound", Principal("bound", may_write, views=frozenset({own})))
+    client = await everything.dial()
+    elsewhere = [(path, Access.READ, False) for path in ("/servers/git/mcp", "/servers/nobody/mcp", "/mcp/x")]
+    for path, access, _preflight in [*paths(everything), *elsewhere]:
+        for method in ("GET", "POST", "DELETE"):
+            answer = await ask(client, method, path, {"Authorization": "Bearer bound"})
+            is_open = access is Access.PUBLIC or path.removesuffix("/") == own
+            assert (answer.status == 403) is not is_open, (method, path, answer)
+            assert is_open or answer.code == -32003
+    answer = await client.ask("POST", own, BODY, {"Authorization": "Bearer bound"})
+    assert answer.json["result"] == {"echo": "x"}
+
+
+async def test_a_token_that_is_bound_to_a_view_which_is_gone_is_told_so(
+    everything: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = Principal("bound", views=frozenset({path_of("removed"), path_of("git")}))
+    monkeypatch.setitem(PRINCIPALS, "bound", bound)
+    client = await everything.dial()
+    got = {
+        path: (await ask(client, "POST", path, {"Authorization": "Bearer bound"})).status
+        for path in ("/servers/removed/mcp", "/servers/git/mcp/", "/servers/files/mcp", "/mcp")
+    }
+    assert got == {"/servers/removed/mcp": 404, "/servers/git/mcp/": 200, "/servers/files/mcp": 403, "/mcp": 403}
+
+
+@given(st.booleans(), st.none() | st.frozensets(st.sampled_from(["/mcp", "/a", "/b"])), st.sampled_from(["/mcp", "/a"]))
+def test_what_a_principal_may(may_write: bool, views: frozenset[str] | None, path: str) -> None:
+    one = Principal("one", may_write, views=views)
+    is_here = views is None or path in views
+    got = {access: one.may(access, path) for access in Access}
+    assert got == {
+        Access.PUBLIC: True, Access.READ: is_here, Access.CALL: is_here and may_write, Access.ADMIN: False,
+    }  # fmt: skip
 
 
 async def test_where_no_token_is_required_whoever_asks_may_call_and_is_no_admin(serve: Any) -> None:
