@@ -24,7 +24,7 @@ from moltis.daemon.watch import Watch
 from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway.api import Known
 from moltis.gateway.doors import Doors
-from moltis.gateway.gateway import Gateway, settings_of
+from moltis.gateway.gateway import Gateway
 from moltis.gateway.http.application import MOST_OF_ONE, Application
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.kept import KeptSessions
@@ -33,6 +33,7 @@ from moltis.gateway.http.sessions import Sessions
 from moltis.gateway.http.settings import HttpSettings
 from moltis.gateway.metrics import Metrics
 from moltis.gateway.tokens import TokenStore
+from moltis.gateway.views import settings_of
 from moltis.paths import Paths
 from moltis.server.states import State
 from moltis.server.status import ServerStatus
@@ -82,7 +83,7 @@ class Serving:
         self._unwatch: Callable[[], None] = lambda: None
         self._tokens_problem: str | None = None
         self.tokens = TokenStore(paths.access_tokens)
-        self.gateway = Gateway(self._ports, settings_of(plan.gateway), self._metrics.observe)
+        self.gateway = Gateway(self._ports, settings_of(plan), self._metrics.observe)
         http = _http_settings(plan)
         self._kept = KeptSessions(paths.sessions, self.tokens.mark)
         self._connections = http_connections(len(plan.servers), MAX_CONNECTIONS)
@@ -132,7 +133,7 @@ class Serving:
     def apply(self, plan: Plan) -> None:
         """Go on by another plan."""
         before, self._plan = self._plan, plan.gateway
-        self.gateway.reconfigure(settings_of(plan.gateway))
+        self.gateway.reconfigure(settings_of(plan))
         self._application.reconfigure(_http_settings(plan))
         self._ports.retain()
         self._memories.apply(plan)

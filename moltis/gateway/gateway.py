@@ -13,7 +13,6 @@ import msgspec
 from msgspec import Raw
 
 from moltis import logs
-from moltis.config.plan import GatewayPlan
 from moltis.errors import UnknownServer
 from moltis.gateway import messages, refusals
 from moltis.gateway.api import Principal, ServerPort, Upstream, World
@@ -22,7 +21,6 @@ from moltis.gateway.forwarding import Forwarding, OnRequest
 from moltis.gateway.host import Host
 from moltis.gateway.levels import Levels, passes
 from moltis.gateway.messages import text_of
-from moltis.gateway.naming import fitted_chars
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
 from moltis.gateway.taking import Refused, Taking
@@ -33,7 +31,7 @@ from moltis.session.wishes import Wish
 from moltis.shares import Shares
 from moltis.slices import Slices
 
-__all__ = ["Gateway", "Settings", "settings_of"]
+__all__ = ["Gateway"]
 
 log = logs.get("moltis.gateway")
 
@@ -53,15 +51,6 @@ MAX_SEEN: Final = 100
 """Hosts that the status of one server tells of."""
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
-
-
-def settings_of(plan: GatewayPlan) -> Settings:
-    """Return how moltis.toml wants it to show itself."""
-    return Settings(
-        separator=plan.tool_separator,
-        name_chars=fitted_chars(plan.tool_name_chars),
-        first_list_secs=plan.first_list_secs,
-    )
 
 
 class Gateway:

@@ -12,10 +12,12 @@ from typing import Final
 import msgspec
 
 from moltis import __version__
+from moltis.config.plan import Plan
 from moltis.errors import UnknownServer
+from moltis.gateway.naming import fitted_chars
 from moltis.session.listing import ToolFilter
 
-__all__ = ["ALL", "PATHS", "Member", "Settings", "View", "Views", "path_of"]
+__all__ = ["ALL", "PATHS", "Member", "Settings", "View", "Views", "path_of", "settings_of"]
 
 ALL: Final = "/mcp"
 """All servers as one."""
@@ -83,6 +85,15 @@ class Settings(msgspec.Struct, frozen=True):
     first_list_secs: float = 0.0
     name: str = "moltis"
     version: str = __version__
+
+
+def settings_of(plan: Plan) -> Settings:
+    """Return how moltis.toml wants servers to be shown."""
+    return Settings(
+        separator=plan.gateway.tool_separator,
+        name_chars=fitted_chars(plan.gateway.tool_name_chars),
+        first_list_secs=plan.gateway.first_list_secs,
+    )
 
 
 class Views:

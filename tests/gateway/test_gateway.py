@@ -23,9 +23,9 @@ from trio.testing import MockClock
 
 from moltis.errors import UnknownServer
 from moltis.gateway.api import LOCAL, GatewayApi
-from moltis.gateway.gateway import ANNOUNCE_AFTER_SECS, MAX_SAID_BYTES, Gateway, Settings
+from moltis.gateway.gateway import ANNOUNCE_AFTER_SECS, MAX_SAID_BYTES, Gateway
 from moltis.gateway.host import Host
-from moltis.gateway.views import ALL, path_of
+from moltis.gateway.views import ALL, Settings, path_of
 from moltis.session.listing import Kind
 
 SOON = ANNOUNCE_AFTER_SECS + 0.01

@@ -33,12 +33,12 @@ from moltis.gateway import host as host_module
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, HostApi, Principal
 from moltis.gateway.catalogue import FEW_ITEMS
-from moltis.gateway.gateway import Gateway, Settings
+from moltis.gateway.gateway import Gateway
 from moltis.gateway.host import Host
 from moltis.gateway.messages import Answer, Ask, parse
 from moltis.gateway.revisions import tool_for_legacy
 from moltis.gateway.subscriptions import MAX_WATCHED
-from moltis.gateway.views import path_of
+from moltis.gateway.views import Settings, path_of
 from moltis.session.listing import Kind
 from moltis.slices import Slices
 

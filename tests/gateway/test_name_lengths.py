@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from moltis.config.load import loads
 from moltis.gateway.endpoints import Endpoint, Route
-from moltis.gateway.gateway import Gateway, Settings, settings_of
+from moltis.gateway.gateway import Gateway
 from moltis.gateway.naming import MIN_FITTED_CHARS, fitted, may_be_fitted
-from moltis.gateway.views import ALL
+from moltis.gateway.views import ALL, Settings, settings_of
 from moltis.session.listing import Kind
 
 SAFE = re.compile(r"[A-Za-z0-9_-]+")
@@ -109,7 +109,7 @@ def test_another_separator_stays_as_it_was_chosen() -> None:
 def test_the_key_is_read(written: str, chars: int) -> None:
     loaded = loads(f"[gateway]\n{written}\n")
     assert loaded.problems == ()
-    assert settings_of(loaded.plan.gateway).name_chars == chars
+    assert settings_of(loaded.plan).name_chars == chars
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from trio.testing import MockClock
 from moltis.gateway import failures, messages, rounds
 from moltis.gateway.api import LOCAL
 from moltis.gateway.endpoints import Endpoint
-from moltis.gateway.gateway import Gateway, Settings
+from moltis.gateway.gateway import Gateway
 from moltis.gateway.messages import Unreadable
-from moltis.gateway.views import ALL
+from moltis.gateway.views import ALL, Settings
 from moltis.nesting import MAX_DEPTH, is_deeper_than, outer_id
 from moltis.session import envelope
 
