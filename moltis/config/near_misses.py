@@ -16,7 +16,17 @@ from moltis.config.credentials import named_secret
 from moltis.config.scan import Path
 from moltis.redaction import Bare, Template
 
-__all__ = ["Miss", "in_braces", "in_headers", "in_launch", "in_one_line", "in_text", "in_values", "unresolved"]
+__all__ = [
+    "Miss",
+    "in_braces",
+    "in_headers",
+    "in_launch",
+    "in_one_line",
+    "in_text",
+    "in_values",
+    "of_windows",
+    "unresolved",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +213,9 @@ def in_launch(command: str, args: Sequence[Template], env: Mapping[str, Template
         key, text = ("args", n), argument.text
         if n and args[n - 1].text in _OF_SCRIPT:
             continue  # a script, or a requirement, which have blanks and signs of their own
-        if dash := _DASH.match(text):
+        if _is_garbled(text):
+            yield Miss(key, f"{_GARBLED}: write each twice, or the whole in 'single quotes'")
+        elif dash := _DASH.match(text):
             yield Miss(key, f"begins with a dash of a word processor ({dash[0]}): write it with - or --")
         elif option := _OPTION.match(text):
             yield Miss(key, f'an option and its value are two arguments: write "{option[1][:40]}", "…"')
@@ -212,6 +224,8 @@ def in_launch(command: str, args: Sequence[Template], env: Mapping[str, Template
         elif program not in _SHELLS:
             yield from in_text(key, argument)
     for name, value in env.items():
+        if _is_garbled(value.text):
+            yield Miss(("env", name), f"{_GARBLED}: write each twice, or the whole in 'single quotes'")
         yield from in_text(("env", name), value)
 
 
@@ -219,8 +233,34 @@ def _program(command: str) -> str:
     return command.rpartition("/")[2]
 
 
+_DRIVE: Final = re.compile(r"([A-Za-z]):[\\/\t\n\r\b\f\x1b]")
+_ESCAPED: Final = str.maketrans({"\t": r"\t", "\n": r"\n", "\r": r"\r", "\b": r"\b", "\f": r"\f", "\x1b": r"\e"})
+"""What a lone backslash and a letter became that mean another sign in a TOML string."""
+_GARBLED: Final = "its backslashes became tabs or line breaks"
+_EXTENSION: Final = re.compile(r"(.*\.(?:exe|cmd|bat|com|ps1))(?:\s+\S.*)?", re.IGNORECASE | re.DOTALL)
+
+
+def _is_garbled(text: str) -> bool:
+    return _DRIVE.match(text) is not None and text[2] not in "\\/"
+
+
+def of_windows(command: str) -> str | None:
+    """Return the keys to write for a command that is a path of Windows, as WSL has it; None for any other."""
+    path = command.strip().translate(_ESCAPED)
+    if not (drive := _DRIVE.match(path)):
+        return None
+    program = _EXTENSION.fullmatch(path)
+    here = "/mnt/" + drive[1].lower() + (program[1] if program else path)[2:].replace("\\", "/")
+    quote = '"' if "'" in here else "'"
+    args = " and args = […]" if program and program[1] != path else ""
+    return f"command = {quote}{here[:200]}{quote}{args}"
+
+
 def _in_command(command: str) -> Iterator[Miss]:
-    if _program(command).lower() in ("cmd", "cmd.exe"):
+    if line := of_windows(command):
+        told = _GARBLED if _is_garbled(command.strip()) else "is a path of Windows, which is none here"
+        yield Miss(("command",), f"{told}: in WSL write {line}", True)
+    elif _program(command).lower() in ("cmd", "cmd.exe"):
         yield Miss(("command",), "cmd is a program of Windows: write what follows its /c, as in npx", True)
     elif line := in_one_line(command):
         yield Miss(("command",), f"arguments go into args: write {line}", True)

@@ -10,7 +10,7 @@ import shlex
 
 from moltis.config import surroundings
 from moltis.config.keys import REVISIONS
-from moltis.config.near_misses import in_one_line
+from moltis.config.near_misses import in_one_line, of_windows
 from moltis.config.plan import Shown
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady
 from moltis.lastwords import is_telling, spoken
@@ -286,6 +286,8 @@ _MISMATCHES = {
     "Python program: set its encoding)",
     "JSON over several lines": "report it to who makes it    (its JSON has line breaks; MCP has one message a line: "
     "look for a flag such as --compact for args in {entry})",
+    "JSON text sequences": "report it to who makes it    (it puts a record separator, RFC 7464, before each message; "
+    "MCP has one message a line and nothing else: look for a flag such as --ndjson for args in {entry})",
     "server-sent events": 'add "--stdio" to args in {entry}, as the last    (it writes server-sent events to stdout, '
     "which are for HTTP)",
     "several messages on one line": "report it to who makes it    (each message must end in a newline; look for a "
@@ -376,6 +378,8 @@ def _for_spawn(status: ServerStatus, error: LastError) -> list[str]:
     if re.search(r"#!|[Ee]xec format|interpreter", error.message):
         why = "a script must begin with #! and its interpreter; a program must be built for this machine"
         return [f'head -n 1 "$(command -v {command})"    ({why})']
+    if line := of_windows(status.command or ""):
+        return [f"write {line} in {entry}    (in WSL; it is a path of Windows)"]
     if line := in_one_line(status.command or ""):
         return [f"write {line} in {entry}    (arguments go into args)"]
     return [f"which {command}    (it must be installed, and on the daemon's PATH)", "moltis doctor"]

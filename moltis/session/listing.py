@@ -102,6 +102,7 @@ class Pages:
     modern: by the rules of 2026-07-28, where an empty cursor is one like any other (MCP, Pagination); until 2025-11-25
         that is not said, and old servers end with it.
     missing: pages without a list, or with null or something else that is empty for one.
+    instead: what such a page had that nobody means an empty list by (a text, false, a number), in words.
     """
 
     kind: Kind
@@ -110,6 +111,7 @@ class Pages:
     nameless: int = 0
     repeated: int = 0
     missing: int = 0
+    instead: str = ""
     truncated: str | None = None
     """Why the rest was not read, in words; None if nothing is missing."""
     _pages: int = 0
@@ -140,6 +142,8 @@ class Pages:
         """
         try:
             page = {} if is_empty(result) else _MEMBERS.decode(result)
+            if not page:
+                self._note(result)
             if len(result) > LARGE_BYTES:
                 yield
             found = self._listed(page.get(self.kind.member))
@@ -167,8 +171,15 @@ class Pages:
         if found is not None and not is_empty(found):
             words = f"the answer to {self.kind.method} is not a list of {self.kind.member}"
             raise ListError(f"{words}: `{self.kind.member}` is {kind_of(found)}")
+        if found is not None:
+            self._note(found)
         self.missing += 1
         return []
+
+    def _note(self, found: bytes | msgspec.Raw) -> None:
+        """Take note of what is empty and stands for a list; null is meant so, and so are `{}` and `[]` of PHP."""
+        if not self.instead and bytes(found).lstrip(b" \t\r\n")[:1] not in (b"n", b"{", b"["):
+            self.instead = kind_of(found)
 
     def _take(self, raw: bytes) -> bool:
         if len(self.items) >= MAX_ITEMS:

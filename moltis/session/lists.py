@@ -55,6 +55,7 @@ class Lists:
         self._items: dict[Kind, tuple[Item, ...]] = dict.fromkeys(Kind, ())
         self._cut: dict[Kind, str] = {}
         self._nameless: dict[Kind, int] = {}
+        self._instead: dict[Kind, str] = {}
         self._unread: dict[Kind, _Unread] = {}
         self._modern = False
         self._stale: set[Kind] = set()
@@ -77,6 +78,10 @@ class Lists:
             *(
                 f"its list of {kind.member} has {_count(number)} without a name, which nobody can be shown"
                 for kind, number in self._nameless.items()
+            ),
+            *(
+                f"its answer to {kind.method} has {what} where the list belongs, which is taken for an empty one"
+                for kind, what in self._instead.items()
             ),
             *(f"its list of {kind.member} could not be read: {unread.why}" for kind, unread in self._unread.items()),
         ]
@@ -217,6 +222,9 @@ class Lists:
         self._nameless.pop(kind, None)
         if pages.nameless:
             self._nameless[kind] = pages.nameless
+        self._instead.pop(kind, None)
+        if pages.instead:
+            self._instead[kind] = pages.instead
         self._counters.repeated_items += pages.repeated
         self._counters.missing_lists += pages.missing
         self._counters.truncated_lists += pages.truncated is not None

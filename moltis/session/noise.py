@@ -24,6 +24,7 @@ UTF_16 = "UTF-16"
 SEVERAL_LINES = "JSON over several lines"
 EVENTS = "server-sent events"
 TWO_IN_ONE = "several messages on one line"
+SEQUENCE = "JSON text sequences"
 PREFIXED = "messages with something before them"
 CR_ENDED = "lines that end in CR"
 UNENDED = "a message without a newline after it"
@@ -31,6 +32,7 @@ UNENDED = "a message without a newline after it"
 
 _SHAPES = (
     (UTF_16, re.compile(rb"\xff\xfe|\xfe\xff|.?\x00[^\x00]|[^\x00]\x00", re.DOTALL)),
+    (SEQUENCE, re.compile(rb"\x1e")),  # RFC 7464 section 2.2: a record separator before each text
     (LSP, re.compile(rb"\s*content-(?:length|type)\s*:", re.IGNORECASE)),
     (EVENTS, re.compile(rb"(?:data|event|id|retry):")),
     (SEVERAL_LINES, re.compile(rb"\s*[{\[]\s*(?:\"[^\"]*\"\s*:\s*[^{},]*,?\s*)?\Z")),
@@ -99,7 +101,7 @@ def _shape(line: bytes) -> str:
 
 def _unended(line: bytes) -> str:
     shape = _shape(line)
-    if shape in (UTF_16, LSP):
+    if shape in (UTF_16, SEQUENCE, LSP):
         return shape
     if line.lstrip()[:1] == b"{":
         if b"\r" in line.strip():

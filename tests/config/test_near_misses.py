@@ -71,6 +71,40 @@ def test_arguments_in_command_are_told_to_go_into_args(command: str, line: str) 
     assert problem.message == f"arguments go into args: write {line}"
 
 
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        (r"'C:\Program Files\nodejs\npx.cmd'", "command = '/mnt/c/Program Files/nodejs/npx.cmd'"),
+        (r'"C:\\Program Files\\nodejs\\npx.cmd"', "command = '/mnt/c/Program Files/nodejs/npx.cmd'"),
+        (r"'C:\Program Files\nodejs\npx.cmd -y pkg'", "command = '/mnt/c/Program Files/nodejs/npx.cmd' and args = […]"),
+        ("'D:/My Servers/a.exe'", "command = '/mnt/d/My Servers/a.exe'"),
+        (r'"C:\nodejs\node.exe"', "command = '/mnt/c/nodejs/node.exe'"),
+        (r'"C:\tools\run server.bat --x"', "command = '/mnt/c/tools/run server.bat' and args = […]"),
+        ('"C:\\\\it\'s here\\\\a.exe"', 'command = "/mnt/c/it\'s here/a.exe"'),
+    ],
+)
+def test_a_path_of_windows_is_told_with_the_line_that_works_in_wsl(command: str, line: str) -> None:
+    problem = only_problem(loads(f"\n\n\n[mcp.servers.x]\ncommand = {command}\n", {}, ENVIRON))
+    assert problem.fails_check
+    assert problem.message.endswith(f": in WSL write {line}")
+    assert ("backslashes became" in problem.message) == command.startswith(('"C:\\n', '"C:\\t'))
+    read = loads(f"[mcp.servers.x]\n{line.replace(' and ', chr(10)).replace('…', '')}\n", {}, ENVIRON)
+    assert read.problems == (), "the line that it says is one that can be written"
+
+
+@pytest.mark.parametrize("keys", [r'args = ["-y", "C:\temp\new"]', r'env = { ROOT = "D:\notes\team" }'])
+def test_a_path_of_windows_whose_backslashes_made_other_signs_is_named(keys: str) -> None:
+    problem = only_problem(loads(f'\n\n\n[mcp.servers.x]\ncommand = "npx"\n{keys}\n', {}, ENVIRON))
+    assert "its backslashes became tabs or line breaks" in problem.message
+    assert "'single quotes'" in problem.message
+
+
+def test_why_names_the_path_of_a_program_of_windows() -> None:
+    error = failure("spawn_failed", r"command not found: C:\Program Files\x.exe (looked in PATH /bin)")
+    told = commands(failed("backoff", error, r"C:\Program Files\x.exe"))
+    assert told[0].startswith("write command = '/mnt/c/Program Files/x.exe' in [mcp.servers.x]")
+
+
 @pytest.mark.parametrize("command", ["/opt/My App/bin/server", "~/My Servers/run", "npx", "./a-b"])
 def test_a_program_with_blanks_in_its_path_is_one(command: str) -> None:
     assert entry(command=command).problems == ()

@@ -321,8 +321,30 @@ async def test_a_server_whose_lists_are_null_or_absent_is_ready_without_any(serv
         running = await Running(tasks, script).until_ready()
         assert [names(running, kind) for kind in Kind] == [[], [], [], []]
         assert [len(running.server.asked(kind.method)) for kind in Kind] == [1, 1, 1, 1]
-        assert running.session.facts().remarks == ()
+        told = running.session.facts().remarks
+        assert len(told) == (4 if page in ({"of": False}, {"of": ""}) else 0), "null, absent and {} are meant so"
         assert running.session.facts().counters.missing_lists == 4
+        running.session.stop()
+
+
+@pytest.mark.parametrize(
+    ("page", "what"),
+    [
+        ({"tools": ""}, "a text"), ({"tools": False}, "false"), ({"tools": 0}, "a number"), ("", "a text"),
+        (False, "false"),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_what_is_no_list_and_is_taken_for_an_empty_one_is_told_until_there_is_one(page: Any, what: str) -> None:
+    pages = [page, {"tools": [T["a"]]}]
+    async with anyio.create_task_group() as tasks:
+        script = legacy(tools__list=lambda r: [result(r, pages.pop(0))])
+        running = await Running(tasks, script).until_ready()
+        (told,) = running.session.facts().remarks
+        assert told == f"its answer to tools/list has {what} where the list belongs, which is taken for an empty one"
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(1)
+        assert (names(running), running.session.facts().remarks) == (["a"], ())
         running.session.stop()
 
 
