@@ -1,142 +1,27 @@
-"""The client that the MCP conformance suite tests: a real daemon, driven over its socket as a person and a host would.
+"""The client that the MCP conformance suite starts: it has player.py, in another process, do what a client does.
 
     driver.py URL
 
-The suite says in MCP_CONFORMANCE_SCENARIO and MCP_CONFORMANCE_CONTEXT what it is about. A moltis.toml for the URL is
-written, the daemon started (forked from one process for all runs), each authorization URL visited as a browser would,
-and every tool called. Exit status 0: all went through; 1: not, and why is on stderr.
+Whoever listens at the Unix socket MOLTIS_TEST_PLAYER gets the URL, the scenario and its context (JSON, on one line), a
+line each, and answers with the exit status, a space, and what is to be said on stderr. Nothing is imported that takes
+time: it is started a hundred times.
 """
 
-from __future__ import annotations
-
-import json
 import os
+import socket
 import sys
-import tempfile
-import time
-from pathlib import Path
-from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
-
-from harness import Daemon, RpcError
-from remote_harness import remote, visit
-
-SERVER = "scenario"
-METADATA_URL = "https://conformance-test.local/client-metadata.json"
-ELICITING = ("elicitation-sep1034-client-defaults", "sep-2322-client-request-state")
-READY_WITHIN = 30.0
-MAX_VISITS = 3
-TRIES = 3
-LOGIN_NEEDED, SERVER_ERROR = -32007, -32009
-SAMPLES = {"number": 1.5, "integer": 2, "boolean": True, "array": [], "object": {}, "null": None}
-
-
-class Stuck(Exception):
-    """It does not go on; why is in words."""
-
-
-def entry(url: str, scenario: str, context: dict[str, Any]) -> dict[str, Any]:
-    """Give the server's keys in moltis.toml."""
-    oauth = {key: context[key] for key in ("client_id", "client_secret") if key in context}
-    if "private_key_pem" in context:
-        oauth["private_key"] = context["private_key_pem"]
-    if scenario.startswith("auth/client-credentials"):
-        oauth["grant"] = "client_credentials"
-    if scenario == "auth/basic-cimd":
-        oauth["client_metadata_url"] = METADATA_URL
-    keys: dict[str, Any] = {"oauth": oauth} if oauth else {}
-    if scenario in ELICITING:
-        keys["elicitation"] = "defaults"
-    return remote(url, **keys)
-
-
-class Player:
-    """One run of a scenario."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self.daemon = daemon
-        self.visited: set[str] = set()
-
-    def settle(self) -> None:
-        """Log in as often as asked, and wait until the server is ready.
-
-        Raises:
-            Stuck: the login failed, too many were wanted, or it took too long.
-        """
-        deadline = time.monotonic() + READY_WITHIN
-        while time.monotonic() < deadline:
-            status = self.daemon.status(SERVER)
-            url = status["auth_url"]
-            if url and url not in self.visited:
-                self.log_in(url)
-            elif status["auth_state"] == "failed":
-                raise Stuck(f"the login failed: {status['last_error']}")
-            elif status["state"] == "ready" and status["auth_state"] != "awaiting_browser":
-                return
-            elif status["state"] in ("invalid", "cooldown"):
-                raise Stuck(f"{status['state']}: {status['last_error']}")
-            else:
-                time.sleep(0.02)
-        raise Stuck(f"not ready within {READY_WITHIN} s: {self.daemon.status(SERVER)}")
-
-    def log_in(self, url: str) -> None:
-        if len(self.visited) == MAX_VISITS:
-            raise Stuck(f"a person is asked to log in more than {MAX_VISITS} times")
-        self.visited.add(url)
-        self.daemon.rpc("mcp.oauth.complete", callback_url=visit(url))
-
-    def ask(self, method: str, **params: Any) -> Any:
-        """Ask, and ask again after a login. An error of the server's own is an answer: None."""
-        for _ in range(TRIES):
-            self.settle()
-            try:
-                return self.daemon.rpc(method, **params)
-            except RpcError as error:
-                if error.code == SERVER_ERROR:
-                    return None
-                if error.code != LOGIN_NEEDED:
-                    raise
-        raise Stuck(f"{method}: still refused after {TRIES} tries")
-
-    def play(self, scenario: str, context: dict[str, Any]) -> None:
-        self.settle()
-        tools = {tool["name"]: tool for tool in self.ask("mcp.tools", name=SERVER)}
-        for call in context.get("toolCalls") or [sample_call(tool, tools) for tool in tools.values()]:
-            self.ask("mcp.call", server=SERVER, tool=call["name"], arguments=call["arguments"])
-        if scenario == "http-standard-headers":
-            for resource in self.ask("mcp.resources", name=SERVER):
-                self.ask("mcp.read_resource", server=SERVER, uri=resource["uri"])
-            for prompt in self.ask("mcp.prompts", name=SERVER):
-                self.ask("mcp.get_prompt", server=SERVER, name=prompt["name"])
-
-
-def sample_call(tool: dict[str, Any], tools: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Give a call that a tool accepts, made from its schema."""
-    if tool["name"] == "json_schema_echo":
-        return {"name": tool["name"], "arguments": {"schema": tools["json_schema_2020_12_tool"]["inputSchema"]}}
-    properties = tool["inputSchema"].get("properties") or {}
-    arguments = {name: SAMPLES.get(schema.get("type"), "text") for name, schema in properties.items()}
-    return {"name": tool["name"], "arguments": arguments}
 
 
 def main(url: str) -> int:
-    scenario = os.environ["MCP_CONFORMANCE_SCENARIO"]
-    context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
-    with tempfile.TemporaryDirectory(prefix="moltis-", ignore_cleanup_errors=True) as folder:
-        daemon = Daemon(Path(folder), forked=True)
-        daemon.write({SERVER: entry(url, scenario, context)}, daemon={"browser_command": [], "log_level": "debug"})
-        try:
-            daemon.start()
-            Player(daemon).play(scenario, context)
-        except (AssertionError, OSError, RpcError, Stuck) as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            print(daemon.said(), *(json.dumps(r) for r in daemon.records()[-60:]), sep="\n", file=sys.stderr)
-            return 1
-        finally:
-            daemon.end_everything()
-    return 0
+    words = [url, os.environ["MCP_CONFORMANCE_SCENARIO"], os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}"]
+    with socket.socket(socket.AF_UNIX) as player:
+        player.connect(os.environ["MOLTIS_TEST_PLAYER"])
+        player.sendall("\n".join(words).encode())
+        player.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: player.recv(1 << 16), b""))
+    status, _, said = answer.partition(b" ")
+    sys.stderr.write(said.decode())
+    return int(status)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,15 @@ a whole run into docs/conformance.md, with its date.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
+import queue
 import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,8 +30,9 @@ from pathlib import Path
 from typing import Literal
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "end_to_end"))
 
-import forked
+import player
 from installing import conformance_suites, node_program
 
 HERE = Path(__file__).parent
@@ -89,9 +94,11 @@ class Suite:
         compiled = self._folder / "node_modules" / ".cache" / "compiled"
         self.env = {**os.environ, "NODE_COMPILE_CACHE": str(compiled)}  # a quarter of what a run takes is compiling
 
+    def script(self, version: str) -> str:
+        return str(self._folder / "node_modules" / f"conformance-{version}" / "dist" / "index.js")
+
     def command(self, version: str, *words: str) -> list[str]:
-        script = self._folder / "node_modules" / f"conformance-{version}" / "dist" / "index.js"
-        return [self._node, str(script), *words]
+        return [self._node, self.script(version), *words]
 
     def jobs(self, version: str) -> list[Job]:
         """List a version's client scenarios, once for each revision to run them at."""
@@ -105,34 +112,72 @@ class Suite:
                 found.append(Job(version, name, MODERN))
         return found
 
+    def runner(self, version: str, env: dict[str, str]) -> Runner:
+        return Runner([self._node, str(HERE / "suite.mjs"), self.script(version)], {**self.env, **env})
+
+
+class Runner:
+    """A process that has read a suite, and runs one command of it after the other."""
+
+    def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
+        )
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def command(self, *words: str) -> tuple[int, str]:
+        """Return a command's exit status and what it said. If it hangs, it is ended after RUN_WITHIN seconds."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(words), file=self._process.stdin, flush=True)
+        killer = threading.Timer(RUN_WITHIN, self._process.kill)
+        killer.start()
+        line = self._process.stdout.readline()
+        killer.cancel()
+        if not line.startswith("{"):
+            raise OSError(f"the suite ended amid {words}: {line}{self._process.stdout.read()}")
+        answer = json.loads(line)
+        return answer["status"], answer["said"]
+
     def run(self, job: Job) -> Outcome:
         """Run one scenario with the driver as the client."""
-        if job.scenario in EXCLUDED:
-            return Outcome(job, "excluded")
-        driver = shlex.join([sys.executable, str(HERE / "driver.py")])
+        driver = shlex.join([sys.executable, "-S", "-E", str(HERE / "driver.py")])
         words = ["client", "--command", driver, "--scenario", job.scenario]
         words += ["--spec-version", job.revision] if job.revision else []
-        done = subprocess.run(
-            self.command(job.suite, *words),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**self.env, **forked.shared()},
-            timeout=RUN_WITHIN,
-            check=False,
-        )
-        counts = re.search(r"Passed: (\d+)/(\d+)", done.stdout)
+        status, said = self.command(*words)
+        counts = re.search(r"Passed: (\d+)/(\d+)", said)
         passed, total = (int(counts[1]), int(counts[2])) if counts else (0, 0)
-        verdict: Verdict = "ok" if done.returncode == 0 and passed == total > 0 else "failed"
-        if job.scenario.startswith(UNSCORED) and total == 0 and done.returncode == 0:
+        verdict: Verdict = "ok" if status == 0 and passed == total > 0 else "failed"
+        if job.scenario.startswith(UNSCORED) and total == 0 and status == 0:
             verdict = "nothing asked"
-        return Outcome(job, verdict, passed, total, done.stdout)
+        return Outcome(job, verdict, passed, total, said)
 
 
 def run_all(jobs: Sequence[Job], suite: Suite, at_a_time: int) -> list[Outcome]:
-    with ThreadPoolExecutor(at_a_time) as pool:
-        return list(pool.map(suite.run, jobs))
+    """Run all, so many at a time, each of which has a process for each version."""
+    with contextlib.ExitStack() as stack:
+        env = stack.enter_context(player.listening())
+        free = {version: queue.SimpleQueue[Runner]() for version in (OLD, NEW)}
+
+        def run(job: Job) -> Outcome:
+            if job.scenario in EXCLUDED:
+                return Outcome(job, "excluded")
+            try:
+                runner = free[job.suite].get_nowait()
+            except queue.Empty:
+                runner = stack.enter_context(suite.runner(job.suite, env))
+            outcome = runner.run(job)
+            free[job.suite].put(runner)
+            return outcome
+
+        with ThreadPoolExecutor(at_a_time) as pool:
+            return list(pool.map(run, jobs))
 
 
 def table(outcomes: Sequence[Outcome]) -> str:
