@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
+import msgspec
 
 from moltis.cli import link, screen
 from moltis.cli.commands import LazyGroup, command, json_option
@@ -116,7 +117,7 @@ def show(ctx: click.Context, as_json: bool) -> None:
 
 def shown(plan: Plan) -> dict[str, Any]:
     """Give the plan as a document with the sections and keys of moltis.toml, and names for what may be secret."""
-    daemon = dataclasses.asdict(plan.daemon)
+    daemon = msgspec.structs.asdict(plan.daemon)
     starts = daemon.pop("max_concurrent_starts")
     gateway = _gateway(plan.gateway)
     servers = {server.name: _server(server, plan) for server in plan.servers}
@@ -138,7 +139,7 @@ def shown(plan: Plan) -> dict[str, Any]:
 
 
 def _gateway(plan: GatewayPlan) -> dict[str, Any]:
-    section = dataclasses.asdict(plan).items()
+    section = msgspec.structs.asdict(plan).items()
     return {key: list(v) if isinstance(v, tuple) else v for key, v in section if v is not None}
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from moltis.config.model import ServerSection
 from moltis.config.near_misses import Miss, unresolved
 from moltis.config.plan import Launch, Shown
@@ -66,15 +68,13 @@ class Base:
         return next((value for value in values if value and not value.isspace()), None)
 
 
-@dataclass(slots=True)
-class Room:
+class Room(msgspec.Struct):
     """What the entries of one file may still expand to, beyond what is written (bytes)."""
 
     left: int = MAX_GROWTH_BYTES
 
 
-@dataclass(slots=True)
-class Expansion:
+class Expansion(msgspec.Struct):
     """Expands the values of one launch and keeps what is wrong with them, by key path within the entry.
 
     After the first that is too long no other is expanded: the entry is wrong already, and costs nothing more.
@@ -88,8 +88,8 @@ class Expansion:
     """What is wrong when more come."""
     free: int = FREE_GROWTH_BYTES
     is_full: bool = False
-    used: set[str] = field(default_factory=set)
-    wrong: list[tuple[Path, str]] = field(default_factory=list)
+    used: set[str] = msgspec.field(default_factory=set)
+    wrong: list[tuple[Path, str]] = msgspec.field(default_factory=list)
     unresolved: bool = False
 
     def text(

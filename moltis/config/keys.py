@@ -6,8 +6,9 @@ The limits of servers come from `limits.py`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
+
+import msgspec
 
 from moltis.config.kinds import KINDS, aliases
 from moltis.config.limits import DECLARED, MAX_SECS, MIN_SECS, Limit
@@ -40,8 +41,7 @@ PATHS: dict[SectionName, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """One key. `default` is None when there is none; `low` and `high` bound a count; `words` are a choice's."""
 
     section: SectionName

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from moltis.config import near_misses
 from moltis.config.document import parse, read_file
 from moltis.config.environment import overlaid, settings
@@ -94,7 +96,7 @@ def loads(
         report.error(("gateway", "require_token"), gateway.problem)
     mcp, entries = _mcp(tables, report)
     if mcp.first_list_secs is not None:
-        gateway = replace(gateway, first_list_secs=mcp.first_list_secs)
+        gateway = msgspec.structs.replace(gateway, first_list_secs=mcp.first_list_secs)
     folder = str(path.absolute().parent) if path else None
     base = Base(env, dict(env_overrides or {}), dict(environ or {}), mcp.limits(), folder, tuple(mcp.env_pass))
     is_wrong = mcp.proxy is None and isinstance(tables.get("mcp"), dict) and "proxy" in tables["mcp"]
@@ -242,7 +244,7 @@ def _gateway_plan(section: GatewaySection) -> GatewayPlan:
     host, _port = split_listen(plan.listen)
     if plan.enabled and not plan.require_token and not is_loopback(host):
         told = f"must be true: other machines can reach {plan.listen}, and would need no token"
-        return replace(plan, problem=told)
+        return msgspec.structs.replace(plan, problem=told)
     return plan
 
 

@@ -6,9 +6,12 @@ process; what is shown is in `Shown`, which is built from the text as written.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from moltis.config.kinds import KINDS, Kind
 from moltis.config.limits import Limits
@@ -23,8 +26,7 @@ Asked = Literal["host", "none"]
 ToolSeparator = Literal["__", ".", "/"]
 
 
-@dataclass(frozen=True, slots=True)
-class Shown:
+class Shown(msgspec.Struct, frozen=True):
     """What anyone outside may see of a server's entry: built from the text as written, never from expanded values."""
 
     url: str | None = None
@@ -86,16 +88,15 @@ class RemoteLaunch(Launch):
         return f"RemoteLaunch({len(self.headers)} headers)"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerPlan:
+class ServerPlan(msgspec.Struct, frozen=True):
     """One server, ready to run, or invalid with the reason in `problem` (then `launch` is None)."""
 
     name: str
     transport: str = "stdio"
     """Its kind: a name of `kinds.KINDS`."""
-    launch: Launch | None = field(default=None)
-    limits: Limits = field(default_factory=Limits)
-    shown: Shown = field(default_factory=Shown)
+    launch: Launch | None = None
+    limits: Limits = msgspec.field(default_factory=Limits)
+    shown: Shown = msgspec.field(default_factory=Shown)
     display_name: str | None = None
     enabled: bool = True
     protocol: Protocol = "auto"
@@ -128,8 +129,7 @@ class ServerPlan:
         return frozenset(name for name, who in asked.items() if who == "none")
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonPlan:
+class DaemonPlan(msgspec.Struct, frozen=True):
     """`[daemon]` and the part of `[mcp]` that belongs to no server."""
 
     log_level: str = "info"
@@ -140,8 +140,7 @@ class DaemonPlan:
     max_concurrent_starts: int = 8
 
 
-@dataclass(frozen=True, slots=True)
-class GatewayPlan:
+class GatewayPlan(msgspec.Struct, frozen=True):
     """`[gateway]`. `problem`: why the endpoint must not be opened like this; it stays as it is, or the daemon ends."""
 
     enabled: bool = True
@@ -185,8 +184,7 @@ class Plan:
         return next((s for s in self.servers if s.name == name), None)
 
 
-@dataclass(frozen=True, slots=True)
-class PlanDiff:
+class PlanDiff(msgspec.Struct, frozen=True):
     """Names, each in exactly one tuple, in file order."""
 
     added: tuple[str, ...] = ()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from moltis.config.scan import Path, Scan
 from moltis.names import did_you_mean
@@ -17,8 +18,7 @@ ENVIRONMENT = "environment"
 _BARE = re.compile(r"[A-Za-z0-9_-]{1,80}")
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One finding. `key` is dotted, "" for the file itself; `line` is from 1, None when there is no text.
 
     Of what a variable sets, `file` is "environment" and `key` begins with the variable.

@@ -9,7 +9,8 @@ the parser's to say.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+
+import msgspec
 
 MAX_BYTES = 1024 * 1024
 """Of one file. 500 servers of 20 keys are about 300 kB."""
@@ -54,8 +55,7 @@ class TooMuch(ValueError):
         self.message = message
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct):
     """`key = value`, a statement of its own or inside an inline table; positions are offsets into the text."""
 
     path: Path
@@ -69,8 +69,7 @@ class Entry:
     inline: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """`[path]` or `[[path]]`: `start` is its first bracket, `end` is past its last."""
 
     path: Path
@@ -78,13 +77,12 @@ class Header:
     end: int
 
 
-@dataclass(slots=True)
-class Scan:
+class Scan(msgspec.Struct):
     """What is where. `lines` has every key path, implied tables and elements of arrays included; lines count from 1."""
 
-    lines: dict[Path, int] = field(default_factory=dict)
-    entries: list[Entry] = field(default_factory=list)
-    headers: list[Header] = field(default_factory=list)
+    lines: dict[Path, int] = msgspec.field(default_factory=dict)
+    entries: list[Entry] = msgspec.field(default_factory=list)
+    headers: list[Header] = msgspec.field(default_factory=list)
     stopped_at: int | None = None
     """Offset of the end of the line that cannot be TOML; None when all was understood."""
 
@@ -113,8 +111,7 @@ class _Lost(Exception):
     """The text at `position` cannot be TOML."""
 
 
-@dataclass(slots=True)
-class _Open:
+class _Open(msgspec.Struct):
     """An array or inline table that is being read; `count` is the index of an array's next element."""
 
     path: Path

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
 import anyio
+from msgspec.structs import asdict
 
 from moltis import logs
 from moltis.config.load import Loaded, load

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from moltis import logs
 from moltis.config.plan import ServerPlan, StdioLaunch

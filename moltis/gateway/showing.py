@@ -7,11 +7,11 @@ moltis.toml alone does not say it: it may be damaged by now, or another one than
 
 from __future__ import annotations
 
-from dataclasses import replace
 from hashlib import sha256
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from moltis.config.plan import Plan, ServerPlan, ToolSeparator
 

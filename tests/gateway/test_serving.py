@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from patience import PATIENCE
 from ports import free_port
@@ -92,7 +93,7 @@ async def test_of_two_addresses_in_quick_succession_the_last_is_listened_at(tmp_
     async with opened(tmp_path, plan) as serving:
         await reached(serving, first)
         for port in (second, third):
-            serving.apply(replace(plan, gateway=replace(plan.gateway, listen=f"127.0.0.1:{port}")))
+            serving.apply(replace(plan, gateway=msgspec.structs.replace(plan.gateway, listen=f"127.0.0.1:{port}")))
         await reached(serving, third)
         await anyio.sleep(0.05)
         assert serving.url == f"http://127.0.0.1:{third}/mcp"
@@ -104,7 +105,7 @@ async def test_no_other_address_is_opened_once_it_is_closed(tmp_path: Path, port
     plan = listening_at(first)
     async with opened(tmp_path, plan) as serving:
         await reached(serving, first)
-        serving.apply(replace(plan, gateway=replace(plan.gateway, listen=f"127.0.0.1:{second}")))
+        serving.apply(replace(plan, gateway=msgspec.structs.replace(plan.gateway, listen=f"127.0.0.1:{second}")))
         await serving.aclose()
         await anyio.sleep(0.05)
         assert serving.url is None

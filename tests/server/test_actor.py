@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from scripted_life import CRASHES, HEALTHY, MUTE, PLAN, Script, ScriptedLife, World, limits
 
 from moltis.config.limits import Limits
@@ -573,7 +574,7 @@ async def test_a_sleeping_daemon_probes_once_on_waking_and_kills_nothing(monkeyp
         await anyio.sleep(5)
         monkeypatch.setattr(anyio, "current_time", lambda: real() + skipped)
         skipped = 1000.0
-        world.lives[0].script = replace(HEALTHY, answers=False)
+        world.lives[0].script = dataclasses.replace(HEALTHY, answers=False)
         await anyio.sleep(5.5)
         assert (actor.state, len(world.probes)) == (State.READY, 1)
         monkeypatch.undo()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
 import anyio
 import msgspec
 import pytest
+from msgspec.structs import replace
 from scripted_life import EPOCH, HEALTHY, MUTE, PLAN, Script, ScriptedLife, World
 
 from moltis.config.plan import ServerPlan, Shown
@@ -196,7 +197,11 @@ async def test_what_was_on_stdout_is_told_with_what_mends_it() -> None:
 @pytest.mark.parametrize(
     ("script", "after_secs", "said"),
     [
-        (replace(MUTE, stop_takes=9.0), 61, "12:01:00  It was not ready in time, and was ended: its MCP handshake"),
+        (
+            dataclasses.replace(MUTE, stop_takes=9.0),
+            61,
+            "12:01:00  It was not ready in time, and was ended: its MCP handshake",
+        ),
         (Script(answers=False, stop_takes=9.0), 96, "12:01:35  It stopped answering, and was ended: 3 heartbeats"),
     ],
 )

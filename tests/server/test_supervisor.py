@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from scripted_life import EPOCH, HEALTHY, MUTE, PLAN, Script, ScriptedLife, World
 
 from moltis.config.plan import DaemonPlan, Plan, ServerPlan, StdioLaunch
@@ -150,9 +151,9 @@ async def test_the_limit_of_concurrent_starts_can_change_while_servers_start() -
     names = [f"s{i}" for i in range(20)]
     worlds = Worlds({name: [MUTE] for name in names})
     async with worlds.running() as supervisor:
-        supervisor.apply(replace(plan(*names), daemon=DaemonPlan(max_concurrent_starts=2)))
+        supervisor.apply(dataclasses.replace(plan(*names), daemon=DaemonPlan(max_concurrent_starts=2)))
         await anyio.sleep(0.1)
         assert len(worlds.worlds) == 2
-        supervisor.apply(replace(plan(*names), daemon=DaemonPlan(max_concurrent_starts=20)))
+        supervisor.apply(dataclasses.replace(plan(*names), daemon=DaemonPlan(max_concurrent_starts=20)))
         await anyio.sleep(0.1)
         assert len(worlds.worlds) == 20
