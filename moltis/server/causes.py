@@ -12,9 +12,10 @@ import enum
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
+
+import msgspec
 
 from moltis.lastwords import is_frame, spoken
 from moltis.server.states import FailureKind
@@ -23,8 +24,7 @@ LOOKED_AT = 400
 """Characters of a line that are looked at: what is wrong is said early, and this runs on the daemon's loop."""
 
 
-@dataclass(frozen=True, slots=True)
-class About:
+class About(msgspec.Struct, frozen=True):
     """What else is known of the server and its failure.
 
     command: as written in moltis.toml; empty for a remote server.
@@ -84,8 +84,7 @@ Advice = Callable[[Found, About], list[str] | None]
 """Returns what mends it, most telling first; None where it is something else after all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(msgspec.Struct, frozen=True):
     """What is looked for in each line; `way`: it is about the way out, to a network or to one that is trusted.
 
     The pattern is compiled when it is first looked for: no server may ever fail.

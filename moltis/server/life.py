@@ -6,8 +6,9 @@ The actor owns this seam; whoever reaches servers fits it, and neither knows mor
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from moltis import transport
 from moltis.config.plan import ServerPlan
@@ -33,8 +34,7 @@ class Facts(Protocol):
     def stdout(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
-class NoFacts:
+class NoFacts(msgspec.Struct, frozen=True):
     """What is known when there is no run: nothing."""
 
     tool_count: int = 0

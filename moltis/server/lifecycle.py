@@ -13,7 +13,8 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from moltis.config.limits import Limits
 from moltis.server.states import FailureKind, State
@@ -56,8 +57,7 @@ TIMED = ACTIVE | {State.BACKOFF, State.COOLDOWN}
 """The states that have a deadline. The others wait for a person, for ever if need be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """One reason, with what is known of it. A negative `exit_code` is a signal.
 
     retry_after_secs: how long the server asks to be left alone; None if it does not.
@@ -72,8 +72,7 @@ class Failure:
     stdout: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Pulse:
+class Pulse(msgspec.Struct, frozen=True):
     """What a run has observed of its server's life by now. Instants are monotonic seconds; -inf: never.
 
     heard_at: when the server last said anything.
@@ -88,8 +87,7 @@ class Pulse:
 NO_PULSE = Pulse()
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(msgspec.Struct, frozen=True):
     """When a step is taken: monotonic seconds, a number drawn from [0, 1), the limits in force, what was observed."""
 
     now: float
@@ -98,8 +96,7 @@ class Moment:
     pulse: Pulse = NO_PULSE
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """What is known of the present run; as created here, of none.
 
     admitted_at: when it got its start slot, from where its startup timeout counts; None while it waits for one.
@@ -123,8 +120,7 @@ class Run:
     otherwise: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Lifecycle:
+class Lifecycle(msgspec.Struct, frozen=True):
     """Everything that is remembered of one server.
 
     since: when this state was entered, monotonic seconds.
@@ -168,8 +164,7 @@ def waits_for_login(life: Lifecycle) -> bool:
 # What can happen: asked by people or by moltis.toml, ...
 
 
-@dataclass(frozen=True, slots=True)
-class Want:
+class Want(msgspec.Struct, frozen=True):
     """Vetoes are laid or lifted. Lifting the last one begins a run, and so does lifting any where there is none.
 
     reason: what the history says. forgive: the failures so far no longer count.
@@ -181,32 +176,27 @@ class Want:
     forgive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(msgspec.Struct, frozen=True):
     """A person wants it to run, anew if it is running, and the failures so far no longer count."""
 
     reason: str = "restart_requested"
 
 
-@dataclass(frozen=True, slots=True)
-class Retuned:
+class Retuned(msgspec.Struct, frozen=True):
     """The limits have changed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hurry:
+class Hurry(msgspec.Struct, frozen=True):
     """If it is being stopped, that shall be over in a moment: SIGTERM now, and then SIGKILL."""
 
 
-@dataclass(frozen=True, slots=True)
-class AuthDone:
+class AuthDone(msgspec.Struct, frozen=True):
     """The login is good (again). `person`: because a person logged in, which mends more than a wait for the login."""
 
     person: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class AuthLost:
+class AuthLost(msgspec.Struct, frozen=True):
     """The login is not good, until `AuthDone` says that it is.
 
     locked_out: why nobody can make it be good: the server has served requests without a login, and wants one and does
@@ -219,42 +209,35 @@ class AuthLost:
 # ... reported by the run, ...
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """The run has its start slot."""
 
 
-@dataclass(frozen=True, slots=True)
-class Working:
+class Working(msgspec.Struct, frozen=True):
     """The start has shown work: output, or processor time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(msgspec.Struct, frozen=True):
     """There is a process (then `pid` is its id) or a connection."""
 
     pid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Initialized:
+class Initialized(msgspec.Struct, frozen=True):
     """Handshake and listing are done."""
 
 
-@dataclass(frozen=True, slots=True)
-class Alive:
+class Alive(msgspec.Struct, frozen=True):
     """The server has answered a heartbeat; `otherwise` as in `Run`."""
 
     otherwise: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Unsent:
+class Unsent(msgspec.Struct, frozen=True):
     """The heartbeat could not be sent, which says nothing of the server."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """Nothing of the run is left; `failure` says how it ended, None that it never began."""
 
     failure: Failure | None = None
@@ -263,8 +246,7 @@ class Ended:
 # ... and told by the clock.
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(msgspec.Struct, frozen=True):
     """The deadline has passed."""
 
 
@@ -289,8 +271,7 @@ class Effect(enum.Enum):
 ON_ENTRY: Mapping[State, Effect] = {State.STARTING: Effect.BEGIN, State.STOPPING: Effect.STOP}
 
 
-@dataclass(frozen=True, slots=True)
-class Transition:
+class Transition(msgspec.Struct, frozen=True):
     """The outcome of a step.
 
     reason: why the state changed, snake_case; a `FailureKind` where a failure was counted. Empty when it did not.

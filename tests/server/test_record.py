@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
+from msgspec.structs import replace
 from scripted_life import EPOCH, PLAN
 
 from moltis.server.life import NoFacts
