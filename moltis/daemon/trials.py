@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 import anyio
+import msgspec
+from msgspec.structs import replace
 
 from moltis.config.limits import Limits
 from moltis.config.plan import ServerPlan
@@ -52,8 +53,7 @@ class _FirstNews:
         """Of no interest to a try."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trial:
+class Trial(msgspec.Struct, frozen=True):
     """What came of one try; `found`: everything that was listed, None where it failed."""
 
     tried: Tried

@@ -11,11 +11,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace as replace_members
 from pathlib import Path
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace as replace_members
 
 from moltis.config.atomic import one_writer_in
 from moltis.config.records import MALFORMED, Records, records_in

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -33,8 +32,7 @@ class ErrorReply(msgspec.Struct, frozen=True, gc=False):
     hint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """There was no reply and there will be none. `sent`: False where the server cannot have seen the request."""
 
     error: MoltisError

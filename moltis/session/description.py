@@ -7,7 +7,6 @@ for empty, and named; nothing but the revision is worth losing the server for. W
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
@@ -82,8 +81,7 @@ _LARGE_INFO: Final = msgspec.json.Decoder(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(msgspec.Struct, frozen=True):
     """What a server says of itself. `more`: what is not understood here, `_meta` among it, as it came.
 
     remarks: what could not be used, a sentence each; nothing of a healthy server's.
@@ -92,7 +90,7 @@ class Description:
     server_info: dict[str, Any] | None
     capabilities: dict[str, Any]
     instructions: str | None = None
-    more: dict[str, Raw] = field(default_factory=dict)
+    more: dict[str, Raw] = msgspec.field(default_factory=dict)
     remarks: tuple[str, ...] = ()
 
 

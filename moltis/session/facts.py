@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+import msgspec
 
 from moltis.errors import ServerNotReady
 from moltis.lastwords import pick
@@ -35,8 +36,7 @@ class Events(Protocol):
         """A heartbeat could not be sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What is known of the server now. Counts are of what `include_tools` and `exclude_tools` leave.
 
     remarks: what is odd about it though it works, a sentence each.
@@ -53,7 +53,7 @@ class Facts:
     remarks: tuple[str, ...] = ()
     stdout: str = ""
     in_flight: int = 0
-    counters: Counters = field(default_factory=Counters)
+    counters: Counters = msgspec.field(default_factory=Counters)
 
 
 def lost(server: str, ended: Ended, *, asked_for: bool) -> ServerNotReady:

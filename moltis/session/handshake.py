@@ -64,8 +64,7 @@ DISCOVER = "server/discover"
 INITIALIZED = "notifications/initialized"
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """A request to send. `patience_secs` None: as long as the connection lives. `version`: what it is sent under."""
 
     method: str
@@ -74,8 +73,7 @@ class Ask:
     version: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Agreed:
+class Agreed(msgspec.Struct, frozen=True):
     """What both sides will speak, and what the server says of itself (display only, by the specification).
 
     more: what else it says, `_meta` among it, as it came.
@@ -88,35 +86,31 @@ class Agreed:
     server_info: dict[str, Any] | None
     capabilities: dict[str, Any]
     instructions: str | None = None
-    more: dict[str, Raw] = field(default_factory=dict)
+    more: dict[str, Raw] = msgspec.field(default_factory=dict)
     supported: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True):
     """Send these, in order, and go on. Often there are none."""
 
     asks: tuple[Ask, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """Agreed. `notifications` are methods to send before anything else."""
 
     agreed: Agreed
     notifications: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """There is nothing in common. `reason` completes "the handshake failed: ..."."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Anew:
+class Anew(msgspec.Struct, frozen=True):
     """End this connection, gently, and open another: `start` says what it begins with."""
 
 
@@ -149,8 +143,7 @@ class Lesson(enum.StrEnum):
     """Over HTTP: it leaves `server/discover` unanswered, and answers `initialize`."""
 
 
-@dataclass(slots=True)
-class EraMemory:
+class EraMemory(msgspec.Struct):
     """What one server's earlier starts taught, for as long as it is started the same way.
 
     It only decides what is asked first and how long is waited: the server's answer decides what is spoken, and corrects

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+
+import msgspec
 
 from moltis.server.status import HostSeen
 
 
-@dataclass(slots=True)
-class Counters:
+class Counters(msgspec.Struct):
     """What was ignored, dropped or cut, since the connection was opened. A healthy server leaves all at 0."""
 
     garbage: int = 0
@@ -28,8 +28,7 @@ class Counters:
     repeated_items: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Hooks:
+class Hooks(msgspec.Struct, frozen=True):
     """What the owner wants to hear of. All are called on the event loop and must not block.
 
     on_call: server, tool, duration in ms, outcome (`ok tool_error error timeout cancelled lost`) and host of each

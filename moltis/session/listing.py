@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 import msgspec
@@ -95,8 +94,7 @@ _VERBATIM = msgspec.json.Decoder(float_hook=lambda literal: msgspec.Raw(literal.
 """A number stays as it is written: a double would lose digits of some, and others (`1e400`) are none."""
 
 
-@dataclass(slots=True)
-class Pages:
+class Pages(msgspec.Struct):
     """One list being read, page after page. Nothing is in it twice, whatever the server repeats.
 
     modern: by the rules of 2026-07-28, where an empty cursor is one like any other (MCP, Pagination); until 2025-11-25
@@ -107,7 +105,7 @@ class Pages:
 
     kind: Kind
     modern: bool = False
-    items: list[Item] = field(default_factory=list)
+    items: list[Item] = msgspec.field(default_factory=list)
     nameless: int = 0
     repeated: int = 0
     missing: int = 0
@@ -116,9 +114,9 @@ class Pages:
     """Why the rest was not read, in words; None if nothing is missing."""
     _pages: int = 0
     _bytes: int = 0
-    _cursors: set[str] = field(default_factory=set)
-    _seen: set[bytes] = field(default_factory=set)
-    _names: set[str] = field(default_factory=set)
+    _cursors: set[str] = msgspec.field(default_factory=set)
+    _seen: set[bytes] = msgspec.field(default_factory=set)
+    _names: set[str] = msgspec.field(default_factory=set)
 
     def add(self, result: bytes) -> str | None:
         """Take the result of one page and give the cursor of the next, or None when this was the last to be read.
@@ -276,8 +274,7 @@ def json_without_secrets(raw: bytes, scrub: Callable[[str], str]) -> bytes:
     return raw if scrub(text) == text else msgspec.json.encode(scrubbed(_VERBATIM.decode(raw), scrub))
 
 
-@dataclass(frozen=True, slots=True)
-class ToolFilter:
+class ToolFilter(msgspec.Struct, frozen=True):
     """`include_tools` and `exclude_tools` of one server: glob patterns, whose case counts. Exclusion wins."""
 
     include: tuple[str, ...] = ()

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import msgspec
 
 from moltis.errors import MoltisError, NotSent, RpcCode
 from moltis.session import envelope
@@ -33,8 +33,7 @@ Ask = Callable[[str, bytes], Awaitable[Reply]]
 """Sends a request with these params and waits for its outcome, within the server's request timeout."""
 
 
-@dataclass(slots=True)
-class _Unread:
+class _Unread(msgspec.Struct):
     """A list whose last reading failed: how often in a row, when it is tried again by itself, and why."""
 
     times: int

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
 import anyio
 import msgspec
+from msgspec.structs import replace
 
 from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError, NotSent

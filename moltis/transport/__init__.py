@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -42,8 +41,7 @@ class ConnectionFull(Exception):
     """So much waits to be read by the server that no more is taken for now; nothing was sent, and it goes on."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(msgspec.Struct, frozen=True):
     """How a connection ended, once nothing of it is left.
 
     exit_code: the process's exit status, negative for a signal, None where there is no process or it is not known.
@@ -55,14 +53,13 @@ class Ended:
     kind: FailureKind
     message: str
     exit_code: int | None = None
-    stderr_tail: tuple[str, ...] = field(default=())
+    stderr_tail: tuple[str, ...] = ()
     retry_after_secs: float | None = None
     unfinished: bytes = b""
     stdout: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Effort:
+class Effort(msgspec.Struct, frozen=True):
     """What a server has shown of work since it was started; all nothing where nothing can be seen.
 
     said: bytes on stdout and stderr. cpu_secs: processor time of its whole process tree; may fall when a child ends.

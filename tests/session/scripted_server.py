@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import Any
 
 import anyio
 import trio
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from moltis.config.limits import Limits
 from moltis.config.plan import ServerPlan
