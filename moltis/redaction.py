@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, quote_plus
 
+import msgspec
+
 REDACTED = "[REDACTED]"
 INVALID_URL = "[invalid URL]"
 SHORTEST_SECRET = 6
@@ -70,8 +72,7 @@ class TooLong(ValueError):
     """What a text expands to is longer than it may be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bare:
+class Bare(msgspec.Struct, frozen=True):
     """A placeholder without braces, and the character before it ("" at the beginning)."""
 
     name: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
 
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
@@ -16,8 +17,7 @@ MAX_LEARNT_SECRETS: Final = 16
 first; a login has at most a handful in use, and names each anew when it begins to use it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Auth:
+class Auth(msgspec.Struct, frozen=True):
     """A login as anyone outside may see it. `message`: why it failed, or what is in its way; `at`: RFC 3339.
 
     unavailable: nobody has to log in, it only cannot be renewed now. next_try_at: when that is tried again, RFC 3339.
@@ -38,8 +38,7 @@ class Auth:
 NO_AUTH: Final = Auth()
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What logins need of the daemon.
 
     scrub: takes known secrets out of a text; learn: told a server's name and values to take out from now on.
@@ -54,7 +53,7 @@ class Surroundings:
     moved: Callable[[str, Auth], None]
     logged_in: Callable[[str], None]
     renewed: Callable[[str], None]
-    auths: dict[str, Auth] = field(default_factory=dict)
+    auths: dict[str, Auth] = msgspec.field(default_factory=dict)
 
 
 class KnownSecrets:

@@ -10,13 +10,13 @@ import random
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
 import anyio
 import msgspec
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from moltis import logs
 from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan
@@ -286,8 +286,7 @@ class _OnTrial:
         raise LoginNeeded("it wants a person to log in", server=self._server)
 
 
-@dataclass(frozen=True, slots=True)
-class _Trial:
+class _Trial(msgspec.Struct, frozen=True):
     """The transport of a try, with a login of its own that ends with it. `over`: called once, when it has."""
 
     transport: Transport

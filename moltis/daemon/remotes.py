@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from moltis import logs
@@ -179,8 +179,7 @@ class Remotes:
         return Logins(self._surroundings, tasks, lambda: self._daemon, encrypted=self._daemon.encrypt_tokens)
 
 
-@dataclass(frozen=True, slots=True)
-class _Deferred:
+class _Deferred(msgspec.Struct, frozen=True):
     """A transport that is made when it is opened."""
 
     make: Callable[[], Awaitable[Transport]]

@@ -11,7 +11,9 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from moltis.oauth.grants import expired, refresh_due
 from moltis.oauth.model import Grant, OAuthProblem, Tokens
@@ -91,8 +93,7 @@ class Step(enum.Enum):
     CLIENT_CREDENTIALS = "get a token for ourselves"
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """What was refused. `asks`: the scopes of the challenge; insufficient: it says `insufficient_scope`."""
 
     status: int
@@ -101,8 +102,7 @@ class Refused:
     insufficient: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """What is known when something was refused.
 
     current: the Authorization value that would be sent now.
@@ -134,8 +134,7 @@ class Known:
     held: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(msgspec.Struct, frozen=True):
     """The logins that began because of a refusal.
 
     begun: when, monotonic, the last hour's.
@@ -143,7 +142,7 @@ class History:
     """
 
     begun: tuple[float, ...] = ()
-    by_scope: Mapping[frozenset[str], int] = field(default_factory=dict)
+    by_scope: Mapping[frozenset[str], int] = msgspec.field(default_factory=dict)
 
     def with_login(self, asks: frozenset[str], now: float) -> History:
         """Count a login that begins with a 401."""
@@ -262,8 +261,7 @@ def presentable(fingerprint: str, *, interrupted: str | None, rotates: bool) -> 
     return not rotates or fingerprint != interrupted
 
 
-@dataclass(frozen=True, slots=True)
-class Outages:
+class Outages(msgspec.Struct, frozen=True):
     """Failures in a row to reach somebody who is needed.
 
     until: when to try again, monotonic. problem: the last of them.
@@ -296,8 +294,7 @@ class Outages:
         return Outages(failures, now + delay, problem)
 
 
-@dataclass(frozen=True, slots=True)
-class Unclear:
+class Unclear(msgspec.Struct, frozen=True):
     """Refusals of a renewal in a row that do not say why, alike. since: when the first came, monotonic."""
 
     status: int | None = None

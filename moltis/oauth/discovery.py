@@ -9,10 +9,10 @@ all and something could not answer, that is an outage: nothing follows from it, 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import anyio
+import msgspec
 
 from moltis.http.addresses import Scope, neighbours
 from moltis.http.clients import USER_AGENT
@@ -39,8 +39,7 @@ _NOT_NOW = frozenset({408, 425, 429})
 """4xx that do not say that there is nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Discovered:
+class Discovered(msgspec.Struct, frozen=True):
     """Who gives out tokens for a server.
 
     resource: None where the server publishes nothing of the kind (MCP 2025-03-26), or the endpoints are configured.

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hmac
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 
 import anyio
+import msgspec
 from msgspec.structs import replace
 
 from moltis.http.fetch import Fetcher
@@ -37,8 +37,7 @@ EXCHANGE_AGAIN_SECS = 1.0
 long, and a browser waits for what comes of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
+class Ports(msgspec.Struct, frozen=True):
     """What a login needs of this machine.
 
     listen: where the browser comes back to, as `loopback.listen`.
@@ -49,8 +48,7 @@ class Ports:
     open_browser: Callable[[str], Awaitable[bool]]
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(msgspec.Struct, frozen=True):
     """What a login is for.
 
     challenge: what the server said last, if anything.
@@ -61,8 +59,7 @@ class Ask:
     granted: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Means:
+class Means(msgspec.Struct, frozen=True):
     """What all logins at one server have in common.
 
     wall: seconds since the epoch. token: 256 random bits, URL-safe. secrets: told values that must not be shown.

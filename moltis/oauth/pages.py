@@ -7,10 +7,11 @@ load, so that whatever else runs in that browser finds nothing here to use.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from html import escape
 from http import HTTPStatus
 from typing import Final, Literal
+
+import msgspec
 
 from moltis.oauth.model import Kind
 
@@ -19,8 +20,7 @@ __all__ = ["Page", "failure", "notice", "success"]
 Mood = Literal["good", "bad", "plain"]
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(msgspec.Struct, frozen=True):
     """An HTTP answer: its status, and a whole HTML document in UTF-8."""
 
     status: HTTPStatus

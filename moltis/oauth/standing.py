@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(slots=True)
-class Standing:
+class Standing(msgspec.Struct):
     """What went wrong and has not been put right.
 
     problem: why it does not work; makes the state `failed`.

@@ -101,11 +101,10 @@ class Operation:
         return UsageError(f"Invalid params: {name or 'the params'}: {what[:1].lower()}{what[1:]}", hint=hint)
 
 
-@dataclass(frozen=True, slots=True)
-class Operations:
+class Operations(msgspec.Struct, frozen=True):
     """All operations, by name, in the order of their definition."""
 
-    all: dict[str, Operation] = field(default_factory=dict)
+    all: dict[str, Operation] = msgspec.field(default_factory=dict)
 
     def operation(
         self,

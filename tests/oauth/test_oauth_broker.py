@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import msgspec
 import pytest
 from broker_world import ISSUER, SECRET, URL, AuthorizationServer, World, answer, played
 from trio.testing import MockClock
@@ -427,7 +428,7 @@ async def test_a_fault_of_this_program_is_one_failed_login(world: World) -> None
         async def broken(url: str) -> bool:
             raise ZeroDivisionError
 
-        object.__setattr__(login._attempts._means.ports, "open_browser", broken)
+        msgspec.structs.force_setattr(login._attempts._means.ports, "open_browser", broken)
         await world.needed(login)
         await anyio.sleep(1)
         assert login.state == "failed"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from moltis.oauth import decisions
 from moltis.oauth.decisions import (
@@ -345,5 +345,6 @@ def test_decisions_know_no_world() -> None:
         elif isinstance(node, ast.ImportFrom):
             names.add(node.module or "")
     assert names <= {
-        "__future__", "enum", "math", "collections.abc", "dataclasses", "moltis.oauth.grants", "moltis.oauth.model",
+        "__future__", "enum", "math", "collections.abc", "msgspec", "msgspec.structs", "moltis.oauth.grants",
+        "moltis.oauth.model",
     }  # fmt: skip
