@@ -153,7 +153,6 @@ PURE = {
     "moltis.gateway.naming",
     "moltis.gateway.catalogue",
     "moltis.gateway.templates",
-    "moltis.gateway.owners",
     "moltis.gateway.revisions",
     "moltis.gateway.rounds",
     "moltis.gateway.parking",
@@ -162,7 +161,6 @@ PURE = {
     "moltis.gateway.needs",
     "moltis.gateway.shelves",
     "moltis.gateway.doors",
-    "moltis.gateway.limits",
     "moltis.gateway.http.modern",
     "moltis.httpd.router",
     "moltis.cli.connect.ledger",
@@ -208,15 +206,15 @@ ONLY_IN = {
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "gateway": (
-        "messages abilities composing doors levels limits metrics naming needs outbox parking revisions rounds "
-        "settling showing templates token_file views wellformed",
-        "api failures introduction known questions refusals taking tokens",
-        "asking catalogue desk endpoints forwarding listens owners passage relay shelves subscriptions",
+        "messages abilities doors levels metrics naming needs parking revisions rounds "
+        "showing templates token_file views wellformed",
+        "api failures introduction known outbox refusals tokens waits",
+        "asking catalogue desk endpoints forwarding listens passage relay shelves subscriptions",
         "host lines",
         "gateway http",
     ),
     "gateway.http": (
-        "exchange kept modern refusals settings ticker",
+        "exchange kept modern refusals",
         "reading sessions",
         "conversations plain",
         "application",

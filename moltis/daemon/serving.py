@@ -25,12 +25,11 @@ from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway.api import Known
 from moltis.gateway.doors import Doors
 from moltis.gateway.gateway import Gateway
-from moltis.gateway.http.application import MOST_OF_ONE, Application
+from moltis.gateway.http.application import MOST_OF_ONE, Application, HttpSettings
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.kept import KeptSessions
 from moltis.gateway.http.listener import MAX_CONNECTIONS, GatewayListener
 from moltis.gateway.http.sessions import Sessions
-from moltis.gateway.http.settings import HttpSettings
 from moltis.gateway.metrics import Metrics
 from moltis.gateway.tokens import TokenStore
 from moltis.gateway.views import settings_of

@@ -1,20 +1,33 @@
-"""Who may come in at all: by `Host` and `Origin` (MCP, Transports, Security Warning), and by access token (RFC 6750).
+"""Who may come in at all: by `Host` and `Origin` (MCP, Transports, Security Warning), and by access token (RFC 6750);
+and how often: the generic cell rate algorithm (ITU-T I.371), one number a principal.
 
-Pure. A web page can make its visitor's browser send requests here, and can point a name of its own at this machine
-(DNS rebinding). The one rule: a `Host` that nobody configured, or an `Origin` that nobody allowed, is answered nothing
-that a page could use.
+Pure; the caller brings the time. A web page can make its visitor's browser send requests here, and can point a name of
+its own at this machine (DNS rebinding): a `Host` that nobody configured, or an `Origin` that nobody allowed, is
+answered nothing that a page could use. Whoever keeps to the rate is never refused, whatever others do.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Iterable
 from typing import Final
 
 from moltis.config.web import NO_ORIGIN, host_name, page_origin
 
-__all__ = ["ALLOW_HEADERS", "ALLOW_METHODS", "BadRequest", "Doors", "Forbidden", "Headers", "Refusals", "bearer"]
+__all__ = [
+    "ALLOW_HEADERS",
+    "ALLOW_METHODS",
+    "BadRequest",
+    "Doors",
+    "Forbidden",
+    "Headers",
+    "RateLimit",
+    "Refusals",
+    "bearer",
+]
+
 
 Headers = tuple[tuple[bytes, bytes], ...]
 """Names in lower case."""
@@ -210,3 +223,36 @@ def _is_wildcard(host: str) -> bool:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
         return False
+
+
+MAX_PRINCIPALS: Final = 1024
+"""Remembered at once. Whoever is forgotten has a full allowance again."""
+
+
+class RateLimit:
+    """Allows `per_minute` requests in any burst, and as many a minute after it; 0 allows everything."""
+
+    def __init__(self, per_minute: int) -> None:
+        self._every = 60.0 / per_minute if per_minute > 0 else 0.0
+        self._due: dict[str, float] = {}
+
+    def refused_secs(self, principal: str, now: float) -> int:
+        """Count one request; 0 if it is allowed, else the whole seconds after which one will be (RFC 9110 10.2.3).
+
+        now: monotonic seconds. What is refused is not counted.
+        """
+        if not self._every:
+            return 0
+        due = max(self._due.get(principal, now), now)
+        wait = due + self._every - now - 60.0
+        if wait > 1e-6:
+            return max(1, math.ceil(wait))
+        if principal not in self._due and len(self._due) >= MAX_PRINCIPALS:
+            self._forget(now)
+        self._due[principal] = due + self._every
+        return 0
+
+    def _forget(self, now: float) -> None:
+        self._due = {who: due for who, due in self._due.items() if due > now}
+        if len(self._due) >= MAX_PRINCIPALS:
+            del self._due[min(self._due, key=self._due.__getitem__)]

@@ -19,17 +19,15 @@ from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway import introduction, refusals
 from moltis.gateway.abilities import with_forms
 from moltis.gateway.api import ServerPort, World
-from moltis.gateway.catalogue import Catalogue, Owner, Shelf
-from moltis.gateway.composing import Composed, compose, contents, unavailable, whole_of
-from moltis.gateway.introduction import Introduction
+from moltis.gateway.catalogue import Catalogue, Owner, Shelf, may_come_of
+from moltis.gateway.introduction import Composed, Introduction, compose, contents, unavailable, whole_of
 from moltis.gateway.messages import text_of
 from moltis.gateway.naming import is_alias, renamed
 from moltis.gateway.needs import Able, Lack, Need, lacking
-from moltis.gateway.owners import may_come_of
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.rounds import ELICIT
-from moltis.gateway.settling import SETTLE_SECS
 from moltis.gateway.views import Member, View
+from moltis.gateway.waits import SETTLE_SECS
 from moltis.server.states import COMING, LISTED, STARTING
 from moltis.server.status import UnusableItem
 from moltis.session.envelope import json_string

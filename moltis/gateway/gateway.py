@@ -23,8 +23,8 @@ from moltis.gateway.levels import Levels, passes
 from moltis.gateway.messages import text_of
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
-from moltis.gateway.taking import Refused, Taking
 from moltis.gateway.views import ALL, Settings, Views
+from moltis.gateway.waits import Refused, Taking
 from moltis.server.status import HostSeen, UnusableItem
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish

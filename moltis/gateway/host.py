@@ -24,13 +24,11 @@ from moltis.gateway.levels import LEVELS
 from moltis.gateway.listens import Listens
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION, Answer, Ask, Tell, text_of
 from moltis.gateway.needs import Able, HostCannot, Lack
-from moltis.gateway.outbox import Outbox
-from moltis.gateway.questions import Questions
+from moltis.gateway.outbox import Outbox, Questions
 from moltis.gateway.refusals import Refusal, bad_params, refuse
 from moltis.gateway.revisions import LEGACY
-from moltis.gateway.settling import Settling
 from moltis.gateway.subscriptions import MAX_WATCHED_OF_ALL, UPDATED, Subscriptions, updated_params
-from moltis.gateway.taking import Refused, Taking
+from moltis.gateway.waits import Refused, Settling, Taking
 from moltis.server.status import HostSeen
 from moltis.session.envelope import one_line
 from moltis.session.handshake import MODERN_VERSIONS

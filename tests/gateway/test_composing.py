@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moltis.gateway.api import LOCAL
-from moltis.gateway.composing import MAX_CHARS, compose
 from moltis.gateway.gateway import Gateway
+from moltis.gateway.introduction import MAX_CHARS, compose
 from moltis.gateway.views import ALL, path_of
 from moltis.session.listing import Kind
 

@@ -14,8 +14,7 @@ from moltis.gateway.catalogue import Owner
 from moltis.gateway.levels import LEVELS, Levels, lowest, passes
 from moltis.gateway.listens import MAX_LISTENS, Listens
 from moltis.gateway.messages import Answer
-from moltis.gateway.outbox import MAX_KEPT, MAX_KEPT_BYTES, Outbox
-from moltis.gateway.questions import MAX_QUESTIONS, Questions
+from moltis.gateway.outbox import MAX_KEPT, MAX_KEPT_BYTES, MAX_QUESTIONS, Outbox, Questions
 from moltis.gateway.subscriptions import (
     MAX_URI_CHARS,
     MAX_WATCHED,

@@ -28,8 +28,8 @@ from moltis.gateway.api import LOCAL
 from moltis.gateway.gateway import Gateway
 from moltis.gateway.host import Host
 from moltis.gateway.subscriptions import MAX_WATCHED
-from moltis.gateway.taking import TAKING_SECS
 from moltis.gateway.views import path_of
+from moltis.gateway.waits import TAKING_SECS
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
 

@@ -15,8 +15,8 @@ from moltis.config.load import load
 from moltis.errors import MoltisError
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, Known
-from moltis.gateway.composing import MAX_CHARS
 from moltis.gateway.gateway import Gateway
+from moltis.gateway.introduction import MAX_CHARS
 from moltis.gateway.known import KnownStore
 from moltis.gateway.messages import Ask, Tell, Unreadable
 from moltis.gateway.naming import fitted_chars

@@ -4,7 +4,6 @@
              (doors, limits,  (sessions)     (one POST)  (one host; moltis.gateway.host)
               routes)
 
-    settings       what moltis.toml says about it
     listener       the address: bound, or tried again
     application    one request: let in, read, handed on
     plain          health, metrics, and what is not there
@@ -13,7 +12,6 @@
     exchange       the way back of one request: one JSON body, or a stream of events
     sessions       hosts of the eras that have sessions; `kept`: those that outlive the daemon
     modern         what 2026-07-28 wants of a request's headers
-    ticker         work to be done every so often
 
 Nothing here looks below a message's envelope, and neither tokens, nor query strings, nor bodies are ever logged or sent
 back.

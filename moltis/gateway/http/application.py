@@ -11,12 +11,14 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+import msgspec
+
 from moltis import logs
 from moltis.access import Access
 from moltis.errors import UnknownServer
 from moltis.gateway import messages
 from moltis.gateway.api import ANYONE, GatewayApi, Principal
-from moltis.gateway.doors import ALLOW_METHODS, BadRequest, Doors, Forbidden, Refusals, bearer
+from moltis.gateway.doors import ALLOW_METHODS, BadRequest, Doors, Forbidden, RateLimit, Refusals, bearer
 from moltis.gateway.http import plain, refusals
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.reading import (
@@ -27,8 +29,6 @@ from moltis.gateway.http.reading import (
     is_json,
 )
 from moltis.gateway.http.sessions import MAX_SESSIONS
-from moltis.gateway.http.settings import HttpSettings
-from moltis.gateway.limits import RateLimit
 from moltis.gateway.messages import Ask
 from moltis.gateway.views import PATHS
 from moltis.httpd.asgi import CLOSING, JSON, Header, Receive, Send, respond
@@ -39,7 +39,7 @@ from moltis.slices import in_slices
 from moltis.steps import LONG_BYTES
 from moltis.transport.wire import now
 
-__all__ = ["MCP_PATHS", "MOST_OF_ONE", "Application"]
+__all__ = ["MCP_PATHS", "MOST_OF_ONE", "Application", "HttpSettings"]
 
 log = logs.get("moltis.gateway.http")
 
@@ -54,6 +54,25 @@ MOST_OF_ONE: Final = MAX_SESSIONS * 3 // 4
 """Requests and streams of one principal, which has a connection for each: the rest of connections and sessions is
 others'."""
 MCP_PATHS: Final = tuple(path + slash for path in PATHS for slash in ("", "/"))
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings that can be replaced while requests are served; see `Application.reconfigure`.
+
+    require_token: whether an access token is needed; else whoever reaches the address is served.
+    allowed_hosts: names that it may be reached under besides its address.
+    allowed_origins: of web pages that may use it, as `scheme://host[:port]`.
+    rate_limit_per_minute: requests of one principal; 0: none.
+    max_body_bytes: one request's body; at least 1.
+    listen_host: the host part of `[gateway] listen`, as written.
+    """
+
+    require_token: bool = True
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    rate_limit_per_minute: int = 0
+    max_body_bytes: int = 16 * 1024 * 1024
+    listen_host: str = "127.0.0.1"
 
 
 class Application:

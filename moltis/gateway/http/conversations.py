@@ -18,14 +18,14 @@ from moltis.gateway.http.exchange import Exchange
 from moltis.gateway.http.kept import LEARNT
 from moltis.gateway.http.reading import Inbound, Refused, add_trace
 from moltis.gateway.http.sessions import Session, Sessions
-from moltis.gateway.http.ticker import Ticker
 from moltis.gateway.messages import Answer, Ask, Tell, Unreadable
 from moltis.httpd.asgi import respond
 from moltis.httpd.events import PULSE_SECS, Flow
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
-from moltis.transport.wire import now
+from moltis.transport.wire import Cancellable, call_later, now
 
-__all__ = ["Conversations"]
+__all__ = ["Conversations", "Ticker"]
+
 
 SESSION_ID: Final = b"mcp-session-id"
 CANCELLED: Final = -32800
@@ -317,3 +317,28 @@ def _of_new_session(session: Session, exchange: Exchange) -> Headers:
     agreed = _AGREED.search(exchange.outcome)
     version = (modern.VERSION, agreed[1]) if agreed else (modern.VERSION, _NEWEST_LEGACY)
     return ((SESSION_ID, session.id.encode()), version)
+
+
+class Ticker:
+    """Calls `work` every `secs` seconds from `wind` on, until it says that there is nothing left to do."""
+
+    def __init__(self, secs: float, work: Callable[[], bool]) -> None:
+        self._secs = secs
+        self._work = work
+        self._timer: Cancellable | None = None
+
+    def wind(self) -> None:
+        """Go on, or begin."""
+        if self._timer is None:
+            self._timer = call_later(self._secs, self._tick)
+
+    def stop(self) -> None:
+        """Stop. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _tick(self) -> None:
+        self._timer = None
+        if self._work():
+            self.wind()

@@ -12,11 +12,10 @@ from gateway_http_fakes import Client, StubGateway, authenticate
 from patience import PATIENCE
 
 from moltis.gateway.doors import Doors
-from moltis.gateway.http.application import Application
+from moltis.gateway.http.application import Application, HttpSettings
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.listener import GatewayListener
 from moltis.gateway.http.reading import Inbound
-from moltis.gateway.http.settings import HttpSettings
 from moltis.httpd.router import Route
 
 Serve = Callable[..., AbstractAsyncContextManager["Served"]]

@@ -235,7 +235,7 @@ async def test_the_rate_is_limited_per_principal(serve: Any) -> None:
 
 async def test_settings_are_replaced_while_it_serves(serve: Any) -> None:
     async with serve() as served:
-        from moltis.gateway.http.settings import HttpSettings
+        from moltis.gateway.http.application import HttpSettings
 
         client = await served.dial()
         origin: Headers = {"Origin": "https://app.example", "Authorization": None}

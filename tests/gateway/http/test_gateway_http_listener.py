@@ -15,9 +15,8 @@ from patience import PATIENCE
 
 from moltis.gateway import messages
 from moltis.gateway.doors import Doors
-from moltis.gateway.http.application import Application
+from moltis.gateway.http.application import Application, HttpSettings
 from moltis.gateway.http.listener import GatewayListener, url_of
-from moltis.gateway.http.settings import HttpSettings
 
 
 async def until(claim: Callable[[], bool]) -> None:

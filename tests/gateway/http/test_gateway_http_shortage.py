@@ -22,7 +22,7 @@ from gateway_http_fakes import StubGateway, authenticate
 from moltis.gateway.doors import Doors
 from moltis.gateway.http import listener as module
 from moltis.gateway.http.application import Application
-from moltis.gateway.http.settings import HttpSettings
+from moltis.gateway.http.application import HttpSettings
 
 def warn(message, **fields):
     print("WARN", message, fields["reason"], flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltis.gateway.limits import MAX_PRINCIPALS, RateLimit
+from moltis.gateway.doors import MAX_PRINCIPALS, RateLimit
 
 
 def test_no_limit_refuses_nothing() -> None:

@@ -1,4 +1,5 @@
-"""A short wait for servers to acknowledge what hosts want of them: an acknowledgement is worth what the server's is.
+"""Short waits of hosts for servers, each bounded: to start for the first time, so that a host hears of them and not of
+nothing; and to acknowledge what is wanted of them, for an acknowledgement is worth what the server's is.
 
 Level-triggered: each server is asked whether it has taken what was last wanted of it, and looked at again when
 something has changed. One that is not ready, or is gone, is not waited for; what it missed is told when it is back.
@@ -6,7 +7,7 @@ something has changed. One that is not ready, or is gone, is not waited for; wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 import anyio
@@ -14,7 +15,7 @@ import anyio
 from moltis.gateway.api import ServerPort, Upstream
 from moltis.session.wishes import Wish
 
-__all__ = ["TAKING_SECS", "Refused", "Taking"]
+__all__ = ["SETTLE_SECS", "TAKING_SECS", "Refused", "Settling", "Taking"]
 
 TAKING_SECS: Final = 5.0
 """Then the host is answered all the same: a server that acknowledges nothing must not hang it."""
@@ -75,3 +76,35 @@ class Taking:
             self._refused[port.name, wish] = taken
             return True
         return taken
+
+
+SETTLE_SECS: Final = 10.0
+"""For an only server. Hosts give `initialize` 30 to 60 s; most servers are up within 6, and the rest is told by
+`list_changed`."""
+
+
+class Settling:
+    """Calls `then` when all waits are over, or after `secs`; not when it is cancelled before."""
+
+    def __init__(self, waits: Sequence[Callable[[], Awaitable[None]]], secs: float, then: Callable[[], None]) -> None:
+        self._waits = waits
+        self._secs = secs
+        self._then = then
+        self._scope: anyio.CancelScope | None = None
+        self._given_up = False
+
+    async def run(self) -> None:
+        """Wait."""
+        if self._given_up:
+            return
+        with anyio.move_on_after(self._secs) as self._scope:
+            for wait in self._waits:
+                await wait()
+        if not self._given_up:
+            self._then()
+
+    def cancel(self, reason: str = "") -> None:
+        """Wait no longer, for nothing."""
+        self._given_up = True
+        if self._scope is not None:
+            self._scope.cancel()
