@@ -44,6 +44,8 @@ _SINGULAR: Final = {
 
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _NONE: Final[frozenset[str]] = frozenset()
+_TOOLS: Final = Kind.TOOLS
+"""A member looked up in its class costs more than what is decided by it."""
 _LISTS: Final = (Kind.TOOLS, Kind.RESOURCES, Kind.TEMPLATES, Kind.PROMPTS)
 
 
@@ -62,6 +64,9 @@ class Endpoint(ABC):
     relays_all = False
     """Whether what is not known to moltis passes too: there is one server that it can be meant for."""
 
+    _coming = COMING
+    """Worth a wait: among several servers, also one whose first start has failed, if another comes soon."""
+
     def __init__(self, world: World, view: View) -> None:
         self.view = view
         self._world = world
@@ -73,6 +78,7 @@ class Endpoint(ABC):
         self._offered: dict[str, bytes] = {}
         self._members: dict[str, Member] = {}
         self._filters: dict[str, ToolFilter] = {}
+        self._generation = 0
         self.show(view)
         self._told = self._digests()
 
@@ -87,9 +93,10 @@ class Endpoint(ABC):
         self._stale = True
 
     @property
-    @abstractmethod
     def generation(self) -> int:
         """Another number each time that `locate` may say something else than before."""
+        self._refresh()
+        return self._generation
 
     def sees(self, server: str) -> bool:
         """Whether a server belongs to it."""
@@ -167,7 +174,9 @@ class Endpoint(ABC):
         if upstream is None or upstream.default_answer(ELICIT, b"{}") is not None:
             # Forms are filled in for hosts that cannot, or nobody knows yet whether they are.
             able = msgspec.structs.replace(able, capabilities=with_forms(able.capabilities) or able.capabilities)
-        return lacking(need, self._reaching(able))
+        if not self.relays_all:
+            able = msgspec.structs.replace(able, tasks=False, extensions=False)
+        return lacking(need, able)
 
     def is_ready(self, kind: Kind, *, modern: bool) -> bool:
         """Whether a page of a list can be had at once; else `preparation` comes first."""
@@ -193,28 +202,28 @@ class Endpoint(ABC):
         self._refresh()
         found = self._offered.get(name)
         if found is None:
-            owner = self._owner_of_tool(name)
+            owner = self._owner(Kind.TOOLS, name)
             item = None if owner is None else self._item(owner)
             if item is None:
                 return None
-            found = self._offered[name] = self._listed_as(item, name)
+            found = self._offered[name] = item.raw if item.name == name else renamed(item, Kind.TOOLS, name)
         return found
 
     def ports(self) -> list[ServerPort]:
         """Give the servers that belong to it and are there."""
         return [port for port in map(self._port, self._members) if port is not None]
 
-    @abstractmethod
     def unsettled(self) -> list[ServerPort]:
         """Give those that are starting and of which nothing is known yet, so that a list would be without them."""
+        return [port for port in self.ports() if port.state() in self._coming and port.known() is None]
 
     @abstractmethod
     def patience(self) -> tuple[float, Sequence[Callable[[], Awaitable[None]]]]:
         """Return how many seconds a host may be kept waiting for the unsettled, and what waits for each."""
 
-    @abstractmethod
     def own(self, params: dict[str, Raw], *, modern: bool) -> bytes | None:
         """Return the result of reading a resource that is moltis's own; None if it is a server's, or nobody's."""
+        return None
 
     # --- who is responsible
 
@@ -244,17 +253,8 @@ class Endpoint(ABC):
     def _introduce(self) -> Introduction: ...
 
     @abstractmethod
-    def _reaching(self, able: Able) -> Able:
-        """Return what of a host's abilities is of use to servers here."""
-
-    @abstractmethod
-    def _owner_of_tool(self, name: str) -> Owner | None: ...
-
-    @abstractmethod
-    def _owner_of_prompt(self, name: str) -> Owner | None: ...
-
-    @abstractmethod
-    def _listed_as(self, item: Item, name: str) -> bytes: ...
+    def _owner(self, kind: Kind, name: str) -> Owner | None:
+        """Say whose tool or prompt it is."""
 
     @abstractmethod
     def _renamed(self, params: dict[str, Raw], member: str, name: str) -> None:
@@ -270,7 +270,7 @@ class Endpoint(ABC):
         if len(params) > 1 and any(key != "name" and key.lower() == "name" for key in params):
             # Some servers read names of members without regard to case, and would call another tool than is allowed.
             return refusals.bad_params("params.name is there more than once")
-        owner = self._owner_of_tool(name)
+        owner = self._owner(_TOOLS, name)
         if owner is None or (self._filters and self._is_left_out(owner)):
             return refusals.bad_params(f"Unknown tool: {name[:200]}")
         self._renamed(params, "name", owner.name)
@@ -280,7 +280,7 @@ class Endpoint(ABC):
         name = text_of(params, "name")
         if name is None:
             return refusals.bad_params("params.name must be a string")
-        owner = self._owner_of_prompt(name)
+        owner = self._owner(Kind.PROMPTS, name)
         if owner is None:
             return refusals.bad_params(f"Unknown prompt: {name[:200]}")
         self._renamed(params, "name", owner.name)
@@ -342,24 +342,16 @@ class Alone(Endpoint):
     """One server as it is: its own names, words and lists; what it is asked passes as it came."""
 
     relays_all = True
-    generation = 0
+    _coming = STARTING
 
     def show(self, view: View) -> None:
         """Show another view at the same path from now on."""
         super().show(view)
         self._server, self._label = view.members[0].server, view.members[0].label
 
-    def unsettled(self) -> list[ServerPort]:
-        """Give it, if it is starting and nothing is known of it yet."""
-        return [port for port in self.ports() if port.state() in STARTING and port.known() is None]
-
     def patience(self) -> tuple[float, Sequence[Callable[[], Awaitable[None]]]]:
         """Return how long a host waits for it."""
         return SETTLE_SECS, [port.wait_settled for port in self.unsettled()]
-
-    def own(self, params: dict[str, Raw], *, modern: bool) -> bytes | None:
-        """Return None: all resources are the server's."""
-        return None
 
     def locate(self, uri: str) -> Owner:
         """Say that it is the server's, whatever it is."""
@@ -382,16 +374,8 @@ class Alone(Endpoint):
         port = self._port(self._server)
         return introduction.of_one(self._label, port.known() if port is not None else None)
 
-    def _reaching(self, able: Able) -> Able:
-        return able
-
-    def _owner_of_tool(self, name: str) -> Owner:
+    def _owner(self, kind: Kind, name: str) -> Owner:
         return Owner(self._server, name)
-
-    _owner_of_prompt = _owner_of_tool
-
-    def _listed_as(self, item: Item, name: str) -> bytes:
-        return item.raw
 
     def _renamed(self, params: dict[str, Raw], member: str, name: str) -> None:
         pass
@@ -404,22 +388,11 @@ class Together(Endpoint):
     """Servers as one: names that are unique among them, words of each, and what all of them can do."""
 
     def __init__(self, world: World, view: View) -> None:
-        self._generation = 0
         self._composed = Composed("")
         self._said: dict[str, str] = {}
         self._until: dict[str, float] = {}
         """Until when servers are waited for of which nothing is known, by name."""
         super().__init__(world, view)
-
-    @property
-    def generation(self) -> int:
-        """Another number each time that `locate` may say something else than before."""
-        self._refresh()
-        return self._generation
-
-    def unsettled(self) -> list[ServerPort]:
-        """Give those that are starting and of which nothing is known; or whose first start failed, if another comes."""
-        return [port for port in self.ports() if port.state() in COMING and port.known() is None]
 
     def patience(self) -> tuple[float, Sequence[Callable[[], Awaitable[None]]]]:
         """Return how long a host waits for them.
@@ -458,19 +431,9 @@ class Together(Endpoint):
     def _introduce(self) -> Introduction:
         return introduction.of_all(self.view.name, self.view.version, self._composed.text)
 
-    def _reaching(self, able: Able) -> Able:
-        return msgspec.structs.replace(able, tasks=False, extensions=False)
-
-    def _owner_of_tool(self, name: str) -> Owner | None:
+    def _owner(self, kind: Kind, name: str) -> Owner | None:
         self._refresh()
-        return self._catalogue.owner_of_tool(name)
-
-    def _owner_of_prompt(self, name: str) -> Owner | None:
-        self._refresh()
-        return self._catalogue.owner_of_prompt(name)
-
-    def _listed_as(self, item: Item, name: str) -> bytes:
-        return renamed(item, Kind.TOOLS, name)
+        return self._catalogue.owner_of_tool(name) if kind is _TOOLS else self._catalogue.owner_of_prompt(name)
 
     def _renamed(self, params: dict[str, Raw], member: str, name: str) -> None:
         params[member] = Raw(json_string(name))
@@ -484,7 +447,7 @@ class Together(Endpoint):
             return refusals.bad_params("params.ref must be an object")
         member, owner = "name", None
         if text_of(ref, "type") == "ref/prompt":
-            owner = self._owner_of_prompt(text_of(ref, "name") or "")
+            owner = self._owner(Kind.PROMPTS, text_of(ref, "name") or "")
         elif text_of(ref, "type") == "ref/resource":
             self._refresh()
             member, owner = "uri", self._catalogue.owner_of_template(text_of(ref, "uri") or "")
