@@ -10,7 +10,7 @@ import pytest
 
 from moltis.config.keys import keys_markdown
 from moltis.control.methods import METHODS
-from moltis.control.openrpc import markdown_table
+from moltis.control.registry import markdown_table
 from moltis.server.diagram import mermaid, states_table
 
 ROOT = Path(__file__).parent.parent

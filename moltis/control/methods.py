@@ -7,7 +7,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Raw, Struct
 
 from moltis.access import Access
-from moltis.control import openrpc
+from moltis.control import registry
 from moltis.control.registry import Caller, Registry
 from moltis.errors import Busy, MoltisError, UsageError
 from moltis.gateway.lines import LineHost
@@ -92,4 +92,4 @@ def unsubscribe(params: Unsubscribe, daemon: DaemonApi, caller: Caller) -> Ok:
 @METHODS.method("rpc.discover", Access.READ, exposes="an OpenRPC document")
 def discover(params: Nothing, daemon: DaemonApi, caller: Caller) -> Raw:
     """Describe all methods, as an OpenRPC document."""
-    return openrpc.document(METHODS)
+    return registry.document(METHODS)

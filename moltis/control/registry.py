@@ -1,7 +1,8 @@
-"""How a request of a control connection becomes a call of an operation, and its answer JSON-RPC.
+"""The methods of the control socket: how a request becomes a call of an operation, and its answer JSON-RPC.
 
 Whatever happens, a request is answered exactly once, and never with a traceback. A plain operation is answered at once,
 a coroutine runs in a task of its own, and of a relayed one the server's answer goes to the asker byte for byte.
+What they are is described here too, for programs (OpenRPC 1.3) and in docs/control-socket.md.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
-from moltis import logs
+from moltis import __version__, logs
 from moltis.access import Access
 from moltis.control import jsonrpc
 from moltis.errors import MoltisError, RpcCode, SystemTrouble
@@ -189,3 +190,61 @@ def error_reply(request_id: bytes, failure: Exception, method: str = "") -> byte
     log.error("control_method_failed", method=method, exc_info=failure)
     data = {"kind": "internal", "server": None, "hint": "the log says more: moltis logs"}
     return jsonrpc.error(request_id, RpcCode.INTERNAL_ERROR, "Internal error: a fault of moltis, not of yours", data)
+
+
+OPENRPC_VERSION: Final = "1.3.2"
+_REF: Final = "#/components/schemas/{name}"
+
+
+def document(registry: Registry) -> msgspec.Raw:
+    """Give the OpenRPC document of all methods: https://spec.open-rpc.org, version 1.3."""
+    methods = list(registry.methods.values())
+    types = [t for m in methods for t in (m.params, m.result)]
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    whole = {
+        "openrpc": OPENRPC_VERSION,
+        "info": {"title": "moltis control socket", "version": __version__, "license": {"name": "MIT"}},
+        "methods": [_method(m, schemas[2 * i], schemas[2 * i + 1], components) for i, m in enumerate(methods)],
+        "components": {"schemas": components},
+    }
+    return msgspec.Raw(msgspec.json.encode(whole))
+
+
+def _method(method: Operation, takes: Any, gives: Any, components: dict[str, Any]) -> dict[str, Any]:
+    schema = components[takes["$ref"].rpartition("/")[2]]
+    required = schema.get("required", [])
+    params = [
+        {"name": name, "required": name in required, "schema": described}
+        for name, described in schema.get("properties", {}).items()
+    ]
+    result = {"name": "result", "schema": gives}
+    if method.exposes:
+        result["description"] = method.exposes.replace("`", "")
+    return {
+        "name": method.name,
+        "summary": method.summary,
+        "paramStructure": "by-name",
+        "params": params,
+        "result": result,
+    }
+
+
+def markdown_table(registry: Registry) -> str:
+    """Return the table of all methods in docs/control-socket.md."""
+    rows = ["| method | params | result | what it does |", "|---|---|---|---|"]
+    for method in registry.methods.values():
+        cells = (f"`{method.name}`", method.takes or _params(method), method.exposes or _result(method), method.summary)
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _params(method: Operation) -> str:
+    fields = msgspec.structs.fields(method.params)
+    names = [f.encode_name if f.required else f"{f.encode_name}?" for f in fields]
+    return f"`{', '.join(names)}`" if names else ""
+
+
+def _result(method: Operation) -> str:
+    if not isinstance(method.result, type) or not issubclass(method.result, msgspec.Struct):
+        return ""
+    return f"`{' '.join(f.encode_name for f in msgspec.structs.fields(method.result))}`"

@@ -13,7 +13,7 @@ from control_fakes import FakeDaemon, Wire
 
 from moltis import logs
 from moltis.config.keys import SERVER_KEYS
-from moltis.control import openrpc
+from moltis.control import registry
 from moltis.control.methods import METHODS
 from moltis.errors import RequestTimeout
 from moltis.server.status import LastError
@@ -328,7 +328,7 @@ async def test_discovery_describes_every_method_and_every_param(serve: Serve, di
 
 
 def test_the_table_for_people_has_a_row_for_each_method() -> None:
-    rows = openrpc.markdown_table(METHODS).splitlines()
+    rows = registry.markdown_table(METHODS).splitlines()
     assert {row.split("`")[1] for row in rows[2:]} == set(CONTRACT.split())
     assert {row.count("|") for row in rows} == {5}
 
