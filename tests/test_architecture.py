@@ -236,7 +236,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "requests",
         "beside session",
     ),
-    "transport": ("wire", "frames inside spawned warden", "containment kinds", "stdio", "remote"),
+    "transport": ("wire", "frames spawned task warden", "containment inside kinds", "stdio", "remote"),
     "transport.remote": (
         "complaints events gate headers replies",
         "base outcomes",

@@ -6,7 +6,6 @@ What an object raises costs its own request alone, and is told as JSON-RPC tells
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -16,25 +15,11 @@ from anyio.abc import TaskGroup
 
 from moltis.server.states import FailureKind
 from moltis.slices import taken
-from moltis.transport import (
-    PLAIN,
-    Connection,
-    ConnectionClosed,
-    ConnectionFull,
-    Effort,
-    Ended,
-    Notices,
-    Outgoing,
-    Receiver,
-)
-
-__all__ = ["InsideConnection", "InsideTransport", "Server", "Tell"]
+from moltis.transport import PLAIN, Connection, ConnectionClosed, ConnectionFull, Ended, Notices, Outgoing, Receiver
+from moltis.transport.task import TaskConnection
 
 MAX_REQUESTS: Final = 1000
 """Under way at one time; more than that wait for something that does not come."""
-
-CLOSE_SECS: Final = 1.0
-"""For a server to put away what it holds."""
 
 Tell = Callable[[bytes], None]
 """Says something of the server's own: a notification, as one JSON-RPC message."""
@@ -68,15 +53,13 @@ class InsideTransport:
         return connection
 
 
-class InsideConnection:
+class InsideConnection(TaskConnection):
     """One connection to a server in this process; implements `transport.Connection` once `run` runs in a task."""
 
-    pid: int | None = None
-    stderr_at: float = -math.inf
-    has_read: bool = True
     in_session: bool = True
 
     def __init__(self, receive: Receiver) -> None:
+        super().__init__()
         self._receive = receive
         self._server: Server | None = None
         self._tasks: TaskGroup | None = None
@@ -85,10 +68,6 @@ class InsideConnection:
         self._said: list[bytes] = []
         self._news = anyio.Event()
         self._requests: dict[int, anyio.CancelScope] = {}
-        self._life = anyio.CancelScope()
-        self._lost = anyio.Event()
-        self._closed = anyio.Event()
-        self._ended: Ended | None = None
 
     @property
     def ending(self) -> bool:
@@ -118,59 +97,22 @@ class InsideConnection:
         else:
             self._tasks.start_soon(self._ask, message, about)
 
-    def stderr_tail(self) -> tuple[str, ...]:
-        return ()
-
-    def effort(self) -> Effort:
-        return Effort()
-
     def stop(self) -> None:
         """End it. There is nobody to say goodbye to."""
         self._end(Ended(FailureKind.DISCONNECTED, "it was stopped"))
 
-    def hurry(self) -> None:
-        """Do nothing: it is ending as fast as it can."""
-
-    def kill(self) -> None:
-        self._end(Ended(FailureKind.DISCONNECTED, "it was ended"))
-
-    async def wait_lost(self) -> Ended:
-        await self._lost.wait()
-        assert self._ended is not None
-        return self._ended
-
-    async def wait_closed(self) -> Ended:
-        await self._closed.wait()
-        assert self._ended is not None
-        return self._ended
-
-    async def run(self) -> None:
-        """Live until it is stopped or killed. Never raises; being cancelled kills it."""
+    async def _live(self) -> None:
         assert self._server is not None, "serve() comes first"
-        try:
-            with self._life:
-                async with anyio.create_task_group() as self._tasks:
-                    for message, about in self._waiting:
-                        self._tasks.start_soon(self._ask, message, about)
-                    self._waiting.clear()
-                    while True:
-                        await self._pass_on()
-        except Exception as fault:
-            self._ended = Ended(FailureKind.INTERNAL, f"a fault of moltis: {type(fault).__name__}: {fault}")
-        finally:
-            self._end(Ended(FailureKind.DISCONNECTED, "it was ended"))
-            self._lost.set()
-            with anyio.CancelScope(shield=True):
-                await self._close()
-            self._closed.set()
+        async with anyio.create_task_group() as self._tasks:
+            for message, about in self._waiting:
+                self._tasks.start_soon(self._ask, message, about)
+            self._waiting.clear()
+            while True:
+                await self._pass_on()
 
     async def _close(self) -> None:
         assert self._server is not None
-        with anyio.move_on_after(CLOSE_SECS):
-            try:
-                await self._server.aclose()
-            except Exception:
-                pass  # nothing of it is used any more
+        await self._server.aclose()
 
     async def _pass_on(self) -> None:
         await self._news.wait()
@@ -192,7 +134,7 @@ class InsideConnection:
         if about.id is not None and self._requests.pop(about.id, None) is not None:
             await taken(self._receive(reply or _failed(about.id, "no reply"), about.id))
 
-    def _end(self, ended: Ended) -> None:
+    def _end(self, ended: Ended, *, waits: bool = False) -> None:
         if self._ended is None:
             self._ended = ended
             self._life.cancel()

@@ -7,8 +7,7 @@ of `run`, and the connection is over within bounds that have names.
 from __future__ import annotations
 
 import base64
-import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,15 +21,16 @@ from anyio.abc import TaskGroup
 from moltis.config.limits import Limits
 from moltis.errors import MoltisError, ServerNotReady
 from moltis.server.states import FailureKind, State
-from moltis.transport import PLAIN, ConnectionClosed, Effort, Ended, Notices, Outgoing, Receiver
+from moltis.transport import PLAIN, ConnectionClosed, Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote import Credentials
 from moltis.transport.remote.gate import MAX_HELD_SECS, HeldBack
 from moltis.transport.remote.headers import FIRST_MODERN
+from moltis.transport.task import TaskConnection, fault_words
 
 __all__ = ["Endpoint", "Post", "RemoteConnection"]
 
 GOODBYE_SECS: Final = 1.0
-"""For the goodbye, and once more for closing what is open."""
+"""For the goodbye."""
 TELL_SECS: Final = 30.0
 """For a notification or an answer to the server; nobody waits for it."""
 CANCEL_SECS: Final = 5.0
@@ -125,7 +125,7 @@ class Post:
             settle()
 
 
-class RemoteConnection(ABC):
+class RemoteConnection(TaskConnection):
     """One connection; implements `transport.Connection` once `run` runs in a task (`tasks.start_soon(c.run)`).
 
     A subclass says how a message is carried (`carry`), what runs beside (`serve`), and how to say goodbye. Whatever
@@ -133,10 +133,6 @@ class RemoteConnection(ABC):
 
     dropped: notifications and answers to the server that were given up.
     """
-
-    pid: int | None = None
-    stderr_at: float = -math.inf
-    has_read: bool = True
 
     @property
     def in_session(self) -> bool:
@@ -149,6 +145,7 @@ class RemoteConnection(ABC):
         Raises:
             OSError, ValueError: whatever `endpoint.open_client` raises.
         """
+        super().__init__()
         self.endpoint = endpoint
         self.receive = receive
         self.notices = notices
@@ -156,20 +153,16 @@ class RemoteConnection(ABC):
         _log_in_by_url(self.client, endpoint.url)
         self.dropped = 0
         self._tasks: TaskGroup | None = None
-        self._life = anyio.CancelScope()
         self._early: list[tuple[bytes, Outgoing]] = []
         self._requests: dict[int, Post] = {}
         self._uncancelled: deque[Post] = deque()
         self._unsettled = 0
         self._told = 0
-        self._ended: Ended | None = None
         self._refusing = False
         self._waits = False
         self._goodbye = False
         self._ending = anyio.Event()
         self._idle = anyio.Event()
-        self._lost = anyio.Event()
-        self._closed = anyio.Event()
 
     # --- what a subclass says
 
@@ -180,16 +173,16 @@ class RemoteConnection(ABC):
         It runs in a task of its own, inside `post.scope`. `post.settle()` ends the waiting for it before it returns.
         """
 
-    def sending(self, post: Post) -> None:  # noqa: B027 - most need not know
+    def sending(self, post: Post) -> None:
         """Take note of a message, in the order of `send`, before the task that carries it runs."""
 
-    def unanswered(self) -> None:  # noqa: B027 - as above
+    def unanswered(self) -> None:
         """Take note that a request is given up to which not even an answer began: its connection may be dead."""
 
-    async def serve(self) -> None:  # noqa: B027 - most have nothing beside
+    async def serve(self) -> None:
         """Do what goes on beside the messages; cancelled when the connection ends."""
 
-    async def say_goodbye(self) -> None:  # noqa: B027 - or just go
+    async def say_goodbye(self) -> None:
         """Tell the server that the connection ends, after `stop` only; cut off after `GOODBYE_SECS`."""
 
     # --- transport.Connection
@@ -207,56 +200,11 @@ class RemoteConnection(ABC):
         else:
             self._start(self._tasks, message, about)
 
-    def stderr_tail(self) -> tuple[str, ...]:
-        """Give nothing: what a remote server complains of is not heard here."""
-        return ()
-
-    def effort(self) -> Effort:
-        """Give nothing: a connection being opened costs nothing here, and what the server does is not seen."""
-        return Effort()
-
-    def hurry(self) -> None:  # noqa: B027 - it is the same for all
-        """Do nothing: there is no process to be told, and the goodbye is on its way."""
-
     def stop(self) -> None:
         """Refuse new messages, let those on their way finish for at most `stop_eof_secs`, then say goodbye."""
         if not self._refusing:
             self._goodbye = True
             self._end(Ended(FailureKind.DISCONNECTED, "it was stopped"), waits=True)
-
-    def kill(self) -> None:
-        """End it now, without a goodbye."""
-        self._end(Ended(FailureKind.DISCONNECTED, "it was ended"), waits=False)
-        self._life.cancel()
-
-    async def wait_lost(self) -> Ended:
-        """Wait until no answer can come any more."""
-        await self._lost.wait()
-        assert self._ended is not None
-        return self._ended
-
-    async def wait_closed(self) -> Ended:
-        """Wait until every socket of it is closed. May be waited for by many, and again."""
-        await self._closed.wait()
-        assert self._ended is not None
-        return self._ended
-
-    async def run(self) -> None:
-        """Live, until it is stopped, killed or lost. Never raises; being cancelled kills it."""
-        try:
-            with self._life:
-                await self._live()
-        except Exception as fault:
-            self._ended = Ended(FailureKind.INTERNAL, f"a fault of moltis: {_words(fault)}")
-        finally:
-            self._end(Ended(FailureKind.DISCONNECTED, "it was ended"), waits=False)
-            self._lost.set()
-            with anyio.CancelScope(shield=True, deadline=anyio.current_time() + GOODBYE_SECS):
-                try:
-                    await self.client.aclose()
-                except Exception:
-                    pass  # a socket that cannot even be closed well is closed
-            self._closed.set()
 
     # --- what subclasses call
 
@@ -321,7 +269,10 @@ class RemoteConnection(ABC):
             with anyio.move_on_after(GOODBYE_SECS):
                 await self.say_goodbye()
 
-    def _end(self, ended: Ended, *, waits: bool) -> None:
+    async def _close(self) -> None:
+        await self.client.aclose()
+
+    def _end(self, ended: Ended, *, waits: bool = False) -> None:
         if self._ended is None:
             self._ended = ended
             self._waits = waits
@@ -387,7 +338,7 @@ class RemoteConnection(ABC):
         except HeldBack as fault:
             self._held_back(post, fault)
         except Exception as fault:
-            self.fail(post.about, self.not_ready(f"could not be asked: a fault of moltis: {_words(fault)}"))
+            self.fail(post.about, self.not_ready(f"could not be asked: a fault of moltis: {fault_words(fault)}"))
         finally:
             if self._requests.get(id) is post:
                 del self._requests[id]
@@ -434,9 +385,3 @@ def _modern(about: Outgoing) -> bool:
 def _in(secs: float) -> str:
     instant = datetime.now(UTC) + timedelta(seconds=secs)
     return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _words(fault: Exception) -> str:
-    while isinstance(fault, ExceptionGroup):
-        fault = fault.exceptions[0]
-    return type(fault).__name__

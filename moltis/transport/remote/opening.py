@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 
@@ -19,15 +18,16 @@ from moltis.http.origins import read_url
 from moltis.http.tls import CaFileError, tls_context
 from moltis.server.states import FailureKind
 from moltis.threads import in_thread
-from moltis.transport import PLAIN, Connection, ConnectionClosed, Effort, Ended, Notices, OpenFailed, Outgoing, Receiver
+from moltis.transport import PLAIN, Connection, ConnectionClosed, Ended, Notices, OpenFailed, Outgoing, Receiver
 from moltis.transport.remote import Credentials
 from moltis.transport.remote.base import Endpoint, RemoteConnection
 from moltis.transport.remote.legacy import LegacyConnection
 from moltis.transport.remote.outcomes import HANDSHAKE
 from moltis.transport.remote.streamable import StreamableConnection
+from moltis.transport.task import WithoutProcess
 
 
-class FallbackConnection:
+class FallbackConnection(WithoutProcess):
     """One connection by Streamable HTTP, or the older HTTP+SSE where the server knows only that (`transport = "sse"`).
 
     A client tells them apart as the specification says (MCP, Transports, Backwards Compatibility): a handshake that is
@@ -35,9 +35,6 @@ class FallbackConnection:
     server is an old one. This is asked once, at the beginning, and no message is lost over it. Implements
     `transport.Connection` once `run` runs in a task.
     """
-
-    pid: int | None = None
-    stderr_at: float = -math.inf
 
     def __init__(self, endpoint: Endpoint, receive: Receiver, notices: Notices) -> None:
         """Open the client.
@@ -60,8 +57,6 @@ class FallbackConnection:
 
     # --- transport.Connection
 
-    has_read: bool = True
-
     @property
     def ending(self) -> bool:
         """Whether new messages are refused."""
@@ -81,17 +76,6 @@ class FallbackConnection:
         if not self._settled and about.id is not None and about.method not in HANDSHAKE:
             self._settle()
         self._current.send(message, about)
-
-    def stderr_tail(self) -> tuple[str, ...]:
-        """Give nothing: what a remote server complains of is not heard here."""
-        return ()
-
-    def effort(self) -> Effort:
-        """Give nothing: a connection being opened costs nothing here, and what the server does is not seen."""
-        return Effort()
-
-    def hurry(self) -> None:
-        """Do nothing: there is no process to be told, and the goodbye is on its way."""
 
     def stop(self) -> None:
         """End it gracefully, as `RemoteConnection.stop`."""
