@@ -35,7 +35,7 @@ from moltis.gateway.http.kept import KeptSessions
 from moltis.gateway.known import KnownStore
 from moltis.gateway.revisions import result_for, tool_for_legacy
 from moltis.gateway.tokens import TokenStore as AccessTokens
-from moltis.http.retry_after import retry_after_secs
+from moltis.http.heads import retry_after_secs
 from moltis.logtail import tail
 from moltis.oauth.authserver import read_server
 from moltis.oauth.challenge import bearer_challenge

@@ -22,6 +22,7 @@ from moltis import logs
 from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan
 from moltis.daemon.auth import NO_AUTH, Auth, Surroundings
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady, UsageError
+from moltis.http.authorized import Refusal
 from moltis.http.fetch import Fetcher
 from moltis.http.origins import canonical_resource
 from moltis.oauth import browser, cipher, loopback
@@ -34,7 +35,6 @@ from moltis.server import mending
 from moltis.server.record import stamp
 from moltis.server.states import State
 from moltis.transport import Connection, Notices, Receiver, Transport
-from moltis.transport.remote import Refusal
 from moltis.transport.remote.opening import RemoteTransport
 
 log = logs.get("moltis.oauth")

@@ -5,10 +5,11 @@ Pure:
     addresses     what an IP address belongs to, and what may be reached on behalf of whom
     origins       the one reading of a URL: its origin, whether it is secure, how it is named in a message
     cookies       the cookies of one connection
-    retry_after   how long a server asks to be left alone
+    heads         what the head of an answer asks for: to be left alone, or to be asked elsewhere
 
 and over the network:
 
+    authorized    requests to one server as it lets us in: credentials, Retry-After, redirects, cookies
     clients       the client of one MCP server
     carrier       what carries its requests, and wire, the connections they travel on
     proxied       both by way of a proxy

@@ -17,8 +17,8 @@ import msgspec
 from moltis.http.addresses import Scope, neighbours
 from moltis.http.clients import USER_AGENT
 from moltis.http.fetch import Answer, Fetcher, FetchProblem
+from moltis.http.heads import retry_after_secs
 from moltis.http.origins import canonical_resource, origin, shown_host, shown_url
-from moltis.http.retry_after import retry_after_secs
 from moltis.oauth import authserver, resource
 from moltis.oauth.authserver import same_issuer
 from moltis.oauth.model import AuthServer, Challenge, ClientConfig, OAuthProblem, ProtectedResource

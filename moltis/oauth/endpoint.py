@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, Protocol
 
 from moltis.http.fetch import Answer, FetchProblem
-from moltis.http.retry_after import retry_after_secs
+from moltis.http.heads import retry_after_secs
 from moltis.oauth.clientauth import ClientAuthentication, prepare
 from moltis.oauth.grants import is_about_request, read_tokens
 from moltis.oauth.model import AuthServer, Client, OAuthProblem, Tokens

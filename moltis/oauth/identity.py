@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from moltis.http.fetch import Fetcher, FetchProblem
-from moltis.http.retry_after import retry_after_secs
+from moltis.http.heads import retry_after_secs
 from moltis.oauth.discovery import in_oauth
 from moltis.oauth.model import AuthServer, Client, ClientConfig, OAuthProblem, Record
 from moltis.oauth.registration import Register, choose_client, read_registration, registration_request

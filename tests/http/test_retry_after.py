@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltis.http.retry_after import retry_after_secs
+from moltis.http.heads import retry_after_secs
 
 NOW = 784_111_777.0
 """Sun, 06 Nov 1994 08:49:37 GMT, the instant of RFC 9110's examples."""

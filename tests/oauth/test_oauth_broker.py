@@ -14,10 +14,10 @@ from trio.testing import MockClock
 
 from moltis.errors import LoginNeeded
 from moltis.http.addresses import Scope
+from moltis.http.authorized import Refusal
 from moltis.http.fetch import FetchProblem
 from moltis.oauth.callback import Callback, parse_callback
 from moltis.oauth.model import ClientConfig, OAuthProblem
-from moltis.transport.remote import Refusal
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from broker_world import World, played
 from trio.testing import MockClock
 
-from moltis.transport.remote import Refusal
+from moltis.http.authorized import Refusal
 
 
 @pytest.fixture

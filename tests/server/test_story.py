@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from scripted_life import EPOCH, HEALTHY, MUTE, PLAN, Script, ScriptedLife, World
 
 from moltis.config.plan import ServerPlan, Shown
+from moltis.http.heads import redirect_words
 from moltis.server.actor import Actor
 from moltis.server.mending import commands
 from moltis.server.record import stamp
@@ -21,7 +22,7 @@ from moltis.server.states import FailureKind, State
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.server.story import DID, STDERR_LINES, duration, exit_in_words, tell
 from moltis.transport import Ended
-from moltis.transport.remote.outcomes import compressed_words, redirect_words
+from moltis.transport.remote.outcomes import compressed_words
 
 NPX = replace(PLAN, shown=Shown(command="npx", arg_count=2))
 

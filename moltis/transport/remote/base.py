@@ -6,7 +6,6 @@ of `run`, and the connection is over within bounds that have names.
 
 from __future__ import annotations
 
-import base64
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
@@ -20,14 +19,11 @@ from anyio.abc import TaskGroup
 
 from moltis.config.limits import Limits
 from moltis.errors import MoltisError, ServerNotReady
+from moltis.http.authorized import MAX_HELD_SECS, Credentials, HeldBack, Progress
 from moltis.server.states import FailureKind, State
 from moltis.transport import PLAIN, ConnectionClosed, Ended, Notices, Outgoing, Receiver
-from moltis.transport.remote import Credentials
-from moltis.transport.remote.gate import MAX_HELD_SECS, HeldBack
 from moltis.transport.remote.headers import FIRST_MODERN
 from moltis.transport.task import TaskConnection, fault_words
-
-__all__ = ["Endpoint", "Post", "RemoteConnection"]
 
 GOODBYE_SECS: Final = 1.0
 """For the goodbye."""
@@ -75,40 +71,24 @@ class Endpoint:
         return f"Endpoint({self.server!r}, {len(self.headers)} headers)"
 
 
-class Post:
+class Post(Progress):
     """One message on its way, for as long as something is to be done about it.
 
     scope: cancelled when nobody waits for it any more.
-    sent: whether the server may have seen any of it. heard: whether it began to answer.
     answered: whether a request's reply was received. succeeded: and was not, in a handshake, an error.
-    refused: how often it was refused for what it carried (401, 403).
     doubts: its answer makes it look as if the session were lost.
     astray: it was answered by an error under no id or another: who wrote that may not have read it.
     """
 
-    __slots__ = (
-        "_settle",
-        "about",
-        "answered",
-        "astray",
-        "doubts",
-        "heard",
-        "message",
-        "refused",
-        "scope",
-        "sent",
-        "succeeded",
-    )
+    __slots__ = ("_settle", "about", "answered", "astray", "doubts", "message", "scope", "succeeded")
 
     def __init__(self, message: bytes, about: Outgoing, settle: Callable[[], None] | None) -> None:
+        super().__init__()
         self.message = message
         self.about = about
         self.scope = anyio.CancelScope()
-        self.sent = False
-        self.heard = False
         self.answered = False
         self.succeeded = False
-        self.refused = 0
         self.doubts = False
         self.astray = False
         self._settle = settle
@@ -123,6 +103,20 @@ class Post:
         settle, self._settle = self._settle, None
         if settle is not None:
             settle()
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """What a server knows us by, up to MCP 2025-11-25.
+
+    id: of `Mcp-Session-Id`, None if the server keeps no session. version: what was agreed on.
+    """
+
+    id: str | None
+    version: str | None = None
+
+
+NO_SESSION: Final = Session(None)
 
 
 class RemoteConnection(TaskConnection):
@@ -150,7 +144,6 @@ class RemoteConnection(TaskConnection):
         self.receive = receive
         self.notices = notices
         self.client = endpoint.open_client()
-        _log_in_by_url(self.client, endpoint.url)
         self.dropped = 0
         self._tasks: TaskGroup | None = None
         self._early: list[tuple[bytes, Outgoing]] = []
@@ -368,14 +361,6 @@ class RemoteConnection(TaskConnection):
         self._unsettled -= 1
         if self._waits and not self._unsettled:
             self._idle.set()
-
-
-def _log_in_by_url(client: httpx2.AsyncClient, url: str) -> None:
-    """Send what stands before the @ of a URL as everybody does (RFC 7617), unless moltis.toml names Authorization."""
-    parsed = httpx2.URL(url)
-    if parsed.userinfo and "Authorization" not in client.headers:
-        login = f"{parsed.username}:{parsed.password}".encode()
-        client.headers["Authorization"] = f"Basic {base64.b64encode(login).decode('ascii')}"
 
 
 def _modern(about: Outgoing) -> bool:

@@ -18,11 +18,12 @@ import httpx2
 import msgspec
 
 from moltis.http.bodies import BodyTooLarge, collect, read_capped, unpacked
+from moltis.http.heads import media_type, shown_field
 from moltis.slices import in_slices, taken
 from moltis.steps import LONG_BYTES
 from moltis.transport.remote.base import Post, RemoteConnection
 from moltis.transport.remote.events import BOM, Event, EventStream, EventTooLarge
-from moltis.transport.remote.outcomes import HANDSHAKE, Asked, media_type, shown_field
+from moltis.transport.remote.outcomes import HANDSHAKE, Asked
 from moltis.transport.remote.replies import AboutSession, answering, error_reply, is_reply, speaks_of_session, succeeds
 
 HELPING_BYTES: Final = 8 * 1024

@@ -18,6 +18,8 @@ import httpx2
 import msgspec
 
 from moltis.errors import LoginNeeded
+from moltis.http.authorized import FAULTS, AuthorizedClient, NotLetIn, Unreachable, discard
+from moltis.http.heads import media_type
 from moltis.http.origins import Url, read_url, same_origin, shown_url
 from moltis.http.words import network_words
 from moltis.server.states import FailureKind
@@ -25,32 +27,12 @@ from moltis.session.envelope import MAX_BATCH
 from moltis.session.parts import elements
 from moltis.slices import taken
 from moltis.transport import Ended, Notices, Receiver
-from moltis.transport.remote.base import Endpoint, Post, RemoteConnection
+from moltis.transport.remote.base import Endpoint, Post
+from moltis.transport.remote.delivery import Attempt, PostingConnection, answered, judged, not_begun, read_error
 from moltis.transport.remote.events import Event
-from moltis.transport.remote.exchange import (
-    FAULTS,
-    Exchange,
-    NotLetIn,
-    Unreachable,
-    answered,
-    discard,
-    read_error,
-    refusal_reply,
-)
-from moltis.transport.remote.failures import come_to_nothing, turned_away, unavailable
 from moltis.transport.remote.headers import post_headers, stream_headers
 from moltis.transport.remote.incoming import NotEvents, opened_events
-from moltis.transport.remote.outcomes import (
-    HANDSHAKE,
-    INITIALIZED,
-    UNLIMITED,
-    Asked,
-    Do,
-    Outcome,
-    failure,
-    media_type,
-    outcome,
-)
+from moltis.transport.remote.outcomes import HANDSHAKE, INITIALIZED, UNLIMITED, Asked, Do, Outcome, outcome
 from moltis.transport.remote.replies import alive, unknown_method
 
 __all__ = ["LegacyConnection"]
@@ -71,18 +53,16 @@ _REPLY_END = re.compile(rb',"jsonrpc":"2\.0","id":(\d{1,18})\}\Z')
 REPLY_END_BYTES: Final = 64
 
 
-class LegacyConnection(RemoteConnection):
+class LegacyConnection(PostingConnection):
     """One connection by HTTP+SSE."""
 
     def __init__(self, endpoint: Endpoint, receive: Receiver, notices: Notices) -> None:
         super().__init__(endpoint, receive, notices)
-        self._exchange = Exchange(endpoint, self.client, on_odd=self.odd)
-        self._posting: Exchange | None = None
+        self._posting: AuthorizedClient | None = None
         self._posting_url = ""
         self._located = anyio.Event()
         self.streamed = False
         """Whether the GET opened an event stream."""
-        self._agreed = False
         self._confirming: anyio.Event | None = None
         self._waiting: dict[int, tuple[Post, anyio.Event]] = {}
         self._slots = anyio.Semaphore(MAX_SENDING, fast_acquire=True)
@@ -107,9 +87,9 @@ class LegacyConnection(RemoteConnection):
         try:
             response = await self._exchange.send("GET", stream_headers(None, None))
         except NotLetIn as fault:
-            if fault.ended is None and isinstance(fault.error, LoginNeeded):
+            if not fault.lost and isinstance(fault.error, LoginNeeded):
                 return self.lose(Ended(FailureKind.AUTH_REQUIRED, fault.error.message))
-            return self.lose(fault.ended or unavailable(fault.error))
+            return self.lose(not_begun(fault))
         except Unreachable as fault:
             return self.lose(Ended(FailureKind.CONNECT_FAILED, fault.words))
         try:
@@ -160,9 +140,7 @@ class LegacyConnection(RemoteConnection):
         if parts is None or parts.userinfo or not same_origin(url, self.endpoint.url):
             self.lose(Ended(FailureKind.CONNECT_FAILED, _astray(parts, self.endpoint.url)))
             return
-        self._posting = Exchange(
-            replace(self.endpoint, url=url), self.client, cookies=self._exchange.cookies, on_odd=self.odd
-        )
+        self._posting = self.client_for(url, self._exchange.cookies)
         self._posting_url = url
         self._located.set()
 
@@ -182,43 +160,40 @@ class LegacyConnection(RemoteConnection):
         if post.about.method == INITIALIZED:
             self._confirming = anyio.Event()
 
-    def unanswered(self) -> None:
-        self._exchange.suspect()
-
     async def carry(self, post: Post) -> None:
         await self._located.wait()
         assert self._posting is not None
         if post.about.method == INITIALIZED:
-            await self._confirm(post)
+            await self._confirm(post, self._posting)
             return
         gate, patience_secs = self._posting.gate, self._asked(post).patience_secs
         gate.check(patience_secs)
         while self._confirming is not None and post.about.method not in HANDSHAKE:
             await gate.wait_beside(self._confirming, patience_secs)
         if post.about.id is None:
-            await self._send(post)
+            await self.deliver(post, self._posting)
         else:
-            await self._ask_and_wait(post, post.about.id)
+            await self._ask_and_wait(post, post.about.id, self._posting)
 
-    async def _confirm(self, post: Post) -> None:
+    async def _confirm(self, post: Post, client: AuthorizedClient) -> None:
         """Send `notifications/initialized`; all else waits, because servers refuse what they see before it."""
         self._agreed = True
         try:
-            await self._send(post)
+            await self.deliver(post, client)
         finally:
             confirming, self._confirming = self._confirming, None
             if confirming is not None:
                 confirming.set()
 
-    async def _ask_and_wait(self, post: Post, id: int) -> None:
+    async def _ask_and_wait(self, post: Post, id: int, client: AuthorizedClient) -> None:
         answered = anyio.Event()
         self._wait_for(post, id, answered)
         try:
             if post.about.method in UNLIMITED:
-                taken = await self._send(post)
+                taken = await self.deliver(post, client)
             else:
                 async with self._slots:
-                    taken = await self._send(post)
+                    taken = await self.deliver(post, client)
             if taken:
                 await answered.wait()
         finally:
@@ -231,38 +206,22 @@ class LegacyConnection(RemoteConnection):
             oldest, _ = self._waiting.pop(next(iter(self._waiting)))
             oldest.scope.cancel()
 
-    async def _send(self, post: Post) -> bool:
-        """Post a message, and say whether the server took it. If not, that is dealt with already."""
+    async def attempt(self, post: Post, *, waited: bool, renewed: bool) -> Attempt:
+        return Attempt(self._asked(post, waited=waited), post_headers(post.about, None))
+
+    async def take(self, post: Post, attempt: Attempt, response: httpx2.Response) -> Do:
         assert self._posting is not None
-        about = post.about
-        waited = False
-        while True:
-            asked = self._asked(post, waited=waited)
-            headers = post_headers(about, None)
-            try:
-                response = await self._posting.send("POST", headers, post.message, post, asked.patience_secs)
-            except NotLetIn as fault:
-                turned_away(self, asked, about, fault)
-                return False
-            except Unreachable as fault:
-                self._failed(post, asked, failure(asked, fault.words, connected=fault.connected))
-                return False
-            if response.status_code < 500:
-                self.notices.heard()
-            if response.is_success:
-                await discard(response)
-                return True
-            body = await read_error(response)
-            reply = None if about.id is None else refusal_reply(asked, about.id, response, body)
-            found = outcome(asked, answered(response, body, reply))
-            if found.held_secs is not None:
-                self._posting.gate.close(found.held_secs)
-            if response.status_code in GONE and found.do in (Do.FAIL, Do.LOSE):
-                found = replace(found, words=f"{found.words} at {shown_url(self._posting_url)}")
-            if found.do is not Do.WAIT:
-                await self._refused(post, asked, found, response.status_code, reply)
-                return False
-            waited = True
+        if response.is_success:
+            await discard(response)
+            return Do.ACCEPT
+        body = await read_error(response)
+        found, reply = judged(self._posting, attempt.asked, post.about.id, response, body)
+        if response.status_code in GONE and found.do in (Do.FAIL, Do.LOSE):
+            found = replace(found, words=f"{found.words} at {shown_url(self._posting_url)}")
+        if found.do is Do.WAIT:
+            return Do.WAIT
+        await self._refused(post, attempt.asked, found, response.status_code, reply)
+        return Do.FAIL
 
     def _asked(self, post: Post, *, waited: bool = False) -> Asked:
         return Asked(post.about.method, post.about.id is not None, agreed=self._agreed, waited=waited)
@@ -277,13 +236,9 @@ class LegacyConnection(RemoteConnection):
             if found.do is Do.ALIVE:
                 self.receive(alive(about.id or 0))
             else:
-                self._failed(post, asked, found)
+                self.come_to_nothing(post, asked, found)
             if status in GONE and self._agreed:
                 self.lose(Ended(FailureKind.DISCONNECTED, f"has forgotten the connection (HTTP {status})"), waits=True)
-
-    def _failed(self, post: Post, asked: Asked, found: Outcome) -> None:
-        if not post.answered:  # the reply may be faster than what becomes of the POST
-            come_to_nothing(self, asked, post.about, found)
 
 
 def _astray(said: Url | None, url: str) -> str:

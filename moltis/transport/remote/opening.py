@@ -13,13 +13,13 @@ from moltis.config.kinds import KINDS
 from moltis.config.limits import Limits
 from moltis.config.plan import RemoteLaunch
 from moltis.errors import Busy
+from moltis.http.authorized import Credentials
 from moltis.http.clients import server_client
 from moltis.http.origins import read_url
 from moltis.http.tls import CaFileError, tls_context
 from moltis.server.states import FailureKind
 from moltis.threads import in_thread
 from moltis.transport import PLAIN, Connection, ConnectionClosed, Ended, Notices, OpenFailed, Outgoing, Receiver
-from moltis.transport.remote import Credentials
 from moltis.transport.remote.base import Endpoint, RemoteConnection
 from moltis.transport.remote.legacy import LegacyConnection
 from moltis.transport.remote.outcomes import HANDSHAKE

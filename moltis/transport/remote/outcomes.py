@@ -8,37 +8,12 @@ from __future__ import annotations
 
 import enum
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import Final, Literal
-from urllib.parse import urljoin
 
-from moltis.http.origins import UNREADABLE, Url, read_url, resolved, same_origin
-from moltis.redaction import REDACTED
+from moltis.http.heads import REDIRECTS
 from moltis.server.states import FailureKind
 from moltis.transport.remote.replies import UNRELATED, AboutSession
-
-__all__ = [
-    "FOLLOWED",
-    "HANDSHAKE",
-    "HEARTBEATS",
-    "INITIALIZED",
-    "PATIENCE_SECS",
-    "REDIRECTS",
-    "UNLIMITED",
-    "Answered",
-    "Asked",
-    "Do",
-    "Outcome",
-    "compressed_words",
-    "failure",
-    "followed_words",
-    "media_type",
-    "outcome",
-    "redirect_target",
-    "redirect_words",
-    "shown_field",
-]
 
 HANDSHAKE: Final = frozenset({"initialize", "server/discover"})
 HEARTBEATS: Final = frozenset({"ping", "server/discover"})
@@ -58,18 +33,7 @@ UNSERVED: Final = frozenset({400, 404, 405})
 GONE: Final = frozenset({404, 410})
 """How a server says that it does not know something, such as the session."""
 OVERLOADED: Final = frozenset({429, 503})
-FOLLOWED: Final = frozenset({307, 308})
-"""The redirects that keep method and body (RFC 9110 section 15.4)."""
-REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-MAX_REDIRECTS: Final = 3
-
-SHOWN_URL_CHARS: Final = 300
-SHOWN_CHARS: Final = 60
-"""Of a header field of the server's."""
-
 NO_ANSWER: Final = "no answer that could be used"
-
-_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,40}/[a-z0-9!#$&^_.+-]{1,40}")
 
 
 class Do(enum.Enum):
@@ -237,81 +201,6 @@ def failure(asked: Asked, words: str, *, connected: bool = True) -> Outcome:
     if asked.probes and not connected:
         return Outcome(Do.LOSE, words, FailureKind.CONNECT_FAILED)
     return _failed(asked, words)
-
-
-def redirect_target(status: int, location: str | None, url: str, *, hops: int) -> str | None:
-    """Give the URL that a redirect of `url` leads to if it may be followed, None otherwise: one of the same origin.
-
-    hops: how many were followed already.
-    """
-    if status not in FOLLOWED or not location or hops >= MAX_REDIRECTS:
-        return None
-    try:
-        target = urljoin(url, location).partition("#")[0]
-    except ValueError:
-        return None
-    return target if same_origin(target, url) else None
-
-
-def redirect_words(location: str | None, url: str) -> str:
-    """Say where a redirect leads that is not followed, and what to write, as what follows the server's name.
-
-    Query values are left out. Nobody is told to write a URL of plain http.
-    """
-    target = resolved(url, location) if location else None
-    here, there = read_url(url), read_url(target or "")
-    if here is None or there is None or target is None:
-        return f"redirects to {UNREADABLE}" if location else "redirects, and does not say where to"
-    shown = shown_target(there)
-    if there.scheme == "https":
-        return f"redirects to {shown}; if that is the server, {_line(there)}"
-    words = f"redirects to {shown}, which is plain http: nothing is sent there"
-    if here.scheme == "https" and there.host == here.host:
-        straight = replace(there, scheme="https", port=here.port)
-        words += (
-            f"; a proxy before it does not tell it that it is reached by https (X-Forwarded-Proto): {_line(straight)}"
-        )
-    return words
-
-
-def followed_words(target: str) -> str:
-    """Say that a redirect was followed, which is odd, as what follows the server's name."""
-    there = read_url(target)
-    if there is None:
-        return f"redirects to {UNREADABLE}"
-    advice = f"; {_line(there)}, and nothing is redirected any more" if there.scheme == "https" else ""
-    return f"redirects what is sent to its url to {shown_target(there)}{advice}"
-
-
-def shown_target(there: Url) -> str:
-    """Show where a redirect leads: the whole URL but its query values, at most 300 printable ASCII characters."""
-    shown = there.origin + there.path
-    if there.query[1:]:
-        pairs = (pair.partition("=") for pair in there.query[1:].split("&"))
-        shown += "?" + "&".join(f"{name}={REDACTED}" if equals else REDACTED for name, equals, _ in pairs)
-    return shown if len(shown) <= SHOWN_URL_CHARS else shown[: SHOWN_URL_CHARS - 3] + "..."
-
-
-def _line(there: Url) -> str:
-    """Return what to write in moltis.toml."""
-    shown = shown_target(there)
-    if there.query or shown.endswith("...") or '"' in shown:
-        return "that is what its url has to be (query values are left out here)"
-    return f'write url = "{shown}" in its entry'
-
-
-def media_type(content_type: str | None) -> str:
-    """Give the media type of a Content-Type, lower case and without parameters; empty if it is none."""
-    kind = (content_type or "").partition(";")[0].strip(" \t").lower()
-    return kind if _TYPE.fullmatch(kind) else ""
-
-
-def shown_field(value: str | None) -> str:
-    """Return a header field as it may be shown: quoted, at most 60 printable ASCII characters; empty for none."""
-    if not value:
-        return ""
-    shown = "".join(c if " " <= c <= "~" else "?" for c in value[:SHOWN_CHARS])
-    return f"'{shown}...'" if len(value) > SHOWN_CHARS else f"'{shown}'"
 
 
 def compressed_words(coding: str) -> str:

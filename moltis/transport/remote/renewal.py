@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Final
 
 import anyio
@@ -15,19 +14,29 @@ import httpx2
 import msgspec
 
 from moltis.errors import NotSent, ServerNotReady
+from moltis.http.authorized import (
+    FAULTS,
+    NOTHING_SPARED,
+    REFUSALS,
+    AuthorizedClient,
+    HeldBack,
+    NotLetIn,
+    Unreachable,
+    discard,
+    held_secs,
+)
 from moltis.http.bodies import BodyTooLarge, read_capped
+from moltis.http.heads import media_type
 from moltis.server.states import FailureKind
 from moltis.slices import taken
 from moltis.transport import Ended, Outgoing, Receiver
+from moltis.transport.remote.base import Session
+from moltis.transport.remote.delivery import login_needed
 from moltis.transport.remote.events import BOM
-from moltis.transport.remote.exchange import FAULTS, REFUSALS, Exchange, NotLetIn, Unreachable, discard, held_secs
-from moltis.transport.remote.gate import HeldBack
 from moltis.transport.remote.headers import BadSessionId, checked_session_id, post_headers
 from moltis.transport.remote.incoming import body_of, events_in_turn
-from moltis.transport.remote.outcomes import PATIENCE_SECS, media_type
+from moltis.transport.remote.outcomes import PATIENCE_SECS
 from moltis.transport.remote.replies import Told, answers, told
-
-__all__ = ["CredentialsRefused", "NotRenewed", "Session", "begin_anew", "probe"]
 
 MAX_ANSWER_BYTES: Final = 256 * 1024
 """Of the answer to a probe that is looked at; a longer one is an answer too."""
@@ -35,20 +44,8 @@ MAX_HELLO_BYTES: Final = 16 * 1024 * 1024
 """The longest answer to `initialize`: of instructions without end a part is used, as at the first time."""
 
 RENEWAL_SECS: Final = 30.0
-NOTHING_SPARED: Final[frozenset[int]] = frozenset()
 
 _numbers = itertools.count(1)
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """What a server knows us by, up to MCP 2025-11-25.
-
-    id: of `Mcp-Session-Id`, None if the server keeps no session. version: what was agreed on.
-    """
-
-    id: str | None
-    version: str | None = None
 
 
 class NotRenewed(Exception):
@@ -76,7 +73,7 @@ class _Reply(msgspec.Struct):
 
 
 async def begin_anew(
-    exchange: Exchange,
+    exchange: AuthorizedClient,
     hello: bytes,
     confirmation: bytes,
     lost: Session,
@@ -104,7 +101,7 @@ async def begin_anew(
         ) from fault
 
 
-async def probe(exchange: Exchange, session: Session, method: str, receive: Receiver) -> Told:
+async def probe(exchange: AuthorizedClient, session: Session, method: str, receive: Receiver) -> Told:
     """Ask something harmless in a session, and return what the answer says of it.
 
     receive: takes what the server says besides.
@@ -132,7 +129,7 @@ async def probe(exchange: Exchange, session: Session, method: str, receive: Rece
 
 
 async def _begin_anew(
-    exchange: Exchange,
+    exchange: AuthorizedClient,
     hello: bytes,
     confirmation: bytes,
     lost: Session,
@@ -174,7 +171,7 @@ async def _begin_anew(
                 Ended(FailureKind.LOGIN_UNAVAILABLE, f"has lost the session, and {fault.error.message}")
             ) from fault
         told = fault.error.message if isinstance(fault.error, ServerNotReady) else "a person must log in"
-        raise NotRenewed(fault.ended or _ended(f"has lost the session, and {told}")) from fault
+        raise NotRenewed(login_needed() if fault.lost else _ended(f"has lost the session, and {told}")) from fault
     return session
 
 

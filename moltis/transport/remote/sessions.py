@@ -11,19 +11,15 @@ from typing import Final
 
 import anyio
 
+from moltis.http.authorized import FAULTS, REFUSALS, AuthorizedClient, NotLetIn, Unreachable, discard
 from moltis.server.states import FailureKind
 from moltis.transport import Ended, Outgoing
-from moltis.transport.remote.base import Post, RemoteConnection
-from moltis.transport.remote.exchange import FAULTS, REFUSALS, Exchange, NotLetIn, Unreachable, discard
+from moltis.transport.remote.base import NO_SESSION, Post, RemoteConnection, Session
 from moltis.transport.remote.headers import stream_headers
 from moltis.transport.remote.outcomes import HANDSHAKE, INITIALIZED
-from moltis.transport.remote.renewal import CredentialsRefused, NotRenewed, Session, begin_anew, probe
+from moltis.transport.remote.renewal import CredentialsRefused, NotRenewed, begin_anew, probe
 from moltis.transport.remote.replies import PING, REPEATED, Evidence, Told
 from moltis.transport.remote.standing import Alarm, StandingStream
-
-__all__ = ["NO_SESSION", "Sessions"]
-
-NO_SESSION: Final = Session(None)
 
 END_SECS: Final = 5.0
 """For telling the server that a session is over."""
@@ -41,7 +37,7 @@ _FIRST: Final = HANDSHAKE | {INITIALIZED}
 class Sessions:
     """The sessions of one connection, of which one is `current`."""
 
-    def __init__(self, connection: RemoteConnection, exchange: Exchange) -> None:
+    def __init__(self, connection: RemoteConnection, exchange: AuthorizedClient) -> None:
         self.current = NO_SESSION
         self._connection = connection
         self._exchange = exchange

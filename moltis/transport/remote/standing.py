@@ -15,16 +15,21 @@ import anyio
 import httpx2
 
 from moltis.errors import NotSent
+from moltis.http.authorized import (
+    FAULTS,
+    MAX_HELD_SECS,
+    REFUSALS,
+    AuthorizedClient,
+    NotLetIn,
+    Unreachable,
+    discard,
+    held_secs,
+)
 from moltis.http.bodies import BodyEncoded
-from moltis.transport.remote.base import RemoteConnection
-from moltis.transport.remote.exchange import FAULTS, REFUSALS, Exchange, NotLetIn, Unreachable, discard, held_secs
-from moltis.transport.remote.gate import MAX_HELD_SECS
+from moltis.transport.remote.base import RemoteConnection, Session
 from moltis.transport.remote.headers import stream_headers
 from moltis.transport.remote.incoming import Cursor, NotEvents, opened_events, take_opened
 from moltis.transport.remote.outcomes import OVERLOADED
-from moltis.transport.remote.renewal import Session
-
-__all__ = ["Alarm", "StandingStream"]
 
 MIN_PAUSE_SECS: Final = 1.0
 MAX_PAUSE_SECS: Final = 60.0
@@ -82,7 +87,7 @@ class StandingStream:
     def __init__(
         self,
         connection: RemoteConnection,
-        exchange: Exchange,
+        exchange: AuthorizedClient,
         session: Session,
         *,
         on_missed: Callable[[], None],

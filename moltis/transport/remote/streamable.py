@@ -8,30 +8,20 @@ its reply is received, or it fails with words.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Final
 
 import anyio
 import httpx2
 
+from moltis.http.authorized import FAULTS, NOTHING_SPARED, REFUSALS, NotLetIn, Unreachable, discard
 from moltis.http.bodies import coding_of
+from moltis.http.heads import shown_field
 from moltis.http.words import network_words
 from moltis.server.states import FailureKind
 from moltis.slices import taken
 from moltis.transport import Ended, Notices, Outgoing, Receiver
-from moltis.transport.remote.base import SOMETHING_ELSE, Endpoint, Post, RemoteConnection
-from moltis.transport.remote.exchange import (
-    FAULTS,
-    REFUSALS,
-    Exchange,
-    NotLetIn,
-    Unreachable,
-    answered,
-    discard,
-    read_error,
-    refusal_reply,
-)
-from moltis.transport.remote.failures import come_to_nothing, turned_away
+from moltis.transport.remote.base import NO_SESSION, SOMETHING_ELSE, Endpoint, Post, Session
+from moltis.transport.remote.delivery import Attempt, PostingConnection, judged, read_error
 from moltis.transport.remote.headers import FIRST_MODERN, BadSessionId, checked_session_id, post_headers, stream_headers
 from moltis.transport.remote.incoming import (
     Cursor,
@@ -46,21 +36,9 @@ from moltis.transport.remote.incoming import (
     take_opened,
     take_unlabelled,
 )
-from moltis.transport.remote.outcomes import (
-    INITIALIZED,
-    UNLIMITED,
-    Asked,
-    Do,
-    Outcome,
-    failure,
-    outcome,
-    shown_field,
-)
-from moltis.transport.remote.renewal import NOTHING_SPARED, Session
+from moltis.transport.remote.outcomes import INITIALIZED, UNLIMITED, Asked, Do, Outcome, failure
 from moltis.transport.remote.replies import alive, unknown_method
-from moltis.transport.remote.sessions import NO_SESSION, Sessions
-
-__all__ = ["Rejected", "StreamableConnection"]
+from moltis.transport.remote.sessions import Sessions
 
 MAX_CALLS: Final = 48
 """Requests on their way at once. The client has 100 connections, and heartbeats, cancels and streams need some too."""
@@ -78,17 +56,15 @@ Rejected = Callable[[bytes, Outgoing, int], Awaitable[bool]]
 """Asked with a request and the HTTP status before it is taken for unserved. True: the message is dealt with."""
 
 
-class StreamableConnection(RemoteConnection):
+class StreamableConnection(PostingConnection):
     """One connection by Streamable HTTP. `rejected`: who may know another way when the server does not speak this."""
 
     def __init__(
         self, endpoint: Endpoint, receive: Receiver, notices: Notices, *, rejected: Rejected | None = None
     ) -> None:
         super().__init__(endpoint, receive, notices)
-        self._exchange = Exchange(endpoint, self.client, on_odd=self.odd)
         self._sessions = Sessions(self, self._exchange)
         self._rejected = rejected
-        self._agreed = False
         self._slots = anyio.Semaphore(MAX_CALLS, fast_acquire=True)
 
     @property
@@ -99,93 +75,62 @@ class StreamableConnection(RemoteConnection):
     def sending(self, post: Post) -> None:
         self._sessions.sending(post)
 
-    def unanswered(self) -> None:
-        self._exchange.suspect()
-
     async def carry(self, post: Post) -> None:
         about = post.about
         self._exchange.gate.check(self._asked(about).patience_secs)
         if about.method == INITIALIZED:
             accepted = False
             try:
-                accepted = await self._send(post)
+                accepted = await self.deliver(post, self._exchange)
             finally:
                 self._sessions.confirmed(accepted)
         elif about.id is None or about.method in UNLIMITED:
-            await self._send(post)
+            await self.deliver(post, self._exchange)
         else:
             async with self._slots:
-                await self._send(post)
+                await self.deliver(post, self._exchange)
 
     async def say_goodbye(self) -> None:
         await self._sessions.end()
 
     # --- a message
 
-    async def _send(self, post: Post) -> bool:
-        """Send a message, once more where that is harmless and may help; say whether the server just took it."""
+    async def attempt(self, post: Post, *, waited: bool, renewed: bool) -> Attempt:
         about = post.about
+        while (obstacle := self._sessions.obstacle(about)) is not None:
+            await self._exchange.gate.wait_beside(obstacle, self._asked(about).patience_secs)
         modern = about.version is not None and about.version >= FIRST_MODERN
-        patience_secs = self._asked(about).patience_secs
-        renewed = waited = False
-        while True:
-            while (obstacle := self._sessions.obstacle(about)) is not None:
-                await self._exchange.gate.wait_beside(obstacle, patience_secs)
-            session = NO_SESSION if modern or about.method == "initialize" else self._sessions.current
-            spared = not renewed and self._sessions.spares(session)
-            asked = replace(
-                self._asked(about),
-                modern=modern,
-                session=session.id is not None,
-                renewed=renewed,
-                waited=waited,
-                spared=spared,
-            )
-            headers = post_headers(about, session.id)
-            try:
-                spares = ONLY_401 if spared else NOTHING_SPARED
-                response = await self._exchange.send("POST", headers, post.message, post, patience_secs, spares)
-            except NotLetIn as fault:
-                turned_away(self, asked, about, fault)
-                return False
-            except Unreachable as fault:
-                come_to_nothing(self, asked, about, failure(asked, fault.words, connected=fault.connected))
-                return False
-            if response.status_code < 500:
-                self.notices.heard()
-            try:
-                do = await self._take(post, asked, session, response)
-            finally:
-                await response.aclose()
-            if do is Do.RENEW:
-                status = response.status_code
-                begun = await self._sessions.renew(session, by_401=status == 401, gone=status == 404)
-                if not begun and (status != 401 or self.ending):
-                    come_to_nothing(
-                        self, asked, about, failure(asked, "has lost the session; the message was not processed")
-                    )
-                    return False
-                if about.method == INITIALIZED:
-                    return False  # the new session was confirmed when it was begun
-                renewed = True
-            elif do is Do.WAIT:
-                waited = True
-            else:
-                return do is Do.ACCEPT
+        session = NO_SESSION if modern or about.method == "initialize" else self._sessions.current
+        spared = not renewed and self._sessions.spares(session)
+        asked = Asked(
+            about.method,
+            about.id is not None,
+            agreed=self._agreed,
+            modern=modern,
+            session=session.id is not None,
+            renewed=renewed,
+            waited=waited,
+            spared=spared,
+        )
+        return Attempt(asked, post_headers(about, session.id), session, ONLY_401 if spared else NOTHING_SPARED)
+
+    async def renew(self, post: Post, attempt: Attempt, status: int) -> bool:
+        begun = await self._sessions.renew(attempt.session, by_401=status == 401, gone=status == 404)
+        if not begun and (status != 401 or self.ending):
+            words = "has lost the session; the message was not processed"
+            self.come_to_nothing(post, attempt.asked, failure(attempt.asked, words))
+            return False
+        return post.about.method != INITIALIZED  # the new session was confirmed when it was begun
 
     def _asked(self, about: Outgoing) -> Asked:
         return Asked(about.method, about.id is not None, agreed=self._agreed)
 
-    async def _take(self, post: Post, asked: Asked, session: Session, response: httpx2.Response) -> Do:
-        """Do with an answer what has to be done, except for sending again, and say what that was."""
-        about = post.about
+    async def take(self, post: Post, attempt: Attempt, response: httpx2.Response) -> Do:
+        about, asked, session = post.about, attempt.asked, attempt.session
         body = await read_error(response) if response.status_code >= 400 else b""
-        reply = refusal_reply(asked, about.id, response, body) if body and about.id is not None else None
-        found = outcome(asked, answered(response, body, reply, about.id))
+        found, reply = judged(self._exchange, asked, about.id, response, body)
         if found.doubts or found.refuses:
             self._sessions.refused(session, about.method, surely=found.doubts)
-        if found.held_secs is not None:
-            self._exchange.gate.close(found.held_secs)
         match found.do:
             case Do.TAKE_MESSAGE | Do.TAKE_EVENTS | Do.LOOK:
                 try:
@@ -216,7 +161,7 @@ class StreamableConnection(RemoteConnection):
         elif found.do is Do.ALIVE:
             self.receive(alive(about.id or 0))
         else:
-            come_to_nothing(self, asked, about, found)
+            self.come_to_nothing(post, asked, found)
 
     # --- a reply
 
@@ -257,7 +202,7 @@ class StreamableConnection(RemoteConnection):
         if not post.answered and asked.heartbeat:
             self.receive(alive(post.about.id or 0))
         elif not post.answered:
-            come_to_nothing(self, asked, post.about, failure(asked, words + NOT_AGAIN))
+            self.come_to_nothing(post, asked, failure(asked, words + NOT_AGAIN))
         elif post.succeeded:
             self._agreed = True
 

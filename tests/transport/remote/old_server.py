@@ -14,8 +14,8 @@ import httpx2
 
 from moltis.config.limits import Limits
 from moltis.errors import MoltisError
+from moltis.http.authorized import Credentials, NoCredentials
 from moltis.transport import PLAIN, Ended, Notices, Outgoing, Receiver
-from moltis.transport.remote import Credentials, NoCredentials
 from moltis.transport.remote.base import Endpoint, RemoteConnection
 from moltis.transport.remote.opening import FallbackConnection
 

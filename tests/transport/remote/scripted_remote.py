@@ -19,10 +19,10 @@ from patience import PATIENCE
 
 from moltis.config.limits import Limits
 from moltis.errors import MoltisError
+from moltis.http.authorized import Credentials, NoCredentials, Refusal
 from moltis.http.clients import server_client
 from moltis.session import envelope
 from moltis.transport import Outgoing
-from moltis.transport.remote import Credentials, NoCredentials, Refusal
 from moltis.transport.remote.base import Endpoint, RemoteConnection
 from moltis.transport.remote.streamable import StreamableConnection
 from moltis.unicode import mend

@@ -15,10 +15,10 @@ from trio.testing import MockClock
 
 from moltis.config.plan import RemoteLaunch, ServerPlan
 from moltis.errors import LoginNeeded
+from moltis.http.authorized import NoCredentials, Refusal
 from moltis.session.hooks import Hooks
 from moltis.session.session import Session
 from moltis.transport import Connection, ConnectionClosed, Notices, OpenFailed, Outgoing, Receiver
-from moltis.transport.remote import NoCredentials, Refusal
 from moltis.transport.remote.base import Endpoint
 from moltis.transport.remote.legacy import ENDPOINT_SECS
 from moltis.transport.remote.opening import FallbackConnection, RemoteTransport

@@ -12,7 +12,7 @@ from old_server import OldServer, answering, line
 from scripted_remote import LEGACY, MODERN, HttpServer, McpServer, Peer, dialled, serving
 
 from moltis.errors import MoltisError, RpcCode, ServerNotReady
-from moltis.transport.remote.gate import MAX_HELD_SECS, Gate, HeldBack
+from moltis.http.authorized import MAX_HELD_SECS, Gate, HeldBack
 from moltis.transport.remote.legacy import LegacyConnection
 
 pytestmark = pytest.mark.anyio

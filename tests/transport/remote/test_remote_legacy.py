@@ -16,10 +16,10 @@ from trio.testing import MockClock
 
 from moltis.config.limits import Limits
 from moltis.errors import LoginNeeded, ServerNotReady
+from moltis.http.authorized import Refusal
 from moltis.http.clients import server_client
 from moltis.session import envelope
 from moltis.transport import ConnectionClosed
-from moltis.transport.remote import Refusal
 from moltis.transport.remote.legacy import ENDPOINT_SECS, LegacyConnection, _replied_ids
 
 pytestmark = pytest.mark.anyio

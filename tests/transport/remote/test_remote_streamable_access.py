@@ -11,8 +11,8 @@ from scripted_remote import LEGACY, MODERN, FakeCredentials, HttpServer, McpServ
 
 from moltis.config.limits import Limits
 from moltis.errors import LoginNeeded, NotSent, ServerNotReady
+from moltis.http.authorized import Refusal
 from moltis.transport import ConnectionClosed
-from moltis.transport.remote import Refusal
 
 pytestmark = pytest.mark.anyio
 

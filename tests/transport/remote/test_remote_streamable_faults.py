@@ -9,9 +9,9 @@ from scripted_remote import LEGACY, Heard, HttpServer, McpServer, Peer, dialled,
 
 from moltis.config.limits import Limits
 from moltis.errors import ServerNotReady
+from moltis.http.authorized import NoCredentials
 from moltis.http.clients import server_client
 from moltis.transport import Outgoing
-from moltis.transport.remote import NoCredentials
 from moltis.transport.remote.base import Endpoint
 from moltis.transport.remote.streamable import StreamableConnection
 

@@ -9,17 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltis.transport.remote.outcomes import (
-    Answered,
-    Asked,
-    Do,
-    Outcome,
-    failure,
-    media_type,
-    outcome,
-    redirect_target,
-    redirect_words,
-)
+from moltis.http.heads import media_type, redirect_target, redirect_words
+from moltis.transport.remote.outcomes import Answered, Asked, Do, Outcome, failure, outcome
 from moltis.transport.remote.replies import AboutSession, about_session, answers, error_reply, succeeds
 
 CALL = Asked("tools/call", True)

@@ -9,8 +9,8 @@ import pytest
 from scripted_remote import LEGACY, FakeCredentials, McpServer, Peer, dialled, serving
 
 from moltis.errors import LoginNeeded, ServerNotReady
+from moltis.http.authorized import Refusal
 from moltis.transport import ConnectionClosed
-from moltis.transport.remote import Refusal
 
 pytestmark = pytest.mark.anyio
 
