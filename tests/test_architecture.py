@@ -18,6 +18,7 @@ FLOORS = {
     "moltis": 0,
     "moltis.names": 0,
     "moltis.shares": 0,
+    "moltis.times": 0,
     "moltis.access": 0,
     "moltis.printable": 0,
     "moltis.packages": 0,
@@ -82,6 +83,7 @@ FLOORS = {
 """The longest matching prefix counts. A module imports from its own package and from lower floors only."""
 
 PURE = {
+    "moltis.times",
     "moltis.access",
     "moltis.shares",
     "moltis.names",

@@ -32,8 +32,8 @@ from moltis.oauth.crowd import Crowd
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.store import StoreProblem, TokenStore
 from moltis.server import mending
-from moltis.server.record import stamp
 from moltis.server.states import State
+from moltis.times import stamp
 from moltis.transport import Connection, Notices, Receiver, Transport
 from moltis.transport.remote.opening import RemoteTransport
 

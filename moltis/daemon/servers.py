@@ -20,12 +20,12 @@ from moltis.daemon.session_factory import SessionFactory
 from moltis.daemon.trials import ask_running, try_once
 from moltis.operations.api import Tried
 from moltis.server.actor import Actor
-from moltis.server.record import stamp
 from moltis.server.states import AT_REST, LOGIN_FAILED, SETTLING, STARTING, FailureKind, State
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.server.supervisor import Supervisor
 from moltis.session.handshake import EraMemory
 from moltis.session.session import Session
+from moltis.times import stamp
 
 if TYPE_CHECKING:
     from moltis.gateway.gateway import Gateway

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from moltis.transport.wire import Cancellable, call_later, now, whole_second
+from moltis.transport.wire import Cancellable, call_about
 
 LOOK_SECS = 1.0
 
@@ -38,7 +38,7 @@ class Watch:
         file = _File(str(path), changed, absence_counts, each_time)
         self._files.append(file)
         if self._timer is None:
-            self._timer = call_later(_until_next_look(), self._look)
+            self._timer = call_about(LOOK_SECS, self._look)
         return lambda: self._files.remove(file)
 
     def cancel(self) -> None:
@@ -48,7 +48,7 @@ class Watch:
             self._timer = None
 
     def _look(self) -> None:
-        self._timer = call_later(_until_next_look(), self._look)
+        self._timer = call_about(LOOK_SECS, self._look)
         for file in tuple(self._files):
             file.look()
 
@@ -74,11 +74,6 @@ class _File:
                 self._changed()
         if self._each_time is not None:
             self._each_time()
-
-
-def _until_next_look() -> float:
-    moment = now()
-    return whole_second(moment, LOOK_SECS) - moment
 
 
 _Identity = tuple[int, int, int]

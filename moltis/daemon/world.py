@@ -39,7 +39,6 @@ from moltis.operations.events import EventBus, ListsChanged, Logged, StateMoved
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
-from moltis.server.record import stamp
 from moltis.server.states import UNWELL, State
 from moltis.server.status import HistoryEntry
 from moltis.server.supervisor import Supervisor
@@ -47,6 +46,7 @@ from moltis.service import Notifier
 from moltis.session.listing import Kind
 from moltis.session.session import Session
 from moltis.threads import in_thread
+from moltis.times import stamp
 from moltis.transport.containment import Claim, Warden
 
 if TYPE_CHECKING:

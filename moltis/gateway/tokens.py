@@ -29,8 +29,8 @@ from moltis.gateway import token_file
 from moltis.gateway.api import Principal
 from moltis.gateway.token_file import PREFIX, Entry, Scope
 from moltis.names import did_you_mean
-from moltis.server.record import stamp
 from moltis.threads import in_thread
+from moltis.times import stamp
 
 __all__ = ["MAX_DAYS", "PREFIX", "Created", "Scope", "TokenInfo", "TokenStore"]
 

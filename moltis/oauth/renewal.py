@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 import anyio
 
@@ -22,6 +21,7 @@ from moltis.oauth.keeper import Keeper
 from moltis.oauth.model import OAuthProblem
 from moltis.oauth.standing import Standing
 from moltis.server.states import State
+from moltis.times import stamp_of
 
 LOST_AFTER = 3
 """Outages in a row after which the endpoints are looked up anew: they may be somewhere else by now."""
@@ -122,7 +122,7 @@ class Renewal:
             "what was renewed a moment ago is refused again",
             server=self._server,
             state=State.READY,
-            next_retry_at=_shown(self._wall() + FRESH_SECS),
+            next_retry_at=stamp_of(self._wall() + FRESH_SECS),
             hint=self._hint(),
         )
 
@@ -193,7 +193,7 @@ class Renewal:
 
     def _shown_until(self) -> str | None:
         wait_secs = self._outages.until - anyio.current_time()
-        return _shown(self._wall() + max(0.0, wait_secs)) if wait_secs < math.inf else None
+        return stamp_of(self._wall() + max(0.0, wait_secs)) if wait_secs < math.inf else None
 
     def _error(self, why: str, next_retry_at: str | None) -> NotSent:
         return NotSent(
@@ -208,7 +208,3 @@ class Renewal:
     def _hint(self) -> str:
         again = "the login is kept and its renewal tried again by itself"
         return f"{again}; moltis mcp reauth {self._server} makes a new login"
-
-
-def _shown(instant: float) -> str:
-    return datetime.fromtimestamp(instant, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from moltis.config.plan import RemoteLaunch, ServerPlan
 from moltis.server.life import Facts
@@ -17,6 +17,7 @@ from moltis.server.lifecycle import Failure, Lifecycle, Transition, waits_for_lo
 from moltis.server.progress import start_in_words
 from moltis.server.states import OF_CONFIG, STATUS, UNCOUNTED, State
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
+from moltis.times import stamp
 
 HISTORY_LIMIT = 500
 """Transitions kept per server: a crash loop with default limits fills it in some four days, in about 150 kB."""
@@ -33,11 +34,6 @@ def _auth_state(plan: ServerPlan, life: Lifecycle) -> str:
         return "not_required"
     refused = isinstance(plan.launch, RemoteLaunch) and plan.launch.own_authorization
     return "failed" if refused else "awaiting_browser"
-
-
-def stamp(instant: datetime) -> str:
-    """Give an instant as RFC 3339 in UTC, to the millisecond."""
-    return instant.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _later(instant: datetime, secs: float) -> datetime | None:

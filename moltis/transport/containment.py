@@ -26,7 +26,7 @@ import anyio
 from moltis.transport import warden as protocol
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost, explain, launch_fields
 from moltis.transport.warden import GIVE_UP_SECS, TERM_GRACE_SECS, GroupTree, ProcTree
-from moltis.transport.wire import Cancellable, Link, call_later, now, watch_pidfd, whole_second
+from moltis.transport.wire import Cancellable, Link, call_about, call_later, watch_pidfd
 
 LOOK_SECS: Final = 0.02
 GIVE_UP_AFTER_SECS: Final = TERM_GRACE_SECS + GIVE_UP_SECS + 1.0
@@ -409,8 +409,7 @@ class Warden:
         self._look_around()
         if self._servers and not self._unanswered:
             self._ping()
-        moment = now()
-        self._heartbeat = call_later(whole_second(moment, HEARTBEAT_SECS) - moment, self._beat)
+        self._heartbeat = call_about(HEARTBEAT_SECS, self._beat)
 
     def _look_around(self) -> None:
         if self._link is not None:

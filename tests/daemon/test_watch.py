@@ -20,8 +20,7 @@ class Bench:
         self.path.write_text("one")
         self.changes = 0
         self._due: list[Callable[[], None]] = []
-        monkeypatch.setattr(watch, "now", lambda: 0.0)
-        monkeypatch.setattr(watch, "call_later", lambda secs, look: self._due.append(look))
+        monkeypatch.setattr(watch, "call_about", lambda secs, look: self._due.append(look))
         Watch().file(path, self._changed, absence_counts=absence_counts)
 
     def _changed(self) -> None:

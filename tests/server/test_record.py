@@ -9,8 +9,9 @@ from scripted_life import EPOCH, PLAN
 
 from moltis.server.life import NoFacts
 from moltis.server.lifecycle import Failure, Lifecycle, Transition
-from moltis.server.record import RECENT_ERRORS, Record, stamp
+from moltis.server.record import RECENT_ERRORS, Record
 from moltis.server.states import FailureKind, State
+from moltis.times import stamp
 
 READY = Lifecycle(State.READY, attempts=3, failure=Failure(FailureKind.EXITED, "first"))
 NOTHING = NoFacts()

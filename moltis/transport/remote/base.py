@@ -6,11 +6,11 @@ of `run`, and the connection is over within bounds that have names.
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import anyio
@@ -21,6 +21,7 @@ from moltis.config.limits import Limits
 from moltis.errors import MoltisError, ServerNotReady
 from moltis.http.authorized import MAX_HELD_SECS, Credentials, HeldBack, Progress
 from moltis.server.states import FailureKind, State
+from moltis.times import stamp_of
 from moltis.transport import PLAIN, ConnectionClosed, Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote.headers import FIRST_MODERN
 from moltis.transport.task import TaskConnection, fault_words
@@ -225,7 +226,7 @@ class RemoteConnection(TaskConnection):
             f"server {server!r} {words}",
             server=server,
             state=State.READY,
-            next_retry_at=None if held_secs is None else _in(min(held_secs, MAX_HELD_SECS)),
+            next_retry_at=None if held_secs is None else stamp_of(time.time() + min(held_secs, MAX_HELD_SECS)),
             hint=f"moltis why {server}",
         )
 
@@ -365,8 +366,3 @@ class RemoteConnection(TaskConnection):
 
 def _modern(about: Outgoing) -> bool:
     return about.version is not None and about.version >= FIRST_MODERN
-
-
-def _in(secs: float) -> str:
-    instant = datetime.now(UTC) + timedelta(seconds=secs)
-    return instant.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -11,7 +11,7 @@ owners need not be re-entrant.
 from __future__ import annotations
 
 from moltis.transport.wire.link import Link
-from moltis.transport.wire.loop import Cancellable, call_later, clock, now, watch_pidfd, whole_second
+from moltis.transport.wire.loop import Cancellable, call_about, call_later, clock, now, watch_pidfd, whole_second
 from moltis.transport.wire.pipes import PipeReader, PipeWriter, open_pipe_reader, open_pipe_writer
 from moltis.transport.wire.sockets import Acceptor, Handler, PeerConn, TcpListener, UnixListener, serve_tcp, serve_unix
 
@@ -25,6 +25,7 @@ __all__ = [
     "PipeWriter",
     "TcpListener",
     "UnixListener",
+    "call_about",
     "call_later",
     "clock",
     "now",

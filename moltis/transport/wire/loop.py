@@ -32,6 +32,12 @@ def whole_second(moment: float, secs: float) -> float:
     return float(round(moment + secs)) if secs >= 1 else moment + secs
 
 
+def call_about(secs: float, callback: Callable[[], None]) -> Cancellable:
+    """Call back once, at the `whole_second` about `secs` from now, unless cancelled before."""
+    moment = now()
+    return call_later(whole_second(moment, secs) - moment, callback)
+
+
 def clock() -> Callable[[], float] | None:
     """Give a function that tells what `now` tells, at a tenth of the cost; None on another loop than asyncio's."""
     try:
