@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from moltis import logs
-from moltis.logs import shaped as module
+from moltis.logs import sink as module
 from moltis.redaction import Scrubber
 from moltis.server.status import HostSeen
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.e2e
 
 SCRIPT = """
 import resource
-from moltis.daemon.memory import keep_freed_blocks
+from moltis.daemon.process import keep_freed_blocks
 understood = keep_freed_blocks() if {asked} else False
 bytes(1_000_000)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -19,9 +19,8 @@ from moltis import __version__, logs
 from moltis.config.load import Loaded
 from moltis.config.overrides import EnvOverrides
 from moltis.control.endpoint import DataDirLock, Endpoint
-from moltis.daemon.descriptors import control_connections, raise_limit
 from moltis.daemon.guard import GuardedTasks, kept_up
-from moltis.daemon.memory import keep_freed_blocks
+from moltis.daemon.process import control_connections, keep_freed_blocks, raise_limit
 from moltis.daemon.world import Daemon
 from moltis.errors import ExitCode
 from moltis.paths import Paths

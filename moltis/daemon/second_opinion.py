@@ -19,8 +19,7 @@ from moltis.errors import MoltisError
 from moltis.operations.api import Tried, TriedBySdk
 from moltis.printable import one_line
 from moltis.redaction import scrubbed
-from moltis.sdk.compared import differences
-from moltis.sdk.messages import Answer, Ask, AskLocal, AskRemote, Found
+from moltis.sdk.messages import Answer, Ask, AskLocal, AskRemote, Found, differences
 from moltis.session.listing import ToolFilter
 from moltis.transport import OpenFailed, Transport
 from moltis.transport.stdio import child_environment, own_folder

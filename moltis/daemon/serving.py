@@ -16,10 +16,10 @@ from anyio.abc import TaskGroup
 from moltis import __version__, logs
 from moltis.config.listen import split_listen
 from moltis.config.plan import Plan, ServerPlan
-from moltis.daemon.descriptors import http_connections
 from moltis.daemon.guard import kept_up
 from moltis.daemon.memories import Memories
 from moltis.daemon.ports import Ports, known_of
+from moltis.daemon.process import http_connections
 from moltis.daemon.watch import Watch
 from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway.api import Known

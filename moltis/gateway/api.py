@@ -16,8 +16,7 @@ from moltis.access import Access
 from moltis.gateway.messages import Answer, Ask, Tell
 from moltis.server.states import State
 from moltis.server.status import ServerStatus
-from moltis.session.caller import Caller
-from moltis.session.calls import OnReply
+from moltis.session.calls import Caller, OnReply
 from moltis.session.handshake import Agreed
 from moltis.session.listing import Item, Kind
 from moltis.session.wishes import Taken, Wish

@@ -15,7 +15,7 @@ from msgspec import Raw
 from moltis.gateway import revisions, rounds
 from moltis.gateway.api import Outlet, Principal
 from moltis.gateway.messages import Answer
-from moltis.session.caller import Question
+from moltis.session.calls import Question
 from moltis.session.envelope import json_string
 
 __all__ = ["HostSide", "Open", "OpenQuestions", "Tokens"]

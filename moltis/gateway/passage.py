@@ -23,8 +23,7 @@ from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, Ask
 from moltis.gateway.revisions import MODERN
 from moltis.server.states import STARTING
 from moltis.server.status import HostSeen
-from moltis.session.caller import Question
-from moltis.session.calls import ErrorReply, Failed, Reply, Result
+from moltis.session.calls import ErrorReply, Failed, Question, Reply, Result
 from moltis.session.envelope import json_string
 
 __all__ = ["Passage"]

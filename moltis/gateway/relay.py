@@ -28,8 +28,7 @@ from moltis.gateway.desk import Desk
 from moltis.gateway.failures import NotAnswered
 from moltis.gateway.messages import CAPABILITIES, Answer, Ask
 from moltis.gateway.passage import Passage
-from moltis.session.caller import Question
-from moltis.session.calls import Failed, Reply
+from moltis.session.calls import Failed, Question, Reply
 from moltis.session.envelope import json_string, read_error
 
 __all__ = ["Relay"]

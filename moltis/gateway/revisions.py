@@ -17,8 +17,7 @@ from msgspec import Raw
 
 from moltis.session.envelope import json_string
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
-from moltis.session.parts import elements, members
-from moltis.session.well_formed import is_empty
+from moltis.session.parts import elements, is_empty, members
 
 __all__ = ["LEGACY", "MODERN", "question_for", "result_for", "tool_for_legacy"]
 

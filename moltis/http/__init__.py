@@ -11,12 +11,11 @@ and over the network:
 
     authorized    requests to one server as it lets us in: credentials, Retry-After, redirects, cookies
     clients       the client of one MCP server
-    carrier       what carries its requests, and wire, the connections they travel on
+    carrier       what carries its requests, and the connections they travel on
     proxied       both by way of a proxy
     fetch         one bounded exchange with a party that is not trusted
     pinned        connections to addresses that were checked
-    racing        one connection to a host of several addresses
-    resolver      names to addresses, on threads that nobody waits for
+    dialing       names to addresses, on threads that nobody waits for, and the first of them that answers
     bodies        bodies read up to a limit, unpacked
     tls           whom to trust
     words         what went wrong, in our words

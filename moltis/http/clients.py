@@ -15,9 +15,8 @@ import httpcore2
 import httpx2
 
 from moltis import __version__
-from moltis.http.carrier import Carrier
+from moltis.http.carrier import Backend, Carrier
 from moltis.http.tls import tls_context
-from moltis.http.wire import Backend
 from moltis.http.words import CONNECT_SECS, WRITE_SECS
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ from moltis.errors import Busy
 from moltis.http.addresses import Scope, host_is_loopback, scope
 from moltis.http.bodies import BodyEncoded, BodyTooLarge, collect, in_turn, unpacked
 from moltis.http.clients import USER_AGENT
+from moltis.http.dialing import Resolve, resolve
 from moltis.http.origins import Url, read_url, resolved, shown_host
 from moltis.http.pinned import AddressRefused, PinnedBackend, judged
-from moltis.http.resolver import Resolve, resolve
 from moltis.http.tls import CaFileError, tls_context
 from moltis.http.words import InOurWords, network_words
 from moltis.threads import in_thread

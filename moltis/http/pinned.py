@@ -13,8 +13,7 @@ import anyio
 import httpcore2
 
 from moltis.http.addresses import Scope, scope
-from moltis.http.racing import first_to_answer
-from moltis.http.resolver import Resolve, resolve
+from moltis.http.dialing import Resolve, first_to_answer, resolve
 from moltis.http.words import InOurWords
 
 _PLACES = {

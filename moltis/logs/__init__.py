@@ -19,8 +19,7 @@ from typing import Any
 import structlog
 
 from moltis.logs.record import Record, Scrubber, make_record
-from moltis.logs.shaped import Shaped
-from moltis.logs.sink import LogSink
+from moltis.logs.sink import LogSink, Shaped
 from moltis.logtail import LEVELS, level_name
 
 __all__ = ["LogSink", "Logger", "close", "configure", "get", "reconfigure", "repeated"]

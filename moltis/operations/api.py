@@ -14,7 +14,7 @@ import msgspec
 from moltis.gateway.api import GatewayApi
 from moltis.gateway.tokens import Created, Scope, TokenInfo
 from moltis.operations.events import EventBus
-from moltis.sdk.compared import Difference
+from moltis.sdk.messages import Difference
 from moltis.server.status import HistoryEntry, ServerStatus
 from moltis.session.calls import OnReply
 from moltis.session.listing import Item, Kind

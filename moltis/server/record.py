@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from moltis.config.plan import RemoteLaunch, ServerPlan
 from moltis.server.life import Facts
 from moltis.server.lifecycle import Failure, Lifecycle, Transition, waits_for_login
-from moltis.server.progress import start_in_words
 from moltis.server.states import OF_CONFIG, STATUS, UNCOUNTED, State
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
+from moltis.server.working import start_in_words
 from moltis.times import stamp
 
 HISTORY_LIMIT = 500

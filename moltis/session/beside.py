@@ -22,8 +22,8 @@ from moltis.server.states import State
 from moltis.session.dialogue import Dialogue
 from moltis.session.handshake import Handshake
 from moltis.session.hooks import Hooks
-from moltis.session.misfits import Misfits
 from moltis.session.negotiation import HandshakeFailed, negotiate
+from moltis.session.oddities import Misfits
 from moltis.session.passing import Passing
 from moltis.session.requests import CLIENT_INFO, Requests
 from moltis.session.wishes import LogLevel, Stirred, Taken

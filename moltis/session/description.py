@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from moltis.session.well_formed import is_empty, kind_of
+from moltis.session.parts import is_empty, kind_of
 
 __all__ = [
     "MAX_INSTRUCTIONS_CHARS",

@@ -15,12 +15,10 @@ import anyio
 from moltis.errors import MoltisError, RequestTimeout, ServerNotReady
 from moltis.server.states import State
 from moltis.session import envelope
-from moltis.session.caller import Caller
-from moltis.session.calls import Call, Calls, ErrorReply, Failed, OnReply, Reply, Result
+from moltis.session.calls import Call, Caller, Calls, ErrorReply, Failed, OnReply, Reply, Result
 from moltis.session.hooks import Counters, Hooks, RateLimit
 from moltis.session.liveness import Liveness
-from moltis.session.misfits import MISFIT_METHODS, Misfits
-from moltis.session.noise import Noise
+from moltis.session.oddities import MISFIT_METHODS, Misfits, Noise
 from moltis.session.results import says_error
 from moltis.session.unasked import MAX_ANSWERS_PER_SEC, Unasked
 from moltis.steps import LONG_BYTES, Steps

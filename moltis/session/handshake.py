@@ -29,7 +29,7 @@ from msgspec import Raw
 from moltis.errors import RpcCode
 from moltis.session import envelope
 from moltis.session.description import describe, read_answer
-from moltis.session.well_formed import is_empty, kind_of
+from moltis.session.parts import is_empty, kind_of
 
 HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSIONS = ("2026-07-28",)

@@ -6,15 +6,15 @@ A list is somebody else's text: it may be huge, endless, repeat itself, or hold 
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
 
 from moltis.redaction import scrubbed
 from moltis.session import envelope
-from moltis.session.parts import elements
-from moltis.session.well_formed import is_empty, kind_of
+from moltis.session.mirrored import Invalid, Mirror, mirror_of
+from moltis.session.parts import elements, is_empty, kind_of
 
 MAX_PAGES = 100
 MAX_ITEMS = 10_000
@@ -287,3 +287,30 @@ class ToolFilter(msgspec.Struct, frozen=True):
         if any(fnmatchcase(tool, pattern) for pattern in self.exclude):
             return False
         return not self.include or any(fnmatchcase(tool, pattern) for pattern in self.include)
+
+
+Headers = tuple[tuple[str, str], ...]
+
+
+class Offer:
+    """Made anew whenever the list or the filter changes.
+
+    mirrored: whether arguments may have to be repeated in HTTP headers (`x-mcp-header`, MCP 2026-07-28). A tool whose
+        schema asks for that in a way that cannot be is not offered, as the specification wants it.
+    """
+
+    def __init__(self, listed: Sequence[Item], filter: ToolFilter, *, mirrored: bool) -> None:
+        self.listed = listed
+        self._mirrors: dict[str, Mirror] = {}
+        self.items = tuple(item for item in listed if filter.allows(item.name) and not (mirrored and self._bad(item)))
+
+    def headers(self, tool: str, arguments: bytes | None) -> Headers:
+        """Give the headers that go with a call."""
+        mirror = self._mirrors.get(tool)
+        return () if mirror is None else mirror.headers(arguments)
+
+    def _bad(self, item: Item) -> bool:
+        found = mirror_of(item.raw)
+        if isinstance(found, Mirror):
+            self._mirrors[item.name] = found
+        return isinstance(found, Invalid)

@@ -1,7 +1,10 @@
-"""The elements of JSON arrays and the members of JSON objects, where there may be too many to look at.
+"""The elements of JSON arrays and the members of JSON objects, where there may be too many to look at; and what of them
+is empty.
 
 A message of 16 MiB can have eight million of them, and to make an object of each takes half a second and more, only to
-say that they are too many. To pass over them takes a tenth of that.
+say that they are too many. To pass over them takes a tenth of that. Languages differ in what an empty list is on the
+wire: null (a nil slice of Go), `{}` (an empty table of Lua), and an empty object is `[]` (PHP). What is empty says the
+same in each of them. Pure.
 """
 
 from __future__ import annotations
@@ -13,8 +16,6 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from moltis.steps import Steps
-
-__all__ = ["MAX_OTHER_BYTES", "Extent", "elements", "extent", "members"]
 
 MAX_OTHER_BYTES: Final = 64 * 1024
 """Of an object beside the members that may be long."""
@@ -123,3 +124,23 @@ def _first(most: int) -> msgspec.json.Decoder[msgspec.Struct]:
     """
     fields = [(f"at_{n}", Raw | UnsetType, UNSET) for n in range(most)]
     return msgspec.json.Decoder(msgspec.defstruct("First", fields, array_like=True, gc=False))
+
+
+_EMPTY_BYTES: Final = 64
+"""What is longer, white space included, is not empty."""
+
+_KINDS: Final = {b'"': "a text", b"{": "an object", b"[": "a list", b"n": "null", b"t": "true", b"f": "false"}
+
+
+def is_empty(value: bytes | Raw) -> bool:
+    """Return whether a JSON value is null, false, 0, or a text, list or object with nothing in it. Never raises."""
+    text = bytes(value)
+    try:
+        return len(text) <= _EMPTY_BYTES and not msgspec.json.decode(text)
+    except (msgspec.MsgspecError, ValueError):
+        return False
+
+
+def kind_of(value: bytes | Raw) -> str:
+    """Return in words what a JSON value is, without what it holds."""
+    return _KINDS.get(bytes(value).lstrip(b" \t\r\n")[:1], "a number")

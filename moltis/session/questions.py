@@ -16,8 +16,7 @@ from msgspec import Raw
 from moltis.errors import RpcCode
 from moltis.session import envelope
 from moltis.session.attribution import Suspects, Verdict
-from moltis.session.caller import Caller
-from moltis.session.calls import Call, Calls
+from moltis.session.calls import Call, Caller, Calls
 from moltis.session.hooks import Counters
 
 __all__ = ["NOBODY", "RELAYED", "Line", "Questions"]

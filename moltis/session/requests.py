@@ -13,22 +13,50 @@ from msgspec import Raw
 
 from moltis import __version__
 from moltis.config.plan import ServerPlan
-from moltis.errors import ServerNotReady, UsageError
+from moltis.errors import MoltisError, ServerNotReady, UsageError
 from moltis.printable import one_line
 from moltis.server.states import State
 from moltis.session import elicitation, envelope
-from moltis.session.caller import Caller
-from moltis.session.calls import OnReply, Reply
+from moltis.session.calls import Caller, Failed, OnReply, Reply, Result
 from moltis.session.dialogue import CallHandle, Dialogue
 from moltis.session.handshake import Agreed
-from moltis.session.listing import Item, Kind, ToolFilter, with_server, without_secrets
+from moltis.session.listing import Headers, Item, Kind, Offer, ToolFilter, with_server, without_secrets
 from moltis.session.lists import Lists
-from moltis.session.offer import Headers, Offer
 from moltis.session.passing import Passing
 from moltis.session.questions import NOBODY, RELAYED
-from moltis.session.rounds import Ask, Rounds
 
-__all__ = ["CLIENT_INFO", "Requests"]
+MAX_ROUNDS = 10
+
+Ask = Callable[[bytes, OnReply], CallHandle]
+"""Sends the request with these further members of `params` (JSON members, or nothing). Raises MoltisError."""
+
+
+class Rounds:
+    """One request, however often it is asked; cancelled as a whole."""
+
+    def __init__(self, ask: Ask, on_reply: OnReply) -> None:
+        self._ask = ask
+        self._on_reply = on_reply
+        self._left = MAX_ROUNDS
+        self._handle = ask(b"", self._replied)
+
+    def cancel(self, reason: str = "the caller went away") -> None:
+        """Tell the server to stop; the outcome is not delivered any more."""
+        self._handle.cancel(reason)
+
+    def _replied(self, reply: Reply) -> None:
+        answers = elicitation.input_responses(reply.raw) if isinstance(reply, Result) and self._left else None
+        if answers is None:
+            self._on_reply(reply)
+            return
+        self._left -= 1
+        named = zip((b"inputResponses", b"requestState"), answers, strict=True)
+        members = [b'"%b":%b' % (name, value) for name, value in named if value is not None]
+        try:
+            self._handle = self._ask(b",".join(members), self._replied)
+        except MoltisError as error:
+            self._on_reply(Failed(error))
+
 
 CLIENT_INFO: Final = b'{"name":"moltis","version":%b}' % envelope.json_string(__version__)
 

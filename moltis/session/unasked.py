@@ -13,8 +13,7 @@ import anyio
 
 from moltis.session import envelope
 from moltis.session.attribution import Verdict
-from moltis.session.caller import Caller
-from moltis.session.calls import Calls
+from moltis.session.calls import Caller, Calls
 from moltis.session.hooks import RateLimit
 from moltis.session.questions import Line, Questions
 

@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from moltis.control import listener as control_listener
-from moltis.daemon.descriptors import CONTROL, control_connections, http_connections
+from moltis.daemon.process import CONTROL, control_connections, http_connections
 from moltis.gateway.http.application import MOST_OF_ONE
 from moltis.gateway.http.listener import MAX_CONNECTIONS
 

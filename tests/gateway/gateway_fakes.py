@@ -16,8 +16,7 @@ from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway.api import Known
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION, Answer, Ask, Tell, parse
 from moltis.server.status import LastError, ServerStatus
-from moltis.session.caller import Caller
-from moltis.session.calls import ErrorReply, Failed, OnReply, Result
+from moltis.session.calls import Caller, ErrorReply, Failed, OnReply, Result
 from moltis.session.handshake import Agreed
 from moltis.session.listing import Item, Kind
 from moltis.session.wishes import Stirred, Taken, Wish

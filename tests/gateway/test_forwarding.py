@@ -15,7 +15,7 @@ from moltis.gateway.api import Principal
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION
 from moltis.gateway.relay import Relay
 from moltis.server.status import LastError
-from moltis.session.caller import Caller
+from moltis.session.calls import Caller
 
 ERAS = [("legacy", "legacy"), ("modern", "modern"), ("legacy", "modern"), ("modern", "legacy")]
 """Of host and server."""

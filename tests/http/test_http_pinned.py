@@ -13,9 +13,8 @@ from scripted_http import JSON, canary, saying, serving
 from trio.testing import MockClock
 
 from moltis.http.addresses import Scope
+from moltis.http.dialing import HEAD_START_SECS, resolve
 from moltis.http.pinned import AddressRefused, PinnedBackend
-from moltis.http.racing import HEAD_START_SECS
-from moltis.http.resolver import resolve
 
 VIRTUAL = ("trio", {"clock": MockClock(autojump_threshold=0)})
 LOOPBACK = frozenset({Scope.LOOPBACK})

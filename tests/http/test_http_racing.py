@@ -8,7 +8,7 @@ import httpcore2
 import pytest
 from trio.testing import MockClock
 
-from moltis.http.racing import HEAD_START_SECS, MAX_ADDRESSES, first_to_answer
+from moltis.http.dialing import HEAD_START_SECS, MAX_ADDRESSES, first_to_answer
 
 VIRTUAL = ("trio", {"clock": MockClock(autojump_threshold=0)})
 

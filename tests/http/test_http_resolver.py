@@ -13,7 +13,7 @@ import anyio.lowlevel
 import pytest
 from trio.testing import MockClock
 
-from moltis.http.resolver import MAX_THREADS, Resolver, _Waiter, resolve
+from moltis.http.dialing import MAX_THREADS, Resolver, _Waiter, resolve
 from moltis.http.words import CONNECT_SECS
 
 VIRTUAL = ("trio", {"clock": MockClock(autojump_threshold=0)})

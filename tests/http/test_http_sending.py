@@ -15,8 +15,8 @@ from ports import free_port
 from scripted_http import JSON, blurting, ending, saying, serving, silent
 
 from moltis.http.addresses import Scope
+from moltis.http.dialing import Resolve
 from moltis.http.fetch import Fetcher, FetchProblem
-from moltis.http.resolver import Resolve
 
 HERE = frozenset({Scope.LOOPBACK})
 

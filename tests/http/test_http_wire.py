@@ -12,9 +12,9 @@ from made_certificates import Authority
 from scripted_http import JSON, Heard, saying, serving
 from trio.testing import MockClock
 
+from moltis.http.carrier import JOINED_BYTES, Backend, Stream
 from moltis.http.clients import server_client
-from moltis.http.resolver import Resolve
-from moltis.http.wire import JOINED_BYTES, Backend, Stream
+from moltis.http.dialing import Resolve
 
 VIRTUAL = ("trio", {"clock": MockClock(autojump_threshold=0)})
 

@@ -6,7 +6,7 @@ import weakref
 
 import pytest
 
-from moltis.httpd.joining import JOIN_BYTES, Joining
+from moltis.httpd.server import JOIN_BYTES, Joining
 
 
 class FakeTransport:

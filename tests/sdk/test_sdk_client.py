@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from moltis.sdk.compared import differences
-from moltis.sdk.messages import AskLocal, AskRemote, Found
+from moltis.sdk.messages import AskLocal, AskRemote, Found, differences
 
 pytestmark = pytest.mark.e2e
 

@@ -13,11 +13,11 @@ from moltis.cli.phrases import status_text
 from moltis.config.plan import ServerPlan, Shown
 from moltis.server.lifecycle import Lifecycle, Run
 from moltis.server.mending import commands
-from moltis.server.progress import start_in_words
 from moltis.server.slots import StartSlots
 from moltis.server.states import State
 from moltis.server.status import LastError, ServerStatus
 from moltis.server.story import tell
+from moltis.server.working import start_in_words
 
 
 def words(command: str, *, spoken: bool = False, worked_at: float | None = 35.0) -> str | None:

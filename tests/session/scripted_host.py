@@ -9,8 +9,7 @@ from msgspec import Raw
 from scripted_server import Message, Out, Running, legacy, result
 
 from moltis.server.status import HostSeen
-from moltis.session.caller import Question
-from moltis.session.calls import Reply
+from moltis.session.calls import Question, Reply
 from moltis.session.dialogue import CallHandle
 
 

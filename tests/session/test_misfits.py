@@ -12,7 +12,7 @@ from scripted_server import Running, error, legacy, modern, result
 
 from moltis.session.calls import ErrorReply, Result
 from moltis.session.hooks import Hooks
-from moltis.session.misfits import MAX_FAILURE_BYTES, MAX_TOOLS, Misfits
+from moltis.session.oddities import MAX_FAILURE_BYTES, MAX_TOOLS, Misfits
 
 PYTHON_MODERN = (
     "Cannot send 'elicitation/create': this transport context has no back-channel for server-initiated requests."

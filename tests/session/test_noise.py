@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moltis.session.envelope import Batch, Junk, parse
-from moltis.session.noise import Noise
+from moltis.session.oddities import Noise
 
 REPLY = '{"jsonrpc":"2.0","id":1,"result":{}}'
 

@@ -15,8 +15,7 @@ from scripted_server import Running, a_plan, error, legacy, modern, result
 
 from moltis.config.limits import Limits
 from moltis.server.states import FailureKind
-from moltis.session.caller import Question
-from moltis.session.calls import ErrorReply, Failed, Reply, Result
+from moltis.session.calls import ErrorReply, Failed, Question, Reply, Result
 from moltis.transport import Ended
 
 

@@ -13,7 +13,7 @@ from moltis.errors import LoginNeeded, ServerNotReady
 from moltis.server.states import FailureKind
 from moltis.session.calls import Failed, Result
 from moltis.session.listing import Kind
-from moltis.session.rounds import MAX_ROUNDS
+from moltis.session.requests import MAX_ROUNDS
 from moltis.transport import Ended
 
 QUESTION = {

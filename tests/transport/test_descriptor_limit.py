@@ -14,7 +14,7 @@ from moltis.transport.containment import Warden
 
 RAISE = """
 import resource
-from moltis.daemon.descriptors import raise_limit
+from moltis.daemon.process import raise_limit
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 hard = 4096 if hard == resource.RLIM_INFINITY else min(hard, 4096)
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))

@@ -31,8 +31,7 @@ from moltis.gateway.http.reading import (
 from moltis.gateway.http.sessions import MAX_SESSIONS
 from moltis.gateway.messages import Ask
 from moltis.gateway.views import PATHS
-from moltis.httpd.asgi import CLOSING, JSON, Header, Receive, Send, respond
-from moltis.httpd.bodies import BodyRefused, Gone, Held, body_of
+from moltis.httpd.asgi import CLOSING, JSON, BodyRefused, Gone, Header, Held, Receive, Send, body_of, respond
 from moltis.httpd.events import EVENTS
 from moltis.httpd.router import Route, Router
 from moltis.slices import in_slices

@@ -14,7 +14,7 @@ from moltis.errors import RpcCode
 from moltis.gateway import messages
 from moltis.gateway.api import Principal
 from moltis.gateway.doors import Headers
-from moltis.httpd.bodies import BodyRefused
+from moltis.httpd.asgi import BodyRefused
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 
 __all__ = [

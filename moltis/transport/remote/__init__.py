@@ -3,7 +3,7 @@
 opening      a transport of what moltis.toml says; `transport = "sse"`: either kind
 base         what every connection is: a task, and a task for each message
 delivery     a message on its way: posted, answered, sent once more, or failed; `http.authorized` sends
-  outcomes   what an answer means for its message, pure; complaints: what its body says to a person, pure
+  outcomes   what an answer means for its message, and what its body says to a person, pure
   headers    what MCP wants in HTTP headers, pure
 streamable   Streamable HTTP: one POST a message, its reply as JSON or as a stream
   incoming   messages out of an answer; events: server-sent events, pure

@@ -27,10 +27,9 @@ from moltis.http.heads import media_type, redirect_words, shown_field
 from moltis.server.states import FailureKind
 from moltis.transport import Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote.base import NO_SESSION, Endpoint, Post, RemoteConnection, Session
-from moltis.transport.remote.complaints import complaint, revision_refused
 from moltis.transport.remote.events import BOM, EventStream
 from moltis.transport.remote.headers import Headers
-from moltis.transport.remote.outcomes import Answered, Asked, Do, Outcome, failure, outcome
+from moltis.transport.remote.outcomes import Answered, Asked, Do, Outcome, complaint, failure, outcome, revision_refused
 from moltis.transport.remote.replies import about_session, error_reply, says_nothing, under_id, unknown_method
 
 NO_REFUSALS: Final = REFUSALS | {408, 425, 429}

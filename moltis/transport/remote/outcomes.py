@@ -2,6 +2,7 @@
 
 Pure. The one rule is that nothing is sent again that may have been processed: a message is repeated only where the
 server says that it did not look at it (401, 404 for its session, 429), or where repeating changes nothing.
+What the body of an error says to a person is somebody else's text: one line of it is told, where it is text.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
+import msgspec
+
+from moltis.errors import RpcCode
 from moltis.http.heads import REDIRECTS
 from moltis.server.states import FailureKind
+from moltis.session.handshake import HANDSHAKE_VERSIONS, MAX_REFUSAL_CHARS
 from moltis.transport.remote.replies import UNRELATED, AboutSession
 
 HANDSHAKE: Final = frozenset({"initialize", "server/discover"})
@@ -262,3 +267,51 @@ def _failed(asked: Asked, words: str, *, status: int = 200, unserved: bool = Fal
     if asked.opens:
         return Outcome(Do.LOSE, words, FailureKind.CONNECT_FAILED, unserved=unserved)
     return Outcome(Do.FAIL, words, unserved=unserved)
+
+
+_TEXTS: Final = ("", "text/plain", "application/json", "application/problem+json")
+_MEMBERS: Final = ("message", "detail", "error_description", "title", "error", "errors")
+"""Where JSON has its words: RFC 9457, RFC 6749 section 5.2, and what is usual."""
+_MAX_DEPTH: Final = 3
+
+
+def complaint(body: bytes, content_type: str) -> str:
+    """Return the first line of a text, or what stands for it in JSON; empty if there is none. Never raises.
+
+    content_type: without parameters. The caller takes secrets out, and shortens it after that.
+    """
+    if content_type not in _TEXTS or body.lstrip()[:1] == b"<":
+        return ""
+    text = body[:MAX_REFUSAL_CHARS].decode("utf-8", "replace")
+    if text.lstrip()[:1] in ("{", "[", '"'):
+        try:
+            said = msgspec.json.decode(body)
+            text = _words(said, _MAX_DEPTH) or (text if said else "")
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            pass
+    return next((line.strip() for line in text[:MAX_REFUSAL_CHARS].splitlines() if line.strip()), "")
+
+
+def revision_refused(body: bytes, content_type: str, status: int, id: int) -> bytes | None:
+    """Return a refusal of `initialize` as the JSON-RPC it should have been, if it names a revision that we speak."""
+    said = complaint(body, content_type)
+    text = body[:MAX_REFUSAL_CHARS].decode("utf-8", "replace")
+    if not said or not any(version in text for version in HANDSHAKE_VERSIONS):
+        return None
+    error: dict[str, Any] = {"code": RpcCode.INVALID_REQUEST, "message": f"HTTP {status}: {said}"}
+    if text.strip() != said:
+        error["data"] = text
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": id, "error": error})
+
+
+def _words(value: Any, depth: int) -> str:
+    match value:
+        case str():
+            return value
+        case dict() if depth:
+            said = (_words(value[name], depth - 1) for name in _MEMBERS if name in value)
+            return next(filter(None, said), "")
+        case [first, *_] if depth:
+            return _words(first, depth - 1)
+        case _:
+            return ""

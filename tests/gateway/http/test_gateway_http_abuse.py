@@ -16,7 +16,7 @@ from moltis.gateway.api import Principal
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.sessions import Sessions
 from moltis.gateway.views import ALL
-from moltis.httpd.bodies import BodyRefused, Held, body_of
+from moltis.httpd.asgi import BodyRefused, Held, body_of
 
 ECHO = json.dumps(request("echo", {"text": "hello"})).encode()
 CHUNKED = b"%x\r\n%b\r\n0\r\n" % (len(ECHO), ECHO)

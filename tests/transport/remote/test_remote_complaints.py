@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_remote import LEGACY, McpServer, Peer, dialled, serving
 
-from moltis.transport.remote.complaints import complaint, revision_refused
+from moltis.transport.remote.outcomes import complaint, revision_refused
 
 SUPPORTED = b"Bad Request: Unsupported protocol version (supported versions: 2025-06-18, 2025-03-26, 2024-11-05)"
 

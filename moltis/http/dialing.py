@@ -1,9 +1,10 @@
-"""Names to addresses: whoever waits for a name can stop waiting at once, whatever the system's resolver is doing.
+"""From a name to a connection: its addresses, and the first of them that answers.
 
 getaddrinfo(3) cannot be interrupted, and where a network drops what is sent to port 53 it takes half a minute. The
 event loop's own lookups hold the loop open for that long when it closes, and few of them run at once, so that one name
-keeps all others waiting. Here each runs on a daemon thread, which nobody joins. Nothing is cached; that is for the
-system to do.
+keeps all others waiting. Here each runs on a daemon thread, which nobody joins, and whoever waits can stop at once.
+Nothing is cached; that is for the system to do. Of several addresses none that is dead keeps the others waiting
+(RFC 8305).
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from itertools import chain, zip_longest
 
 import anyio
 import anyio.from_thread
+import httpcore2
 from anyio.lowlevel import EventLoopToken, checkpoint, current_token
 
 from moltis.http.words import CONNECT_SECS
@@ -175,3 +178,60 @@ def _with_zone(address: tuple[str, int] | tuple[str, int, int, int] | tuple[int,
 
 
 _process_wide = Resolver(_ask_system)
+
+
+HEAD_START_SECS = 0.25
+"""What an address gets before the next one is tried beside it (RFC 8305 section 5)."""
+
+MAX_ADDRESSES = 8
+"""How many are tried."""
+
+Connect = Callable[[str], Awaitable[httpcore2.AsyncNetworkStream]]
+
+
+async def first_to_answer(addresses: Sequence[str], connect: Connect) -> httpcore2.AsyncNetworkStream:
+    """Try the addresses, at least one, the two families in turn, each with a head start; the others are closed.
+
+    Raises:
+        httpcore2.NetworkError, httpcore2.TimeoutException: none could be connected to; the first error.
+    """
+    won: list[httpcore2.AsyncNetworkStream] = []
+    lost: list[Exception] = []
+
+    async def attempt(address: str, over: anyio.Event) -> None:
+        try:
+            stream = await connect(address)
+        except (httpcore2.NetworkError, httpcore2.TimeoutException) as error:
+            lost.append(error)
+            over.set()
+        else:
+            won.append(stream)
+            race.cancel_scope.cancel()
+
+    try:
+        async with anyio.create_task_group() as race:
+            for address in _alternating(addresses)[:MAX_ADDRESSES]:
+                over = anyio.Event()
+                race.start_soon(attempt, address, over)
+                with anyio.move_on_after(HEAD_START_SECS):
+                    await over.wait()
+    except BaseException:
+        await _close(won)  # it is given up at the moment one answered
+        raise
+    if not won:
+        raise lost[0]
+    await _close(won[1:])  # two answered at once
+    return won[0]
+
+
+def _alternating(addresses: Sequence[str]) -> list[str]:
+    """Let the families alternate, the first one's first (RFC 8305 section 4): often one of them leads nowhere."""
+    families = ([a for a in addresses if (":" in a) is six] for six in (True, False))
+    first, second = sorted(families, key=lambda family: addresses[0] not in family)
+    return [a for a in chain.from_iterable(zip_longest(first, second)) if a is not None]
+
+
+async def _close(streams: Sequence[httpcore2.AsyncNetworkStream]) -> None:
+    with anyio.CancelScope(shield=True):
+        for stream in streams:
+            await stream.aclose()
