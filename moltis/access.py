@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-__all__ = ["Access"]
-
 
 class Access(Enum):
     """What whoever asks needs, least first. Nothing has one by default: it is stated wherever something is offered."""

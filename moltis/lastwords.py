@@ -11,8 +11,6 @@ from collections.abc import Sequence
 
 from moltis.patterns import later
 
-__all__ = ["is_frame", "is_of_heartbeat", "is_telling", "pick", "plain", "spoken", "ungrouped"]
-
 _ESCAPES = later(
     r"\x1b(?:\[[0-?]*[ -/]*[@-~]"  # ECMA-48: control sequences, colours among them
     r"|\][^\x07\x1b]*(?:\x07|\x1b\\)?"  # operating system commands: titles, links

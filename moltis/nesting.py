@@ -10,8 +10,6 @@ import msgspec
 
 from moltis.steps import Steps, finished
 
-__all__ = ["MAX_DEPTH", "MAX_PARTS", "Depth", "counting", "is_deeper_than", "measuring", "outer_id"]
-
 MAX_DEPTH: Final = 64
 """Nesting of one message that is taken. Real ones stay under ten; a bomb costs stack wherever it is parsed next."""
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 import re
 from typing import Any, cast, overload
 
-__all__ = ["later"]
-
 
 class _Later:
     """Stands for a compiled pattern. What is asked of it once is kept, so that it is as fast as that pattern then."""

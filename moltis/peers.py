@@ -10,8 +10,6 @@ import socket
 import stat
 import struct
 
-__all__ = ["Stranger", "credentials", "refuse_stranger"]
-
 SAFER = "a socket in a folder of your own is safe from that"
 """What to do about a stranger."""
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-__all__ = ["indented", "json_text", "one_line", "printable"]
-
 
 def printable(text: str) -> str:
     """Return the text with what cannot be seen escaped as in Python: controls (C0, C1), bidi and zero-width characters,

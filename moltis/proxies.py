@@ -17,8 +17,6 @@ from moltis.http.addresses import host_is_loopback
 from moltis.http.origins import Url, read_url
 from moltis.names import did_you_mean
 
-__all__ = ["ENV", "NONE", "Proxies", "Proxy", "Way", "of_environment", "read_proxy", "setting", "unused_variable"]
-
 NONE: Final = "none"
 ENV: Final = "env"
 

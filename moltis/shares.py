@@ -5,8 +5,6 @@ The one rule: whoever has no more than an equal part is not refused for what oth
 
 from __future__ import annotations
 
-__all__ = ["Shares"]
-
 
 class Shares:
     """What principals hold of something: `most` of one, and of all together.

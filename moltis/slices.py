@@ -10,8 +10,6 @@ import anyio
 
 from moltis.steps import Steps
 
-__all__ = ["SLICE_SECS", "Sliced", "Slices", "in_slices", "taken"]
-
 T = TypeVar("T")
 
 SLICE_SECS: Final = 0.005

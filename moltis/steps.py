@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Final, TypeVar
 
-__all__ = ["LONG_BYTES", "Steps", "finished"]
-
 T = TypeVar("T")
 
 Steps = Generator[None, None, T]

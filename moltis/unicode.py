@@ -9,8 +9,6 @@ from typing import Final
 
 from moltis.steps import Steps, finished
 
-__all__ = ["MAX_MENDED_BYTES", "TOO_MUCH", "mend", "mending", "reading"]
-
 MAX_MENDED_BYTES: Final = 1024 * 1024
 """The longest message of another encoding worth mending: that is an order slower than parsing."""
 

@@ -23,8 +23,6 @@ from moltis.names import name_problem
 from moltis.session.handshake import EraMemory, Lesson
 from moltis.threads import in_thread
 
-__all__ = ["Eras"]
-
 log = logs.get("moltis.daemon")
 
 MAX_FILE_BYTES: Final = 4096

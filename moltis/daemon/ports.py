@@ -17,8 +17,6 @@ from moltis.server.supervisor import Supervisor
 from moltis.session.listing import Kind, ToolFilter
 from moltis.session.session import Session
 
-__all__ = ["Port", "Ports", "known_of"]
-
 UNDER_WAY_NO_MORE = tuple(state for state in State if state not in SETTLING)
 UP_OR_NOT = tuple(state for state in UNDER_WAY_NO_MORE if state not in COMING)
 """Past a first failure a server may be up in a moment."""

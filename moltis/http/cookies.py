@@ -15,8 +15,6 @@ from typing import Final
 
 from moltis.http.origins import Url, read_url
 
-__all__ = ["MAX_COOKIES", "MAX_COOKIE_CHARS", "Cookies"]
-
 MAX_COOKIES: Final = 16
 MAX_COOKIE_CHARS: Final = 4096
 """Of a whole Set-Cookie field; a longer one is not kept."""

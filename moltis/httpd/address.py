@@ -8,8 +8,6 @@ from typing import Any, Final
 
 from moltis.config.listen import split_listen
 
-__all__ = ["listening"]
-
 BACKLOG: Final = 2048
 """Hosts that connect while the daemon is still starting wait here."""
 

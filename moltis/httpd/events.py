@@ -12,8 +12,6 @@ from typing import Final
 from moltis.httpd.asgi import Connection, Header, Send
 from moltis.transport.wire.loop import Once
 
-__all__ = ["EVENTS", "MAX_OFFERED_BYTES", "MAX_WAITING_BYTES", "PULSE_SECS", "RETRY_SECS", "Flow"]
-
 MAX_WAITING_BYTES: Final = 4 * 1024 * 1024
 """Of one stream. One message is always taken, whatever its size."""
 MAX_OFFERED_BYTES: Final = 256 * 1024

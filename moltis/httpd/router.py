@@ -15,8 +15,6 @@ from moltis.access import Access
 from moltis.httpd.asgi import Receive
 from moltis.names import SERVER_NAME
 
-__all__ = ["Handler", "Route", "Router"]
-
 R = TypeVar("R")
 """What an application makes of one request."""
 

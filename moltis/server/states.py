@@ -10,26 +10,6 @@ import enum
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-__all__ = [
-    "AT_REST",
-    "COMING",
-    "FREE",
-    "LISTED",
-    "LOGIN_FAILED",
-    "OFFLINE",
-    "OF_CONFIG",
-    "SETTLING",
-    "STARTING",
-    "STATUS",
-    "TRAITS",
-    "TRYING",
-    "UNCOUNTED",
-    "UNWELL",
-    "FailureKind",
-    "State",
-    "Traits",
-]
-
 
 class State(enum.StrEnum):
     """What a server is doing. The very words that status, log and docs use."""

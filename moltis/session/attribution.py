@@ -10,8 +10,6 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Mapping
 
-__all__ = ["Suspects", "Verdict"]
-
 
 class Verdict(enum.Enum):
     """What is known of whose it is."""

@@ -29,8 +29,6 @@ from moltis.session.requests import CLIENT_INFO, Requests
 from moltis.session.wishes import LogLevel, Stirred, Taken
 from moltis.transport import Connection, Ended, OpenFailed, Transport
 
-__all__ = ["Beside", "SecondSession"]
-
 OPEN_SECS: Final = 5.0
 """For the handshake, of a server that answers the first session; as long waits whoever needs the second one first."""
 

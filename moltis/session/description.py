@@ -14,16 +14,6 @@ from msgspec import Raw
 
 from moltis.session.parts import is_empty, kind_of
 
-__all__ = [
-    "MAX_INSTRUCTIONS_CHARS",
-    "MAX_PART_BYTES",
-    "SERVER_INFO",
-    "Answer",
-    "Description",
-    "describe",
-    "read_answer",
-]
-
 SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
 
 MAX_PART_BYTES: Final = 256 * 1024

@@ -10,8 +10,6 @@ from typing import Any, Final
 
 import msgspec
 
-__all__ = ["answer", "input_responses"]
-
 MAX_QUESTION_BYTES: Final = 256 * 1024
 MAX_QUESTIONS: Final = 64
 MAX_RESULT_BYTES: Final = 1024 * 1024

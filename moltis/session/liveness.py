@@ -14,8 +14,6 @@ from typing import Final
 from moltis.server.lifecycle import Pulse
 from moltis.session.calls import Call, Calls
 
-__all__ = ["Liveness"]
-
 MAX_LEFT: Final = 1024
 """Requests given up that the server may still be at; of more, the oldest is forgotten."""
 

@@ -14,8 +14,6 @@ import msgspec
 
 from moltis.transport.remote.headers import encode_header_value
 
-__all__ = ["Invalid", "Mirror", "mirror_of"]
-
 KEY: Final = "x-mcp-header"
 SPELLED: Final = KEY.encode()
 PREFIX: Final = "Mcp-Param-"

@@ -12,8 +12,6 @@ from msgspec import Raw
 
 from moltis.session.envelope import json_string, one_line
 
-__all__ = ["Passing"]
-
 PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
 CAPABILITIES: Final = "io.modelcontextprotocol/clientCapabilities"

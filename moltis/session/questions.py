@@ -19,8 +19,6 @@ from moltis.session.attribution import Suspects, Verdict
 from moltis.session.calls import Call, Caller, Calls
 from moltis.session.hooks import Counters
 
-__all__ = ["NOBODY", "RELAYED", "Line", "Questions"]
-
 RELAYED: Final = {"elicitation/create": "elicitation", "roots/list": "roots", "sampling/createMessage": "sampling"}
 """What a server may ask of a host, each with the capability that declares it and the key of moltis.toml."""
 

@@ -10,8 +10,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["says_error"]
-
 _KEY: Final = b'"isError"'
 _RARE: Final = b"E"
 """Of the name, the letter that is seldom in a text. One byte is searched 20 times as fast as several (memchr)."""

@@ -17,8 +17,6 @@ from moltis.session.calls import Caller, Calls
 from moltis.session.hooks import RateLimit
 from moltis.session.questions import Line, Questions
 
-__all__ = ["MAX_ANSWERS_PER_SEC", "Unasked"]
-
 MAX_ANSWERS_PER_SEC: Final = 200
 """To the server's own requests. One that asks more often gets no answer to the rest."""
 

@@ -18,8 +18,6 @@ from moltis.errors import MoltisError
 from moltis.session import envelope
 from moltis.session.calls import ErrorReply, Failed, OnReply, Reply
 
-__all__ = ["LogLevel", "Stirred", "Taken", "Watch", "Wish"]
-
 AT_ONCE: Final = 16
 """Requests under way for one list of wishes."""
 

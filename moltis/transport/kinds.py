@@ -12,8 +12,6 @@ from moltis.config.plan import ServerPlan
 from moltis.transport import Transport
 from moltis.transport.containment import Warden
 
-__all__ = ["Given", "OverHttp"]
-
 
 class OverHttp(Protocol):
     """Reaches servers by HTTP, with their logins."""

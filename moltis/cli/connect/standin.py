@@ -27,8 +27,6 @@ from moltis.server.states import STATUS, State
 from moltis.server.status import ServerStatus
 from moltis.session.listing import ToolFilter
 
-__all__ = ["StandIn"]
-
 
 class StandIn:
     """Answers what the daemon would answer from memory. `wanted`: what the host is to see, as `mcp.connect` takes it.

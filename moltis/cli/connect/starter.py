@@ -22,8 +22,6 @@ from moltis.errors import ExitCode, MoltisError, SystemTrouble
 from moltis.paths import Paths, find_paths
 from moltis.printable import one_line
 
-__all__ = ["bring_up"]
-
 START_SECS: Final = 20.0
 """For all of it; a daemon is up within a second, and an older one gone within six."""
 

@@ -10,8 +10,6 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["BOM", "MAX_RETRY_MS", "Event", "EventStream", "EventTooLarge"]
-
 BOM: Final = b"\xef\xbb\xbf"
 MAX_NAME_BYTES: Final = 64
 """Of an event's name. MCP has two, `message` and `endpoint`; a name that is cut here is none of them."""

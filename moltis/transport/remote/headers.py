@@ -12,8 +12,6 @@ from typing import Final
 
 from moltis.transport import Outgoing
 
-__all__ = ["BadSessionId", "checked_session_id", "encode_header_value", "post_headers", "stream_headers"]
-
 Headers = list[tuple[str, str]]
 
 ACCEPT: Final = "application/json, text/event-stream"

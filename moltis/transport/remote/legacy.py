@@ -35,8 +35,6 @@ from moltis.transport.remote.incoming import NotEvents, opened_events
 from moltis.transport.remote.outcomes import HANDSHAKE, INITIALIZED, UNLIMITED, Asked, Do, Outcome, outcome
 from moltis.transport.remote.replies import alive, unknown_method
 
-__all__ = ["LegacyConnection"]
-
 ENDPOINT_SECS: Final = 10.0
 """From the GET until the server has said where messages go. Servers say it with the first bytes."""
 MAX_SENDING: Final = 64
