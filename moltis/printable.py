@@ -61,3 +61,14 @@ def _json_escaped(c: str) -> str:
         return f"\\u{code:04x}"
     code -= 0x10000
     return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"
+
+
+_SPACES = bytes.maketrans(b"\r\n", b"  ")
+
+
+def unbroken(json: bytes) -> bytes:
+    """Return well-formed JSON without line breaks, for where a newline ends a message.
+
+    Inside a JSON string a line break is always escaped, so those found are white space.
+    """
+    return json.translate(_SPACES) if b"\n" in json or b"\r" in json else json

@@ -16,6 +16,7 @@ import msgspec
 
 from moltis.errors import RpcCode
 from moltis.nesting import MAX_DEPTH, is_deeper_than
+from moltis.printable import unbroken
 from moltis.steps import LONG_BYTES
 
 MAX_BATCH: Final = 100
@@ -81,8 +82,8 @@ def parse(line: bytes) -> Message:
 
 
 def result(request_id: bytes, encoded: bytes | msgspec.Raw) -> bytes:
-    """Give the reply with a result, spliced in as it is; no newline."""
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request_id, bytes(encoded))
+    """Give the reply with a result, spliced in as it is but for line breaks, which would end the line; no newline."""
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request_id, unbroken(bytes(encoded)))
 
 
 def error(request_id: bytes | None, code: int, message: str, data: Any = None) -> bytes:
@@ -95,12 +96,12 @@ def error(request_id: bytes | None, code: int, message: str, data: Any = None) -
     except UnicodeEncodeError:  # somebody's bytes got into the words; the answer must not fail for that
         words = message.encode("utf-8", "backslashreplace").decode()
         encoded = msgspec.json.encode({"code": int(code), "message": words})
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (request_id or NULL_ID, encoded)
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (request_id or NULL_ID, unbroken(encoded))
 
 
 def notification(method: str, encoded_params: bytes) -> bytes:
     """Give a notification; no newline."""
-    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (msgspec.json.encode(method), encoded_params)
+    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (msgspec.json.encode(method), unbroken(encoded_params))
 
 
 def batch(replies: Iterable[bytes]) -> bytes | None:

@@ -24,7 +24,8 @@ from moltis.gateway.naming import fitted, may_be_fitted, origin, scheme_of, spli
 from moltis.gateway.needs import Need
 from moltis.gateway.shelves import Part, Shelf, make_part, part_steps, without_clashes
 from moltis.gateway.templates import MAX_URI_CHARS, Target, Template, read_template
-from moltis.session.envelope import json_string, one_line
+from moltis.printable import unbroken
+from moltis.session.envelope import json_string
 from moltis.session.listing import Item, Kind
 
 __all__ = ["MAX_TEMPLATES", "MAX_TEMPLATES_CHARS", "PAGE_BYTES", "Catalogue", "Owner", "Owners", "Shelf", "may_come_of"]
@@ -287,7 +288,7 @@ class _List:
             kept = raws[start:end]
             if without:
                 kept = [raw for shown, raw in zip(self._shown[start:end], kept, strict=True) if shown not in without]
-            items = one_line(b",".join(kept))
+            items = unbroken(b",".join(kept))
             found = b'{%b"%b":[%b]%b}' % (first, self.kind.member.encode(), items, more)
             if start in self._starts:
                 if len(self._pages) >= _MOST_FIRSTS * len(self._starts):

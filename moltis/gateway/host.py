@@ -29,8 +29,8 @@ from moltis.gateway.refusals import Refusal, bad_params, refuse
 from moltis.gateway.revisions import LEGACY
 from moltis.gateway.subscriptions import MAX_WATCHED_OF_ALL, UPDATED, Subscriptions, updated_params
 from moltis.gateway.waits import Refused, Settling, Taking
+from moltis.printable import unbroken
 from moltis.server.status import HostSeen
-from moltis.session.envelope import one_line
 from moltis.session.handshake import MODERN_VERSIONS
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
@@ -575,7 +575,7 @@ class Host:
 
 def _object(params: dict[str, Raw], name: str, otherwise: bytes) -> bytes:
     found = bytes(params.get(name, b""))
-    return one_line(found) if found[:1] == b"{" else otherwise
+    return unbroken(found) if found[:1] == b"{" else otherwise
 
 
 _Handler = Callable[[Host, Ask, Outlet, bool], None]

@@ -14,7 +14,8 @@ import msgspec
 from msgspec import Raw
 
 from moltis.nesting import MAX_DEPTH, MAX_PARTS, counting, is_deeper_than, measuring, outer_id
-from moltis.session.envelope import json_string, mended_error, one_line
+from moltis.printable import unbroken
+from moltis.session.envelope import json_string, mended_error
 from moltis.session.parts import extent
 from moltis.steps import LONG_BYTES, Steps, finished
 from moltis.unicode import mend, mending, reading
@@ -283,30 +284,30 @@ def text_of(members: dict[str, Raw], name: str) -> str | None:
 
 def result(id: bytes, result: bytes) -> bytes:
     """Answer a request. `result`: JSON."""
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, one_line(result))
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, unbroken(result))
 
 
 def error(id: bytes, code: int, message: str, data: bytes = b"") -> bytes:
     """Refuse a request. `data`: JSON, or nothing."""
-    more = b',"data":%b' % one_line(data) if data else b""
+    more = b',"data":%b' % unbroken(data) if data else b""
     return b'{"jsonrpc":"2.0","id":%b,"error":{"code":%d,"message":%b%b}}' % (id, code, json_string(message), more)
 
 
 def relayed_error(id: bytes, error: bytes) -> bytes:
     """Refuse a request with the error that a server sent, mended if it is none: hosts wait on for what they drop."""
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id, one_line(mended_error(error)))
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id, unbroken(mended_error(error)))
 
 
 def notification(method: str, params: bytes = b"") -> bytes:
     """Tell something. `params`: a JSON object, or nothing."""
     if not params:
         return b'{"jsonrpc":"2.0","method":%b}' % json_string(method)
-    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (json_string(method), one_line(params))
+    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (json_string(method), unbroken(params))
 
 
 def request(id: int, method: str, params: bytes = b"") -> bytes:
     """Ask something. `params`: a JSON object, or nothing."""
-    more = b',"params":%b' % one_line(params) if params else b""
+    more = b',"params":%b' % unbroken(params) if params else b""
     return b'{"jsonrpc":"2.0","id":%d,"method":%b%b}' % (id, json_string(method), more)
 
 

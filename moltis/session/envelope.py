@@ -14,6 +14,7 @@ import msgspec
 
 from moltis.errors import RpcCode
 from moltis.nesting import MAX_PARTS, counting, outer_id
+from moltis.printable import unbroken
 from moltis.session.parts import elements
 from moltis.steps import LONG_BYTES, Steps, finished
 from moltis.unicode import mend, mending, reading
@@ -246,19 +247,6 @@ def refusal(id: bytes, error: bytes) -> bytes:
     return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id, error)
 
 
-_SPACES = bytes.maketrans(b"\r\n", b"  ")
-
-
-def one_line(json: bytes) -> bytes:
-    """Give well-formed JSON without line breaks: on stdio a newline ends the message (MCP, Transports).
-
-    Inside a JSON string a line break is always escaped, so those found are white space.
-    """
-    if b"\n" in json or b"\r" in json:
-        return json.translate(_SPACES)
-    return json
-
-
 def modern_meta(version: str, client: bytes, capabilities: bytes = b"{}") -> bytes:
     """Give the members of `_meta` that every request of MCP 2026-07-28 carries.
 
@@ -284,7 +272,7 @@ def call_params(name: str, arguments: bytes | None, meta: bytes, more: bytes = b
     meta: members of `_meta`, from `meta_members`.
     more: further members, on one line.
     """
-    middle = b"" if arguments is None else b',"arguments":%b' % one_line(arguments)
+    middle = b"" if arguments is None else b',"arguments":%b' % unbroken(arguments)
     return b'{"name":%b%b%b%b,"_meta":{%b}}' % (json_string(name), middle, more and b",", more, meta)
 
 
@@ -299,7 +287,7 @@ def with_meta(params: bytes, meta: bytes) -> bytes:
     Raises:
         ValueError: `params` or its `_meta` is not an object.
     """
-    params = one_line(params).strip()
+    params = unbroken(params).strip()
     if not meta:
         return params
     if b"_meta" not in params and b"\\" not in params:

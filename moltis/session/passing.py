@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from moltis.session.envelope import json_string, one_line
+from moltis.printable import unbroken
+from moltis.session.envelope import json_string
 
 PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
@@ -59,7 +60,7 @@ class Passing:
                 members.pop(name, None)
         else:
             members = {"progressToken": id}
-        return one_line(_ENCODE(_Request("2.0", id, method, {**params, "_meta": members})))
+        return unbroken(_ENCODE(_Request("2.0", id, method, {**params, "_meta": members})))
 
     def _less(self, capabilities: Raw) -> Raw:
         try:

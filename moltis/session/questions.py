@@ -14,6 +14,7 @@ import anyio
 from msgspec import Raw
 
 from moltis.errors import RpcCode
+from moltis.printable import unbroken
 from moltis.session import envelope
 from moltis.session.attribution import Suspects, Verdict
 from moltis.session.calls import Call, Caller, Calls
@@ -141,13 +142,13 @@ class _Question:
         return self._params
 
     def answer(self, result: bytes) -> None:
-        self._table.settle(self, envelope.result(self.id, envelope.one_line(result)))
+        self._table.settle(self, envelope.result(self.id, unbroken(result)))
 
     def refuse(self, error: bytes) -> None:
-        self._table.settle(self, envelope.refusal(self.id, envelope.one_line(error)))
+        self._table.settle(self, envelope.refusal(self.id, unbroken(error)))
 
     def tell(self, method: str, params: Raw) -> None:
-        self._table.tell(self, method, envelope.one_line(bytes(params)))
+        self._table.tell(self, method, unbroken(bytes(params)))
 
 
 class Questions:

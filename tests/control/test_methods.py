@@ -42,6 +42,33 @@ async def test_a_tools_result_comes_back_byte_for_byte(serve: Serve, dial: Dial,
     assert session.calls[0].what == ("call", "echo", b'{ "a" : 1.00, "a":2 }', 5.0)
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+async def test_a_result_over_several_lines_is_one_line_here(
+    serve: Serve, dial: Dial, daemon: FakeDaemon, end: bytes
+) -> None:
+    session = daemon.all["alpha"].the_session
+    session.result = end.join([b"{", b' "content": [],', b' "n": 1.50, "text": "a\\nb"', b"}"])
+    async with serve(), dial() as wire:
+        for _ in range(2):
+            await wire.send(CALL % b'{"server":"alpha","tool":"echo"}')
+            line = await wire.line()
+            assert json.loads(line)["result"] == {"content": [], "n": 1.5, "text": "a\nb"}
+            assert b'"n": 1.50' in line
+
+
+async def test_a_servers_error_over_several_lines_is_one_line_here(
+    serve: Serve, dial: Dial, daemon: FakeDaemon
+) -> None:
+    session = daemon.all["alpha"].the_session
+    session.result = None
+    async with serve(), dial() as wire:
+        await wire.ask("mcp.call", server="alpha", tool="echo")
+        await until(lambda: session.calls)
+        session.calls[0].on_reply(ErrorReply(b'{\n "code": -1,\r\n "message": "no luck",\n "data": [\n1]\n}'))
+        error = json.loads(await wire.line())["error"]
+        assert error["data"]["error"] == {"code": -1, "message": "no luck", "data": [1]}
+
+
 @pytest.mark.parametrize("arguments", [b"", b',"arguments":null'])
 async def test_a_call_may_have_no_arguments(serve: Serve, dial: Dial, daemon: FakeDaemon, arguments: bytes) -> None:
     async with serve(), dial() as wire:
