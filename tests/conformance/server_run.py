@@ -139,12 +139,13 @@ def worse_than(direct: Results, other: Results) -> list[str]:
 
 def scenarios(suite: Suite, of: Round) -> list[str]:
     words = ["list", "--server", *(["--spec-version", of.revision] if of.revision else [])]
-    listed = subprocess.run(suite.command(of.version, *words), capture_output=True, text=True, check=True)
+    command = suite.command(of.version, *words)
+    listed = subprocess.run(command, capture_output=True, text=True, check=True, env=suite.env)
     return re.findall(r"^\s+- (\S+)", listed.stdout, re.MULTILINE)
 
 
-def ask(suite: Suite, of: Round, url: str, place: Path) -> dict[str, Result]:
-    """Run all scenarios of a round against a server; `place` gets what the suite said and its checks."""
+def ask(suite: Suite, of: Round, names: Sequence[str], url: str, place: Path) -> dict[str, Result]:
+    """Run all scenarios of a round, these names, against a server; `place` gets what the suite said and its checks."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     words = ["server", "--url", url, "--suite", "all", "--output-dir", str(place)]
@@ -166,7 +167,7 @@ def ask(suite: Suite, of: Round, url: str, place: Path) -> dict[str, Result]:
     for checks in place.glob("server-*/checks.json"):
         name = re.sub(r"-\d{4}-\d\d-\d\dT[\d-]+Z$", "", checks.parent.name.removeprefix("server-"))
         found[name] = result_of(json.loads(checks.read_bytes()))
-    return {name: found.get(name, NOT_RUN) for name in scenarios(suite, of)}
+    return {name: found.get(name, NOT_RUN) for name in names}
 
 
 def result_of(checks: Sequence[Mapping[str, str]]) -> Result:
@@ -190,23 +191,24 @@ def daemon_with_fixtures() -> Iterator[Daemon]:
             daemon.end_everything()
 
 
-def ask_directly(suite: Suite, of: Round, place: Path) -> Results:
+def ask_directly(suite: Suite, of: Round, names: Sequence[str], place: Path) -> Results:
     with fixture_over_http(f"mark-{uuid.uuid4().hex}") as url:
-        return ask(suite, of, url, place / of.server("direct"))
+        return ask(suite, of, names, url, place / of.server("direct"))
 
 
 def run_all(suite: Suite, place: Path, *, through: bool = True) -> list[Outcomes]:
     """Run all rounds at once, each against fixtures of its own. `place` gets a folder for each."""
+    names = {r: scenarios(suite, r) for r in ROUNDS}
     with ThreadPoolExecutor(3 * len(ROUNDS)) as pool, contextlib.ExitStack() as stack:
         asked: dict[tuple[Round, Way], Future[Results]] = {}
         for r in ROUNDS:
-            asked[r, "direct"] = pool.submit(ask_directly, suite, r, place)
+            asked[r, "direct"] = pool.submit(ask_directly, suite, r, names[r], place)
         if through:
             daemon = stack.enter_context(daemon_with_fixtures())
             for r in ROUNDS:
                 for way in r.ways:
                     name = r.server(way)
-                    asked[r, way] = pool.submit(ask, suite, r, gateway_url(daemon, name), place / name)
+                    asked[r, way] = pool.submit(ask, suite, r, names[r], gateway_url(daemon, name), place / name)
         results = {key: future.result() for key, future in asked.items()}
     return [Outcomes(r, *(results.get((r, way), {}) for way in get_args(Way))) for r in ROUNDS]
 
