@@ -50,8 +50,9 @@ def test_a_jump_of_the_wall_clock_neither_restarts_nor_stalls_anything(daemon: D
     daemon.write(
         {
             "steady": daemon.evil(**beat),
-            "waiting": daemon.evil("exit-at-once=1", events="ev", restart_backoff_secs=1.5, max_restart_attempts=50),
-        }
+            "waiting": daemon.evil("exit-at-once=1", events="ev", restart_backoff_secs=0.8, max_restart_attempts=50),
+        },
+        mcp={"restart_backoff_max_secs": 0.8},
     )
     daemon.start().wait_for("steady", "ready")
     for jump in (3600, -3600, 31_536_000, -31_536_000):

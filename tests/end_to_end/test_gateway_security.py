@@ -254,7 +254,6 @@ def test_nothing_that_the_gateway_keeps_is_for_other_users_or_holds_a_token(hous
     assert [file for file in files if file.is_file() and token.encode() in file.read_bytes()] == []
 
 
-@pytest.mark.alone
 def test_very_long_messages_at_once_cost_no_server_its_life(house: House, host: Host) -> None:
     reader = house.host(house.token("reader", "read")).session(house.all)
     params = {"x": "y" * 15_000_000}

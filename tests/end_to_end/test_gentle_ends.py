@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from harness import PYTHON, SERVERS, Daemon, wait_until
-from processes import alive, children
+from processes import alive, children, marked, signal_pid
 
 CONTAINERS = str(SERVERS / "containers.py")
 CLEANER = """
@@ -229,3 +229,5 @@ def test_a_call_fails_at_once_when_its_server_closes_its_stdout_though_the_serve
     with pytest.raises(Exception, match=r"not sent again"):
         daemon.call("c", "quick")
     assert time.monotonic() - began < 4.0
+    for pid in marked(daemon.mark):  # or the end of the daemon waits for it
+        signal_pid(pid, signal.SIGKILL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -124,24 +125,29 @@ AWAY_SECS = 3.0
 
 @pytest.mark.alone  # when the host tries and when the daemon is there is counted in seconds
 @pytest.mark.parametrize("how", ENDS)
-@pytest.mark.parametrize("sdk", ["1", "2"])
-def test_a_host_on_the_typescript_sdk_goes_on_listening_over_http(
-    daemon: Daemon, listen: str, node: Path, sdk: str, how: str
+def test_hosts_on_the_typescript_sdks_go_on_listening_over_http(
+    daemon: Daemon, listen: str, node: Path, how: str
 ) -> None:
     start(daemon, "one", listen=listen)
     script = shutil.copy(SERVERS / "node" / "listens.js", daemon.folder / "listens.mjs")
     (daemon.folder / "node_modules").symlink_to(node / "node_modules")
-    words = [node_program(), str(script), sdk, gateway_url(daemon), new_token(daemon, "host")]
-    heard = daemon.folder / "heard"
-    with heard.open("wb") as output, subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT) as host:
-        try:
-            wait_until("it listens", lambda: {"listens", "one__echo"} <= set(heard.read_text().split()), 20.0)
-            end(daemon, how)
-            time.sleep(AWAY_SECS)
-            start(daemon, "one", "two", listen=listen)
-            wait_until("it hears of the other", lambda: "two__echo" in heard.read_text(), 10.0, tell=heard.read_text)
-        finally:
-            host.kill()
+    with contextlib.ExitStack() as stack:
+        files = []
+        for sdk in ("1", "2"):
+            words = [node_program(), str(script), sdk, gateway_url(daemon), new_token(daemon, f"host-{sdk}")]
+            files.append(daemon.folder / f"heard by {sdk}")
+            output = stack.enter_context(files[-1].open("wb"))
+            host = stack.enter_context(subprocess.Popen(words, stdout=output, stderr=subprocess.STDOUT))
+            stack.callback(host.kill)
+
+        def heard() -> list[str]:
+            return [file.read_text() for file in files]
+
+        wait_until("they listen", lambda: all({"listens", "one__echo"} <= set(said.split()) for said in heard()), 20.0)
+        end(daemon, how)
+        time.sleep(AWAY_SECS)
+        start(daemon, "one", "two", listen=listen)
+        wait_until("they hear of the other", lambda: all("two__echo" in said for said in heard()), 10.0, tell=heard)
 
 
 # --- over `moltis connect`

@@ -27,7 +27,7 @@ sys.path.insert(0, str(SERVERS))
 from shaper import FRAMES
 from shapes import SHAPES
 
-pytestmark = [pytest.mark.alone, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 MAX_TURN_MS = 50.0
 MIB = 1024 * 1024

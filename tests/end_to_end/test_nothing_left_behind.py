@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -112,8 +113,8 @@ def test_a_server_that_kills_what_is_above_it_hurts_neither_daemon_nor_neighbour
 def test_no_tree_outlives_its_server(daemon: Daemon, method: str) -> None:
     grown(daemon)
     old = set(marked(daemon.mark))
-    for name in EVERY_TREE:
-        daemon.rpc(method, name=name)
+    with ThreadPoolExecutor(len(EVERY_TREE)) as pool:  # each waits until its server has ended
+        list(pool.map(lambda name: daemon.rpc(method, name=name), EVERY_TREE))
     bound = 0.4 + 0.6 + GONE_WITHIN
     wait_until("the old trees are gone", lambda: not old & set(marked(daemon.mark)), bound)
     if method == "mcp.restart":

@@ -156,9 +156,9 @@ def test_waiting_for_a_login_or_for_a_dead_authorization_server_disturbs_nobody(
             daemon.rpc("daemon.reload")
     wait_until("one waits for a person", lambda: beside.status("honest")["auth_url"])
     wait_until("one has nobody to ask", lambda: beside.status("issuer-dead")["auth_state"] == "failed")
-    slow = threading.Thread(target=lambda: beside.call("busy", "slow", secs=5))
+    slow = threading.Thread(target=lambda: beside.call("busy", "slow", secs=3.5))
     slow.start()
-    among, without = in_turns([beside, alone], "calm", 4.0)
+    among, without = in_turns([beside, alone], "calm", 2.5)
     assert slow.is_alive(), "the slow call was to be under way all the time"
     slow.join()
     after, before = (statistics.median(times) * 1e3 for times in (among, without))
