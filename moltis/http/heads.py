@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 from moltis.http.origins import UNREADABLE, Url, read_url, resolved, same_origin
 from moltis.redaction import REDACTED
@@ -57,7 +57,8 @@ def redirect_target(status: int, location: str | None, url: str, *, hops: int) -
     if status not in FOLLOWED or not location or hops >= MAX_REDIRECTS:
         return None
     try:
-        target = urljoin(url, location).partition("#")[0]
+        parts = urlsplit(urljoin(url, location).partition("#")[0])
+        target = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # a login in it is not ours to send
     except ValueError:
         return None
     return target if same_origin(target, url) else None
@@ -75,6 +76,8 @@ def redirect_words(location: str | None, url: str) -> str:
     shown = shown_target(there)
     if there.scheme == "https":
         return f"redirects to {shown}; if that is the server, {_line(there)}"
+    if there.origin == here.origin:
+        return f"redirects to {shown}; if that is the server, that is what its url has to be"
     words = f"redirects to {shown}, which is plain http: nothing is sent there"
     if here.scheme == "https" and there.host == here.host:
         straight = replace(there, scheme="https", port=here.port)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Final
 
 import anyio
@@ -41,11 +41,12 @@ def body_of(response: httpx2.Response, limit: int) -> AsyncGenerator[bytes]:
 
 
 async def events_in_turn(
-    pieces: AsyncGenerator[bytes], max_event_bytes: int, first: bytes = b""
+    pieces: AsyncGenerator[bytes], max_event_bytes: int, first: bytes = b"", *, answers: int | None = None
 ) -> AsyncGenerator[Event | None]:
     """Pass on the events of a body, and None for each time that some were too large. `pieces` are closed.
 
-    first: what was read of it already.
+    first: what was read of it already. answers: the id of a request; the reply to it is an event, too, at the very end
+        of a body that has an end, where no blank line follows it.
 
     Raises:
         FAULTS: the stream broke off.
@@ -71,6 +72,12 @@ async def events_in_turn(
                         in_a_row = 0
                 if too_large:
                     yield None
+    if answers is None:
+        return
+    with suppress(EventTooLarge):
+        for event in stream.feed(b"\n\n"):
+            if await in_slices(answering(event.data, answers)):
+                yield Event(data=event.data)  # without its id: from there on nothing is to be resumed
 
 
 async def _all(first: bytes, pieces: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
@@ -233,7 +240,8 @@ async def take_unlabelled(
             if post.about.id is not None and await in_slices(answering(body.removeprefix(BOM), post.about.id)):
                 await _take_body(body, connection, post, asked)
         elif form is Form.EVENTS:
-            await _take_stream(events_in_turn(pieces, limit, head), connection, cursor, post, asked)
+            source = events_in_turn(pieces, limit, head, answers=post.about.id)
+            await _take_stream(source, connection, cursor, post, asked)
     return _mislabelled(form, label)
 
 
@@ -362,7 +370,8 @@ async def take_events(
             if form_of(head) is Form.JSON:
                 await _take_body(await _collected(head, pieces, connection), connection, post, asked)
                 return "calls its JSON 'text/event-stream'"
-        await _take_stream(events_in_turn(pieces, limit, head), connection, cursor, post, asked)
+        id = post.about.id if post is not None else None
+        await _take_stream(events_in_turn(pieces, limit, head, answers=id), connection, cursor, post, asked)
     return ""
 
 
@@ -381,7 +390,7 @@ async def _take_stream(
                     raise TooLarge
                 continue
             cursor.saw(event)
-            if not event.data or event.event != "message":
+            if not event.data or (event.event != "message" and not await _is_the_reply(event.data, post)):
                 continue
             if asked is not None and post is not None and not cursor.messages:
                 _look_at_session(event.data, post, asked)
@@ -395,6 +404,12 @@ async def _take_stream(
             cursor.messages += await _hand_on(event.data, connection, post)
             if post is not None and post.answered:
                 post.scope.deadline = anyio.current_time() + LINGER_SECS
+
+
+async def _is_the_reply(message: bytes, post: Post | None) -> bool:
+    """Return whether an event of another name than `message` is the reply all the same."""
+    id = post.about.id if post is not None else None
+    return id is not None and await in_slices(answering(message, id))
 
 
 def _is_stray(message: bytes, post: Post) -> bool:

@@ -19,21 +19,22 @@ import msgspec
 
 from moltis.errors import LoginNeeded
 from moltis.http.authorized import FAULTS, AuthorizedClient, NotLetIn, Unreachable, discard
+from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.http.heads import media_type
 from moltis.http.origins import Url, read_url, same_origin, shown_url
 from moltis.http.words import network_words
 from moltis.server.states import FailureKind
 from moltis.session.envelope import MAX_BATCH
 from moltis.session.parts import elements
-from moltis.slices import taken
+from moltis.slices import in_slices, taken
 from moltis.transport import Ended, Notices, Receiver
 from moltis.transport.remote.base import Endpoint, Post
 from moltis.transport.remote.delivery import Attempt, PostingConnection, answered, judged, not_begun, read_error
 from moltis.transport.remote.events import Event
 from moltis.transport.remote.headers import post_headers, stream_headers
 from moltis.transport.remote.incoming import NotEvents, opened_events
-from moltis.transport.remote.outcomes import HANDSHAKE, INITIALIZED, UNLIMITED, Asked, Do, Outcome, outcome
-from moltis.transport.remote.replies import alive, unknown_method
+from moltis.transport.remote.outcomes import HANDSHAKE, INITIALIZED, UNLIMITED, Asked, Do, Outcome, failure, outcome
+from moltis.transport.remote.replies import alive, answering, unknown_method
 
 ENDPOINT_SECS: Final = 10.0
 """From the GET until the server has said where messages go. Servers say it with the first bytes."""
@@ -131,7 +132,7 @@ class LegacyConnection(PostingConnection):
     def _locate(self, said: bytes) -> None:
         """Take note of where messages go: the origin of the stream, or nowhere."""
         try:
-            url = urljoin(self.endpoint.url, said.decode("ascii"))
+            url = urljoin(self.endpoint.url, said.decode("ascii").strip(' \t"'))  # some write it as JSON
             parts = read_url(url)
         except ValueError:
             parts = None
@@ -210,16 +211,38 @@ class LegacyConnection(PostingConnection):
     async def take(self, post: Post, attempt: Attempt, response: httpx2.Response) -> Do:
         assert self._posting is not None
         if response.is_success:
-            await discard(response)
-            return Do.ACCEPT
+            return await self._accepted(post, attempt.asked, response)
         body = await read_error(response)
         found, reply = judged(self._posting, attempt.asked, post.about.id, response, body)
-        if response.status_code in GONE and found.do in (Do.FAIL, Do.LOSE):
+        if (response.status_code in GONE or not self._agreed) and found.do in (Do.FAIL, Do.LOSE):
             found = replace(found, words=f"{found.words} at {shown_url(self._posting_url)}")
         if found.do is Do.WAIT:
             return Do.WAIT
         await self._refused(post, attempt.asked, found, response.status_code, reply)
         return Do.FAIL
+
+    async def _accepted(self, post: Post, asked: Asked, response: httpx2.Response) -> Do:
+        """Take the answer to a POST that was taken: nothing of interest, or the reply; a page has not taken it."""
+        kind, id = media_type(response.headers.get("Content-Type")), post.about.id
+        if kind == "text/html" and id is not None:
+            await discard(response)
+            words = f"answered {asked.method} with a page (text/html) at {shown_url(self._posting_url)}"
+            self.come_to_nothing(post, asked, failure(asked, words))
+            return Do.FAIL
+        if kind != "application/json" or id is None:
+            await discard(response)
+            return Do.ACCEPT
+        limit = self.endpoint.limits.max_message_bytes
+        try:
+            body = await read_capped(response, limit)
+        except BodyTooLarge:
+            self.endpoint.on_oversized(1)
+            return Do.ACCEPT
+        except FAULTS:
+            return Do.ACCEPT
+        if not post.answered and await in_slices(answering(body, id)):  # who says it here may not say it on the stream
+            await self._received(body)
+        return Do.ACCEPT
 
     def _asked(self, post: Post, *, waited: bool = False) -> Asked:
         return Asked(post.about.method, post.about.id is not None, agreed=self._agreed, waited=waited)

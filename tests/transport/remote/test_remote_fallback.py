@@ -234,7 +234,7 @@ async def test_a_server_that_has_a_stream_and_answers_initialize_speaks_streamab
         assert reply["result"] == {"by": "streamable"}
 
 
-@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("status", [400, 404, 405, 410, 500])
 async def test_a_place_for_messages_that_is_not_there_is_named_without_what_may_be_secret(status: int) -> None:
     server = Either(answering(405))
     server.location = "/messages?sid=SECRET"

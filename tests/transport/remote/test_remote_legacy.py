@@ -59,6 +59,8 @@ async def test_messages_are_posted_where_the_server_says_and_answered_on_the_str
         ("https://mcp.example/m", "https://mcp.example/m"),
         ("https://MCP.example:443/m", "https://mcp.example/m"),
         ("//mcp.example/m", "https://mcp.example/m"),
+        (" /m ", "https://mcp.example/m"),
+        ('"/m?s=1"', "https://mcp.example/m?s=1"),
     ],
 )
 async def test_the_place_for_messages_may_be_relative(said: str, goes_to: str) -> None:
@@ -67,6 +69,49 @@ async def test_the_place_for_messages_may_be_relative(said: str, goes_to: str) -
     async with line(LegacyConnection, server) as at:
         await at.begin()
     assert str(server.requests[1].url) == goes_to
+
+
+async def test_a_reply_in_the_answer_to_its_post_is_taken() -> None:
+    server = OldServer()
+
+    async def reply(request: httpx2.Request, message: Json) -> httpx2.Response:
+        if "id" not in message:
+            return httpx2.Response(202)
+        return await answering(200, json=result(message, {"n": 1}))(request, message)
+
+    server.on_post = reply
+    async with line(LegacyConnection, server) as at:
+        await at.begin()
+        for id, method in ((2, "tools/list"), (3, "tools/call"), (4, "ping")):
+            at.ask(id, method)
+            assert await at.told.outcome(id) == {"jsonrpc": "2.0", "id": id, "result": {"n": 1}}
+        assert server.methods.count("tools/call") == 1
+
+
+@pytest.mark.parametrize("body", [{"ok": True}, {"jsonrpc": "2.0", "id": 99, "result": {}}, [], None])
+async def test_what_else_the_answer_to_a_post_says_is_no_reply(body: Any) -> None:
+    server = OldServer()
+
+    async def confirm(request: httpx2.Request, message: Json) -> httpx2.Response:
+        await server.take(request, message)
+        return await answering(200, json=body)(request, message)
+
+    server.on_post = confirm
+    async with line(LegacyConnection, server) as at:
+        await at.begin()
+        at.ask(2, "tools/list")
+        assert await at.told.outcome(2) == {"jsonrpc": "2.0", "id": 2, "result": {"method": "tools/list"}}
+
+
+async def test_a_page_in_answer_to_a_post_has_not_taken_it() -> None:
+    server = OldServer()
+    async with line(LegacyConnection, server) as at:
+        await at.begin()
+
+        server.on_post = answering(200, html="<html>SECRET log in")
+        at.ask(2, "tools/call")
+        words = await at.told.failure(2)
+        assert "answered tools/call with a page (text/html) at https://mcp.example/messages?..." in words
 
 
 async def test_messages_of_the_server_are_handed_on_as_they_came() -> None:
@@ -410,7 +455,10 @@ async def test_a_handshake_that_cannot_be_posted_ends_the_connection() -> None:
     async with line(LegacyConnection, server) as at:
         at.ask(1, "initialize")
         ended = await at.lost(1)
-        assert (ended.kind, ended.message) == ("connect_failed", "answered initialize with HTTP 500")
+        assert (ended.kind, ended.message) == (
+            "connect_failed",
+            "answered initialize with HTTP 500 at https://mcp.example/messages?...",
+        )
 
 
 async def test_a_server_that_has_forgotten_the_connection_ends_it() -> None:

@@ -85,6 +85,48 @@ async def test_json_that_is_called_events_and_the_other_way_round_is_taken(
         assert set(dial.heard.oddities) == {words}
 
 
+@pytest.mark.parametrize(
+    "pack",
+    [
+        lambda body: b"event: message\ndata: " + body,
+        lambda body: b"data:" + body + b"\n",
+        lambda body: b"id: e7\r\ndata: " + body + b"\r\n",
+        lambda body: b": hi\n\ndata: " + body.replace(b", ", b",\ndata: ") + b"\n",
+        lambda body: b"event: response\ndata: " + body + b"\n\n",
+        lambda body: b"event: result\ndata: " + body,
+    ],
+    ids=["no line end", "one line end", "with an id", "over lines", "another name", "another name, no line end"],
+)
+@pytest.mark.parametrize("label", [EVENTS, "text/plain"])
+async def test_a_reply_is_taken_though_its_event_is_unended_or_has_another_name(pack: Any, label: str) -> None:
+    async with serving(McpServer()) as server, dialled(server.url) as dial:
+        await _say_all(server, f"content-type: {label}", pack=pack)
+        await _works(dial)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'data: {"jsonrpc":"2.0","id":2,"resu',
+        b'data: {"jsonrpc":"2.0","id":99,"result":{}}\n',
+        b'event: other\ndata: {"jsonrpc":"2.0","id":99,"result":{}}\n\n',
+        b'event: other\ndata: {"id":2}\n\n',
+    ],
+)
+async def test_an_unended_or_other_event_that_is_no_reply_is_none(body: bytes) -> None:
+    async with serving(McpServer(stateful=False)) as server, dialled(server.url) as dial:
+        await dial.shake_hands()
+
+        async def cut(peer: Peer) -> None:
+            await _say(peer, body, f"content-type: {EVENTS}")
+
+        server.on["tools/call"] = cut
+        error = await dial.ask("tools/call")
+        assert isinstance(error, ServerNotReady)
+        assert "ended the answer before the reply" in error.message
+        assert server.count("tools/call") == 1
+
+
 async def test_two_content_types_are_one_that_is_odd() -> None:
     async with serving(McpServer()) as server, dialled(server.url) as dial:
         await _say_all(server, "content-type: application/json", "content-type: application/json")
