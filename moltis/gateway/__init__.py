@@ -14,8 +14,8 @@
     gateway     all hosts and all servers, brought together
     host        one host: its eras, what it subscribed to (`subscriptions`, `listens`, `levels`), what it is told when
                 it comes (`introduction`) or is asked (`outbox`), and how long it waits for servers (`waits`)
-    forwarding  requests passed on: one way there and back is a `passage`, with questions meanwhile a `relay`;
-                `rounds` and `parking` bridge the eras, `failures` is what is said when there is no answer
+    forwarding  requests passed on: one way there and back, with questions meanwhile, is a `relay`; `rounds` and
+                `parking` bridge the eras, `failures` is what is said when there is no answer
     http        Streamable HTTP of both eras on `moltis.httpd`: sessions, streams; health and metrics beside it
     doors       who may come in, and how often; `tokens` are made, recognised and kept (`token_file`)
     lines       the same over stdio, for `moltis connect`
