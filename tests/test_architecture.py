@@ -207,7 +207,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "messages abilities doors levels metrics naming needs parking revisions rounds "
         "showing templates token_file views wellformed",
         "api failures introduction known outbox refusals tokens waits",
-        "asking catalogue desk endpoints forwarding listens relay shelves subscriptions",
+        "asking catalogue endpoints forwarding listens relay shelves subscriptions",
         "host lines",
         "gateway http",
     ),

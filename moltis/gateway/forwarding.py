@@ -18,10 +18,9 @@ from moltis.errors import MoltisError, ServerNotReady
 from moltis.gateway import failures, rounds
 from moltis.gateway.api import Outlet, ServerPort, World
 from moltis.gateway.asking import HostSide
-from moltis.gateway.desk import Desk, OnRequest
 from moltis.gateway.messages import Ask, text_of
 from moltis.gateway.parking import Bond
-from moltis.gateway.relay import Relay
+from moltis.gateway.relay import Desk, OnRequest, Relay
 from moltis.server.states import State
 
 __all__ = ["Forwarding", "HostSide", "OnRequest", "Running"]

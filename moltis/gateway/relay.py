@@ -14,6 +14,8 @@ question leaves exactly once, answered or refused; when the request is over, all
 
 from __future__ import annotations
 
+import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
@@ -25,18 +27,18 @@ from msgspec import Raw
 from moltis import logs
 from moltis.errors import MoltisError, RequestTimeout, RpcCode
 from moltis.gateway import abilities, failures, introduction, levels, messages, revisions, rounds
-from moltis.gateway.api import CallHandle, Outlet, ServerPort, Taker, Upstream
-from moltis.gateway.asking import PROGRESS, HostSide, Open, OpenQuestions
-from moltis.gateway.desk import Desk
+from moltis.gateway.api import CallHandle, Outlet, ServerPort, Taker, Upstream, World
+from moltis.gateway.asking import PROGRESS, HostSide, Open, OpenQuestions, Tokens
 from moltis.gateway.failures import NotAnswered
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, Answer, Ask
+from moltis.gateway.parking import Bond, Parking
 from moltis.gateway.revisions import MODERN
 from moltis.server.states import STARTING
 from moltis.server.status import HostSeen
 from moltis.session.calls import ErrorReply, Failed, Question, Reply, Result
 from moltis.session.envelope import json_string, read_error
 
-__all__ = ["Relay"]
+__all__ = ["MAX_WAITING", "Desk", "OnRequest", "Relay"]
 
 log = logs.get("moltis.gateway")
 
@@ -50,6 +52,18 @@ ANSWER_SECS: Final = 600.0
 MAX_QUOTED_CHARS: Final = 500
 MAX_PROGRESS_BYTES: Final = 64 * 1024
 """Of one notification of progress, which is a number and a sentence; what is longer is no host told."""
+
+OnRequest = Callable[[str, str, str | None, float, str], None]
+"""Method, server, tool (for `tools/call`), seconds, outcome of each request; for counting.
+
+Outcomes are those of `failures.outcome_of`, and `cancelled` and `input_required`.
+"""
+
+MAX_WAITING: Final = 1024
+"""Requests that wait for a server to start, or to be sent again; of one principal, and of all but who has few."""
+
+TOKEN_BYTES: Final = 24
+"""As random as an access token: who has it may answer in the name of its host."""
 
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
@@ -604,6 +618,53 @@ class Relay:
         self._joining = False
         if open and not self._over:
             self._park()
+
+
+class Desk:
+    """What all requests on their way share: who is parked, who waits for a server, whose progress token is whose.
+
+    One for the whole gateway. clock: measures durations, in seconds.
+    """
+
+    def __init__(self, world: World, on_request: OnRequest | None, clock: Callable[[], float]) -> None:
+        self.world = world
+        self.on_request = on_request
+        self.clock = clock
+        self.parking: Parking[Relay] = Parking(partial(secrets.token_urlsafe, TOKEN_BYTES))
+        self.waiting: set[Relay] = set()
+        self.tokens = Tokens()
+        self._sweeping = False
+
+    def may_wait(self, principal: str) -> bool:
+        """Whether one more request of a principal may wait: there is room, or it has no more than an equal part."""
+        total = len(self.waiting)
+        if total < MAX_WAITING // 2:
+            return True
+        of = Counter(waiting.principal for waiting in self.waiting)
+        own, holders = of[principal], len(of.keys() | {principal})
+        return own < MAX_WAITING and (total < MAX_WAITING or (own < MAX_WAITING // holders and total < 2 * MAX_WAITING))
+
+    def bond(self, host: HostSide, view: str, server: str, method: str, name: str | None) -> Bond:
+        """Say what a retry must agree in with the request that it is one of."""
+        return Bond(host.principal.name, view, server, method, name)
+
+    def park(self, call: Relay, bond: Bond) -> str | None:
+        """Park a call, see to it that it is given up when its time is up, and give its token; None: no room."""
+        token = self.parking.put(call, bond, anyio.current_time())
+        if token is not None and not self._sweeping:
+            self._sweeping = True
+            self.world.start(self._sweep)
+        return token
+
+    async def _sweep(self) -> None:
+        """Run while calls are parked."""
+        try:
+            while self.parking:
+                await anyio.sleep_until(self.parking.next_due())
+                for call in self.parking.take_due(anyio.current_time()):
+                    call.cancel("the host did not come back with an answer in time")
+        finally:
+            self._sweeping = False
 
 
 def _reason(params: bytes) -> bytes:

@@ -413,7 +413,7 @@ async def test_closing_the_gateway_fails_who_waits_for_a_server() -> None:
 
 
 async def test_too_many_calls_that_wait_for_servers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moltis.gateway.desk.MAX_WAITING", 2)
+    monkeypatch.setattr("moltis.gateway.relay.MAX_WAITING", 2)
     async with live(None, "starting") as one:
         tries = [one.legacy(id=n) for n in range(3)]
         assert [tried.outlet.answered for tried in tries] == [False, False, True]
@@ -421,7 +421,7 @@ async def test_too_many_calls_that_wait_for_servers_are_refused(monkeypatch: pyt
 
 
 async def test_one_principal_does_not_take_all_places_where_requests_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moltis.gateway.desk.MAX_WAITING", 4)
+    monkeypatch.setattr("moltis.gateway.relay.MAX_WAITING", 4)
     async with live(None, "starting") as one:
         many, few = FakeHost(principal=Principal("many")), FakeHost(principal=Principal("few"))
         tries = [one.legacy(many, id=n) for n in range(5)]

@@ -82,7 +82,7 @@ async def test_a_server_that_goes_while_one_waits_is_told_to_the_host() -> None:
 
 
 async def test_where_too_many_wait_the_first_takes_it_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moltis.gateway.desk.MAX_WAITING", 2)
+    monkeypatch.setattr("moltis.gateway.relay.MAX_WAITING", 2)
     async with live("modern") as one:
         one.upstream.beside = None
         for n in range(3):
