@@ -7,7 +7,7 @@ where it says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import Raw
@@ -267,6 +267,3 @@ class GatewayApi(Protocol):
 
     def tool(self, path: str, name: str) -> bytes | None:
         """Give a tool as it is listed to the hosts of a view; None if it is not."""
-
-
-Era = Literal["legacy", "modern"]

@@ -18,7 +18,6 @@ from moltis.session.listing import Item, Kind
 from moltis.session.parts import members
 
 __all__ = [
-    "ALIAS_SCHEME",
     "MIN_FITTED_CHARS",
     "alias",
     "alias_template",
@@ -35,10 +34,9 @@ __all__ = [
     "splits",
 ]
 
-ALIAS_SCHEME: Final = "moltis"
+_PREFIX: Final = "moltis://"
 """Of the URIs that say whose they are: `moltis://SERVER/` and the server's own URI, percent-encoded."""
 
-_PREFIX: Final = "moltis://"
 _SCHEME: Final = later(r"([A-Za-z][A-Za-z0-9+.-]*):")  # RFC 3986 section 3.1
 
 _ADDRESS: Final = {"tools": "name", "prompts": "name", "resources": "uri", "resourceTemplates": "uriTemplate"}
