@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import anyio
 import msgspec
 import pytest
 from gateway_fakes import (
@@ -20,16 +21,24 @@ from gateway_fakes import (
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
 from moltis.errors import UnknownServer
 from moltis.gateway.api import LOCAL
 from moltis.gateway.endpoints import Endpoint, Route, endpoint_of
 from moltis.gateway.gateway import Gateway
+from moltis.gateway.messages import Tell
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.views import ALL, PATHS, Member, Settings, View, Views, path_of
 from moltis.session.listing import Kind
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True).filter(lambda name: "__" not in name)
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Time passes as soon as nobody has anything to do."""
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 def world() -> tuple[FakeWorld, FakeUpstream, FakeUpstream, FakeUpstream]:
@@ -264,6 +273,92 @@ def test_a_view_of_its_own_is_served_to_hosts_by_its_path(monkeypatch: pytest.Mo
     assert gateway.knows(site.path)
     assert gateway.tool(site.path, "gh__read") is not None
     assert gateway.tool(site.path, "files__read") is None
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> tuple[FakeWorld, Gateway]:
+    """A gateway with a view of `files` and `mail` beside those that there always are."""
+    site = project(Member("docs", "files"), Member("post", "mail"))
+
+    class WithProject(Views):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self._views[site.path] = site
+
+    monkeypatch.setattr("moltis.gateway.gateway.Views", WithProject)
+    servers, *_ = world()
+    return servers, Gateway(servers)
+
+
+async def test_what_a_server_says_reaches_the_hosts_of_the_views_that_it_is_in(two: tuple[FakeWorld, Gateway]) -> None:
+    async with anyio.create_task_group() as tasks:
+        servers, gateway = two
+        servers.tasks = tasks
+        ways = {path: Unsolicited() for path in (ALL, "/mcp/site", path_of("files"), path_of("github"))}
+        for path, way in ways.items():
+            host = gateway.new_host(path, LOCAL, way)
+            host.request(ask("initialize", {"protocolVersion": "2025-11-25"}), FakeOutlet())
+            host.notification(Tell("notifications/initialized", {}))
+        gateway.notified("files", "notifications/message", b'{"level":"error","data":1}')
+        gateway.notified("github", "notifications/other", b"{}")
+        up = servers.port("files").upstream()
+        assert up is not None
+        up.lists[Kind.TOOLS] = (tool("new"),)
+        gateway.lists_changed("files")
+        await anyio.sleep(1)
+        gateway.close("over")
+    changed = "notifications/tools/list_changed"
+    assert {path: way.methods() for path, way in ways.items()} == {
+        ALL: ["notifications/message", changed],
+        "/mcp/site": ["notifications/message", changed],
+        path_of("files"): ["notifications/message", changed],
+        path_of("github"): ["notifications/other"],
+    }
+
+
+async def test_a_resource_is_watched_under_its_label_and_told_of_under_it(two: tuple[FakeWorld, Gateway]) -> None:
+    async with anyio.create_task_group() as tasks:
+        servers, gateway = two
+        servers.tasks = tasks
+        way = Unsolicited()
+        host = gateway.new_host("/mcp/site", LOCAL, way)
+        host.request(ask("initialize", {"protocolVersion": "2025-11-25"}), FakeOutlet())
+        host.notification(Tell("notifications/initialized", {}))
+        shown, outlet = "moltis://post/f%3Aa", FakeOutlet()
+        host.request(ask("resources/subscribe", {"uri": shown}, id=2), outlet)
+        await anyio.sleep(1)
+        assert outlet.result == {}
+        watched = {name: servers.port(name).upstream().watched for name in ("github", "files", "mail")}
+        assert watched == {"github": [], "files": [], "mail": [frozenset({"f:a"})]}
+        gateway.notified("mail", "notifications/resources/updated", b'{"uri":"f:a"}')
+        gateway.notified("files", "notifications/resources/updated", b'{"uri":"f:a"}')
+        assert [sent["params"]["uri"] for sent in way.sent] == [shown]
+        gateway.close("over")
+
+
+@given(
+    st.dictionaries(NAMES, st.lists(st.text("ab_.", min_size=1, max_size=40), max_size=3, unique=True), max_size=4),
+    st.lists(st.from_regex(r"[a-c_.]{1,3}", fullmatch=True), min_size=4, max_size=4, unique=True),
+    st.sampled_from(["__", ".", "_"]),
+    st.sampled_from([0, 24, 50]),
+)
+def test_what_is_listed_under_a_label_is_called_by_that_name(
+    servers: dict[str, list[str]], labels: list[str], separator: str, chars: int
+) -> None:
+    ports = []
+    for name, tools in servers.items():
+        ports.append(FakePort(name))
+        ports[-1].ready(tools=[tool(each) for each in tools])
+    members = [Member(label, name) for label, name in zip(labels, servers, strict=False)]
+    seen = endpoint_of(FakeWorld(*ports), project(*members, separator=separator, name_chars=chars))
+    shown = names(seen)
+    assert len(shown) == len(set(shown)) <= sum(map(len, servers.values()))
+    found = [called(seen, each) for each in shown]
+    assert len(set(found)) == len(found)
+    for where in found:
+        assert not isinstance(where, str)
+        assert where[1] == where[2]
+        assert where[1] in servers[where[0]]
 
 
 def test_a_log_level_concerns_the_servers_of_the_view_alone() -> None:
