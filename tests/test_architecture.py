@@ -220,10 +220,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "httpd": ("address asgi", "events router server"),
     "oauth": (
-        "blocking cipher documents filelock folder jobs model pages standing urls",
-        "authorize authserver callback challenge clientauth decisions grants registration resource",
-        "advice browser crowd discovery endpoint loopback store",
-        "flow identity keeper shelf",
+        "blocking cipher documents filelock folder model pages standing urls",
+        "authorize authserver callback challenge decisions grants registration resource",
+        "browser discovery endpoint jobs loopback store",
+        "flow keeper",
         "attempts broker refusals renewal",
     ),
     "session": (

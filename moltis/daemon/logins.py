@@ -28,7 +28,7 @@ from moltis.http.origins import canonical_resource
 from moltis.oauth import browser, cipher, loopback
 from moltis.oauth.broker import Login, Ports
 from moltis.oauth.callback import Callback, parse_callback
-from moltis.oauth.crowd import Crowd
+from moltis.oauth.jobs import Crowd
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.store import StoreProblem, TokenStore
 from moltis.server import mending

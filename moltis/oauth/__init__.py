@@ -10,10 +10,10 @@ Pure steps, which can be played without a network:
     resource       protected resource metadata (RFC 9728): where it is, whether it can be believed
     authserver     authorization server metadata (RFC 8414, OpenID Connect Discovery): likewise
     registration   who we are to it: configured, client ID metadata document, dynamic registration (RFC 7591)
-    authorize      the authorization request: PKCE, resource, state (RFC 7636, RFC 8707); may its URL be opened
+    authorize      the authorization request: PKCE, resource, state (RFC 7636, RFC 8707); may its URL be opened; what is
+                   said of one that came to nothing
     callback       what the browser came back with, and from whom (RFC 6749 section 4.1.2, RFC 9207)
     grants         token responses and their errors, expiry (RFC 6749)
-    advice         what is said of a login that came to nothing, and which key of moltis.toml may help
     decisions      what follows from what is known: send, renew, ask a person, give up
     urls, documents    what may be believed of a URL and of a JSON document that others wrote
 
@@ -24,9 +24,9 @@ and those that act:
       renewal      renewing what is held, once for all who need it
       attempts     a person's login, tried until it is shown; flow: one such try
       keeper       what is held, in memory and on disk
-      jobs         work that goes on when those who wait for it leave
-    discovery      whom to ask, over the network, each address checked; identity: becoming a client there
-    endpoint       the token endpoint, spoken to through authlib (RFC 6749, 7009); clientauth: who we are (RFC 7523)
+      jobs         work that goes on when those who wait for it leave, and the pace of all who try again
+    discovery      whom to ask, over the network, each address checked
+    endpoint       what is posted there, through authlib: for tokens (RFC 6749, 7009, 7523), to register (RFC 7591)
     store          tokens and registrations on disk, shared with other processes; folder, filelock, cipher below it
     loopback       the redirect URI on 127.0.0.1 (RFC 8252); pages: what a person sees there
     browser        opening the URL

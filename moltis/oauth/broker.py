@@ -22,12 +22,11 @@ from moltis.http.fetch import Fetcher
 from moltis.http.origins import shown_host
 from moltis.oauth.attempts import Attempts
 from moltis.oauth.callback import Callback
-from moltis.oauth.crowd import Crowd
 from moltis.oauth.decisions import Sending, before_sending
 from moltis.oauth.discovery import Discovery
 from moltis.oauth.flow import Means, Ports
 from moltis.oauth.grants import expired
-from moltis.oauth.jobs import Jobs, Log, abandoned, again
+from moltis.oauth.jobs import Crowd, Jobs, Log, abandoned, again
 from moltis.oauth.keeper import Keeper
 from moltis.oauth.model import AuthState, ClientConfig, OAuthProblem
 from moltis.oauth.refusals import Refusal, Refusals

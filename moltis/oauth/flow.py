@@ -18,13 +18,18 @@ from msgspec.structs import replace
 from moltis.http.fetch import Fetcher
 from moltis.http.origins import read_url, shown_host
 from moltis.oauth import pages
-from moltis.oauth.advice import unanswered, with_advice
-from moltis.oauth.authorize import Authorization, authorization_request, scope_of_client, scope_to_ask
+from moltis.oauth.authorize import (
+    Authorization,
+    authorization_request,
+    scope_of_client,
+    scope_to_ask,
+    unanswered,
+    with_advice,
+)
 from moltis.oauth.callback import Callback, check_callback, parse_callback
 from moltis.oauth.decisions import LOGIN_SECS
 from moltis.oauth.discovery import Discovered, Discovery
-from moltis.oauth.endpoint import TokenEndpoint, with_or_without
-from moltis.oauth.identity import become_client
+from moltis.oauth.endpoint import TokenEndpoint, become_client, with_or_without
 from moltis.oauth.jobs import Log, abandoned, again
 from moltis.oauth.keeper import NOT_KNOWN_THERE, Keeper
 from moltis.oauth.model import Challenge, Client, ClientConfig, OAuthProblem, Record, RedirectHost, Tokens

@@ -1,4 +1,4 @@
-"""Work that goes on when those who wait for it leave.
+"""Work that goes on when those who wait for it leave, and the pace of all that try again.
 
 A refresh that is given up half-way loses a login, so it must not depend on the patience of the request that wanted it:
 each piece of work has a task of its own, whoever wants it waits, and all of them end with `Jobs.close`.
@@ -6,12 +6,14 @@ each piece of work has a task of its own, whoever wants it waits, and all of the
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import anyio
 from anyio.abc import TaskGroup
 
+from moltis.oauth.decisions import SPREAD_SECS
 from moltis.oauth.model import OAuthProblem
 
 CLOSE_SECS = 2.0
@@ -115,6 +117,59 @@ class Jobs:
         finally:
             del self._running[job.name]
             job.end(problem)
+
+
+class Place:
+    """One who waits."""
+
+    def __init__(self) -> None:
+        self._news = anyio.Event()
+
+    async def wait(self, until: float, roll: float) -> None:
+        """Wait until an instant, monotonic, or less if another one has got through.
+
+        roll: a number of [0, 1) by chance; all that were waiting do not come at once.
+        """
+        with anyio.CancelScope(deadline=until):
+            await self._news.wait()
+            self._news = anyio.Event()
+            await anyio.sleep(SPREAD_SECS * roll)
+
+    def tell(self) -> None:
+        self._news.set()
+
+
+class Crowd:
+    """All logins of one daemon that wait, by the authorization server that they wait for.
+
+    They share a pace, and the news that it is back. What one of them is told is not taken for an answer to another:
+    each presents its own refresh token.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, set[Place]] = {}
+
+    @contextmanager
+    def waiting(self, issuer: str) -> Iterator[Place]:
+        """Be one of those who wait for an issuer."""
+        places = self._waiting.setdefault(issuer, set())
+        place = Place()
+        places.add(place)
+        try:
+            yield place
+        finally:
+            places.discard(place)
+            if not places and self._waiting.get(issuer) is places:
+                del self._waiting[issuer]
+
+    def number(self, issuer: str) -> int:
+        """Return how many wait for an issuer."""
+        return len(self._waiting.get(issuer, ()))
+
+    def got_through(self, issuer: str) -> None:
+        """Tell all who wait for an issuer that it has answered one who waited."""
+        for place in self._waiting.get(issuer, ()):
+            place.tell()
 
 
 async def _attempt(work: Callable[[], Awaitable[None]]) -> OAuthProblem | None:

@@ -19,9 +19,8 @@ from moltis.oauth.authorize import scope_to_ask
 from moltis.oauth.authserver import manual_endpoints, same_issuer
 from moltis.oauth.decisions import newer, presentable
 from moltis.oauth.discovery import Discovered, Discovery
-from moltis.oauth.endpoint import TokenEndpoint, with_or_without
+from moltis.oauth.endpoint import TokenEndpoint, become_client, end_registration, with_or_without
 from moltis.oauth.grants import expired
-from moltis.oauth.identity import NOWHERE, become_client, client_of, end_registration
 from moltis.oauth.jobs import Log
 from moltis.oauth.model import (
     Challenge,
@@ -33,9 +32,9 @@ from moltis.oauth.model import (
     Record,
     Tokens,
 )
-from moltis.oauth.shelf import Shelf
+from moltis.oauth.registration import NOWHERE, client_of
 from moltis.oauth.standing import Standing
-from moltis.oauth.store import TokenStore, fingerprint
+from moltis.oauth.store import Shelf, TokenStore, fingerprint
 
 REVOKE_SECS = 5.0
 """For giving tokens back when a server is removed. Somebody waits for that."""

@@ -19,8 +19,11 @@ from moltis.oauth.documents import (
     text_member,
     texts_if_any,
 )
-from moltis.oauth.model import AuthMethod, AuthServer, Client, ClientConfig, OAuthProblem
+from moltis.oauth.model import AuthMethod, AuthServer, Client, ClientConfig, OAuthProblem, Record
 from moltis.oauth.urls import MAX_GIVEN_CHARS, url_problem
+
+NOWHERE = "http://127.0.0.1/callback"
+"""The redirect URI where none is of any matter."""
 
 CLIENT_NAME = "moltis"
 """What a person reads on the page that asks for consent."""
@@ -163,6 +166,17 @@ def read_registration(
         registration_uri=uri,
         registration_token=token,
     )
+
+
+def client_of(config: ClientConfig, record: Record, now: float) -> Client | None:
+    """Return who we are to a login's issuer, for a refresh or a revocation; None if that is not known any more."""
+    known = record.client
+    try:
+        redirect_uri = known.redirect_uri if known is not None else None
+        chosen = choose_client(config, record.server, known, redirect_uri or NOWHERE, now)
+    except OAuthProblem:
+        return None
+    return None if isinstance(chosen, Register) else chosen
 
 
 def _configured(config: ClientConfig, server: AuthServer, client_id: str) -> Client:

@@ -13,10 +13,9 @@ from collections.abc import Callable
 import anyio
 
 from moltis.errors import NotSent, ServerNotReady
-from moltis.oauth.crowd import Crowd
 from moltis.oauth.decisions import FRESH_SECS, Outages, Unclear
 from moltis.oauth.flow import Ask
-from moltis.oauth.jobs import Job, Jobs, Log
+from moltis.oauth.jobs import Crowd, Job, Jobs, Log
 from moltis.oauth.keeper import Keeper
 from moltis.oauth.model import OAuthProblem
 from moltis.oauth.standing import Standing

@@ -2,7 +2,8 @@
 
 One file a login, named by a hash of what it is for: nothing that the other side chooses gets into a file name, and a
 file says in itself whose it is. A file that cannot be used (damaged, a link, another user's) costs that one login, and
-is set aside. All methods but `lock` block, for milliseconds, and may be called from any thread.
+is set aside. All methods of a `TokenStore` but `lock` block, for milliseconds, and may be called from any thread; a
+`Shelf` is how the event loop asks it.
 
 Where a file was written by a newer moltis it is left alone: there is no such login for us, and `save` refuses to
 overwrite it, for the newer program will want it back.
@@ -12,20 +13,27 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
+import anyio
 import msgspec
 
 from moltis.config.records import MALFORMED, Unusable
+from moltis.errors import Busy
+from moltis.oauth.blocking import blocking
 from moltis.oauth.cipher import Cipher, Damaged, WrongKey, is_sealed
 from moltis.oauth.filelock import LockBusy, file_lock
 from moltis.oauth.folder import MAX_FILE_BYTES, Folder, PrivateFolder, StoreProblem
+from moltis.oauth.jobs import Log
 from moltis.oauth.model import Key, OAuthProblem, Record
+from moltis.threads import in_thread
 
-__all__ = ["StoreProblem", "TokenStore", "fingerprint"]
+__all__ = ["Shelf", "StoreProblem", "TokenStore", "fingerprint"]
+
+T = TypeVar("T")
 
 LOCK_SECS: Final = 30.0
 """How long to wait for another process's refresh: a token request takes at most 10 s."""
@@ -280,6 +288,95 @@ class TokenStore:
             raise StoreProblem(f"{path} was written by a newer moltis and is not overwritten: remove it") from None
         except StoreProblem:
             pass
+
+
+class Shelf:
+    """What a `TokenStore` does, for one server whose requests must not wait for a disk, nor fail because of one.
+
+    Reading and writing happen on threads. What cannot be read counts as not there, what cannot be written is not kept,
+    and the log says so; a write that has begun is done, whoever is cancelled meanwhile.
+
+    Where no thread can be started, reading and `begin_refresh` raise OAuthProblem (`outage`), for that is no more than
+    a delay. What cannot be had again, a token that has come and the end of a refresh, is written all the same, on the
+    event loop: it takes milliseconds, and a daemon that ended before there are threads would lose the login.
+    """
+
+    def __init__(self, server: str, store: TokenStore, log: Log) -> None:
+        self._server = server
+        self._store = store
+        self._log = log
+        self._warned = ""
+        self._begun: str | None = None
+        self._over: str | None = None
+        """The refresh that was begun here, by fingerprint; and one that is over, though the disk says otherwise."""
+
+    async def load(self, key: Key) -> Record | None:
+        return await self._read(partial(self._store.load, key))
+
+    async def find(self, resource: str, client_id: str | None) -> Record | None:
+        return await self._read(partial(self._store.find, resource, client_id))
+
+    def lost(self, resource: str, client_id: str | None) -> str | None:
+        return self._store.lost(resource, client_id)
+
+    async def interrupted(self, key: Key) -> str | None:
+        found = await self._read(partial(self._store.interrupted, key))
+        return None if found == self._over else found
+
+    async def save(self, record: Record) -> None:
+        await self._write(partial(self._store.save, record))
+
+    async def delete(self, key: Key) -> None:
+        await self._write(partial(self._store.delete, key))
+
+    async def begin_refresh(self, key: Key, fingerprint: str) -> None:
+        self._begun = fingerprint
+        try:
+            with anyio.CancelScope(shield=True):
+                await blocking(self._store.begin_refresh, key, fingerprint)
+        except StoreProblem as problem:
+            self._warn("login_not_saved", problem)
+
+    async def end_refresh(self, key: Key) -> None:
+        written = await self._write(partial(self._store.end_refresh, key))
+        self._over = None if written else self._begun
+
+    async def lock(self, stack: AsyncExitStack, key: Key) -> None:
+        """Be the only one to refresh, until the stack is closed. Where there can be no lock, go without.
+
+        Raises:
+            OAuthProblem: `outage`: another process does not let go, or no thread can be started.
+        """
+        try:
+            await stack.enter_async_context(self._store.lock(key))
+        except StoreProblem as problem:
+            self._warn("login_not_locked", problem)
+
+    async def _read(self, work: Callable[[], T]) -> T | None:
+        try:
+            return await blocking(work)
+        except StoreProblem as problem:
+            self._warn("login_not_loaded", problem)
+            return None
+
+    async def _write(self, work: Callable[[], None]) -> bool:
+        """Write, and say whether that worked."""
+        try:
+            with anyio.CancelScope(shield=True):
+                try:
+                    await in_thread(work)
+                except Busy:
+                    work()
+        except StoreProblem as problem:
+            self._warn("login_not_saved", problem)
+            return False
+        return True
+
+    def _warn(self, what: str, problem: StoreProblem) -> None:
+        """Say it once, until it is something else."""
+        if problem.message != self._warned:
+            self._warned = problem.message
+            self._log.warning(what, server=self._server, problem=problem.message)
 
 
 class _Newer(Exception):

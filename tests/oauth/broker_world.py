@@ -23,7 +23,7 @@ from moltis.http.addresses import Scope
 from moltis.http.authorized import Refusal
 from moltis.http.fetch import Answer, FetchProblem
 from moltis.oauth.broker import Login, Ports
-from moltis.oauth.crowd import Crowd
+from moltis.oauth.jobs import Crowd
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.pages import Page
 from moltis.oauth.store import TokenStore

@@ -9,7 +9,7 @@ import pytest
 from broker_world import ISSUER, URL, World
 
 from moltis.oauth.model import AuthServer, Key, Record, Tokens
-from moltis.oauth.shelf import Shelf
+from moltis.oauth.store import Shelf
 
 KEY = Key(URL, ISSUER)
 RECORD = Record(

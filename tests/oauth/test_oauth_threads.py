@@ -13,11 +13,10 @@ from trio.testing import MockClock
 
 from moltis.errors import NotSent, ServerNotReady
 from moltis.http.fetch import FetchProblem
-from moltis.oauth.clientauth import ClientAuthentication
-from moltis.oauth.endpoint import TokenEndpoint
+from moltis.oauth.endpoint import ClientAuthentication, TokenEndpoint
 from moltis.oauth.folder import Folder, StoreProblem
 from moltis.oauth.model import AuthServer, Client, ClientConfig, Key, OAuthProblem, Record, Tokens
-from moltis.oauth.shelf import Shelf
+from moltis.oauth.store import Shelf
 
 KEY = Key(URL, ISSUER)
 SERVER = AuthServer(issuer=ISSUER, token_endpoint=f"{ISSUER}/token", revocation_endpoint=f"{ISSUER}/revoke")
@@ -265,7 +264,7 @@ async def test_a_private_key_that_no_thread_can_read_is_an_outage(world: World) 
 
 
 async def test_a_token_that_is_given_back_costs_nobody_an_error(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("moltis.oauth.clientauth._ready", False)
+    monkeypatch.setattr("moltis.oauth.endpoint._ready", False)
     world.out_of_threads = True
     endpoint = TokenEndpoint(world.web, SERVER, Client(client_id="c"), wall=world.wall)
     assert await endpoint.revoke("t", "access_token") is False
