@@ -233,7 +233,7 @@ class Logins:
             config,
             static_authorization=launch.own_authorization,
             store=self._store,
-            fetcher=Fetcher(launch.ca_file, lambda: login.allowed, proxies=launch.proxies),
+            fetcher=Fetcher(launch.ca_file, proxies=launch.proxies),
             ports=Ports(listen=loopback.listen, open_browser=self._open_browser),
             tasks=self._tasks,
             on_change=lambda: self._moved(name, login),

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from moltis.proxies import Proxies, Way
 
 Kind = Literal["refused", "outage"]
-Allowed = frozenset[Scope] | Callable[[], frozenset[Scope]]
 Sending = Callable[[], Awaitable[None]]
 T = TypeVar("T")
 
@@ -100,8 +99,8 @@ class Answer:
 class Fetcher:
     """Fetches documents from authorization servers, and posts forms to them.
 
-    allowed: the scopes of addresses that may be reached (`addresses.neighbours`), asked anew each time if it is a
-        function. Plain http reaches this machine only, whatever is allowed.
+    allowed: the scopes of addresses that may be reached (`addresses.neighbours`), as of now: whoever has found out
+        more may set it. Plain http reaches this machine only, whatever is allowed.
     total_secs: for one `get` or `post`, from the first name looked up to the last byte, redirects included.
     max_bytes: of one body.
     proxies: what is reached through a proxy. Who is at the other end of a name is the proxy's to say then; addresses,
@@ -111,7 +110,7 @@ class Fetcher:
     def __init__(
         self,
         ca_file: str | None,
-        allowed: Allowed,
+        allowed: frozenset[Scope] = frozenset(),
         *,
         total_secs: float = TOTAL_SECS,
         max_bytes: int = MAX_BYTES,
@@ -120,7 +119,7 @@ class Fetcher:
     ) -> None:
         self._proxies = proxies
         self._ca_file = ca_file
-        self._allowed = allowed
+        self.allowed = allowed
         self._total_secs = total_secs
         self._max_bytes = max_bytes
         self._resolve = resolve
@@ -275,7 +274,7 @@ class Fetcher:
         return Answer(status, received, whole, url.partition("#")[0])
 
     def _reach(self, parts: Url, trusted: bool) -> frozenset[Scope]:
-        allowed = self._allowed() if callable(self._allowed) else self._allowed
+        allowed = self.allowed
         if trusted:
             allowed = _EVERYWHERE
         return allowed if parts.scheme == "https" else allowed & {Scope.LOOPBACK}

@@ -17,7 +17,6 @@ import anyio
 from anyio.abc import TaskGroup
 
 from moltis.errors import NotSent
-from moltis.http.addresses import Scope
 from moltis.http.fetch import Fetcher
 from moltis.http.origins import shown_host
 from moltis.oauth.attempts import Attempts
@@ -49,7 +48,7 @@ class Login:
 
     url: the server's. config: `[oauth]`, expanded.
     static_authorization: moltis.toml gives the Authorization header and no [oauth]: then there is no login here.
-    fetcher: its `allowed` should be `lambda: login.allowed`.
+    fetcher: for this login alone, which says where it may go.
     tasks: hosts what is under way; it must outlive `close`, or be cancelled.
     on_change: told when `state`, `auth_url` or `message` has changed. on_authenticated: told when a person's login, or
         one that a person began, is done. on_renewed: told when it works again, by itself. None may block or raise.
@@ -129,11 +128,6 @@ class Login:
         self._told: tuple[AuthState, str | None, str | None] = ("not_required", None, None)
 
     # --- what anyone may see
-
-    @property
-    def allowed(self) -> frozenset[Scope]:
-        """Where the fetcher may go on behalf of this server."""
-        return self._discovery.allowed
 
     @property
     def state(self) -> AuthState:

@@ -14,7 +14,7 @@ from typing import TypeVar
 import anyio
 import msgspec
 
-from moltis.http.addresses import Scope, neighbours
+from moltis.http.addresses import neighbours
 from moltis.http.clients import USER_AGENT
 from moltis.http.fetch import Answer, Fetcher, FetchProblem
 from moltis.http.heads import retry_after_secs
@@ -65,15 +65,13 @@ class Discovery:
     """
 
     def __init__(self, fetcher: Fetcher, url: str, config: ClientConfig, wall: Callable[[], float]) -> None:
-        self.allowed: frozenset[Scope] = frozenset()
-        """Where the fetcher may go for this server, as of the last `look_around`."""
         self._fetcher = fetcher
         self._url = url
         self._config = config
         self._wall = wall
 
     async def look_around(self) -> None:
-        """See where the server is, which says what may be reached for it (`addresses.neighbours`).
+        """See where the server is, which says what the fetcher may reach for it (`addresses.neighbours`).
 
         Endpoints that are configured may be anywhere.
 
@@ -86,7 +84,7 @@ class Discovery:
 
     async def _look(self) -> None:
         try:
-            self.allowed = neighbours(await self._fetcher.scopes_of(self._url))
+            self._fetcher.allowed = neighbours(await self._fetcher.scopes_of(self._url))
         except FetchProblem as problem:
             raise in_oauth(problem) from None
 

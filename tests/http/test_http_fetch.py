@@ -269,12 +269,11 @@ async def test_a_url_of_the_configuration_may_be_anywhere_that_is_safe(authority
 
 
 async def test_what_is_allowed_is_asked_each_time() -> None:
-    allowed = INTERNET
-    fetch = Fetcher(None, lambda: allowed, resolve=stub)
+    fetch = Fetcher(None, INTERNET, resolve=stub)
     async with serving(saying(JSON)) as server:
         url = f"http://localhost:{server.port}/"
         await problem_of(fetch, url, "refused")
-        allowed = HERE
+        fetch.allowed = HERE
         assert (await fetch.get(url)).status == 200
 
 

@@ -61,6 +61,7 @@ class Web:
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
+        self.allowed: frozenset[Scope] = frozenset()
         self.handlers: dict[tuple[str, str], Handler] = {}
         self.dead: set[str] = set()
         """Hosts that cannot be reached."""

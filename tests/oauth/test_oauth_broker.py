@@ -437,9 +437,9 @@ async def test_a_fault_of_this_program_is_one_failed_login(world: World) -> None
 
 async def test_the_fetcher_may_go_only_where_such_a_server_may_send_it(world: World) -> None:
     async with world.login() as login:
-        assert login.allowed == frozenset()
+        assert world.web.allowed == frozenset()
         await login.begin()
-        assert login.allowed == {Scope.PUBLIC}
+        assert world.web.allowed == {Scope.PUBLIC}
 
 
 async def test_a_configured_port_that_is_taken_is_said(world: World) -> None:

@@ -385,9 +385,9 @@ async def test_what_may_be_reached_follows_from_where_the_server_is(at: set[Scop
 
     web.scopes_of = scopes_of  # type: ignore[method-assign]
     discovery = Discovery(web, URL, ClientConfig(), lambda: 0.0)  # type: ignore[arg-type]
-    assert discovery.allowed == frozenset()
+    assert web.allowed == frozenset()
     await discovery.find_resource(None)
-    assert discovery.allowed == allowed
+    assert web.allowed == allowed
 
 
 async def test_a_server_that_cannot_be_resolved_is_an_outage() -> None:
