@@ -220,11 +220,12 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "httpd": ("address asgi", "events router server"),
     "oauth": (
-        "blocking cipher documents filelock folder model pages standing urls",
+        "blocking cipher documents filelock folder model pages urls",
         "authorize authserver callback challenge decisions grants registration resource",
         "browser discovery endpoint jobs loopback store",
-        "flow keeper",
-        "attempts broker refusals renewal",
+        "keeper",
+        "flow",
+        "login",
     ),
     "session": (
         "attribution elicitation hooks mirrored pace parts results",

@@ -26,9 +26,10 @@ from moltis.http.authorized import Refusal
 from moltis.http.fetch import Fetcher
 from moltis.http.origins import canonical_resource
 from moltis.oauth import browser, cipher, loopback
-from moltis.oauth.broker import Login, Ports
 from moltis.oauth.callback import Callback, parse_callback
 from moltis.oauth.jobs import Crowd
+from moltis.oauth.keeper import Means
+from moltis.oauth.login import Login, News
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.store import StoreProblem, TokenStore
 from moltis.server import mending
@@ -226,34 +227,41 @@ class Logins:
     def _make(self, name: str, launch: RemoteLaunch) -> Login:
         if isinstance(self._store, StoreProblem):
             raise self._in_our_words(name, self._store)
-        config = msgspec.convert(dict(launch.oauth), ClientConfig)
-        login = Login(
-            name,
-            launch.url,
-            config,
-            static_authorization=launch.own_authorization,
+        means = Means(
+            server=name,
+            url=launch.url,
+            config=msgspec.convert(dict(launch.oauth), ClientConfig),
             store=self._store,
             fetcher=Fetcher(launch.ca_file, proxies=launch.proxies),
-            ports=Ports(listen=loopback.listen, open_browser=self._open_browser),
             tasks=self._tasks,
-            on_change=lambda: self._moved(name, login),
-            on_authenticated=partial(self._at.logged_in, name),
-            on_renewed=partial(self._at.renewed, name),
+            crowd=self._crowd,
+            listen=loopback.listen,
+            open_browser=self._open_browser,
             wall=time.time,
             roll=random.random,
-            crowd=self._crowd,
             token=partial(secrets.token_urlsafe, 32),
             secrets=partial(self._at.learn, name),
             log=log,
         )
-        return login
+        return Login(means, self._heard, static_authorization=launch.own_authorization)
 
     async def _open_browser(self, url: str) -> bool:
         return await browser.open_browser(
             self._daemon().browser_command, url, children=self._at.warden, tasks=self._tasks, scrub=self._at.scrub
         )
 
-    def _moved(self, name: str, login: Login) -> None:
+    def _heard(self, login: Login, news: News) -> None:
+        """Pass on what a login tells."""
+        match news:
+            case News.CHANGED:
+                self._moved(login)
+            case News.AUTHENTICATED:
+                self._at.logged_in(login.server)
+            case News.RENEWED:
+                self._at.renewed(login.server)
+
+    def _moved(self, login: Login) -> None:
+        name = login.server
         known = self._logins.get(name)
         if known is None or known[1] is not login:
             return  # it ended meanwhile, and another may be there by now

@@ -1,7 +1,7 @@
 """Logging in by OAuth 2.1, apart from any connection: a server's 401 becomes a URL, a person's visit becomes tokens.
 
-    401 -> refusals -> keeper: is there something newer, can it be renewed?
-                    -> attempts -> flow: discovery, registration, URL, browser, callback, code -> keeper -> store
+    401 -> login -> decisions: what follows? keeper: is there something newer, can it be renewed?
+                 -> flow: discovery, registration, URL, browser, callback, code -> keeper -> store
 
 Pure steps, which can be played without a network:
 
@@ -19,12 +19,10 @@ Pure steps, which can be played without a network:
 
 and those that act:
 
-    broker         one login, for requests and for people; put together from
-      refusals     what becomes of a refused request
-      renewal      renewing what is held, once for all who need it
-      attempts     a person's login, tried until it is shown; flow: one such try
-      keeper       what is held, in memory and on disk
-      jobs         work that goes on when those who wait for it leave, and the pace of all who try again
+    login          one login, for requests and for people: its standing, what is under way, when it is tried again
+    flow           one try of a person to log in
+    keeper         what is held, in memory and on disk, and how it is renewed
+    jobs           work that goes on when those who wait for it leave, and the pace of all who try again
     discovery      whom to ask, over the network, each address checked
     endpoint       what is posted there, through authlib: for tokens (RFC 6749, 7009, 7523), to register (RFC 7591)
     store          tokens and registrations on disk, shared with other processes; folder, filelock, cipher below it

@@ -312,6 +312,46 @@ class Unclear(msgspec.Struct, frozen=True):
         return self.times >= DOUBTED_TIMES and now - self.since >= DOUBTED_AFTER_SECS
 
 
+class Renewals(msgspec.Struct, frozen=True):
+    """How the renewals of a login have gone since what is held was last known to be good.
+
+    outages: those that failed in a row, and when to try again. unclear: those that were refused without a reason.
+    doubted: a person is to be asked, because renewals are refused and nobody says why.
+    over: why there is nothing to renew any more, where that was said.
+    """
+
+    outages: Outages = Outages()
+    unclear: Unclear = Unclear()
+    doubted: bool = False
+    over: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last one failed, if none has worked since."""
+        found = self.outages.problem
+        if found is None:
+            return None
+        return f"{found.message} (refresh)" if self.doubted else found.message
+
+    def failed(
+        self, problem: OAuthProblem, now: float, *, begun: float, roll: float, crowd: int, refreshable: bool
+    ) -> Renewals:
+        """Return these and one more that failed.
+
+        begun, roll, crowd: as in `Outages.renewal`. refreshable: there is a refresh token all the same.
+        """
+        if problem.kind != "outage" and not refreshable:
+            return Renewals(over=problem.message)
+        unclear = self.unclear.and_then(problem.unclear, now)
+        doubted = unclear.doubted(now)
+        outages = self.outages.renewal(problem, now, begun=begun, roll=roll, crowd=crowd, doubted=doubted)
+        return replace(self, outages=outages, unclear=unclear, doubted=doubted)
+
+    def hastened(self) -> Renewals:
+        """Return these, with the next try at once."""
+        return replace(self, outages=Outages(self.outages.failures, problem=self.outages.problem))
+
+
 def renewal_delay_secs(failures: int, *, roll: float, crowd: int = 1, retry_after_secs: float | None = None) -> float:
     """Return how long to wait after the n-th renewal in a row that failed, n >= 1, drawn from the upper half.
 

@@ -7,15 +7,14 @@ State and verifier are random, differ, and are in memory only, for as long as th
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 
 import anyio
 import msgspec
 from msgspec.structs import replace
 
-from moltis.http.fetch import Fetcher
 from moltis.http.origins import read_url, shown_host
 from moltis.oauth import pages
 from moltis.oauth.authorize import (
@@ -28,29 +27,16 @@ from moltis.oauth.authorize import (
 )
 from moltis.oauth.callback import Callback, check_callback, parse_callback
 from moltis.oauth.decisions import LOGIN_SECS
-from moltis.oauth.discovery import Discovered, Discovery
+from moltis.oauth.discovery import Discovered
 from moltis.oauth.endpoint import TokenEndpoint, become_client, with_or_without
-from moltis.oauth.jobs import Log, abandoned, again
-from moltis.oauth.keeper import NOT_KNOWN_THERE, Keeper
-from moltis.oauth.model import Challenge, Client, ClientConfig, OAuthProblem, Record, RedirectHost, Tokens
-
-OnCallback = Callable[[str], Awaitable[pages.Page]]
+from moltis.oauth.jobs import abandoned, again
+from moltis.oauth.keeper import NOT_KNOWN_THERE, Keeper, Means
+from moltis.oauth.model import Challenge, Client, OAuthProblem, Record, Tokens
 
 EXCHANGE_SECS = 20.0
 EXCHANGE_AGAIN_SECS = 1.0
 """For how long, and how often, it is tried to send a code that nobody has been told yet: it counts once, and not for
 long, and a browser waits for what comes of it."""
-
-
-class Ports(msgspec.Struct, frozen=True):
-    """What a login needs of this machine.
-
-    listen: where the browser comes back to, as `loopback.listen`.
-    open_browser: says whether a browser was started; must not raise.
-    """
-
-    listen: Callable[[int, OnCallback, RedirectHost], AbstractAsyncContextManager[str]]
-    open_browser: Callable[[str], Awaitable[bool]]
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -64,36 +50,17 @@ class Ask(msgspec.Struct, frozen=True):
     granted: str | None = None
 
 
-class Means(msgspec.Struct, frozen=True):
-    """What all logins at one server have in common.
-
-    wall: seconds since the epoch. token: 256 random bits, URL-safe. secrets: told values that must not be shown.
-    on_change: told when there is another URL, or another reason why not.
-    """
-
-    server: str
-    config: ClientConfig
-    keeper: Keeper
-    discovery: Discovery
-    fetcher: Fetcher
-    ports: Ports
-    wall: Callable[[], float]
-    token: Callable[[], str]
-    secrets: Callable[[Iterable[str]], None]
-    on_change: Callable[[], None]
-    log: Log
-
-
 class Flow:
     """A login, from `run` to its end.
 
     prepared: there is a URL; or there will be none, and whoever runs it has said so everywhere (and sets this).
     note: why a callback was refused, if one was.
     posted: it has come to a request that may have had an effect at the other side.
-    unsaid: as in `Standing`.
+    unsaid: the server does not say where to log in, and where that would be by default nothing is.
+    on_change: told when there is a URL, or another reason why an answer was not taken.
     """
 
-    def __init__(self, means: Means, ask: Ask) -> None:
+    def __init__(self, means: Means, keeper: Keeper, ask: Ask, on_change: Callable[[], None]) -> None:
         self.prepared = anyio.Event()
         self.problem: OAuthProblem | None = None
         self.note: str | None = None
@@ -103,6 +70,8 @@ class Flow:
         self.asked: str | None = None
         """The scope that was asked for."""
         self._means = means
+        self._keeper = keeper
+        self._on_change = on_change
         self._ask = ask
         self._request: Authorization | None = None
         self._answer: str | OAuthProblem | None = None
@@ -166,7 +135,7 @@ class Flow:
             if problem.kind != "denied":
                 self.note = problem.message
                 self._means.log.warning("login_answer_refused", server=self._means.server, problem=problem.message)
-                self._means.on_change()
+                self._on_change()
                 raise
             self._answer = problem
         self._answered.set()
@@ -177,9 +146,8 @@ class Flow:
     # --- the steps
 
     async def _run(self) -> None:
-        means = self._means
-        found = await means.discovery.discover(self._ask.challenge, prefer=means.keeper.issuer)
-        base = await means.keeper.settle(found)
+        found = await self._keeper.discovery.discover(self._ask.challenge, prefer=self._keeper.issuer)
+        base = await self._keeper.settle(found)
         async with self._listening(base.client) as redirect_uri:
             # Settled within the block: the page that a callback waits for is delivered as it ends.
             try:
@@ -197,11 +165,11 @@ class Flow:
             found.resource,
             server,
             granted=self._ask.granted,
-            refused=means.keeper.refused_scopes,
+            refused=self._keeper.refused_scopes,
         )
         resource = means.config.resource_to_say(found.resource_id)
         client = await self._become_client(found, base.client, redirect_uri, scope)
-        means.keeper.registered(base.key.issuer, client)
+        self._keeper.registered(base.key.issuer, client)
         scope = scope_of_client(scope, client, self._ask.challenge)
         state, verifier = means.token(), means.token()
         secrets = (state, verifier, client.client_secret, client.registration_token)
@@ -230,22 +198,22 @@ class Flow:
             )
         except OAuthProblem as problem:
             if problem.kind == "denied" and problem.code in NOT_KNOWN_THERE:
-                await means.keeper.unregister(base.key, client)
+                await self._keeper.unregister(base.key, client)
             elif problem.kind == "expired" and client is base.client:
-                await means.keeper.doubt(base.key, client)
+                await self._keeper.doubt(base.key, client)
             elif problem.code == "invalid_scope":
-                means.keeper.refused_scopes.add(frozenset((scope or "").split()))
+                self._keeper.refused_scopes.add(frozenset((scope or "").split()))
             raise with_advice(problem, server, request, client) from problem
         kept = client if client.source == "registered" else None
         # Until a refresh has shown otherwise, refresh tokens count as replaced by each use.
         record = replace(base, client=kept, tokens=tokens, rotates=True)
-        await means.keeper.keep(means.keeper.heard(record, resource, said))
+        await self._keeper.keep(self._keeper.heard(record, resource, said))
 
     @asynccontextmanager
     async def _listening(self, known: Client | None) -> AsyncIterator[str]:
         """Wait for the browser at the configured port, or where the known client said that it would, or anywhere."""
         port, host = self._means.config.callback_port, self._means.config.redirect_host
-        listen = self._means.ports.listen
+        listen = self._means.listen
         registered = read_url(known.redirect_uri) if known is not None and known.redirect_uri is not None else None
         async with AsyncExitStack() as stack:
             uri = None
@@ -290,9 +258,9 @@ class Flow:
         self._request = request
         self.shown = True
         self.prepared.set()
-        means.on_change()
+        self._on_change()
         with anyio.move_on_after(LOGIN_SECS):
-            opened = await means.ports.open_browser(request.url)
+            opened = await means.open_browser(request.url)
             means.log.info("login_awaited", server=means.server, at=shown_host(request.url), browser=opened)
             await self._answered.wait()
         if isinstance(self._answer, OAuthProblem):

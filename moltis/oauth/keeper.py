@@ -6,11 +6,13 @@ that gave it and to nobody else, is presented by one process at a time, and is l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from functools import partial
 
 import anyio
+import msgspec
+from anyio.abc import TaskGroup
 from msgspec.structs import replace
 
 from moltis.http.fetch import Fetcher
@@ -21,7 +23,7 @@ from moltis.oauth.decisions import newer, presentable
 from moltis.oauth.discovery import Discovered, Discovery
 from moltis.oauth.endpoint import TokenEndpoint, become_client, end_registration, with_or_without
 from moltis.oauth.grants import expired
-from moltis.oauth.jobs import Log
+from moltis.oauth.jobs import Crowd, Log
 from moltis.oauth.model import (
     Challenge,
     Client,
@@ -30,11 +32,14 @@ from moltis.oauth.model import (
     OAuthProblem,
     ProtectedResource,
     Record,
+    RedirectHost,
     Tokens,
 )
+from moltis.oauth.pages import Page
 from moltis.oauth.registration import NOWHERE, client_of
-from moltis.oauth.standing import Standing
 from moltis.oauth.store import Shelf, TokenStore, fingerprint
+
+OnCallback = Callable[[str], Awaitable[Page]]
 
 REVOKE_SECS = 5.0
 """For giving tokens back when a server is removed. Somebody waits for that."""
@@ -46,26 +51,49 @@ NOT_KNOWN_THERE = frozenset({"invalid_client", "unauthorized_client"})
 """What an authorization server says of a client that it does not know any more (RFC 6749 section 5.2)."""
 
 
+class Means(msgspec.Struct, frozen=True, kw_only=True):
+    """What one login is about, and what it needs of the daemon and of this machine.
+
+    url: of the server. config: `[oauth]`, expanded.
+    fetcher: for this login alone, which says where it may go.
+    tasks: hosts what is under way; it must outlive the login's `close`, or be cancelled.
+    crowd: shared by all logins.
+    listen: where the browser comes back to, as `loopback.listen`.
+    open_browser: says whether a browser was started; must not raise.
+    wall: seconds since the epoch. roll: a number of [0, 1) by chance.
+    token: 256 random bits, URL-safe, 43 characters or more.
+    secrets: told values to take out of whatever is shown from now on.
+    """
+
+    server: str
+    url: str
+    config: ClientConfig
+    store: TokenStore
+    fetcher: Fetcher
+    tasks: TaskGroup
+    crowd: Crowd
+    listen: Callable[[int, OnCallback, RedirectHost], AbstractAsyncContextManager[str]]
+    open_browser: Callable[[str], Awaitable[bool]]
+    wall: Callable[[], float]
+    roll: Callable[[], float]
+    token: Callable[[], str]
+    secrets: Callable[[Iterable[str]], None]
+    log: Log
+
+    def __repr__(self) -> str:
+        return f"Means({self.server!r})"  # a URL may have a secret in it
+
+
 class Keeper:
     """Holds one login.
 
-    secrets: told values that must not be shown from now on.
+    discovery: finds out whom to ask for it.
+    refused: the Authorization value that the server refused last with a 401.
     """
 
-    def __init__(
-        self,
-        server: str,
-        url: str,
-        config: ClientConfig,
-        store: TokenStore,
-        fetcher: Fetcher,
-        discovery: Discovery,
-        standing: Standing,
-        *,
-        wall: Callable[[], float],
-        secrets: Callable[[Iterable[str]], None],
-        log: Log,
-    ) -> None:
+    def __init__(self, means: Means) -> None:
+        self.discovery = Discovery(means.fetcher, means.url, means.config, means.wall)
+        self.refused: str | None = None
         self.record: Record | None = None
         self.looked = False
         self.registers_anew = False
@@ -73,17 +101,15 @@ class Keeper:
         given to it is renewed as it all the same."""
         self.refused_scopes: set[frozenset[str]] = set()
         """What was asked for in vain since the last login."""
-        self._server = server
-        self._resource = canonical_resource(url)
-        self._config = config
-        self._shelf = Shelf(server, store, log)
-        self._fetcher = fetcher
-        self._discovery = discovery
-        self._standing = standing
-        self._wall = wall
-        self._secrets = secrets
-        self._log = log
-        self._resource_id = self._resource if config.manual else None
+        self._server = means.server
+        self._config = means.config
+        self._fetcher = means.fetcher
+        self._wall = means.wall
+        self._secrets = means.secrets
+        self._log = means.log
+        self._resource = canonical_resource(means.url)
+        self._shelf = Shelf(means.server, means.store, means.log)
+        self._resource_id = self._resource if means.config.manual else None
         """What tokens are asked for; None until the server was asked what it calls itself."""
         self._obtained: Tokens | None = None
         self._renewed = False
@@ -119,6 +145,12 @@ class Keeper:
         return (
             tokens is not None and tokens.refresh_token is not None and fingerprint(tokens.refresh_token) != self._spent
         )
+
+    @property
+    def usable(self) -> bool:
+        """Whether something is held that is good, as far as anybody knows."""
+        tokens = self.tokens
+        return tokens is not None and tokens.authorization != self.refused and not expired(tokens, self._wall())
 
     @property
     def lost(self) -> str | None:
@@ -160,7 +192,7 @@ class Keeper:
             return False
         issuer = self.record.key.issuer
         try:
-            found, sure = await self._discovery.find_resource(challenge)
+            found, sure = await self.discovery.find_resource(challenge)
         except OAuthProblem:
             return False
         if found is not None and sure and not _names(found, issuer):
@@ -231,7 +263,7 @@ class Keeper:
         Raises:
             OAuthProblem: `denied`: it is good for nothing, and held no more; anything else: it is kept.
         """
-        await self._discovery.look_around()
+        await self.discovery.look_around()
         if anew:
             await self._find_endpoints()
         resource = await self._identifier()
@@ -249,7 +281,7 @@ class Keeper:
     async def _find_endpoints(self) -> None:
         """See whether the issuer has moved its endpoints. Whatever comes of that, it is the same issuer."""
         with suppress(OAuthProblem):
-            found = await self._discovery.discover(None, prefer=self.issuer)
+            found = await self.discovery.discover(None, prefer=self.issuer)
             if self.record is not None and same_issuer(found.issuer, self.record.key.issuer):
                 self.record = replace(self.record, server=found.server)
                 self._resource_id = found.resource_id
@@ -315,7 +347,7 @@ class Keeper:
             self._spent = fingerprint(tokens.refresh_token)
         if client_too:
             self._registered = None
-        over = expired(tokens, self._wall()) or tokens.authorization == self._standing.refused
+        over = expired(tokens, self._wall()) or tokens.authorization == self.refused
         left = None if over else replace(tokens, refresh_token=None)
         await self._save(replace(record, tokens=left, client=None if client_too else record.client))
 
@@ -327,7 +359,7 @@ class Keeper:
         Raises:
             OAuthProblem: none was given.
         """
-        found = await self._discovery.discover(challenge, prefer=self.issuer)
+        found = await self.discovery.discover(challenge, prefer=self.issuer)
         base = await self.settle(found)
         scope = scope_to_ask(self._config, challenge, found.resource, found.server, granted=granted)
         client = await become_client(
@@ -344,7 +376,7 @@ class Keeper:
     async def _identifier(self) -> str:
         """Give what to ask tokens for. It is not on disk: after a start the server is asked what it calls itself."""
         if self._resource_id is None:
-            found, sure = await self._discovery.find_resource(None)
+            found, sure = await self.discovery.find_resource(None)
             assert self.record is not None
             moved = found is not None and sure and not _names(found, self.record.key.issuer)
             if moved and self._config.issuer is None:
@@ -423,7 +455,7 @@ class Keeper:
             await self._shelf.save(replace(record, tokens=None))
         with anyio.move_on_after(REVOKE_SECS):
             try:
-                await self._discovery.look_around()
+                await self.discovery.look_around()
             except OAuthProblem:
                 return
             revoked = await self._revoke(record, client) if client is not None else False

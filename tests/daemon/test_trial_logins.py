@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from moltis.config.plan import DaemonPlan, RemoteLaunch, ServerPlan
 from moltis.daemon.auth import Surroundings
 from moltis.daemon.logins import Logins
-from moltis.oauth import broker
+from moltis.oauth.login import Login
 from moltis.transport import OpenFailed
 
 NOTES = ServerPlan("notes", "streamable-http", RemoteLaunch("http://127.0.0.1:9/mcp"))
@@ -30,17 +30,17 @@ class Nobody:
 
 
 @pytest.fixture
-def closed(monkeypatch: pytest.MonkeyPatch) -> list[broker.Login]:
+def closed(monkeypatch: pytest.MonkeyPatch) -> list[Login]:
     """Collect the logins that are closed, each once it is."""
-    found: list[broker.Login] = []
-    real = broker.Login.close
+    found: list[Login] = []
+    real = Login.close
 
-    async def close(login: broker.Login) -> None:
+    async def close(login: Login) -> None:
         await real(login)
         await anyio.sleep(0.05)  # as one does whose refresh is under way
         found.append(login)
 
-    monkeypatch.setattr(broker.Login, "close", close)
+    monkeypatch.setattr(Login, "close", close)
     return found
 
 
@@ -57,7 +57,7 @@ def logins_in(folder: Path, tasks: TaskGroup) -> Logins:
     return Logins(at, tasks, DaemonPlan, encrypted=False)
 
 
-async def test_the_login_of_a_try_ends_with_it(tmp_path: Path, closed: list[broker.Login]) -> None:
+async def test_the_login_of_a_try_ends_with_it(tmp_path: Path, closed: list[Login]) -> None:
     async with anyio.create_task_group() as tasks:
         logins = logins_in(tmp_path, tasks)
         for _ in range(3):
@@ -71,9 +71,7 @@ async def test_the_login_of_a_try_ends_with_it(tmp_path: Path, closed: list[brok
         assert len(closed) == 3
 
 
-async def test_the_login_of_a_try_that_cannot_even_be_opened_ends_too(
-    tmp_path: Path, closed: list[broker.Login]
-) -> None:
+async def test_the_login_of_a_try_that_cannot_even_be_opened_ends_too(tmp_path: Path, closed: list[Login]) -> None:
     async with anyio.create_task_group() as tasks:
         logins = logins_in(tmp_path, tasks)
         with pytest.raises(OpenFailed):
@@ -83,7 +81,7 @@ async def test_the_login_of_a_try_that_cannot_even_be_opened_ends_too(
 
 
 async def test_a_try_that_is_under_way_when_the_daemon_ends_has_its_login_waited_for(
-    tmp_path: Path, closed: list[broker.Login]
+    tmp_path: Path, closed: list[Login]
 ) -> None:
     async with anyio.create_task_group() as tasks:
         logins = logins_in(tmp_path, tasks)
@@ -94,7 +92,7 @@ async def test_a_try_that_is_under_way_when_the_daemon_ends_has_its_login_waited
 
 
 async def test_a_try_of_a_server_that_is_connected_to_uses_its_login_and_leaves_it(
-    tmp_path: Path, closed: list[broker.Login]
+    tmp_path: Path, closed: list[Login]
 ) -> None:
     async with anyio.create_task_group() as tasks:
         logins = logins_in(tmp_path, tasks)

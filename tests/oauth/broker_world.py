@@ -8,7 +8,7 @@ import itertools
 import json
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,9 @@ from moltis.errors import LoginNeeded
 from moltis.http.addresses import Scope
 from moltis.http.authorized import Refusal
 from moltis.http.fetch import Answer, FetchProblem
-from moltis.oauth.broker import Login, Ports
 from moltis.oauth.jobs import Crowd
+from moltis.oauth.keeper import Means
+from moltis.oauth.login import Login, News
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.pages import Page
 from moltis.oauth.store import TokenStore
@@ -262,7 +263,8 @@ class World:
         """How long a listener takes to close."""
         self.told: list[str] = []
         """Messages of what was raised."""
-        self.ports = Ports(self.listen, self.browse)
+        self.comes_back_to: Callable[..., AbstractAsyncContextManager[str]] = self.listen
+        self.opens: Callable[[str], Awaitable[bool]] = self.browse
         self.auth = AuthorizationServer(self)
         self.prm: dict[str, Any] | None = {"resource": URL, "authorization_servers": [ISSUER]}
         self.web.handlers["GET", "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"] = self.resource
@@ -325,25 +327,23 @@ class World:
         self.done = anyio.Event()
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
-                login = Login(
-                    "notes",
-                    url,
-                    config or ClientConfig(),
-                    static_authorization=static,
+                means = Means(
+                    server="notes",
+                    url=url,
+                    config=config or ClientConfig(),
                     store=self.store,
                     fetcher=self.web,  # type: ignore[arg-type]  # all that is used of it
-                    ports=self.ports,
                     tasks=tasks,
-                    on_change=lambda: self.changes.append((login.state, login.auth_url, login.message)),
-                    on_authenticated=self._authenticated,
-                    on_renewed=self._renewed,
+                    crowd=self.crowd,
+                    listen=self.comes_back_to,
+                    open_browser=lambda url: self.opens(url),
                     wall=self.wall,
                     roll=self.roll,
-                    crowd=self.crowd,
                     token=lambda: self.make("random"),
                     secrets=self.scrubbed.update,
                     log=self,
                 )
+                login = Login(means, self._heard, static_authorization=static)
                 yield login
                 began = anyio.current_time()
                 await login.close()
@@ -352,12 +352,15 @@ class World:
         assert not scope.cancelled_caught
         assert not self.listening
 
-    def _renewed(self) -> None:
-        self.renewed += 1
-
-    def _authenticated(self) -> None:
-        self.authenticated += 1
-        self.done.set()
+    def _heard(self, login: Login, news: News) -> None:
+        match news:
+            case News.CHANGED:
+                self.changes.append((login.state, login.auth_url, login.message))
+            case News.AUTHENTICATED:
+                self.authenticated += 1
+                self.done.set()
+            case News.RENEWED:
+                self.renewed += 1
 
     async def call(self, login: Login) -> int:
         """Send a request as a connection does, and give the status it ends with."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
 from broker_world import ISSUER, SECRET, URL, AuthorizationServer, World, answer, played
 from trio.testing import MockClock
@@ -428,7 +427,7 @@ async def test_a_fault_of_this_program_is_one_failed_login(world: World) -> None
         async def broken(url: str) -> bool:
             raise ZeroDivisionError
 
-        msgspec.structs.force_setattr(login._attempts._means.ports, "open_browser", broken)
+        world.opens = broken
         await world.needed(login)
         await anyio.sleep(1)
         assert login.state == "failed"
@@ -501,7 +500,7 @@ async def test_no_secret_is_in_any_repr(world: World) -> None:
     async with world.login(ClientConfig(client_id="x", client_secret=SECRET)) as login:
         await world.log_in(login)
         await login.begin()
-        keeper, flow = login._keeper, login._attempts.present()
+        keeper, flow = login._keeper, login._attempt and login._attempt.flow
         seen = " ".join(map(repr, (keeper.record, keeper.tokens, flow, login, flow and flow._request)))
         assert not [value for value in (*world.made, SECRET) if value in seen]
 

@@ -11,7 +11,6 @@ from broker_world import World
 from patience import PATIENCE
 
 from moltis.oauth import loopback
-from moltis.oauth.broker import Ports
 
 
 @pytest.fixture(params=["asyncio", "trio"])
@@ -36,7 +35,7 @@ async def get(url: str) -> tuple[int, bytes]:
 
 async def test_a_person_sees_how_the_login_ended_and_the_listener_is_gone(tmp_path: Path) -> None:
     world = World(tmp_path / "oauth")
-    world.ports = Ports(loopback.listen, world.browse)
+    world.comes_back_to = loopback.listen
     async with world.login() as login:
         url = await login.begin()
         back = world.auth.authorize(url or "")
@@ -54,7 +53,7 @@ async def test_a_person_sees_how_the_login_ended_and_the_listener_is_gone(tmp_pa
 
 async def test_a_login_that_comes_to_nothing_says_so_too(tmp_path: Path) -> None:
     world = World(tmp_path / "oauth")
-    world.ports = Ports(loopback.listen, world.browse)
+    world.comes_back_to = loopback.listen
     async with world.login() as login:
         url = await login.begin()
         back = world.auth.authorize(url or "")
@@ -65,7 +64,7 @@ async def test_a_login_that_comes_to_nothing_says_so_too(tmp_path: Path) -> None
 
 async def test_closing_closes_the_port(tmp_path: Path) -> None:
     world = World(tmp_path / "oauth")
-    world.ports = Ports(loopback.listen, world.browse)
+    world.comes_back_to = loopback.listen
     async with world.login() as login:
         back = world.auth.authorize(await login.begin() or "")
     with pytest.raises(OSError):

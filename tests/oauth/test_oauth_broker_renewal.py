@@ -14,8 +14,8 @@ from trio.testing import MockClock
 
 from moltis.errors import ServerNotReady
 from moltis.http.fetch import FetchProblem
-from moltis.oauth.broker import Login
 from moltis.oauth.grants import read_tokens
+from moltis.oauth.login import Login
 from moltis.oauth.model import ClientConfig
 from moltis.oauth.store import StoreProblem
 

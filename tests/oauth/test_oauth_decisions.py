@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from moltis.oauth import decisions
 from moltis.oauth.decisions import (
+    DOUBTED_SECS,
     FRESH_SECS,
     HOUR_SECS,
     MAX_LOGINS_PER_HOUR,
@@ -21,6 +22,7 @@ from moltis.oauth.decisions import (
     Known,
     Outages,
     Refused,
+    Renewals,
     Sending,
     Step,
     after_refusal,
@@ -30,7 +32,7 @@ from moltis.oauth.decisions import (
     outage_delay_secs,
     presentable,
 )
-from moltis.oauth.model import OAuthProblem, Tokens
+from moltis.oauth.model import Kind, OAuthProblem, Tokens
 
 READ, WRITE = frozenset({"read"}), frozenset({"write"})
 A401 = Refused(401, "Bearer a")
@@ -281,6 +283,37 @@ def test_outages_in_a_row_say_when_to_try_again() -> None:
     assert (outages.until, outages.failures, outages.problem) == (107.0, 1, problem)
     assert not outages.over(106.9)
     assert outages.over(107.0)
+
+
+def failed(renewals: Renewals, problem: OAuthProblem, now: float, *, refreshable: bool = True) -> Renewals:
+    return renewals.failed(problem, now, begun=now, roll=0.0, crowd=1, refreshable=refreshable)
+
+
+def test_a_renewal_that_is_denied_and_leaves_nothing_to_renew_is_over_and_not_tried_again() -> None:
+    down = failed(Renewals(), OAuthProblem("no answer", kind="outage"), 0.0)
+    over = failed(down, OAuthProblem("invalid_grant", kind="denied"), 10.0, refreshable=False)
+    assert over == Renewals(over="invalid_grant")
+    assert (over.problem, over.outages.over(10.0)) == (None, True)
+
+
+@pytest.mark.parametrize("kind", ["outage", "denied", "refused"])
+def test_a_refresh_token_that_is_still_good_is_tried_again_whatever_was_said(kind: Kind) -> None:
+    down = failed(Renewals(), OAuthProblem("no", kind=kind), 10.0)
+    assert (down.problem, down.over, down.doubted) == ("no", None, False)
+    assert not down.outages.over(10.0)
+    assert down.hastened().outages.over(10.0)
+    assert (down.hastened().problem, down.hastened().outages.failures) == ("no", 1)
+
+
+def test_renewals_that_are_refused_without_a_reason_long_enough_have_a_person_asked_and_are_tried_seldom() -> None:
+    renewals, problem = Renewals(), OAuthProblem("HTTP 400", unclear=400)
+    for now in (0.0, 60.0, 120.0):
+        assert not renewals.doubted
+        renewals = failed(renewals, problem, now)
+    assert (renewals.doubted, renewals.problem) == (True, "HTTP 400 (refresh)")
+    assert renewals.outages.until == 120.0 + DOUBTED_SECS
+    down = failed(renewals, OAuthProblem("no answer", kind="outage"), 500.0)
+    assert (down.doubted, down.problem) == (True, "no answer (refresh)")
 
 
 def test_logins_are_counted_for_an_hour() -> None:

@@ -15,7 +15,6 @@ from trio.testing import MockClock
 
 from moltis.errors import LoginNeeded, NotSent
 from moltis.http.fetch import Answer, FetchProblem
-from moltis.oauth.broker import Login
 from moltis.oauth.decisions import (
     DOUBTED_AFTER_SECS,
     DOUBTED_SECS,
@@ -24,6 +23,7 @@ from moltis.oauth.decisions import (
     Unclear,
     renewal_delay_secs,
 )
+from moltis.oauth.login import Login
 from moltis.oauth.model import ClientConfig, OAuthProblem
 
 Trouble = Callable[[World], None]
