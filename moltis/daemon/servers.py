@@ -54,11 +54,11 @@ class Server:
 
     def status(self) -> ServerStatus:
         status, auth = self._actor.status(), self._auth
+        unusable, hosts = status.unusable_items, status.hosts
         if self._gateway is not None:
             unusable, hosts = self._gateway.unusable(status.name), self._gateway.seen_of(status.name)
-            status = msgspec.structs.replace(status, unusable_items=unusable, hosts=hosts)
         if auth is NO_AUTH:
-            return status
+            return msgspec.structs.replace(status, unusable_items=unusable, hosts=hosts)
         told, retry_at = status.last_error, status.next_retry_at
         waiting_for = told.kind if told is not None and status.state == State.BACKOFF else None
         waits = waiting_for == FailureKind.LOGIN_UNAVAILABLE
@@ -75,6 +75,8 @@ class Server:
             auth_url=auth.url,
             last_error=told,
             next_retry_at=retry_at,
+            unusable_items=unusable,
+            hosts=hosts,
             remarks=[*status.remarks, *_login_ends(status.name, auth.ends_at, datetime.now(UTC))],
         )
 

@@ -36,6 +36,8 @@ PAGE_BYTES: Final = 4 * 1024 * 1024
 FEW_ITEMS: Final = 200
 """Of which a list is made within a turn of the event loop; each takes up to 20 us."""
 
+_MEMBERS_OF_KINDS: Final = tuple((kind, kind.member) for kind in Kind)
+
 MAX_REMEMBERED: Final = 4096
 MAX_REMEMBERED_CHARS: Final = 1024
 """Names whose owner is looked up once. They are the hosts' words."""
@@ -139,8 +141,12 @@ class Catalogue:
 
         Of lists that were made already.
         """
-        parts = [(kind, self._parts.get((kind.member, server))) for kind in Kind]
-        return [(kind, name, why) for kind, part in parts if part is not None for name, why in part.unusable]
+        found: list[tuple[Kind, str, str]] = []
+        for kind, member in _MEMBERS_OF_KINDS:
+            part = self._parts.get((member, server))
+            if part is not None and part.unusable:
+                found += [(kind, name, why) for name, why in part.unusable]
+        return found
 
     def owner_of_tool(self, name: str) -> Owner | None:
         """Say whose tool it is, listed or not; None if the name begins with no server's."""

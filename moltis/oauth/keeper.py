@@ -239,10 +239,15 @@ class Keeper:
             OAuthProblem: there is none, and the configured client was used at another one: who registered it there
                 meant that one.
         """
-        known = await self._shelf.load(Key(self._resource, issuer, self._config.client_id))
-        if known is not None or self._config.manual:
-            return known
-        other = await self._find()
+        key = Key(self._resource, issuer, self._config.client_id)
+        if self._config.manual:
+            return await self._shelf.load(key)
+        if self._config.issuer is not None:
+            other = await self._shelf.load(key) or await self._find()
+        else:
+            other = await self._shelf.nearest(key)
+            if other is not None and other.server.manual and other.key != key:
+                return None
         if other is None or same_issuer(other.key.issuer, issuer):
             return other
         if self._config.client_id is not None:

@@ -77,7 +77,7 @@ class TokenStore:
 
     def lost(self, resource: str, client_id: str | None) -> str | None:
         """Return why what was kept of a login could not be used, until there is a new one; from memory."""
-        return self._lost.get(_hash(resource, client_id))
+        return self._lost.get(_hash(resource, client_id)) if self._lost else None
 
     def load(self, key: Key) -> Record | None:
         """Give what is kept of a login; None: nothing that can be used.
@@ -315,6 +315,23 @@ class Shelf:
 
     async def find(self, resource: str, client_id: str | None) -> Record | None:
         return await self._read(partial(self._store.find, resource, client_id))
+
+    async def nearest(self, key: Key) -> Record | None:
+        """Return what is kept under a key, or else the newest login for its resource and client."""
+        problem: StoreProblem | None = None
+
+        def look() -> Record | None:
+            nonlocal problem
+            try:
+                found = self._store.load(key)
+            except StoreProblem as unread:
+                found, problem = None, unread
+            return found or self._store.find(key.resource, key.client_id)
+
+        found = await self._read(look)
+        if problem is not None:
+            self._warn("login_not_loaded", problem)
+        return found
 
     def lost(self, resource: str, client_id: str | None) -> str | None:
         return self._store.lost(resource, client_id)
