@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 
@@ -51,6 +52,7 @@ _TABLE_V4 = tuple((scope, IPv4Network(net)) for scope, nets in _V4 for net in ne
 _TABLE_V6 = tuple((scope, IPv6Network(net)) for scope, nets in _V6 for net in nets)
 
 
+@lru_cache(maxsize=64)  # a login asks a hundred times, of two or three hosts
 def scope(ip: str) -> Scope:
     """Say whose network an address is in. What is not an IP address, or has a zone, is FORBIDDEN."""
     try:
@@ -66,6 +68,7 @@ def scope(ip: str) -> Scope:
     return _scope_v4(address)
 
 
+@lru_cache(maxsize=64)
 def host_is_loopback(host: str) -> bool:
     """Say whether a URL's host (no brackets) is this machine by its very name: 127/8, ::1, localhost, *.localhost.
 
