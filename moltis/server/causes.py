@@ -194,6 +194,9 @@ def _own_npm_cache(found: Found, about: About) -> list[str]:
 
 
 def _npm_program(found: Found, about: About) -> list[str]:
+    if about.program == "bunx":
+        what = 'write "--package", "PACKAGE", "PROGRAM" as args in'
+        return [f"{what} {about.entry}    (the package has no program of its own name)"]
     what = 'write "-y", "-p", "PACKAGE", "PROGRAM" as args in'
     return [f"{what} {about.entry}    (the package has no program of its own name: npm view PACKAGE bin)"]
 
@@ -237,6 +240,13 @@ def _python_module(found: Found, about: About) -> list[str]:
 
 def _python(about: About) -> str:
     return about.command if re.fullmatch(r"[\w./-]*python[\d.]*", about.command) else "python3"
+
+
+def _not_built(found: Found, about: About) -> list[str]:
+    tools = "apt-get install build-essential python3-dev    (a package is to be compiled; its words say what else)"
+    if about.program not in ("uvx", "uv"):
+        return [tools]
+    return [f'add "--no-build" to args in {about.entry}, as the first    (so that nothing has to be compiled)', tools]
 
 
 # --- what is not there
@@ -454,12 +464,27 @@ def _cause(pattern: str, advice: Advice, *, way: Way = Way.NONE, flags: int = 0)
 CAUSES = (
     _cause(r"Ok to proceed\?|npx canceled due to missing|Need to install the following packages", _answer_npx),
     _cause(r"npm (?:error|ERR!) canceled", _answer_npx),
+    _cause(
+        r"Corepack is about to download",
+        _says(
+            'env = {{ COREPACK_ENABLE_DOWNLOAD_PROMPT = "0" }} in {entry}    (it asks before it downloads, and nobody '
+            "answers)"
+        ),
+    ),
+    _cause(
+        r"(?:NotCapable|PermissionDenied): Requires (\w+) access",
+        lambda found, about: [
+            f'add "--allow-{found[1]}" to args in {about.entry}, right after "run"    (deno lets it have nothing '
+            "by itself)"
+        ],
+    ),
     # uvx and docker say best what they want
     _cause(r"An executable named [`'\"]([\w.-]+)[`'\"] is not provided by package [`'\"]([\w.-]+)[`'\"]", _uv_program),
     _cause(
         r"(?:does not satisfy|requires?(?:-| a different )?) ?Python ?[<>=!~]|requires a different Python",
         _python_version,
     ),
+    _cause(r"Failed to build[: ]|[Ff]ailed (?:building|to build) wheel|Failed to build installable wheels", _not_built),
     _cause(
         r"'Server' object has no attribute '(?:list|call|get|read|set|subscribe|complet|progress)"
         r"|cannot import name '\w+' from '?mcp\b|No module named '?mcp\.",

@@ -26,6 +26,46 @@ def first(*lines: str, command: str = "npx", env: tuple[str, ...] = (), kind: st
 @pytest.mark.parametrize(
     ("lines", "command", "said"),
     [
+        # what other launchers ask and refuse
+        (
+            ['error: NotCapable: Requires net access to "x", run again with the --allow-net flag'],
+            "deno",
+            'add "--allow-net" to args in [mcp.servers.x], right after "run"',
+        ),
+        (
+            [
+                'error: Uncaught PermissionDenied: Requires read access to "/s", specify the required permissions '
+                "during compilation using `deno compile --allow-read`"
+            ],
+            "deno",
+            'add "--allow-read" to args',
+        ),
+        (
+            ["! Corepack is about to download https://registry.npmjs.org/pnpm/-/pnpm-9.0.0.tgz"],
+            "pnpm",
+            'env = { COREPACK_ENABLE_DOWNLOAD_PROMPT = "0" } in [mcp.servers.x]',
+        ),
+        (
+            ["? Do you want to continue? [Y/n] ", "! Corepack is about to download https://r/yarn-4.tgz"],
+            "yarn",
+            "env = { COREPACK_ENABLE_DOWNLOAD_PROMPT",
+        ),
+        (
+            ["error: could not determine executable to run for package foo"],
+            "bunx",
+            'write "--package", "PACKAGE", "PROGRAM" as args in',
+        ),
+        (
+            ["  × Failed to build `psycopg2==2.9`", "      Error: pg_config executable not found."],
+            "uvx",
+            'add "--no-build" to args',
+        ),
+        (["ERROR: Failed building wheel for lxml"], "pipx", "apt-get install build-essential python3-dev"),
+        (
+            ["error: Failed to build: `pyodbc==5`", "  fatal error: sql.h: No such file or directory"],
+            "uvx",
+            'add "--no-build" to args',
+        ),
         # npx's folder, wherever it is and however it is told
         (
             ["Error: Cannot find package 'zod' imported from /h/.npm/_npx/8af3/node_modules/x/i.js"],
