@@ -101,7 +101,7 @@ PURE = {
     "moltis.config.expansion",
     "moltis.config.remote",
     "moltis.config.plan",
-    "moltis.config.listen",
+    "moltis.config.web",
     "moltis.config.scan",
     "moltis.config.credentials",
     "moltis.config.foreign",

@@ -11,9 +11,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from moltis.config.atomic import one_writer, replace
 from moltis.config.document import FileText, NoFile, parse, read_file
 from moltis.config.expansion import Base
+from moltis.config.files import one_writer, replace
 from moltis.config.foreign import is_switch
 from moltis.config.keys import SERVER_KEYS
 from moltis.config.load import plan_entry, same_but_for_case

@@ -18,8 +18,6 @@ from moltis.errors import ConfigError
 from moltis.names import did_you_mean
 from moltis.patterns import later
 
-__all__ = ["Settings", "overlaid", "settings"]
-
 _PREFIX: Final = "MOLTIS_"
 _SECTIONS: Final = ("ENV", "DAEMON", "GATEWAY", "MCP")
 _ALMOST: Final = later(rf"MOLTIS_(?:{'|'.join(_SECTIONS)})_[A-Z]", re.IGNORECASE)

@@ -13,8 +13,6 @@ from typing import Any, Final
 
 from moltis.names import name_problem
 
-__all__ = ["as_ours", "instead_of", "is_switch", "of_json", "of_line", "servers_elsewhere"]
-
 _KEYS: Final[Mapping[str, str]] = {
     "type": "transport, or nothing: it follows from command or url",
     "transporttype": "transport, or nothing: it follows from command or url",

@@ -14,8 +14,6 @@ from collections.abc import Container
 from importlib import import_module
 from typing import Any, Final, NamedTuple
 
-__all__ = ["KINDS", "Kind", "aliases", "implied", "named"]
-
 
 class Kind(NamedTuple):
     """One kind of server.

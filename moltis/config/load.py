@@ -20,13 +20,13 @@ from moltis.config.environment import overlaid, settings
 from moltis.config.expand import Planned, env_name_problem, merged_limits, plan_server
 from moltis.config.expansion import Base, Room
 from moltis.config.foreign import servers_elsewhere
-from moltis.config.listen import is_loopback, split_listen
 from moltis.config.model import DaemonSection, GatewaySection, McpSection, ServerSection, read_section
 from moltis.config.plan import DaemonPlan, GatewayPlan, Plan
 from moltis.config.problem import Problem, Report
 from moltis.config.remote import default_proxy
 from moltis.config.scan import Path as KeyPath
 from moltis.config.sensitive import is_literal_proxy, literal_secret, worth_hiding
+from moltis.config.web import is_loopback, split_listen
 from moltis.errors import ConfigError
 from moltis.names import name_problem
 

@@ -37,11 +37,10 @@ from moltis.config.keys import (
     key_of,
 )
 from moltis.config.limits import DECLARED, MAX_SECS, MIN_SECS, Limit
-from moltis.config.listen import split_listen
 from moltis.config.near_misses import in_braces
 from moltis.config.problem import Report
 from moltis.config.scan import Path
-from moltis.config.web import host_name, page_origin
+from moltis.config.web import host_name, page_origin, split_listen
 from moltis.names import did_you_mean
 from moltis.redaction import Malformed, Template, is_env_name
 

@@ -17,18 +17,6 @@ from moltis.config.credentials import named_secret
 from moltis.config.scan import Path
 from moltis.redaction import Bare, Template
 
-__all__ = [
-    "Miss",
-    "in_braces",
-    "in_headers",
-    "in_launch",
-    "in_one_line",
-    "in_text",
-    "in_values",
-    "of_windows",
-    "unresolved",
-]
-
 
 class Miss(msgspec.Struct, frozen=True):
     """One near miss. `is_sure`: it can mean nothing else, and `moltis config check` fails on it."""

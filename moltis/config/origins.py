@@ -11,8 +11,6 @@ from moltis.config.document import parse, read_file
 from moltis.config.environment import settings
 from moltis.config.scan import Path, Scan
 
-__all__ = ["Origin", "Origins", "read_origins"]
-
 
 @dataclass(frozen=True, slots=True)
 class Origin:

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from moltis.config.atomic import one_writer, replace
 from moltis.config.document import NoFile, parse, read_file
+from moltis.config.files import one_writer, replace
 from moltis.errors import ConfigError
 from moltis.redaction import is_env_name
 

@@ -14,8 +14,6 @@ from typing import Final
 
 from moltis.patterns import later
 
-__all__ = ["advice", "certificate_files", "names_a_proxy", "proxy_advice", "remote_advice", "withheld"]
-
 _PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 _NETWORK: Final = (
     *_PROXIES, "NO_PROXY", "no_proxy",

@@ -1,4 +1,4 @@
-"""`allowed_hosts` and `allowed_origins` of `[gateway]`: names, as `Host` and `Origin` carry them."""
+"""What `[gateway]` names: `listen`, an address and a port; `allowed_hosts` and `allowed_origins`, as in headers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,33 @@ import re
 from ipaddress import ip_address
 from typing import Final
 
-__all__ = ["NO_ORIGIN", "host_name", "page_origin"]
+
+def split_listen(text: str) -> tuple[str, int]:
+    """Give host (without brackets) and port of `127.0.0.1:8642`, `[::1]:8642` or `localhost:8642`.
+
+    Raises:
+        ValueError: it is none of these; the message completes "listen ...".
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ValueError('must be an address and a port, like "127.0.0.1:8642"')
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError('must have an IPv6 address in brackets, like "[::1]:8642"')
+    if host == "localhost":
+        return host, int(port)
+    try:
+        ip_address(host)
+    except ValueError:
+        raise ValueError('must be an IP address or localhost, and a port, like "127.0.0.1:8642"') from None
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address that `split_listen` gave."""
+    return host == "localhost" or ip_address(host).is_loopback
+
 
 NO_ORIGIN: Final = "is what any page from a file, a sandbox or a redirect is called: who lets one in lets in all"
 """Of `null` (RFC 6454 section 7.1), which pages of `file://` have too; completes a sentence that begins with it."""

@@ -16,8 +16,8 @@ import anyio
 import msgspec
 
 from moltis import logs
+from moltis.config.files import Records, records_in
 from moltis.config.plan import Plan, ServerPlan
-from moltis.config.records import Records, records_in
 from moltis.errors import MoltisError
 from moltis.names import name_problem
 from moltis.session.handshake import EraMemory, Lesson

@@ -14,8 +14,8 @@ import anyio
 from anyio.abc import TaskGroup
 
 from moltis import __version__, logs
-from moltis.config.listen import split_listen
 from moltis.config.plan import Plan, ServerPlan
+from moltis.config.web import split_listen
 from moltis.daemon.guard import kept_up
 from moltis.daemon.memories import Memories
 from moltis.daemon.ports import Ports, known_of

@@ -17,8 +17,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace as replace_members
 
-from moltis.config.atomic import one_writer_in
-from moltis.config.records import MALFORMED, Records, records_in
+from moltis.config.files import MALFORMED, Records, one_writer_in, records_in
 from moltis.errors import ConfigError
 from moltis.gateway.api import Known
 from moltis.gateway.showing import Showing, read_showing

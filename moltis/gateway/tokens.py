@@ -23,7 +23,7 @@ import anyio
 import msgspec
 
 from moltis import logs
-from moltis.config.atomic import one_writer, replace
+from moltis.config.files import one_writer, replace
 from moltis.errors import ConfigError, MoltisError, UsageError
 from moltis.gateway import token_file
 from moltis.gateway.api import Principal

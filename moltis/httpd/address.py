@@ -6,7 +6,7 @@ import ipaddress
 import socket
 from typing import Any, Final
 
-from moltis.config.listen import split_listen
+from moltis.config.web import split_listen
 
 BACKLOG: Final = 2048
 """Hosts that connect while the daemon is still starting wait here."""

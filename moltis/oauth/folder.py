@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from moltis.config.records import Unusable, clear, open_plain, set_aside
+from moltis.config.files import Unusable, clear, open_plain, set_aside
 
 __all__ = ["Folder", "PrivateFolder", "StoreProblem", "Unusable"]
 

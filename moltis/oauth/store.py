@@ -21,7 +21,7 @@ from typing import Final, TypeVar
 import anyio
 import msgspec
 
-from moltis.config.records import MALFORMED, Unusable
+from moltis.config.files import MALFORMED, Unusable
 from moltis.errors import Busy
 from moltis.oauth.blocking import blocking
 from moltis.oauth.cipher import Cipher, Damaged, WrongKey, is_sealed

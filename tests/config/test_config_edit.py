@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from toml_texts import KEYS, SCALARS, TABLES, documents
 
-from moltis.config import atomic
+from moltis.config import files
 from moltis.config.document import MAX_BYTES
 from moltis.config.edit import add_server, remove_server, set_enabled, set_mcp, update_server
 from moltis.config.load import load
@@ -378,7 +378,7 @@ def test_a_form_that_only_a_person_can_edit_is_left_alone(tmp_path: Path) -> Non
 def test_two_writers_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "moltis.toml"
     path.write_text(COMMENTED)
-    monkeypatch.setattr(atomic, "LOCK_SECS", 0.05)
+    monkeypatch.setattr(files, "LOCK_SECS", 0.05)
     folder = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -409,7 +409,7 @@ def test_a_disk_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> N
     path = tmp_path / "moltis.toml"
     path.mkdir()
     with pytest.raises(ConfigError, match="cannot write"):
-        atomic.replace(path, b"x", Path.read_bytes)
+        files.replace(path, b"x", Path.read_bytes)
     assert os.listdir(tmp_path) == ["moltis.toml"]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from moltis.config.listen import is_loopback, split_listen
 from moltis.config.load import loads
 from moltis.config.plan import GatewayPlan
+from moltis.config.web import is_loopback, split_listen
 
 
 def test_every_key_is_read() -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from moltis.config.atomic import one_writer
 from moltis.config.document import read_file
+from moltis.config.files import one_writer
 from moltis.daemon import guard
 from moltis.daemon.guard import GuardedTasks, kept_up
 from moltis.daemon.memories import Memories

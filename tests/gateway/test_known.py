@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from msgspec import Raw
 from msgspec.structs import replace
 
-from moltis.config.atomic import one_writer_in
+from moltis.config.files import one_writer_in
 from moltis.config.limits import Limits
 from moltis.config.plan import RemoteLaunch, ServerPlan, Shown, StdioLaunch
 from moltis.errors import ConfigError

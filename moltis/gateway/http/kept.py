@@ -22,7 +22,7 @@ import msgspec
 from msgspec import Raw
 
 from moltis import logs
-from moltis.config.records import Records
+from moltis.config.files import Records
 from moltis.errors import Busy, ConfigError
 from moltis.gateway.api import HostApi, Principal
 from moltis.gateway.messages import Ask, Tell, text_of

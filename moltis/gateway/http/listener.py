@@ -16,7 +16,7 @@ import anyio
 from anyio.abc import TaskStatus
 
 from moltis import logs
-from moltis.config.listen import split_listen
+from moltis.config.web import split_listen
 from moltis.gateway.http.application import Application
 from moltis.httpd.address import listening
 

@@ -14,7 +14,7 @@ import pytest
 from gateway_http_fakes import PRINCIPALS, Client, StubGateway, request
 from patience import PATIENCE
 
-from moltis.config.records import Records
+from moltis.config.files import Records
 from moltis.errors import Busy, ConfigError
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, Principal
