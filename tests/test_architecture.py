@@ -19,6 +19,7 @@ FLOORS = {
     "moltis.names": 0,
     "moltis.shares": 0,
     "moltis.times": 0,
+    "moltis.jsonrpc": 1,
     "moltis.access": 0,
     "moltis.printable": 0,
     "moltis.packages": 0,
@@ -61,7 +62,7 @@ FLOORS = {
     "moltis.http.proxied": 3,
     "moltis.session.elicitation": 2,
     "moltis.session.mirrored": 3,
-    "moltis.control.jsonrpc": 2,
+    "moltis.control.requests": 2,
     "moltis.control.client": 2,
     "moltis.logs": 3,
     "moltis.httpd": 4,
@@ -83,6 +84,7 @@ FLOORS = {
 
 PURE = {
     "moltis.times",
+    "moltis.jsonrpc",
     "moltis.access",
     "moltis.shares",
     "moltis.names",
@@ -141,7 +143,7 @@ PURE = {
     "moltis.transport.remote.replies",
     "moltis.session.elicitation",
     "moltis.session.mirrored",
-    "moltis.control.jsonrpc",
+    "moltis.control.requests",
     "moltis.operations.registry",
     "moltis.operations.api",
     "moltis.operations.definitions",

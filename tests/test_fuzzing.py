@@ -23,11 +23,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from moltis import jsonrpc
 from moltis.cli.log_lines import sentence
 from moltis.config.load import load
 from moltis.config.overrides import EnvOverrides
 from moltis.config.plan import ServerPlan
-from moltis.control import jsonrpc
+from moltis.control import requests
 from moltis.daemon.eras import Eras
 from moltis.errors import ConfigError
 from moltis.gateway import messages, token_file
@@ -178,7 +179,7 @@ def read_server_message(data: bytes, folder: Path) -> None:
         match one:
             case envelope.Response(id, result, error):
                 assert (result is None) != (error is None)
-                sent = envelope.result(b"1", result) if result is not None else envelope.refusal(b"1", error or b"")
+                sent = jsonrpc.result(b"1", result) if result is not None else jsonrpc.refusal(b"1", error or b"")
                 assert id is None or type(id) is int
                 again = envelope.parse(sent)
                 assert isinstance(again, envelope.Response)
@@ -187,14 +188,14 @@ def read_server_message(data: bytes, folder: Path) -> None:
             case envelope.Request(id, method, params):
                 again = envelope.parse(
                     b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}'
-                    % (id, envelope.json_string(method), params or b"{}")
+                    % (id, jsonrpc.json_string(method), params or b"{}")
                 )
                 assert isinstance(again, envelope.Request)
                 assert (again.id, again.method) == (id, method)
                 with suppress(ValueError):
                     is_json(envelope.with_meta(params, b'"progressToken":1'))
             case envelope.Notification(method, params):
-                assert isinstance(envelope.parse(envelope.notification(method, params)), envelope.Notification)
+                assert isinstance(envelope.parse(jsonrpc.notification(method, params)), envelope.Notification)
                 for token in (envelope.progress_token, envelope.cancelled_id, envelope.subscription_id):
                     assert type(token(params)) in (int, type(None))
                 assert not (key := envelope.cancelled_key(params)) or is_json(key)
@@ -220,21 +221,21 @@ def read_host_message(data: bytes, folder: Path) -> None:
 
 
 def read_control_message(data: bytes, folder: Path) -> None:
-    found = jsonrpc.parse(data)
-    for one in found.members if isinstance(found, jsonrpc.Batch) else (found,):
-        if isinstance(one, jsonrpc.Refused):
+    found = requests.parse(data)
+    for one in found.members if isinstance(found, requests.Batch) else (found,):
+        if isinstance(one, requests.Refused):
             assert is_json(one.reply)
             continue
-        assert isinstance(one, jsonrpc.Request)
-        assert is_json(jsonrpc.result(one.id or b"null", b"{}"))
+        assert isinstance(one, requests.Request)
+        assert is_json(requests.result(one.id or b"null", b"{}"))
         members: dict[str, Any] = {"jsonrpc": "2.0", "method": one.method}
         members |= {"id": msgspec.Raw(one.id)} if one.id else {}
         members |= {"params": one.params} if one.params else {}
-        assert jsonrpc.parse(msgspec.json.encode(members)) == one
+        assert requests.parse(msgspec.json.encode(members)) == one
 
 
 def read_page(data: bytes, folder: Path) -> None:
-    sent = envelope.parse(envelope.result(b"1", data))
+    sent = envelope.parse(jsonrpc.result(b"1", data))
     if not isinstance(sent, envelope.Response) or sent.result is None:
         return
     for kind in Kind:
@@ -247,7 +248,7 @@ def read_page(data: bytes, folder: Path) -> None:
         again.add(b'{"%b":[%b]}' % (kind.member.encode(), b",".join(item.raw for item in pages.items)))
         assert again.items == pages.items
         for item in pages.items:
-            assert envelope.parse(envelope.result(b"1", with_server(item, b'"s"'))) != envelope.Junk("not JSON")
+            assert envelope.parse(jsonrpc.result(b"1", with_server(item, b'"s"'))) != envelope.Junk("not JSON")
             assert messages.parse(messages.result(b"1", tool_for_legacy(item.raw)))
         assert len(list(without_secrets(pages.items, lambda text: text.replace("tool", "***")))) <= len(pages.items)
 
@@ -301,7 +302,7 @@ def read_warden(data: bytes, folder: Path) -> None:
 
 
 def read_handshake(data: bytes, folder: Path) -> None:
-    sent = envelope.parse(data if b"jsonrpc" in data[:64] else envelope.result(b"1", data))
+    sent = envelope.parse(data if b"jsonrpc" in data[:64] else jsonrpc.result(b"1", data))
     if not isinstance(sent, envelope.Response):
         return
     for protocol in ("auto", "legacy", HANDSHAKE_VERSIONS[0], MODERN_VERSIONS[-1]):
@@ -328,14 +329,14 @@ def read_handshake(data: bytes, folder: Path) -> None:
 
 
 def read_result(data: bytes, folder: Path) -> None:
-    sent = envelope.parse(envelope.result(b"1", data))
+    sent = envelope.parse(jsonrpc.result(b"1", data))
     if not isinstance(sent, envelope.Response) or sent.result is None:
         return
     for method in ("tools/call", "prompts/get", "completion/complete"):
         for revision in (*HANDSHAKE_VERSIONS, *MODERN_VERSIONS):
             made = result_for(method, sent.result, revision)
             assert result_for(method, made, revision) == made
-            again = envelope.parse(envelope.result(b"1", made))
+            again = envelope.parse(jsonrpc.result(b"1", made))
             assert isinstance(again, envelope.Response)
             assert again.result == made
     made = tool_for_legacy(sent.result)

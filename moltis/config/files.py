@@ -20,9 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Generic, TypeVar
 
-import msgspec
-
 from moltis.errors import ConfigError
+from moltis.jsonrpc import MALFORMED
 
 LOCK_SECS = 5.0
 """How long to wait for another writer; an edit takes milliseconds."""
@@ -141,8 +140,6 @@ def _write(temporary: Path, data: bytes, mode: int, target: Path, *, durable: bo
 
 ASIDE: Final = ".broken"
 
-MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
-"""What readers of JSON raise."""
 
 _NO_READING: Final = {
     errno.ELOOP: "is a symbolic link",

@@ -14,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from moltis import logs
-from moltis.control import jsonrpc
+from moltis import jsonrpc, logs
+from moltis.control import requests
 from moltis.control.registry import Registry
 from moltis.errors import MoltisError, UsageError
 from moltis.gateway.lines import LineHost
@@ -64,15 +64,15 @@ class Exchange:
         guest = self._conversation._admit(build)
         self._after.append(lambda: self._conversation._hand_over(guest))
 
-    def begin(self, message: jsonrpc.Message, registry: Registry, daemon: DaemonApi) -> None:
+    def begin(self, message: requests.Message, registry: Registry, daemon: DaemonApi) -> None:
         """Answer a message, now or later."""
-        self._is_batch = isinstance(message, jsonrpc.Batch)
-        members = message.members if isinstance(message, jsonrpc.Batch) else (message,)
-        self._is_request = isinstance(message, jsonrpc.Request) and message.id is not None
+        self._is_batch = isinstance(message, requests.Batch)
+        members = message.members if isinstance(message, requests.Batch) else (message,)
+        self._is_request = isinstance(message, requests.Request) and message.id is not None
         self._left = self._size = len(members)
         self._conversation._began(self, self._size)
         for member in members:
-            if isinstance(member, jsonrpc.Refused):
+            if isinstance(member, requests.Refused):
                 self._done(member.reply)
                 continue
             handle = registry.dispatch(member, daemon, self, self._done if member.id is not None else self._noted)
@@ -101,7 +101,7 @@ class Exchange:
         if self._left or self._is_cancelled:
             return
         reply = self._replies[0] if self._replies else None
-        self._conversation._answered(self, self._size, jsonrpc.batch(self._replies) if self._is_batch else reply)
+        self._conversation._answered(self, self._size, requests.batch(self._replies) if self._is_batch else reply)
         for callback in self._after:
             callback()
 
@@ -230,7 +230,7 @@ class Conversation:
     def refuse(self, why: str) -> None:
         """Say what is wrong with the client and close the connection."""
         if self._guest is None:
-            self._conn.write(jsonrpc.invalid_request(why) + b"\n")
+            self._conn.write(requests.invalid_request(why) + b"\n")
         self._give_up()
         self._conn.close()
 
@@ -289,7 +289,7 @@ class Conversation:
                 break
             line = self._lines.popleft()
             self._queued_bytes -= len(line)
-            Exchange(self).begin(jsonrpc.parse(line), self._registry, self._daemon)
+            Exchange(self).begin(requests.parse(line), self._registry, self._daemon)
             if self._guest is not None:
                 return
         else:

@@ -18,7 +18,7 @@ import anyio
 from anyio.abc import TaskGroup, TaskStatus
 
 from moltis import logs
-from moltis.control import jsonrpc
+from moltis.control import requests
 from moltis.control.conversation import Conversation, Limits
 from moltis.control.endpoint import DataDirLock, Endpoint
 from moltis.control.registry import Registry
@@ -131,7 +131,7 @@ class Listener:
         if len(self._open) >= self._max and not self._make_room():
             data = {"kind": "busy", "server": None, "hint": "try again when some of its requests are done"}
             message = f"all {self._max} connections are busy"
-            conn.write(jsonrpc.error(None, RpcCode.INTERNAL_ERROR, message, data) + b"\n")
+            conn.write(requests.error(None, RpcCode.INTERNAL_ERROR, message, data) + b"\n")
             return None
         conversation = Conversation(
             conn,

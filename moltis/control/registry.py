@@ -14,9 +14,9 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from moltis import __version__, logs
+from moltis import __version__, jsonrpc, logs
 from moltis.access import Access
-from moltis.control import jsonrpc
+from moltis.control import requests
 from moltis.errors import MoltisError, RpcCode, SystemTrouble
 from moltis.gateway.lines import LineHost
 from moltis.names import did_you_mean
@@ -86,12 +86,12 @@ class Registry:
 
         return register
 
-    def dispatch(self, request: jsonrpc.Request, daemon: DaemonApi, caller: Caller, done: Done) -> CallHandle | None:
+    def dispatch(self, request: requests.Request, daemon: DaemonApi, caller: Caller, done: Done) -> CallHandle | None:
         """Answer a request through `done`, once: before this returns, or later.
 
         Return what cancels the rest, when there is a rest that ends with its caller; `done` is then never called.
         """
-        request_id = request.id or jsonrpc.NULL_ID
+        request_id = request.id or requests.NULL_ID
         method = self.methods.get(request.method)
         if method is None:
             done(self._unknown(request.method, request_id))
@@ -128,7 +128,7 @@ class Registry:
     def _unknown(self, name: str, request_id: bytes) -> bytes:
         data = {"kind": "unknown_method", "server": None, "hint": "rpc.discover lists the methods"}
         message = f"Method not found: {name[:80]!r}{did_you_mean(name[:80], self.methods)}"
-        return jsonrpc.error(request_id, RpcCode.METHOD_NOT_FOUND, message, data)
+        return requests.error(request_id, RpcCode.METHOD_NOT_FOUND, message, data)
 
 
 async def _run(method: Operation, params: Any, daemon: DaemonApi, request_id: bytes, done: Done) -> None:
@@ -186,10 +186,10 @@ def error_reply(request_id: bytes, failure: Exception, method: str = "") -> byte
         log.warning("control_method_failed", method=method, error=str(failure))
         failure = SystemTrouble.of(failure)
     if isinstance(failure, MoltisError):
-        return jsonrpc.error(request_id, failure.rpc_code, failure.message, failure.data())
+        return requests.error(request_id, failure.rpc_code, failure.message, failure.data())
     log.error("control_method_failed", method=method, exc_info=failure)
     data = {"kind": "internal", "server": None, "hint": "the log says more: moltis logs"}
-    return jsonrpc.error(request_id, RpcCode.INTERNAL_ERROR, "Internal error: a fault of moltis, not of yours", data)
+    return requests.error(request_id, RpcCode.INTERNAL_ERROR, "Internal error: a fault of moltis, not of yours", data)
 
 
 OPENRPC_VERSION: Final = "1.3.2"

@@ -11,12 +11,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from moltis.jsonrpc import MALFORMED
+
 __all__ = ["MAX_QUESTION_BYTES", "can_answer", "modes", "with_forms"]
 
 MAX_QUESTION_BYTES: Final = 4 * 1024 * 1024
 """A sampling request holds a conversation, pictures included. What is longer is not put to a host."""
-
-_MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 class _Declared(msgspec.Struct):
@@ -68,7 +68,7 @@ def can_answer(capabilities: bytes, method: str, params: bytes) -> bool:
                 return _samples(declared.sampling, params)
             case _:
                 return False
-    except _MALFORMED:
+    except MALFORMED:
         return False
 
 
@@ -78,7 +78,7 @@ def with_forms(capabilities: bytes) -> bytes | None:
         if _DECLARED.decode(capabilities).elicitation is not None:
             return None
         members = _MEMBERS.decode(capabilities)
-    except _MALFORMED:
+    except MALFORMED:
         return None
     return msgspec.json.encode({**members, "elicitation": Raw(b'{"form":{}}')})
 

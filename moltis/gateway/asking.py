@@ -15,8 +15,8 @@ from msgspec import Raw
 from moltis.gateway import revisions, rounds
 from moltis.gateway.api import Outlet, Principal
 from moltis.gateway.messages import Answer
+from moltis.jsonrpc import json_string
 from moltis.session.calls import Question
-from moltis.session.envelope import json_string
 
 __all__ = ["HostSide", "Open", "OpenQuestions", "Tokens"]
 

@@ -24,8 +24,8 @@ from moltis.gateway.naming import fitted, may_be_fitted, origin, scheme_of, spli
 from moltis.gateway.needs import Need
 from moltis.gateway.shelves import Part, Shelf, make_part, part_steps, without_clashes
 from moltis.gateway.templates import MAX_URI_CHARS, Target, Template, read_template
+from moltis.jsonrpc import json_string
 from moltis.printable import unbroken
-from moltis.session.envelope import json_string
 from moltis.session.listing import Item, Kind
 
 __all__ = ["MAX_TEMPLATES", "MAX_TEMPLATES_CHARS", "PAGE_BYTES", "Catalogue", "Owner", "Owners", "Shelf", "may_come_of"]

@@ -28,9 +28,9 @@ from moltis.gateway.refusals import Refusal
 from moltis.gateway.rounds import ELICIT
 from moltis.gateway.views import Member, View
 from moltis.gateway.waits import SETTLE_SECS
+from moltis.jsonrpc import json_string
 from moltis.server.states import COMING, LISTED, STARTING
 from moltis.server.status import UnusableItem
-from moltis.session.envelope import json_string
 from moltis.session.listing import Item, Kind, ToolFilter
 
 __all__ = ["Endpoint", "Route", "endpoint_of"]

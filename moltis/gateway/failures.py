@@ -12,13 +12,14 @@ from typing import Any, ClassVar, Final
 import msgspec
 from msgspec import Raw
 
+from moltis import jsonrpc
 from moltis.errors import LoginNeeded, MoltisError, RequestTimeout, RpcCode, ServerNotReady, UsageError
 from moltis.gateway import abilities, messages, refusals, rounds
 from moltis.gateway.messages import CAPABILITIES, Ask
+from moltis.jsonrpc import MALFORMED
 from moltis.server import mending
 from moltis.server.states import TRAITS
 from moltis.server.status import ServerStatus
-from moltis.session import envelope
 from moltis.session.calls import ErrorReply, Failed, Reply
 
 __all__ = [
@@ -43,7 +44,6 @@ ERROR_MEMBER: Final = "moltis/error"
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _LIST: Final = msgspec.json.Decoder(list[Raw])
 _TEXT: Final = msgspec.json.Decoder(str)
-_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
 COMPLETE: Final = {b"resultType": b'"complete"'}
 READ: Final = {**COMPLETE, b"ttlMs": b"0", b"cacheScope": b'"private"'}
@@ -103,7 +103,7 @@ def relayed(id: bytes, error: bytes, *, modern: bool) -> tuple[bytes, int]:
 def _code(error: bytes) -> float | None:
     try:
         return _CODED.decode(error).code
-    except _MALFORMED:
+    except MALFORMED:
         return None
 
 
@@ -168,9 +168,9 @@ def hinted_error(error: bytes, hint: str) -> bytes:
     """Return a server's own error with what a person can do about it after its message; as it is if it has none."""
     try:
         members = _MEMBERS.decode(error)
-        members["message"] = Raw(envelope.json_string(_with_hint(_TEXT.decode(members["message"]), hint)))
+        members["message"] = Raw(jsonrpc.json_string(_with_hint(_TEXT.decode(members["message"]), hint)))
         return msgspec.json.encode(members)
-    except (*_MALFORMED, KeyError):
+    except (*MALFORMED, KeyError):
         return error
 
 
@@ -178,10 +178,10 @@ def hinted_result(result: bytes, hint: str) -> bytes:
     """Return a server's own result with what a person can do about it as a last text; as it is if it has no content."""
     try:
         members = _MEMBERS.decode(result)
-        told = b'{"type":"text","text":%b}' % envelope.json_string(f"What a person can do: {hint}")
+        told = b'{"type":"text","text":%b}' % jsonrpc.json_string(f"What a person can do: {hint}")
         members["content"] = Raw(msgspec.json.encode([*_LIST.decode(members["content"]), Raw(told)]))
         return msgspec.json.encode(members)
-    except (*_MALFORMED, KeyError):
+    except (*MALFORMED, KeyError):
         return result
 
 

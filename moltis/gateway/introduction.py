@@ -19,6 +19,7 @@ from msgspec import Raw
 
 from moltis.gateway.api import Known
 from moltis.gateway.messages import SERVER_INFO
+from moltis.jsonrpc import MALFORMED
 from moltis.printable import one_line
 from moltis.server.states import TRAITS, State
 from moltis.server.status import HostSeen
@@ -132,7 +133,7 @@ def seen(client_info: bytes, *, modern: bool, token: str) -> HostSeen:
 def _seen(client_info: bytes, modern: bool, token: str) -> HostSeen:
     try:
         found = msgspec.json.decode(client_info, type=_Named)
-    except (msgspec.MsgspecError, RecursionError, ValueError):
+    except MALFORMED:
         found = _Named()
     return HostSeen(_shown(found.name), _shown(found.version), "modern" if modern else "legacy", token or None)
 

@@ -17,10 +17,11 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace as replace_members
 
-from moltis.config.files import MALFORMED, Records, one_writer_in, records_in
+from moltis.config.files import Records, one_writer_in, records_in
 from moltis.errors import ConfigError
 from moltis.gateway.api import Known
 from moltis.gateway.showing import Showing, read_showing
+from moltis.jsonrpc import MALFORMED
 from moltis.names import name_problem
 from moltis.redaction import scrubbed
 from moltis.session.description import describe

@@ -13,9 +13,9 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from moltis.jsonrpc import MALFORMED, error, notification, refusal, request, result
 from moltis.nesting import MAX_DEPTH, MAX_PARTS, counting, is_deeper_than, measuring, outer_id
-from moltis.printable import unbroken
-from moltis.session.envelope import json_string, mended_error
+from moltis.session.envelope import mended_error
 from moltis.session.parts import extent
 from moltis.steps import LONG_BYTES, Steps, finished
 from moltis.unicode import mend, mending, reading
@@ -123,7 +123,6 @@ _ENVELOPE = msgspec.json.Decoder(_Envelope)
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 _TEXT = msgspec.json.Decoder(str)
 _ANYTHING = msgspec.json.Decoder(Raw)
-_MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 def parse(message: bytes) -> Incoming:
@@ -134,7 +133,7 @@ def parse(message: bytes) -> Incoming:
         envelope = _ENVELOPE.decode(message)
         if not message.isascii():
             str(message, "utf-8")  # strings that are skipped over are not checked to be UTF-8
-    except _MALFORMED:
+    except MALFORMED:
         return _second_look(message)
     if is_deeper_than(message, MAX_DEPTH):
         return _too_deep(_shown_id(bytes(envelope.id)))
@@ -155,12 +154,12 @@ def reading_of(message: bytes) -> Steps[Incoming]:
         return _unreadable(message)
     try:
         envelope = _ENVELOPE.decode(message)
-    except _MALFORMED:
+    except MALFORMED:
         mended = yield from mending(message)
         yield
         try:
             envelope = _ENVELOPE.decode(mended or b"")
-        except _MALFORMED:
+        except MALFORMED:
             yield
             return _unreadable(message)
     yield
@@ -178,7 +177,7 @@ def _measured(envelope: _Envelope) -> Steps[Unreadable | None]:
         return _no_object(bytes(envelope.id))
     try:
         size = yield from extent(envelope.params)
-    except _MALFORMED:
+    except MALFORMED:
         return _no_object(bytes(envelope.id))
     if size.meta > MAX_META_BYTES:
         why = f"params._meta has at most {MAX_META_BYTES} bytes"
@@ -198,7 +197,7 @@ def _second_look(message: bytes) -> Incoming:
     try:
         message.decode()  # bytes that are not UTF-8 are not mended: a host is to hear of its fault
         envelope = _ENVELOPE.decode(mend(message) or b"")
-    except _MALFORMED:
+    except MALFORMED:
         return _unreadable(message)
     if is_deeper_than(message, MAX_DEPTH):
         return _too_deep(_shown_id(bytes(envelope.id)))
@@ -213,7 +212,7 @@ def _read(envelope: _Envelope) -> Incoming:
         return _answer(envelope, id)
     try:
         params = _MEMBERS.decode(envelope.params) if envelope.params else {}
-    except _MALFORMED:
+    except MALFORMED:
         if bytes(envelope.params) != b"null":  # which some hosts write for none
             return _no_object(id)
         params = {}
@@ -226,7 +225,7 @@ def _read(envelope: _Envelope) -> Incoming:
         return Ask(id, envelope.method, params, {})
     try:
         return Ask(id, envelope.method, params, _MEMBERS.decode(meta))
-    except _MALFORMED:
+    except MALFORMED:
         if bytes(meta) != b"null":
             return Unreadable(INVALID_PARAMS, "params._meta must be an object", id)
         return Ask(id, envelope.method, params, {})
@@ -261,7 +260,7 @@ def _unreadable(message: bytes) -> Unreadable:
         message.decode()
     except RecursionError:
         return _too_deep(_shown_id(outer_id(message) or b""))
-    except _MALFORMED:
+    except MALFORMED:
         return Unreadable(PARSE_ERROR, "not JSON")
     if found.startswith(b"["):
         return Unreadable(INVALID_REQUEST, "batches are not supported: send one message at a time")
@@ -275,40 +274,16 @@ def text_of(members: dict[str, Raw], name: str) -> str | None:
         return None
     try:
         return _TEXT.decode(raw)
-    except _MALFORMED:
+    except MALFORMED:
         return None
 
 
 # --- what is sent to a host; each of these gives one line
 
 
-def result(id: bytes, result: bytes) -> bytes:
-    """Answer a request. `result`: JSON."""
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, unbroken(result))
-
-
-def error(id: bytes, code: int, message: str, data: bytes = b"") -> bytes:
-    """Refuse a request. `data`: JSON, or nothing."""
-    more = b',"data":%b' % unbroken(data) if data else b""
-    return b'{"jsonrpc":"2.0","id":%b,"error":{"code":%d,"message":%b%b}}' % (id, code, json_string(message), more)
-
-
 def relayed_error(id: bytes, error: bytes) -> bytes:
     """Refuse a request with the error that a server sent, mended if it is none: hosts wait on for what they drop."""
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id, unbroken(mended_error(error)))
-
-
-def notification(method: str, params: bytes = b"") -> bytes:
-    """Tell something. `params`: a JSON object, or nothing."""
-    if not params:
-        return b'{"jsonrpc":"2.0","method":%b}' % json_string(method)
-    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (json_string(method), unbroken(params))
-
-
-def request(id: int, method: str, params: bytes = b"") -> bytes:
-    """Ask something. `params`: a JSON object, or nothing."""
-    more = b',"params":%b' % unbroken(params) if params else b""
-    return b'{"jsonrpc":"2.0","id":%d,"method":%b%b}' % (id, json_string(method), more)
+    return refusal(id, mended_error(error))
 
 
 def with_members(result: bytes, added: Mapping[bytes, bytes]) -> bytes:

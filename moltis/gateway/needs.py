@@ -21,6 +21,7 @@ from msgspec import Raw
 
 from moltis.errors import MoltisError
 from moltis.gateway import abilities
+from moltis.jsonrpc import MALFORMED
 from moltis.printable import one_line
 
 __all__ = ["Able", "HostCannot", "Lack", "Need", "lacking", "need_of"]
@@ -36,7 +37,6 @@ MAX_NAMED: Final = 5
 MAX_WORDS: Final = 200
 
 _MARKS: Final = (b'/requiredCapabilities"', b'"taskSupport"', b'"visibility"')
-_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -106,7 +106,7 @@ def need_of(tool: bytes) -> Need | None:
         return None
     try:
         found = _TOOL.decode(tool)
-    except _MALFORMED:
+    except MALFORMED:
         return None
     meta = _part(found.meta, _Meta) or _Meta()
     execution = _part(found.execution, _Execution)
@@ -137,14 +137,14 @@ def lacking(need: Need, able: Able) -> Lack | None:
 def _required(raw: bytes) -> bytes:
     try:
         return raw if raw and _OBJECT.decode(raw) else b""
-    except _MALFORMED:
+    except MALFORMED:
         return b""
 
 
 def _declared(capabilities: bytes) -> dict[str, Any]:
     try:
         declared = _OBJECT.decode(capabilities)
-    except _MALFORMED:
+    except MALFORMED:
         return {}
     modes = abilities.modes(declared.get("elicitation"))
     if modes:
@@ -182,5 +182,5 @@ def _object(value: Any) -> dict[str, Any]:
 def _part(raw: Raw, shape: type[T]) -> T | None:
     try:
         return msgspec.json.decode(raw, type=shape)
-    except _MALFORMED:
+    except MALFORMED:
         return None

@@ -33,10 +33,11 @@ from moltis.gateway.failures import NotAnswered
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, Answer, Ask
 from moltis.gateway.parking import Bond, Parking
 from moltis.gateway.revisions import MODERN
+from moltis.jsonrpc import MALFORMED, json_string
 from moltis.server.states import STARTING
 from moltis.server.status import HostSeen
 from moltis.session.calls import ErrorReply, Failed, Question, Reply, Result
-from moltis.session.envelope import json_string, read_error
+from moltis.session.envelope import read_error
 
 __all__ = ["MAX_WAITING", "Desk", "OnRequest", "Relay"]
 
@@ -66,7 +67,6 @@ TOKEN_BYTES: Final = 24
 """As random as an access token: who has it may answer in the name of its host."""
 
 _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
-_MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 class _Logged(msgspec.Struct):
@@ -302,7 +302,7 @@ class Relay:
             return
         try:
             members = _MEMBERS.decode(params)
-        except _MALFORMED:
+        except MALFORMED:
             return
         members["progressToken"] = token
         self._outlet.tell(messages.notification(PROGRESS, msgspec.json.encode(members)))
@@ -319,7 +319,7 @@ class Relay:
             return not self._modern
         try:
             level = msgspec.json.decode(params, type=_Logged).level
-        except _MALFORMED:
+        except MALFORMED:
             return False
         return wanted in levels.LEVELS and levels.passes(wanted, level)
 
@@ -671,5 +671,5 @@ def _reason(params: bytes) -> bytes:
     """Give the reason in `notifications/cancelled` as a JSON string; nothing if there is none."""
     try:
         return json_string(msgspec.json.decode(params, type=_Cancelled).reason)
-    except _MALFORMED:
+    except MALFORMED:
         return b""

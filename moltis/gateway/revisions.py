@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
-from moltis.session.envelope import json_string
+from moltis.jsonrpc import MALFORMED, json_string
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 from moltis.session.parts import elements, is_empty, members
 
@@ -49,7 +49,6 @@ LINKS_SINCE: Final = "2025-06-18"
 SEVERAL_SINCE: Final = "2025-11-25"
 """From here on a message of a conversation holds several blocks, those of tools among them."""
 
-_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 _ENCODE: Final = msgspec.json.encode
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 
@@ -95,7 +94,7 @@ def tool_for_legacy(raw: bytes) -> bytes:
             return raw
         members = {**_MEMBERS.decode(raw), **made}
         return _ENCODE({name: value for name, value in members.items() if value or name not in made})
-    except _MALFORMED:
+    except MALFORMED:
         return _without_output(raw)
 
 
@@ -130,7 +129,7 @@ def _without_output(raw: bytes) -> bytes:
             return raw
         del members["outputSchema"]
         return tool_for_legacy(_ENCODE(members))
-    except _MALFORMED:
+    except MALFORMED:
         return raw
 
 
@@ -152,7 +151,7 @@ def result_for(method: str, result: bytes, revision: str) -> bytes:
                 result = _with(result, "messages", _ENCODE([_message(message, revision) for message in messages]))
             case "completion/complete" if len(result) > MAX_COMPLETIONS:
                 result = _completions(result)
-    except (*_MALFORMED, KeyError):
+    except (*MALFORMED, KeyError):
         pass  # it is not what the method promises in any revision, and passes as it is
     return result
 
@@ -282,7 +281,7 @@ def question_for(method: str, params: bytes, revision: str) -> bytes:
         if all(bytes(value) == bytes(given[name]) for name, value in made.items()):
             return params
         return _ENCODE({**given, **made})
-    except (*_MALFORMED, KeyError):
+    except (*MALFORMED, KeyError):
         return params  # it is no such question in any revision
 
 

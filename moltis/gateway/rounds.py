@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
-from moltis.session.envelope import json_string
+from moltis.jsonrpc import MALFORMED, json_string
 
 __all__ = [
     "CANCELLED",
@@ -78,8 +78,6 @@ PAGES_FIRST: Final = -32042
 VISIT: Final = "moltis/page-first"
 """The `requestState` of a round that stands for such an error: nothing of ours waits, and the server knows no state."""
 
-_MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
-
 
 class Asked(msgspec.Struct, frozen=True):
     """One question. `params`: JSON, or empty."""
@@ -114,7 +112,7 @@ def read(result: bytes) -> Required | None:
         return None
     try:
         found = _RESULT.decode(result)
-    except _MALFORMED:
+    except MALFORMED:
         return None
     questions = found.input_requests or {}
     state = None if bytes(found.request_state) == b"null" else found.request_state.copy()
@@ -173,7 +171,7 @@ def pages_first(error: bytes) -> list[bytes] | None:
         if any(_PAGE.decode(page).mode != "url" for page in found):
             return None
         return [_page(_MEMBERS.decode(page)) for page in found]
-    except _MALFORMED:
+    except MALFORMED:
         return None
 
 
@@ -190,7 +188,7 @@ def accepts_all(params: dict[str, Raw]) -> bool:
 def _action(answer: bytes) -> str:
     try:
         return _ANSWER.decode(answer).action
-    except _MALFORMED:
+    except MALFORMED:
         return ""
 
 
@@ -201,7 +199,7 @@ def responses(params: dict[str, Raw]) -> dict[str, bytes]:
         return {}
     try:
         members = _MEMBERS.decode(raw)
-    except _MALFORMED:
+    except MALFORMED:
         return {}
     return {key: bytes(value) for key, value in members.items() if bytes(value)[:1] == b"{"}
 
@@ -272,5 +270,5 @@ def _member(name: bytes, value: bytes) -> bytes:
 def _members(json: bytes | Raw) -> dict[str, Raw] | None:
     try:
         return _MEMBERS.decode(json)
-    except _MALFORMED:
+    except MALFORMED:
         return None

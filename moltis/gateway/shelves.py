@@ -17,13 +17,12 @@ from moltis.gateway.naming import alias, alias_template, fitted, is_alias, refus
 from moltis.gateway.needs import Need, need_of
 from moltis.gateway.revisions import tool_for_legacy
 from moltis.gateway.wellformed import checked
+from moltis.jsonrpc import MALFORMED
 from moltis.session.listing import Item, Kind
 
 __all__ = ["Part", "Shelf", "make_part", "part_steps", "without_clashes"]
 
 _BY_NAME: Final = (Kind.TOOLS, Kind.PROMPTS)
-
-_UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 class Shelf(msgspec.Struct, frozen=True):
@@ -188,7 +187,7 @@ class _Found:
         if raw is None:
             try:
                 raw = renamed(item, self.kind, shown)
-            except _UNREADABLE:
+            except MALFORMED:
                 return
         self.names[shown] = item.name
         self.raws.append(raw)

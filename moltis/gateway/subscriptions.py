@@ -22,7 +22,7 @@ from msgspec import Raw
 
 from moltis.gateway.catalogue import Owner
 from moltis.gateway.messages import SUBSCRIPTION_ID
-from moltis.session.envelope import json_string
+from moltis.jsonrpc import json_string
 from moltis.slices import SLICE_SECS
 
 __all__ = [

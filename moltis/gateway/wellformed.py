@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, NamedTuple
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from moltis.jsonrpc import MALFORMED
 from moltis.patterns import later
 from moltis.session.listing import Item, Kind
 
@@ -27,7 +28,6 @@ MAX_COMMAS: Final = 100_000
 MAX_DEPTH: Final = 64
 MAX_PATTERN_CHARS: Final = 1000
 
-_MALFORMED: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _ELEMENTS: Final = msgspec.json.Decoder(list[Raw])
 _LOOKED_AT: Final = msgspec.json.Decoder(float_hook=len)
@@ -55,7 +55,7 @@ def checked(kind: Kind, item: Item) -> Checked:
         whole = _whole(kind).decode(raw)
         if kind is not Kind.TOOLS or whole.output_schema is UNSET:
             return Checked(raw)
-    except _MALFORMED:
+    except MALFORMED:
         pass
     try:
         members = _MEMBERS.decode(raw)
@@ -67,7 +67,7 @@ def checked(kind: Kind, item: Item) -> Checked:
             found = _named(item.name, found)
     except _Useless as fault:
         return Checked(None, f"{fault}: not listed")
-    except _MALFORMED:
+    except MALFORMED:
         return Checked(None, "it cannot be read: not listed")
     if found == members:
         return Checked(raw)
@@ -202,7 +202,7 @@ def _kept(members: Mapping[str, Raw], spec: _Spec, path: str, reasons: list[str]
             shown = f"{path}{name}"
             try:
                 kept[name] = _mended(member, raw, shown, reasons)
-            except (*_MALFORMED, _Useless):
+            except (*MALFORMED, _Useless):
                 reasons.append(f"{shown} is not {member.words}: left out")
     return kept
 
@@ -210,7 +210,7 @@ def _kept(members: Mapping[str, Raw], spec: _Spec, path: str, reasons: list[str]
 def _fits(member: _Member, raw: Raw) -> bool:
     try:
         member.decoder.decode(raw)
-    except _MALFORMED:
+    except MALFORMED:
         return False
     return True
 
@@ -238,7 +238,7 @@ def _each(spec: _Spec, needs: str) -> Mend:
             try:
                 members = _MEMBERS.decode(element)
                 msgspec.json.decode(members[needs], type=str)
-            except (*_MALFORMED, KeyError):
+            except (*MALFORMED, KeyError):
                 reasons.append(f"{shown} has no {needs}: left out")
             else:
                 kept.append(_kept(members, spec, f"{shown}.", reasons))
@@ -332,7 +332,7 @@ def _input_schema(raw: Raw, reasons: list[str]) -> Raw:
         return Raw(b'{"type":"object"}')
     try:
         members = _MEMBERS.decode(raw)
-    except _MALFORMED:
+    except MALFORMED:
         raise _Useless("inputSchema is not an object") from None
     found = _kept(members, _of_schema(), "inputSchema.", reasons)
     type = found.get("type", Raw(_NULL))
@@ -349,7 +349,7 @@ def _is_execution(raw: Raw, reasons: list[str]) -> bool:
         return False
     try:
         support = msgspec.json.decode(raw, type=dict[str, Any]).get("taskSupport")
-    except _MALFORMED:
+    except MALFORMED:
         support = raw
     if support == "required":
         raise _Useless("it runs as a task only, which only hosts of /servers/NAME/mcp can ask for")
@@ -371,7 +371,7 @@ def _not_compiled(raw: Raw) -> str | None:
     """Say why a host that compiles the schema when it lists could not; None where nothing of that is to be seen."""
     try:
         root = _LOOKED_AT.decode(raw)
-    except _MALFORMED:
+    except MALFORMED:
         return "what cannot be read"
     waiting = [(root, 0)]
     while waiting:

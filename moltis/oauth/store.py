@@ -21,8 +21,9 @@ from typing import Final, TypeVar
 import anyio
 import msgspec
 
-from moltis.config.files import MALFORMED, Unusable
+from moltis.config.files import Unusable
 from moltis.errors import Busy
+from moltis.jsonrpc import MALFORMED
 from moltis.oauth.blocking import blocking
 from moltis.oauth.cipher import Cipher, Damaged, WrongKey, is_sealed
 from moltis.oauth.filelock import LockBusy, file_lock

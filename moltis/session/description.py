@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from moltis.jsonrpc import MALFORMED
 from moltis.session.parts import is_empty, kind_of
 
 SERVER_INFO: Final = "io.modelcontextprotocol/serverInfo"
@@ -22,7 +23,6 @@ MAX_INSTRUCTIONS_CHARS: Final = 256 * 1024
 MAX_NAMED: Final = 5
 """Members that are named in a remark."""
 
-_UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, ValueError)
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, Raw])
 _ABSENT: Final = Raw()
 
@@ -92,7 +92,7 @@ def read_answer(method: str, answer: bytes) -> Answer:
     """
     try:
         return _ANSWER.decode(answer)
-    except _UNREADABLE as fault:
+    except MALFORMED as fault:
         seen = kind_of(answer)
         nested = seen == "an object"
         raise ValueError(
@@ -112,7 +112,7 @@ def describe(method: str, answer: bytes, *, modern: bool) -> Description:
     if modern:
         try:
             said = _META.decode(read.meta).server_info if read.meta else _ABSENT
-        except _UNREADABLE:
+        except MALFORMED:
             said = _ABSENT
     info = _info(said, wrong)
     capabilities = _capabilities(read.capabilities, wrong)
@@ -136,7 +136,7 @@ def _capabilities(said: Raw, wrong: list[str]) -> dict[str, Any]:
     for name, raw in _parts(said, _LARGE_CAPABILITIES, "capabilities", wrong).items():
         try:
             value = msgspec.json.decode(raw)
-        except _UNREADABLE:
+        except MALFORMED:
             wrong.append(f"capabilities.{name}" if name in _CAPABILITIES else "capabilities")
             continue
         if name in _CAPABILITIES:
@@ -180,7 +180,7 @@ def _info(said: Raw, wrong: list[str]) -> dict[str, Any] | None:
     for name, raw in parts.items():
         try:
             value = msgspec.json.decode(raw)
-        except _UNREADABLE:
+        except MALFORMED:
             wrong.append("serverInfo")
             continue
         usable: str | list[Any] | None
@@ -240,7 +240,7 @@ def _instructions(said: Raw, wrong: list[str]) -> tuple[str | None, int]:
         return None, 0
     try:
         text = msgspec.json.decode(said, type=str)
-    except _UNREADABLE:
+    except MALFORMED:
         wrong.append("instructions")
         return None, 0
     return text[:MAX_INSTRUCTIONS_CHARS], len(text) if len(text) > MAX_INSTRUCTIONS_CHARS else 0
@@ -274,6 +274,6 @@ def _parts(said: Raw, large: msgspec.json.Decoder[Any], name: str, wrong: list[s
         known = msgspec.structs.asdict(large.decode(said))
         wrong.append(name)
         return {name: raw for name, raw in known.items() if raw and len(bytes(raw)) <= MAX_PART_BYTES}
-    except _UNREADABLE:
+    except MALFORMED:
         wrong.append(name)
         return {}

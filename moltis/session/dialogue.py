@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import anyio
 
+from moltis import jsonrpc
 from moltis.errors import MoltisError, RequestTimeout, ServerNotReady
 from moltis.server.states import State
 from moltis.session import envelope
@@ -178,7 +179,7 @@ class Dialogue:
         max_secs: float = math.inf,
     ) -> CallHandle:
         """Send a request of ours with these params; the rest as for `send`."""
-        return self.send(id, method, envelope.request(id, method, params), on_reply, idle_secs, max_secs)
+        return self.send(id, method, jsonrpc.request(id, method, params), on_reply, idle_secs, max_secs)
 
     def send(
         self,
@@ -243,7 +244,7 @@ class Dialogue:
     def tell(self, method: str, params: bytes = b"", *, cancels: int | None = None) -> None:
         """Send a notification, if there is still someone to send it to. `cancels`: the request that it gives up."""
         about = Outgoing(None, method, version=self.version, cancels=cancels)
-        self._write(envelope.notification(method, params), about)
+        self._write(jsonrpc.notification(method, params), about)
 
     def cancel(self, call: Call, reason: str) -> None:
         """Give up a request and tell the server. No effect once there was a reply."""
@@ -289,7 +290,7 @@ class Dialogue:
             id = self._sounding = self.new_id()
             method = self._sounds_by or ("server/discover" if self.meta else "ping")
             params = b'{"_meta":{%b}}' % self.meta if self.meta else b"{}"
-            self._write(envelope.request(id, method, params), Outgoing(id, method, version=self.version))
+            self._write(jsonrpc.request(id, method, params), Outgoing(id, method, version=self.version))
         return before
 
     def sound_by(self, method: str | None) -> None:
@@ -319,7 +320,7 @@ class Dialogue:
 
     def _tell_cancelled(self, call: Call, reason: str) -> None:
         if call.cancellable:
-            params = b'{"requestId":%d,"reason":%b}' % (call.id, envelope.json_string(reason))
+            params = b'{"requestId":%d,"reason":%b}' % (call.id, jsonrpc.json_string(reason))
             self.tell("notifications/cancelled", params, cancels=call.id)
 
     # --- hearing

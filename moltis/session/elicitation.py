@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import msgspec
 
+from moltis.jsonrpc import MALFORMED
+
 MAX_QUESTION_BYTES: Final = 256 * 1024
 MAX_QUESTIONS: Final = 64
 MAX_RESULT_BYTES: Final = 1024 * 1024
 """The longest result that is looked at for questions; with more it is an outcome like any other."""
 
 DECLINE: Final = b'{"action":"decline"}'
-
-_UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 
 
 class _Property(msgspec.Struct):
@@ -56,7 +56,7 @@ def answer(params: bytes) -> bytes:
         return DECLINE
     try:
         form = _FORM.decode(params)
-    except _UNREADABLE:
+    except MALFORMED:
         return DECLINE
     if form.mode != "form":
         return DECLINE
@@ -80,7 +80,7 @@ def input_responses(result: bytes) -> tuple[bytes | None, bytes | None] | None:
         return None
     try:
         found = _INPUT_REQUIRED.decode(result)
-    except _UNREADABLE:
+    except MALFORMED:
         return None
     state = bytes(found.request_state)
     questions = found.input_requests or {}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from moltis.errors import RpcCode
+from moltis.jsonrpc import MALFORMED, json_string, our_id
 from moltis.nesting import MAX_PARTS, counting, outer_id
 from moltis.printable import unbroken
 from moltis.session.parts import elements
@@ -94,8 +95,6 @@ _ENVELOPE = msgspec.json.Decoder(_Envelope)
 NOT_JSON = "not JSON"
 """The reason of a `Junk` that is no JSON at all."""
 
-_MALFORMED = (msgspec.MsgspecError, RecursionError, ValueError)
-
 
 def parse(message: bytes) -> Incoming:
     """Classify one message. Never raises."""
@@ -107,7 +106,7 @@ def parse(message: bytes) -> Incoming:
             str(message, "utf-8")  # strings that are skipped over are not checked to be UTF-8
     except RecursionError:
         return _too_deep(message)
-    except _MALFORMED:
+    except MALFORMED:
         return finished(_batch(message)) if _is_array(message) else _as_mended(message, mend(message))
     return _classify(envelope, mended=False)
 
@@ -127,7 +126,7 @@ def reading_of(message: bytes) -> Steps[Incoming]:
             return _classify(envelope, mended=False)
     except RecursionError:
         return _too_deep(message)
-    except _MALFORMED:
+    except MALFORMED:
         if _is_array(message):
             yield
             return (yield from _batch(message))
@@ -150,7 +149,7 @@ def _unread(message: bytes, error: bytes, reason: str) -> Message:
     id = outer_id(message)
     if id is None or b'"method"' in message[:2048]:
         return Junk(reason)
-    return Response(_our_id(msgspec.json.decode(id)), None, error)
+    return Response(our_id(msgspec.json.decode(id)), None, error)
 
 
 def _classify(envelope: _Envelope, *, mended: bool) -> Message:
@@ -159,11 +158,11 @@ def _classify(envelope: _Envelope, *, mended: bool) -> Message:
     if envelope.method is None:
         error = bytes(envelope.error)
         if error and error != b"null":
-            return Response(_our_id(envelope.id), None, error, mended)
+            return Response(our_id(envelope.id), None, error, mended)
         result = bytes(envelope.result)
         if not result or envelope.id is msgspec.UNSET:
             return Junk("JSON-RPC without method, result or error")
-        return Response(_our_id(envelope.id), result, None, mended)
+        return Response(our_id(envelope.id), result, None, mended)
     if envelope.id is msgspec.UNSET:
         return Notification(envelope.method, bytes(envelope.params))
     if envelope.id is None:
@@ -174,17 +173,6 @@ def _classify(envelope: _Envelope, *, mended: bool) -> Message:
     return Request(echo, envelope.method, bytes(envelope.params))
 
 
-def _our_id(given: object) -> int | None:
-    """Give the id as the int that was sent: some servers echo 7 as "7" or 7.0."""
-    if type(given) is int:
-        return given
-    if isinstance(given, str) and given.isascii() and given.isdecimal() and len(given) < 20:
-        return int(given)
-    if isinstance(given, float) and given.is_integer():
-        return int(given)
-    return None
-
-
 def _as_mended(message: bytes, mended: bytes | None) -> Message:
     """Classify what could not be read as it came."""
     if not mended:
@@ -193,14 +181,14 @@ def _as_mended(message: bytes, mended: bytes | None) -> Message:
         return _classify(_ENVELOPE.decode(mended), mended=True)
     except RecursionError:
         return _too_deep(mended)
-    except _MALFORMED:
+    except MALFORMED:
         return Junk(NOT_JSON)
 
 
 def _batch(message: bytes) -> Steps[Incoming]:
     try:
         items = elements(message, MAX_BATCH + 1)
-    except _MALFORMED:
+    except MALFORMED:
         return Junk(NOT_JSON)
     yield
     found: list[Message] = []
@@ -210,41 +198,6 @@ def _batch(message: bytes) -> Steps[Incoming]:
     if len(items) > MAX_BATCH:
         found.append(Junk("a batch that is too long"))
     return Batch(tuple(found)) if found else Junk("an empty batch")
-
-
-# --- what we send
-
-
-def json_string(text: str) -> bytes:
-    """Give `text` as a JSON string."""
-    return msgspec.json.encode(text)
-
-
-def request(id: int, method: str, params: bytes = b"{}") -> bytes:
-    """Build a request. `params` is a JSON object on one line."""
-    return b'{"jsonrpc":"2.0","id":%d,"method":%b,"params":%b}' % (id, json_string(method), params)
-
-
-def notification(method: str, params: bytes = b"") -> bytes:
-    """Build a notification; without `params` when they are empty."""
-    if not params:
-        return b'{"jsonrpc":"2.0","method":%b}' % json_string(method)
-    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (json_string(method), params)
-
-
-def result(id: bytes, result: bytes) -> bytes:
-    """Answer a peer's request. `id` is the JSON it sent."""
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (id, result)
-
-
-def error(id: bytes, code: int, message: str) -> bytes:
-    """Refuse a peer's request. `id` is the JSON it sent."""
-    return b'{"jsonrpc":"2.0","id":%b,"error":{"code":%d,"message":%b}}' % (id, code, json_string(message))
-
-
-def refusal(id: bytes, error: bytes) -> bytes:
-    """Refuse a peer's request with a JSON-RPC error object, on one line."""
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (id, error)
 
 
 def modern_meta(version: str, client: bytes, capabilities: bytes = b"{}") -> bytes:
@@ -330,24 +283,24 @@ _SUBSCRIBED = msgspec.json.Decoder(_Subscribed)
 def progress_token(params: bytes) -> int | None:
     """Read the token of `notifications/progress`, if it is one of ours."""
     try:
-        return _our_id(_PROGRESS.decode(params).progressToken)
-    except _MALFORMED:
+        return our_id(_PROGRESS.decode(params).progressToken)
+    except MALFORMED:
         return None
 
 
 def subscription_id(params: bytes) -> int | None:
     """Read which `subscriptions/listen` of ours a notification of MCP 2026-07-28 is about."""
     try:
-        return _our_id(_SUBSCRIBED.decode(params).meta.id)
-    except _MALFORMED:
+        return our_id(_SUBSCRIBED.decode(params).meta.id)
+    except MALFORMED:
         return None
 
 
 def cancelled_id(params: bytes) -> int | None:
     """Read the request id of `notifications/cancelled`, if it is one of ours."""
     try:
-        return _our_id(_CANCELLED.decode(params).requestId)
-    except _MALFORMED:
+        return our_id(_CANCELLED.decode(params).requestId)
+    except MALFORMED:
         return None
 
 
@@ -355,7 +308,7 @@ def cancelled_key(params: bytes) -> bytes:
     """Read the request id of `notifications/cancelled` as `Request.id` spells it; empty if there is none."""
     try:
         id = _CANCELLED.decode(params).requestId
-    except _MALFORMED:
+    except MALFORMED:
         return b""
     return b"" if id is None else msgspec.json.encode(id)
 
@@ -389,14 +342,14 @@ def read_error(error: bytes) -> ErrorObject:
     """Read a JSON-RPC error. Of one that is malformed, what is there: a text is its message, a code in words too."""
     try:
         return _ERROR.decode(error)
-    except _MALFORMED:
+    except MALFORMED:
         return _read_in_part(error)
 
 
 def _read_in_part(error: bytes) -> ErrorObject:
     try:
         found = _TEXT_OR_MEMBERS.decode(error)
-    except _MALFORMED:
+    except MALFORMED:
         return ErrorObject()
     if isinstance(found, str):
         return ErrorObject(message=found)
@@ -409,7 +362,7 @@ def _read_in_part(error: bytes) -> ErrorObject:
 def _plain(raw: msgspec.Raw | None) -> str | int | float | None:
     try:
         return None if raw is None else msgspec.json.decode(raw, type=str | int | float | None)
-    except _MALFORMED:
+    except MALFORMED:
         return None
 
 
@@ -421,7 +374,7 @@ def mended_error(error: bytes) -> bytes:
     try:
         if abs(_WELL_FORMED.decode(error).code) < _MAX_CODE:
             return error
-    except _MALFORMED:
+    except MALFORMED:
         pass
     read = read_error(error)
     code = read.code if isinstance(read.code, int) and abs(read.code) < _MAX_CODE else int(RpcCode.INTERNAL_ERROR)

@@ -26,7 +26,9 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Raw
 
+from moltis import jsonrpc
 from moltis.errors import RpcCode
+from moltis.jsonrpc import MALFORMED
 from moltis.session import envelope
 from moltis.session.description import describe, read_answer
 from moltis.session.parts import is_empty, kind_of
@@ -357,7 +359,7 @@ class Handshake:
             self._offers.append(self.protocol if self.protocol in HANDSHAKE_VERSIONS else HANDSHAKE_VERSIONS[-1])
         capabilities = self.relayed or self.capabilities
         params = b'{"protocolVersion":%b,"capabilities":%b,"clientInfo":%b}' % (
-            envelope.json_string(self._offers[-1]),
+            jsonrpc.json_string(self._offers[-1]),
             capabilities,
             self.client,
         )
@@ -451,7 +453,7 @@ class Handshake:
             return self._failed(str(fault))
         if version in MODERN_VERSIONS:
             # No answer that the older era allows: like the refusal that it should have been, it shows a modern server.
-            return self._initialize_refused(_UNSUPPORTED % envelope.json_string(version))
+            return self._initialize_refused(_UNSUPPORTED % jsonrpc.json_string(version))
         if version not in HANDSHAKE_VERSIONS:
             return self._failed(self._nothing_in_common([version]))
         agreed = Agreed(
@@ -600,5 +602,5 @@ def _supported(error: bytes) -> list[str] | None:
     try:
         named = msgspec.json.decode(refusal.data, type=_Supported).supported
         return [] if bytes(named) == b"[]" else _versions(named)
-    except (msgspec.MsgspecError, RecursionError, ValueError):
+    except MALFORMED:
         return None

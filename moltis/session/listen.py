@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 
+from moltis import jsonrpc
 from moltis.errors import MoltisError, NotSent, RpcCode
 from moltis.session import envelope
 from moltis.session.calls import ErrorReply, Failed, OnReply, Reply
@@ -54,7 +55,7 @@ def wanted_params(capabilities: dict[str, Any], uris: Iterable[str] = ()) -> byt
     members = [b'"%bListChanged":true' % name.encode() for name in names]
     wanted = sorted(uris) if declares_updates(capabilities) else []
     if wanted:
-        members.append(b'"resourceSubscriptions":[%b]' % b",".join(map(envelope.json_string, wanted)))
+        members.append(b'"resourceSubscriptions":[%b]' % b",".join(map(jsonrpc.json_string, wanted)))
     return b'{"notifications":{%b}}' % b",".join(members) if members else None
 
 

@@ -11,8 +11,9 @@ from fnmatch import fnmatchcase
 
 import msgspec
 
+from moltis import jsonrpc
+from moltis.jsonrpc import MALFORMED
 from moltis.redaction import scrubbed
-from moltis.session import envelope
 from moltis.session.mirrored import Invalid, Mirror, mirror_of
 from moltis.session.parts import elements, is_empty, kind_of
 
@@ -89,7 +90,6 @@ _TOO_MANY = f"it has more than {MAX_ITEMS} items"
 _ADDRESSES = ("name", "uri", "uriTemplate")
 _BY_NAME = (Kind.TOOLS, Kind.PROMPTS)
 """What is called by its name: of two with one name the second cannot be meant, and model APIs refuse both."""
-_UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 _VERBATIM = msgspec.json.Decoder(float_hook=lambda literal: msgspec.Raw(literal.encode()))
 """A number stays as it is written: a double would lose digits of some, and others (`1e400`) are none."""
 
@@ -145,7 +145,7 @@ class Pages(msgspec.Struct):
             if len(result) > LARGE_BYTES:
                 yield
             found = self._listed(page.get(self.kind.member))
-        except _UNREADABLE as fault:
+        except MALFORMED as fault:
             words = f"the answer to {self.kind.method} is not a list of {self.kind.member}"
             raise ListError(f"{words}: it is {kind_of(result)}") from fault
         self._pages += 1
@@ -191,7 +191,7 @@ class Pages(msgspec.Struct):
             return True
         try:
             head = _HEADS[self.kind].decode(raw)
-        except _UNREADABLE:
+        except MALFORMED:
             self.nameless += 1
             return True
         self._seen.add(raw)
@@ -207,7 +207,7 @@ class Pages(msgspec.Struct):
     def _turn(self, found: msgspec.Raw | None) -> str | None:
         try:
             cursor = msgspec.json.decode(b"null" if found is None else found, type=str | None)
-        except _UNREADABLE:
+        except MALFORMED:
             self.truncated = "the cursor of its next page is not a text"
             return None
         if cursor is None or (cursor == "" and not self.modern):
@@ -226,7 +226,7 @@ class Pages(msgspec.Struct):
 
 def page_params(cursor: str | None) -> bytes:
     """Build the params that ask for the page at `cursor`; None asks for the first."""
-    return b"{}" if cursor is None else b'{"cursor":%b}' % envelope.json_string(cursor)
+    return b"{}" if cursor is None else b'{"cursor":%b}' % jsonrpc.json_string(cursor)
 
 
 def with_server(item: Item, server: bytes) -> bytes:
@@ -259,7 +259,7 @@ def without_secrets(items: Iterable[Item], scrub: Callable[[str], str]) -> Itera
             members = _VERBATIM.decode(item.raw)
             kept = {name: members[name] for name in _ADDRESSES if name in members}
             raw = msgspec.json.encode({**scrubbed(members, scrub, keys=False), **kept})
-        except _UNREADABLE:
+        except MALFORMED:
             continue
         yield Item(item.name, raw, item.claims_server)
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
+from moltis.jsonrpc import MALFORMED
 from moltis.transport.remote.headers import encode_header_value
 
 KEY: Final = "x-mcp-header"
@@ -28,7 +29,6 @@ MAX_DEPTH: Final = 32
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _SCALAR = msgspec.json.Decoder(str | bool | int | float | None)
-_UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 
 # Where JSON Schema 2020-12 has schemas in schemas. Through `properties` a marked property has one place in the
 # arguments; through any other of these it has not. What is not listed is data (`default`, `enum`) or a reference.
@@ -84,7 +84,7 @@ def mirror_of(tool: bytes) -> Mirror | Invalid | None:
         return None
     try:
         schema = _TOOL.decode(tool).inputSchema
-    except _UNREADABLE:
+    except MALFORMED:
         return Invalid("cannot be read") if marked else None
     root = _Place()
     seen: set[str] = set()
@@ -162,7 +162,7 @@ def _all_names(place: _Place) -> Iterator[str]:
 def _headers(place: _Place, arguments: bytes | msgspec.Raw) -> Iterator[tuple[str, str]]:
     try:
         members = _MEMBERS.decode(arguments)
-    except _UNREADABLE:
+    except MALFORMED:
         return  # not an object
     for member, name in place.names.items():
         text = _rendered(members[member]) if member in members else None
@@ -176,7 +176,7 @@ def _headers(place: _Place, arguments: bytes | msgspec.Raw) -> Iterator[tuple[st
 def _rendered(value: msgspec.Raw) -> str | None:
     try:
         scalar = _SCALAR.decode(value)
-    except _UNREADABLE:
+    except MALFORMED:
         return None
     match scalar:
         case None:

@@ -11,6 +11,7 @@ from typing import Final
 
 import msgspec
 
+from moltis.jsonrpc import MALFORMED
 from moltis.lastwords import is_telling, plain
 from moltis.printable import one_line
 from moltis.session.envelope import NOT_JSON
@@ -230,7 +231,7 @@ def _unended(line: bytes) -> str:
             return CR_ENDED
         try:
             msgspec.json.decode(line.partition(b"\0")[0])  # some end a message in NUL
-        except (msgspec.MsgspecError, RecursionError, ValueError):
+        except MALFORMED:
             return shape
         return UNENDED
     return shape

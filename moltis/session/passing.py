@@ -10,8 +10,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Raw
 
+from moltis.jsonrpc import MALFORMED, json_string
 from moltis.printable import unbroken
-from moltis.session.envelope import json_string
 
 PROTOCOL_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
 CLIENT_INFO: Final = "io.modelcontextprotocol/clientInfo"
@@ -65,6 +65,6 @@ class Passing:
     def _less(self, capabilities: Raw) -> Raw:
         try:
             members = _MEMBERS(capabilities)
-        except (msgspec.MsgspecError, RecursionError, ValueError):
+        except MALFORMED:
             return Raw(b"{}")
         return Raw(_ENCODE({name: said for name, said in members.items() if name not in self._undeclared}))

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import anyio
 from msgspec import Raw
 
+from moltis import jsonrpc
 from moltis.errors import RpcCode
 from moltis.printable import unbroken
 from moltis.session import envelope
@@ -142,10 +143,10 @@ class _Question:
         return self._params
 
     def answer(self, result: bytes) -> None:
-        self._table.settle(self, envelope.result(self.id, unbroken(result)))
+        self._table.settle(self, jsonrpc.result(self.id, result))
 
     def refuse(self, error: bytes) -> None:
-        self._table.settle(self, envelope.refusal(self.id, unbroken(error)))
+        self._table.settle(self, jsonrpc.refusal(self.id, error))
 
     def tell(self, method: str, params: Raw) -> None:
         self._table.tell(self, method, unbroken(bytes(params)))
@@ -199,7 +200,7 @@ class Questions:
         if answer is None:
             self._refuse(id, RpcCode.METHOD_NOT_FOUND, words)
         else:
-            self._line.write(envelope.result(id, answer))
+            self._line.write(jsonrpc.result(id, answer))
 
     # --- what becomes of calls
 
@@ -370,7 +371,7 @@ class Questions:
 
     def _refuse(self, id: bytes, code: int, words: str) -> None:
         self._line.counters.refused_requests += 1
-        self._line.write(envelope.error(id, code, words))
+        self._line.write(jsonrpc.error(id, code, words))
 
     def _forget_given_up(self, now: float) -> list[int]:
         over = [id for id, call in self._given_up.items() if call.until <= now]
@@ -385,4 +386,4 @@ def _no_one(method: str) -> str:
 
 
 def _cancelled(id: bytes, reason: str) -> bytes:
-    return b'{"requestId":%b,"reason":%b}' % (id, envelope.json_string(reason))
+    return b'{"requestId":%b,"reason":%b}' % (id, jsonrpc.json_string(reason))

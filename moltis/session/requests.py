@@ -11,7 +11,7 @@ from typing import Final
 import anyio
 from msgspec import Raw
 
-from moltis import __version__
+from moltis import __version__, jsonrpc
 from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError, ServerNotReady, UsageError
 from moltis.printable import one_line, unbroken
@@ -58,7 +58,7 @@ class Rounds:
             self._on_reply(Failed(error))
 
 
-CLIENT_INFO: Final = b'{"name":"moltis","version":%b}' % envelope.json_string(__version__)
+CLIENT_INFO: Final = b'{"name":"moltis","version":%b}' % jsonrpc.json_string(__version__)
 
 RELAYS: Final = {
     "sampling": b'{"context":{},"tools":{}}',
@@ -131,7 +131,7 @@ class Requests:
 
     def listed(self, kind: Kind, server: str) -> Iterator[bytes]:
         """Return a list as JSON objects, each with `"server": server` as its first member, and without secrets."""
-        name = envelope.json_string(server)
+        name = jsonrpc.json_string(server)
         return (with_server(item, name) for item in without_secrets(self.items(kind), self._scrub))
 
     def tools_json(self, server: str) -> list[bytes]:
@@ -217,7 +217,7 @@ class Requests:
     ) -> CallHandle:
         idle, most = self._times(timeout_secs)
         self._dialogue.check_room()
-        message = envelope.request(id, method, params)
+        message = jsonrpc.request(id, method, params)
         return self._dialogue.send(id, method, message, on_reply, idle, most, tool, NOBODY, name, mirrored)
 
     def forward(

@@ -16,6 +16,7 @@ import anyio
 import msgspec
 from msgspec.structs import replace
 
+from moltis import jsonrpc
 from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError, NotSent
 from moltis.redaction import scrubbed
@@ -461,7 +462,7 @@ class Session(Requests):
             self._watch.again()
             self._log_level.again()
         for uri in sorted(self._watch.wanted):
-            self._tell_all("notifications/resources/updated", b'{"uri":%b}' % envelope.json_string(uri))
+            self._tell_all("notifications/resources/updated", b'{"uri":%b}' % jsonrpc.json_string(uri))
 
     def let_in(self) -> None:
         """Take note that the login works: what could not be sent without it is sent now."""

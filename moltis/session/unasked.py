@@ -11,6 +11,7 @@ from typing import Final
 
 import anyio
 
+from moltis import jsonrpc
 from moltis.session import envelope
 from moltis.session.attribution import Verdict
 from moltis.session.calls import Caller, Calls
@@ -66,7 +67,7 @@ class Unasked:
         if not self._answers.admits(now):
             self._line.counters.unanswered_requests += 1
         elif method == "ping":
-            self._line.write(envelope.result(id, b"{}"))
+            self._line.write(jsonrpc.result(id, b"{}"))
         elif method in self.relayed:
             self.questions.put(id, method, params, during, now)
         else:

@@ -14,8 +14,8 @@ from typing import Final, Literal, NamedTuple
 
 import anyio
 
+from moltis import jsonrpc
 from moltis.errors import MoltisError
-from moltis.session import envelope
 from moltis.session.calls import ErrorReply, Failed, OnReply, Reply
 
 AT_ONCE: Final = 16
@@ -109,7 +109,7 @@ class Watch:
             method = "resources/subscribe" if wanted else "resources/unsubscribe"
             self._busy.add(uri)
             try:
-                self._tell(method, b'{"uri":%b}' % envelope.json_string(uri), partial(self._replied, uri, wanted))
+                self._tell(method, b'{"uri":%b}' % jsonrpc.json_string(uri), partial(self._replied, uri, wanted))
             except MoltisError:
                 self._busy.discard(uri)
                 self._due.clear()  # the connection is over, or as good as
@@ -177,7 +177,7 @@ class LogLevel:
         self._busy, self._unsent = True, False
         self._told = level
         try:
-            self._tell("logging/setLevel", b'{"level":%b}' % envelope.json_string(level), self._replied)
+            self._tell("logging/setLevel", b'{"level":%b}' % jsonrpc.json_string(level), self._replied)
         except MoltisError:
             self._busy = False
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltis.control import jsonrpc
-from moltis.control.jsonrpc import Batch, Refused, Request
+from moltis import jsonrpc
+from moltis.control import requests
+from moltis.control.requests import Batch, Refused, Request
 
 # https://www.jsonrpc.org/specification, section 7, in its order: what goes in, what comes out (None: nothing).
 # Section 5.1 leaves the words of a message free: ours begin with the specification's and go on with a reason.
@@ -91,7 +92,7 @@ def answer(member: Request | Refused) -> bytes | None:
     if member.id is None:
         return None
     if member.method not in METHODS:
-        return jsonrpc.error(member.id, -32601, "Method not found")
+        return requests.error(member.id, -32601, "Method not found")
     params = json.loads(bytes(member.params or b"[]"))
     method = METHODS[member.method]
     value = method(**params) if isinstance(params, dict) else method(*params)
@@ -99,9 +100,9 @@ def answer(member: Request | Refused) -> bytes | None:
 
 
 def serve(line: bytes) -> bytes | None:
-    message = jsonrpc.parse(line)
+    message = requests.parse(line)
     if isinstance(message, Batch):
-        return jsonrpc.batch(a for a in map(answer, message.members) if a is not None)
+        return requests.batch(a for a in map(answer, message.members) if a is not None)
     return answer(message)
 
 
@@ -138,7 +139,7 @@ def test_the_examples_of_the_specification_are_answered_as_it_says(line: str, ex
     ],
 )  # fmt: skip
 def test_what_is_not_json_is_a_parse_error_with_no_id(line: bytes) -> None:
-    message = jsonrpc.parse(line)
+    message = requests.parse(line)
     assert isinstance(message, Refused)
     reply = json.loads(message.reply)
     assert (reply["error"]["code"], reply["id"]) == (-32700, None)
@@ -156,7 +157,7 @@ def test_what_is_not_json_is_a_parse_error_with_no_id(line: bytes) -> None:
     ],
 )  # fmt: skip
 def test_json_that_is_no_request_is_an_invalid_request_to_its_id_where_that_is_known(line: bytes, id: object) -> None:
-    message = jsonrpc.parse(line)
+    message = requests.parse(line)
     assert isinstance(message, Refused)
     reply = json.loads(message.reply)
     assert (reply["error"]["code"], reply["id"]) == (-32600, id)
@@ -166,7 +167,7 @@ def test_json_that_is_no_request_is_an_invalid_request_to_its_id_where_that_is_k
     "id", [b"1", b"-0", b"1.50", b"1e999", b'"a\\u0041 \xc3\xa9"', b"null", b"9" * 5000, b'""', b'"2.0"']
 )
 def test_an_id_comes_back_byte_for_byte(id: bytes) -> None:
-    message = jsonrpc.parse(b'{"id" : %b, "jsonrpc":"2.0","method":"m"}' % id)
+    message = requests.parse(b'{"id" : %b, "jsonrpc":"2.0","method":"m"}' % id)
     assert isinstance(message, Request)
     assert message.id == id
     assert jsonrpc.result(id, b'{"a" :1.0}') == b'{"jsonrpc":"2.0","id":%b,"result":{"a" :1.0}}' % id
@@ -174,28 +175,28 @@ def test_an_id_comes_back_byte_for_byte(id: bytes) -> None:
 
 def test_brackets_in_strings_are_no_depth_and_64_levels_are_allowed() -> None:
     text = b'{"jsonrpc":"2.0","id":1,"method":"m","params":{"a":"%b"}}' % (b'[{\\"' * 1000)
-    assert isinstance(jsonrpc.parse(text), Request)
+    assert isinstance(requests.parse(text), Request)
     deep = b'{"jsonrpc":"2.0","id":1,"method":"m","params":%b}' % (b"[" * 63 + b"]" * 63)
-    assert isinstance(jsonrpc.parse(deep), Request)
-    assert isinstance(jsonrpc.parse(deep.replace(b"[]", b"[[]]")), Refused)
+    assert isinstance(requests.parse(deep), Request)
+    assert isinstance(requests.parse(deep.replace(b"[]", b"[[]]")), Refused)
     wide = b'{"jsonrpc":"2.0","id":1,"method":"m","params":[%b]}' % b",".join([b"[{}]"] * 10_000)
-    assert isinstance(jsonrpc.parse(wide), Request)
+    assert isinstance(requests.parse(wide), Request)
 
 
 def test_an_error_whose_words_are_no_unicode_is_told_all_the_same() -> None:
-    reply = json.loads(jsonrpc.error(b"1", -32005, "it said \udcff", {"hint": "\udcff"}))
+    reply = json.loads(requests.error(b"1", -32005, "it said \udcff", {"hint": "\udcff"}))
     assert reply["error"] == {"code": -32005, "message": "it said \\udcff"}
 
 
 def test_a_name_given_twice_counts_as_its_last() -> None:
-    message = jsonrpc.parse(b'{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}')
+    message = requests.parse(b'{"jsonrpc":"2.0","id":1,"method":"a","method":"b"}')
     assert isinstance(message, Request)
     assert message.method == "b"
 
 
 def test_a_batch_of_a_hundred_is_taken() -> None:
     one = b'{"jsonrpc":"2.0","id":1,"method":"m"}'
-    message = jsonrpc.parse(b" [" + b",".join([one] * 100) + b"]")
+    message = requests.parse(b" [" + b",".join([one] * 100) + b"]")
     assert isinstance(message, Batch)
     assert len(message.members) == 100
 
@@ -215,7 +216,7 @@ near_requests = st.fixed_dictionaries(
     lambda v: json.dumps(v).encode()
 ))  # fmt: skip
 def test_nothing_crashes_the_codec_and_every_reply_is_one_line_of_json(line: bytes) -> None:
-    message = jsonrpc.parse(line)
+    message = requests.parse(line)
     for member in message.members if isinstance(message, Batch) else (message,):
         reply = member.reply if isinstance(member, Refused) else jsonrpc.result(member.id or b"null", b"1")
         assert b"\n" not in reply

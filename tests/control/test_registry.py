@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moltis.access import Access
-from moltis.control import jsonrpc
+from moltis.control import requests
 from moltis.control.methods import METHODS
 from moltis.control.registry import Registry, error_reply
 from moltis.operations.events import Subscription
@@ -56,7 +56,7 @@ class FakeCaller:
 def dispatch(method: str, params: Any, registry: Registry = METHODS) -> tuple[list[dict[str, Any]], FakeCaller]:
     caller, replies = FakeCaller(), list[bytes]()
     raw = None if params is None else msgspec.Raw(json.dumps(params).encode())
-    registry.dispatch(jsonrpc.Request(b"1", method, raw), FakeDaemon(), caller, replies.append)
+    registry.dispatch(requests.Request(b"1", method, raw), FakeDaemon(), caller, replies.append)
     return [json.loads(r) for r in replies], caller
 
 

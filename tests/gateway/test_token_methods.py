@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 
-from moltis.control import jsonrpc
+from moltis.control import requests
 from moltis.control.methods import METHODS
 from moltis.gateway.tokens import Created, Scope, TokenInfo, TokenStore
 
@@ -57,8 +57,8 @@ def daemon(tmp_path: Path) -> Daemon:
 async def ask(daemon: Daemon, method: str, **params: Any) -> Any:
     """Give the result, or the error."""
     line = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params}).encode()
-    request = jsonrpc.parse(line)
-    assert isinstance(request, jsonrpc.Request)
+    request = requests.parse(line)
+    assert isinstance(request, requests.Request)
     replies: list[bytes] = []
     caller: Any = Tasks()
     fits: Any = daemon

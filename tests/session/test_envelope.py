@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moltis import jsonrpc
 from moltis.session import envelope
 from moltis.session.envelope import Batch, Junk, Notification, Request, Response, parse
 from moltis.unicode import MAX_MENDED_BYTES, mend
@@ -183,7 +184,7 @@ def test_halves_of_surrogate_pairs_are_mended_and_nothing_else_is(escapes: list[
 def test_a_call_can_be_read_by_anyone_and_keeps_its_arguments(tool: str, arguments: dict[str, object], id: int) -> None:
     raw = json.dumps(arguments, indent=1).encode()
     meta = envelope.meta_members(envelope.modern_meta("2026-07-28", b'{"name":"m"}'), id)
-    message = envelope.request(id, "tools/call", envelope.call_params(tool, raw, meta))
+    message = jsonrpc.request(id, "tools/call", envelope.call_params(tool, raw, meta))
     assert b"\n" not in message
     read = json.loads(message)
     assert (read["id"], read["params"]["name"], read["params"]["arguments"]) == (id, tool, arguments)
@@ -193,7 +194,7 @@ def test_a_call_can_be_read_by_anyone_and_keeps_its_arguments(tool: str, argumen
 
 def test_arguments_are_sent_byte_for_byte() -> None:
     raw = b'{"b": 1.0, "a" :[1e2,"\\u00e9"], "b":2}'
-    assert raw in envelope.request(1, "tools/call", envelope.call_params("t", raw, b'"progressToken":1'))
+    assert raw in jsonrpc.request(1, "tools/call", envelope.call_params("t", raw, b'"progressToken":1'))
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from moltis.gateway.api import HostApi, Principal
 from moltis.gateway.messages import Ask, Tell, text_of
 from moltis.gateway.subscriptions import MAX_URI_CHARS
 from moltis.gateway.views import path_of
-from moltis.session.envelope import json_string
+from moltis.jsonrpc import json_string
 from moltis.threads import in_thread
 
 __all__ = ["KEEP_SECS", "LEARNT", "MAX_KEPT", "Kept", "KeptSessions"]

@@ -17,7 +17,7 @@ from moltis.gateway.http.refusals import Refusal
 from moltis.gateway.messages import Ask
 from moltis.httpd.asgi import CONNECTION, Connection, Header, Send
 from moltis.httpd.router import Route
-from moltis.session.envelope import json_string
+from moltis.jsonrpc import json_string
 
 __all__ = [
     "Accepts",

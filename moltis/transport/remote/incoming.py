@@ -19,6 +19,7 @@ import msgspec
 
 from moltis.http.bodies import BodyTooLarge, collect, read_capped, unpacked
 from moltis.http.heads import media_type, shown_field
+from moltis.jsonrpc import MALFORMED
 from moltis.slices import in_slices, taken
 from moltis.steps import LONG_BYTES
 from moltis.transport.remote.base import Post, RemoteConnection
@@ -455,7 +456,7 @@ async def _hand_on(message: bytes, connection: RemoteConnection, post: Post | No
 def _is_json(body: bytes) -> bool:
     try:
         _ANYTHING.decode(body)
-    except (msgspec.MsgspecError, RecursionError, ValueError):
+    except MALFORMED:
         return False
     return True
 

@@ -23,6 +23,7 @@ from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.http.heads import media_type
 from moltis.http.origins import Url, read_url, same_origin, shown_url
 from moltis.http.words import network_words
+from moltis.jsonrpc import MALFORMED, our_id
 from moltis.server.states import FailureKind
 from moltis.session.envelope import MAX_BATCH
 from moltis.session.parts import elements
@@ -301,13 +302,6 @@ def _replied_ids(message: bytes) -> list[int]:
             heads = [_HEAD.decode(one) for one in elements(message, MAX_BATCH)]
         else:
             heads = [_HEAD.decode(message)]
-    except (msgspec.MsgspecError, RecursionError, ValueError):
+    except MALFORMED:
         return []
-    return [id for head in heads if head.method is msgspec.UNSET and (id := _our_id(head.id)) is not None]
-
-
-def _our_id(given: float | str | None) -> int | None:
-    """Some servers echo 7 as "7" or 7.0."""
-    if isinstance(given, str):
-        return int(given) if given.isascii() and given.isdecimal() and len(given) < 20 else None
-    return int(given) if given is not None and given == given // 1 else None
+    return [id for head in heads if head.method is msgspec.UNSET and (id := our_id(head.id)) is not None]

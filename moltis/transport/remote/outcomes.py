@@ -16,6 +16,7 @@ import msgspec
 
 from moltis.errors import RpcCode
 from moltis.http.heads import REDIRECTS
+from moltis.jsonrpc import MALFORMED
 from moltis.server.states import FailureKind
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MAX_REFUSAL_CHARS
 from moltis.transport.remote.replies import UNRELATED, AboutSession
@@ -287,7 +288,7 @@ def complaint(body: bytes, content_type: str) -> str:
         try:
             said = msgspec.json.decode(body)
             text = _words(said, _MAX_DEPTH) or (text if said else "")
-        except (msgspec.MsgspecError, RecursionError, ValueError):
+        except MALFORMED:
             pass
     return next((line.strip() for line in text[:MAX_REFUSAL_CHARS].splitlines() if line.strip()), "")
 

@@ -27,6 +27,7 @@ from moltis.http.authorized import (
 )
 from moltis.http.bodies import BodyTooLarge, read_capped
 from moltis.http.heads import media_type
+from moltis.jsonrpc import MALFORMED
 from moltis.server.states import FailureKind
 from moltis.slices import taken
 from moltis.transport import Ended, Outgoing, Receiver
@@ -217,7 +218,7 @@ async def _reply_of_stream(response: httpx2.Response, id: str, receive: Receiver
 def _version(reply: bytes) -> str:
     try:
         result = msgspec.json.decode(reply, type=_Reply).result
-    except (msgspec.MsgspecError, RecursionError, ValueError) as fault:
+    except MALFORMED as fault:
         raise NotRenewed(_ended("has lost the session, and answered initialize with something else")) from fault
     if result is msgspec.UNSET:
         raise NotRenewed(_ended("has lost the session, and refuses a new one"))

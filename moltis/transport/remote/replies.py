@@ -17,12 +17,12 @@ from typing import Final
 import msgspec
 
 from moltis.errors import RpcCode
+from moltis.jsonrpc import MALFORMED
 from moltis.session.envelope import MAX_BATCH
 from moltis.session.parts import elements
 from moltis.steps import LONG_BYTES, Steps, finished
 from moltis.unicode import mend, mending
 
-_UNREADABLE = (msgspec.MsgspecError, RecursionError, ValueError)
 _NOTHING = msgspec.Raw()
 MAX_ERROR_BYTES = 4096
 """Of an error that says that the session is lost; what is longer is a result."""
@@ -83,13 +83,13 @@ def answering(message: bytes, id: int | str) -> Steps[bool]:
 def _looking(message: bytes, id: int | str) -> Steps[bool]:
     try:
         heads = yield from _heads(message)
-    except _UNREADABLE:
+    except MALFORMED:
         yield
         mended = yield from mending(message)  # as whoever receives it does
         yield
         try:
             heads = yield from _heads(mended or b"")
-        except _UNREADABLE:
+        except MALFORMED:
             return False
     return any(head.method is msgspec.UNSET and _same(head.id, id) for head in heads)
 
@@ -108,10 +108,10 @@ def is_reply(message: bytes) -> bool:
     """Whether one message is a reply, to whatever request. Never raises."""
     try:
         return _HEAD.decode(message).method is msgspec.UNSET
-    except _UNREADABLE:
+    except MALFORMED:
         try:
             return _HEAD.decode(mend(message) or b"").method is msgspec.UNSET
-        except _UNREADABLE:
+        except MALFORMED:
             return False
 
 
@@ -119,7 +119,7 @@ def succeeds(reply: bytes) -> bool:
     """Whether a reply is a result and not an error. Never raises."""
     try:
         return bool(bytes(_REPLY.decode(reply).result))
-    except _UNREADABLE:
+    except MALFORMED:
         return False
 
 
@@ -131,7 +131,7 @@ def error_reply(body: bytes, id: int) -> bytes | None:
     """
     try:
         reply = _REPLY.decode(body)
-    except _UNREADABLE:
+    except MALFORMED:
         return None
     if reply.jsonrpc != "2.0" or reply.method is not msgspec.UNSET:
         return None
@@ -193,7 +193,7 @@ def about_session(body: bytes, id: int | None) -> AboutSession:
         return AboutSession.NOTHING
     try:
         refused = _REFUSED.decode(body)
-    except _UNREADABLE:
+    except MALFORMED:
         return AboutSession.HINTED
     if refused.error.code not in SESSION_CODES:
         return AboutSession.NOTHING
@@ -210,7 +210,7 @@ def speaks_of_session(message: bytes, id: int | None) -> AboutSession:
         return AboutSession.NOTHING
     try:
         _REFUSED.decode(message)
-    except _UNREADABLE:
+    except MALFORMED:
         return AboutSession.NOTHING
     return about_session(message, id)
 
@@ -219,7 +219,7 @@ def under_id(body: bytes, id: int) -> bool:
     """Whether a body is a reply under that very id: whoever wrote it has read the request. Never raises."""
     try:
         return _same(_REPLY.decode(body).id, id)
-    except _UNREADABLE:
+    except MALFORMED:
         return False
 
 

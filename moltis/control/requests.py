@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0, as bytes in and bytes out.
+"""What a line of the control socket asks, and how it is refused (JSON-RPC 2.0).
 
 It refuses to know methods, connections and time. The one rule: what is passed through is never re-encoded. Ids, params
 and results stay the bytes they came as, so a reply carries a server's result exactly as the server wrote it.
@@ -81,11 +81,6 @@ def parse(line: bytes) -> Message:
     return _parse_batch(line) if line.lstrip()[:1] == b"[" else _parse_one(line)
 
 
-def result(request_id: bytes, encoded: bytes | msgspec.Raw) -> bytes:
-    """Give the reply with a result, spliced in as it is but for line breaks, which would end the line; no newline."""
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (request_id, unbroken(bytes(encoded)))
-
-
 def error(request_id: bytes | None, code: int, message: str, data: Any = None) -> bytes:
     """Give the reply with an error; `data` is left out when it is None, and an id of None is answered as null."""
     body: dict[str, Any] = {"code": int(code), "message": message}
@@ -97,11 +92,6 @@ def error(request_id: bytes | None, code: int, message: str, data: Any = None) -
         words = message.encode("utf-8", "backslashreplace").decode()
         encoded = msgspec.json.encode({"code": int(code), "message": words})
     return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (request_id or NULL_ID, unbroken(encoded))
-
-
-def notification(method: str, encoded_params: bytes) -> bytes:
-    """Give a notification; no newline."""
-    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (msgspec.json.encode(method), unbroken(encoded_params))
 
 
 def batch(replies: Iterable[bytes]) -> bytes | None:
