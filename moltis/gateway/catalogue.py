@@ -17,7 +17,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from moltis.errors import UsageError
 from moltis.gateway.naming import fitted, may_be_fitted, origin, scheme_of, splits
@@ -373,7 +375,7 @@ listed all the same."""
 _read_template: Final = lru_cache(1024)(read_template)
 
 
-class Owner(NamedTuple):
+class Owner(msgspec.Struct, frozen=True, gc=False):
     """Who is responsible, and what the server itself calls what was asked for."""
 
     server: str
