@@ -71,8 +71,8 @@ class View(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         labels, servers = {member.label for member in self.members}, {member.server for member in self.members}
-        if not len(labels) == len(servers) == len(self.members):
-            raise ValueError(f"{self.path}: a label or a server is there twice")
+        if not len(labels) == len(servers) == len(self.members) or "" in labels:
+            raise ValueError(f"{self.path}: a label or a server is there twice, or a label is empty")
         if self.separator is None and len(self.members) != 1:
             raise ValueError(f"{self.path}: only one server can be shown as it is")
 

@@ -196,6 +196,7 @@ def test_a_filter_lets_nothing_through_that_the_server_s_own_does_not() -> None:
     [
         ((Member("a", "one"), Member("a", "two")), "__"),
         ((Member("a", "one"), Member("b", "one")), "__"),
+        ((Member("", "one"), Member("b", "two")), "__"),
         ((Member("a", "one"), Member("b", "two")), None),
         ((), None),
     ],
