@@ -8,6 +8,7 @@ file, it is as if there were none, and set aside.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -38,15 +39,43 @@ class _File(msgspec.Struct):
     server: str = ""
 
 
-class Eras:
+class Learnt(ABC):
+    """What is learnt of servers, and written on a thread, one server after the other, while `run` runs."""
+
+    gap_secs: float = 0.0
+    """Between two times that something is written."""
+
+    def __init__(self) -> None:
+        self._wake = anyio.Event()
+        self._writing = anyio.Lock()
+
+    @abstractmethod
+    async def _write_all(self) -> None:
+        """Write what is not written yet; called by one at a time."""
+
+    async def run(self) -> None:
+        """Write what is learnt, for as long as this runs."""
+        while True:
+            await self._wake.wait()
+            self._wake = anyio.Event()
+            await self.write()
+            if self.gap_secs:
+                await anyio.sleep(self.gap_secs)
+
+    async def write(self) -> None:
+        """Write what is not written yet."""
+        async with self._writing:
+            await self._write_all()
+
+
+class Eras(Learnt):
     """Of all servers of a daemon. Files are read when it is made, and written on a thread, one after the other."""
 
     def __init__(self, folder: Path) -> None:
+        super().__init__()
         self._folder = folder
         self._memories: dict[str, tuple[str, EraMemory]] = {}
         self._dirty: set[str] = set()
-        self._wake = anyio.Event()
-        self._writing = anyio.Lock()
         self._records = Records(MAX_FILE_BYTES, _lesson, _tell, durable=False)
         self._read = {name: found for name, path in self._files() if (found := self._records.load(path)) is not None}
 
@@ -71,24 +100,15 @@ class Eras:
             self._read.pop(name, None)
             self._mark_dirty(name)
 
-    async def run(self) -> None:
-        """Write what is learnt, for as long as this runs."""
-        while True:
-            await self._wake.wait()
-            self._wake = anyio.Event()
-            await self.write()
-
-    async def write(self) -> None:
-        """Write what is not written yet."""
-        async with self._writing:
-            while self._dirty:
-                name = self._dirty.pop()
-                mark, memory = self._memories.get(name, ("", EraMemory()))
-                file = _File(_FORMAT, mark, memory.lesson, memory.server) if memory.lesson else None
-                try:
-                    await in_thread(self._write, name, file)
-                except MoltisError as problem:
-                    log.warning("era_not_kept", server=name, problem=problem.message)
+    async def _write_all(self) -> None:
+        while self._dirty:
+            name = self._dirty.pop()
+            mark, memory = self._memories.get(name, ("", EraMemory()))
+            file = _File(_FORMAT, mark, memory.lesson, memory.server) if memory.lesson else None
+            try:
+                await in_thread(self._write, name, file)
+            except MoltisError as problem:
+                log.warning("era_not_kept", server=name, problem=problem.message)
 
     def _changed(self, name: str, memory: EraMemory) -> None:
         known = self._memories.get(name)

@@ -10,10 +10,9 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import anyio
-
 from moltis import logs
 from moltis.config.plan import Plan, ServerPlan
+from moltis.daemon.eras import Learnt
 from moltis.errors import MoltisError
 from moltis.gateway.api import Known
 from moltis.gateway.known import KnownStore
@@ -22,25 +21,24 @@ from moltis.threads import in_thread
 
 log = logs.get("moltis.gateway")
 
-WRITE_GAP_SECS = 1.0
-
 
 def _tell(what: str) -> None:
     log.warning("lists_not_read", problem=what)
 
 
-class Memories:
+class Memories(Learnt):
     """Of all servers. `current`: gives what a server lists now, None unless it is ready; `scrub` as in `KnownStore`."""
 
+    gap_secs = 1.0
+
     def __init__(self, folder: Path, current: Callable[[str], Known | None], scrub: Callable[[str], str] = str) -> None:
+        super().__init__()
         self._store = KnownStore(folder, scrub, _tell)
         self._current = current
         self._known: dict[str, tuple[str, Known]] = {}
         self._dirty: dict[str, str] = {}
         self._showing: Showing | None = None
         self._is_shown_anew = False
-        self._wake = anyio.Event()
-        self._writing = anyio.Lock()
 
     async def load(self) -> None:
         """Read what is on disk, if that can be done; what was learnt meanwhile is newer."""
@@ -80,29 +78,19 @@ class Memories:
             self._dirty[name] = ""
             self._wake.set()
 
-    async def run(self) -> None:
-        """Write what is learnt, for as long as this runs."""
-        while True:
-            await self._wake.wait()
-            self._wake = anyio.Event()
-            await self.write()
-            await anyio.sleep(WRITE_GAP_SECS)
-
-    async def write(self) -> None:
-        """Write what is not written yet."""
-        async with self._writing:
-            if self._is_shown_anew and self._showing is not None:
-                self._is_shown_anew = False
-                await _done(partial(self._store.save_showing, self._showing), None)
-            while self._dirty:
-                name, of_entry = self._dirty.popitem()
-                known = self._known.get(name)
-                work = (
-                    partial(self._store.forget, name)
-                    if known is None
-                    else partial(self._store.save, name, of_entry, known[1])
-                )
-                await _done(work, name)
+    async def _write_all(self) -> None:
+        if self._is_shown_anew and self._showing is not None:
+            self._is_shown_anew = False
+            await _done(partial(self._store.save_showing, self._showing), None)
+        while self._dirty:
+            name, of_entry = self._dirty.popitem()
+            known = self._known.get(name)
+            work = (
+                partial(self._store.forget, name)
+                if known is None
+                else partial(self._store.save, name, of_entry, known[1])
+            )
+            await _done(work, name)
 
 
 async def _done(work: Callable[[], None], server: str | None) -> None:

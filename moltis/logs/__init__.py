@@ -18,9 +18,10 @@ from typing import Any
 
 import structlog
 
-from moltis.logs.record import Record, Scrubber, make_record
+from moltis.logs.record import Record, make_record
 from moltis.logs.sink import LogSink, Shaped
 from moltis.logtail import LEVELS, level_name
+from moltis.redaction import Scrubber
 
 __all__ = ["LogSink", "Logger", "close", "configure", "get", "reconfigure", "repeated"]
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
+
+from moltis.redaction import Scrubber
 
 MAX_LINE_BYTES = 64 * 1024
 """A longer record is cut: one line of a server's stderr or one traceback must not fill the log."""
@@ -26,16 +28,6 @@ _NOT_ASCII = re.compile(r"[^\x00-\x7e]")
 _encoder = msgspec.json.Encoder()
 
 Record = dict[str, Any]
-
-
-class Scrubber(Protocol):
-    """Replaces every known secret in a value, however deep."""
-
-    @property
-    def generation(self) -> int:
-        """Tell which secrets it knows: another number after each change."""
-
-    def value(self, obj: Any, /) -> Any: ...
 
 
 def make_record(ts: int, level: str, target: str, message: str, fields: Mapping[str, Any]) -> Record:

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Final
 
 from moltis.logs.file import RETRY_SECS, LogFile
-from moltis.logs.record import Record, Scrubber, encode, finish, make_record
+from moltis.logs.record import Record, encode, finish, make_record
 from moltis.logtail import level_number
+from moltis.redaction import Scrubber
 
 MAX_PENDING_BYTES = 4 * 1024 * 1024
 """Lines waiting for the disk: minutes of an ordinary daemon, a second of the worst flood."""

@@ -51,8 +51,6 @@ BECAUSE = {
     "restart_requested": "It was restarted by request.",
     "logged_out": "It was restarted, for somebody had logged out.",
     "config_changed": "It was ended because moltis.toml had changed.",
-    State.DISABLED: "It was disabled.",
-    State.INVALID: "Its entry in moltis.toml became invalid.",
     "shutdown": "It was stopped because the daemon ended.",
     FailureKind.AUTH_REQUIRED: "It asked for a login.",
 }

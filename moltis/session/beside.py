@@ -180,29 +180,12 @@ class SecondSession(Requests):
 
     # --- what the connection notices
 
-    def request_failed(self, id: int, error: MoltisError, *, sent: bool = True) -> None:
-        """Fail one request."""
-        error.message = self._clean(error.message)
-        self._dialogue.fail(id, error, sent=sent)
-
-    def waits_for(self, id: int) -> bool:
-        """Return whether a request has neither a reply nor a failure yet."""
-        return self._dialogue.waits_for(id)
-
-    def heard(self) -> None:
-        """Take note that the server answered by something that is no message."""
-        self._dialogue.heard()
-
     def missed(self) -> None:
         """Tell the server anew what is wanted of the session. Lists are the first session's affair."""
         self._log_level.again()
 
     def odd(self, words: str) -> None:
         """Leave it to the first session, which is with the same server."""
-
-    def busy_until(self) -> float:
-        """Return until when a request under way is waited for."""
-        return self._dialogue.busy_until()
 
 
 class Beside:

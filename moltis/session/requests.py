@@ -119,6 +119,25 @@ class Requests:
             raise self._not_ready()
         return self._agreed
 
+    # --- what the connection notices (`transport.Notices`)
+
+    def request_failed(self, id: int, error: MoltisError, *, sent: bool = True) -> None:
+        """Fail one request; the heartbeat decides whether the server is at fault."""
+        error.message = self._clean(error.message)
+        self._dialogue.fail(id, error, sent=sent)
+
+    def waits_for(self, id: int) -> bool:
+        """Return whether a request has neither a reply nor a failure yet."""
+        return self._dialogue.waits_for(id)
+
+    def heard(self) -> None:
+        """Take note that the server answered by something that is no message."""
+        self._dialogue.heard()
+
+    def busy_until(self) -> float:
+        """Return until when a request under way is waited for, by the same rule as the heartbeat."""
+        return self._dialogue.busy_until()
+
     # --- what is offered
 
     def items(self, kind: Kind) -> tuple[Item, ...]:

@@ -439,19 +439,6 @@ class Session(Requests):
 
     # --- what the connection and the stream notice
 
-    def request_failed(self, id: int, error: MoltisError, *, sent: bool = True) -> None:
-        """Fail one request; the heartbeat decides whether the server is at fault."""
-        error.message = self._clean(error.message)
-        self._dialogue.fail(id, error, sent=sent)
-
-    def waits_for(self, id: int) -> bool:
-        """Return whether a request has neither a reply nor a failure yet."""
-        return self._dialogue.waits_for(id)
-
-    def heard(self) -> None:
-        """Take note that the server answered by something that is no message."""
-        self._dialogue.heard()
-
     def missed(self) -> None:
         """Have all looked at anew that the server promises to announce changes of, and tell it anew what is wanted."""
         if self._agreed is None:
@@ -476,10 +463,6 @@ class Session(Requests):
     def odd(self, words: str) -> None:
         """Take note of what is odd about the server though it works."""
         self._oddities.note(words)
-
-    def busy_until(self) -> float:
-        """Return until when a request under way is waited for, by the same rule as the heartbeat."""
-        return self._dialogue.busy_until()
 
     def _requested(self, method: str, params: bytes) -> bytes | None:
         """Answer what no host is to answer. A host that is none has no folders."""
