@@ -20,6 +20,7 @@ from moltis.gateway.api import LOCAL, Known
 from moltis.gateway.http import kept
 from moltis.gateway.http.kept import KeptSessions
 from moltis.gateway.messages import Ask
+from moltis.gateway.views import ALL
 from moltis.oauth.model import AuthServer, Key, Record
 from moltis.oauth.store import StoreProblem, TokenStore
 from moltis.session.handshake import Agreed, Lesson
@@ -101,10 +102,10 @@ class SessionsFile(Store):
     async def start(self) -> bool:
         self.store = KeptSessions(self.path, lambda _: "")
         await self.store.load()
-        return self.store.find("a", None, LOCAL) is not None
+        return self.store.find("a", ALL, LOCAL) is not None
 
     async def keep(self) -> None:
-        self.store.begin("a", None, LOCAL, Ask(b"1", "initialize", {}, {}))
+        self.store.begin("a", ALL, LOCAL, Ask(b"1", "initialize", {}, {}))
         await self.store.write()
 
 
