@@ -10,6 +10,7 @@ import msgspec
 
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
+from moltis.server.lifecycle import AuthDone
 from moltis.transport.containment import Warden
 
 MAX_LEARNT_SECRETS: Final = 16
@@ -42,8 +43,8 @@ class Surroundings(msgspec.Struct, frozen=True):
     """What logins need of the daemon.
 
     scrub: takes known secrets out of a text; learn: told a server's name and values to take out from now on.
-    moved: told a server's login each time that it changes; logged_in: told by name when a person has completed it;
-        renewed: when it works again by itself.
+    moved: told a server's login each time that it changes; done: that it is good (again), for the server may wait for
+        that.
     """
 
     paths: Paths
@@ -51,9 +52,7 @@ class Surroundings(msgspec.Struct, frozen=True):
     scrub: Callable[[str], str]
     learn: Callable[[str, Iterable[str]], None]
     moved: Callable[[str, Auth], None]
-    logged_in: Callable[[str], None]
-    renewed: Callable[[str], None]
-    auths: dict[str, Auth] = msgspec.field(default_factory=dict)
+    done: Callable[[str, AuthDone], None]
 
 
 class KnownSecrets:

@@ -33,6 +33,7 @@ from moltis.oauth.login import Login, News
 from moltis.oauth.model import ClientConfig, OAuthProblem
 from moltis.oauth.store import StoreProblem, TokenStore
 from moltis.server import mending
+from moltis.server.lifecycle import AuthDone
 from moltis.server.states import State
 from moltis.times import stamp
 from moltis.transport import Connection, Notices, Receiver, Transport
@@ -53,6 +54,8 @@ class Logins:
         self._daemon = daemon
         self._store = _store(surroundings, encrypted=encrypted)
         self._logins: dict[str, tuple[RemoteLaunch, Login]] = {}
+        self._auths: dict[str, Auth] = {}
+        """As they were told last."""
         self._crowd = Crowd()
         self._leaving: dict[Login, anyio.Event] = {}
         self._trials: set[Login] = set()
@@ -156,12 +159,13 @@ class Logins:
             fresh.hold(f"logged out by request; moltis mcp reauth {server.name} logs in again")
         return [server.name for server in sharing]
 
-    def as_it_is_now(self, name: str, auth: Auth) -> Auth:
-        """Return a login with when it ends, or when its renewal is tried next: both change without a word."""
-        if (known := self._logins.get(name)) is None:
+    def auth(self, name: str) -> Auth:
+        """Return a server's login; `NO_AUTH` itself where there is none."""
+        auth, known = self._auths.get(name, NO_AUTH), self._logins.get(name)
+        if known is None or not (auth.unavailable or auth.state == "authenticated"):
             return auth
-        login = known[1]
-        return replace(auth, next_try_at=login.next_try_at, ends_at=login.ends_at)
+        # When it ends, and when its renewal is tried next, change without a word.
+        return replace(auth, next_try_at=known[1].next_try_at, ends_at=known[1].ends_at)
 
     def retain(self, plan: Plan) -> None:
         """End the logins of servers that are gone or are reached otherwise."""
@@ -180,7 +184,7 @@ class Logins:
         """End a server's login; what it has kept is found again when there is another."""
         known = self._logins.pop(name, None)
         if known is not None:
-            self._at.auths.pop(name, None)
+            self._auths.pop(name, None)
             self._leaving[known[1]] = anyio.Event()
             self._tasks.start_soon(self._leave, known[1])
 
@@ -256,16 +260,16 @@ class Logins:
             case News.CHANGED:
                 self._moved(login)
             case News.AUTHENTICATED:
-                self._at.logged_in(login.server)
+                self._at.done(login.server, AuthDone(person=True))
             case News.RENEWED:
-                self._at.renewed(login.server)
+                self._at.done(login.server, AuthDone(person=False))
 
     def _moved(self, login: Login) -> None:
         name = login.server
         known = self._logins.get(name)
         if known is None or known[1] is not login:
             return  # it ended meanwhile, and another may be there by now
-        before = self._at.auths.get(name, NO_AUTH)
+        before = self._auths.get(name, NO_AUTH)
         message, unavailable = login.message, login.unavailable
         shown = message or unavailable
         now = (login.state, login.auth_url, shown and self._at.scrub(shown))
@@ -273,7 +277,7 @@ class Logins:
             return
         alone = message is None and unavailable is not None
         auth = Auth(*now, stamp(datetime.now(UTC)), alone, login.locked_out, login.next_try_at)
-        self._at.auths[name] = auth
+        self._auths[name] = auth
         self._at.moved(name, auth)
 
 

@@ -49,9 +49,7 @@ class Remotes:
     def __init__(
         self, paths: Paths, warden: Warden, secrets: KnownSecrets, supervisor: Supervisor[Session], events: EventBus
     ) -> None:
-        self._surroundings = Surroundings(
-            paths, warden, secrets.text, secrets.learn, self._moved, self._logged_in, self._login_renewed
-        )
+        self._surroundings = Surroundings(paths, warden, secrets.text, secrets.learn, self._moved, self._done)
         self._supervisor = supervisor
         self._events = events
         self._daemon = DaemonPlan()
@@ -92,10 +90,7 @@ class Remotes:
 
     def auth(self, name: str) -> Auth:
         """Return a server's login; `NO_AUTH` itself where there is none."""
-        auth = self._surroundings.auths.get(name, NO_AUTH)
-        if self._logins is not None and (auth.unavailable or auth.state == "authenticated"):
-            return self._logins.as_it_is_now(name, auth)
-        return auth
+        return self._logins.auth(name) if self._logins is not None else NO_AUTH
 
     def transport(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
         """Return the transport of one run. A `trial` uses a login that there is, and begins none."""
@@ -139,15 +134,8 @@ class Remotes:
             needless = f"it needed no login before, and now {auth.message}" if auth.locked_out else ""
             self._post(name, AuthLost(locked_out=needless))
 
-    def _logged_in(self, name: str) -> None:
+    def _done(self, name: str, event: AuthDone) -> None:
         """Have a server that waits for its login begin; one that is ready goes on, with its new token."""
-        self._auth_done(name, AuthDone(person=True))
-
-    def _login_renewed(self, name: str) -> None:
-        """Have a server begin that waits for its login alone; one that is ready goes on."""
-        self._auth_done(name, AuthDone(person=False))
-
-    def _auth_done(self, name: str, event: AuthDone) -> None:
         actor = self._post(name, event)
         if actor is not None and actor.ready_life is not None:
             actor.ready_life.let_in()

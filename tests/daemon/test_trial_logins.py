@@ -51,8 +51,7 @@ def logins_in(folder: Path, tasks: TaskGroup) -> Logins:
         scrub=str,
         learn=lambda name, secrets: None,
         moved=lambda name, auth: None,
-        logged_in=lambda name: None,
-        renewed=lambda name: None,
+        done=lambda name, event: None,
     )
     return Logins(at, tasks, DaemonPlan, encrypted=False)
 
