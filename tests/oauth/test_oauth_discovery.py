@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from broker_world import Sent, Web, answer
+from login_world import Sent, Web, answer
 from trio.testing import MockClock
 
 from moltis.http.addresses import Scope

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from broker_world import World, played
+from login_world import World, played
 from trio.testing import MockClock
 
 from moltis.http.authorized import Refusal

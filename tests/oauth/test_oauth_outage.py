@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 import pytest
-from broker_world import SECRET, World, answer, played
+from login_world import SECRET, World, answer, played
 from trio.testing import MockClock
 
 from moltis.errors import LoginNeeded, NotSent

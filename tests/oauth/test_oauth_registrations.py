@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import pytest
-from broker_world import ISSUER, SECRET, URL, World, answer, played
+from login_world import ISSUER, SECRET, URL, World, answer, played
 from trio.testing import MockClock
 
 from moltis.errors import LoginNeeded

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from broker_world import ISSUER, URL, World, answer, played
+from login_world import ISSUER, URL, World, answer, played
 from trio.testing import MockClock
 
 from moltis.errors import NotSent, ServerNotReady

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from broker_world import ISSUER, SECRET, URL, AuthorizationServer, World, answer, played
+from login_world import ISSUER, SECRET, URL, AuthorizationServer, World, answer, played
 from msgspec.structs import replace
 from trio.testing import MockClock
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import anyio
 import pytest
-from broker_world import World
+from login_world import World
 from patience import PATIENCE
 
 from moltis.oauth import loopback

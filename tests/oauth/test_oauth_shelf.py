@@ -6,7 +6,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from broker_world import ISSUER, URL, World
+from login_world import ISSUER, URL, World
 
 from moltis.oauth.model import AuthServer, Key, Record, Tokens
 from moltis.oauth.store import Shelf
