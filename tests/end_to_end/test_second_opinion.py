@@ -38,12 +38,19 @@ for line in sys.stdin:
 '''
 
 
+def found_by_both(daemon: Daemon, name: str) -> tuple[int, dict[str, Any]]:
+    """Return the exit code and the JSON."""
+    done = daemon.cli("mcp", "test", name, "--sdk", "--json", within=4 * PATIENCE)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
 def both(daemon: Daemon, name: str) -> tuple[int, dict[str, Any], list[str]]:
-    """Give the exit code, the JSON, and the lines for a person, of two runs."""
-    as_json = daemon.cli("mcp", "test", name, "--sdk", "--json", within=4 * PATIENCE)
+    """Give the exit code, the JSON, and the lines for a person, of two runs: each starts an SDK."""
+    code, found = found_by_both(daemon, name)
     told = daemon.cli("mcp", "test", name, "--sdk", within=4 * PATIENCE)
-    assert told.returncode == as_json.returncode, told.stdout + told.stderr + as_json.stderr
-    return as_json.returncode, json.loads(as_json.stdout), told.stdout.splitlines()
+    assert told.returncode == code, told.stdout + told.stderr
+    return code, found, told.stdout.splitlines()
 
 
 def moody(daemon: Daemon, **keys: Any) -> dict[str, Any]:
@@ -107,7 +114,7 @@ def test_a_server_that_cannot_start_fails_for_both_with_its_last_words(daemon: D
     assert "cannot open the store" in found["sdk"]["error"]
     assert "failed" in told[1]
     assert "failed" in told[2]
-    code, found, _ = both(daemon, "none")
+    code, found = found_by_both(daemon, "none")
     assert code == 1
     assert "no-such-program-here" in found["sdk"]["error"]
     assert "Traceback" not in json.dumps(found)
@@ -209,7 +216,7 @@ def test_remote_servers_are_asked_over_the_transport_that_they_have(daemon: Daem
     new, old = place.http_server(), place.evil("old-sse")
     daemon.write({"new": remote(new.url), "old": {"url": old.url, "transport": "sse", "protocol": "legacy"}})
     daemon.start().wait_all()
-    code, found, _ = both(daemon, "new")
+    code, found = found_by_both(daemon, "new")
     assert (code, found["differences"], found["sdk"]["protocol_version"]) == (0, [], "2026-07-28")
     assert found["sdk"]["resource_count"] == found["resource_count"] > 0
     code, found, told = both(daemon, "old")
