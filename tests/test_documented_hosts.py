@@ -103,5 +103,6 @@ def test_what_it_writes_for_a_proxy_and_for_containers_is_right() -> None:
     (text,) = (text for text in snippets("toml") if "[gateway]" in text)
     loaded = loads(text)
     assert loaded.problems == ()
-    (name,) = re.findall(r"server_name (\S+);", *snippets("nginx"))
+    (snippet,) = snippets("nginx")
+    (name,) = re.findall(r"server_name (\S+);", snippet)
     assert name in loaded.plan.gateway.allowed_hosts

@@ -254,6 +254,8 @@ def read_page(data: bytes, folder: Path) -> None:
 
 
 def read_events(data: bytes, folder: Path) -> None:
+    too_large = False
+
     def events(pieces: Iterator[bytes]) -> list[Event]:
         nonlocal too_large
         stream, found = EventStream(256), []
@@ -266,7 +268,6 @@ def read_events(data: bytes, folder: Path) -> None:
             assert stream.pending_bytes <= 256 + 64
         return found
 
-    too_large = False
     found = events(iter([data]))
     in_parts = events(in_pieces(data))
     assert in_parts == found or too_large  # a comment or an id that is too long is held only where it comes in pieces

@@ -83,20 +83,16 @@ ESCAPES = st.lists(
 def test_a_long_message_is_mended_as_a_short_one(escapes: list[bytes], piece: int) -> None:
     text = b'"%b"' % b"".join(escapes)
     whole = mend(text)
-    before, unicode.PIECE_BYTES = unicode.PIECE_BYTES, piece
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unicode, "PIECE_BYTES", piece)
         assert mend(text) == whole
-    finally:
-        unicode.PIECE_BYTES = before
 
 
 @given(st.text(), st.integers(1, 7), st.sampled_from([b"", b"\xff", b"\xf0\x9f"]))
 def test_a_long_message_is_read_as_a_short_one(text: str, piece: int, last: bytes) -> None:
-    before, unicode.PIECE_BYTES = unicode.PIECE_BYTES, piece
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unicode, "PIECE_BYTES", piece)
         assert finished(unicode.reading(text.encode() + last)) == (not last)
-    finally:
-        unicode.PIECE_BYTES = before
 
 
 def test_a_message_of_nothing_but_half_characters_is_refused_and_one_of_many_is_mended() -> None:

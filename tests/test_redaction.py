@@ -6,7 +6,7 @@ import base64
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -176,7 +176,7 @@ def test_a_literal_in_userinfo_query_or_fragment_is_never_shown(before: str, aft
 @given(st.lists(SECRETS, min_size=1, max_size=5), st.lists(st.text(max_size=10), min_size=1, max_size=6), st.data())
 def test_no_form_of_a_secret_survives(secrets: list[str], around: list[str], data: st.DataObject) -> None:
     assume(not any(s in REDACTED or REDACTED in s for s in secrets))
-    forms = [
+    forms: list[Callable[[str], str]] = [
         str,
         lambda s: quote(s, safe=""),
         quote_plus,

@@ -37,7 +37,7 @@ def test_nothing_is_cut_when_no_width_is_given() -> None:
 
 
 def test_colour_changes_no_column() -> None:
-    rows = [["a", Cell("ready", "green"), "do"], ["b", Cell("no", "red"), "it"]]
+    rows: list[list[str | Cell]] = [["a", Cell("ready", "green"), "do"], ["b", Cell("no", "red"), "it"]]
     painted = render(HEADER, rows, colour=True)
     plain = render(HEADER, rows)
     assert "\x1b[32mready\x1b[0m" in painted[1]

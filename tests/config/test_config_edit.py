@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from toml_texts import KEYS, SCALARS, TABLES, documents
 
 from moltis.config import files
-from moltis.config.document import MAX_BYTES
 from moltis.config.edit import add_server, remove_server, set_enabled, set_mcp, update_server
 from moltis.config.load import load
-from moltis.config.scan import scan
+from moltis.config.scan import MAX_BYTES, scan
 from moltis.config.splice import Unwritable, changed, rendered, same
 from moltis.errors import ConfigError, UnknownServer
 

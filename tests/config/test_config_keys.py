@@ -10,8 +10,8 @@ import annotated_types
 import pytest
 from pydantic import BaseModel
 
-from moltis.config.keys import KEYS, LIMITS, MAX_SECS, MIN_SECS, SERVER_KEYS, example_toml, keys_markdown, schema
-from moltis.config.limits import Limits
+from moltis.config.keys import KEYS, LIMITS, SERVER_KEYS, example_toml, keys_markdown, schema
+from moltis.config.limits import MAX_SECS, MIN_SECS, Limits
 from moltis.config.load import loads
 from moltis.config.model import DaemonSection, GatewaySection, LimitsSection, McpSection, OAuthSection, ServerSection
 from moltis.config.plan import DaemonPlan, GatewayPlan, Plan

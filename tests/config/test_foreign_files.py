@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -148,10 +149,11 @@ def test_it_is_so_in_whatever_words_and_who_enables_it_has_it_run(keys: str, ena
 
 def test_a_server_that_was_switched_off_in_other_words_can_be_enabled(tmp_path: Path) -> None:
     path = tmp_path / "moltis.toml"
-    for change in (
+    changes: tuple[Callable[[], object], ...] = (
         lambda: edit.set_enabled(path, "x", True),
         lambda: edit.update_server(path, "x", {"enabled": True}),
-    ):
+    )
+    for change in changes:
         path.write_text('# mine\n[mcp.servers.x]\ncommand = "npx"\ndisabled = true   # for now\n')
         change()
         assert loads(path.read_text()).plan.servers[0].enabled

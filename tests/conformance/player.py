@@ -40,7 +40,7 @@ class Stuck(Exception):
 
 def entry(url: str, scenario: str, context: dict[str, Any]) -> dict[str, Any]:
     """Give the server's keys in moltis.toml."""
-    oauth = {key: context[key] for key in ("client_id", "client_secret") if key in context}
+    oauth: dict[str, Any] = {key: context[key] for key in ("client_id", "client_secret") if key in context}
     if "private_key_pem" in context:
         oauth["private_key"] = context["private_key_pem"]
     if scenario.startswith("auth/client-credentials"):

@@ -368,7 +368,7 @@ async def test_a_subscriber_that_does_not_read_loses_its_oldest_events_and_is_to
         await wire.json()
         for number in range(5000):
             daemon.events.publish(numbered("alpha", number, "x" * 200))
-        seen = []
+        seen: list[dict[str, int]] = []
         while not seen or seen[-1]["number"] < 4999:
             seen.append((await wire.json())["params"])
     assert seen[-1]["seq"] == 5001

@@ -15,6 +15,7 @@ from msgspec import Raw
 from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway.api import Known
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION, Answer, Ask, Tell, parse
+from moltis.server.states import State
 from moltis.server.status import LastError, ServerStatus
 from moltis.session.calls import Caller, ErrorReply, Failed, OnReply, Result
 from moltis.session.handshake import Agreed
@@ -228,8 +229,8 @@ class FakePort:
     def upstream(self) -> FakeUpstream | None:
         return self._upstream if self._state == "ready" else None
 
-    def state(self) -> str:
-        return self._state
+    def state(self) -> State:
+        return State(self._state)
 
     def status(self) -> ServerStatus:
         return ServerStatus(

@@ -116,7 +116,7 @@ async def serving(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIte
 
     if tls is not None:
         tls.sni_callback = lambda _object, name, _context: names.append(name)
-        listener = TLSListener(listener, tls, standard_compatible=False)
+        listener = TLSListener(listener, tls, standard_compatible=False)  # type: ignore[assignment]
     async with listener, anyio.create_task_group() as tasks:
         tasks.start_soon(listener.serve, serve)
         try:

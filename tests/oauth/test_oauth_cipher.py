@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -128,7 +128,8 @@ def test_without_encryption_what_is_encrypted_is_left_until_there_is_a_new_login
     cipher = new_cipher()
     TokenStore(folder, cipher=cipher).save(record())
     store = TokenStore(folder)
-    for read in (lambda: store.load(KEY), lambda: store.find(RESOURCE, None)):
+    reads: tuple[Callable[[], object], ...] = (lambda: store.load(KEY), lambda: store.find(RESOURCE, None))
+    for read in reads:
         with pytest.raises(StoreProblem, match="encrypted, and encryption is off"):
             read()
     assert TokenStore(folder, cipher=cipher).load(KEY) == record()

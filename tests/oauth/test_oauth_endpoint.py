@@ -274,7 +274,7 @@ def test_only_endpoints_of_moltis_toml_may_be_anywhere(manual: bool) -> None:
 
 def pem(key: Any, format: PrivateFormat = PrivateFormat.PKCS8, password: bytes | None = None) -> str:
     encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
-    return key.private_bytes(Encoding.PEM, format, encryption).decode()
+    return str(key.private_bytes(Encoding.PEM, format, encryption), "ascii")
 
 
 RSA_KEY = rsa.generate_private_key(65537, 2048)

@@ -17,10 +17,10 @@ from moltis.config.plan import ServerPlan, Shown
 from moltis.http.heads import redirect_words
 from moltis.server.actor import Actor
 from moltis.server.mending import commands
-from moltis.server.record import stamp
 from moltis.server.states import FailureKind, State
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.server.story import DID, STDERR_LINES, duration, exit_in_words, tell
+from moltis.times import stamp
 from moltis.transport import Ended
 from moltis.transport.remote.outcomes import compressed_words
 

@@ -165,7 +165,7 @@ def tool(description: str, schema: Mapping[str, Any] | None = None) -> Callable[
     """Offer a tool under the name of its handler."""
 
     def register(run: Handler) -> Handler:
-        name = run.__name__  # type: ignore[attr-defined]
+        name = run.__name__
         offered = types.Tool(name=name, description=description, input_schema=dict(schema or EMPTY))
         TOOLS[name] = Offered(offered, run)
         return run
@@ -175,7 +175,7 @@ def tool(description: str, schema: Mapping[str, Any] | None = None) -> Callable[
 
 def prompt(description: str, *arguments: str) -> Callable[[Handler], Handler]:
     def register(run: Handler) -> Handler:
-        name = run.__name__  # type: ignore[attr-defined]
+        name = run.__name__
         wanted = [types.PromptArgument(name=a, description=f"The {a}.", required=True) for a in arguments]
         PROMPTS[name] = (types.Prompt(name=name, description=description, arguments=wanted or None), run)
         return run

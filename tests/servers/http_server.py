@@ -17,7 +17,6 @@ import json
 import logging
 import os
 import socket
-import sys
 import time
 import warnings
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -190,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

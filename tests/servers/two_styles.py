@@ -16,7 +16,6 @@ import itertools
 import json
 import os
 import socket
-import sys
 import warnings
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -168,4 +167,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -14,7 +14,7 @@ from moltis.session.dialogue import Dialogue
 from moltis.session.hooks import Hooks
 from moltis.transport import ConnectionFull, Outgoing
 
-MEMBERS = st.fixed_dictionaries(
+MEMBERS: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {"jsonrpc": st.just("2.0")},
     optional={
         "id": st.integers(0, 5) | st.none() | st.text(max_size=3) | st.floats(allow_nan=False),

@@ -28,7 +28,8 @@ def server(discover: Any, initialize: Any, again: Any = None) -> Script:
         if how is None:
             return []
         if callable(how):
-            return how(request)
+            answer: Iterable[Out] = how(request)
+            return answer
         return [error(request, how)] if isinstance(how, int) else [result(request, how)]
 
     def script(message: Message) -> Iterable[Out]:

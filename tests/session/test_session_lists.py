@@ -617,7 +617,8 @@ class Unready:
 
 @pytest.mark.parametrize("away_secs", [2, 40, 4000])
 async def test_a_list_that_could_not_be_read_for_want_of_a_token_is_read_once_it_is_there(away_secs: float) -> None:
-    tools, told = Unready(), []
+    tools = Unready()
+    told: list[Any] = []
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, legacy(tools__list=tools), on_lists_changed=told.append).until_ready()
         tools.running, tools.problem = running, NO_TOKEN

@@ -466,7 +466,8 @@ async def test_where_there_is_no_proc_a_process_group_is_ended(monkeypatch: pyte
         fds = [null.fileno()] * 3
         message = encode(b"S", 1, b"/", b"3", b"sh", b"-c", b"sleep 50 & exit 4", b"PATH=" + PATH.encode())
         socket.send_fds(ours, [message], fds)
-        decoder, answers = Decoder(), []
+        decoder = Decoder()
+        answers: list[tuple[bytes, int, list[bytes]]] = []
         while not answers or answers[-1][0] != b"g":
             answers += decoder.feed(ours.recv(65536))
     assert [(letter, number) for letter, number, _ in answers] == [(b"s", 1), (b"x", 1), (b"g", 1)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,12 +169,12 @@ class Client:
         return f"{method} {path} HTTP/1.1\r\n{''.join(lines)}\r\n".encode("latin-1")
 
     async def send(
-        self, method: str, path: str = "/mcp", body: bytes | Any = b"", headers: dict[str, str | None] | None = None
+        self, method: str, path: str = "/mcp", body: bytes | Any = b"", headers: Mapping[str, str | None] | None = None
     ) -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         more: dict[str, str | None] = dict(headers or {})
         if method == "POST":
-            more = {"Content-Type": "application/json", "Accept": BOTH, "Content-Length": str(len(data))} | more
+            more = {"Content-Type": "application/json", "Accept": BOTH, "Content-Length": str(len(data)), **more}
         await self.stream.send(self.head(method, path, more) + data)
 
     async def ask(self, *args: Any, **kwargs: Any) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -154,6 +155,9 @@ class Told:
         self.oversized = 0
         self.oddities: list[str] = []
         self._news = anyio.Event()
+
+    def busy_until(self) -> float:
+        return -math.inf
 
     def receive(self, message: bytes, during: int | None = None) -> None:
         self.messages.append(message)

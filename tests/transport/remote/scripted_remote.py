@@ -49,7 +49,7 @@ class Request:
     @property
     def rpc(self) -> str:
         """The JSON-RPC method in it, or the HTTP method if it has none."""
-        return self.message.get("method", self.method)
+        return str(self.message.get("method", self.method))
 
 
 class Peer:

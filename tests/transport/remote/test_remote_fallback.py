@@ -292,7 +292,7 @@ async def test_a_whole_session_comes_about_with_an_old_server() -> None:
             case _ if request.url.path == "/sse":
                 return httpx2.Response(404, stream=httpx2.ByteStream(b""))
             case "initialize":
-                capabilities = {"tools": {}}
+                capabilities: dict[str, Any] = {"tools": {}}
                 server.stream.message(result(message, {"protocolVersion": "2024-11-05", "capabilities": capabilities}))
             case "tools/list":
                 tools = [{"name": "echo", "inputSchema": {"type": "object"}}]
