@@ -227,7 +227,7 @@ def read_control_message(data: bytes, folder: Path) -> None:
             assert is_json(one.reply)
             continue
         assert isinstance(one, requests.Request)
-        assert is_json(requests.result(one.id or b"null", b"{}"))
+        assert is_json(jsonrpc.result(one.id or b"null", b"{}"))
         members: dict[str, Any] = {"jsonrpc": "2.0", "method": one.method}
         members |= {"id": msgspec.Raw(one.id)} if one.id else {}
         members |= {"params": one.params} if one.params else {}
