@@ -141,10 +141,15 @@ def _without_token(document: Document) -> str:
 
 
 def _granted(scope: object, asked: str | None) -> str | None:
-    """Give the scope of a token; a list that is separated by commas alone, as some write it, is read as one."""
+    """Give the scope of a token; a list that is separated by commas, as some write it, is read as one.
+
+    Such a list has a comma in place of each blank, or before it; a scope may have one in it, and is asked for so then.
+    """
     if not isinstance(scope, str) or not scope:
         return asked
-    if "," in scope and not any(char.isspace() for char in scope) and scope not in (asked or "").split():
+    parts = scope.split()
+    listed = "," in scope and all(part.endswith(",") for part in parts[:-1])
+    if listed and not set(parts) & set((asked or "").split()):
         scope = scope.replace(",", " ")
     return " ".join(scope_tokens(scope))
 
