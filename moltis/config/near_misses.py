@@ -69,6 +69,9 @@ def unresolved(name: str, template: Template, key: Path, environ: Mapping[str, s
         return f"${name} resolves to nothing, for only an editor knows it: write {instead}"
     if any(bare.name == name and _is_glued(bare) for bare in template.bare()) and _is_secret(key):
         return f"${name} resolves to nothing: if the '$' is part of the value, write $$ for it; else {asked}"
+    if key[0] == "args" and len(template.text.split()) > 1:
+        for_shell = f"$${{{name}}}" if f"${{{name}}}" in template.text else f"$${name}"
+        return f"${name} resolves to nothing: if a shell is to fill it in, write {for_shell}; else {asked}"
     if environ.get(name, "").strip():
         return (
             f"${name} resolves to nothing: if the daemon's own variable is meant, write ${{env:{name}}}; else {asked}"
@@ -185,6 +188,8 @@ _PROGRAMS: Final = _LAUNCHERS | {
     "dotnet", "cargo", "php", "perl", "ssh", "env", "nix", "wsl", "cmd",
 }  # fmt: skip
 _SHELLS: Final = frozenset({"sh", "bash", "dash", "zsh", "ksh", "fish", "pwsh", "powershell"})
+_SEVERAL: Final = re.compile(r"([A-Za-z][\w.-]*)\s+(--?[A-Za-z][\w-]*)(?=\s|=|$)")
+"""A first argument that is a word with its options, as `run -i --rm`."""
 _OPTION: Final = re.compile(r"(--?[A-Za-z][\w-]*)\s+\S")
 _DASH: Final = re.compile(r"[‐‑‒–—―−](?=[-‐‑‒–—―−]*[A-Za-z])")
 _ARGUMENT_FIRST: Final = ("-", "/", "~", "./", "../", "$", "@", "http:", "https:", '"', "'")
@@ -209,6 +214,8 @@ def in_launch(command: str, args: Sequence[Template], env: Mapping[str, Template
             yield Miss(key, f'an option and its value are two arguments: write "{option[1][:40]}", "…"')
         elif program in _LAUNCHERS and re.match(r"\S+\s+\S", text) and all(a.text[:1] == "-" for a in args[:n]):
             yield Miss(key, 'the package and its arguments are one each: write "PACKAGE", "ARGUMENT"')
+        elif not n and program in _PROGRAMS and (words := _SEVERAL.match(text)):
+            yield Miss(key, f'its words are an argument each: write "{words[1][:40]}", "{words[2][:40]}", …')
         elif program not in _SHELLS:
             yield from in_text(key, argument)
     for name, value in env.items():

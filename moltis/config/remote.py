@@ -95,6 +95,8 @@ def _header_value_problem(value: str) -> str | None:
 def url_problem(url: str) -> str | None:
     """Say what is wrong with an expanded URL, without a word of it; None when it can be connected to."""
     if _NOT_IN_URL.search(url):
+        if not _NOT_IN_URL.search(url.strip()):
+            return "begins or ends with a blank or line break: write it without"
         return "has a space, a line break, a NUL, a backslash or a non-ASCII character; percent-encode it"
     try:
         parts = urlsplit(url)

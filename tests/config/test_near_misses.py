@@ -131,6 +131,7 @@ def test_a_request_that_has_arguments_in_command_is_refused_with_the_line_to_wri
         (["-y @scope/pkg"], 0, 'two arguments: write "-y", "…"'),
         (["pkg", "--root /srv"], 1, 'two arguments: write "--root", "…"'),
         (["run", "-e NAME=value"], 1, 'two arguments: write "-e", "…"'),
+        (["exec --yes pkg"], 0, 'one each: write "PACKAGE", "ARGUMENT"'),
         (["-y", "pkg --stdio"], 1, 'one each: write "PACKAGE", "ARGUMENT"'),
         (["npx", "-y", "pkg"], 0, "the program is named in command already: write args without 'npx'"),
         (["“/x/srv.py”"], 0, "quotes inside (“) are part of the value"),
@@ -147,8 +148,26 @@ def test_an_argument_that_is_not_what_it_seems_is_named(args: list[str], index: 
 
 
 @pytest.mark.parametrize(
+    ("command", "argument", "told"),
+    [
+        ("docker", "run -i --rm img", 'write "run", "-i", …'),
+        ("/usr/bin/podman", "run  --rm=true img", 'write "run", "--rm", …'),
+        ("uv", "run --directory /x server.py", 'write "run", "--directory", …'),
+        ("python3", "server.py --stdio", 'write "server.py", "--stdio", …'),
+    ],
+)
+def test_a_first_argument_with_its_options_in_it_is_named(command: str, argument: str, told: str) -> None:
+    problem = only_problem(entry(command=command, args=[argument, "more"]))
+    assert (problem.key, problem.severity) == ("mcp.servers.x.args[0]", "warning")
+    assert problem.message == f"its words are an argument each: {told}"
+
+
+@pytest.mark.parametrize(
     ("command", "args"),
     [
+        ("ssh", ["me@box", "server --stdio"]),
+        ("node", ["My Servers/a -b.js"]),
+        ("my-server", ["say -x"]),
         ("sh", ["-c", "exec server --root /srv; echo $(date) %PATH% '{env:X}'"]),
         ("bash", ["-lc", "'/x/y'"]),
         ("npx", ["-y", "@scope/pkg", "a text with blanks", "-", "--", "-5", "--name=a b"]),
@@ -217,6 +236,9 @@ UNRESOLVED = [
     ("env", {"PGPASSWORD": "p@ss$word"}, "write $$ for it"),
     ("env", {"DB_PASSWORD": "x!$USER"}, "write $$ for it"),
     ("env", {"A": "$env:APPDATA"}, "write ${env:NAME}"),
+    ("args", ["-c", "exec server --root $ROOT"], "write $$ROOT"),
+    ("args", ["-c", "exec server --root ${ROOT}"], "write $${ROOT}"),
+    ("args", ["-lc", "cd $HOME && exec server"], "write $$HOME"),
 ]
 MALFORMED = [
     ("${input:token}", "write $TOKEN, and keep its value with `moltis env set TOKEN`"),
@@ -389,3 +411,13 @@ def test_near_misses_of_a_remote_server_cost_it_nothing() -> None:
 def test_reading_a_megabyte_of_near_misses_ends() -> None:
     for value in ("{" * 100_000, "%A" * 50_000, "$(" * 50_000, "{{ a." * 20_000, "your-" * 25_000, "- " * 50_000):
         entry(command="npx", args=[value], env={"A_TOKEN": value})
+
+
+@pytest.mark.parametrize("url", ["https://h/mcp ", " https://h/mcp", "https://h/mcp\n", "https://h/mcp\t"])
+def test_a_url_with_a_blank_around_it_is_told_to_be_written_without(url: str) -> None:
+    assert only_problem(entry(url=url)).message == "begins or ends with a blank or line break: write it without"
+
+
+@pytest.mark.parametrize("url", ["https://h/a b", "https://h/\u200bmcp", "https://h\\mcp"])
+def test_a_url_with_what_no_url_has_in_it_is_told_to_be_encoded(url: str) -> None:
+    assert "percent-encode it" in only_problem(entry(url=url)).message
