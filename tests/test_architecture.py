@@ -159,7 +159,6 @@ PURE = {
     "moltis.gateway.parking",
     "moltis.gateway.failures",
     "moltis.gateway.abilities",
-    "moltis.gateway.needs",
     "moltis.gateway.shelves",
     "moltis.gateway.doors",
     "moltis.gateway.http.modern",
@@ -206,7 +205,7 @@ ONLY_IN = {
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "gateway": (
-        "messages abilities doors levels metrics naming needs parking revisions rounds "
+        "messages abilities doors levels metrics naming parking revisions rounds "
         "showing templates token_file views wellformed",
         "api failures introduction known outbox refusals tokens waits",
         "asking catalogue endpoints forwarding listens relay shelves subscriptions",

@@ -22,8 +22,8 @@ from typing import Final
 import msgspec
 
 from moltis.errors import UsageError
+from moltis.gateway.abilities import Need
 from moltis.gateway.naming import fitted, may_be_fitted, origin, scheme_of, splits
-from moltis.gateway.needs import Need
 from moltis.gateway.shelves import Part, Shelf, make_part, part_steps, without_clashes
 from moltis.gateway.templates import MAX_URI_CHARS, Target, Template, read_template
 from moltis.jsonrpc import json_string

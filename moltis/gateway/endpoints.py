@@ -17,13 +17,12 @@ from msgspec import Raw
 
 from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway import introduction, refusals
-from moltis.gateway.abilities import with_forms
+from moltis.gateway.abilities import Able, Lack, Need, lacking, with_forms
 from moltis.gateway.api import ServerPort, World
 from moltis.gateway.catalogue import Catalogue, Owner, Shelf, may_come_of
 from moltis.gateway.introduction import Composed, Introduction, compose, contents, unavailable, whole_of
 from moltis.gateway.messages import text_of
 from moltis.gateway.naming import is_alias, renamed
-from moltis.gateway.needs import Able, Lack, Need, lacking
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.rounds import ELICIT
 from moltis.gateway.views import Member, View

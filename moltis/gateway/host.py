@@ -16,6 +16,7 @@ from msgspec import Raw
 from moltis import logs
 from moltis.errors import RpcCode
 from moltis.gateway import failures, introduction, messages, refusals
+from moltis.gateway.abilities import Able, HostCannot, Lack
 from moltis.gateway.api import Outlet, Principal, ServerPort, World
 from moltis.gateway.catalogue import Owner
 from moltis.gateway.endpoints import Endpoint, Route
@@ -23,7 +24,6 @@ from moltis.gateway.forwarding import Forwarding, Running
 from moltis.gateway.levels import LEVELS
 from moltis.gateway.listens import Listens
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION, Answer, Ask, Tell, text_of
-from moltis.gateway.needs import Able, HostCannot, Lack
 from moltis.gateway.outbox import Outbox, Questions
 from moltis.gateway.refusals import Refusal, bad_params, refuse
 from moltis.gateway.revisions import LEGACY

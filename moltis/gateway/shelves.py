@@ -13,8 +13,8 @@ from typing import Final
 
 import msgspec
 
+from moltis.gateway.abilities import Need, need_of
 from moltis.gateway.naming import alias, alias_template, fitted, is_alias, refused, renamed
-from moltis.gateway.needs import Need, need_of
 from moltis.gateway.revisions import tool_for_legacy
 from moltis.gateway.wellformed import checked
 from moltis.jsonrpc import MALFORMED

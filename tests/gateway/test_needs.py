@@ -10,10 +10,10 @@ from gateway_fakes import FakeOutlet, FakePort, FakeUpstream, FakeWorld, agreed,
 from hypothesis import given
 from hypothesis import strategies as st
 
+from moltis.gateway.abilities import Able, Need, lacking, need_of
 from moltis.gateway.api import LOCAL
 from moltis.gateway.gateway import Gateway
 from moltis.gateway.host import Host
-from moltis.gateway.needs import Able, Need, lacking, need_of
 from moltis.gateway.views import path_of
 from moltis.session.listing import Item
 
