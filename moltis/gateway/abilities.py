@@ -27,20 +27,6 @@ from moltis.errors import MoltisError
 from moltis.jsonrpc import MALFORMED
 from moltis.printable import one_line
 
-__all__ = [
-    "MAX_QUESTION_BYTES",
-    "Able",
-    "HostCannot",
-    "Lack",
-    "Need",
-    "can_answer",
-    "lacking",
-    "modes",
-    "need_of",
-    "with_forms",
-]
-
-
 MAX_QUESTION_BYTES: Final = 4 * 1024 * 1024
 """A sampling request holds a conversation, pictures included. What is longer is not put to a host."""
 

@@ -21,21 +21,6 @@ from moltis.session.handshake import Agreed
 from moltis.session.listing import Item, Kind
 from moltis.session.wishes import Taken, Wish
 
-__all__ = [
-    "ANYONE",
-    "LOCAL",
-    "CallHandle",
-    "GatewayApi",
-    "HostApi",
-    "Known",
-    "Outlet",
-    "Principal",
-    "ServerPort",
-    "Taker",
-    "Upstream",
-    "World",
-]
-
 
 class Principal(msgspec.Struct, frozen=True):
     """On whose behalf something is asked.

@@ -18,8 +18,6 @@ from moltis.gateway.messages import Answer
 from moltis.jsonrpc import json_string
 from moltis.session.calls import Question
 
-__all__ = ["HostSide", "Open", "OpenQuestions", "Tokens"]
-
 PROGRESS: Final = "notifications/progress"
 
 

@@ -30,9 +30,6 @@ from moltis.jsonrpc import json_string
 from moltis.printable import unbroken
 from moltis.session.listing import Item, Kind
 
-__all__ = ["MAX_TEMPLATES", "MAX_TEMPLATES_CHARS", "PAGE_BYTES", "Catalogue", "Owner", "Owners", "Shelf", "may_come_of"]
-
-
 PAGE_BYTES: Final = 4 * 1024 * 1024
 
 FEW_ITEMS: Final = 200

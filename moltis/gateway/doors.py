@@ -16,19 +16,6 @@ from typing import Final
 
 from moltis.config.web import NO_ORIGIN, host_name, page_origin
 
-__all__ = [
-    "ALLOW_HEADERS",
-    "ALLOW_METHODS",
-    "BadRequest",
-    "Doors",
-    "Forbidden",
-    "Headers",
-    "RateLimit",
-    "Refusals",
-    "bearer",
-]
-
-
 Headers = tuple[tuple[bytes, bytes], ...]
 """Names in lower case."""
 

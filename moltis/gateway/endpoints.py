@@ -19,20 +19,19 @@ from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway import introduction, refusals
 from moltis.gateway.abilities import Able, Lack, Need, lacking, with_forms
 from moltis.gateway.api import ServerPort, World
-from moltis.gateway.catalogue import Catalogue, Owner, Shelf, may_come_of
+from moltis.gateway.catalogue import Catalogue, Owner, may_come_of
 from moltis.gateway.introduction import Composed, Introduction, compose, contents, unavailable, whole_of
 from moltis.gateway.messages import text_of
 from moltis.gateway.naming import is_alias, renamed
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.rounds import ELICIT
+from moltis.gateway.shelves import Shelf
 from moltis.gateway.views import Member, View
 from moltis.gateway.waits import SETTLE_SECS
 from moltis.jsonrpc import json_string
 from moltis.server.states import COMING, LISTED, STARTING
 from moltis.server.status import UnusableItem
 from moltis.session.listing import Item, Kind, ToolFilter
-
-__all__ = ["Endpoint", "Route", "endpoint_of"]
 
 MAX_UNUSABLE: Final = 100
 MAX_NAME_CHARS: Final = 200

@@ -22,22 +22,6 @@ from moltis.server.states import TRAITS
 from moltis.server.status import ServerStatus
 from moltis.session.calls import ErrorReply, Failed, Reply
 
-__all__ = [
-    "NotAnswered",
-    "NotVisited",
-    "StateUnknown",
-    "answered",
-    "completed",
-    "hinted_error",
-    "hinted_result",
-    "incapable",
-    "not_ready",
-    "outcome_of",
-    "page_first",
-    "relayed",
-    "still_starting",
-]
-
 ERROR_MEMBER: Final = "moltis/error"
 """Of `_meta` of a result: the `data` that a JSON-RPC error would carry."""
 

@@ -23,8 +23,6 @@ from moltis.gateway.parking import Bond
 from moltis.gateway.relay import Desk, OnRequest, Relay
 from moltis.server.states import State
 
-__all__ = ["Forwarding", "HostSide", "OnRequest", "Running"]
-
 
 class Running(Protocol):
     """A request on its way."""

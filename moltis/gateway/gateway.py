@@ -17,11 +17,12 @@ from moltis.errors import UnknownServer
 from moltis.gateway import messages, refusals
 from moltis.gateway.api import Principal, ServerPort, Upstream, World
 from moltis.gateway.endpoints import Endpoint, endpoint_of
-from moltis.gateway.forwarding import Forwarding, OnRequest
+from moltis.gateway.forwarding import Forwarding
 from moltis.gateway.host import Host
 from moltis.gateway.levels import Levels, passes
 from moltis.gateway.messages import text_of
 from moltis.gateway.refusals import Refusal
+from moltis.gateway.relay import OnRequest
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
 from moltis.gateway.views import ALL, Settings, Views
 from moltis.gateway.waits import Refused, Taking
@@ -30,8 +31,6 @@ from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
 from moltis.shares import Shares
 from moltis.slices import Slices
-
-__all__ = ["Gateway"]
 
 log = logs.get("moltis.gateway")
 

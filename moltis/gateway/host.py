@@ -37,8 +37,6 @@ from moltis.session.wishes import Wish
 from moltis.shares import Shares
 from moltis.slices import Slices
 
-__all__ = ["Host", "Hub"]
-
 log = logs.get("moltis.gateway")
 
 MAX_INTRODUCTION_BYTES: Final = 256 * 1024

@@ -26,21 +26,6 @@ from moltis.server.status import HostSeen
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 from moltis.session.listing import Item
 
-__all__ = [
-    "MAX_CHARS",
-    "Composed",
-    "Introduction",
-    "compose",
-    "contents",
-    "of_all",
-    "of_one",
-    "seen",
-    "unavailable",
-    "version_for",
-    "whole_of",
-]
-
-
 _ALL: Final[dict[str, Any]] = {
     "tools": {"listChanged": True},
     "resources": {"listChanged": True, "subscribe": True},

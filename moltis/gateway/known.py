@@ -28,8 +28,6 @@ from moltis.session.description import describe
 from moltis.session.handshake import INITIALIZE, Agreed
 from moltis.session.listing import Item, Kind, ListError, Pages, json_without_secrets, without_secrets
 
-__all__ = ["MAX_FILE_BYTES", "KnownStore"]
-
 MAX_FILE_BYTES: Final = 16 * 1024 * 1024
 """Of one server. Of what is more, nothing is kept."""
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
-__all__ = ["LEVELS", "Levels", "lowest", "passes"]
-
 LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 """Least severe first (RFC 5424 section 6.2.1, in the words of MCP)."""
 

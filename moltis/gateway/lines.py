@@ -22,8 +22,6 @@ from moltis.steps import LONG_BYTES
 from moltis.transport.frames import JOIN_BYTES, Framer
 from moltis.transport.wire import Cancellable, call_later
 
-__all__ = ["Conn", "LineHost", "LineLimits"]
-
 log = logs.get("moltis.gateway")
 
 LINES_PER_TURN: Final = 16

@@ -20,8 +20,6 @@ from moltis.gateway.messages import SUBSCRIPTION_ID, Ask
 from moltis.gateway.refusals import Refusal, bad_params, too_many
 from moltis.gateway.subscriptions import UPDATED, Subscriptions, updated_params
 
-__all__ = ["ACKNOWLEDGED", "MAX_LISTENS", "Filter", "Listen", "Listens"]
-
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 
 MAX_LISTENS: Final = 64

@@ -20,7 +20,6 @@ from moltis.server.status import ServerStatus
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-__all__ = ["BUCKETS", "CONTENT_TYPE", "MAX_TOOLS", "METHODS", "Metrics"]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 """Of what `Metrics.render` gives."""

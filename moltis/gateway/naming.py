@@ -17,23 +17,6 @@ from moltis.patterns import later
 from moltis.session.listing import Item, Kind
 from moltis.session.parts import members
 
-__all__ = [
-    "MIN_FITTED_CHARS",
-    "alias",
-    "alias_template",
-    "fitted",
-    "fitted_chars",
-    "is_alias",
-    "join",
-    "may_be_fitted",
-    "origin",
-    "refused",
-    "renamed",
-    "scheme_of",
-    "split",
-    "splits",
-]
-
 _PREFIX: Final = "moltis://"
 """Of the URIs that say whose they are: `moltis://SERVER/` and the server's own URI, percent-encoded."""
 

@@ -14,9 +14,6 @@ from moltis.gateway import messages
 from moltis.gateway.api import Outlet
 from moltis.gateway.messages import Answer
 
-__all__ = ["MAX_KEPT", "MAX_KEPT_BYTES", "MAX_QUESTIONS", "Outbox", "Questions"]
-
-
 MAX_KEPT: Final = 64
 """Of messages to a host that has no stream open. What happened meanwhile it asks for when it is back."""
 

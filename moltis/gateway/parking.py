@@ -14,8 +14,6 @@ import msgspec
 
 from moltis.shares import Shares
 
-__all__ = ["Bond", "Parking"]
-
 T = TypeVar("T")
 
 MAX_PARKED: Final = 512

@@ -15,25 +15,6 @@ from moltis.gateway.api import Outlet
 from moltis.gateway.messages import CAPABILITIES, PROTOCOL_VERSION, Ask, text_of
 from moltis.session.handshake import MODERN_VERSIONS, UNSUPPORTED_VERSION
 
-__all__ = [
-    "FORBIDDEN",
-    "HEADER_MISMATCH",
-    "RESOURCE_NOT_FOUND",
-    "Refusal",
-    "bad_params",
-    "forbidden",
-    "no_such_method",
-    "no_such_resource",
-    "not_taken",
-    "of_error",
-    "refuse",
-    "shutting_down",
-    "status_of",
-    "too_many",
-    "unfit",
-    "unsupported_version",
-]
-
 FORBIDDEN: Final = -32003
 RESOURCE_NOT_FOUND: Final = -32002
 """Until MCP 2025-11-25; from 2026-07-28 on it is -32602."""

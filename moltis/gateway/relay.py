@@ -39,8 +39,6 @@ from moltis.server.status import HostSeen
 from moltis.session.calls import ErrorReply, Failed, Question, Reply, Result
 from moltis.session.envelope import read_error
 
-__all__ = ["MAX_WAITING", "Desk", "OnRequest", "Relay"]
-
 log = logs.get("moltis.gateway")
 
 INTERNAL: Final = "internal"

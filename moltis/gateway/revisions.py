@@ -19,8 +19,6 @@ from moltis.jsonrpc import MALFORMED, json_string
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 from moltis.session.parts import elements, is_empty, members
 
-__all__ = ["LEGACY", "MODERN", "question_for", "result_for", "tool_for_legacy"]
-
 MODERN: Final = MODERN_VERSIONS[-1]
 LEGACY: Final = HANDSHAKE_VERSIONS[-1]
 

@@ -15,32 +15,6 @@ from msgspec import Raw
 
 from moltis.jsonrpc import MALFORMED, json_string
 
-__all__ = [
-    "CANCELLED",
-    "CANNOT",
-    "ELICIT",
-    "IN_ROUNDS",
-    "MAX_QUESTIONS",
-    "MAX_ROUNDS",
-    "OVER",
-    "REQUEST_STATE",
-    "RESPONSES",
-    "TOO_MANY",
-    "VISIT",
-    "Asked",
-    "Required",
-    "accepts_all",
-    "as_round",
-    "for_legacy",
-    "pages_first",
-    "read",
-    "responses",
-    "retry_delay",
-    "with_answers",
-    "with_token",
-    "without_rounds",
-]
-
 ELICIT: Final = "elicitation/create"
 RESPONSES: Final = "inputResponses"
 REQUEST_STATE: Final = "requestState"

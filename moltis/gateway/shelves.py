@@ -20,8 +20,6 @@ from moltis.gateway.wellformed import checked
 from moltis.jsonrpc import MALFORMED
 from moltis.session.listing import Item, Kind
 
-__all__ = ["Part", "Shelf", "make_part", "part_steps", "without_clashes"]
-
 _BY_NAME: Final = (Kind.TOOLS, Kind.PROMPTS)
 
 

@@ -15,8 +15,6 @@ from msgspec.structs import replace
 
 from moltis.config.plan import Plan, ServerPlan, ToolSeparator
 
-__all__ = ["Showing", "ShownServer", "as_shown", "mark", "read_showing", "showing_of"]
-
 _FORMAT: Final = 1
 
 

@@ -25,16 +25,6 @@ from moltis.gateway.messages import SUBSCRIPTION_ID
 from moltis.jsonrpc import json_string
 from moltis.slices import SLICE_SECS
 
-__all__ = [
-    "MAX_URI_CHARS",
-    "MAX_WATCHED",
-    "MAX_WATCHED_OF_ALL",
-    "UPDATED",
-    "Subscriptions",
-    "Watcher",
-    "updated_params",
-]
-
 UPDATED: Final = "notifications/resources/updated"
 
 MAX_WATCHED: Final = 1000

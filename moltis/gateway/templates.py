@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
-__all__ = ["MAX_URI_CHARS", "Target", "Template", "read_template"]
-
 MAX_TEMPLATE_CHARS: Final = 2048
 MAX_EXPRESSIONS: Final = 32
 MAX_URI_CHARS: Final = 4096

@@ -21,8 +21,6 @@ from moltis.config.document import parse
 from moltis.errors import ConfigError
 from moltis.patterns import later
 
-__all__ = ["MAX_FILE_BYTES", "PREFIX", "Entry", "Scope", "damaged", "entries", "name_problem", "read", "text_of"]
-
 Scope = Literal["read", "write"]
 """`write` includes `read`."""
 

@@ -17,8 +17,6 @@ from moltis.errors import UnknownServer
 from moltis.gateway.naming import fitted_chars
 from moltis.session.listing import ToolFilter
 
-__all__ = ["ALL", "PATHS", "Member", "Settings", "View", "Views", "path_of", "settings_of"]
-
 ALL: Final = "/mcp"
 """All servers as one."""
 

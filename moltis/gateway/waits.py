@@ -15,8 +15,6 @@ import anyio
 from moltis.gateway.api import ServerPort, Upstream
 from moltis.session.wishes import Wish
 
-__all__ = ["SETTLE_SECS", "TAKING_SECS", "Refused", "Settling", "Taking"]
-
 TAKING_SECS: Final = 5.0
 """Then the host is answered all the same: a server that acknowledges nothing must not hang it."""
 

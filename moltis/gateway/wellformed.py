@@ -21,8 +21,6 @@ from moltis.jsonrpc import MALFORMED
 from moltis.patterns import later
 from moltis.session.listing import Item, Kind
 
-__all__ = ["MAX_COMMAS", "Checked", "checked"]
-
 MAX_COMMAS: Final = 100_000
 """In an item that is looked at, which takes some 10 ms then."""
 MAX_DEPTH: Final = 64

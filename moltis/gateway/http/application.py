@@ -38,8 +38,6 @@ from moltis.slices import in_slices
 from moltis.steps import LONG_BYTES
 from moltis.transport.wire import now
 
-__all__ = ["MCP_PATHS", "MOST_OF_ONE", "Application", "HttpSettings"]
-
 log = logs.get("moltis.gateway.http")
 
 _PUBLIC: Final = Access.PUBLIC

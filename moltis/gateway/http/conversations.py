@@ -24,9 +24,6 @@ from moltis.httpd.events import PULSE_SECS, Flow
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 from moltis.transport.wire import Cancellable, call_later, now
 
-__all__ = ["Conversations", "Ticker"]
-
-
 SESSION_ID: Final = b"mcp-session-id"
 CANCELLED: Final = -32800
 """What a legacy host that cancelled is answered: its POST must be answered somehow."""

@@ -10,8 +10,6 @@ from moltis.gateway import messages
 from moltis.httpd.asgi import JSON, Connection, Header, Send
 from moltis.httpd.events import Flow
 
-__all__ = ["Exchange"]
-
 GIVEN_UP: Final = "this request was given up: its session has ended, or the gateway is stopping"
 
 

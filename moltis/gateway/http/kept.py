@@ -31,8 +31,6 @@ from moltis.gateway.views import path_of
 from moltis.jsonrpc import json_string
 from moltis.threads import in_thread
 
-__all__ = ["KEEP_SECS", "LEARNT", "MAX_KEPT", "Kept", "KeptSessions"]
-
 log = logs.get("moltis.gateway")
 
 KEEP_SECS: Final = 24 * 3600.0

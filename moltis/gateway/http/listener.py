@@ -23,7 +23,6 @@ from moltis.httpd.address import listening
 if TYPE_CHECKING:
     from moltis.httpd.server import HttpServer
 
-__all__ = ["MAX_CONNECTIONS", "GatewayListener", "url_of"]
 
 log = logs.get("moltis.gateway.http")
 

@@ -20,8 +20,6 @@ from moltis.gateway.messages import CAPABILITIES, PROTOCOL_VERSION, Ask, text_of
 from moltis.gateway.refusals import HEADER_MISMATCH
 from moltis.session.mirrored import Mirror, mirror_of
 
-__all__ = ["HEADER_MISMATCH", "VERSION", "decoded", "has_arguments", "mirrored_refusal_of", "refusal_of"]
-
 VERSION: Final = b"mcp-protocol-version"
 METHOD: Final = b"mcp-method"
 NAME: Final = b"mcp-name"

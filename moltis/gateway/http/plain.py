@@ -14,8 +14,6 @@ from moltis.httpd.asgi import Header, Receive, respond
 from moltis.httpd.router import Route
 from moltis.threads import in_thread
 
-__all__ = ["nothing", "routes"]
-
 OAUTH: Final = ("/register", "/authorize", "/token")
 """Where hosts without a token go that found no authorization server (MCP 2025-03-26, Fallbacks)."""
 WELL_KNOWN: Final = "/.well-known/*"

@@ -19,15 +19,6 @@ from moltis.httpd.asgi import CONNECTION, Connection, Header, Send
 from moltis.httpd.router import Route
 from moltis.jsonrpc import json_string
 
-__all__ = [
-    "Accepts",
-    "Inbound",
-    "Refused",
-    "add_trace",
-    "is_json",
-    "repeated",
-]
-
 NONE: Final[frozenset[bytes]] = frozenset()
 ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"content-type", b"mcp-session-id"})
 

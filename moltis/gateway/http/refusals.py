@@ -17,25 +17,6 @@ from moltis.gateway.doors import Headers
 from moltis.httpd.asgi import BodyRefused
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 
-__all__ = [
-    "Refusal",
-    "forbidden",
-    "gone",
-    "method_not_allowed",
-    "no_session",
-    "not_acceptable",
-    "not_allowed",
-    "not_json",
-    "of_body",
-    "overloaded",
-    "rate_limited",
-    "stopping",
-    "unauthorized",
-    "unknown_server",
-    "unsupported_version",
-    "wrong",
-]
-
 UNAUTHORIZED: Final = -32001
 RATE_LIMITED: Final = -32002
 FORBIDDEN: Final = -32003

@@ -21,8 +21,6 @@ from moltis.gateway.http.kept import KeptSessions
 from moltis.gateway.messages import Ask
 from moltis.httpd.events import Flow
 
-__all__ = ["IDLE_SECS", "MAX_SESSIONS", "Session", "Sessions"]
-
 MAX_SESSIONS: Final = 1024
 IDLE_SECS: Final = 1800.0
 MAX_STREAMS: Final = 4
