@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -112,8 +111,7 @@ LINES_PER_TURN: Final = 16
 """Lines answered before other clients have their turn: a few milliseconds' work."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What one client may take.
 
     in_flight: requests being worked on; later ones wait their turn.

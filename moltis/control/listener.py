@@ -11,10 +11,10 @@ import errno
 import os
 import socket
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup, TaskStatus
 
 from moltis import logs
@@ -47,8 +47,7 @@ REFUSALS_FORGOTTEN_SECS: Final = 60.0
 """A stranger who keeps knocking is one log record a minute."""
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(msgspec.Struct, frozen=True):
     """How often the listener looks after itself, in seconds."""
 
     sweep_secs: float = 1.0

@@ -8,7 +8,6 @@ told is kept back or left out, and only replies that it asked for pile up, which
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import msgspec
@@ -32,8 +31,7 @@ OUR_FAULT: Final = "Internal error: a fault of moltis, not of yours"
 INVALID_REQUEST: Final = -32600
 
 
-@dataclass(frozen=True, slots=True)
-class LineLimits:
+class LineLimits(msgspec.Struct, frozen=True):
     """What one host may take.
 
     in_flight: requests without a reply; further ones are refused, for its answers and cancellations must get through.

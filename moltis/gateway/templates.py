@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
+import msgspec
+
 MAX_TEMPLATE_CHARS: Final = 2048
 MAX_EXPRESSIONS: Final = 32
 MAX_URI_CHARS: Final = 4096
@@ -87,8 +89,7 @@ class _Only(dict[int, str]):
         return "0"
 
 
-@dataclass(frozen=True, slots=True)
-class _Expression:
+class _Expression(msgspec.Struct, frozen=True):
     opens: str
     """What it begins with unless it is empty."""
     ends: frozenset[str]

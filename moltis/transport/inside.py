@@ -7,10 +7,10 @@ What an object raises costs its own request alone, and is told as JSON-RPC tells
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import anyio
+import msgspec
 from anyio.abc import TaskGroup
 
 from moltis.server.states import FailureKind
@@ -35,8 +35,7 @@ class Server(Protocol):
         """Be done; nothing is under way any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class InsideTransport:
+class InsideTransport(msgspec.Struct, frozen=True):
     """Makes one such server for each connection; implements `transport.Transport`.
 
     make: given what says things of the server's own. tasks: where its work is done.

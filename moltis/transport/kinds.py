@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 from anyio.abc import TaskGroup
 
 from moltis.config.plan import ServerPlan
@@ -19,8 +19,7 @@ class OverHttp(Protocol):
     def __call__(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(msgspec.Struct, frozen=True):
     """For the connections of one server.
 
     tasks: where they live; cancelled when the daemon ends. warden: starts programs.

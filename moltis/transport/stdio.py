@@ -12,10 +12,10 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Final
 
 import anyio
+import msgspec
 
 from moltis.config.limits import Limits
 from moltis.config.plan import ServerPlan, StdioLaunch
@@ -92,8 +92,7 @@ def open_program(plan: ServerPlan, given: Given) -> StdioTransport:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Reports:
+class _Reports(msgspec.Struct, frozen=True):
     scrub: Callable[[str], str]
     on_stderr_line: Callable[[str], None]
     on_stderr_dropped: Callable[[int], None]

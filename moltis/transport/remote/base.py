@@ -15,6 +15,7 @@ from typing import Final
 
 import anyio
 import httpx2
+import msgspec
 from anyio.abc import TaskGroup
 
 from moltis.config.limits import Limits
@@ -106,8 +107,7 @@ class Post(Progress):
             settle()
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(msgspec.Struct, frozen=True):
     """What a server knows us by, up to MCP 2025-11-25.
 
     id: of `Mcp-Session-Id`, None if the server keeps no session. version: what was agreed on.

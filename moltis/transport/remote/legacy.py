@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 import re
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Final
 from urllib.parse import urljoin
 
 import anyio
 import httpx2
 import msgspec
+from msgspec.structs import replace
 
 from moltis.errors import LoginNeeded
 from moltis.http.authorized import FAULTS, AuthorizedClient, NotLetIn, Unreachable, discard

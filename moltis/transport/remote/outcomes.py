@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from moltis.errors import RpcCode
 from moltis.http.heads import REDIRECTS
@@ -58,8 +58,7 @@ class Do(enum.Enum):
     LOSE = "this message has failed, and the connection with it"
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """What is known of a message when its POST is answered.
 
     modern: it was sent under 2026-07-28 or later. session: it named a session.
@@ -112,8 +111,7 @@ class Asked:
         return about is AboutSession.REFUSED or (about is AboutSession.HINTED and self.harmless)
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(msgspec.Struct, frozen=True):
     """What is known of the answer.
 
     content_type: from `media_type`. labelled: the field, if that is neither JSON nor events, from `shown_field`.
@@ -137,8 +135,7 @@ class Answered:
     compressed: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """What follows. `words` say what happened, as what follows the server's name.
 
     kind: of `Do.LOSE`, and of nothing else.

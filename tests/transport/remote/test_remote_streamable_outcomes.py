@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from moltis.http.heads import media_type, redirect_target, redirect_words
 from moltis.transport.remote.outcomes import Answered, Asked, Do, Outcome, failure, outcome
