@@ -195,6 +195,9 @@ async def first_to_answer(addresses: Sequence[str], connect: Connect) -> httpcor
     Raises:
         httpcore2.NetworkError, httpcore2.TimeoutException: none could be connected to; the first error.
     """
+    in_turn = _alternating(addresses)[:MAX_ADDRESSES]
+    if len(in_turn) == 1:
+        return await connect(in_turn[0])
     won: list[httpcore2.AsyncNetworkStream] = []
     lost: list[Exception] = []
 
@@ -210,7 +213,7 @@ async def first_to_answer(addresses: Sequence[str], connect: Connect) -> httpcor
 
     try:
         async with anyio.create_task_group() as race:
-            for address in _alternating(addresses)[:MAX_ADDRESSES]:
+            for address in in_turn:
                 over = anyio.Event()
                 race.start_soon(attempt, address, over)
                 with anyio.move_on_after(HEAD_START_SECS):
