@@ -18,6 +18,7 @@ from msgspec import Raw
 from moltis.jsonrpc import MALFORMED, json_string
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 from moltis.session.parts import elements, is_empty, members
+from moltis.session.results import found_by
 
 MODERN: Final = MODERN_VERSIONS[-1]
 LEGACY: Final = HANDSHAKE_VERSIONS[-1]
@@ -163,6 +164,10 @@ class _Structured(msgspec.Struct, rename="camel"):
 
 _STRUCTURED: Final = msgspec.json.Decoder(_Structured)
 _KEY: Final = b'"structuredContent"'
+_RARE: Final = b"C"
+"""Of the name, the letter that is seldom in a text."""
+SHORT_BYTES: Final = 16 * 1024
+"""In a shorter result the whole name is searched at once."""
 _OBJECT: Final = re.compile(rb'"structuredContent"[ \t\r\n]*+:[ \t\r\n]*+\{')
 MAX_KEYS: Final = 32
 """Members of that name that are looked at before the result is parsed."""
@@ -170,14 +175,10 @@ MAX_KEYS: Final = 32
 
 def _may_be_no_object(result: bytes) -> bool:
     """Whether something that is called structured content may be no object: a search that parses nothing."""
-    at = -1
-    for _ in range(MAX_KEYS):
-        at = result.find(_KEY, at + 1)
-        if at < 0:
-            return False
-        if not _OBJECT.match(result, at):
-            return True
-    return True
+    if len(result) <= SHORT_BYTES and _KEY not in result:
+        return False
+    found = enumerate(found_by(_RARE, _KEY, result))
+    return any(seen == MAX_KEYS or not _OBJECT.match(result, at) for seen, at in found)
 
 
 def _structured(result: bytes) -> bytes:

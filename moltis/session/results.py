@@ -6,6 +6,7 @@ Pure, and on the path of every tool call: almost always it is a search for a byt
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -14,8 +15,7 @@ from moltis.jsonrpc import MALFORMED
 
 _KEY: Final = b'"isError"'
 _RARE: Final = b"E"
-"""Of the name, the letter that is seldom in a text. One byte is searched 20 times as fast as several (memchr)."""
-_RARE_AT: Final = _KEY.index(_RARE)
+"""Of the name, the letter that is seldom in a text."""
 MAX_RARE: Final = 32
 """So often it may be something else; then it is not rare here, and the whole name is searched."""
 _TRUE: Final = re.compile(rb'"isError"[ \t\r\n]*:[ \t\r\n]*true')
@@ -54,15 +54,22 @@ def says_error(result: bytes) -> bool:
 
 
 def _may_be_true(result: bytes) -> bool:
-    at = -1
+    return any(_TRUE.match(result, at) for at in found_by(_RARE, _KEY, result))
+
+
+def found_by(rare: bytes, key: bytes, text: bytes) -> Iterator[int]:
+    """Yield where a key is in a long text, found by a byte of it that is seldom there, and once in the key.
+
+    One byte is searched 20 times as fast as several (memchr).
+    """
+    inside, at = key.index(rare), -1
     for _ in range(MAX_RARE):
-        at = result.find(_RARE, at + 1)
+        at = text.find(rare, at + 1)
         if at < 0:
-            return False
-        if at >= _RARE_AT and _TRUE.match(result, at - _RARE_AT):
-            return True
-    while (at := result.find(_KEY, at)) >= 0:
-        if _TRUE.match(result, at):
-            return True
-        at += len(_KEY)
-    return False
+            return
+        if at >= inside and text.startswith(key, at - inside):
+            yield at - inside
+    at = max(0, at + 1 - inside)
+    while (at := text.find(key, at)) >= 0:
+        yield at
+        at += len(key)

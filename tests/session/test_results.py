@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltis.session.results import says_error
+from moltis.session.results import found_by, says_error
 
 
 @pytest.mark.parametrize(
@@ -89,3 +90,11 @@ def test_it_is_what_a_parser_finds(value: Any, ascii: bool, separators: tuple[st
 @pytest.mark.parametrize("deep", [b'{"a":%b,"isError":true}' % (b"[" * 100_000 + b"]" * 100_000), b"[" * 100_000])
 def test_whatever_it_is_nothing_is_raised(deep: bytes) -> None:
     assert says_error(deep) in (True, False)
+
+
+@given(
+    st.lists(st.sampled_from([b'"structuredContent"', b"C", b'"structuredConten', b'tContent"', b"x" * 9]), max_size=90)
+)
+def test_a_name_is_found_wherever_it_is_by_its_rarest_letter(pieces: list[bytes]) -> None:
+    text, key = b"".join(pieces), b'"structuredContent"'
+    assert list(found_by(b"C", key, text)) == [found.start() for found in re.finditer(re.escape(key), text)]
