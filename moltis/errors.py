@@ -43,19 +43,32 @@ class ExitCode(enum.IntEnum):
 
 
 class RpcCode(enum.IntEnum):
-    """JSON-RPC 2.0 section 5.1, and ours from -32004 down."""
+    """The codes of JSON-RPC errors: JSON-RPC 2.0 section 5.1, MCP's, and ours.
+
+    -32002 is two things, for neither is ours to change: a resource that is not found (MCP up to 2025-11-25), and, with
+    status 429 of HTTP, a rate limit.
+    """
 
     PARSE_ERROR = -32700
     INVALID_REQUEST = -32600
     METHOD_NOT_FOUND = -32601
     INVALID_PARAMS = -32602
     INTERNAL_ERROR = -32603
+    REQUEST_CANCELLED = -32800
+    UNAUTHORIZED = -32001
+    RESOURCE_NOT_FOUND = -32002
+    RATE_LIMITED = -32002
+    FORBIDDEN = -32003
     UNKNOWN_SERVER = -32004
     NOT_READY = -32005
     REQUEST_TIMEOUT = -32006
     LOGIN_NEEDED = -32007
     CONFIG = -32008
     FROM_SERVER = -32009
+    HEADER_MISMATCH = -32020
+    MISSING_CAPABILITY = -32021
+    UNSUPPORTED_VERSION = -32022
+    PAGES_FIRST = -32042
 
 
 class MoltisError(Exception):

@@ -80,7 +80,7 @@ class StateUnknown(UsageError):
 def relayed(id: bytes, error: bytes, *, modern: bool) -> tuple[bytes, int]:
     """Give the reply that passes a server's own error on, and its HTTP status."""
     code = _code(error) if modern else None
-    status = 200 if code is None or code == refusals.FORBIDDEN else refusals.status_of(int(code), modern=True)
+    status = 200 if code is None or code == RpcCode.FORBIDDEN else refusals.status_of(int(code), modern=True)
     return messages.relayed_error(id, error), status
 
 
@@ -104,7 +104,7 @@ def page_first(ask: Ask, error: bytes) -> tuple[bytes, int, str] | None:
         return *_recoded(ask.id, error, RpcCode.INTERNAL_ERROR, {}), "error"
     able = bytes(ask.meta.get(CAPABILITIES, b""))
     if not all(abilities.can_answer(able, rounds.ELICIT, page) for page in pages):
-        return *_recoded(ask.id, error, refusals.MISSING_CAPABILITY, NEEDS_PAGES), "error"
+        return *_recoded(ask.id, error, RpcCode.MISSING_CAPABILITY, NEEDS_PAGES), "error"
     asked = ((f"q{n}", rounds.ELICIT, page) for n, page in enumerate(pages, 1))
     return messages.result(ask.id, rounds.as_round(asked, rounds.VISIT)), 200, "input_required"
 
@@ -137,8 +137,8 @@ def answered(id: bytes, method: str, error: MoltisError, *, modern: bool) -> tup
 def incapable(id: bytes, error: MoltisError, capabilities: Mapping[str, Any]) -> tuple[bytes, int]:
     """Return the reply to a host of MCP 2026-07-28 that lacks these capabilities, and its HTTP status."""
     data = msgspec.json.encode({**error.data(), "requiredCapabilities": capabilities})
-    message = messages.error(id, refusals.MISSING_CAPABILITY, _for_a_model(error), data)
-    return message, refusals.status_of(refusals.MISSING_CAPABILITY, modern=True)
+    message = messages.error(id, RpcCode.MISSING_CAPABILITY, _for_a_model(error), data)
+    return message, refusals.status_of(RpcCode.MISSING_CAPABILITY, modern=True)
 
 
 def completed(method: str, result: bytes) -> bytes:

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 import msgspec
 
 from moltis import logs
+from moltis.errors import RpcCode
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, GatewayApi, HostApi
 from moltis.gateway.messages import Answer, Ask, Incoming, Tell, Unreadable
@@ -26,9 +27,7 @@ log = logs.get("moltis.gateway")
 LINES_PER_TURN: Final = 16
 """Lines taken before others have their turn: well under a millisecond's work."""
 
-INTERNAL_ERROR: Final = -32603
 OUR_FAULT: Final = "Internal error: a fault of moltis, not of yours"
-INVALID_REQUEST: Final = -32600
 
 
 class LineLimits(msgspec.Struct, frozen=True):
@@ -195,7 +194,7 @@ class LineHost:
             elif self._framer.oversized > self._oversized:
                 self._oversized = self._framer.oversized
                 why = f"a message has at most {self._limits.line_bytes} bytes"
-                self.write(messages.error(b"null", INVALID_REQUEST, why))
+                self.write(messages.error(b"null", RpcCode.INVALID_REQUEST, why))
         self._conn.pause_reading()
         self._turn_later()
 
@@ -224,12 +223,12 @@ class LineHost:
             log.error("host_message_failed", pid=self._conn.peer_pid, exc_info=True)
             if isinstance(incoming, Ask):
                 self._open.pop(incoming.id, None)
-                self.write(messages.error(incoming.id, INTERNAL_ERROR, OUR_FAULT))
+                self.write(messages.error(incoming.id, RpcCode.INTERNAL_ERROR, OUR_FAULT))
 
     def _ask(self, ask: Ask) -> None:
         if len(self._open) >= self._limits.in_flight:
             why = f"{self._limits.in_flight} requests of this host have no reply yet"
-            self.write(messages.error(ask.id, INTERNAL_ERROR, why))
+            self.write(messages.error(ask.id, RpcCode.INTERNAL_ERROR, why))
             return
         outlet = _LineOutlet(self, ask.id)
         self._open.setdefault(ask.id, outlet)  # an id in use twice is for the host to refuse, by the second's outlet

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from moltis.errors import RpcCode
 from moltis.jsonrpc import MALFORMED, error, notification, refusal, request, result
 from moltis.nesting import MAX_DEPTH, MAX_PARTS, counting, is_deeper_than, measuring, outer_id
 from moltis.session.envelope import mended_error
@@ -105,10 +106,6 @@ class Unreadable(msgspec.Struct, gc=False):
 
 Incoming = Ask | Tell | Answer | Unreadable
 
-PARSE_ERROR: Final = -32700
-INVALID_REQUEST: Final = -32600
-INVALID_PARAMS: Final = -32602
-
 
 class _Envelope(msgspec.Struct, gc=False):
     jsonrpc: str = ""
@@ -143,10 +140,10 @@ def parse(message: bytes) -> Incoming:
 def reading_of(message: bytes) -> Steps[Incoming]:
     """Return what `parse` returns in steps, for a message that is long. Never raises."""
     if not (yield from reading(message)):
-        return Unreadable(PARSE_ERROR, "not JSON")  # not mended: a host is to hear of its fault
+        return Unreadable(RpcCode.PARSE_ERROR, "not JSON")  # not mended: a host is to hear of its fault
     if (yield from counting(message)) > MAX_PARTS:
         why = f"a message has at most {MAX_PARTS} values, a list or an object counted as three"
-        return Unreadable(INVALID_REQUEST, why, _shown_id(outer_id(message) or b""))
+        return Unreadable(RpcCode.INVALID_REQUEST, why, _shown_id(outer_id(message) or b""))
     if (yield from measuring(message, MAX_DEPTH)):
         return _too_deep(_shown_id(outer_id(message) or b""))
     yield
@@ -186,11 +183,11 @@ def _measured(envelope: _Envelope) -> Steps[Unreadable | None]:
     else:
         return None
     id = bytes(envelope.id)
-    return Unreadable(INVALID_PARAMS if _is_id(id) else INVALID_REQUEST, why, _shown_id(id))
+    return Unreadable(RpcCode.INVALID_PARAMS if _is_id(id) else RpcCode.INVALID_REQUEST, why, _shown_id(id))
 
 
 def _too_deep(id: bytes) -> Unreadable:
-    return Unreadable(INVALID_REQUEST, f"nested deeper than {MAX_DEPTH} levels", id)
+    return Unreadable(RpcCode.INVALID_REQUEST, f"nested deeper than {MAX_DEPTH} levels", id)
 
 
 def _second_look(message: bytes) -> Incoming:
@@ -207,7 +204,7 @@ def _second_look(message: bytes) -> Incoming:
 def _read(envelope: _Envelope) -> Incoming:
     id = bytes(envelope.id)
     if envelope.jsonrpc != "2.0":
-        return Unreadable(INVALID_REQUEST, 'not a JSON-RPC 2.0 message: "jsonrpc" must be "2.0"', _shown_id(id))
+        return Unreadable(RpcCode.INVALID_REQUEST, 'not a JSON-RPC 2.0 message: "jsonrpc" must be "2.0"', _shown_id(id))
     if envelope.method is None:
         return _answer(envelope, id)
     try:
@@ -219,7 +216,7 @@ def _read(envelope: _Envelope) -> Incoming:
     if not id:
         return Tell(envelope.method, params)
     if not _is_id(id):
-        return Unreadable(INVALID_REQUEST, "the id of a request must be a string or an integer")
+        return Unreadable(RpcCode.INVALID_REQUEST, "the id of a request must be a string or an integer")
     meta = params.pop("_meta", None)
     if meta is None:
         return Ask(id, envelope.method, params, {})
@@ -227,14 +224,14 @@ def _read(envelope: _Envelope) -> Incoming:
         return Ask(id, envelope.method, params, _MEMBERS.decode(meta))
     except MALFORMED:
         if bytes(meta) != b"null":
-            return Unreadable(INVALID_PARAMS, "params._meta must be an object", id)
+            return Unreadable(RpcCode.INVALID_PARAMS, "params._meta must be an object", id)
         return Ask(id, envelope.method, params, {})
 
 
 def _no_object(id: bytes) -> Unreadable:
     if not id:
-        return Unreadable(INVALID_REQUEST, "params must be an object")
-    return Unreadable(INVALID_PARAMS, "params must be an object", _shown_id(id))
+        return Unreadable(RpcCode.INVALID_REQUEST, "params must be an object")
+    return Unreadable(RpcCode.INVALID_PARAMS, "params must be an object", _shown_id(id))
 
 
 def _answer(envelope: _Envelope, id: bytes) -> Incoming:
@@ -243,7 +240,7 @@ def _answer(envelope: _Envelope, id: bytes) -> Incoming:
         return Answer(id, None, error)
     if _is_id(id) and result:
         return Answer(id, result, None)
-    return Unreadable(INVALID_REQUEST, "neither a request, nor a notification, nor an answer", _shown_id(id))
+    return Unreadable(RpcCode.INVALID_REQUEST, "neither a request, nor a notification, nor an answer", _shown_id(id))
 
 
 def _is_id(id: bytes) -> bool:
@@ -261,10 +258,10 @@ def _unreadable(message: bytes) -> Unreadable:
     except RecursionError:
         return _too_deep(_shown_id(outer_id(message) or b""))
     except MALFORMED:
-        return Unreadable(PARSE_ERROR, "not JSON")
+        return Unreadable(RpcCode.PARSE_ERROR, "not JSON")
     if found.startswith(b"["):
-        return Unreadable(INVALID_REQUEST, "batches are not supported: send one message at a time")
-    return Unreadable(INVALID_REQUEST, "not a JSON-RPC 2.0 message")
+        return Unreadable(RpcCode.INVALID_REQUEST, "batches are not supported: send one message at a time")
+    return Unreadable(RpcCode.INVALID_REQUEST, "not a JSON-RPC 2.0 message")
 
 
 def text_of(members: dict[str, Raw], name: str) -> str | None:

@@ -13,25 +13,17 @@ from moltis.errors import MoltisError, RpcCode
 from moltis.gateway import messages
 from moltis.gateway.api import Outlet
 from moltis.gateway.messages import CAPABILITIES, PROTOCOL_VERSION, Ask, text_of
-from moltis.session.handshake import MODERN_VERSIONS, UNSUPPORTED_VERSION
-
-FORBIDDEN: Final = -32003
-RESOURCE_NOT_FOUND: Final = -32002
-"""Until MCP 2025-11-25; from 2026-07-28 on it is -32602."""
-
-HEADER_MISMATCH: Final = -32020
-MISSING_CAPABILITY: Final = -32021
-"""From MCP 2026-07-28 on."""
+from moltis.session.handshake import MODERN_VERSIONS
 
 _CURRENT: Final = msgspec.json.encode(MODERN_VERSIONS[-1])
 
-_LEGACY: Final = {RpcCode.PARSE_ERROR: 400, RpcCode.INVALID_REQUEST: 400, FORBIDDEN: 403}
-_MODERN: Final = {
+_LEGACY: Final[dict[int, int]] = {RpcCode.PARSE_ERROR: 400, RpcCode.INVALID_REQUEST: 400, RpcCode.FORBIDDEN: 403}
+_MODERN: Final[dict[int, int]] = {
     **_LEGACY,
     RpcCode.INVALID_PARAMS: 400,
-    HEADER_MISMATCH: 400,
-    MISSING_CAPABILITY: 400,
-    UNSUPPORTED_VERSION: 400,
+    RpcCode.HEADER_MISMATCH: 400,
+    RpcCode.MISSING_CAPABILITY: 400,
+    RpcCode.UNSUPPORTED_VERSION: 400,
     RpcCode.METHOD_NOT_FOUND: 404,
 }
 
@@ -72,19 +64,19 @@ def no_such_method(method: str, hint: str = "") -> Refusal:
 
 def no_such_resource(uri: str, *, modern: bool) -> Refusal:
     """Refuse a resource that nobody has."""
-    code = RpcCode.INVALID_PARAMS if modern else RESOURCE_NOT_FOUND
+    code = RpcCode.INVALID_PARAMS if modern else RpcCode.RESOURCE_NOT_FOUND
     return Refusal(code, "Resource not found", _json({"uri": uri}))
 
 
 def forbidden(what: str) -> Refusal:
     """Refuse what a token is not for."""
-    return Refusal(FORBIDDEN, f"{what} needs an access token of scope write; this one may only read")
+    return Refusal(RpcCode.FORBIDDEN, f"{what} needs an access token of scope write; this one may only read")
 
 
 def unsupported_version(requested: str) -> Refusal:
     """Refuse a request of another protocol revision (MCP 2026-07-28, Versioning)."""
     data = {"supported": list(MODERN_VERSIONS), "requested": requested[:100]}
-    return Refusal(UNSUPPORTED_VERSION, "Unsupported protocol version", _json(data))
+    return Refusal(RpcCode.UNSUPPORTED_VERSION, "Unsupported protocol version", _json(data))
 
 
 def too_many(told: str) -> Refusal:

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 from msgspec import Raw
 
+from moltis.errors import RpcCode
 from moltis.jsonrpc import MALFORMED, json_string
 
 ELICIT: Final = "elicitation/create"
@@ -46,8 +47,6 @@ CANNOT: Final = b'{"code":-32601,"message":"the host that called cannot answer t
 TOO_MANY: Final = b'{"code":-32603,"message":"too many questions; this one was not put to anybody"}'
 """What servers are told of questions that come to nothing: JSON-RPC error objects."""
 
-PAGES_FIRST: Final = -32042
-"""URLElicitationRequired, an error of MCP 2025-11-25 alone: pages are to be visited, and the request sent again."""
 
 VISIT: Final = "moltis/page-first"
 """The `requestState` of a round that stands for such an error: nothing of ours waits, and the server knows no state."""
@@ -140,7 +139,7 @@ def pages_first(error: bytes) -> list[bytes] | None:
     try:
         pages = _PAGES_FIRST.decode(error)
         found = pages.data.elicitations
-        if pages.code != PAGES_FIRST or not 0 < len(found) <= MAX_QUESTIONS:
+        if pages.code != RpcCode.PAGES_FIRST or not 0 < len(found) <= MAX_QUESTIONS:
             return None
         if any(_PAGE.decode(page).mode != "url" for page in found):
             return None

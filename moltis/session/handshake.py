@@ -37,8 +37,6 @@ HANDSHAKE_VERSIONS = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 MODERN_VERSIONS = ("2026-07-28",)
 """Oldest first; the last of each is what we offer."""
 
-UNSUPPORTED_VERSION = -32022
-"""`UnsupportedProtocolVersionError` of MCP 2026-07-28; its data names the server's versions."""
 
 PATIENCE_SECS = 10.0
 """For the first of the two questions, before the other is asked too: what the reference client gives its probe. Over
@@ -292,7 +290,7 @@ class Handshake:
     def refuses_era(self) -> bool:
         """Whether `initialize` was refused in a way that says that the server does not have its era."""
         code = envelope.read_error(self._refusal).code if self._refusal is not None else None
-        return code in (UNSUPPORTED_VERSION, RpcCode.METHOD_NOT_FOUND)
+        return code in (RpcCode.UNSUPPORTED_VERSION, RpcCode.METHOD_NOT_FOUND)
 
     def was_ready(self) -> None:
         """Take note that the server became ready: what was learnt holds."""
@@ -597,7 +595,7 @@ def _versions(said: Raw) -> list[str]:
 def _supported(error: bytes) -> list[str] | None:
     """Give the versions that a -32022 names, or None if it is another error or names none."""
     refusal = envelope.read_error(error)
-    if refusal.code != UNSUPPORTED_VERSION:
+    if refusal.code != RpcCode.UNSUPPORTED_VERSION:
         return None
     try:
         named = msgspec.json.decode(refusal.data, type=_Supported).supported

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from moltis.errors import RpcCode
 from moltis.gateway import messages
 from moltis.gateway.api import GatewayApi, Principal
 from moltis.gateway.doors import Headers
@@ -25,7 +26,6 @@ from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
 from moltis.transport.wire import Cancellable, call_later, now
 
 SESSION_ID: Final = b"mcp-session-id"
-CANCELLED: Final = -32800
 """What a legacy host that cancelled is answered: its POST must be answered somehow."""
 SESSION_SWEEP_SECS: Final = 60.0
 
@@ -293,7 +293,7 @@ def _tell(session: Session | None, tell: Tell) -> None:
         id = bytes(tell.params.get("requestId", b""))
         exchange = session.open.get(id)
         if exchange is not None:
-            exchange.reply(messages.error(id, CANCELLED, "the request was cancelled"))
+            exchange.reply(messages.error(id, RpcCode.REQUEST_CANCELLED, "the request was cancelled"))
 
 
 def _nowhere(message: bytes) -> bool:

@@ -17,7 +17,6 @@ import msgspec
 from moltis.errors import RpcCode
 from moltis.gateway.http.refusals import Refusal
 from moltis.gateway.messages import CAPABILITIES, PROTOCOL_VERSION, Ask, text_of
-from moltis.gateway.refusals import HEADER_MISMATCH
 from moltis.session.mirrored import Mirror, mirror_of
 
 VERSION: Final = b"mcp-protocol-version"
@@ -120,4 +119,4 @@ def _agree(value: str, due: str) -> bool:
 
 
 def _mismatch(message: str) -> Refusal:
-    return Refusal(400, HEADER_MISMATCH, message)
+    return Refusal(400, RpcCode.HEADER_MISMATCH, message)

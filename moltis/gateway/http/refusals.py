@@ -5,8 +5,6 @@ Pure. The one rule: what the request said is not repeated, but for its id, and a
 
 from __future__ import annotations
 
-from typing import Final
-
 import msgspec
 
 from moltis.access import Access
@@ -16,11 +14,6 @@ from moltis.gateway.api import Principal
 from moltis.gateway.doors import Headers
 from moltis.httpd.asgi import BodyRefused
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS
-
-UNAUTHORIZED: Final = -32001
-RATE_LIMITED: Final = -32002
-FORBIDDEN: Final = -32003
-"""The manual's codes."""
 
 
 class Refusal(msgspec.Struct, frozen=True):
@@ -42,7 +35,7 @@ def wrong(reason: str, *, status: int = 400, code: int = RpcCode.INVALID_REQUEST
 
 
 def forbidden(reason: str) -> Refusal:
-    return Refusal(403, FORBIDDEN, reason)
+    return Refusal(403, RpcCode.FORBIDDEN, reason)
 
 
 def not_allowed(access: Access, principal: Principal) -> Refusal:
@@ -59,14 +52,16 @@ def unauthorized(*, token_given: bool) -> Refusal:
     if token_given:
         challenge = b'Bearer error="invalid_token"'
         return Refusal(
-            401, UNAUTHORIZED, "this access token is unknown or expired", ((b"www-authenticate", challenge),)
+            401, RpcCode.UNAUTHORIZED, "this access token is unknown or expired", ((b"www-authenticate", challenge),)
         )
     message = "an access token is needed (moltis token create), as Authorization: Bearer TOKEN"
-    return Refusal(401, UNAUTHORIZED, message, ((b"www-authenticate", b"Bearer"),))
+    return Refusal(401, RpcCode.UNAUTHORIZED, message, ((b"www-authenticate", b"Bearer"),))
 
 
 def rate_limited(secs: int) -> Refusal:
-    return Refusal(429, RATE_LIMITED, f"too many requests; try again in {secs} s", ((b"retry-after", b"%d" % secs),))
+    return Refusal(
+        429, RpcCode.RATE_LIMITED, f"too many requests; try again in {secs} s", ((b"retry-after", b"%d" % secs),)
+    )
 
 
 def method_not_allowed(allowed: bytes, reason: str) -> Refusal:
