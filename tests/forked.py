@@ -1,6 +1,6 @@
-"""Runs `moltis` as a process that is forked from one which has imported everything already.
+"""Runs `moltis`, or a script, as a process that is forked from one which has imported everything already.
 
-    forked.py SOCKET    the process that is forked from: listens at SOCKET, and ends with its stdin
+    forked.py SOCKET MODULE...    what is forked from: imports the modules, listens at SOCKET, and ends with its stdin
 
 What is run is a process like any other: its arguments, environment, folder, descriptors and exit status are its own.
 It only begins where the interpreter and its imports have come to, which is most of what a command, or the start of a
@@ -19,6 +19,7 @@ import json
 import os
 import pkgutil
 import resource
+import runpy
 import select
 import selectors
 import shutil
@@ -28,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -42,6 +44,9 @@ PRELOADED = tuple(
     f"moltis.{name}" for name in ("cli", "config", "control", "daemon", "gateway", "http", "oauth", "session")
 )
 
+SDK = ("mcp.server.auth.provider", "mcp.server.auth.settings", "mcp.server.mcpserver", "uvicorn")
+"""What servers of the tests that are made with the official SDK import."""
+
 MAX_STDIN = 32 * 1024
 """What a pipe takes before anyone reads it."""
 
@@ -50,7 +55,7 @@ class Process:
     """A process that was forked; what one does with a `subprocess.Popen`."""
 
     def __init__(self, words: Sequence[str], told: int) -> None:
-        self.args = ["moltis", *words]
+        self.args = list(words)
         self.returncode: int | None = None
         self._told = told
         self._heard = b""
@@ -108,24 +113,26 @@ def start(
     streams: Sequence[int],
     session: bool = False,
     limits: Mapping[int, int] | None = None,
+    script: Path | None = None,
 ) -> Process:
     """Start `moltis` with these arguments on three streams, in a session of its own if it is to have one.
 
-    `limits` are by RLIMIT_ number.
+    `limits` are by RLIMIT_ number. `script`: what is run instead of `moltis`, a server made with the official SDK.
     """
     told, tell = os.pipe()
     request = {"args": list(args), "env": dict(env), "cwd": str(cwd), "session": session}
+    request["script"] = str(script) if script else ""
     request["limits"] = list((limits or {}).items())
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as line:
         try:
-            line.connect(forge(at_start(env)))
+            line.connect(forge(at_start(env), SDK if script else PRELOADED))
             socket.send_fds(line, [json.dumps(request).encode()], [*streams, tell])
         except OSError:
             os.close(told)
             raise
         finally:
             os.close(tell)
-        return Process(args, told)
+        return Process([str(script or "moltis"), *args], told)
 
 
 def run(
@@ -176,19 +183,19 @@ def at_start(env: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 
 def shared() -> dict[str, str]:
     """Return what the environment of a program has to have that is to fork from what this one forks from."""
-    return {SHARED: str(Path(forge(at_start(os.environ))).parent)}
+    return {SHARED: str(Path(forge(at_start(os.environ), PRELOADED)).parent)}
 
 
 @functools.cache
-def forge(started_with: tuple[tuple[str, str], ...]) -> str:
+def forge(started_with: tuple[tuple[str, str], ...], modules: tuple[str, ...]) -> str:
     """Return the address of a process to fork from. It ends with this one, unless it is shared by another."""
-    name = hashlib.sha256(repr(started_with).encode()).hexdigest()[:16]
+    name = hashlib.sha256(repr((started_with, modules)).encode()).hexdigest()[:16]
     shared = Path(os.environ[SHARED]) / name if SHARED in os.environ else None
     if shared is not None and shared.exists():
         return str(shared)
     folder = Path(tempfile.mkdtemp(prefix="moltis-"))
     process = subprocess.Popen(
-        [sys.executable, __file__, str(folder / name)],
+        [sys.executable, __file__, str(folder / name), *modules],
         env={"PATH": os.environ["PATH"], **dict(started_with)},
         stdin=subprocess.PIPE,  # pipes, as what is forked from it has: what a stream can do is found out once
         stdout=subprocess.PIPE,
@@ -209,8 +216,8 @@ def forge(started_with: tuple[tuple[str, str], ...]) -> str:
 # --- the process that is forked from
 
 
-def serve(listener: socket.socket) -> None:
-    """Fork a process for each request. Return, in that process alone, once it is to run `moltis`."""
+def serve(listener: socket.socket) -> str:
+    """Fork a process for each request. Return, in that process alone, the script that it is to run; "" is `moltis`."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for a keeper
     while True:
         ready, _, _ = select.select([listener, sys.stdin.fileno()], [], [])
@@ -222,8 +229,9 @@ def serve(listener: socket.socket) -> None:
         if len(descriptors) == 4 and os.fork() == 0:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             listener.close()
-            keep(json.loads(request), descriptors)
-            return
+            asked = json.loads(request)
+            keep(asked, descriptors)
+            return str(asked["script"])
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -254,22 +262,28 @@ def keep(request: dict[str, object], descriptors: Sequence[int]) -> None:
     os.environ.clear()
     os.environ.update(env)
     os.chdir(str(request["cwd"]))
-    sys.argv = [str(Path(importlib.import_module("moltis").__path__[0]) / "__main__.py"), *args]
+    ran = request["script"] or Path(importlib.import_module("moltis").__path__[0]) / "__main__.py"
+    sys.argv = [str(ran), *args]
 
 
 def main() -> NoReturn:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listener.bind(sys.argv[1])
     listener.listen(128)
-    for name in PRELOADED:
+    for name in sys.argv[2:]:
         package = importlib.import_module(name)
-        for module in pkgutil.walk_packages(package.__path__, f"{name}."):
-            importlib.import_module(module.name)
+        if name.startswith("moltis."):
+            for module in pkgutil.walk_packages(package.__path__, f"{name}."):
+                importlib.import_module(module.name)
     sys.path[0] = ""  # as with `python -m`
     gc.collect()
     gc.freeze()  # what is there for all is not looked at, which would copy it, by each
     os.write(sys.stdout.fileno(), b"ready\n")
-    serve(listener)
+    if script := serve(listener):
+        warnings.simplefilter("ignore")
+        sys.path[0] = str(Path(script).parent)
+        runpy.run_path(script, run_name="__main__")
+        sys.exit(0)
     importlib.import_module("moltis.cli").main()
     raise AssertionError("it ends the process")
 

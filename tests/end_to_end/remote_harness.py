@@ -13,8 +13,9 @@ import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import forked
 from harness import PYTHON, SERVERS, Daemon, wait_until
 from installing import npm_folder
 from patience import PATIENCE
@@ -38,19 +39,18 @@ class Program:
         self.events_file = events
         self.said: dict[str, Any] = {}
         self._env = env
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | forked.Process | None = None
+        self._stdout: IO[bytes] | None = None
 
     def start(self) -> Program:
         """Start it and read the line of JSON that it prints once it listens."""
         port = [] if self.port is None else ["--port", str(self.port)]
-        self._spawn([*self.argv, *port, "--events", str(self.events_file)], subprocess.PIPE)
-        assert self._process is not None
-        assert self._process.stdout is not None
-        killer = threading.Timer(LISTENS_WITHIN, self._process.kill)
+        process, self._stdout = self._spawn([*self.argv, *port, "--events", str(self.events_file)])
+        killer = threading.Timer(LISTENS_WITHIN, process.kill)
         killer.start()
-        line = self._process.stdout.readline()
+        line = self._stdout.readline()
         killer.cancel()
-        assert line, f"{self.argv[-1]} ended with {self._process.wait()} before it listened"
+        assert line, f"{self.argv[-1]} ended with {process.wait()} before it listened"
         self.said = json.loads(line)
         if "url" in self.said or "issuer" in self.said:
             self.port = int(re.search(r":(\d+)", self.said.get("url") or self.said["issuer"])[1])  # type: ignore[index]
@@ -58,25 +58,36 @@ class Program:
 
     def start_silently(self) -> None:
         """Start a program that is not ours: it prints nothing for us."""
-        self._spawn(self.argv, subprocess.DEVNULL)
+        self._process = self._popen(self.argv, subprocess.DEVNULL)
 
-    def _spawn(self, argv: list[str], stdout: int) -> None:
-        self._process = subprocess.Popen(
+    def _spawn(self, argv: list[str]) -> tuple[subprocess.Popen[bytes] | forked.Process, IO[bytes]]:
+        """Return the process, and what it prints."""
+        process = self._popen(argv, subprocess.PIPE)
+        assert process.stdout is not None
+        self._process = process
+        return process, process.stdout
+
+    def _popen(self, argv: list[str], stdout: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, **self._env},
+            env=self.env,
             start_new_session=True,
         )
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {**os.environ, **self._env}
 
     def kill(self) -> None:
         if self._process is not None:
             signal_pid(self._process.pid, signal.SIGKILL)
             self._process.wait(PATIENCE)
-            if self._process.stdout:
-                self._process.stdout.close()
-            self._process = None
+            if self._stdout is not None:
+                self._stdout.close()
+            self._process = self._stdout = None
 
     def restart(self) -> Program:
         """Kill it and start it anew at the same address."""
@@ -96,6 +107,23 @@ class Program:
         rows = [json.loads(line) for line in whole.splitlines()]
         wanted = {**({"event": event} if event else {}), **facts}
         return [row for row in rows if all(row.get(k) == v for k, v in wanted.items())]
+
+
+class SdkServer(Program):
+    """A server made with the official SDK, which takes a second of a processor to import: it is forked."""
+
+    def _spawn(self, argv: list[str]) -> tuple[subprocess.Popen[bytes] | forked.Process, IO[bytes]]:
+        script, *words = argv
+        read, write = os.pipe()
+        try:
+            with open(os.devnull, "r+b") as null:
+                streams = (null.fileno(), write, null.fileno())
+                self._process = forked.start(
+                    words, env=self.env, cwd=Path.cwd(), streams=streams, session=True, script=Path(script)
+                )
+        finally:
+            os.close(write)
+        return self._process, os.fdopen(read, "rb")
 
 
 class Provider(Program):
@@ -138,7 +166,7 @@ class Place:
 
     def http_server(self, *flags: str, port: int | None = None) -> Program:
         """Start the SDK's server; see its module for the flags."""
-        return self._start([PYTHON, "-W", "ignore", str(HTTP_SERVER), *flags], port=port)
+        return self._start([str(HTTP_SERVER), *flags], kind=SdkServer, port=port)
 
     def protected_server(self, provider: Provider, *flags: str) -> Program:
         """Start the SDK's server as a protected resource of a provider."""
