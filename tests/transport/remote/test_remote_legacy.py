@@ -71,6 +71,28 @@ async def test_the_place_for_messages_may_be_relative(said: str, goes_to: str) -
     assert str(server.requests[1].url) == goes_to
 
 
+async def test_messages_are_posted_with_the_cookie_that_the_stream_set_or_a_post_since() -> None:
+    server = OldServer()
+
+    async def sticky(request: httpx2.Request) -> httpx2.Response:
+        server.streams.append(Body())
+        server.stream.event("endpoint", server.location)
+        return streaming(server.stream, **{"Set-Cookie": "AWSALB=a; Path=/; HttpOnly"})
+
+    async def stickier(request: httpx2.Request, message: Json) -> httpx2.Response:
+        taken = await server.take(request, message)
+        taken.headers["Set-Cookie"] = f"AWSALB=a{len(server.posted)}; Path=/"
+        return taken
+
+    server.on_get, server.on_post = sticky, stickier
+    async with line(LegacyConnection, server) as at:
+        await at.begin()
+        at.ask(2, "tools/list")
+        await at.told.outcome(2)
+    posts = [request.headers.get("cookie") for request in server.requests if request.method == "POST"]
+    assert posts == ["AWSALB=a", "AWSALB=a1", "AWSALB=a2"]
+
+
 async def test_a_reply_in_the_answer_to_its_post_is_taken() -> None:
     server = OldServer()
 
