@@ -39,11 +39,10 @@ from moltis.gateway.tokens import TokenStore as AccessTokens
 from moltis.http.heads import retry_after_secs
 from moltis.logtail import tail
 from moltis.oauth.authserver import read_server
-from moltis.oauth.challenge import bearer_challenge
 from moltis.oauth.cipher import Cipher
 from moltis.oauth.grants import read_tokens, refresh_due
 from moltis.oauth.model import AuthServer, Client, Key, OAuthProblem, ProtectedResource, Record, Tokens
-from moltis.oauth.resource import metadata_urls, read_resource
+from moltis.oauth.resource import bearer_challenge, metadata_urls, read_resource
 from moltis.oauth.store import StoreProblem, TokenStore
 from moltis.session import envelope
 from moltis.session.handshake import HANDSHAKE_VERSIONS, MODERN_VERSIONS, Done, Failed, Handshake, Lesson, Send

@@ -11,8 +11,6 @@ from typing import Final
 
 from moltis.oauth.folder import StoreProblem
 
-__all__ = ["Cipher", "Damaged", "WrongKey", "is_sealed", "keyring_cipher"]
-
 SERVICE: Final = "moltis"
 ACCOUNT: Final = "token-store"
 """What the key is called in the keyring."""

@@ -24,9 +24,9 @@ from urllib.parse import quote_plus
 
 from moltis.http.fetch import Answer, Fetcher, FetchProblem
 from moltis.http.heads import retry_after_secs
-from moltis.oauth.blocking import blocking
 from moltis.oauth.discovery import in_oauth
 from moltis.oauth.grants import is_about_request, read_tokens
+from moltis.oauth.jobs import blocking
 from moltis.oauth.model import AuthServer, Client, ClientConfig, OAuthProblem, Tokens
 from moltis.oauth.registration import Register, choose_client, read_registration, registration_request
 

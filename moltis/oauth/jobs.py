@@ -8,13 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import anyio
 from anyio.abc import TaskGroup
 
+from moltis.errors import Busy
 from moltis.oauth.decisions import SPREAD_SECS
 from moltis.oauth.model import OAuthProblem
+from moltis.threads import in_thread
+
+T = TypeVar("T")
+
+
+async def blocking(work: Callable[..., T], *args: object) -> T:
+    """Call `work` on a thread and return what it returns.
+
+    Raises:
+        OAuthProblem: `outage`: no thread can be started.
+    """
+    try:
+        return await in_thread(work, *args)
+    except Busy as busy:
+        raise OAuthProblem(busy.message, kind="outage") from None
+
 
 CLOSE_SECS = 2.0
 """How long what is worth finishing has when everything ends."""

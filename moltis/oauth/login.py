@@ -24,7 +24,6 @@ from moltis.http.authorized import Refusal
 from moltis.http.origins import shown_host
 from moltis.oauth.authorize import INSUFFICIENT_SCOPE, INVALID_TOKEN
 from moltis.oauth.callback import Callback
-from moltis.oauth.challenge import bearer_challenge
 from moltis.oauth.decisions import (
     FRESH_SECS,
     MAX_LOGINS_PER_HOUR,
@@ -46,6 +45,7 @@ from moltis.oauth.grants import expired
 from moltis.oauth.jobs import Job, Jobs, abandoned, again
 from moltis.oauth.keeper import Keeper, Means
 from moltis.oauth.model import AuthState, Challenge, OAuthProblem, Tokens
+from moltis.oauth.resource import bearer_challenge
 from moltis.server.states import State
 from moltis.times import stamp_of
 

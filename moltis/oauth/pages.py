@@ -15,8 +15,6 @@ import msgspec
 
 from moltis.oauth.model import Kind
 
-__all__ = ["Page", "failure", "notice", "success"]
-
 Mood = Literal["good", "bad", "plain"]
 
 

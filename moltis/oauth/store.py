@@ -24,11 +24,9 @@ import msgspec
 from moltis.config.files import Unusable
 from moltis.errors import Busy
 from moltis.jsonrpc import MALFORMED
-from moltis.oauth.blocking import blocking
 from moltis.oauth.cipher import Cipher, Damaged, WrongKey, is_sealed
-from moltis.oauth.filelock import LockBusy, file_lock
-from moltis.oauth.folder import MAX_FILE_BYTES, Folder, PrivateFolder, StoreProblem
-from moltis.oauth.jobs import Log
+from moltis.oauth.folder import MAX_FILE_BYTES, Folder, LockBusy, PrivateFolder, StoreProblem, file_lock
+from moltis.oauth.jobs import Log, blocking
 from moltis.oauth.model import Key, OAuthProblem, Record
 from moltis.threads import in_thread
 

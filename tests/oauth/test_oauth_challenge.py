@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltis.oauth.challenge import MAX_VALUE_CHARS, MAX_VALUES, bearer_challenge
 from moltis.oauth.model import Challenge
+from moltis.oauth.resource import MAX_VALUE_CHARS, MAX_VALUES, bearer_challenge
 
 PRM = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
 
