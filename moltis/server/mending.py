@@ -246,7 +246,7 @@ def _for_address(message: str, entry: str) -> str:
             "proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header Host $host;    (in nginx, or the like in the "
             f"proxy before it; else the server's own public URL. Messages go to the origin of url in {entry} alone)"
         )
-    if re.search(r"HTTP 4(?:04|10)\b.* at http", message):
+    if re.search(r"(?:HTTP 4(?:04|05|10)\b.*|\(text/html\)) at http", message):
         return (
             f"root_path, or base path, in the server's settings    (behind a proxy its paths begin as url in {entry})"
         )

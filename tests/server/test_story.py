@@ -397,7 +397,10 @@ def test_no_key_is_named_that_does_not_mend_it(kind: str, message: str) -> None:
     [
         ("is reached at https://a.example and wants messages at http://a.example: it does not", "X-Forwarded-Proto"),
         ("answered initialize with HTTP 404 at https://a.example/messages?...", "root_path"),
+        ("answered initialize with HTTP 405 at https://a.example/messages?...", "root_path"),
+        ("answered initialize with a page (text/html) at https://a.example/messages", "root_path"),
         ("answered initialize with HTTP 404", "`url` is right"),
+        ("answered initialize with HTTP 500 at https://a.example/messages", "`url` is right"),
     ],
 )
 def test_a_proxy_before_a_remote_server_is_named_with_what_it_lacks(message: str, mends: str) -> None:
