@@ -299,7 +299,7 @@ _MISMATCHES = {
     "a message without a newline after it": "report it to who makes it    (each message must end in a newline; "
     "look for a newer version of it for args in {entry})",
 }
-"""What helps against what its stdout looks like (`session.noise`)."""
+"""What helps against what its stdout looks like (`session.oddities`)."""
 
 
 def _for_stdout(status: ServerStatus, error: LastError) -> list[str]:
