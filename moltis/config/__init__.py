@@ -16,7 +16,7 @@
 - `load.py`: all of it -> `Plan`
 - `plan.py`: what is to run
 - `splice.py`: a key of the text changed, every other byte kept
-- `atomic.py`: a file replaced whole or not at all
+- `files.py`: files that are replaced whole or not at all, and records made of them
 - `edit.py`: a server of the file changed
 - `overrides.py`: env.toml, the values that `moltis env set` keeps
 - `keys.py`: the one table of all keys, from which schema, example and docs are made

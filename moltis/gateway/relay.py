@@ -85,7 +85,7 @@ class _Wait:
 
 
 class Relay:
-    """One request on its way. Parameters as for `Forwarding.begin`. Fits `session.caller.Caller` and
+    """One request on its way. Parameters as for `Forwarding.begin`. Fits `session.calls.Caller` and
     `forwarding.Running`.
     """
 
