@@ -18,7 +18,7 @@ from trio.testing import MockClock
 from moltis.config.plan import StdioLaunch
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import AuthDone, AuthLost
-from moltis.server.states import FailureKind, State
+from moltis.server.states import FREE, FailureKind, State
 from moltis.server.status import HistoryEntry
 from moltis.transport import Ended
 
@@ -118,6 +118,10 @@ def check_history(told: Sequence[HistoryEntry]) -> None:
         elif entry.reason == FailureKind.NO_NETWORK:
             assert entry.delay_secs is not None
             assert (entry.to, 0.5 <= entry.delay_secs <= 3.0) == (State.BACKOFF, True)
+        elif entry.reason == FailureKind.LOCKED_OUT:
+            assert entry.delay_secs is not None
+            assert entry.to == State.BACKOFF
+            assert 0.5 <= entry.delay_secs <= PLAN.limits.restart_cooldown_max_secs
         elif entry.to == State.BACKOFF:
             ceiling = min(3.0, 2.0 ** (entry.attempt - 1))
             assert entry.delay_secs is not None
@@ -128,11 +132,11 @@ def automatic_starts_per_cycle(told: Sequence[HistoryEntry]) -> int:
     """Count the most starts of the machine's own between two cooldowns, or two times that the count was forgiven."""
     most = here = 0
     for entry in told:
-        if entry.reason in (FailureKind.LOGIN_UNAVAILABLE, FailureKind.NO_NETWORK):
-            here = max(0, here - 1)  # nobody was asked: the next start takes the place of this one
+        if entry.reason in (FailureKind.LOGIN_UNAVAILABLE, *FREE):
+            here = max(0, here - 1)  # it is not counted: the next start takes the place of this one
         if entry.to == State.STARTING and (entry.attempt == 0 or entry.reason in ("retry", "probe")):
             here = 1 if entry.attempt == 0 else here + 1
-        if entry.to == State.BACKOFF and entry.attempt == 1 and entry.reason != FailureKind.NO_NETWORK:
+        if entry.to == State.BACKOFF and entry.attempt == 1 and entry.reason not in FREE:
             here = 1  # of the run that was forgiven while it was ready, and has failed now
         most = max(most, here)
         if entry.to == State.COOLDOWN:
