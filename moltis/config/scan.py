@@ -9,8 +9,7 @@ the parser's to say.
 from __future__ import annotations
 
 import re
-
-import msgspec
+from dataclasses import dataclass, field
 
 MAX_BYTES = 1024 * 1024
 """Of one file. 500 servers of 20 keys are about 300 kB."""
@@ -55,7 +54,8 @@ class TooMuch(ValueError):
         self.message = message
 
 
-class Entry(msgspec.Struct):
+@dataclass(slots=True)
+class Entry:
     """`key = value`, a statement of its own or inside an inline table; positions are offsets into the text."""
 
     path: Path
@@ -69,7 +69,8 @@ class Entry(msgspec.Struct):
     inline: bool = False
 
 
-class Header(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Header:
     """`[path]` or `[[path]]`: `start` is its first bracket, `end` is past its last."""
 
     path: Path
@@ -77,12 +78,13 @@ class Header(msgspec.Struct, frozen=True):
     end: int
 
 
-class Scan(msgspec.Struct):
+@dataclass(slots=True)
+class Scan:
     """What is where. `lines` has every key path, implied tables and elements of arrays included; lines count from 1."""
 
-    lines: dict[Path, int] = msgspec.field(default_factory=dict)
-    entries: list[Entry] = msgspec.field(default_factory=list)
-    headers: list[Header] = msgspec.field(default_factory=list)
+    lines: dict[Path, int] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+    headers: list[Header] = field(default_factory=list)
     stopped_at: int | None = None
     """Offset of the end of the line that cannot be TOML; None when all was understood."""
 
@@ -111,7 +113,8 @@ class _Lost(Exception):
     """The text at `position` cannot be TOML."""
 
 
-class _Open(msgspec.Struct):
+@dataclass(slots=True)
+class _Open:
     """An array or inline table that is being read; `count` is the index of an array's next element."""
 
     path: Path
