@@ -67,7 +67,7 @@ def passable(folder: Path) -> None:
     "speak",
     [
         lambda path: client.connect(path).call("env.set", {"name": "API_KEY", "value": "s3cret"}),
-        lambda path: door.Entrance(str(path), None),
+        lambda path: door.Entrance(str(path), {}),
     ],
     ids=["command line", "connect"],
 )
