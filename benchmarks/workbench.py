@@ -95,7 +95,8 @@ class Line:
 
     def send(self, method: str, params: Mapping[str, Any]) -> None:
         request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
-        self.socket.sendall(json.dumps(request).encode() + b"\n")
+        with contextlib.suppress(BrokenPipeError):  # it may have said why before it hung up: that is read next
+            self.socket.sendall(json.dumps(request).encode() + b"\n")
 
     def read(self) -> Any:
         while b"\n" not in self._buffer:
