@@ -138,6 +138,19 @@ def _await_auth(life: Lifecycle, moment: Moment, ended: Failure) -> Transition:
     return Transition(_wait_without_run(life, State.AWAITING_AUTH, moment), FailureKind.AUTH_REQUIRED, ended=ended)
 
 
+def _drawn(ceiling: float, moment: Moment) -> float:
+    """Return a delay of its upper half, as the moment draws it."""
+    return ceiling / 2 + moment.roll * (ceiling / 2)
+
+
+def _try_again(
+    life: Lifecycle, failure: Failure, moment: Moment, delay: float, state: State = State.BACKOFF, /, **noted: Any
+) -> Transition:
+    """Wait without a run until the delay is over. noted: what else changes of the lifecycle."""
+    waiting = replace(_wait_without_run(life, state, moment), deadline=moment.now + delay, delay_secs=delay, **noted)
+    return Transition(waiting, failure.kind, ended=failure)
+
+
 def _fail(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
     """Count a failure; wait a while, or longer when there have been too many in a row."""
     if failure.kind is FailureKind.NO_NETWORK:
@@ -148,37 +161,20 @@ def _fail(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
         cooldowns += 1
         state, delay = State.COOLDOWN, cooldown_secs(cooldowns, policy)
     else:
-        half = backoff_ceiling(attempts, policy) / 2
-        state, delay = State.BACKOFF, half + moment.roll * half
+        state, delay = State.BACKOFF, _drawn(backoff_ceiling(attempts, policy), moment)
     # Retry-After (RFC 9110 section 10.2.3) may ask for more patience than we have anyway, never for less.
     delay = max(delay, min(failure.retry_after_secs or 0.0, policy.restart_cooldown_max_secs))
-    waiting = replace(
-        _wait_without_run(life, state, moment),
-        deadline=moment.now + delay,
-        delay_secs=delay,
-        attempts=attempts,
-        cooldowns=cooldowns,
-        starved=0,
-        failure=failure,
+    return _try_again(
+        life, failure, moment, delay, state, attempts=attempts, cooldowns=cooldowns, starved=0, failure=failure
     )
-    return Transition(waiting, failure.kind, ended=failure)
 
 
 def _await_network(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
     """Try again at the pace of the longest backoff until there is a network: that is cheap, and nobody's fault."""
     starved = life.starved + 1
-    half = backoff_ceiling(starved, moment.policy) / 2
-    delay = max(
-        half + moment.roll * half, min(failure.retry_after_secs or 0.0, moment.policy.restart_cooldown_max_secs)
-    )
-    waiting = replace(
-        _wait_without_run(life, State.BACKOFF, moment),
-        deadline=moment.now + delay,
-        delay_secs=delay,
-        starved=starved,
-        failure=failure,
-    )
-    return Transition(waiting, failure.kind, ended=failure)
+    drawn = _drawn(backoff_ceiling(starved, moment.policy), moment)
+    delay = max(drawn, min(failure.retry_after_secs or 0.0, moment.policy.restart_cooldown_max_secs))
+    return _try_again(life, failure, moment, delay, starved=starved, failure=failure)
 
 
 def _judged(life: Lifecycle, failure: Failure) -> Failure:
@@ -192,25 +188,14 @@ def _judged(life: Lifecycle, failure: Failure) -> Failure:
 def _await_login(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
     """Wait until the login works again, which `AuthDone` tells; the clock is for news that got lost. Nothing counts."""
     delay = max(failure.retry_after_secs or 0.0, moment.policy.restart_backoff_max_secs)
-    waiting = replace(
-        _wait_without_run(life, State.BACKOFF, moment), deadline=moment.now + delay, delay_secs=delay, cause=failure
-    )
-    return Transition(waiting, failure.kind, ended=failure)
+    return _try_again(life, failure, moment, delay, cause=failure)
 
 
 def _await_entry(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
     """Try again less and less often, until it lets us in. No person is waited for, and nothing counts."""
     locked_out, policy = life.locked_out + 1, moment.policy
-    half = _doubled(policy.restart_backoff_secs, locked_out, policy.restart_cooldown_max_secs) / 2
-    delay = half + moment.roll * half
-    waiting = replace(
-        _wait_without_run(life, State.BACKOFF, moment),
-        deadline=moment.now + delay,
-        delay_secs=delay,
-        locked_out=locked_out,
-        cause=failure,
-    )
-    return Transition(waiting, failure.kind, ended=failure)
+    ceiling = _doubled(policy.restart_backoff_secs, locked_out, policy.restart_cooldown_max_secs)
+    return _try_again(life, failure, moment, _drawn(ceiling, moment), locked_out=locked_out, cause=failure)
 
 
 def _watch(life: Lifecycle, moment: Moment, effect: Effect | None = None) -> Transition:
