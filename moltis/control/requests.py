@@ -14,9 +14,9 @@ from typing import Any, Final
 
 import msgspec
 
+from moltis import jsonrpc
 from moltis.errors import RpcCode
 from moltis.nesting import MAX_DEPTH, is_deeper_than
-from moltis.printable import unbroken
 from moltis.steps import LONG_BYTES
 
 MAX_BATCH: Final = 100
@@ -91,7 +91,7 @@ def error(request_id: bytes | None, code: int, message: str, data: Any = None) -
     except UnicodeEncodeError:  # somebody's bytes got into the words; the answer must not fail for that
         words = message.encode("utf-8", "backslashreplace").decode()
         encoded = msgspec.json.encode({"code": int(code), "message": words})
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (request_id or NULL_ID, unbroken(encoded))
+    return jsonrpc.refusal(request_id or NULL_ID, encoded)
 
 
 def batch(replies: Iterable[bytes]) -> bytes | None:

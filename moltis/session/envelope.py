@@ -15,7 +15,6 @@ import msgspec
 from moltis.errors import RpcCode
 from moltis.jsonrpc import MALFORMED, json_string, our_id
 from moltis.nesting import MAX_PARTS, counting, outer_id
-from moltis.printable import unbroken
 from moltis.session.parts import elements
 from moltis.steps import LONG_BYTES, Steps, finished
 from moltis.unicode import mend, mending, reading
@@ -221,11 +220,11 @@ def meta_members(era: bytes, token: int | None) -> bytes:
 def call_params(name: str, arguments: bytes | None, meta: bytes, more: bytes = b"") -> bytes:
     """Build the params of `tools/call` and `prompts/get`.
 
-    arguments: a well-formed JSON object, sent as it is (line breaks become spaces); None sends none.
+    arguments: a well-formed JSON object, sent as it is; None sends none.
     meta: members of `_meta`, from `meta_members`.
     more: further members, on one line.
     """
-    middle = b"" if arguments is None else b',"arguments":%b' % unbroken(arguments)
+    middle = b"" if arguments is None else b',"arguments":%b' % arguments
     return b'{"name":%b%b%b%b,"_meta":{%b}}' % (json_string(name), middle, more and b",", more, meta)
 
 
@@ -240,7 +239,7 @@ def with_meta(params: bytes, meta: bytes) -> bytes:
     Raises:
         ValueError: `params` or its `_meta` is not an object.
     """
-    params = unbroken(params).strip()
+    params = params.strip()
     if not meta:
         return params
     if b"_meta" not in params and b"\\" not in params:

@@ -15,7 +15,6 @@ from msgspec import Raw
 
 from moltis import jsonrpc
 from moltis.errors import RpcCode
-from moltis.printable import unbroken
 from moltis.session import envelope
 from moltis.session.attribution import Suspects, Verdict
 from moltis.session.calls import Call, Caller, Calls
@@ -149,7 +148,7 @@ class _Question:
         self._table.settle(self, jsonrpc.refusal(self.id, error))
 
     def tell(self, method: str, params: Raw) -> None:
-        self._table.tell(self, method, unbroken(bytes(params)))
+        self._table.tell(self, method, bytes(params))
 
 
 class Questions:

@@ -14,7 +14,7 @@ from msgspec import Raw
 from moltis import __version__, jsonrpc
 from moltis.config.plan import ServerPlan
 from moltis.errors import MoltisError, ServerNotReady, UsageError
-from moltis.printable import one_line, unbroken
+from moltis.printable import one_line
 from moltis.server.states import State
 from moltis.session import elicitation, envelope
 from moltis.session.calls import Caller, Failed, OnReply, Reply, Result
@@ -281,7 +281,7 @@ class Requests:
     def tell(self, method: str, params: bytes) -> None:
         """Pass on a notification. `params`: a JSON object, or nothing."""
         if self._state is _READY:
-            self._dialogue.tell(method, unbroken(params))
+            self._dialogue.tell(method, params)
 
     def default_answer(self, method: str, params: bytes) -> bytes | None:
         """Answer a question of the server for a host that cannot, if `elicitation = "defaults"` says so."""
