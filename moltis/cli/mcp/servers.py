@@ -43,7 +43,14 @@ def get(ctx: click.Context, name: str, as_json: bool) -> None:
         show_server(daemon.call("mcp.status", {"name": name}), as_json)
 
 
-DONE = {"start": "started", "stop": "stopped", "restart": "restarted"}
+DONE = {
+    "start": "started",
+    "stop": "stopped",
+    "restart": "restarted",
+    "remove": "removed",
+    "enable": "enabled",
+    "disable": "disabled",
+}
 
 
 def _each(ctx: click.Context, verb: str, names: tuple[str, ...]) -> None:
@@ -77,21 +84,15 @@ def restart(ctx: click.Context, name: tuple[str, ...]) -> None:
     _each(ctx, "restart", name)
 
 
-CHANGED = {"remove": "removed", "enable": "enabled", "disable": "disabled"}
-
-
 def _change(ctx: click.Context, verb: str, names: tuple[str, ...]) -> None:
     try:
-        with link.connect(ctx, link.CHANGE_SECS) as daemon:
-            for name in names:
-                daemon.call(f"mcp.{verb}", {"name": name})
-                screen.talk(f"moltis: {CHANGED[verb]} {name}")
+        _each(ctx, verb, names)
     except DaemonNotRunning:
         from moltis.cli import offline
 
         for name in names:
             offline.change_server(link.paths(ctx), verb, name)
-            screen.talk(f"moltis: {CHANGED[verb]} {name} in {link.paths(ctx).config}")
+            screen.talk(f"moltis: {DONE[verb]} {name} in {link.paths(ctx).config}")
 
 
 @command("remove")
