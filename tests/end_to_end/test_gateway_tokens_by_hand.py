@@ -78,8 +78,8 @@ def test_what_an_expired_token_let_in_ends_with_it(daemon: Daemon) -> None:
     start(daemon, {}, GUARDED)
     url = gateway_url(daemon)
     secs = 3.0
-    made = daemon.rpc("token.create", name="short", scope="read", expires_days=secs / 86400)
     began = time.monotonic()
+    made = daemon.rpc("token.create", name="short", scope="read", expires_days=secs / 86400)
     with stream_of(url, made["token"]) as stream:
         stream.read()
     assert secs - 1 < time.monotonic() - began < secs + 20
