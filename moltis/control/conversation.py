@@ -232,6 +232,11 @@ class Conversation:
         self._give_up()
         self._conn.close()
 
+    def evict(self, parting: bytes) -> None:
+        """Close now, with a last line for a client that may be about to ask. It has nothing in flight."""
+        self._conn.write(parting)
+        self.abort()
+
     def abort(self) -> None:
         """Close now; what is in flight is cancelled. Idempotent."""
         self._give_up()

@@ -1,7 +1,8 @@
 """The listening end of the control socket: who is let in, how many at once, and for how long.
 
-Knows no methods. The one rule: a new client is always answered. Descriptors, memory and time that one client can take
-are bounded, and when there are too many clients, the one that has gone longest without asking for anything makes room.
+Knows no methods. A new client is always answered. Descriptors, memory and time that one client can take are bounded.
+Too many clients: the one that has gone longest without asking for anything makes room, and is told so, since
+its request may be on its way.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ HANDED_OVER_SHARE: Final = 0.75
 
 SPARE_DESCRIPTORS: Final = 16
 """Left for spawning a server and opening a file, however many clients there are."""
+
+FEW_CONNECTIONS: Final = 8
+"""So many are never the cause of a shortage of descriptors, and closing them does not end it."""
 
 REFUSALS_FORGOTTEN_SECS: Final = 60.0
 """A stranger who keeps knocking is one log record a minute."""
@@ -128,9 +132,7 @@ class Listener:
             self._refuse(conn)
             return None
         if len(self._open) >= self._max and not self._make_room():
-            data = {"kind": "busy", "server": None, "hint": "try again when some of its requests are done"}
-            message = f"all {self._max} connections are busy"
-            conn.write(requests.error(None, RpcCode.INTERNAL_ERROR, message, data) + b"\n")
+            conn.write(_busy(f"all {self._max} connections are busy"))
             return None
         conversation = Conversation(
             conn,
@@ -163,7 +165,7 @@ class Listener:
         if victim is None:
             return False
         log.debug("control_client_evicted", pid=victim.peer_pid, rank=victim.rank)
-        victim.abort()
+        victim.evict(_busy(f"all {self._max} connections are in use, and this one had not asked for anything"))
         self._over(victim)
         return True
 
@@ -230,10 +232,11 @@ class Listener:
         try:
             while len(spare) < min(SPARE_DESCRIPTORS, len(self._open)):
                 spare.append(os.dup(self._lock.fileno()))
-            self._max = min(self._allowed, 2 * self._max)
+            self._max = self._allowed
         except OSError as failure:
             if failure.errno in (errno.EMFILE, errno.ENFILE):
-                self._max = max(1, len(self._open) + len(spare) - SPARE_DESCRIPTORS)
+                fewer = len(self._open) + len(spare) - SPARE_DESCRIPTORS
+                self._max = min(self._allowed, max(FEW_CONNECTIONS, fewer))
                 log.warning("control_connections_reduced", max_connections=self._max)
         finally:
             for fd in spare:
@@ -259,3 +262,9 @@ class Listener:
             if str(failure) != self._trouble:
                 self._trouble = str(failure)
                 log.error("control_socket_lost", path=str(self._endpoint.path), reason=self._trouble)
+
+
+def _busy(why: str) -> bytes:
+    """Return what a client reads that is not served, whatever it asked: nothing of it was done."""
+    data = {"kind": "busy", "server": None, "hint": "try again when some of its requests are done"}
+    return requests.error(None, RpcCode.INTERNAL_ERROR, why, data) + b"\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -237,6 +238,53 @@ async def test_who_has_asked_already_is_never_closed_without_an_answer(serve: Se
         said = [await wire.json() for wire in wires]
         assert sum("result" in answer for answer in said) >= 4
         assert all("busy" in answer["error"]["message"] for answer in said if "result" not in answer)
+
+
+async def test_who_makes_room_before_it_has_asked_is_told_so(serve: Serve, dial: Dial) -> None:
+    async with serve(max_connections=3), dial() as slow, dial() as halfway, dial() as last, dial() as _fourth:
+        assert (await last.call("daemon.status"))["name"] == "moltis"
+        async with dial() as fifth:
+            assert (await fifth.call("daemon.status"))["name"] == "moltis"
+        for late in (slow, halfway):
+            with contextlib.suppress(ConnectionError):  # as a busy machine has it: connected, and then its turn is over
+                await late.send(STATUS % 1)
+            assert (await late.json())["error"]["data"]["kind"] == "busy"
+            assert await late.ended()
+
+
+async def test_half_a_request_is_told_that_it_was_not_served(serve: Serve, dial: Dial) -> None:
+    async with serve(max_connections=2), dial() as half, dial() as other:
+        await half.send((STATUS % 1)[:-5])
+        await other.call("daemon.status")
+        async with dial() as fresh:
+            assert (await fresh.call("daemon.status"))["name"] == "moltis"
+            assert (await half.json())["error"]["data"]["kind"] == "busy"
+
+
+async def test_a_shortage_of_descriptors_ends_no_client_where_there_are_few(serve: Serve, dial: Dial) -> None:
+    async with AsyncExitStack() as stack:
+        listener = await stack.enter_async_context(serve(timing=Timing(sweep_secs=0.02)))
+        wires = [await stack.enter_async_context(dial()) for _ in range(6)]
+        for wire in wires:
+            await wire.call("daemon.status")
+        sweeps = 0
+        sweep = listener._leave_descriptors
+
+        def counted() -> None:
+            nonlocal sweeps
+            sweep()
+            sweeps += 1
+
+        listener._leave_descriptors = counted  # type: ignore[method-assign]
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")), hard))
+        try:
+            while sweeps < 3:  # noqa: ASYNC110
+                await anyio.sleep(0.01)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for wire in wires:
+            assert (await wire.call("daemon.status"))["name"] == "moltis"
 
 
 async def test_after_a_shortage_of_descriptors_there_is_soon_room_for_all_again(serve: Serve, dial: Dial) -> None:
