@@ -377,7 +377,9 @@ def late(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
     working_until = _working_until(life.run, policy)
     if moment.now < min(at_most, working_until):
         return Transition(replace(life, deadline=min(at_most, working_until)))
-    missing = "it could not be opened" if life.state is State.STARTING else "its MCP handshake was not done"
+    missing = (
+        "it could not be opened" if life.state is State.STARTING else "its MCP handshake or first listing was not done"
+    )
     message = f"{missing} within startup_timeout_secs ({policy.startup_timeout_secs:g} s)"
     if moment.now < working_until:
         message = (

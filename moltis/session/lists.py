@@ -29,8 +29,9 @@ RETRY_SECS = 1.0
 MAX_RETRY_SECS = 300.0
 """From a reading that failed to the next, doubled each time: a server that always refuses is not to be bothered."""
 
-Ask = Callable[[str, bytes], Awaitable[Reply]]
-"""Sends a request with these params and waits for its outcome, within the server's request timeout."""
+Ask = Callable[[str, bytes, bool], Awaitable[Reply]]
+"""Sends a request with these params and waits for its outcome, within the server's request timeout; True: during a
+start without a limit of its own, for `startup_timeout_secs` says how long that may take."""
 
 
 class _Unread(msgspec.Struct):
@@ -101,7 +102,7 @@ class Lists:
 
         async def read_tools() -> None:
             try:
-                await self._read(Kind.TOOLS)
+                await self._read(Kind.TOOLS, patiently="tools" in capabilities)
             except ListError as fault:
                 if "tools" in capabilities:
                     trouble.append(fault)
@@ -201,12 +202,12 @@ class Lists:
         if patience.cancelled_caught:
             self.mark_stale([kind])
 
-    async def _read(self, kind: Kind) -> None:
+    async def _read(self, kind: Kind, *, patiently: bool = False) -> None:
         pages = Pages(kind, self._modern)
         cursor: str | None = None
         while True:
             try:
-                result = await self._page(kind, cursor)
+                result = await self._page(kind, cursor, patiently)
                 cursor = None if result is None else await in_slices(pages.steps(result))
             except ListError as fault:
                 if self._items[kind] or not pages.items:
@@ -234,10 +235,10 @@ class Lists:
         if not _same(self._items[kind], pages.items):
             self._items[kind] = tuple(pages.items)
 
-    async def _page(self, kind: Kind, cursor: str | None) -> bytes | None:
+    async def _page(self, kind: Kind, cursor: str | None, patiently: bool) -> bytes | None:
         """Ask for one page; None when the server does not know such a list."""
         try:
-            reply = await self._ask(kind.method, page_params(cursor))
+            reply = await self._ask(kind.method, page_params(cursor), patiently)
         except MoltisError as fault:
             raise ListError(fault.message) from fault
         match reply:

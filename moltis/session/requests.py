@@ -5,6 +5,7 @@ The one rule is that a request has one outcome, which is what the server sent or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -330,8 +331,10 @@ class Requests:
             hint=f"moltis why {self.name}",
         )
 
-    async def _ask(self, method: str, params: bytes) -> Reply:
-        return await self._wait(method, params, None, token=False)
+    async def _ask(self, method: str, params: bytes, patiently: bool) -> Reply:
+        # A session that is begun anew is no start: nothing else would end its wait, and meanwhile no heartbeat is sent.
+        is_a_start = patiently and self._state is State.INITIALIZING
+        return await self._wait(method, params, math.inf if is_a_start else None, token=False)
 
     async def _wait(self, method: str, params: bytes, timeout_secs: float | None, *, token: bool) -> Reply:
         """Send a request of ours and wait for its outcome. Being cancelled cancels it upstream too.

@@ -64,9 +64,8 @@ async def test_a_start_that_lasts_is_told_in_status_and_why_and_a_short_one_is_n
 
 
 def test_what_ended_a_start_that_worked_to_the_last_is_the_cap_and_that_is_what_to_raise() -> None:
-    message = (
-        "its MCP handshake was not done within startup_timeout_max_secs (600 s), though it was working to the last"
-    )
+    late = "its MCP handshake or first listing was not done within startup_timeout_max_secs (600 s)"
+    message = f"{late}, though it was working to the last"
     error = LastError(kind="startup_timeout", message=message, at="2026-11-20T12:00:00.000Z")
     status = ServerStatus(
         name="x", display_name=None, transport="stdio", enabled=True, state="backoff", status="error", last_error=error

@@ -142,7 +142,7 @@ async def test_a_program_that_is_not_there_is_told_with_the_command_to_look_for_
 @pytest.mark.parametrize(
     ("script", "after_secs", "said"),
     [
-        (MUTE, 60.1, "It was not ready in time, and was ended: its MCP handshake was not done"),
+        (MUTE, 60.1, "It was not ready in time, and was ended: its MCP handshake or first listing was not done"),
         (Script(answers=False), 95.1, "stopped answering, and was ended after 95 seconds: 3 heartbeats in a row"),
         (
             Script(ends_after=2.0, ended=Ended(FailureKind.DISCONNECTED, "stdout was closed")),

@@ -24,6 +24,7 @@ from scripted_server import (
     tool,
 )
 
+from moltis.config.limits import Limits
 from moltis.errors import MoltisError, NotSent, RequestTimeout, ServerNotReady
 from moltis.server.states import FailureKind
 from moltis.session.listing import MAX_ITEMS, MAX_PAGES, Kind, ListError, Pages, ToolFilter
@@ -94,6 +95,26 @@ async def test_a_method_that_is_not_known_is_an_empty_list() -> None:
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, legacy(tools__list=lambda r: [error(r, -32601)])).until_ready()
         assert names(running) == []
+        running.session.stop()
+
+
+@pytest.mark.parametrize("pages", [1, 3])
+@pytest.mark.parametrize("script", [legacy, modern], ids=["legacy", "modern"])
+async def test_how_long_the_first_list_of_tools_may_take_is_the_starts_to_decide(script: Any, pages: int) -> None:
+    def slow(request: Message) -> Iterable[Out]:
+        page = int(request["params"].get("cursor", 1))
+        more = {"nextCursor": str(page + 1)} if page < pages else {}
+        yield 15, result(request, {"tools": [tool(f"t{page}")], **more})
+
+    async with anyio.create_task_group() as tasks:
+        plan = a_plan(limits=Limits(request_timeout_secs=10))
+        running = await Running(tasks, script(tools__list=slow), plan).until_ready()
+        assert names(running) == [f"t{page}" for page in range(1, pages + 1)]
+        assert not running.server.asked("notifications/cancelled")
+        running.server.connection.say(changed("tools"))
+        await anyio.sleep(20)
+        assert len(running.server.asked("notifications/cancelled")) == 1  # after the start it is a request like any
+        assert names(running)
         running.session.stop()
 
 
