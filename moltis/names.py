@@ -16,12 +16,12 @@ ALIKE = 0.6
 PARTLY_ALIKE = 0.5
 
 
-def name_problem(name: str) -> str | None:
-    """Say what is wrong with a server's name, or None if nothing is."""
+def name_problem(name: str, what: str = "server name") -> str | None:
+    """Say what is wrong with a server's name, or with `what` follows the same rule; None if nothing is."""
     if not SERVER_NAME.fullmatch(name):
-        return f"server name {name!r} must be 1 to 64 of A-Z a-z 0-9 _ - and start with a letter or digit"
+        return f"{what} {name!r} must be 1 to 64 of A-Z a-z 0-9 _ - and start with a letter or digit"
     if "__" in name:
-        return f"server name {name!r} must not contain '__', which separates a server from its tool"
+        return f"{what} {name!r} must not contain '__', which separates a server from its tool"
     return None
 
 

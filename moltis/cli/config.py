@@ -149,6 +149,7 @@ def _server(server: ServerPlan, plan: Plan) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "enabled": server.enabled,
         "display_name": server.display_name,
+        "label": server.label,
         "transport": server.transport,
         "protocol": server.protocol,
         "elicitation": server.elicitation,

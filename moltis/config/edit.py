@@ -40,6 +40,7 @@ def add_server(path: Path, name: str, entry: Mapping[str, Any]) -> None:
         servers = _servers(tables)
         if other := same_but_for_case(name, servers):
             raise ConfigError(f"there is already a server {other!r}", server=name, hint=f"moltis mcp remove {other}")
+        _own_label(servers, name, ordered.get("label"))
         servers[name] = ordered
 
     _edit(path, change, may_create=True)
@@ -62,6 +63,7 @@ def update_server(path: Path, name: str, changes: Mapping[str, Any]) -> None:
                 entry.pop(key, None)
             else:
                 entry[key] = value
+        _own_label(_servers(tables), name, changes.get("label"))
         # Unknown keys that are there already are `config check`'s business, not this change's.
         plan_entry(name, {k: v for k, v in entry.items() if k in SERVER_KEYS or k in changes}, Base())
 
@@ -126,6 +128,17 @@ def _no_other_switch(entry: Tables) -> None:
     """Take out `disabled` and the like, which are obeyed though not ours: who enables a server wants it to run."""
     for key in [key for key in entry if is_switch(key)]:
         del entry[key]
+
+
+def _own_label(servers: Mapping[str, Any], name: str, label: object) -> None:
+    """Refuse a label that is another server's, or its name."""
+    if not isinstance(label, str):
+        return
+    for other, entry in servers.items():
+        taken = (other, entry.get("label") if isinstance(entry, dict) else None)
+        if other != name and any(isinstance(each, str) and each.lower() == label.lower() for each in taken):
+            told = f"servers {other!r} and {name!r} would have one name"
+            raise ConfigError(f"label: {told}", server=name, hint="give each its own label")
 
 
 def _table(tables: Tables, key: str) -> Tables:

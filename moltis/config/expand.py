@@ -73,6 +73,7 @@ def plan_server(
         limits=limits,
         shown=planner.shown(entry, launch, base),
         display_name=entry.display_name,
+        label=entry.label,
         enabled=entry.enabled,
         protocol=cast(Protocol, entry.protocol),
         elicitation=cast(Elicitation, entry.elicitation),

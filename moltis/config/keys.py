@@ -149,6 +149,7 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("server", "enabled", "flag", "false: known, never started", True),
     Key("server", "display_name", "text", "what people see", example='"Files"'),
+    Key("server", "label", "text", "what its tools are named after at /mcp, instead of NAME", example='"gh"'),
     Key(
         "server", "transport", "choice", "stdio with command; with url sse, which is Streamable HTTP, else HTTP+SSE",
         words=(*TRANSPORTS, *TRANSPORT_ALIASES), example='"stdio"',

@@ -103,7 +103,7 @@ def loads(
     base = replace(base, proxy=default_proxy(mcp.proxy, base, report, is_wrong=is_wrong))
     planned, sections = _servers(entries, base, report)
     for each in planned:
-        if told := _long_name(each.server.name, gateway):
+        if told := _long_name(each.server.label or each.server.name, gateway):
             report.warning((*SERVERS, each.server.name), told)
     defaults, capped = merged_limits(base.limits)
     for key, cap in capped:
@@ -209,7 +209,27 @@ def _servers(
         shown = _presentable(name)
         plan = plan_server(shown, section, path, base, report, room, wrong=start)
         planned.setdefault(shown, plan)
-    return list(planned.values()), sections
+    return labelled(list(planned.values()), SERVERS, {}, report), sections
+
+
+def labelled(planned: list[Planned], section: KeyPath, taken: Mapping[str, str], report: Report) -> list[Planned]:
+    """Return the servers of a section without the labels that are another's name or label, in whatever case.
+
+    Such a server runs all the same, under its own name: no name is a label of another, so that is always free.
+
+    taken: what servers of other sections are called, in lower case, with their names.
+    """
+    names = {**taken, **{each.server.name.lower(): each.server.name for each in planned}}
+    found = list[Planned]()
+    for each in planned:
+        server = each.server
+        other = names.setdefault(server.label.lower(), server.name) if server.label else server.name
+        if other != server.name:
+            told = f"servers {other!r} and {server.name!r} would have one name: give each its own"
+            report.error((*section, server.name, "label"), told)
+            each = replace(each, server=msgspec.structs.replace(server, label=None))
+        found.append(each)
+    return found
 
 
 def _long_name(name: str, gateway: GatewayPlan) -> str | None:

@@ -41,7 +41,7 @@ from moltis.config.near_misses import in_braces
 from moltis.config.problem import Report
 from moltis.config.scan import Path
 from moltis.config.web import host_name, page_origin, split_listen
-from moltis.names import did_you_mean
+from moltis.names import did_you_mean, name_problem
 from moltis.redaction import Malformed, Template, is_env_name
 
 
@@ -95,6 +95,12 @@ def _plain(value: object) -> object:
 def _one_line(value: str) -> str:
     if not value.isprintable() or len(value) > 200:
         raise ValueError("must be one line of at most 200 characters")
+    return value
+
+
+def _label(value: str) -> str:
+    if problem := name_problem(value[:80], "label"):
+        raise ValueError(problem.removeprefix(f"label {value[:80]!r} "))
     return value
 
 
@@ -229,6 +235,7 @@ class ServerSection(LimitsSection):
     cwd: Expandable | None = None
     enabled: bool = True
     display_name: Annotated[Text, AfterValidator(_one_line)] | None = None
+    label: Annotated[str, AfterValidator(_label)] | None = None
     transport: Annotated[str, AfterValidator(_kind)] | None = None
     url: Expandable | None = None
     headers: dict[str, Expandable] = {}

@@ -98,6 +98,8 @@ class ServerPlan(msgspec.Struct, frozen=True):
     limits: Limits = msgspec.field(default_factory=Limits)
     shown: Shown = msgspec.field(default_factory=Shown)
     display_name: str | None = None
+    label: str | None = None
+    """What its tools are named after where servers are shown as one; None: its name."""
     enabled: bool = True
     protocol: Protocol = "auto"
     elicitation: Elicitation = "host"

@@ -39,6 +39,7 @@ class ShownServer(msgspec.Struct, frozen=True, omit_defaults=True):
     transport: str = "stdio"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    label: str | None = None
 
 
 class Showing(msgspec.Struct, frozen=True):
@@ -63,6 +64,7 @@ def showing_of(plan: Plan) -> Showing:
             server.transport,
             server.include_tools,
             server.exclude_tools,
+            server.label,
         )
         for server in plan.servers
         if plan.gateway.enabled

@@ -76,13 +76,15 @@ class View(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """How servers are shown together; each as in `View`."""
+    """How servers are shown together; what is not said here, as in `View`."""
 
     separator: str = "__"
     name_chars: int = 50
     first_list_secs: float = 0.0
     name: str = "moltis"
     version: str = __version__
+    labels: tuple[tuple[str, str], ...] = ()
+    """Of the servers that are called otherwise there: name and label."""
 
 
 def settings_of(plan: Plan) -> Settings:
@@ -91,6 +93,7 @@ def settings_of(plan: Plan) -> Settings:
         separator=plan.gateway.tool_separator,
         name_chars=fitted_chars(plan.gateway.tool_name_chars),
         first_list_secs=plan.gateway.first_list_secs,
+        labels=tuple((server.name, server.label) for server in plan.servers if server.label is not None),
     )
 
 
@@ -99,10 +102,18 @@ class Views:
 
     def __init__(self, settings: Settings, servers: Iterable[str]) -> None:
         self._servers = tuple(servers)
-        together = msgspec.structs.asdict(settings)
-        members = [Member(name, name) for name in self._servers]
-        views = [View(ALL, tuple(members), **together), *(View(path_of(each.server), (each,)) for each in members)]
-        self._views = {view.path: view for view in views}
+        labels = dict(settings.labels)
+        everything = View(
+            ALL,
+            tuple(Member(labels.get(name, name), name) for name in self._servers),
+            settings.separator,
+            settings.name_chars,
+            settings.first_list_secs,
+            settings.name,
+            settings.version,
+        )
+        each = [View(path_of(name), (Member(name, name),)) for name in self._servers]
+        self._views = {view.path: view for view in (everything, *each)}
 
     def __contains__(self, path: str) -> bool:
         return path in self._views

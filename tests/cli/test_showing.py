@@ -174,3 +174,9 @@ def test_how_servers_are_shown_holds_no_value_of_theirs() -> None:
     plan = Plan(servers=(ServerPlan("x", include_tools=("a",)),))
     assert showing_of(plan).servers[0].include == ("a",)
     assert "launch" not in repr(showing_of(plan))
+
+
+def test_it_lists_servers_under_their_labels(home: Home) -> None:
+    home.paths.config.write_text(TOML + 'label = "w"\n')
+    home.run_daemon()
+    assert home.tools() == {"files__read_a", "w__read_a"}

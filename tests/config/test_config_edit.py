@@ -420,3 +420,16 @@ def test_an_edit_that_makes_the_file_too_long_to_be_read_is_refused_and_the_file
         add_server(path, "s", {"command": "true", "args": ["y" * 200]})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("label", ["WORK", "w"])
+def test_a_label_that_is_anothers_is_refused_and_nothing_is_written(tmp_path: Path, label: str) -> None:
+    text = COMMENTED.replace('command = "w"\n', 'command = "w"\nlabel = "W"\n')
+    for edit, args in (
+        (update_server, ("files", {"label": label})),
+        (add_server, ("c", {"command": "c", "label": label})),
+    ):
+        with pytest.raises(ConfigError, match=r"'work' and '(files|c)' would have one name"):
+            edited(tmp_path, text, edit, *args)
+        assert (tmp_path / "moltis.toml").read_text() == text
+    assert 'label = "f"' in edited(tmp_path, text, update_server, "files", {"label": "f"})

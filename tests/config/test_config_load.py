@@ -601,6 +601,48 @@ def test_five_hundred_servers_are_planned() -> None:
     assert loaded.problems == ()
 
 
+# Labels --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "kept", "wrong"),
+    [
+        ({"a": "gh", "b": "hub"}, {"a": "gh", "b": "hub"}, []),
+        ({"a": "gh", "b": "gh"}, {"a": "gh", "b": None}, [("b", "'a' and 'b'")]),
+        ({"a": "gh", "b": "GH"}, {"a": "gh", "b": None}, [("b", "'a' and 'b'")]),
+        ({"a": "B", "b": None}, {"a": None, "b": None}, [("a", "'b' and 'a'")]),
+        ({"a": "b", "b": "a"}, {"a": None, "b": None}, [("a", "'b' and 'a'"), ("b", "'a' and 'b'")]),
+        ({"a": "A", "b": "b"}, {"a": "A", "b": "b"}, []),
+        (
+            {"a": "x", "b": "x", "c": "X"},
+            {"a": "x", "b": None, "c": None},
+            [("b", "'a' and 'b'"), ("c", "'a' and 'c'")],
+        ),
+    ],
+)
+def test_a_label_that_is_another_servers_names_both_and_neither_ends(
+    labels: dict[str, str | None], kept: dict[str, str | None], wrong: list[tuple[str, str]]
+) -> None:
+    lines = (
+        f"[mcp.servers.{n}]\ncommand = 'x'\n" + (f"label = '{label}'\n" if label else "") for n, label in labels.items()
+    )
+    loaded = read("".join(lines))
+    assert {s.name: s.label for s in loaded.plan.servers} == kept
+    assert [s.problem for s in loaded.plan.servers] == [None] * len(labels)
+    assert [p.key for p in loaded.problems] == [f"mcp.servers.{name}.label" for name, _ in wrong]
+    for problem, (_, both) in zip(loaded.problems, wrong, strict=True):
+        assert problem.severity == "error"
+        assert problem.line
+        assert both in problem.message
+
+
+@pytest.mark.parametrize("label", ["", "a__b", "a b", "-a", "a/b", "x" * 65])
+def test_a_label_is_what_a_server_may_be_called(label: str) -> None:
+    server = one_server(f"command = 'x'\nlabel = '{label}'\n")
+    assert server.problem is not None
+    assert server.problem.startswith("label: must")
+
+
 # Entries that come from a request ------------------------------------------------------------------------------------
 
 

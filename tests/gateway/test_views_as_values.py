@@ -153,6 +153,17 @@ def test_shortened_names_are_of_labels() -> None:
     assert called(seen, shown) == ("github", "a.b", "a.b")
 
 
+def test_labels_of_moltis_toml_are_what_servers_are_called_together_and_nowhere_else() -> None:
+    servers, *_ = world()
+    views = Views(Settings(labels=(("github", "gh"),)), ["github", "files"])
+    together = endpoint_of(servers, views.at(ALL))
+    assert names(together)[::3] == ["gh__read", "files__read"]
+    assert called(together, "gh__write") == ("github", "write", "write")
+    assert called(together, "github__write") == "Unknown tool: github__write"
+    alone = endpoint_of(servers, views.at(path_of("github")))
+    assert names(alone)[0] == "read"
+
+
 # --- filters
 
 

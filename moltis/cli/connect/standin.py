@@ -48,7 +48,11 @@ class StandIn:
         self._path = path_of(**wanted)
         self._notice = notice
         self._introduction = introduction
-        settings = Settings(separator=showing.separator, name_chars=fitted_chars(showing.name_chars))
+        settings = Settings(
+            separator=showing.separator,
+            name_chars=fitted_chars(showing.name_chars),
+            labels=tuple((each.name, each.label) for each in shown.values() if each.label is not None),
+        )
         self._gateway = Gateway(_World(shown, known), settings)
 
     def answer(self, line: bytes) -> list[bytes]:
