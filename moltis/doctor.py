@@ -25,6 +25,7 @@ from moltis.containers import docker_run
 from moltis.packages import unpinned
 from moltis.paths import MAX_SOCKET_PATH, Paths
 from moltis.server.states import TRYING, State
+from moltis.server.status import ServerStatus
 
 SHOWN_NAMES = 5
 """Of the servers that have the same trouble."""
@@ -71,7 +72,7 @@ class Answer:
     """What the daemon said when asked: its status and servers, or why there is no answer."""
 
     status: Mapping[str, Any] | None = None
-    servers: Sequence[Mapping[str, Any]] = ()
+    servers: Sequence[ServerStatus] = ()
     trouble: str = ""
     is_running: bool = False
 
@@ -306,35 +307,27 @@ def check_daemon(paths: Paths, answer: Answer, version: str) -> Iterator[Finding
         yield Finding(section, Verdict.WARN, str(answer.status["gateway_problem"]), hint)
     for server in answer.servers:
         yield from _check_items(server)
-        if server.get("enabled") and _fails(server):
-            error = server.get("last_error") or {}
-            message = f"{server['name']}: {server['state']}: {error.get('message') or 'no reason given'}"
-            lines = (*(error.get("stderr_tail") or ()), str(error.get("message")))
-            withheld = server.get("env_withheld") or ()
-            if server.get("command"):
-                lacking = advice(server["name"], lines, withheld)
+        if server.enabled and (server.status == "error" or (server.failing and server.state in TRYING)):
+            error = server.last_error
+            words = error.message if error is not None else ""
+            lines = (*(error.stderr_tail if error is not None else ()), words)
+            if server.command:
+                lacking = advice(server.name, lines, server.env_withheld)
             else:
-                of_proxy = proxy_advice(server["name"], lines[-1], server.get("proxy"))
-                lacking = next(iter(of_proxy), None) or remote_advice(server["name"], lines[-1], withheld)
-            yield Finding(section, Verdict.FAIL, message, lacking or f"moltis why {server['name']}")
+                of_proxy = proxy_advice(server.name, words, server.proxy)
+                lacking = next(iter(of_proxy), None) or remote_advice(server.name, words, server.env_withheld)
+            message = f"{server.name}: {server.state}: {words or 'no reason given'}"
+            yield Finding(section, Verdict.FAIL, message, lacking or f"moltis why {server.name}")
 
 
-def _fails(server: Mapping[str, Any]) -> bool:
-    """Whether a server cannot be had, or failed and is being tried again just now."""
-    if server.get("status") == "error":
-        return True
-    is_tried_again = server.get("state") in TRYING and server.get("attempts", 0) > 0
-    return is_tried_again and server.get("last_error") is not None
-
-
-def _check_items(server: Mapping[str, Any]) -> Iterator[Finding]:
+def _check_items(server: ServerStatus) -> Iterator[Finding]:
     """Look whether hosts get all that a server lists."""
-    items = server.get("unusable_items") or ()
+    items = server.unusable_items
     if items:
-        first = "; ".join(f"{item['kind']} {item['name']}: {item['reason']}" for item in items[:3])
+        first = "; ".join(f"{item.kind} {item.name}: {item.reason}" for item in items[:3])
         more = f"; and {len(items) - 3} more" if len(items) > 3 else ""
-        message = f"{server['name']}: {len(items)} of its items are not as MCP or hosts have them: {first}{more}"
-        yield Finding("daemon", Verdict.WARN, message, f"moltis status {server['name']}; its author can mend them")
+        message = f"{server.name}: {len(items)} of its items are not as MCP or hosts have them: {first}{more}"
+        yield Finding("daemon", Verdict.WARN, message, f"moltis status {server.name}; its author can mend them")
 
 
 def _check_absence(paths: Paths, answer: Answer) -> Iterator[Finding]:

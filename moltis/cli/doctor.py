@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 
 import click
+import msgspec
 
 from moltis import __version__
 from moltis.cli import link, screen
@@ -25,6 +26,7 @@ from moltis.doctor import (
 )
 from moltis.errors import DaemonNotRunning, ExitCode, MoltisError
 from moltis.paths import Paths
+from moltis.server.status import ServerStatus
 
 STYLE = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red", Verdict.SKIP: "dim"}
 
@@ -64,7 +66,8 @@ def _examine(ctx: click.Context) -> Iterator[Finding]:
 def _ask(ctx: click.Context) -> Answer:
     try:
         with link.connect(ctx) as daemon:
-            return Answer(status=daemon.call("daemon.status"), servers=daemon.call("mcp.list"), is_running=True)
+            status, servers = daemon.call("daemon.status"), daemon.call("mcp.list")
+            return Answer(status=status, servers=msgspec.convert(servers, list[ServerStatus]), is_running=True)
     except DaemonNotRunning as error:
         return Answer(trouble=error.message)
     except MoltisError as error:

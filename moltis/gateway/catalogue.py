@@ -203,10 +203,8 @@ class Catalogue:
         ]
 
     def _find(self, kind: Kind, text: str) -> Owner | None:
-        if self._sep is None:
-            owner = self._owners.of_single(kind, text)
-        elif kind is Kind.TOOLS or kind is Kind.PROMPTS:
-            owner = self._of_fitted(kind, text, self._sep) or self._owners.of_name(kind, text, self._sep)
+        if kind is Kind.TOOLS or kind is Kind.PROMPTS:
+            owner = self._of_fitted(kind, text) or self._owners.of_name(kind, text, self._sep or "")
         else:
             owner = self._list(kind).owner(text)
             if owner is None or not owner.server:
@@ -218,17 +216,17 @@ class Catalogue:
             remembered[text] = owner
         return owner
 
-    def _of_fitted(self, kind: Kind, text: str, sep: str) -> Owner | None:
+    def _of_fitted(self, kind: Kind, text: str) -> Owner | None:
         """Find whose shortened name it is, listed or not."""
         if not self._chars or not may_be_fitted(text):
             return None
         head = text.rpartition("_")[0]
         for shelf in self._shelves:
-            front = f"{shelf.label}{sep}"
+            front = f"{shelf.label}{self._sep}"
             if not (front.startswith(head) or head.startswith(front)):
                 continue
             for item in shelf.items(kind):
-                if fitted(shelf.label, item.name, sep, self._chars) == text:
+                if fitted(shelf.label, item.name, self._sep or "", self._chars) == text:
                     return Owner(shelf.server, item.name)
         return None
 
@@ -406,23 +404,9 @@ class Owners:
         server = found and self._by_fold.get(found[0].casefold())
         return Owner(server, found[1]) if found and server else None
 
-    def of_single(self, kind: Kind, text: str) -> Owner | None:
-        """Find who owns anything at all where there is one server."""
-        if not self._shelves:
-            return None
-        shelf = self._shelves[0]
-        if kind is Kind.TOOLS or kind is Kind.PROMPTS or text in self._single_uris:
-            return Owner(shelf.server, text)
-        return self.of_alias(text) or Owner(shelf.server, text)
-
     @cached_property
     def _by_fold(self) -> dict[str, str]:
         return {label.casefold(): server for label, server in self._servers.items()}
-
-    @cached_property
-    def _single_uris(self) -> frozenset[str]:
-        shelf = self._shelves[0]
-        return frozenset(item.name for item in (*shelf.resources, *shelf.templates))
 
     def _unlisted(self, uri: str) -> Owner | None:
         server = self._unlisted_uris.get(uri)

@@ -77,19 +77,11 @@ def may_be_fitted(text: str) -> bool:
     return _FITTED.search(text) is not None
 
 
-def split(text: str, sep: str) -> tuple[str, str] | None:
-    """Take a joined name apart at its first separator; None if it has none, or nothing before it.
-
-    It undoes `join` for every server whose name neither holds nor, with what follows it, begins the separator. A server
-    may be called `a_`, though: `a_` with `t` and `a` with `_t` are both `a___t`. Whoever knows the servers asks
-    `splits`.
-    """
-    server, found, name = text.partition(sep)
-    return (server, name) if found and server else None
-
-
 def splits(text: str, sep: str, servers: Container[str]) -> list[tuple[str, str]]:
-    """Give every way to take a joined name apart in front of which one of these servers stands, shortest first."""
+    """Return every way to take a joined name apart in front of which one of these servers stands, shortest first.
+
+    There may be several: `a_` with `t` and `a` with `_t` are both `a___t`.
+    """
     found: list[tuple[str, str]] = []
     at = text.find(sep, 1, _LONGEST_SERVER + len(sep))
     while at != -1:

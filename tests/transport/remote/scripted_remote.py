@@ -15,11 +15,12 @@ import anyio
 import anyio.abc
 import httpx2
 import msgspec
+from no_credentials import NoCredentials
 from patience import PATIENCE
 
 from moltis.config.limits import Limits
 from moltis.errors import MoltisError
-from moltis.http.authorized import Credentials, NoCredentials, Refusal
+from moltis.http.authorized import Credentials, Refusal
 from moltis.http.clients import server_client
 from moltis.session import envelope
 from moltis.transport import Outgoing

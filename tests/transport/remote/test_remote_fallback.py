@@ -10,12 +10,13 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
+from no_credentials import NoCredentials
 from old_server import LIMITS, URL, Json, OldServer, Told, answering, line, raising, result, streaming
 from trio.testing import MockClock
 
 from moltis.config.plan import RemoteLaunch, ServerPlan
 from moltis.errors import LoginNeeded
-from moltis.http.authorized import NoCredentials, Refusal
+from moltis.http.authorized import Refusal
 from moltis.session.hooks import Hooks
 from moltis.session.session import Session
 from moltis.transport import Connection, ConnectionClosed, Notices, OpenFailed, Outgoing, Receiver

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import anyio
 import pytest
+from no_credentials import NoCredentials
 from ports import free_port
 from scripted_remote import LEGACY, Heard, HttpServer, McpServer, Peer, dialled, serving, until
 
 from moltis.config.limits import Limits
 from moltis.errors import ServerNotReady
-from moltis.http.authorized import NoCredentials
 from moltis.http.clients import server_client
 from moltis.transport import Outgoing
 from moltis.transport.remote.base import Endpoint
