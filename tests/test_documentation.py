@@ -1,4 +1,7 @@
-"""What is generated in docs/ says what the code does today: `python tests/test_documentation.py` writes it anew."""
+"""What is generated says what the code does today: `python tests/test_documentation.py` writes it anew.
+
+That is the blocks of docs/, and moltis.example.toml, which tests/config/test_config_keys.py looks at.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from moltis.config.keys import keys_markdown
+from moltis.config.keys import example_toml, keys_markdown
 from moltis.control.methods import METHODS
 from moltis.control.registry import markdown_table
 from moltis.server.diagram import mermaid, states_table
@@ -66,3 +69,4 @@ if __name__ == "__main__":
     for name in BLOCKS:
         text = page(name).read_text(encoding="utf-8")
         page(name).write_text(block(name).sub(lambda _, name=name: generated(name), text, count=1), encoding="utf-8")
+    (ROOT / "moltis.example.toml").write_text(example_toml(), encoding="utf-8")

@@ -29,14 +29,15 @@ from moltis.config.keys import (
     ELICITATION_ALIASES,
     ELICITATIONS,
     GRANTS,
-    LOG_LEVELS,
+    KEYS,
+    LIMITS,
     PROTOCOLS,
     REDIRECT_HOSTS,
-    SEPARATORS,
+    Key,
     SectionName,
     key_of,
 )
-from moltis.config.limits import DECLARED, MAX_SECS, MIN_SECS, Limit
+from moltis.config.limits import MAX_SECS, MIN_SECS
 from moltis.config.near_misses import in_braces
 from moltis.config.problem import Report
 from moltis.config.scan import Path
@@ -151,42 +152,51 @@ def _bounds(section: SectionName, name: str) -> Any:
     return Field(ge=key.low, le=key.high)
 
 
-class DaemonSection(_Section):
-    """`[daemon]`."""
-
-    log_level: Annotated[str, _one_of(LOG_LEVELS)] | None = None
-    log_max_bytes: Annotated[int, _bounds("daemon", "log_max_bytes")] | None = None
-    log_backups: Annotated[int, _bounds("daemon", "log_backups")] | None = None
-    browser_command: tuple[Text, ...] | None = Field(None, strict=False)
-    encrypt_tokens: bool | None = None
-
-
-class GatewaySection(_Section):
-    """`[gateway]`."""
-
-    enabled: bool | None = None
-    listen: Annotated[Text, AfterValidator(_listen)] | None = None
-    require_token: bool | None = None
-    allowed_hosts: tuple[Annotated[Text, AfterValidator(host_name)], ...] | None = Field(None, strict=False)
-    allowed_origins: tuple[Annotated[Text, AfterValidator(page_origin)], ...] | None = Field(None, strict=False)
-    rate_limit_per_minute: Annotated[int, _bounds("gateway", "rate_limit_per_minute")] | None = None
-    catalog_rate_limit_per_minute: Annotated[int, _bounds("gateway", "catalog_rate_limit_per_minute")] | None = None
-    tool_name_chars: Annotated[int, _bounds("gateway", "tool_name_chars")] | None = None
-    tool_separator: Annotated[str, _one_of(SEPARATORS)] | None = None
+def _checked(key: Key, text: Any = Text) -> tuple[Any, Any]:
+    """Return type and default of a key, as `create_model` takes them. text: the type of its text, or of each in it."""
+    match key.kind:
+        case "seconds":
+            return Secs | None, None
+        case "count":
+            return Annotated[int, _bounds(key.section, key.name)] | None, None
+        case "flag":
+            return bool | None, None
+        case "choice":
+            return Annotated[str, _one_of(key.words)] | None, None
+        case "list":
+            return tuple[text, ...] | None, Field(None, strict=False)
+        case "text":
+            return text | None, None
+        case "table":
+            return dict[str, text] | None, None
 
 
-def _limit_type(limit: Limit) -> Any:
-    return Annotated[int, Field(ge=limit.low, le=limit.high)] if limit.is_count else Secs
+def _section_of(name: str, keys: Iterable[Key], **texts: Any) -> type[_Section]:
+    """Return the checks of keys of which the table says all, but for what their `texts` have to be."""
+    fields: dict[str, Any] = {key.name: _checked(key, texts.get(key.name, Text)) for key in keys}
+    return create_model(name, __base__=_Section, **fields)
 
 
 if not TYPE_CHECKING:
-    _Limits = create_model(
-        "_Limits", __base__=_Section, **{limit.name: (_limit_type(limit) | None, None) for limit in DECLARED}
+    DaemonSection = _section_of("DaemonSection", (key for key in KEYS if key.section == "daemon"))
+    GatewaySection = _section_of(
+        "GatewaySection",
+        (key for key in KEYS if key.section == "gateway"),
+        listen=Annotated[Text, AfterValidator(_listen)],
+        allowed_hosts=Annotated[Text, AfterValidator(host_name)],
+        allowed_origins=Annotated[Text, AfterValidator(page_origin)],
     )
+    _Limits = _section_of("_Limits", LIMITS)
 else:
 
+    class DaemonSection(_Section):
+        """`[daemon]`: a field for each of its keys."""
+
+    class GatewaySection(_Section):
+        """`[gateway]`: a field for each of its keys."""
+
     class _Limits(_Section):
-        """Its fields are those of `Limits`."""
+        """A field for each of `Limits`."""
 
 
 class LimitsSection(_Limits):
