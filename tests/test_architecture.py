@@ -19,6 +19,7 @@ FLOORS = {
     "moltis.names": 0,
     "moltis.shares": 0,
     "moltis.times": 0,
+    "moltis.private": 0,
     "moltis.jsonrpc": 1,
     "moltis.access": 0,
     "moltis.printable": 0,

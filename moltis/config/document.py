@@ -16,6 +16,7 @@ import tomli
 from moltis.config import foreign
 from moltis.config.scan import MAX_BYTES, Scan, TooMuch, scan
 from moltis.errors import ConfigError
+from moltis.private import Unusable, open_file
 
 _STATEMENT = "a line is `key = value`, a [section] or a # comment"
 _BACKSLASH = "a lone backslash in a string: write \\\\, or use 'single quotes'"
@@ -67,39 +68,39 @@ class FileText:
     mode: int
 
 
-def read_file(path: Path, *, instead: str = "name the file itself with --config") -> FileText:
-    """Read a configuration file. `instead`: what to do where something else than a file is there.
+def read_file(path: Path) -> FileText:
+    """Read a configuration file.
 
     Raises:
         NoFile: when it is missing.
         ConfigError: when it is no regular file, unreadable, too large, or not UTF-8.
     """
     try:
-        # Without O_NONBLOCK, a FIFO in the file's place would hang the daemon.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(open_file(path, os.O_RDONLY, follows=True), "rb") as file:
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            raw = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise NoFile(f"no configuration at {path}; create one with `moltis init`", hint="moltis init") from None
-    except OSError as error:
+    except Unusable as fault:
+        raise ConfigError(f"{path} {fault}; name the file itself with --config") from None
+    except OSError as error:  # not permitted, a bad disk, a file system of a network or a program that is away
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a regular file"
-            raise ConfigError(f"{path} is {what}; {instead}")
-        with open(descriptor, "rb", closefd=False) as file:
-            raw = file.read(MAX_BYTES + 1)
-    except OSError as error:  # a bad disk, a file system of a network or a program that is away
-        raise ConfigError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
-    finally:
-        os.close(descriptor)
     if len(raw) > MAX_BYTES:
         raise ConfigError(f"{path}: the file is larger than {MAX_BYTES} bytes")
+    return FileText(decoded(raw, path), raw, mode)
+
+
+def decoded(raw: bytes, path: Path) -> str:
+    """Return a file's text, less a byte order mark.
+
+    Raises:
+        ConfigError: it is not UTF-8; with its line.
+    """
     try:
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise ConfigError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8") from None
-    return FileText(text, raw, stat.S_IMODE(status.st_mode))
 
 
 def parse(text: str, source: str, *, has_servers: bool = True) -> Document:

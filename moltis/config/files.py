@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all, by one writer at a time; and records, which are this program's own.
+"""A person's files, and the records that are moltis's own: each changed by one writer at a time (`moltis.private`).
 
 What cannot be used as a record (a link, another user's file, a folder, a damaged one) is renamed, so that it is met
 once and not at every start, and somebody can still look at it. A link in a record's place is never followed, neither to
@@ -9,19 +9,18 @@ A person's own file (moltis.toml, env.toml, tokens.toml) is no record: it is ref
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
-import secrets
-import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
+from moltis import private
 from moltis.errors import ConfigError
 from moltis.jsonrpc import MALFORMED
+from moltis.private import ASIDE, Unusable
+
+T = TypeVar("T")
 
 LOCK_SECS = 5.0
 """How long to wait for another writer; an edit takes milliseconds."""
@@ -29,194 +28,97 @@ LOCK_SECS = 5.0
 
 @contextmanager
 def one_writer(path: Path) -> Iterator[Path]:
-    """Hold the lock of a file's folder and give the file itself, links resolved; as `one_writer_in`."""
-    try:
-        target = Path(os.path.realpath(path))
-    except OSError as error:
-        raise ConfigError(f"cannot write {path}: {error.strerror}") from error
-    with one_writer_in(target.parent, path):
-        yield target
-
-
-@contextmanager
-def one_writer_in(folder: Path, path: Path | None = None) -> Iterator[None]:
-    """Hold the lock of a folder, which is made (0700) when missing.
+    """Hold the lock of a person's file, and give the file itself, links resolved. Its folder is made when missing.
 
     The lock is on the folder because files are replaced. Editors do not ask for it: compare before writing.
-
-    path: the file that is written, as it is called in messages.
 
     Raises:
         ConfigError: when the folder cannot be made or opened, or another writer holds it for 5 s.
     """
-    path = path or folder
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        target = Path(os.path.realpath(path))
+        private.make_folder(target.parent)
+        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}") from error
+    with _locked(folder, path):
+        yield target
+
+
+@contextmanager
+def one_writer_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder of records, which is made when missing. Raises as `one_writer`."""
     try:
-        _lock(fd, path)
+        private.make_folder(folder)
+        fd = private.open_folder(folder)
+    except Unusable as fault:
+        raise ConfigError(f"{folder} {fault}; nothing is kept there", hint=fault.remedy(folder)) from None
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror}") from error
+    with _locked(fd, folder):
         yield
-    finally:
-        os.close(fd)
 
 
-def _lock(folder: int, path: Path) -> None:
-    deadline = time.monotonic() + LOCK_SECS
-    while True:
+@contextmanager
+def _locked(folder: int, path: Path) -> Iterator[None]:
+    try:
         try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise ConfigError(f"another program is writing {path}", hint="try again") from None
-            time.sleep(0.01)
+            is_ours = private.lock(folder, LOCK_SECS)
         except OSError as error:  # not every file system knows locks
             raise ConfigError(f"cannot lock the folder of {path}: {error.strerror}") from error
+        if not is_ours:
+            raise ConfigError(f"another program is writing {path}", hint="try again")
+        yield
+    finally:
+        os.close(folder)
+
+
+def read_own(path: Path, most: int) -> bytes | None:
+    """Return the bytes of a person's file that only this user or root may have written; None when there is none.
+
+    Raises:
+        ConfigError: it is not such a file, larger than `most` bytes, or cannot be read.
+    """
+    try:
+        return private.read_private(path, most, follows=True)
+    except FileNotFoundError:
+        return None
+    except Unusable as fault:
+        raise ConfigError(f"{path} {fault}", hint=fault.remedy(path)) from fault
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
 
 
 def replace(
     target: Path, data: bytes, reread: Callable[[Path], object], mode: int = 0o600, *, durable: bool = True
 ) -> None:
-    """Write a file so that a reader, or a crash at any moment, finds the old one or the new one, never a part.
-
-    The owner of a file that is replaced stays, when that is permitted.
+    """Write a file as `private.replace` does. The owner of a file that is replaced stays, when that is permitted.
 
     reread: reads a file at a path as whoever reads this one next does. What it refuses is not put in place, so that
         nothing is ever written that cannot be read again.
-    durable: whether it must survive a power cut too, beyond a kill; waiting for that is most of the time it takes.
 
     Raises:
         ConfigError: when it cannot be written, or not be read again; the old file is then as it was.
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
+    owner = None
+    with suppress(FileNotFoundError, PermissionError):
+        before = os.stat(target)
+        owner = before.st_uid, before.st_gid
     try:
-        _write(temporary, data, mode, target, durable=durable)
-        try:
-            _check(temporary, target, reread)
-            os.rename(temporary, target)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-        if not durable:
-            return
-        folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        private.replace(
+            target, data, check=lambda new: _check(new, target, reread), mode=mode, owner=owner, durable=durable
+        )
     except OSError as error:
         raise ConfigError(f"cannot write {target}: {error.strerror}") from error
 
 
-def _check(temporary: Path, target: Path, reread: Callable[[Path], object]) -> None:
+def _check(new: Path, target: Path, reread: Callable[[Path], object]) -> None:
     try:
-        reread(temporary)
+        reread(new)
     except ConfigError as problem:
-        why = problem.message.replace(str(temporary), str(target)).removeprefix(f"{target}: ")
+        why = problem.message.replace(str(new), str(target)).removeprefix(f"{target}: ")
+        why = why.replace(f"{target} ", "it ", 1) if why.startswith(f"{target} ") else why
         raise ConfigError(f"{target} is left as it is, for it could not be read again: {why}") from None
-
-
-def _write(temporary: Path, data: bytes, mode: int, target: Path, *, durable: bool) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with open(os.open(temporary, flags, 0o600), "wb") as file:
-        try:
-            with suppress(FileNotFoundError, PermissionError):
-                owner = os.stat(target)
-                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
-            # After the change of owner, which takes some bits away.
-            os.fchmod(file.fileno(), mode)
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        except OSError:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
-
-
-ASIDE: Final = ".broken"
-
-
-_NO_READING: Final = {
-    errno.ELOOP: "is a symbolic link",
-    errno.ENXIO: "is not a plain file",  # a socket
-    errno.EISDIR: "is not a plain file",
-    errno.EACCES: "may not be read",
-    errno.EPERM: "may not be read",
-}
-"""Errors of open(2) that trying again does not change."""
-
-T = TypeVar("T")
-
-
-class Unusable(Exception):
-    """What is in a record's place is nothing to use, now or later. The text goes on after its name: "is damaged"."""
-
-
-def open_plain(name: str | Path, flags: int, *, folder: int | None = None) -> int:
-    """Open a plain file of this user's, and nothing else; a pipe is not waited for.
-
-    folder: the descriptor of the folder that `name` is in.
-
-    Raises:
-        Unusable: it is none, or may not be opened.
-        OSError: it is not there, or cannot be opened now.
-    """
-    try:
-        fd = os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600, dir_fd=folder)
-    except OSError as error:
-        if error.errno not in _NO_READING:
-            raise
-        raise Unusable(_NO_READING[error.errno]) from error
-    status = os.fstat(fd)
-    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
-        return fd
-    os.close(fd)
-    raise Unusable("belongs to another user" if stat.S_ISREG(status.st_mode) else "is not a plain file")
-
-
-def read_plain(name: str | Path, most: int, *, folder: int | None = None) -> bytes:
-    """Return the bytes of a plain file of this user's, at most `most`. Raises as `open_plain`."""
-    with open(open_plain(name, os.O_RDONLY, folder=folder), "rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise Unusable(f"has more than {most} bytes")
-    return data
-
-
-def set_aside(name: str | Path, *, folder: int | None = None) -> str:
-    """Rename whatever has a record's name, a link itself among them, and return its new one; the last of them is kept.
-
-    Raises:
-        OSError: it cannot be renamed, or is not there.
-    """
-    aside = f"{name}{ASIDE}"
-    try:
-        os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=folder)
-    except OSError as error:
-        if error.errno not in (errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY, errno.EEXIST):
-            raise
-        clear(aside, folder=folder)  # one of them is a folder
-        os.rename(name, aside, src_dir_fd=folder, dst_dir_fd=folder)
-    return aside
-
-
-def clear(name: str, *, folder: int | None = None) -> None:
-    """Remove a file, a link itself, or an empty folder.
-
-    Raises:
-        OSError: it cannot be removed, or is not there.
-    """
-    try:
-        os.unlink(name, dir_fd=folder)
-    except OSError as error:
-        if error.errno not in (errno.EISDIR, errno.EPERM):
-            raise
-        os.rmdir(name, dir_fd=folder)
 
 
 class Records(Generic[T]):
@@ -239,7 +141,7 @@ class Records(Generic[T]):
         """Return what a record says; None if it says nothing that can be used. Changes nothing. Never raises."""
         try:
             return self._understood(path)
-        except (Unusable, OSError):
+        except OSError:
             return None
 
     def load(self, path: Path) -> T | None:
@@ -251,11 +153,11 @@ class Records(Generic[T]):
             return self._understood(path)
         except FileNotFoundError:
             return None
+        except Unusable as fault:
+            why = str(fault)
         except OSError as error:
             self._tell(f"{path} cannot be read now: {error.strerror}")
             return None
-        except Unusable as fault:
-            why = str(fault)
         try:
             with one_writer_in(path.parent):
                 return self._understood(path)  # somebody may have written it meanwhile
@@ -272,20 +174,22 @@ class Records(Generic[T]):
             ConfigError: it cannot be written, or could not be read again; what was there before is still there.
         """
         with one_writer_in(path.parent):
-            if why := folder_problem(path.parent):
-                raise ConfigError(f"{path.parent} {why}; nothing is kept there")
-            if why := _in_the_way(path):
-                self._set_aside(path, why)
+            try:
+                private.check_file(os.lstat(path))
+            except Unusable as fault:
+                self._set_aside(path, str(fault))
+            except OSError:
+                pass  # there is none, or it cannot be looked at now
             replace(path, data, self._reread, durable=self._durable)
 
     def remove(self, path: Path) -> None:
         """Remove a record, and what was set aside of it. Never raises."""
         for name in (path, f"{path}{ASIDE}"):
             with suppress(OSError):
-                clear(str(name))
+                private.clear(name)
 
     def _understood(self, path: Path) -> T:
-        data = read_plain(path, self._most)
+        data = private.read_private(path, self._most)
         try:
             data.decode()  # strings that are skipped over are not checked to be UTF-8
             return self._read(data)
@@ -295,12 +199,12 @@ class Records(Generic[T]):
     def _reread(self, path: Path) -> None:
         try:
             self._understood(path)
-        except (Unusable, OSError) as fault:
+        except OSError as fault:
             raise ConfigError(f"{path} {_words(fault)}") from fault
 
     def _set_aside(self, path: Path, why: str) -> None:
         try:
-            aside = set_aside(path)
+            aside = private.set_aside(path)
         except OSError as error:
             self._tell(f"{path} {why} and cannot be set aside: {_words(error)}")
         else:
@@ -313,39 +217,18 @@ def records_in(folder: Path, suffix: str, tell: Callable[[str], None]) -> list[P
     tell: told in a sentence why nothing in it is read.
     """
     try:
-        if why := folder_problem(folder):
-            tell(f"{folder} {why}; nothing is read there")
-            return []
+        os.close(private.open_folder(folder))
         return sorted(path for path in folder.iterdir() if path.name.endswith(suffix))
     except FileNotFoundError:
         pass
+    except Unusable as fault:
+        tell(f"{folder} {fault}; nothing is read there")
     except OSError as error:
         tell(f"{folder} cannot be read now: {error.strerror}")
     return []
 
 
-def folder_problem(folder: Path) -> str | None:
-    """Return why records are not kept in a folder, None if nothing forbids it; raise OSError if it is not there.
-
-    A link is followed if it is this user's too, and so is what it leads to.
-    """
-    if any(status.st_uid != os.geteuid() for status in (os.lstat(folder), os.stat(folder))):
-        return "belongs to another user"
-    return None if folder.is_dir() else "is no folder"
-
-
-def _in_the_way(path: Path) -> str | None:
-    """Return why what is in a record's place cannot just be replaced."""
-    try:
-        status = os.lstat(path)
-    except OSError:
-        return None
-    if stat.S_ISREG(status.st_mode):
-        return None if status.st_uid == os.geteuid() else "belongs to another user"
-    return "is a symbolic link" if stat.S_ISLNK(status.st_mode) else "is not a plain file"
-
-
 def _words(problem: Exception) -> str:
     if isinstance(problem, ConfigError):
         return problem.message
-    return (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
+    return str(problem) if isinstance(problem, Unusable) else getattr(problem, "strerror", None) or str(problem)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
-from moltis.config.document import NoFile, parse, read_file
-from moltis.config.files import one_writer, replace
+from moltis.config.document import decoded, parse
+from moltis.config.files import one_writer, read_own, replace
+from moltis.config.scan import MAX_BYTES
 from moltis.errors import ConfigError
 from moltis.redaction import is_env_name
 
-_MODE = 0o600
 _SHOWN_CHARS = 40
 
 
@@ -39,17 +37,12 @@ class EnvOverrides:
         Raises:
             ConfigError: when the file cannot be read or is not ours.
         """
-        try:
-            file = read_file(self._path, instead="it has to be a file: move this away")
-        except NoFile:
+        raw = read_own(self._path, MAX_BYTES)
+        if raw is None:
             return {}
-        if file.mode & ~_MODE:
-            # Somebody opened it to others, or made it by hand: close it.
-            with suppress(OSError):
-                os.chmod(self._path, _MODE)
         edit = f'edit {self._path}: each line is NAME = "value"'
         try:
-            tables = parse(file.text, str(self._path), has_servers=False).tables
+            tables = parse(decoded(raw, self._path), str(self._path), has_servers=False).tables
         except ConfigError as error:
             raise ConfigError(error.message, hint=edit) from None
         wrong = [name for name, value in tables.items() if not isinstance(value, str)]
@@ -91,7 +84,7 @@ class EnvOverrides:
             change(values)
             if values != before:
                 text = tomli_w.dumps(dict(sorted(values.items())))
-                replace(target, text.encode(), lambda path: EnvOverrides(path).values(), _MODE)
+                replace(target, text.encode(), lambda path: EnvOverrides(path).values())
 
 
 def _shown_name(name: str) -> str:

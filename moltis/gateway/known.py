@@ -8,7 +8,6 @@ is as if there were none, and set aside. A power cut may cost it.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from moltis.gateway.api import Known
 from moltis.gateway.showing import Showing, read_showing
 from moltis.jsonrpc import MALFORMED
 from moltis.names import name_problem
+from moltis.private import UNFINISHED
 from moltis.redaction import scrubbed
 from moltis.session.description import describe
 from moltis.session.handshake import INITIALIZE, Agreed
@@ -38,8 +38,6 @@ _SHOWN: Final = "_shown.json"
 
 _MAX_SHOWN_BYTES: Final = 4 * 1024 * 1024
 """It comes from a moltis.toml, of at most 1 MiB."""
-
-_UNFINISHED: Final = ".tmp"
 
 
 class _File(msgspec.Struct):
@@ -111,8 +109,6 @@ class KnownStore:
             self.forget(name)
             return
         self._records.save(path, data)
-        with suppress(OSError):
-            os.chmod(self._folder, 0o700)
 
     def forget(self, name: str) -> None:
         """Keep nothing of a server. Never raises for a server's name."""
@@ -132,7 +128,7 @@ class KnownStore:
         with suppress(OSError, ConfigError):
             if self._folder.is_dir():
                 with one_writer_in(self._folder):
-                    for path in self._folder.glob(f".*{_UNFINISHED}"):
+                    for path in self._folder.glob(f".*{UNFINISHED}"):
                         path.unlink()  # whoever was writing it is dead, for the lock is ours
 
 

@@ -6,10 +6,7 @@ may have put a token anywhere.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -18,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from moltis.config.document import parse
+from moltis.config.files import read_own
 from moltis.errors import ConfigError
 from moltis.patterns import later
 
@@ -54,41 +52,12 @@ def text_of(tables: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def read(path: Path) -> bytes:
-    """Read the file, which must be ours; nothing when there is none.
+    """Read the file; nothing when there is none.
 
     Raises:
-        ConfigError: it cannot be read, is too large or no plain file, or somebody else may have written it.
+        ConfigError: as `read_own`.
     """
-    try:
-        # Without O_NONBLOCK, a FIFO in its place would be waited for.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{path} is not a regular file", hint=f"ls -l {path}")
-        if status.st_uid not in (os.geteuid(), 0):
-            raise ConfigError(f"{path} belongs to another user, who could let anybody in", hint=f"ls -l {path}")
-        if status.st_mode & 0o022:
-            raise ConfigError(
-                f"others may write into {path}, so whom it lets in cannot be trusted",
-                hint=f"look at it, then chmod 600 {path}",
-            )
-        if status.st_mode & 0o077:
-            with suppress(OSError):
-                os.fchmod(descriptor, 0o600)
-        with open(descriptor, "rb", closefd=False) as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", hint=f"ls -l {path}") from error
-    finally:
-        os.close(descriptor)
-    if len(raw) > MAX_FILE_BYTES:
-        raise damaged(path, f"it is larger than {MAX_FILE_BYTES} bytes")
-    return raw
+    return read_own(path, MAX_FILE_BYTES) or b""
 
 
 def entries(raw: bytes, path: Path) -> dict[str, Entry]:

@@ -1,4 +1,4 @@
-"""A folder that is this user's alone, and its files: replaced whole or not at all, and never reached through a link.
+"""A folder of files by the rule of `moltis.private`, of what lets somebody in.
 
 Everything happens relative to the opened folder, so that what was checked is what is used. Blocking, but for
 `file_lock`: it waits for a lock that other processes may hold without holding up a thread or the event loop.
@@ -6,9 +6,7 @@ Everything happens relative to the opened folder, so that what was checked is wh
 
 from __future__ import annotations
 
-import fcntl
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -16,8 +14,9 @@ from typing import Final
 
 import anyio
 
-from moltis.config.files import Unusable, clear, open_plain, set_aside
+from moltis import private
 from moltis.oauth.jobs import blocking
+from moltis.private import UNFINISHED, Unusable
 
 FIRST_POLL_SECS: Final = 0.005
 LAST_POLL_SECS: Final = 0.1
@@ -57,12 +56,9 @@ async def file_lock(open_file: Callable[[], int], wait_secs: float) -> AsyncIter
 
 def _try(fd: int) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return private.try_lock(fd)
     except OSError as error:
         raise StoreProblem(f"the token store cannot be locked: {error.strerror}") from error
-    return True
 
 
 WRITE_LOCK_SECS: Final = 5.0
@@ -72,7 +68,6 @@ MAX_FILE_BYTES: Final = 1 << 18
 """No login is near that; what is longer was not written by us."""
 
 _LOCK_FILE: Final = ".lock"
-_UNFINISHED: Final = ".tmp"
 
 
 class StoreProblem(Exception):
@@ -94,12 +89,17 @@ class PrivateFolder:
         """Open it for as long as the block lasts; None when there is no such folder.
 
         Raises:
-            StoreProblem: it is a link, belongs to somebody else, or others may write into it.
+            StoreProblem: it is not one that may be used (`private.open_folder`, strict), or cannot be opened.
         """
-        fd = self._open()
-        if fd is None:
+        try:
+            fd = private.open_folder(self.path, strict=True)
+        except FileNotFoundError:
             yield None
             return
+        except Unusable as fault:
+            raise StoreProblem(f"{self.path} {fault}; no token is kept there: {fault.remedy(self.path)}") from fault
+        except OSError as error:
+            raise StoreProblem(f"cannot open the folder {self.path}: {error.strerror}") from error
         try:
             yield Folder(fd, self.path)
         finally:
@@ -112,7 +112,10 @@ class PrivateFolder:
         Raises:
             StoreProblem: as `reading`, or it cannot be made.
         """
-        self._make()
+        try:
+            private.make_folder(self.path)
+        except OSError as error:
+            raise StoreProblem(f"cannot make the folder {error.filename}: {error.strerror}") from error
         with self.reading() as folder:
             if folder is None:
                 raise StoreProblem(f"cannot write into {self.path}: it was removed at this moment")
@@ -131,56 +134,11 @@ class PrivateFolder:
                 _wait_for(lock, self.path)
                 # Whoever was writing these is dead, for the lock is ours.
                 for name in folder.names():
-                    if name.endswith(_UNFINISHED):
+                    if name.endswith(UNFINISHED):
                         folder.make_way(name)
                 yield folder
             finally:
                 os.close(lock)
-
-    def _make(self) -> None:
-        missing = []
-        path = self.path
-        while not os.path.lexists(path):
-            missing.append(path)
-            path = path.parent
-        for path in reversed(missing):
-            try:
-                # Path.mkdir(parents=True) would leave the modes of the parents to the umask.
-                os.mkdir(path, 0o700)
-                # A umask may take bits away too, even all of them.
-                os.chmod(path, 0o700)
-            except FileExistsError:
-                pass
-            except OSError as error:
-                raise StoreProblem(f"cannot make the folder {path}: {error.strerror}") from error
-
-    def _open(self) -> int | None:
-        try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            if os.path.islink(self.path):
-                raise StoreProblem(f"{self.path} is a symbolic link; tokens are kept in a real folder only") from error
-            raise StoreProblem(f"cannot open the folder {self.path}: {error.strerror}") from error
-        try:
-            self._check(fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    def _check(self, fd: int) -> None:
-        status = os.fstat(fd)
-        if status.st_uid != os.geteuid():
-            raise StoreProblem(f"{self.path} belongs to another user (uid {status.st_uid}); tokens are not kept there")
-        if status.st_mode & 0o022:
-            raise StoreProblem(
-                f"others may write into {self.path}, so what is in it cannot be trusted: look at it, then chmod 700 it"
-            )
-        if status.st_mode & 0o077:
-            with suppress(OSError):
-                os.fchmod(fd, status.st_mode & 0o700)
 
 
 class Folder:
@@ -205,15 +163,17 @@ class Folder:
         """Give a file's bytes, at most one more than `MAX_FILE_BYTES`, and when it was written (ns); None: no file.
 
         Raises:
-            Unusable: it is not a plain file (a link, a pipe), may not be read, or belongs to somebody else.
+            Unusable: it is no file of this user's own.
             StoreProblem: it cannot be read now.
         """
         try:
-            fd = open_plain(name, os.O_RDONLY, folder=self._fd)
+            fd = private.open_private(name, os.O_RDONLY, folder=self._fd)
             with open(fd, "rb") as file:
                 return file.read(MAX_FILE_BYTES + 1), os.fstat(fd).st_mtime_ns
         except FileNotFoundError:
             return None
+        except Unusable:
+            raise
         except OSError as error:
             raise self._problem("read", name, error) from error
 
@@ -225,32 +185,14 @@ class Folder:
         Raises:
             StoreProblem: it cannot be written; the old file is as it was.
         """
-        temporary = name + _UNFINISHED
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            fd = os.open(temporary, flags, 0o600, dir_fd=self._fd)
             try:
-                with open(fd, "wb") as file:
-                    os.fchmod(fd, 0o600)
-                    file.write(data)
-                    file.flush()
-                    if durable:
-                        os.fsync(fd)
-                self._put(temporary, name)
-            except (OSError, StoreProblem):
-                os.unlink(temporary, dir_fd=self._fd)
-                raise
-            if durable:
-                os.fsync(self._fd)
+                private.replace(name, data, folder=self._fd, durable=durable)
+            except IsADirectoryError:
+                self.set_aside(name)
+                private.replace(name, data, folder=self._fd, durable=durable)
         except OSError as error:
             raise self._problem("write", name, error) from error
-
-    def _put(self, temporary: str, name: str) -> None:
-        try:
-            os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        except IsADirectoryError:
-            self.set_aside(name)
-            os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
 
     def set_aside(self, name: str) -> Path:
         """Rename what cannot be used, whatever it is, and return where it is then; the last of each name is kept.
@@ -259,7 +201,7 @@ class Folder:
             StoreProblem: it cannot be renamed.
         """
         try:
-            return self.path / set_aside(name, folder=self._fd)
+            return self.path / private.set_aside(name, folder=self._fd)
         except OSError as error:
             raise self._problem("set aside", name, error) from error
 
@@ -270,7 +212,7 @@ class Folder:
             StoreProblem: it cannot be removed.
         """
         try:
-            clear(name, folder=self._fd)
+            private.clear(name, folder=self._fd)
         except FileNotFoundError:
             pass
         except OSError as error:
@@ -296,16 +238,9 @@ class Folder:
             StoreProblem: it cannot be made.
         """
         try:
-            fd = self._open_lock(name)
+            return self._open_lock(name)
         except Unusable:
-            fd = self._open_lock_anew(name)
-        try:
-            # A umask may have taken the owner's bits away, and then nobody could open it again.
-            os.fchmod(fd, 0o600)
-        except OSError as error:
-            os.close(fd)
-            raise self._problem("write", name, error) from error
-        return fd
+            return self._open_lock_anew(name)
 
     def _open_lock_anew(self, name: str) -> int:
         _wait_for(self._fd, self.path)  # of all who find the same, one makes way
@@ -315,33 +250,26 @@ class Folder:
             self.set_aside(name)
             return self._open_lock(name)
         except Unusable as fault:
-            raise StoreProblem(f"{self.path / name} {fault}") from fault
+            raise StoreProblem(f"{self.path / name} {fault}: {fault.remedy(self.path / name)}") from fault
         finally:
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            private.unlock(self._fd)
 
     def _open_lock(self, name: str) -> int:
         try:
-            return open_plain(name, os.O_RDWR | os.O_CREAT, folder=self._fd)
+            return private.open_private(name, os.O_RDWR | os.O_CREAT, folder=self._fd)
+        except Unusable:
+            raise
         except OSError as error:
             raise self._problem("open", name, error) from error
-        except Unusable as fault:
-            if not isinstance(fault.__cause__, PermissionError) or name in self.names():
-                raise
-            raise StoreProblem(f"cannot make {self.path / name}: no permission") from fault
 
     def _problem(self, doing: str, name: str, error: OSError) -> StoreProblem:
         return StoreProblem(f"cannot {doing} {self.path / name}: {error.strerror}")
 
 
 def _wait_for(lock: int, path: Path) -> None:
-    deadline = time.monotonic() + WRITE_LOCK_SECS
-    while True:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise StoreProblem(f"another program is writing into {path} and does not get done") from None
-            time.sleep(0.005)
-        except OSError as error:
-            raise StoreProblem(f"cannot lock {path}: {error.strerror}") from error
+    try:
+        is_ours = private.lock(lock, WRITE_LOCK_SECS)
+    except OSError as error:
+        raise StoreProblem(f"cannot lock {path}: {error.strerror}") from error
+    if not is_ours:
+        raise StoreProblem(f"another program is writing into {path} and does not get done")

@@ -21,13 +21,13 @@ from typing import Final, TypeVar
 import anyio
 import msgspec
 
-from moltis.config.files import Unusable
 from moltis.errors import Busy
 from moltis.jsonrpc import MALFORMED
 from moltis.oauth.cipher import Cipher, Damaged, WrongKey, is_sealed
 from moltis.oauth.folder import MAX_FILE_BYTES, Folder, LockBusy, PrivateFolder, StoreProblem, file_lock
 from moltis.oauth.jobs import Log, blocking
 from moltis.oauth.model import Key, OAuthProblem, Record
+from moltis.private import Unusable
 from moltis.threads import in_thread
 
 __all__ = ["Shelf", "StoreProblem", "TokenStore", "fingerprint"]

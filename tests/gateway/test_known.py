@@ -325,7 +325,7 @@ def test_a_full_disk_leaves_what_was_kept_before(
 ) -> None:
     store.save("git", "m1", KNOWN)
 
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
