@@ -7,7 +7,6 @@ are made, and launches are named by their command alone.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
@@ -18,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from moltis import private
 from moltis.config.near_misses import in_one_line
 from moltis.config.plan import Plan, RemoteLaunch, ServerPlan, StdioLaunch
 from moltis.config.surroundings import advice, proxy_advice, remote_advice
@@ -250,7 +250,14 @@ def check_files(paths: Paths, uid: int) -> Iterator[Finding]:
         for folder in dict.fromkeys((paths.data_dir, paths.socket.parent, paths.oauth_dir, paths.known_dir)):
             yield from _check_folder(folder, uid)
         for file in (paths.env_overrides, paths.access_tokens, paths.log):
-            yield from _check_mode(section, file, "others can read it")
+            try:
+                private.check_file(os.lstat(file) if file == paths.log else os.stat(file), believed=file != paths.log)
+            except private.Unusable as fault:
+                yield Finding(section, Verdict.FAIL, f"{file} {fault}", fault.remedy(file))
+            except OSError:
+                pass  # there is none, which is well
+            else:
+                yield from _check_mode(section, file, "others can read it")
     length = len(os.fsencode(paths.socket))
     if length > MAX_SOCKET_PATH:
         message = f"{paths.socket}: {length} bytes, a socket's path may have {MAX_SOCKET_PATH}"
@@ -351,18 +358,17 @@ def _lock_holder(lock: Path) -> str | None:
     A shared lock is tried and given back at once: a daemon that starts in those microseconds would be refused.
     """
     try:
-        fd = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = private.open_file(lock, os.O_RDONLY)
     except OSError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if private.try_lock(fd, shared=True):
+            return None
         return os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
     except OSError:
         return None
     finally:
         os.close(fd)
-    return None
 
 
 def daemon_search_path(pid: int) -> str | None:

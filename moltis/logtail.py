@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from moltis.private import Unusable, open_file
 
 Record = dict[str, Any]
 
@@ -163,13 +165,8 @@ class _Log:
 
     def __init__(self, path: Path) -> None:
         self._fd = -1
-        try:
-            if not stat.S_ISREG(os.lstat(path).st_mode):
-                return
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return
-        self._fd = fd
+        with suppress(FileNotFoundError, Unusable):
+            self._fd = open_file(path, os.O_RDONLY)
 
     def __enter__(self) -> _Log:
         return self

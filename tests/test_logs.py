@@ -381,24 +381,30 @@ def _socket(path: Path) -> None:
         sock.bind(str(path))
 
 
-IN_ITS_PLACE = {"FIFO": _fifo, "symbolic link": _symlink, "directory": Path.mkdir, "socket": _socket}
+IN_ITS_PLACE = {
+    "FIFO": (_fifo, "is not a regular file"),
+    "symbolic link": (_symlink, "is a symbolic link"),
+    "folder": (Path.mkdir, "is a folder"),
+    "socket": (_socket, "is not a regular file"),
+}
 
 
 @pytest.mark.parametrize("kind", IN_ITS_PLACE)
 def test_what_is_not_a_file_is_never_opened_and_noted_once(wall: Wall, tmp_path: Path, kind: str) -> None:
+    make, words = IN_ITS_PLACE[kind]
     victim = tmp_path / "victim"
     victim.write_text("untouched")
     wall.write("one")
     wall.file.path.unlink()
-    IN_ITS_PLACE[kind](wall.file.path)
+    make(wall.file.path)
     for _ in range(3):
         wall.later()
         assert not wall.write("two")
     assert len(wall.complaints) == 1
-    assert f"it is a {kind}, not a file" in wall.complaints[0]
+    assert f"it {words}" in wall.complaints[0]
     assert victim.read_text() == "untouched"
 
-    wall.file.path.rmdir() if kind == "directory" else wall.file.path.unlink()
+    wall.file.path.rmdir() if kind == "folder" else wall.file.path.unlink()
     wall.later()
     assert wall.write("three")
     assert messages(wall.file.path) == ["three"]

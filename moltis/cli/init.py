@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
 
+from moltis import private
 from moltis.cli import link, screen
 from moltis.cli.commands import command
 from moltis.errors import ConfigError
@@ -30,9 +30,9 @@ def write_new(path: Path, text: str) -> None:
     Raises:
         ConfigError: it is there.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private.make_folder(path.parent)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = private.create(path)
     except FileExistsError:
         hint = "moltis config check, or moltis mcp add NAME -- COMMAND"
         raise ConfigError(f"{path} is there already", hint=hint) from None

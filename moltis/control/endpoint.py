@@ -7,7 +7,6 @@ after a connection to it has been refused, so no daemon can lose its socket to a
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import socket
 import stat
@@ -15,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from moltis import private
 from moltis.errors import AlreadyRunning, MoltisError, NotPermitted, UsageError
 from moltis.paths import MAX_SOCKET_PATH, Paths
 from moltis.peers import credentials
@@ -45,18 +45,19 @@ class DataDirLock:
         while self._fd < 0 or not self._is_at_path():
             self._let_go()
             try:
-                self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+                self._fd = private.open_private(self._path, os.O_RDWR | os.O_CREAT)
+                is_ours = private.try_lock(self._fd)
+            except OSError as failure:
+                self._let_go()
+                hint = failure.remedy(self._path) if isinstance(failure, private.Unusable) else ""
+                raise NotPermitted(f"cannot lock {self._path}: {failure.strerror}", hint=hint) from failure
+            if not is_ours:
                 holder = os.pread(self._fd, 32, 0).decode("ascii", "replace").strip()
                 self._let_go()
                 raise AlreadyRunning(
                     f"another daemon (pid {holder or 'unknown'}) holds {self._path.parent.parent}",
                     hint="moltis status shows it, moltis stop ends it; or choose another --data-dir",
-                ) from None
-            except OSError as failure:
-                self._let_go()
-                raise NotPermitted(f"cannot lock {self._path}: {failure.strerror}") from failure
+                )
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
 
@@ -212,22 +213,17 @@ def take_data_dir(paths: Paths) -> DataDirLock:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder 0700, or make sure that one which is there is this user's: its owner could exchange what is in it.
+    """Make a folder, or make sure that one which is there is this user's and closed to others (`private.open_folder`).
 
-    A link is followed if it is this user's too, and so is what it leads to.
+    Raises:
+        NotPermitted: it is another user's, or shared with others.
+        OSError: it cannot be made or opened.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for found in (folder.lstat(), folder.stat()):
-        if found.st_uid != os.geteuid():
-            raise NotPermitted(
-                f"{folder} belongs to another user (uid {found.st_uid})",
-                hint="run moltis as that user, or name a folder of your own with --data-dir",
-            )
-    mode = stat.S_IMODE(folder.stat().st_mode)
-    if mode & stat.S_ISVTX:  # /tmp, named as a data dir: making that private would break the machine
-        raise NotPermitted(f"{folder} is shared with other users", hint="name a folder of your own")
-    if mode != 0o700:
-        folder.chmod(0o700)
+    try:
+        private.make_folder(folder)
+        os.close(private.open_folder(folder))
+    except private.Unusable as fault:
+        raise NotPermitted(f"{folder} {fault}", hint=fault.remedy(folder)) from None
 
 
 def _identity(file: Path | int) -> _Identity | None:

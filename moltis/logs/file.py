@@ -10,12 +10,12 @@ import contextlib
 import errno
 import itertools
 import os
-import stat
 import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
+from moltis import private
 from moltis.logs.record import MAX_LINE_BYTES
 from moltis.logtail import backup_path
 
@@ -144,31 +144,15 @@ class LogFile:
 def open_log(path: Path) -> int:
     """Open the log for reading and appending, made with mode 0600 if need be; its folder too (0700).
 
-    Whatever stands in its place and is not a regular file is not opened at all: opening a FIFO would wake its reader,
-    opening a device may act on it.
-
     Raises:
-        OSError: It cannot be opened, or is not a regular file.
+        OSError: It cannot be opened, or is no file of this user's own (`private.Unusable`).
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    with contextlib.suppress(FileNotFoundError):
-        _require_regular(os.lstat(path).st_mode)
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
     try:
-        fd = os.open(path, flags, 0o600)
+        return private.open_private(path, flags)
     except FileNotFoundError:
         os.mkdir(path.parent, 0o700)
-        fd = os.open(path, flags, 0o600)
-    try:
-        mode = os.fstat(fd).st_mode
-        _require_regular(mode)
-        if stat.S_IMODE(mode) != 0o600:
-            # A umask such as 0777 takes bits away; a log from before may have some too many.
-            with contextlib.suppress(PermissionError):
-                os.fchmod(fd, 0o600)
-    except OSError:
-        os.close(fd)
-        raise
-    return fd
+        return private.open_private(path, flags)
 
 
 def mend(fd: int) -> int:
@@ -184,17 +168,6 @@ def mend(fd: int) -> int:
         return whole
     # Whatever this is, it is no line of ours, and stays.
     return size + os.write(fd, b"\n")
-
-
-def _require_regular(mode: int) -> None:
-    if not stat.S_ISREG(mode):
-        kinds = {
-            stat.S_IFIFO: "FIFO",
-            stat.S_IFLNK: "symbolic link",
-            stat.S_IFDIR: "directory",
-            stat.S_IFSOCK: "socket",
-        }
-        raise OSError(errno.EINVAL, f"it is a {kinds.get(stat.S_IFMT(mode), 'device')}, not a file")
 
 
 READER_SECS = 0.02
@@ -259,10 +232,8 @@ def _keep_copy(fd: int, path: Path, backups: int) -> None:
 def _copy(fd: int, to: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         to.unlink()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    target = os.open(to, flags, 0o600)
+    target = private.create(to)
     try:
-        os.fchmod(target, 0o600)
         position = 0
         while block := os.pread(fd, _COPY_BYTES, position):
             position += len(block)

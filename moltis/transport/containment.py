@@ -7,7 +7,6 @@ whatever happens to the warden, and no process of a server outlives that report.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import resource
 import signal
@@ -23,6 +22,7 @@ from typing import Final
 
 import anyio
 
+from moltis import private
 from moltis.transport import warden as protocol
 from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost, explain, launch_fields
 from moltis.transport.warden import GIVE_UP_SECS, TERM_GRACE_SECS, GroupTree, ProcTree
@@ -46,7 +46,7 @@ class Claim:
         self._fd = -1
         if path is not None:
             try:
-                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+                self._fd = private.open_private(path, os.O_RDWR | os.O_CREAT)
             except OSError:
                 pass
         self._is_clear = self._fd < 0
@@ -61,9 +61,8 @@ class Claim:
         """Take it unless somebody has it; return whether servers may be started."""
         if not self._is_clear:
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
+                if not private.try_lock(self._fd):
+                    return False
             except OSError:
                 pass  # not every file system knows locks
             self._is_clear = True

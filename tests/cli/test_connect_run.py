@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 from cli_shell import Shell
 
+from moltis import private
 from moltis.cli.connect import pump, starter
 from moltis.cli.connect.door import NotNow
 from moltis.cli.connect.pump import Pump
@@ -482,7 +483,7 @@ def test_where_somebody_else_starts_it_for_too_long_that_is_said(shell: Shell, m
     paths.data_dir.chmod(0o700)
     folder = os.open(paths.lock.parent, os.O_RDONLY)
     try:
-        assert starter._locked(folder)
+        assert private.try_lock(folder)
         message, hint = starter.bring_up({"data_dir": str(shell.data_dir)})
     finally:
         os.close(folder)

@@ -6,7 +6,6 @@ what comes of it. Where a service manager looks after the daemon, that is asked 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import socket
@@ -17,8 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from moltis import private
 from moltis.control.endpoint import make_private_folder
-from moltis.errors import ExitCode, MoltisError, SystemTrouble
+from moltis.errors import ExitCode, MoltisError, NotPermitted, SystemTrouble
 from moltis.paths import Paths, find_paths
 from moltis.printable import one_line
 
@@ -81,8 +81,8 @@ def bring_up(places: Mapping[str, str | None]) -> tuple[str, str]:
 def _bring_up(paths: Paths, deadline: float) -> tuple[str, str]:
     make_private_folder(paths.data_dir)
     make_private_folder(paths.lock.parent)
-    folder = os.open(paths.lock.parent, os.O_RDONLY | os.O_CLOEXEC)
-    while not _locked(folder):
+    folder = private.open_folder(paths.lock.parent)
+    while not private.try_lock(folder):
         if _answers(paths):
             return "", ""
         if time.monotonic() > deadline:
@@ -94,14 +94,6 @@ def _bring_up(paths: Paths, deadline: float) -> tuple[str, str]:
     if manager is not None and _run(manager.looks_after, deadline) is not None:
         return _by_manager(manager, paths, deadline)
     return _by_us(paths, deadline)
-
-
-def _locked(folder: int) -> bool:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _answers(paths: Paths) -> bool:
@@ -179,9 +171,12 @@ def _spawn(paths: Paths) -> subprocess.Popen[bytes]:
     """Start it as a service manager would: a session of its own, the home folder, nothing of the host's but PATH."""
     words = ["--config", str(paths.config), "--data-dir", str(paths.data_dir), "--socket", str(paths.socket)]
     home = Path.home()
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    errors = os.open(paths.errors, flags, 0o600)
     try:
+        errors = private.open_private(paths.errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    except private.Unusable as fault:
+        raise NotPermitted(f"{paths.errors} {fault}", hint=fault.remedy(paths.errors)) from None
+    try:
+        os.ftruncate(errors, 0)
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "moltis", *words, "run"],  # -P: what lies in the home folder is not imported
             stdin=subprocess.DEVNULL,
