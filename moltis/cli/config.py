@@ -155,6 +155,8 @@ def _server(server: ServerPlan, plan: Plan) -> dict[str, Any]:
         "elicitation": server.elicitation,
         "sampling": server.sampling,
         "roots": server.roots,
+        "start": server.start,
+        "idle_stop_secs": server.idle_stop_secs if server.on_demand else None,
         "command": server.shown.command,
         "arg_count": server.shown.arg_count,
         "env_names": list(server.shown.env_names),

@@ -16,7 +16,7 @@ from moltis.server.states import FREE, LOGIN_FAILED, TRAITS, FailureKind, State
 
 COUNTED: Final = (
     State.READY, State.STARTING, State.INITIALIZING, State.STOPPING, State.BACKOFF, State.COOLDOWN, State.AWAITING_AUTH,
-    State.INVALID, State.STOPPED, State.DISABLED,
+    State.INVALID, State.IDLE, State.STOPPED, State.DISABLED,
 )  # fmt: skip
 """In which order it is told how many servers are in each state."""
 

@@ -15,7 +15,7 @@ from moltis.config.expansion import Base, Expansion, Planner, Room
 from moltis.config.kinds import KINDS, Kind, implied
 from moltis.config.limits import DECLARED, Limits
 from moltis.config.model import ServerSection
-from moltis.config.plan import Asked, Elicitation, Launch, Protocol, ServerPlan
+from moltis.config.plan import IDLE_STOP_SECS, Asked, Elicitation, Launch, Protocol, ServerPlan, Start
 from moltis.config.problem import Report, dotted
 from moltis.config.scan import Path
 from moltis.redaction import is_env_name
@@ -57,6 +57,8 @@ def plan_server(
         report.error((*path, *key), message)
     named = {key for key, _ in _errors(report, wrong)}
     _warn_of_unused(entry, kind, path, report)
+    if entry.idle_stop_secs not in (None, IDLE_STOP_SECS) and entry.start == "always":
+        report.warning((*path, "idle_stop_secs"), 'does nothing to a server that always runs; set start = "on_demand"')
     planner.warn(entry, path, report, named)
     inherited = planner.inherited_problem(entry, base)
     for part in parts.values():
@@ -79,6 +81,8 @@ def plan_server(
         elicitation=cast(Elicitation, entry.elicitation),
         sampling=cast(Asked, entry.sampling),
         roots=cast(Asked, entry.roots),
+        start=cast(Start, entry.start),
+        idle_stop_secs=IDLE_STOP_SECS if entry.idle_stop_secs is None else entry.idle_stop_secs,
         include_tools=tuple(entry.include_tools),
         exclude_tools=tuple(entry.exclude_tools),
         proxy=planner.proxy(entry, base),

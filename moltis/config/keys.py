@@ -12,7 +12,7 @@ import msgspec
 
 from moltis.config.kinds import KINDS, aliases
 from moltis.config.limits import DECLARED, MAX_SECS, MIN_SECS, Limit
-from moltis.config.plan import DaemonPlan, GatewayPlan
+from moltis.config.plan import DaemonPlan, GatewayPlan, ServerPlan
 from moltis.names import SERVER_NAME
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "warning")
@@ -23,6 +23,7 @@ PROTOCOLS = ("auto", "legacy", *REVISIONS)
 ELICITATIONS = ("host", "defaults", "none")
 ELICITATION_ALIASES = {"off": "host"}
 ASKED = ("host", "none")
+STARTS = ("always", "on_demand")
 SEPARATORS = ("__", ".", "/")
 GRANTS = ("authorization_code", "client_credentials")
 REDIRECT_HOSTS = ("127.0.0.1", "localhost")
@@ -53,6 +54,8 @@ class Key(msgspec.Struct, frozen=True):
     high: int = 0
     words: tuple[str, ...] = ()
     placeholders: bool = False
+    may_be_zero: bool = False
+    """Of seconds: 0 has a meaning of its own."""
     example: str | None = None
     """What to write in the example file, as TOML, when that is not the default."""
 
@@ -68,6 +71,7 @@ LIMITS = tuple(_limit_key(limit) for limit in DECLARED)
 
 _DAEMON = DaemonPlan()
 _GATEWAY = GatewayPlan()
+_SERVER = ServerPlan(name="")
 
 KEYS: tuple[Key, ...] = (
     Key("daemon", "log_level", "choice", "what goes into logs.jsonl", _DAEMON.log_level, words=LOG_LEVELS),
@@ -174,6 +178,14 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("server", "sampling", "choice", "who samples for it; none: not declared to it", "host", words=ASKED),
     Key("server", "roots", "choice", "whose folders it is told; none: not declared to it", "host", words=ASKED),
+    Key(
+        "server", "start", "choice", "on_demand: runs only while a host needs it; docs/lifecycle.md has the rule",
+        _SERVER.start, words=STARTS,
+    ),
+    Key(
+        "server", "idle_stop_secs", "seconds", "an on-demand server is stopped after so long without use; 0: never",
+        _SERVER.idle_stop_secs, may_be_zero=True,
+    ),
     Key(
         "server", "ca_file", "text", "certificates (PEM) to trust for it, besides the system's",
         example='"~/ca.pem"',
@@ -389,6 +401,8 @@ def _type(key: Key, *, with_default: bool = True) -> dict[str, Any]:
     match key.kind:
         case "seconds":
             shape = {"type": "number", "minimum": MIN_SECS, "maximum": MAX_SECS}
+            if key.may_be_zero:
+                shape = {"anyOf": [{"const": 0}, shape]}
         case "count":
             shape = {"type": "integer", "minimum": key.low, "maximum": key.high}
         case "text":

@@ -33,6 +33,7 @@ from moltis.config.keys import (
     LIMITS,
     PROTOCOLS,
     REDIRECT_HOSTS,
+    STARTS,
     Key,
     SectionName,
     key_of,
@@ -117,6 +118,12 @@ def _prompt(value: str) -> str:
     return value
 
 
+def _secs_or_never(value: float) -> float:
+    if 0 < value < MIN_SECS:
+        raise ValueError(f"must be 0, or at least {MIN_SECS:g}")
+    return value
+
+
 def _variable_name(value: str) -> str:
     if not is_env_name(value):
         raise ValueError('must be names of variables, like "HTTPS_PROXY", without $ and value')
@@ -124,6 +131,7 @@ def _variable_name(value: str) -> str:
 
 
 Secs = Annotated[float, Field(ge=MIN_SECS, le=MAX_SECS, allow_inf_nan=False)]
+SecsOrNever = Annotated[float, Field(ge=0, le=MAX_SECS, allow_inf_nan=False), AfterValidator(_secs_or_never)]
 Text = Annotated[str, BeforeValidator(_plain)]
 Expandable = Annotated[Template, PlainValidator(_template)]
 ProxySetting = Annotated[Template, PlainValidator(_proxy)]
@@ -255,6 +263,8 @@ class ServerSection(LimitsSection):
     elicitation: Annotated[str, _one_of(ELICITATIONS, ELICITATION_ALIASES)] = "host"
     sampling: Annotated[str, _one_of(ASKED)] = "host"
     roots: Annotated[str, _one_of(ASKED)] = "host"
+    start: Annotated[str, _one_of(STARTS)] = "always"
+    idle_stop_secs: SecsOrNever | None = None
     ca_file: Text | None = None
     proxy: ProxySetting | None = None
     oauth: OAuthSection | None = None

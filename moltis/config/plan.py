@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -23,6 +23,9 @@ if TYPE_CHECKING:  # where none is written, it is not imported
 Protocol = Literal["auto", "legacy", "2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"]
 Elicitation = Literal["host", "defaults", "none"]
 Asked = Literal["host", "none"]
+Start = Literal["always", "on_demand"]
+
+IDLE_STOP_SECS: Final = 600.0
 ToolSeparator = Literal["__", ".", "/"]
 
 
@@ -109,6 +112,9 @@ class ServerPlan(msgspec.Struct, frozen=True):
     exclude_tools: tuple[str, ...] = ()
     proxy: str | None = None
     """Of a remote server, as it may be shown: `none`, `env`, or a URL less its password."""
+    start: Start = "always"
+    idle_stop_secs: float = IDLE_STOP_SECS
+    """Of one that does not always run: how long it goes on without use; 0: for ever."""
     problem: str | None = None
     launch_mark: str = ""
     """Names how the server is reached, as written: transport, command, arguments and folder, or URL; never `env`."""
@@ -117,6 +123,11 @@ class ServerPlan(msgspec.Struct, frozen=True):
     def kind(self) -> Kind:
         """What there is to know of all servers like it."""
         return KINDS[self.transport]
+
+    @property
+    def on_demand(self) -> bool:
+        """Whether it runs only while it is needed."""
+        return self.start == "on_demand"
 
     @property
     def launch_key(self) -> object:

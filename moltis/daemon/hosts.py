@@ -15,7 +15,7 @@ from moltis.threads import in_thread
 
 if TYPE_CHECKING:  # imported where there is one
     from moltis.daemon.serving import Serving
-    from moltis.gateway.api import GatewayApi
+    from moltis.gateway.api import GatewayApi, Known
     from moltis.gateway.gateway import Gateway
     from moltis.gateway.tokens import Created, Scope, TokenInfo
 
@@ -72,6 +72,14 @@ class Hosts:
     def served_by(self) -> Gateway | None:
         """The gateway, while it is open."""
         return self._serving.gateway if self._serving is not None else None
+
+    def known(self, plan: ServerPlan) -> Known | None:
+        """What a server listed when it was last ready; None if nobody knows, or no hosts are served."""
+        return self._serving.known(plan) if self._serving is not None else None
+
+    def unseen(self, plan: ServerPlan) -> bool:
+        """Whether hosts are served, and nobody knows what this server has for them."""
+        return self._serving is not None and self._serving.unseen(plan)
 
     # --- what operations ask
 

@@ -71,7 +71,17 @@ class Port:
             self._filtered_by, self._filter = plan, ToolFilter(plan.include_tools, plan.exclude_tools)
         return self._filter.allows(tool)
 
+    def wakes(self) -> bool:
+        return self.actor.wakes
+
+    def hold(self) -> None:
+        self.actor.hold()
+
+    def release(self) -> None:
+        self.actor.release()
+
     async def wait_settled(self) -> None:
+        await self.actor.wait_handled()
         await self.actor.wait_state(*UNDER_WAY_NO_MORE)  # past a failed start it is known why, too
 
     async def wait_up(self) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import msgspec
@@ -18,19 +19,17 @@ from moltis.daemon.hosts import Hosts
 from moltis.daemon.remotes import Remotes
 from moltis.daemon.session_factory import SessionFactory
 from moltis.daemon.trials import ask_running, try_once
+from moltis.jsonrpc import json_string
 from moltis.operations.api import Tried
 from moltis.server.actor import Actor
 from moltis.server.states import AT_REST, LOGIN_FAILED, SETTLING, STARTING, FailureKind, State
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.server.supervisor import Supervisor
 from moltis.session.handshake import EraMemory
+from moltis.session.listing import Kind, ToolFilter, with_server, without_secrets
 from moltis.session.session import Session
 from moltis.times import stamp
 
-if TYPE_CHECKING:
-    from moltis.gateway.gateway import Gateway
-
-SETTLED = tuple(state for state in State if state not in STARTING)
 _UP = STARTING | {State.READY}
 """Where what is known of the login says more than the last failure."""
 ENDS_SOON_SECS = 7 * 86_400.0
@@ -47,16 +46,18 @@ TRIED = " tried"
 class Server:
     """A supervised server; fits `operations.api.ServerApi`."""
 
-    def __init__(self, actor: Actor[Session], auth: Auth, gateway: Gateway | None = None) -> None:
+    def __init__(self, actor: Actor[Session], auth: Auth, hosts: Hosts, scrub: Callable[[str], str]) -> None:
         self._actor = actor
         self._auth = auth
-        self._gateway = gateway
+        self._hosts = hosts
+        self._scrub = scrub
 
     def status(self) -> ServerStatus:
         status, auth = self._actor.status(), self._auth
         unusable, hosts = status.unusable_items, status.hosts
-        if self._gateway is not None:
-            unusable, hosts = self._gateway.unusable(status.name), self._gateway.seen_of(status.name)
+        gateway = self._hosts.served_by
+        if gateway is not None:
+            unusable, hosts = gateway.unusable(status.name), gateway.seen_of(status.name)
         if auth is NO_AUTH:
             return msgspec.structs.replace(status, unusable_items=unusable, hosts=hosts)
         told, retry_at = status.last_error, status.next_retry_at
@@ -86,8 +87,32 @@ class Server:
     def session(self) -> Session | None:
         return self._actor.ready_life
 
+    def last_listed(self, kind: Kind) -> Iterable[bytes] | None:
+        plan = self._actor.plan
+        known = self._hosts.known(plan) if self._actor.state is State.IDLE else None
+        if known is None:
+            return None
+        items = known.of(kind)
+        if kind is Kind.TOOLS:
+            allowed = ToolFilter(plan.include_tools, plan.exclude_tools)
+            items = tuple(item for item in items if allowed.allows(item.name))
+        name = json_string(plan.name)
+        return (with_server(item, name) for item in without_secrets(items, self._scrub))
+
+    def wakes(self) -> bool:
+        return self._actor.wakes
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self._actor.hold()
+        try:
+            yield
+        finally:
+            self._actor.release()
+
     async def wait_settled(self) -> None:
-        await self._actor.wait_state(*SETTLED)
+        await self._actor.wait_handled()
+        await self._actor.wait_state(*UNDER_WAY_NO_MORE)
 
     async def start(self) -> None:
         self._actor.start()
@@ -179,19 +204,23 @@ class Servers:
         remotes: Remotes,
         hosts: Hosts,
         trials: Trials,
+        scrub: Callable[[str], str],
     ) -> None:
         self._supervisor = supervisor
         self._configuration = configuration
         self._remotes = remotes
         self._hosts = hosts
         self._trials = trials
+        self._scrub = scrub
 
     def all(self) -> list[Server]:
-        gateway = self._hosts.served_by
-        return [Server(actor, self._remotes.auth(actor.plan.name), gateway) for actor in self._supervisor]
+        return [self._server(actor) for actor in self._supervisor]
 
     def one(self, name: str) -> Server:
-        return Server(self._supervisor.actor(name), self._remotes.auth(name), self._hosts.served_by)
+        return self._server(self._supervisor.actor(name))
+
+    def _server(self, actor: Actor[Session]) -> Server:
+        return Server(actor, self._remotes.auth(actor.plan.name), self._hosts, self._scrub)
 
     async def add(self, name: str, entry: Mapping[str, Any]) -> None:
         await self._configuration.edit("add_server", name, dict(entry))

@@ -77,6 +77,7 @@ class Serving:
         self._ports = Ports(supervisor, self._memories.of, status, tasks)
         self._metrics = Metrics(self._ports.lists_tool)
         self._closing = False
+        self._is_loaded = False
         self._access_tokens = paths.access_tokens
         self._watch = watch
         self._unwatch: Callable[[], None] = lambda: None
@@ -125,7 +126,9 @@ class Serving:
             self._access_tokens, self._tokens_edited, absence_counts=True, each_time=self._end_what_is_over
         )
         await self._memories.load()  # whoever asks first is told what was known, not nothing
+        self._is_loaded = True
         self.gateway.survey()
+        self._have_unseen_started()
         self._listen(sockets)
         self._tasks.start_soon(self._keep)
 
@@ -136,6 +139,7 @@ class Serving:
         self._application.reconfigure(_http_settings(plan))
         self._ports.retain()
         self._memories.apply(plan)
+        self._have_unseen_started()
         self.gateway.servers_changed()
         if before.listen != plan.gateway.listen:
             self._tasks.start_soon(self._listen_elsewhere)
@@ -189,6 +193,20 @@ class Serving:
         """Take no more requests; those under way may still be answered."""
         self._closing = True
         self.gateway.close("moltis is stopping")
+
+    def known(self, plan: ServerPlan) -> Known | None:
+        """Return what a server listed when it was last ready; None if nobody knows."""
+        return self._memories.of(plan)
+
+    def unseen(self, plan: ServerPlan) -> bool:
+        """Whether nobody knows what a server has for hosts."""
+        return self._is_loaded and self._memories.of(plan) is None
+
+    def _have_unseen_started(self) -> None:
+        """Have servers that would be idle run once where nobody knows what they have for hosts."""
+        for plan in self._supervisor.plan.servers:
+            if plan.on_demand and self.unseen(plan):
+                self._supervisor.actor(plan.name).need()
 
     # --- what the daemon tells
 

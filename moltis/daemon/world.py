@@ -88,6 +88,7 @@ class Daemon:
             wall=partial(datetime.now, UTC),
             roll=random.random,
             on_transition=self._moved,
+            unseen=lambda plan: self.hosts.unseen(plan),
         )
         self._paths = paths
         self._tasks: TaskGroup | None = None
@@ -109,7 +110,7 @@ class Daemon:
             notified=self.hosts.notified,
         )
         trials = Trials(self.supervisor, configuration, self._sessions, self._eras, remotes, self._secrets)
-        self.servers = Servers(self.supervisor, configuration, remotes, self.hosts, trials)
+        self.servers = Servers(self.supervisor, configuration, remotes, self.hosts, trials, self._secrets.text)
         self._thread = threading.get_ident()
         self._sink = sink
         sink.listener = self._logged

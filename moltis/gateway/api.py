@@ -70,6 +70,11 @@ class Known(msgspec.Struct, frozen=True):
     templates: tuple[Item, ...] = ()
     prompts: tuple[Item, ...] = ()
 
+    def of(self, kind: Kind) -> tuple[Item, ...]:
+        """Return one of its lists."""
+        lists = {Kind.TOOLS: self.tools, Kind.RESOURCES: self.resources, Kind.TEMPLATES: self.templates}
+        return lists.get(kind, self.prompts)
+
 
 class Taker(Protocol):
     """Who takes requests of hosts for a ready server."""
@@ -163,8 +168,17 @@ class ServerPort(Protocol):
     def allows(self, tool: str) -> bool:
         """Whether `include_tools` and `exclude_tools` let a tool be listed and called."""
 
+    def wakes(self) -> bool:
+        """Whether it does not run and will once somebody needs it, as whoever holds it does."""
+
+    def hold(self) -> None:
+        """Need it from now on, until `release`: one that is idle starts, and none becomes idle meanwhile."""
+
+    def release(self) -> None:
+        """Need it no more, once for each `hold`."""
+
     async def wait_settled(self) -> None:
-        """Wait while it is `starting` or `initializing`. The caller bounds the wait."""
+        """Wait while it is on its way to another state, for better or worse. The caller bounds the wait."""
 
     async def wait_up(self) -> None:
         """Wait while it is `starting`, `initializing` or in `backoff`. The caller bounds the wait."""

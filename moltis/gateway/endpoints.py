@@ -422,9 +422,7 @@ class Together(Endpoint):
 
     def may_watch(self, uri: str) -> bool:
         """Whether it is known whose it is, or may be of a server that nothing is known of."""
-        return self.locate(uri) is not None or any(
-            port.state() in LISTED and port.known() is None for port in self.ports()
-        )
+        return self.locate(uri) is not None or any(_is_listed(port) and port.known() is None for port in self.ports())
 
     def _introduce(self) -> Introduction:
         return introduction.of_all(self.view.name, self.view.version, self._composed.text)
@@ -466,7 +464,7 @@ class Together(Endpoint):
     def _compose(self) -> Composed:
         """Say how all servers are used, and who cannot be had now."""
         labelled = [(self._members[port.name].label, port) for port in self.ports()]
-        self._said = {label: _instructions(port) for label, port in labelled if port.state() in LISTED}
+        self._said = {label: _instructions(port) for label, port in labelled if _is_listed(port)}
         missing = [unavailable(label, port.state()) for label, port in labelled]
         starting = [self._members[port.name].label for port in self.unsettled()]
         told = [each for each in missing if each is not None]
@@ -483,6 +481,11 @@ def _instructions(port: ServerPort) -> str:
     return (known.agreed.instructions or "") if known is not None else ""
 
 
+def _is_listed(port: ServerPort) -> bool:
+    """Whether what a server has is worth offering: it can be had, or will be for whoever needs it."""
+    return port.state() in LISTED or port.wakes()
+
+
 def _shelf(port: ServerPort, label: str, filter: ToolFilter | None) -> Shelf:
     """Give what a server has to offer: of its session, or of what was last known."""
     upstream = port.upstream()
@@ -495,7 +498,7 @@ def _shelf(port: ServerPort, label: str, filter: ToolFilter | None) -> Shelf:
     tools, resources, templates, prompts = lists
     if filter is not None:
         tools = _allowed(filter.allows, tools)
-    return Shelf(port.name, tools, resources, templates, prompts, port.state() in LISTED, label)
+    return Shelf(port.name, tools, resources, templates, prompts, _is_listed(port), label)
 
 
 def _places(shelves: list[Shelf]) -> list[tuple[object, ...]]:

@@ -68,6 +68,8 @@ class Gateway:
         self._endpoints: dict[str, Endpoint] = {}
         self._watched: dict[str, frozenset[str]] = {}
         self._levelled: dict[str, str] = {}
+        self._held: dict[str, ServerPort] = {}
+        """Servers that are needed since hosts subscribe to what they tell."""
         self._announcing = False
         self._generations: dict[str, int] = {}
         self._warned: dict[str, list[UnusableItem]] = {}
@@ -152,6 +154,8 @@ class Gateway:
     def servers_changed(self) -> None:
         """Servers were added, removed or changed."""
         self._look_again()
+        for server in [*self._held]:
+            self._hold(server)  # it may be another server of the same name
         for server in {*self._watched, *self._levelled}:
             if self._port(server) is None:
                 self._forget(server)
@@ -223,6 +227,7 @@ class Gateway:
 
     def _watch(self, name: str) -> None:
         """Have a server tell of what is wanted of it, if that is another than before."""
+        self._hold(name)
         upstream = self._upstream(name)
         if upstream is None:
             return
@@ -234,6 +239,20 @@ class Gateway:
         else:
             del self._watched[name]
         upstream.watch_resources(wanted)
+
+    def _hold(self, name: str) -> None:
+        """Need a server for as long as hosts subscribe to what it tells."""
+        port = self._port(name) if self.subscriptions.wants(name) else None
+        before = self._held.get(name)
+        if port is before:
+            return
+        if before is not None:
+            before.release()
+        if port is not None:
+            self._held[name] = port
+            port.hold()
+        else:
+            del self._held[name]
 
     def _missed(self, name: str, uris: frozenset[str]) -> None:
         """Tell of what is watched of a server that was not there before, once it tells of it: it may have changed."""

@@ -169,7 +169,7 @@ class Relay:
         upstream = self._port.upstream()
         if upstream is not None:
             self._send_by(upstream)
-        elif self._port.state() not in STARTING:
+        elif self._port.state() not in STARTING and not self._port.wakes():
             self.fail(failures.not_ready(self._port.status()))
         elif not self._desk.may_wait(self.principal):
             self.fail(failures.still_starting(self._port.status(), 0))
@@ -224,7 +224,9 @@ class Relay:
     # --- waiting: the only part that needs a task
 
     def _wait_for(self, work: Callable[[], Awaitable[None]], then: Callable[[], None]) -> None:
-        """Call `then` after `work`, unless `_stop_waiting` comes first."""
+        """Call `then` after `work`, unless `_stop_waiting` comes first. Its server is needed meanwhile."""
+        if self._wait is None:
+            self._port.hold()
         wait = self._wait = _Wait()
         self._desk.waiting.add(self)
 
@@ -257,6 +259,7 @@ class Relay:
     def _stop_waiting(self) -> None:
         wait, self._wait = self._wait, None
         if wait is not None:
+            self._port.release()
             self._desk.waiting.discard(self)
             if wait.scope is not None:
                 wait.scope.cancel()

@@ -221,6 +221,10 @@ class Subscriptions:
         """Give the resources that a server is to tell of, by its own URIs."""
         return frozenset(self._places.get(server, ()))
 
+    def wants(self, server: str) -> bool:
+        """Whether a server is to tell of anything."""
+        return server in self._places
+
     def updated(self, server: str, uri: str) -> list[tuple[Watcher, str]]:
         """Give who wants to hear of an update, each with the host's own name for what was updated.
 

@@ -7,6 +7,7 @@ what is not `async` answers from memory at once.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import msgspec
@@ -62,8 +63,17 @@ class ServerApi(Protocol):
     def session(self) -> SessionApi | None:
         """Give what calls may be sent to; None unless it is `ready`."""
 
+    def last_listed(self, kind: Kind) -> Iterable[bytes] | None:
+        """Return a list of one that is idle as `SessionApi.listed` gave it last; None of any other, or if unknown."""
+
+    def wakes(self) -> bool:
+        """Whether it does not run and will once somebody needs it, as whoever holds it does."""
+
+    def held(self) -> AbstractContextManager[None]:
+        """Need it meanwhile: one that is idle starts, and none becomes idle."""
+
     async def wait_settled(self) -> None:
-        """Wait while it is `starting` or `initializing`. The caller bounds the wait."""
+        """Wait while it is on its way to another state, for better or worse. The caller bounds the wait."""
 
     async def start(self) -> None:
         """Have it run; returns when that is visible in its status. Nothing happens if it is running."""

@@ -6,7 +6,7 @@ for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 import anyio
@@ -40,8 +40,7 @@ def relay(
     session = server.session()
     if session is not None:
         return send(session)
-    status = server.status()
-    if status.state not in STARTING:
+    if not server.wakes() and (status := server.status()).state not in STARTING:
         raise not_ready(status)
 
     async def send_when_ready() -> CallHandle:
@@ -53,30 +52,41 @@ def relay(
 async def ready_session(server: ServerApi, timeout_secs: float | None = None) -> SessionApi:
     """Give the session of a server, waiting while it starts, at most `timeout_secs` (None: its request timeout).
 
+    One that is idle is started.
+
     Raises:
         ServerNotReady, LoginNeeded: it cannot be called now.
     """
-    status = server.status()
-    if status.state in STARTING:
-        with anyio.move_on_after(status.request_timeout_secs if timeout_secs is None else timeout_secs):
-            await server.wait_settled()
     session = server.session()
+    status = server.status()
+    if session is None and (server.wakes() or status.state in STARTING):
+        with server.held(), anyio.move_on_after(status.request_timeout_secs if timeout_secs is None else timeout_secs):
+            await server.wait_settled()
+        session = server.session()
     if session is None:
         raise not_ready(server.status())
     return session
 
 
 async def listed(kind: Kind, name: str | None, daemon: DaemonApi) -> Raw:
-    """Give a list of one server, as `ready_session` finds it, or of all that are ready, as a JSON array."""
+    """Give a list of one server, as `ready_session` finds it, or of all that are ready, as a JSON array.
+
+    Of those that are idle it is what is known of them: nobody needs them for it.
+    """
     items: list[bytes] = []
+    lists: list[Iterable[bytes]] = []
     if name is not None:
-        found = [(name, await ready_session(daemon.servers.one(name)))]
+        server = daemon.servers.one(name)
+        known = server.last_listed(kind)
+        lists = [(await ready_session(server)).listed(kind, name) if known is None else known]
     else:
-        ready = [(server, session) for server in daemon.servers.all() if (session := server.session()) is not None]
-        found = [(server.status().name, session) for server, session in ready]
+        for server in daemon.servers.all():
+            session = server.session()
+            known = server.last_listed(kind) if session is None else session.listed(kind, server.status().name)
+            lists.append(known or ())
     slices = Slices()
-    for name, session in found:
-        for item in session.listed(kind, name):
+    for listed in lists:
+        for item in listed:
             items.append(item)
             await slices.rest()
     return Raw(b"[%b]" % b",".join(items))

@@ -25,9 +25,11 @@ from moltis.server.lifecycle import (
     NO_PULSE,
     OF_PEOPLE,
     OF_THE_FILE,
+    OF_USE,
     Admitted,
     AuthLost,
     Deadline,
+    Demand,
     Effect,
     Ended,
     Event,
@@ -35,6 +37,7 @@ from moltis.server.lifecycle import (
     Hurry,
     Lifecycle,
     Moment,
+    Needed,
     Pulse,
     Restart,
     Retuned,
@@ -118,6 +121,7 @@ class Actor(Generic[L]):
     begin: makes a run; called once per start, and may raise.
     wall, roll: wall time, aware; a number in [0, 1).
     on_transition: told every change of state, at once. It must neither block nor raise.
+    unseen: whether it must run once since nothing is known of what it offers; asked of on-demand servers.
     """
 
     def __init__(
@@ -129,6 +133,7 @@ class Actor(Generic[L]):
         wall: Callable[[], datetime],
         roll: Callable[[], float],
         on_transition: Callable[[HistoryEntry], None],
+        unseen: Callable[[ServerPlan], bool] = lambda plan: False,
     ) -> None:
         self._plan = plan
         self._begin_life = begin
@@ -136,7 +141,10 @@ class Actor(Generic[L]):
         self._roll = roll
         self._on_transition = on_transition
         self._record = Record(wall)
-        vetoes = _vetoes(plan) or OF_PEOPLE
+        self._unseen = unseen
+        self._holds = 0
+        self._released_at = -math.inf
+        vetoes = _vetoes(plan) | (OF_USE if plan.on_demand else frozenset()) or OF_PEOPLE
         self._lifecycle = Lifecycle(state=resting(vetoes), vetoes=vetoes)
         self._mail: deque[Callable[[], None]] = deque()
         self._start: _Start[L] | None = None
@@ -169,6 +177,14 @@ class Actor(Generic[L]):
         """The present run if the server is `ready`: what calls may be sent to."""
         return self.life if self._lifecycle.state is State.READY else None
 
+    @property
+    def wakes(self) -> bool:
+        """Whether it does not run, and will once somebody needs it: whoever does waits for it (`hold`)."""
+        life = self._lifecycle
+        return life.state is State.IDLE or (
+            life.state is State.STOPPING and self._plan.on_demand and life.cause is None and life.vetoes <= OF_USE
+        )
+
     def status(self) -> ServerStatus:
         """Show the server as anyone outside may see it."""
         life = self.life
@@ -191,7 +207,22 @@ class Actor(Generic[L]):
 
         One that waits for another try is started now.
         """
-        self.post(Want(reason, lifts=OF_PEOPLE, forgive=forgive))
+        self.post(Want(reason, lifts=OF_PEOPLE | OF_USE, forgive=forgive))
+
+    def need(self) -> None:
+        """Have an on-demand server run now, unless something else forbids it or it waits for another try."""
+        if self._plan.on_demand:
+            self.post(Needed())
+
+    def hold(self) -> None:
+        """Need the server from now on, until `release`."""
+        self._holds += 1
+        self.need()
+
+    def release(self) -> None:
+        """Need it no more, once for each `hold`."""
+        self._holds -= 1
+        self._released_at = anyio.current_time()
 
     def stop(self) -> None:
         """Have the server rest until somebody starts it."""
@@ -274,7 +305,8 @@ class Actor(Generic[L]):
             return
         before = self._lifecycle
         pulse = self._start.pulse() if self._start is not None and isinstance(event, Deadline) else NO_PULSE
-        outcome = step(before, event, Moment(anyio.current_time(), self._roll(), self._plan.limits, pulse))
+        moment = Moment(anyio.current_time(), self._roll(), self._plan.limits, pulse, self._demand())
+        outcome = step(before, event, moment)
         self._lifecycle = outcome.life
         if outcome.life.state is not before.state:
             if self._start is not None and outcome.life.state not in STARTING:
@@ -285,6 +317,13 @@ class Actor(Generic[L]):
             self._perform(outcome.effect)
         if (known := follows(outcome.life)) is not None:
             self._take(known)
+
+    def _demand(self) -> Demand | None:
+        plan = self._plan
+        if not plan.on_demand:
+            return None
+        needed = self._holds > 0 or (self._lifecycle.state is not State.READY and self._unseen(plan))
+        return Demand(plan.idle_stop_secs or math.inf, math.inf if needed else self._released_at)
 
     def _announce(self) -> None:
         """Wake whoever waits for a state."""
@@ -313,6 +352,10 @@ class Actor(Generic[L]):
 
     def _reconfigure(self, plan: ServerPlan) -> None:
         before, self._plan = self._plan, plan
+        if before.on_demand and not plan.on_demand:
+            self._take(Want("config_changed", lifts=OF_USE))
+        elif plan.on_demand and not before.on_demand:
+            self._take(Needed())  # until now it was needed in any case
         vetoes = _vetoes(plan)
         if vetoes != _vetoes(before):
             # One that the file lets run again runs, whoever stopped it before.

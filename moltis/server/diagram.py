@@ -9,19 +9,22 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 
-from moltis.config.limits import Limits
+from moltis.config.limits import MIN_SECS, Limits
 from moltis.server.lifecycle import (
+    OF_USE,
     TIMED,
     Admitted,
     AuthDone,
     AuthLost,
     Deadline,
+    Demand,
     Ended,
     Event,
     Failure,
     Initialized,
     Lifecycle,
     Moment,
+    Needed,
     Opened,
     Restart,
     Veto,
@@ -31,7 +34,7 @@ from moltis.server.states import STATUS, TRAITS, FailureKind, State
 from moltis.server.transitions import step
 
 GROUPS: Mapping[str, tuple[State, ...]] = {
-    "resting": (State.STOPPED, State.DISABLED, State.INVALID),
+    "resting": (State.STOPPED, State.DISABLED, State.INVALID, State.IDLE),
     "running": (State.STARTING, State.INITIALIZING, State.READY),
     "waiting": (State.BACKOFF, State.COOLDOWN, State.AWAITING_AUTH),
 }
@@ -46,6 +49,7 @@ _HAPPENINGS: tuple[tuple[str, Event], ...] = (
     ("start", Want("start", lifts=frozenset(Veto))),
     *(("rest", Want("rest", lays=frozenset({veto}))) for veto in Veto),
     ("restart", Restart()),
+    ("needed", Needed()),
     ("logged in", AuthDone()),
     ("nobody can log in", AuthLost("it does not say how")),
     ("slot", Admitted()),
@@ -55,7 +59,11 @@ _HAPPENINGS: tuple[tuple[str, Event], ...] = (
     ("login not renewed", Ended(Failure(FailureKind.LOGIN_UNAVAILABLE, ""))),
     ("failure", Ended(Failure(FailureKind.EXITED, ""))),
     ("time", Deadline()),
+    ("not needed", Deadline()),
 )
+
+_UNUSED = Demand(idle_secs=MIN_SECS)
+"""Of a server that nobody has used for long enough at any deadline."""
 
 _TIME = {
     State.STARTING: "startup timeout",
@@ -77,8 +85,12 @@ def arrows() -> Arrows:
     while waiting:
         life = waiting.popleft()
         for word, event in _HAPPENINGS:
-            now = life.deadline if isinstance(event, Deadline) and life.deadline is not None else life.since
-            after = step(life, event, Moment(now, 0.0, _IMPATIENT)).life
+            due = life.deadline if isinstance(event, Deadline) else None
+            now = life.since + 1.0 if due is None else due
+            demand = _UNUSED if word == "not needed" or life.vetoes >= OF_USE else None
+            after = step(life, event, Moment(now, 0.0, _IMPATIENT, demand=demand)).life
+            if word == "not needed" and after.vetoes == life.vetoes:
+                continue  # the same as without it
             if after.state is not life.state:
                 found[life.state.value, after.state.value].add(_word(word, life.state, after.state))
             if (key := _likeness(after)) not in seen:
@@ -153,7 +165,7 @@ def _mermaid_lines() -> Iterator[str]:
 
 
 def states_table() -> str:
-    """Give the ten states as a Markdown table."""
+    """Give the states as a Markdown table."""
     lines = ["| `state` | meaning | `status` | at the latest until |", "|---|---|---|---|"]
     for state in State:
         until = UNTIL[state] if state in TIMED else ""

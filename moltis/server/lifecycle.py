@@ -23,24 +23,29 @@ from moltis.server.states import FailureKind, State
 class Veto(enum.StrEnum):
     """One reason why a server must not run. It runs if there is none, and rests where the first of them says.
 
-    They come and go one by one, by whoever knows of them: a further one (another node owns it, nobody has needed it
-    yet) is a word here and the state it rests in.
+    They come and go one by one, by whoever knows of them: a further one (another node owns it) is a word here and the
+    state it rests in.
     """
 
     DISABLED = "disabled"
     INVALID = "invalid"
     STOPPED = "stopped"
+    UNNEEDED = "unneeded"
 
 
 OF_THE_FILE = frozenset({Veto.DISABLED, Veto.INVALID})
 """What moltis.toml lays and lifts."""
 OF_PEOPLE = frozenset({Veto.STOPPED})
 """What a person lays and lifts who stops and starts it."""
+OF_USE = frozenset({Veto.UNNEEDED})
+"""What is laid on an on-demand server once nobody has used it for long enough (`Demand`), and lifted by whoever needs
+it; a person who starts it does."""
 
 RESTING: Mapping[Veto, State] = {
     Veto.DISABLED: State.DISABLED,
     Veto.INVALID: State.INVALID,
     Veto.STOPPED: State.STOPPED,
+    Veto.UNNEEDED: State.IDLE,
 }
 """Where a server comes to rest that is not to run."""
 
@@ -78,22 +83,39 @@ class Pulse(msgspec.Struct, frozen=True):
     heard_at: when the server last said anything.
     busy_until: in the future, until when requests under way (or cancelled work that may still go on) are given time by
         their own timeouts; in the past, when the last such time ran out.
+    used_at: when a request of somebody was last under way, which our own are not; infinity: one is.
     """
 
     heard_at: float = -math.inf
     busy_until: float = -math.inf
+    used_at: float = -math.inf
 
 
 NO_PULSE = Pulse()
 
 
+class Demand(msgspec.Struct, frozen=True):
+    """How much an on-demand server is needed.
+
+    idle_secs: how long it goes on after its last use; infinity: for ever.
+    used_at: when it was last needed by whoever waits for it or subscribes to what it tells; infinity: it is.
+    """
+
+    idle_secs: float = math.inf
+    used_at: float = -math.inf
+
+
 class Moment(msgspec.Struct, frozen=True):
-    """When a step is taken: monotonic seconds, a number drawn from [0, 1), the limits in force, what was observed."""
+    """When a step is taken: monotonic seconds, a number drawn from [0, 1), the limits in force, what was observed.
+
+    demand: None of a server that runs whether it is needed or not.
+    """
 
     now: float
     roll: float
     policy: Limits
     pulse: Pulse = NO_PULSE
+    demand: Demand | None = None
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -135,6 +157,7 @@ class Lifecycle(msgspec.Struct, frozen=True):
     cause: in `stopping`, the failure that it is stopped for; None if it is stopped by request. In `backoff`, what is
         waited for where that is no failure.
     failure: the last failure that counted.
+    used_at: the last instant at which it is known to have been needed, monotonic seconds.
     login: that the login has become good since the present run, or the last one, began, or that nobody can make it be;
         None: neither. A run that ends for want of a login is followed by another at once, or by the clock, where this
         says so.
@@ -153,6 +176,7 @@ class Lifecycle(msgspec.Struct, frozen=True):
     run: Run = Run()
     cause: Failure | None = None
     failure: Failure | None = None
+    used_at: float = -math.inf
     login: AuthDone | AuthLost | None = None
 
 
@@ -180,6 +204,10 @@ class Restart(msgspec.Struct, frozen=True):
     """A person wants it to run, anew if it is running, and the failures so far no longer count."""
 
     reason: str = "restart_requested"
+
+
+class Needed(msgspec.Struct, frozen=True):
+    """Somebody needs an on-demand server, now and for as long as `Demand` says."""
 
 
 class Retuned(msgspec.Struct, frozen=True):
@@ -251,7 +279,7 @@ class Deadline(msgspec.Struct, frozen=True):
 
 
 Event = (
-    Want | Restart | Retuned | Hurry | AuthDone | AuthLost
+    Want | Restart | Needed | Retuned | Hurry | AuthDone | AuthLost
     | Admitted | Working | Opened | Initialized | Alive | Unsent | Ended
     | Deadline
 )  # fmt: skip

@@ -81,11 +81,11 @@ def commands(status: ServerStatus) -> list[str]:
             return [f"moltis mcp reauth {name}    (shows the address of the login that is pending)"]
         case State.BACKOFF | State.COOLDOWN:
             return _mending(status)
-        case State.STARTING | State.INITIALIZING | State.STOPPING if status.failing:
+        case State.IDLE | State.STARTING | State.INITIALIZING | State.STOPPING if status.failing:
             return _mending(status)
         case State.STARTING | State.INITIALIZING if status.stdout:
             return list(recognised(_about(status, (status.stdout,))).advice)
-        case State.STARTING | State.INITIALIZING | State.READY | State.STOPPING:
+        case State.IDLE | State.STARTING | State.INITIALIZING | State.READY | State.STOPPING:
             return []
 
 

@@ -17,6 +17,7 @@ class State(enum.StrEnum):
     INVALID = "invalid"
     DISABLED = "disabled"
     STOPPED = "stopped"
+    IDLE = "idle"
     STARTING = "starting"
     INITIALIZING = "initializing"
     READY = "ready"
@@ -86,6 +87,15 @@ TRAITS: Final[Mapping[str, Traits]] = {
         counted="stopped",
         colour="dim",
         advice="moltis mcp start {}",
+        at_rest=True,
+    ),
+    State.IDLE: Traits(
+        "disconnected",
+        meaning='not needed by any host now; starts when it is (`start = "on_demand"`)',
+        counted="idle",
+        colour="dim",
+        wait="call again",
+        listed=True,
         at_rest=True,
     ),
     State.STARTING: Traits(
@@ -211,6 +221,9 @@ OFFLINE: Final = frozenset(
     {FailureKind.EXITED, FailureKind.CONNECT_FAILED, FailureKind.LISTING_FAILED, FailureKind.STARTUP_TIMEOUT}
 )
 """How a start may fail because there is no network."""
+
+NOT_NEEDED: Final = "not_needed"
+"""The reason in the history why a run ends that nobody has used for so long, or why no other one begins."""
 
 OF_CONFIG: Final = "config"
 LOGIN_FAILED: Final = "login_failed"

@@ -13,7 +13,7 @@ from itertools import groupby
 
 from moltis.lastwords import pick
 from moltis.server.mending import SILENT, commands, in_its_words, login_failed, refuses_header, waits_for_login
-from moltis.server.states import TRYING, FailureKind, State
+from moltis.server.states import NOT_NEEDED, TRYING, FailureKind, State
 from moltis.server.status import HistoryEntry, ServerStatus
 
 STDERR_LINES = 12
@@ -51,6 +51,7 @@ BECAUSE = {
     "restart_requested": "It was restarted by request.",
     "logged_out": "It was restarted, for somebody had logged out.",
     "config_changed": "It was ended because moltis.toml had changed.",
+    NOT_NEEDED: "It was stopped, for nobody had used it for a while.",
     "shutdown": "It was stopped because the daemon ended.",
     FailureKind.AUTH_REQUIRED: "It asked for a login.",
 }
@@ -169,6 +170,9 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
             return f"{name} is disabled: its entry in moltis.toml says enabled = false."
         case State.STOPPED:
             return f"{name} is stopped, and stays so until someone starts it."
+        case State.IDLE:
+            but = f"; {failed} before" if status.failing else ""
+            return f"{name} is idle: nobody needs it now, and it starts when somebody does{but}."
         case State.STARTING:
             return f"{name} is being started{_progress(status)}{'; ' + failed if status.failing else ''}."
         case State.INITIALIZING:
@@ -348,7 +352,12 @@ def _for_how_long(status: ServerStatus) -> str:
 
 
 def _start_reason(begun: HistoryEntry) -> str:
-    reasons = {"start_requested": " by request", "probe": " once more after a cooldown", "retry": " again"}
+    reasons = {
+        "start_requested": " by request",
+        "needed": ", for it was needed",
+        "probe": " once more after a cooldown",
+        "retry": " again",
+    }
     return reasons.get(begun.reason, "")
 
 

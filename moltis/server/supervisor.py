@@ -31,7 +31,7 @@ class Supervisor(Generic[L]):
     begin: makes one run of a server; called once per start.
     wall, roll: wall time, aware; a number in [0, 1).
     on_transition: told each change of state of each server, at once. It must neither block nor raise.
-    clear: as of `StartSlots`.
+    clear: as of `StartSlots`. unseen: as of `Actor`.
     """
 
     def __init__(
@@ -43,12 +43,14 @@ class Supervisor(Generic[L]):
         wall: Callable[[], datetime],
         roll: Callable[[], float],
         on_transition: Callable[[str, HistoryEntry], None],
+        unseen: Callable[[ServerPlan], bool] = lambda plan: False,
     ) -> None:
         self._begin = begin
         self._slots = StartSlots(max_concurrent_starts, clear=clear)
         self._wall = wall
         self._roll = roll
         self._on_transition = on_transition
+        self._unseen = unseen
         self._plan = Plan()
         self._actors: dict[str, Actor[L]] = {}
         self._gone: dict[str, anyio.Event] = {}
@@ -120,6 +122,7 @@ class Supervisor(Generic[L]):
             wall=self._wall,
             roll=self._roll,
             on_transition=partial(self._on_transition, server.name),
+            unseen=self._unseen,
         )
         predecessor = self._gone.get(server.name)
         gone = self._gone[server.name] = anyio.Event()

@@ -17,6 +17,7 @@ from moltis.config.limits import Limits
 from moltis.server.causes import is_offline
 from moltis.server.lifecycle import (
     OF_PEOPLE,
+    OF_USE,
     ON_ENTRY,
     Admitted,
     Alive,
@@ -31,6 +32,7 @@ from moltis.server.lifecycle import (
     Initialized,
     Lifecycle,
     Moment,
+    Needed,
     Opened,
     Restart,
     Retuned,
@@ -42,7 +44,7 @@ from moltis.server.lifecycle import (
     resting,
     waits_for_login,
 )
-from moltis.server.states import OFFLINE, FailureKind, State
+from moltis.server.states import NOT_NEEDED, OFFLINE, FailureKind, State
 from moltis.server.working import window_secs
 
 STOP_SLACK_SECS = 0.5
@@ -201,13 +203,31 @@ def _await_entry(life: Lifecycle, failure: Failure, moment: Moment) -> Transitio
 def _watch(life: Lifecycle, moment: Moment, effect: Effect | None = None) -> Transition:
     """Stay `ready`: forgive what is old enough, and set the deadline to whatever is due first."""
     policy, run = moment.policy, life.run
+    life = _noted_use(life, moment)
     forgiven_at = life.since + policy.stable_after_secs
     due = _lost_at(run, policy) if run.unanswered else _next_probe_at(run, policy)
     if moment.now >= forgiven_at:
         life = _forgive(life)
     elif life.attempts:
         due = min(due, forgiven_at)
+    if moment.demand is not None:
+        # One that is working though nobody waits for it is looked at when that may be over.
+        due = min(due, max(life.used_at + moment.demand.idle_secs, moment.pulse.busy_until, moment.now))
     return Transition(replace(life, deadline=due), effect=effect)
+
+
+def _noted_use(life: Lifecycle, moment: Moment) -> Lifecycle:
+    """Note when an on-demand server was last needed, as far as that was observed."""
+    if moment.demand is None:
+        return life
+    used_at = min(moment.now, max(moment.pulse.used_at, moment.demand.used_at))
+    return replace(life, used_at=used_at) if used_at > life.used_at else life
+
+
+def _is_needed(life: Lifecycle, moment: Moment) -> bool:
+    """Whether somebody needs it, or its last use was not long ago. Of a lifecycle whose use is noted."""
+    demand = moment.demand
+    return demand is None or demand.idle_secs == math.inf or moment.now < life.used_at + demand.idle_secs
 
 
 def _next_probe_at(run: Run, policy: Limits) -> float:
@@ -252,9 +272,11 @@ def _overslept(life: Lifecycle, moment: Moment) -> bool:
     return life.deadline is not None and moment.now - life.deadline > OVERSLEPT_SECS
 
 
-def _asked(life: Lifecycle, event: Want) -> Lifecycle:
-    """Note what is laid and lifted."""
+def _asked(life: Lifecycle, event: Want, moment: Moment) -> Lifecycle:
+    """Note what is laid and lifted. Whoever starts it needs it."""
     life = _forgive(life) if event.forgive else life
+    if event.lifts >= OF_USE:
+        life = replace(life, used_at=moment.now)
     return replace(life, vetoes=life.vetoes - event.lifts | event.lays)
 
 
@@ -268,7 +290,7 @@ def ignore(life: Lifecycle, event: Event, moment: Moment) -> Transition:
 
 def rouse(life: Lifecycle, event: Want, moment: Moment) -> Transition:
     """No run exists: begin one now, or come to rest where the vetoes say."""
-    life = _asked(life, event)
+    life = _asked(life, event, moment)
     if not life.vetoes:
         return _begin(life, moment, event.reason)
     return Transition(life) if life.state is resting(life.vetoes) else _rest(life, moment, event.reason)
@@ -276,31 +298,46 @@ def rouse(life: Lifecycle, event: Want, moment: Moment) -> Transition:
 
 def keep(life: Lifecycle, event: Want, moment: Moment) -> Transition:
     """A run exists: keep it, or stop it."""
-    life = _asked(_forgive_if_stable(life, moment), event)
+    life = _asked(_forgive_if_stable(life, moment), event, moment)
     return _stop(life, moment, event.reason) if life.vetoes else Transition(life)
 
 
 def note(life: Lifecycle, event: Want, moment: Moment) -> Transition:
     """The run is ending: the vetoes decide what comes after it."""
-    return Transition(_asked(life, event))
+    return Transition(_asked(life, event, moment))
 
 
 def anew(life: Lifecycle, event: Restart, moment: Moment) -> Transition:
     """Begin afresh from a state without a run, unless something else than a person forbids it."""
-    life = replace(life, vetoes=life.vetoes - OF_PEOPLE)
+    life = replace(life, vetoes=life.vetoes - OF_PEOPLE - OF_USE, used_at=moment.now)
     return _rest(life, moment, event.reason) if life.vetoes else _begin(_forgive(life), moment, event.reason)
 
 
 def renew(life: Lifecycle, event: Restart, moment: Moment) -> Transition:
     """End the run for the sake of another one."""
-    return _stop(_forgive(life), moment, event.reason)
+    return _stop(_forgive(replace(life, used_at=moment.now)), moment, event.reason)
 
 
 def after(life: Lifecycle, event: Restart, moment: Moment) -> Transition:
     """Begin afresh as soon as the run has ended, unless something else than a person forbids it."""
-    if life.vetoes - OF_PEOPLE:
+    if life.vetoes - OF_PEOPLE - OF_USE:
         return Transition(life)
-    return Transition(_forgive(replace(life, vetoes=frozenset(), cause=None)))
+    return Transition(_forgive(replace(life, vetoes=frozenset(), cause=None, used_at=moment.now)))
+
+
+def wake(life: Lifecycle, event: Needed, moment: Moment) -> Transition:
+    """Begin: nothing but that nobody needed it has kept it from running."""
+    return _begin(replace(life, vetoes=life.vetoes - OF_USE, used_at=moment.now), moment, "needed")
+
+
+def use(life: Lifecycle, event: Needed, moment: Moment) -> Transition:
+    """Note it. One that is being stopped since nobody needed it begins again as soon as that is over."""
+    return Transition(replace(life, vetoes=life.vetoes - OF_USE, used_at=moment.now))
+
+
+def serve(life: Lifecycle, event: Needed, moment: Moment) -> Transition:
+    """Note it, and stay `ready`."""
+    return _watch(replace(life, used_at=moment.now), moment)
 
 
 def admit(life: Lifecycle, event: Admitted, moment: Moment) -> Transition:
@@ -326,9 +363,9 @@ def swap(life: Lifecycle, event: Opened, moment: Moment) -> Transition:
 
 
 def arrive(life: Lifecycle, event: Initialized, moment: Moment) -> Transition:
-    """It is ready; nothing is forgiven yet."""
+    """It is ready; nothing is forgiven yet. Whoever had it started has all the time to use it before him."""
     run = replace(life.run, probed_at=moment.now)
-    ready = replace(life, state=State.READY, since=moment.now, run=run, starved=0)
+    ready = replace(life, state=State.READY, since=moment.now, run=run, starved=0, used_at=moment.now)
     return replace(_watch(ready, moment), reason="initialized")
 
 
@@ -392,7 +429,7 @@ def late(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
 
 
 def beat(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
-    """Give up a heartbeat, send one, or both; neither while the server is busy.
+    """Give up a heartbeat, send one, or both; neither while the server is busy. Stop what nobody needs.
 
     However late we are, one fresh heartbeat comes before any verdict. A server that has never answered the heartbeat of
     its protocol is asked for something else before that is held against it.
@@ -401,6 +438,9 @@ def beat(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
     overslept = _overslept(life, moment)
     if moment.pulse.busy_until > moment.now:
         return _watch(replace(life, run=run), moment)
+    life = _noted_use(life, moment)
+    if not _is_needed(life, moment):
+        return _stop(_forgive_if_stable(replace(life, vetoes=life.vetoes | OF_USE), moment), moment, NOT_NEEDED)
     if run.unanswered and not overslept and moment.now >= _lost_at(run, policy):
         if not run.proven and not run.otherwise:
             run = replace(run, asked_at=moment.now, otherwise=True)
@@ -418,7 +458,13 @@ def beat(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
 
 
 def retry(life: Lifecycle, event: Deadline, moment: Moment) -> Transition:
-    """The delay is over. After a cooldown this start is the one probe: the count stands, so any failure trips again."""
+    """The delay is over. After a cooldown this start is the one probe: the count stands, so any failure trips again.
+
+    What nobody needs is not tried again before somebody does.
+    """
+    life = _noted_use(life, moment)
+    if not _is_needed(life, moment):
+        return _rest(replace(life, vetoes=life.vetoes | OF_USE), moment, NOT_NEEDED)
     return _begin(life, moment, "probe" if life.state is State.COOLDOWN else "retry")
 
 
@@ -438,6 +484,9 @@ def lost(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
 def over(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
     """The run ended as it should: rest if there is a veto, count what it was stopped for, or begin the next."""
     ended, cause = event.failure, life.cause
+    life = _noted_use(life, moment)
+    if life.vetoes == OF_USE and moment.demand is not None and _is_needed(life, moment):
+        life = replace(life, vetoes=life.vetoes - OF_USE)
     if life.vetoes:
         return _rest(life, moment, "ended", ended)
     if cause is None:
@@ -449,6 +498,7 @@ def over(life: Lifecycle, event: Ended, moment: Moment) -> Transition:
 
 def login(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
     """Begin with the login. A person who logged in has just mended something: the failures so far no longer count."""
+    life = replace(life, used_at=moment.now)
     return _begin(_forgive(life) if event.person else life, moment, "auth_done")
 
 
@@ -483,23 +533,24 @@ def ahead(life: Lifecycle, event: AuthDone, moment: Moment) -> Transition:
 
 Cell = Callable[[Lifecycle, Any, Moment], Transition]  # Any: the event's type is the cell's key
 
-_ASKED: tuple[type[Event], ...] = (Want, Restart, Retuned, Hurry, AuthDone, AuthLost)
+_ASKED: tuple[type[Event], ...] = (Want, Restart, Needed, Retuned, Hurry, AuthDone, AuthLost)
 _REPORTED: tuple[type[Event], ...] = (Admitted, Working, Opened, Initialized, Alive, Unsent, Ended, Deadline)
 ____ = ignore
 
 # fmt: off
 _WHEN_ASKED: Mapping[State, tuple[Cell, ...]] = {
-    #                     Want   Restart Retuned Hurry  AuthDone AuthLost
-    State.INVALID:       (rouse, ____,   ____,   ____,  ____,    ____),
-    State.DISABLED:      (rouse, ____,   ____,   ____,  ____,    ____),
-    State.STOPPED:       (rouse, anew,   ____,   ____,  ____,    ____),
-    State.STARTING:      (keep,  renew,  ____,   ____,  learn,   lapse),
-    State.INITIALIZING:  (keep,  renew,  ____,   ____,  learn,   lapse),
-    State.READY:         (keep,  renew,  retune, ____,  learn,   lapse),
-    State.AWAITING_AUTH: (rouse, anew,   ____,   ____,  login,   outwait),
-    State.BACKOFF:       (rouse, anew,   ____,   ____,  mended,  lapse),
-    State.COOLDOWN:      (rouse, anew,   ____,   ____,  mended,  lapse),
-    State.STOPPING:      (note,  after,  ____,   hurry, ahead,   ____),
+    #                     Want   Restart Needed Retuned Hurry  AuthDone AuthLost
+    State.INVALID:       (rouse, ____,   ____,  ____,   ____,  ____,    ____),
+    State.DISABLED:      (rouse, ____,   ____,  ____,   ____,  ____,    ____),
+    State.STOPPED:       (rouse, anew,   ____,  ____,   ____,  ____,    ____),
+    State.IDLE:          (rouse, anew,   wake,  ____,   ____,  ____,    ____),
+    State.STARTING:      (keep,  renew,  use,   ____,   ____,  learn,   lapse),
+    State.INITIALIZING:  (keep,  renew,  use,   ____,   ____,  learn,   lapse),
+    State.READY:         (keep,  renew,  serve, retune, ____,  learn,   lapse),
+    State.AWAITING_AUTH: (rouse, anew,   use,   ____,   ____,  login,   outwait),
+    State.BACKOFF:       (rouse, anew,   use,   ____,   ____,  mended,  lapse),
+    State.COOLDOWN:      (rouse, anew,   use,   ____,   ____,  mended,  lapse),
+    State.STOPPING:      (note,  after,  use,   ____,   hurry, ahead,   ____),
 }
 
 _WHEN_REPORTED: Mapping[State, tuple[Cell, ...]] = {
@@ -507,6 +558,7 @@ _WHEN_REPORTED: Mapping[State, tuple[Cell, ...]] = {
     State.INVALID:       (____,    ____,   ____,  ____,       ____,  ____,  ____, ____),
     State.DISABLED:      (____,    ____,   ____,  ____,       ____,  ____,  ____, ____),
     State.STOPPED:       (____,    ____,   ____,  ____,       ____,  ____,  ____, ____),
+    State.IDLE:          (____,    ____,   ____,  ____,       ____,  ____,  ____, ____),
     State.STARTING:      (admit,   toil,   greet, ____,       ____,  ____,  lost, late),
     State.INITIALIZING:  (____,    toil,   swap,  arrive,     ____,  ____,  lost, late),
     State.READY:         (____,    ____,   ____,  ____,       heard, spare, lost, beat),

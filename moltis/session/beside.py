@@ -259,7 +259,11 @@ class Beside:
         if self._second is None:
             return first
         second = self._second.pulse()
-        return Pulse(max(first.heard_at, second.heard_at), max(first.busy_until, second.busy_until))
+        return Pulse(
+            max(first.heard_at, second.heard_at),
+            max(first.busy_until, second.busy_until),
+            max(first.used_at, second.used_at),
+        )
 
     @property
     def in_flight(self) -> int:

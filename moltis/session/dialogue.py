@@ -405,11 +405,15 @@ class Dialogue:
                 self.counters.late_replies += 1
             self._questions.answered_late(response.id)
         elif response.result is not None:
+            if call.caller is not None:
+                self.liveness.used_at = self.liveness.heard_at
             failed = call.tool is not None and (says_error(response.result) if says_failed is None else says_failed)
             hint = self._look(call, response.result) if failed else ""
             self._finish(call, Result(response.result, failed, hint), "tool_error" if failed else "ok")
         else:
             error = response.error or b"{}"
+            if call.caller is not None:
+                self.liveness.used_at = self.liveness.heard_at
             self._finish(call, ErrorReply(error, self._look(call, error)), "error")
         self.liveness.replied(response.id)
         if self._questions.doubts and self._questions.answered(response.id, self._now()):

@@ -45,10 +45,12 @@ class Liveness:
 
     heard_at: when the server last said something that is life in itself.
     stderr_at: tells when it last wrote to stderr, which is life only while it works at a request.
+    used_at: when a request of somebody else than the session was last over.
     """
 
     def __init__(self, calls: Calls) -> None:
         self.heard_at = -math.inf
+        self.used_at = -math.inf
         self.stderr_at: Callable[[], float] = never
         self._calls = calls
         self._left: dict[int, _Left] = {}
@@ -72,10 +74,13 @@ class Liveness:
         for left in self._left.values():
             if left.holds and left.sent_at <= silent_at:
                 busy_until = max(busy_until, left.last)
-        return Pulse(heard_at, busy_until)
+        used = any(call.caller is not None for call in self._calls)
+        return Pulse(heard_at, busy_until, math.inf if used else self.used_at)
 
     def given_up(self, call: Call, last_id: int, now: float, *, timed_out: bool) -> None:
         """Take note that a request has timed out, or was cancelled; `last_id` is of the last request before that."""
+        if call.caller is not None:
+            self.used_at = now
         if call.due == math.inf:
             return  # a heartbeat, or a stream: nobody expects an end of it
         if timed_out and call.sent_at <= self._silent_at(now):

@@ -159,7 +159,7 @@ def test_every_state_has_its_words_and_its_remedy(status: dict[str, Any], text: 
 def test_every_state_of_the_daemon_is_counted_and_painted() -> None:
     states = {
         "invalid", "disabled", "stopped", "starting", "initializing", "ready", "awaiting_auth", "backoff", "cooldown",
-        "stopping",
+        "stopping", "idle",
     }  # fmt: skip
     painted = {state for state, traits in TRAITS.items() if traits.colour and traits.counted}
     assert set(phrases.COUNTED) == painted == states

@@ -123,6 +123,8 @@ WRONG_SERVER = {
     "transport": ['"stdoi"', "5", '""', '"rest"'],
     "include_tools": ['"*"', "[1]", '[""]'],
     "exclude_tools": ["5"],
+    "start": ['"lazy"', "true", '"on-demand"'],
+    "idle_stop_secs": ["-1", "0.01", "1e12", '"10"', "true", "nan", "inf"],
     "protocol": ['"auto2"', "2"],
 }
 WRONG_REMOTE = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import anyio
@@ -111,6 +112,18 @@ class FakeServer:
 
     def session(self) -> FakeSession | None:
         return self.the_session if self.state == "ready" else None
+
+    def last_listed(self, kind: Kind) -> list[bytes] | None:
+        return self.the_session.listed(kind, self.name) if self.state == "idle" else None
+
+    def wakes(self) -> bool:
+        return self.state == "idle"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        self.asked.append("hold")
+        yield
+        self.asked.append("release")
 
     async def wait_settled(self) -> None:
         await self.settled.wait()

@@ -203,6 +203,7 @@ class FakePort:
         self._secs = secs
         self._settled = anyio.Event()
         self.switched_off: frozenset[str] = frozenset()
+        self.holds = 0
         self.next_retry_at: str | None = None
         self.auth_url: str | None = None
         self.last_error: LastError | None = None
@@ -260,8 +261,17 @@ class FakePort:
     def allows(self, tool: str) -> bool:
         return tool not in self.switched_off
 
+    def wakes(self) -> bool:
+        return self._state == "idle"
+
+    def hold(self) -> None:
+        self.holds += 1
+
+    def release(self) -> None:
+        self.holds -= 1
+
     async def wait_settled(self) -> None:
-        while self._state in ("starting", "initializing"):
+        while self._state in ("starting", "initializing") or (self._state == "idle" and self.holds):
             await self._settled.wait()
 
     async def wait_up(self) -> None:

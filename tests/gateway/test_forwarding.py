@@ -333,15 +333,17 @@ def test_cancelling_what_is_answered_has_no_effect() -> None:
 # --- a server that is starting
 
 
-@pytest.mark.parametrize("state", ["starting", "initializing"])
+@pytest.mark.parametrize("state", ["idle", "starting", "initializing"])
 async def test_a_call_to_a_server_that_is_starting_waits_until_it_is_ready(state: str) -> None:
     async with live(None, state) as one:
         tried = one.legacy()
         await anyio.sleep(20)
         assert not tried.outlet.answered
+        assert one.port.holds == 1, "it is needed, and does not become idle meanwhile"
         one.port.ready()
         await anyio.wait_all_tasks_blocked()
         one.assert_nothing_is_left()
+        assert one.port.holds == 0
         one.call.succeed(RESULT)
         assert tried.result == {"content": [{"type": "text", "text": "done"}]}
 
@@ -376,6 +378,7 @@ async def test_cancelling_a_call_that_waits_for_a_server_lets_it_never_reach_it(
         tried.running.cancel("enough")
         await anyio.wait_all_tasks_blocked()
         one.assert_nothing_is_left()
+        assert one.port.holds == 0
         upstream = one.port.ready()
         await anyio.sleep(100)
         assert upstream.calls == []

@@ -225,6 +225,20 @@ def test_a_resource_that_two_servers_have_is_told_of_by_the_name_that_says_whose
     assert [message["params"] for message in way.sent] == [{"uri": "moltis://other/f%3Aa"}]
 
 
+def test_a_server_is_needed_for_as_long_as_somebody_subscribes_to_what_it_tells() -> None:
+    bench = Bench()
+    first, second = bench.session()[0], bench.session()[0]
+    request(first, "resources/subscribe", {"uri": "f:a"})
+    request(second, "resources/subscribe", {"uri": "f:a"})
+    bench.one.move("backoff")
+    bench.gateway.server_moved("one")
+    assert bench.one.holds == 1
+    request(first, "resources/unsubscribe", {"uri": "f:a"})
+    assert bench.one.holds == 1
+    second.close()
+    assert bench.one.holds == 0
+
+
 def test_what_is_watched_is_watched_again_by_the_next_session() -> None:
     bench = Bench()
     host, _ = bench.session()

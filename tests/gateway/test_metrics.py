@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from moltis.gateway import metrics as metrics_module
 from moltis.gateway.metrics import BUCKETS, CONTENT_TYPE, MAX_TOOLS, Metrics
+from moltis.server.states import State
 from moltis.server.status import ServerStatus
 
 DURATION = "mcp_server_operation_duration_seconds"
@@ -151,7 +152,7 @@ def test_each_server_is_up_or_not_and_in_one_state() -> None:
     assert {tuple(sorted(dict(labels).values())) for labels, value in states.items() if value} == {
         ("a", "ready"), ("b", "backoff"), ("c", "disabled"),
     }  # fmt: skip
-    assert len(states) == 30
+    assert len(states) == 3 * len(State)
 
 
 def test_the_endpoint_and_the_process_are_there_before_anything_happened() -> None:

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 import anyio
 import pytest
 from msgspec.structs import replace
-from scripted_life import CRASHES, HEALTHY, MUTE, PLAN, Script, ScriptedLife, World, limits
+from scripted_life import CRASHES, EPOCH, HEALTHY, MUTE, PLAN, Script, ScriptedLife, World, limits
 
 from moltis.config.limits import Limits
 from moltis.config.plan import Shown, StdioLaunch
@@ -600,3 +600,83 @@ async def test_the_status_shows_all_that_is_known_and_instants_in_utc() -> None:
         assert (entry.pid, entry.exit_code, entry.delay_secs, entry.attempt) == (100, 3, 0.5, 1)
         await anyio.sleep(10)
         assert len(actor.history()) == len(world.told)
+
+
+ON_DEMAND = replace(PLAN, start="on_demand", idle_stop_secs=60.0)
+
+
+async def test_an_on_demand_server_is_idle_until_it_is_needed_and_again_when_it_is_not() -> None:
+    world = World(plan=ON_DEMAND)
+    async with world.running() as actor:
+        await anyio.sleep(100)
+        assert (actor.state, world.begun, actor.status().status) == (State.IDLE, 0, "disconnected")
+        actor.hold()
+        await actor.wait_state(State.READY)
+        await anyio.sleep(500)
+        assert actor.state is State.READY
+        actor.release()
+        await anyio.sleep(59.9)
+        assert actor.state is State.READY
+        await anyio.sleep(0.2)
+        assert actor.state is State.IDLE
+    assert world.path == ["starting", "initializing", "ready", "stopping", "idle", "stopped"]
+
+
+async def test_who_needs_one_that_is_being_stopped_waits_for_the_stop_and_the_next_start() -> None:
+    world = World([Script(stop_takes=1.5)], plan=ON_DEMAND)
+    async with world.running() as actor:
+        actor.need()
+        await actor.wait_state(State.READY)
+        await actor.wait_state(State.STOPPING)
+        assert actor.wakes
+        actor.hold()
+        await actor.wait_handled()
+        assert (actor.state, actor.wakes) == (State.STOPPING, True)
+        await actor.wait_state(State.READY)
+        assert world.begun == 2
+
+
+async def test_one_that_a_person_stops_is_stopped_and_not_idle_and_is_woken_by_nobody() -> None:
+    world = World(plan=ON_DEMAND)
+    async with world.running() as actor:
+        actor.stop()
+        actor.hold()
+        await actor.wait_handled()
+        assert (actor.state, actor.wakes) == (State.STOPPED, False)
+        actor.release()
+        actor.start()
+        await actor.wait_state(State.READY)
+        await anyio.sleep(61)
+        assert actor.state is State.IDLE
+
+
+async def test_one_of_which_nothing_is_known_is_tried_until_it_was_ready_once() -> None:
+    world = World([CRASHES, CRASHES, CRASHES, HEALTHY], plan=replace(ON_DEMAND, idle_stop_secs=0.5))
+    known: list[str] = []
+    unseen = Actor(
+        world.plan, world.begin, world.slots, wall=lambda: EPOCH, roll=lambda: 0.0, on_transition=world.hear,
+        unseen=lambda plan: not known,
+    )  # fmt: skip
+    world.actor = unseen
+    async with world.running() as actor:
+        actor.need()
+        await actor.wait_state(State.READY)
+        known.append("its tools")
+        await actor.wait_state(State.IDLE)
+    assert world.begun == 4
+
+
+async def test_a_plan_that_becomes_on_demand_stops_nothing_at_once_and_one_that_no_longer_is_starts_it() -> None:
+    world = World(plan=replace(ON_DEMAND, start="always"))
+    async with world.running() as actor:
+        await actor.wait_state(State.READY)
+        await anyio.sleep(1000)
+        actor.reconfigure(ON_DEMAND)
+        await anyio.sleep(59.9)
+        assert actor.state is State.READY
+        await anyio.sleep(0.2)
+        assert actor.state is State.IDLE
+        actor.reconfigure(replace(ON_DEMAND, start="always"))
+        await actor.wait_state(State.READY)
+        await anyio.sleep(1000)
+        assert (actor.state, world.begun) == (State.READY, 2)

@@ -15,18 +15,20 @@ from msgspec.structs import replace
 from scripted_life import Script, ScriptedLife, World, limits
 from trio.testing import MockClock
 
-from moltis.config.plan import StdioLaunch
+from moltis.config.plan import ServerPlan, StdioLaunch
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import AuthDone, AuthLost
 from moltis.server.states import FREE, FailureKind, State
 from moltis.server.status import HistoryEntry
 from moltis.transport import Ended
 
-PLAN = limits(
+LIMITS = limits(
     startup_timeout_secs=10, heartbeat_interval_secs=4, heartbeat_timeout_secs=1, heartbeat_max_missed=2,
     max_restart_attempts=2, restart_backoff_secs=1, restart_backoff_max_secs=3, restart_cooldown_secs=20,
     restart_cooldown_max_secs=50, stable_after_secs=30, stop_eof_secs=1, stop_term_secs=1,
 )  # fmt: skip
+PLAN = replace(LIMITS, idle_stop_secs=15.0)
+ON_DEMAND = replace(PLAN, start="on_demand")
 STOP_BOUND_SECS = 3.0
 RESTART_REASONS = {"restart_requested", "config_changed"}
 
@@ -60,6 +62,11 @@ class Named:
         return self.name
 
 
+def use(actor: Actor[ScriptedLife]) -> None:
+    actor.hold()
+    actor.release()
+
+
 ASKS = st.sampled_from([
     Named("start", lambda a: a.start()),
     Named("stop", lambda a: a.stop()),
@@ -69,6 +76,10 @@ ASKS = st.sampled_from([
     Named("reenable", lambda a: a.reconfigure(replace(a.plan, enabled=True))),
     Named("relaunch", lambda a: a.reconfigure(replace(a.plan, launch=StdioLaunch(f"{a.history(1)}")))),
     Named("refilter", lambda a: a.reconfigure(replace(a.plan, include_tools=(f"{a.history(1)}",)))),
+    Named("demand", lambda a: a.reconfigure(replace(a.plan, start="on_demand"))),
+    Named("always", lambda a: a.reconfigure(replace(a.plan, start="always"))),
+    Named("need", lambda a: a.need()),
+    Named("use", use),
     Named("login", lambda a: a.post(AuthDone())),
     Named("login lost", lambda a: a.post(AuthLost())),
 ])  # fmt: skip
@@ -145,11 +156,16 @@ def automatic_starts_per_cycle(told: Sequence[HistoryEntry]) -> int:
 
 
 @SETTINGS
-@given(scripts=st.lists(SCRIPTS, min_size=1, max_size=8), asked=ASKED, roll=st.floats(0, 1, exclude_max=True))
+@given(
+    scripts=st.lists(SCRIPTS, min_size=1, max_size=8),
+    asked=ASKED,
+    roll=st.floats(0, 1, exclude_max=True),
+    plan=st.sampled_from([PLAN, ON_DEMAND]),
+)
 def test_every_promise_holds_whatever_servers_and_people_do(
-    scripts: list[Script], asked: list[tuple[float, Named]], roll: float
+    scripts: list[Script], asked: list[tuple[float, Named]], roll: float, plan: ServerPlan
 ) -> None:
-    world = play(lambda: World(scripts, PLAN, roll), asked, rest_secs=200.0)
+    world = play(lambda: World(scripts, plan, roll), asked, rest_secs=200.0)
     check_history(world.told)
     assert automatic_starts_per_cycle(world.told) <= 3
     assert world.told[-1].to in (State.STOPPED, State.DISABLED)
@@ -166,3 +182,43 @@ def test_left_alone_a_server_is_always_ready_or_about_to_be_tried(scripts: list[
     if world.begun <= len(scripts):
         script = scripts[world.begun - 1]
         assert last.to == State.AWAITING_AUTH or (script.answers and script.ends_after == math.inf)
+
+
+@settings(SETTINGS, max_examples=75)
+@given(
+    scripts=st.lists(SCRIPTS, min_size=1, max_size=8),
+    asked=ASKED,
+    uses=st.lists(st.tuples(st.sampled_from([0.0, 1.0, 14.0, 16.0]), st.sampled_from([0.0, 1.0, 40.0])), max_size=4),
+    roll=st.floats(0, 1, exclude_max=True),
+)
+def test_an_on_demand_server_is_never_idle_while_somebody_needs_it_and_comes_to_rest_when_nobody_does(
+    scripts: list[Script], asked: list[tuple[float, Named]], uses: list[tuple[float, float]], roll: float
+) -> None:
+    async def main() -> tuple[World, list[State]]:
+        world, seen = World([*scripts, Script()], ON_DEMAND, roll), []
+        async with world.running() as actor:
+
+            async def use() -> None:
+                for wait, secs in uses:
+                    await anyio.sleep(wait)
+                    actor.hold()
+                    await actor.wait_handled()
+                    seen.append(actor.state)
+                    await anyio.sleep(secs)
+                    seen.append(actor.state)
+                    actor.release()
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(use)
+                for wait, named in asked:
+                    await anyio.sleep(wait)
+                    if named.name in ("start", "stop", "enable", "restart", "need", "use", "login"):
+                        named.ask(actor)
+            actor.start()
+            await anyio.sleep(1000.0)
+            assert actor.state in (State.IDLE, State.AWAITING_AUTH, State.STOPPING)
+        return world, seen
+
+    world, seen = anyio.run(main, backend="trio", backend_options={"clock": MockClock(autojump_threshold=0)})
+    assert State.IDLE not in seen
+    check_history(world.told)

@@ -43,7 +43,7 @@ def test_the_table_agrees_with_the_state_machine() -> None:
 
 def test_who_is_starting_is_coming_and_listed_and_who_rests_is_not() -> None:
     assert STARTING < COMING < LISTED
-    assert not LISTED & AT_REST
+    assert {State.IDLE} == LISTED & AT_REST, "which starts when it is needed"
 
 
 @pytest.mark.parametrize("state", sorted(TRAITS))

@@ -259,7 +259,7 @@ def status(state: State, error: LastError | None = None) -> ServerStatus:
 
 @pytest.mark.parametrize("state", State)
 def test_a_state_that_needs_a_person_names_a_command_and_no_other_state_does(state: State) -> None:
-    fine = {State.STARTING, State.INITIALIZING, State.READY, State.STOPPING}
+    fine = {State.IDLE, State.STARTING, State.INITIALIZING, State.READY, State.STOPPING}
     found = commands(status(state))
     assert (found == []) == (state in fine)
     assert all("moltis " in line for line in found)

@@ -16,6 +16,7 @@ from moltis.server.lifecycle import (
     ACTIVE,
     OF_PEOPLE,
     OF_THE_FILE,
+    OF_USE,
     RESTING,
     TIMED,
     Admitted,
@@ -23,6 +24,7 @@ from moltis.server.lifecycle import (
     AuthDone,
     AuthLost,
     Deadline,
+    Demand,
     Effect,
     Ended,
     Event,
@@ -31,6 +33,7 @@ from moltis.server.lifecycle import (
     Initialized,
     Lifecycle,
     Moment,
+    Needed,
     Opened,
     Pulse,
     Restart,
@@ -62,7 +65,7 @@ REFUSED = Ended(Failure(FailureKind.AUTH_REQUIRED, "401"))
 UNAVAILABLE = Ended(Failure(FailureKind.LOGIN_UNAVAILABLE, "its login cannot be renewed now"))
 LOCKED = AuthLost("it needed no login before, and now does not say how")
 CRASH = Ended(Failure(FailureKind.EXITED, "exited with code 1", exit_code=1))
-STATES = {"invalid", "disabled", "stopped", "starting", "initializing", "ready"} | {
+STATES = {"invalid", "disabled", "stopped", "idle", "starting", "initializing", "ready"} | {
     "awaiting_auth", "backoff", "cooldown", "stopping",
 }  # fmt: skip
 
@@ -74,11 +77,12 @@ class Server:
         self.policy, self.roll, self.now = policy, roll, 1000.0
         self.life = Lifecycle()
         self.pulse = Pulse()
+        self.demand: Demand | None = None
         self.last = Transition(self.life)
 
     def on(self, *events: Event) -> Server:
         for event in events:
-            self.last = step(self.life, event, Moment(self.now, self.roll, self.policy, self.pulse))
+            self.last = step(self.life, event, Moment(self.now, self.roll, self.policy, self.pulse, self.demand))
             self.life = self.last.life
             if (known := follows(self.life)) is not None:
                 self.on(known)
@@ -102,7 +106,7 @@ def test_the_table_has_a_cell_for_every_state_and_event() -> None:
     assert set(TABLE) == set(itertools.product(State, get_args(Event)))
 
 
-def test_the_states_are_the_ten_words_and_each_has_a_status() -> None:
+def test_the_states_are_the_eleven_words_and_each_has_a_status() -> None:
     assert {s.value for s in State} == STATES
     assert set(STATUS) == set(State)
     assert set(STATUS.values()) == {"connected", "disconnected", "error"}
@@ -822,6 +826,7 @@ def test_a_state_has_a_deadline_exactly_if_it_is_timed(state: State) -> None:
         State.INVALID: (Want("invalid", lays=frozenset({Veto.INVALID})),),
         State.DISABLED: (Want("disabled", lays=frozenset({Veto.DISABLED})),),
         State.STOPPED: (),
+        State.IDLE: (Want("rest", lays=frozenset({Veto.UNNEEDED}), lifts=OF_PEOPLE),),
         State.STARTING: (RUN,),
         State.INITIALIZING: (RUN, Opened(1)),
         State.READY: (RUN, Opened(1), Initialized()),
@@ -857,3 +862,159 @@ def test_a_person_who_starts_a_server_does_not_lift_what_the_file_forbids() -> N
 def test_a_server_rests_where_the_first_of_its_vetoes_says() -> None:
     assert set(RESTING) == set(Veto)
     assert [resting(set(list(Veto)[n:])) for n in range(len(Veto))] == [RESTING[veto] for veto in Veto]
+
+
+class OnDemand(Server):
+    """One that is stopped after `idle_secs` without use, and is idle to begin with."""
+
+    def __init__(self, idle_secs: float = 100.0) -> None:
+        super().__init__()
+        self.idle_secs = idle_secs
+        self.life = Lifecycle(state=State.IDLE, vetoes=OF_USE)
+        self.demand = Demand(idle_secs)
+
+    def held(self) -> OnDemand:
+        """Somebody waits for it, or subscribes to what it tells, from now on."""
+        self.demand = Demand(self.idle_secs, math.inf)
+        self.on(Needed())
+        return self
+
+    def released(self) -> OnDemand:
+        self.demand = Demand(self.idle_secs, self.now)
+        return self
+
+    def until(self, now: float) -> OnDemand:
+        """Let each deadline pass that comes before an instant, and answer each heartbeat."""
+        while self.life.deadline is not None and self.life.deadline <= now:
+            self.wait()
+            if self.last.effect is Effect.PROBE:
+                self.on(Alive())
+        self.now = now
+        return self
+
+
+UP = (Admitted(), Opened(7), Initialized())
+
+
+def test_an_idle_server_starts_when_it_is_needed_and_is_idle_again_some_time_after_its_last_use() -> None:
+    server = OnDemand()
+    server.on(Needed())
+    assert (server.state, server.last.effect, server.last.reason) == (State.STARTING, Effect.BEGIN, "needed")
+    server.on(*UP).until(1099.9)
+    assert server.state is State.READY
+    server.until(1100.0)
+    assert (server.state, server.last.effect, server.last.reason) == (State.STOPPING, Effect.STOP, "not_needed")
+    server.on(CRASH)
+    assert (server.state, server.life.attempts, server.life.deadline) == (State.IDLE, 0, None)
+
+
+def test_the_time_without_use_counts_from_the_end_of_a_call_and_a_call_under_way_is_use() -> None:
+    server = OnDemand()
+    server.on(Needed(), *UP)
+    server.pulse = Pulse(used_at=math.inf)
+    assert server.until(5000.0).state is State.READY
+    server.pulse = Pulse(used_at=5010.0)
+    assert server.until(5109.9).state is State.READY
+    assert server.until(5110.0).state is State.STOPPING
+
+
+def test_one_that_somebody_holds_is_not_stopped_however_long_that_lasts() -> None:
+    server = OnDemand().held()
+    server.on(*UP)
+    assert server.until(9000.0).state is State.READY
+    assert server.released().until(9099.9).state is State.READY
+    assert server.until(9100.0).state is State.STOPPING
+
+
+def test_answered_heartbeats_are_no_use() -> None:
+    server = OnDemand()
+    server.on(Needed(), *UP)
+    for _ in range(3):
+        server.wait().on(Alive())
+        assert server.state is State.READY
+    assert server.until(1100.0).state is State.STOPPING
+
+
+def test_cancelled_work_that_may_go_on_is_waited_for_and_ended_only_then() -> None:
+    server = OnDemand()
+    server.on(Needed(), *UP)
+    server.pulse = Pulse(busy_until=1450.0, used_at=1020.0)
+    assert server.until(1449.0).state is State.READY
+    server.until(1450.0)
+    assert server.state is State.STOPPING
+
+
+def test_one_that_is_needed_while_it_is_stopped_begins_again_as_soon_as_that_is_over() -> None:
+    server = OnDemand()
+    server.on(Needed(), *UP).until(1100.0)
+    server.held()
+    assert server.state is State.STOPPING
+    server.on(CRASH)
+    assert (server.state, server.last.effect, server.life.attempts) == (State.STARTING, Effect.BEGIN, 0)
+
+
+def test_one_that_is_held_when_it_comes_to_rest_begins_again_though_no_event_has_told_so() -> None:
+    server = OnDemand()
+    server.on(Needed(), *UP).until(1100.0)
+    server.demand = Demand(100.0, math.inf)
+    assert server.on(CRASH).state is State.STARTING
+
+
+@pytest.mark.parametrize(
+    ("event", "state"),
+    [
+        (Want("start_requested", lifts=OF_PEOPLE | OF_USE), State.STARTING),
+        (Restart(), State.STARTING),
+        (Want("stop_requested", lays=OF_PEOPLE), State.STOPPED),
+        (Want("config_changed", lays=frozenset({Veto.DISABLED})), State.DISABLED),
+        (AuthDone(), State.IDLE),
+        (AuthLost("401"), State.IDLE),
+        (Retuned(), State.IDLE),
+        (Hurry(), State.IDLE),
+    ],
+    ids=["start", "restart", "stop", "disable", "login", "login lost", "retuned", "hurry"],
+)
+def test_what_is_asked_of_an_idle_server(event: Event, state: State) -> None:
+    server = OnDemand()
+    server.on(event)
+    assert server.state is state
+    if state is State.STARTING:
+        assert server.on(*UP).until(1099.9).state is State.READY
+        assert server.until(1100.0).on(CRASH).state is State.IDLE
+
+
+@pytest.mark.parametrize("veto", [Veto.STOPPED, Veto.DISABLED, Veto.INVALID])
+def test_need_starts_nothing_that_something_else_forbids(veto: Veto) -> None:
+    server = OnDemand()
+    server.on(Want("rest", lays=frozenset({veto}))).held()
+    assert server.state is RESTING[veto]
+    server.on(Want("lifted", lifts=frozenset({veto})))
+    assert server.state is State.IDLE, "and what is lifted later is not the need"
+
+
+def test_a_failed_start_is_tried_again_for_as_long_as_it_is_needed_and_not_longer() -> None:
+    server = OnDemand(idle_secs=10.0)
+    server.on(Needed())
+    for _ in range(20):
+        server.on(CRASH)
+        if server.wait().state is State.IDLE:
+            break
+    assert (server.state, server.last.reason) == (State.IDLE, "not_needed")
+    assert 1010.0 <= server.now <= 1010.0 + POLICY.restart_backoff_max_secs
+    assert server.life.attempts > 1, "what has failed stays known"
+    assert server.held().state is State.STARTING
+
+
+def test_a_start_that_waits_for_its_next_try_is_not_hurried_by_those_who_need_it() -> None:
+    server = OnDemand()
+    server.on(Needed(), CRASH)
+    due = server.life.deadline
+    server.held()
+    assert (server.state, server.life.deadline) == (State.BACKOFF, due)
+    assert server.wait().state is State.STARTING
+
+
+def test_one_without_a_limit_goes_on_for_ever_once_it_was_needed() -> None:
+    server = OnDemand(math.inf)
+    server.on(Needed(), *UP)
+    assert server.until(1e6).state is State.READY

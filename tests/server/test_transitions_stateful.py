@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -9,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from moltis.config.limits import Limits
 from moltis.server.lifecycle import (
     ACTIVE,
+    OF_USE,
     RESTING,
     TIMED,
     Admitted,
@@ -16,6 +19,7 @@ from moltis.server.lifecycle import (
     AuthDone,
     AuthLost,
     Deadline,
+    Demand,
     Effect,
     Ended,
     Event,
@@ -24,6 +28,7 @@ from moltis.server.lifecycle import (
     Initialized,
     Lifecycle,
     Moment,
+    Needed,
     Opened,
     Pulse,
     Restart,
@@ -35,7 +40,7 @@ from moltis.server.lifecycle import (
     resting,
     waits_for_login,
 )
-from moltis.server.states import UNCOUNTED, FailureKind, State
+from moltis.server.states import NOT_NEEDED, UNCOUNTED, FailureKind, State
 from moltis.server.transitions import OVERSLEPT_SECS, backoff_ceiling, cooldown_secs, follows, step
 
 SECS = st.floats(0.05, 1e6)
@@ -57,14 +62,19 @@ POLICIES = st.builds(
 )
 
 VETOES = st.frozensets(st.sampled_from(Veto))
+OF_OTHERS = st.frozensets(st.sampled_from([veto for veto in Veto if veto not in OF_USE]))
+"""What is laid by people and by moltis.toml; that nobody needs it the machine finds out itself."""
 
 
 class World(RuleBasedStateMachine):
     """A server whose run, people and clock do what they like."""
 
-    @initialize(policy=POLICIES)
-    def begin(self, policy: Limits) -> None:
+    @initialize(policy=POLICIES, idle_secs=st.none() | SECS | st.just(math.inf))
+    def begin(self, policy: Limits, idle_secs: float | None) -> None:
         self.policy, self.now, self.life = policy, 0.0, Lifecycle()
+        self.idle_secs, self.held, self.released_at = idle_secs, False, -math.inf
+        if idle_secs is not None:
+            self.life = Lifecycle(State.IDLE, vetoes=OF_USE)
         self.exists = False  # a run, by the effects alone
         self.initialized = False  # by this very run
         self.starts_since_pardon = 0  # by the machine's own decision
@@ -73,7 +83,10 @@ class World(RuleBasedStateMachine):
 
     def take(self, event: Event, roll: float = 0.5) -> None:
         before, now = self.life, self.now
-        outcome = step(before, event, Moment(now, roll, self.policy, self.pulse))
+        demand = None
+        if self.idle_secs is not None:
+            demand = Demand(self.idle_secs, math.inf if self.held else self.released_at)
+        outcome = step(before, event, Moment(now, roll, self.policy, self.pulse, demand))
         self.life = after = outcome.life
         changed = after.state is not before.state
         assert bool(outcome.reason) == changed
@@ -90,6 +103,8 @@ class World(RuleBasedStateMachine):
             assert self.exists, "there is something to stop, kill or probe"
         if changed and after.state is State.READY:
             assert self.initialized, "ready without a handshake of this run"
+        if outcome.reason == NOT_NEEDED:
+            self.check_is_not_needed(before)
         self.check_counts(before, event)
         self.check_heartbeats(before, outcome.effect)
         if isinstance(event, AuthDone | AuthLost) and after.state in ACTIVE - {State.STOPPING} and not outcome.effect:
@@ -107,6 +122,14 @@ class World(RuleBasedStateMachine):
             assert follows(self.life) is None
         elif isinstance(event, Ended) and after.state is State.AWAITING_AUTH:
             assert not self.logged_in, "the login is there, and is waited for"
+
+    def check_is_not_needed(self, before: Lifecycle) -> None:
+        assert self.life.vetoes == OF_USE
+        assert self.idle_secs is not None
+        assert not self.held
+        used_at = max(self.released_at, self.pulse.used_at, before.used_at)
+        assert used_at + self.idle_secs <= self.now, "it was used not long ago"
+        assert before.state is not State.READY or self.pulse.busy_until <= self.now, "it may be at work"
 
     def check_heartbeats(self, before: Lifecycle, effect: Effect | None) -> None:
         after, now = self.life, self.now
@@ -143,7 +166,7 @@ class World(RuleBasedStateMachine):
             stable = before.state is State.READY and self.now >= before.since + self.policy.stable_after_secs
             assert forgiven or stable
 
-    @rule(lays=VETOES, lifts=VETOES, forgive=st.booleans())
+    @rule(lays=OF_OTHERS, lifts=VETOES, forgive=st.booleans())
     def want(self, lays: frozenset[Veto], lifts: frozenset[Veto], forgive: bool) -> None:
         expected = self.life.vetoes - lifts | lays
         self.take(Want("asked", lays, lifts, forgive))
@@ -152,6 +175,17 @@ class World(RuleBasedStateMachine):
     @rule()
     def start(self) -> None:
         self.take(Want("asked", lifts=frozenset(Veto)))
+
+    @precondition(lambda self: self.idle_secs is not None)
+    @rule()
+    def hold(self) -> None:
+        self.held = True
+        self.take(Needed())
+
+    @precondition(lambda self: self.held)
+    @rule()
+    def release(self) -> None:
+        self.held, self.released_at = False, self.now
 
     @rule(event=st.sampled_from([Restart(), Retuned(), Hurry(), AuthDone(), AuthDone(person=False), AuthLost()]))
     def ask(self, event: Event) -> None:
@@ -193,10 +227,11 @@ class World(RuleBasedStateMachine):
         if late > 1:
             assert self.life.run.missed <= before.missed, "a late deadline proves nothing"
 
-    @rule(heard=st.booleans(), ahead=st.sampled_from([-1e6, -10.0, 0.0, 10.0, 1e6]))
-    def observe(self, heard: bool, ahead: float) -> None:
+    @rule(heard=st.booleans(), ahead=st.sampled_from([-1e6, -10.0, 0.0, 10.0, 1e6]), used=st.sampled_from("-.+"))
+    def observe(self, heard: bool, ahead: float, used: str) -> None:
         """The server says something, or not; requests come, end, or are given up."""
-        self.pulse = Pulse(self.now if heard else self.pulse.heard_at, self.now + ahead)
+        used_at = {"-": self.pulse.used_at, ".": self.now, "+": math.inf}[used]
+        self.pulse = Pulse(self.now if heard else self.pulse.heard_at, self.now + ahead, used_at)
 
     @rule(secs=SECS)
     def wait(self, secs: float) -> None:
@@ -238,6 +273,10 @@ class World(RuleBasedStateMachine):
             assert self.life.state is resting(self.life.vetoes)
         elif self.life.state is not State.STOPPING:
             assert not self.life.vetoes
+
+    @invariant()
+    def one_that_is_held_is_not_idle_and_one_that_always_runs_never_is(self) -> None:
+        assert self.life.state is not State.IDLE or (self.idle_secs is not None and not self.held)
 
     @invariant()
     def a_delay_is_within_its_bounds_and_is_there_only_while_waiting(self) -> None:

@@ -142,6 +142,15 @@ class _Port:
     def allows(self, tool: str) -> bool:
         return self._filter.allows(tool)
 
+    def wakes(self) -> bool:
+        return False
+
+    def hold(self) -> None:
+        pass
+
+    def release(self) -> None:
+        pass
+
     async def wait_settled(self) -> None:
         return
 
