@@ -34,12 +34,20 @@ _NOTHING_ELSE: Final = bytes(b for b in range(256) if b not in b'{}[]",')
 _SHORT: Final = 1024
 """Bytes. Here counting is faster."""
 
-_ENDS: Final = 2048
+ENDS: Final = 2048
 """Bytes at either end of a message in which its id is looked for: it stands before or behind what is nested."""
 _ID: Final = rb'"id"\s*:\s*("(?:[^"\\]|\\.){0,500}"|-?\d{1,20})\s*'
 _WORD: Final = rb'"(?:jsonrpc|method)"\s*:\s*"(?:[^"\\]|\\.){0,500}"\s*'
 _HEAD: Final = re.compile(rb"\s*\{\s*(?:" + _WORD + rb",\s*){0,2}" + _ID + rb",")
 _TAIL: Final = re.compile(rb",\s*" + _ID + rb"(?:,\s*" + _WORD + rb"){0,2}\}\s*\Z")
+_VERSION: Final = rb'"jsonrpc"\s*:\s*"2\.0"\s*'
+_OUTCOME: Final = rb'"(?:result|error)"\s*:'
+_REPLY_HEADS: Final = (
+    re.compile(rb"\s*\{\s*" + _VERSION + rb",\s*" + _ID + rb",\s*" + _OUTCOME),
+    re.compile(rb"\s*\{\s*" + _ID + rb",\s*" + _VERSION + rb",\s*" + _OUTCOME),
+)
+_REPLY_FRONT: Final = re.compile(rb"\s*\{\s*(?:" + _VERSION + rb",\s*)?" + _OUTCOME)
+_ENDS_WITH_VERSION: Final = re.compile(_VERSION + rb"[^{}\[\]]{0,600}\}\s*\Z")
 
 
 class Depth:
@@ -174,7 +182,26 @@ def outer_id(message: bytes) -> bytes | None:
 
     None too if it is no JSON itself: nobody has looked at it before, and it is decoded, or echoed as it is.
     """
-    found = _HEAD.match(message[:_ENDS]) or _TAIL.search(message[-_ENDS:])
+    return _id_in(_HEAD.match(message[:ENDS]) or _TAIL.search(message[-ENDS:]))
+
+
+def answered_id(message: bytes) -> bytes | None:
+    """Return the `id` (JSON) that a JSON-RPC reply was to answer which cannot be read; None of what may be none.
+
+    message: all of it, or its first and last `ENDS` bytes. It need not be JSON: what says at its beginning that it is
+    the reply to a request is no other message.
+    """
+    head, tail = message[:ENDS], message[-ENDS:]
+    for pattern in _REPLY_HEADS:
+        if found := pattern.match(head):
+            return _id_in(found)
+    front = _REPLY_FRONT.match(head)
+    if front is None or not (b"jsonrpc" in front[0] or _ENDS_WITH_VERSION.search(tail)):
+        return None
+    return _id_in(_TAIL.search(tail))
+
+
+def _id_in(found: re.Match[bytes] | None) -> bytes | None:
     if found is None:
         return None
     try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Final
 
 from moltis.lastwords import is_telling, pick
@@ -21,13 +22,15 @@ class Framer:
 
     Tolerated without a word: CRLF, a UTF-8 byte order mark before a line (a writer that comes after a banner begins in
     the middle of the stream), blank lines. A line of more than `max_bytes` (its newline not counted) is discarded up to
-    its end and counted in `oversized`.
+    its end and counted in `oversized`; of the last one `ends` is kept.
 
     `feed` is for who wants all lines at once; `push` and `next_line` are for who has something else to do in between.
     """
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, ends_bytes: int = 0) -> None:
         self._max_bytes = max_bytes
+        self._ends_bytes = ends_bytes
+        self._ends = (b"", b"")
         self._data = b""
         self._start = 0
         self._chunks: list[bytes] = []
@@ -53,6 +56,13 @@ class Framer:
                 break
             held += part
         return bytes(held[:most])
+
+    def ends(self) -> bytes:
+        """Return the first and the last `ends_bytes` of the last line that was too long, once; nothing of any other."""
+        if not self._ends[0] or self._discarding:
+            return b""
+        (head, tail), self._ends = self._ends, (b"", b"")
+        return head + tail[-self._ends_bytes :]
 
     def feed(self, data: bytes) -> list[bytes]:
         """Take the next bytes and give the lines they complete, each without its line end."""
@@ -91,17 +101,31 @@ class Framer:
         return rest
 
     def _hold(self, part: bytes) -> None:
-        if not part or self._discarding:
+        if not part:
+            return
+        if self._discarding:
+            self._pass_over(part)
             return
         self._size += len(part)
+        self._chunks.append(part)
         if self._size > self._max_bytes:
             self._discard()
-        else:
-            self._chunks.append(part)
+
+    def _pass_over(self, part: bytes) -> None:
+        if most := self._ends_bytes:
+            head, tail = self._ends
+            self._ends = head, (tail + part[-most:])[-most:]
 
     def _discard(self) -> None:
         self._discarding = True
         self.oversized += 1
+        if most := self._ends_bytes:
+            self._ends = self.unfinished(most), b""
+            for part in islice(reversed(self._chunks), most):
+                head, tail = self._ends
+                self._ends = head, part[-most:] + tail
+                if len(tail) >= most:
+                    break
         self._chunks.clear()
         self._size = 0
 
@@ -109,8 +133,8 @@ class Framer:
         if self._chunks:
             self._hold(end)
             line = b"".join(self._chunks)
-        elif len(end) > self._max_bytes and not self._discarding:
-            self._discard()
+        elif self._discarding or len(end) > self._max_bytes:
+            self._hold(end)
             line = b""
         else:
             line = end

@@ -17,9 +17,12 @@ from typing import Final
 import anyio
 import msgspec
 
+from moltis import jsonrpc
 from moltis.config.limits import Limits
 from moltis.config.plan import ServerPlan, StdioLaunch
+from moltis.errors import RpcCode
 from moltis.lastwords import plain
+from moltis.nesting import ENDS, answered_id
 from moltis.server.states import FailureKind
 from moltis.slices import Sliced
 from moltis.transport import (
@@ -175,7 +178,7 @@ class StdioConnection:
         self._busy_until = busy_until
         self._receive = receive
         self._reports = reports
-        self._framer = Framer(limits.max_message_bytes)
+        self._framer = Framer(limits.max_message_bytes, ENDS)
         self._long: Sliced[bool] | None = None
         """A long message that is being taken."""
         self._stderr_lines = StderrLines(self._clean)
@@ -329,6 +332,8 @@ class StdioConnection:
                 if rest is not None and not isinstance(rest, bool):  # an abstract class costs a microsecond to ask for
                     self._long = Sliced(rest)
                     return True
+            elif line is not None and (ends := framer.ends()):
+                self._refuse(ends)
             if not framer.waiting or time.monotonic() > until:
                 break
         if framer.oversized > self._oversized_told:
@@ -336,6 +341,14 @@ class StdioConnection:
             self._oversized_told = framer.oversized
             self._reports.on_oversized(new)
         return framer.waiting
+
+    def _refuse(self, ends: bytes) -> None:
+        """Have a reply that is too long be an answer all the same: whoever asked would wait for it in vain."""
+        id = answered_id(ends)
+        if id is not None:
+            most = self._limits.max_message_bytes
+            told = f"the server answered, and its answer has more than {most} bytes (max_message_bytes)"
+            self._receive(jsonrpc.error(id, RpcCode.INTERNAL_ERROR, told))
 
     def _stdout_ended(self) -> None:
         if not self._ending:

@@ -259,3 +259,41 @@ def test_the_tail_never_shows_a_part_of_a_secret(count: int, size: int, newline:
     lines.finish()
     shown = " ".join(lines.tail()).replace("REDACTED", "")
     assert not any(part in shown for part in ("hun", "unt", "nte", "ter", "er2", "r22"))
+
+
+def lines_of(framer: Framer, data: bytes, step: int) -> list[tuple[bytes, bytes]]:
+    """Push data in pieces and take each line, with the ends of one that was too long."""
+    found = []
+    for at in range(0, len(data), step):
+        framer.push(data[at : at + step])
+        while (line := framer.next_line()) is not None:
+            found.append((line, framer.ends()))
+    return found
+
+
+@pytest.mark.parametrize("step", [1, 3, 7, 64, 1000])
+def test_of_a_line_that_is_too_long_both_ends_are_kept_and_given_once(step: int) -> None:
+    framer = Framer(max_bytes=20, ends_bytes=4)
+    data = b"short\n" + b"ABCD" + b"x" * 100 + b"WXYZ\nnext\n"
+    assert lines_of(framer, data, step) == [(b"short", b""), (b"", b"ABCDWXYZ"), (b"next", b"")]
+    assert framer.oversized == 1
+
+
+def test_the_ends_of_a_line_are_kept_without_the_line() -> None:
+    framer = Framer(max_bytes=16 << 20, ends_bytes=2048)
+    framer.push(b'{"id":1,"x":"')
+    tracemalloc.start()
+    try:
+        for _ in range(64):
+            framer.push(b"x" * (1 << 20))
+            assert framer.next_line() is None
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+        assert tracemalloc.get_traced_memory()[0] < 1 << 20
+    finally:
+        tracemalloc.stop()
+    framer.push(b'"}\n')
+    assert framer.next_line() == b""
+    ends = framer.ends()
+    assert ends.startswith(b'{"id":1,"x":"x')
+    assert ends.endswith(b'x"}')
+    assert len(ends) == 4096

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import os
 import signal
@@ -116,6 +117,45 @@ async def test_a_message_over_the_limit_is_counted_and_the_next_one_read(start: 
     connection = await start("sh", "-c", "head -c 3000000 /dev/zero; echo; echo next")
     await end(connection)
     assert (seen.messages, seen.oversized) == ([b"next"], 1)
+
+
+@pytest.mark.parametrize(
+    ("head", "tail"),
+    [
+        ('{"jsonrpc":"2.0","id":7,"result":{"x":"', '"}}'),
+        ('{"result":{"x":"', '"},"jsonrpc":"2.0","id":7}'),
+        ('{"result":{"x":"', '"},"id":7,"jsonrpc":"2.0"}'),
+        ('{"jsonrpc":"2.0","result":{"x":"', '"},"id":7}'),
+        ('{"id": 7, "jsonrpc": "2.0", "error": {"code":1,"message":"', '"}}'),
+    ],
+)
+async def test_a_reply_over_the_limit_is_answered_by_an_error_that_names_the_limit(
+    start: Start, seen: Seen, head: str, tail: str
+) -> None:
+    connection = await start("sh", "-c", f"printf '%s' '{head}'; head -c 3000000 /dev/zero; echo '{tail}'; echo next")
+    await end(connection)
+    error, following = seen.messages
+    answer = json.loads(error)
+    assert answer["id"] == 7
+    assert "(max_message_bytes)" in answer["error"]["message"]
+    assert (following, seen.oversized) == (b"next", 1)
+
+
+@pytest.mark.parametrize(
+    ("head", "tail"),
+    [
+        ('{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"', '","id":7}}'),
+        ('{"jsonrpc":"2.0","id":7,"method":"sampling/createMessage","params":{"x":"', '"}}'),
+        ('{"level":30,"id":7,"error":"', '"}'),
+        ('{"error":"', '","id":7}'),
+        ('{"result":{"x":"', '"},"jsonrpc":"2.0","id":null}'),
+    ],
+)
+async def test_what_else_is_over_the_limit_answers_nothing(start: Start, seen: Seen, head: str, tail: str) -> None:
+    connection = await start("sh", "-c", f"printf '%s' '{head}'; head -c 3000000 /dev/zero; echo '{tail}'; echo next")
+    await end(connection)
+    assert [m for m in seen.messages if b'"id":7' in m] == []
+    assert seen.messages[-1] == b"next"
 
 
 async def test_the_last_words_before_an_exit_are_read(start: Start, seen: Seen) -> None:
