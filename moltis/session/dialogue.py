@@ -11,9 +11,12 @@ from collections import deque
 from collections.abc import Callable
 
 import anyio
+import msgspec
 
 from moltis import jsonrpc
 from moltis.errors import MoltisError, RequestTimeout, ServerNotReady
+from moltis.jsonrpc import our_id
+from moltis.nesting import answered_id
 from moltis.server.states import State
 from moltis.session import envelope
 from moltis.session.calls import Call, Caller, Calls, ErrorReply, Failed, OnReply, Reply, Result
@@ -43,6 +46,20 @@ LASTING = frozenset({"subscriptions/listen"})
 
 Send = Callable[[bytes, Outgoing], None]
 """Sends one message, or raises ConnectionClosed or ConnectionFull."""
+
+
+OBJECTS = MISFIT_METHODS | {"completion/complete"}
+"""What MCP answers with an object, and hosts ask for; of what it does not know, the result is its own affair."""
+
+NO_RESULT = (
+    b'{"code":-32603,"message":"the server answered, and its answer is no result of MCP: it is %b, and not an object"}'
+)
+"""Instead of what hosts drop, to wait on for an answer."""
+_KINDS = {b"[": b"a list", b'"': b"a text", b"n": b"null", b"t": b"true", b"f": b"false"}
+
+
+def _kind_of(result: bytes) -> bytes:
+    return _KINDS.get(result[:1], b"a number")
 
 
 def refuse_all(method: str, params: bytes) -> bytes | None:
@@ -372,8 +389,22 @@ class Dialogue:
                 self.counters.garbage += 1
                 if reason == envelope.NOT_JSON:
                     self._unreadable_at.append(self._now())
+                    if during is None:  # else the transport fails the request that it answers
+                        self._spoiled(message)
                 self.noise.add(reason, message)
                 self._sample(reason, message)
+
+    def _spoiled(self, message: bytes) -> None:
+        """Fail the request of a host that a line was to answer which is no JSON: no other answer will come.
+
+        What the session asks for itself waits on: a start that fails says what was on stdout.
+        """
+        found = answered_id(message)
+        call = self._calls.get(our_id(msgspec.json.decode(found))) if found is not None else None
+        if call is None or call.caller is None:
+            return
+        told = f"server {self._server!r} answered {call.method} with something that is not JSON"
+        self.fail(call.id, MoltisError(told, server=self._server, hint=f"moltis logs {self._server}: it ran"))
 
     def fail(self, id: int, error: MoltisError, *, sent: bool = True) -> None:
         """Fail one request that will have no reply; the connection goes on. No effect once it is answered."""
@@ -404,6 +435,8 @@ class Dialogue:
             else:
                 self.counters.late_replies += 1
             self._questions.answered_late(response.id)
+        elif response.result is not None and call.method in OBJECTS and response.result[:1] != b"{":
+            self._finish(call, ErrorReply(NO_RESULT % _kind_of(response.result)), "error")
         elif response.result is not None:
             if call.caller is not None:
                 self.liveness.used_at = self.liveness.heard_at

@@ -34,6 +34,7 @@ TOO_MANY_PARTS = (
     b'{"code":-32603,"message":"the server answered, and its answer has more than %d values '
     b'(a list or an object counts as three)"}' % MAX_PARTS
 )
+NOTHING_TOLD = b'{"code":-32603,"message":"the server answered, and its answer has neither result nor error"}'
 NO_UNICODE = b'{"code":-32603,"message":"the server answered, and too much of its answer is no Unicode"}'
 
 
@@ -159,6 +160,8 @@ def _classify(envelope: _Envelope, *, mended: bool) -> Message:
         if error and error != b"null":
             return Response(our_id(envelope.id), None, error, mended)
         result = bytes(envelope.result)
+        if not result and our_id(envelope.id) is not None:  # a serializer that leaves out what is null
+            return Response(our_id(envelope.id), None, NOTHING_TOLD, mended)
         if not result or envelope.id is msgspec.UNSET:
             return Junk("JSON-RPC without method, result or error")
         return Response(our_id(envelope.id), result, None, mended)

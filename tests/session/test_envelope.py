@@ -80,9 +80,9 @@ def test_a_payload_cannot_end_early(payload: bytes) -> None:
         b'{"level":"info","method":"GET","id":3}',
         b'{"jsonrpc":"1.0","id":1,"result":1}',
         b'{"jsonrpc":"2.0"}',
-        b'{"jsonrpc":"2.0","id":1}',
+        b'{"jsonrpc":"2.0","id":null}',
+        b'{"jsonrpc":"2.0","id":"x"}',
         b'{"jsonrpc":"2.0","result":1}',
-        b'{"jsonrpc":"2.0","id":1,"error":null}',
         b'{"jsonrpc":"2.0","id":null,"method":"ping"}',
         b'{"jsonrpc":"2.0","id":{},"method":"ping"}',
         b'{"jsonrpc":"2.0","id":1,"result":NaN}',
@@ -120,6 +120,14 @@ def test_an_id_comes_back_as_the_int_that_was_sent(given_id: bytes, ours: int | 
 def test_an_error_is_a_reply_even_without_an_id() -> None:
     found = parse(b'{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"what"}}')
     assert found == Response(None, None, b'{"code":-32700,"message":"what"}')
+
+
+@pytest.mark.parametrize("rest", [b"", b',"error":null'])
+def test_a_reply_under_our_id_that_tells_nothing_is_an_error_and_nobody_waits_on(rest: bytes) -> None:
+    found = parse(b'{"jsonrpc":"2.0","id":1%b}' % rest)
+    assert isinstance(found, Response)
+    assert (found.id, found.result) == (1, None)
+    assert b"neither result nor error" in (found.error or b"")
 
 
 def test_an_empty_error_beside_a_result_does_not_count() -> None:

@@ -149,10 +149,10 @@ async def test_an_input_required_result_is_passed_on_though_questions_are_answer
 
 async def test_any_method_is_passed_on() -> None:
     async with anyio.create_task_group() as tasks:
-        script = legacy("t", completion__complete=lambda r: [result(r, r["params"]["ref"])])
+        script = legacy("t", vendor__y=lambda r: [result(r, r["params"]["ref"])])
         running = await Running(tasks, script).until_ready()
         caller = FakeCaller("a")
-        running.session.forward("completion/complete", raw(ref=[1]), {}, caller.replies.append, caller=caller)
+        running.session.forward("vendor/y", raw(ref=[1]), {}, caller.replies.append, caller=caller)
         running.session.forward("vendor/x", {}, {}, caller.replies.append, caller=caller)
         await anyio.sleep(1)
         assert caller.replies[0] == Result(b"[1]")

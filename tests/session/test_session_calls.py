@@ -54,9 +54,86 @@ async def test_replies_find_their_calls_in_any_order() -> None:
         got: dict[int, Reply] = {}
         for n in range(5):
             running.session.call_tool("t", b'{"n":%d}' % n, None, lambda reply, n=n: got.__setitem__(n, reply))
-        running.server.connection.say(*(result(r, r["params"]["arguments"]["n"]) for r in reversed(held)))
+        running.server.connection.say(*(result(r, {"n": r["params"]["arguments"]["n"]}) for r in reversed(held)))
         await anyio.sleep(1)
-        assert got == {n: Result(b"%d" % n) for n in range(5)}
+        assert got == {n: Result(b'{"n": %d}' % n) for n in range(5)}
+        running.session.stop()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b'"result":null', "it is null, and not an object"),
+        (b'"result":"done"', "it is a text"),
+        (b'"result":[1]', "it is a list"),
+        (b'"result": 3', "it is a number"),
+        (b'"result":true', "it is true"),
+        (b'"error":null', "neither result nor error"),
+        (b'"error":null,"result":null', "it is null"),
+    ],
+)
+async def test_a_reply_that_is_no_result_of_mcp_is_an_error_in_words_at_once(body: bytes, told: str) -> None:
+    """Hosts drop such a reply, and wait on for one."""
+    async with anyio.create_task_group() as tasks:
+        script = legacy(tools__call=lambda r: [b'{"jsonrpc":"2.0","id":%d,%b}' % (r["id"], body)])
+        running = await Running(tasks, script).until_ready()
+        began = anyio.current_time()
+        running.session.call_tool("t", None, None, running.replies.append)
+        (reply,) = await running.until_reply()
+        assert isinstance(reply, ErrorReply)
+        assert told in reply.raw.decode()
+        assert anyio.current_time() - began < 1
+        running.session.stop()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"jsonrpc":"2.0","id":%d,"result":{"x":NaN}}',
+        b'{"result":{"x":[1,Infinity]},"jsonrpc":"2.0","id":%d}',
+        b'{"jsonrpc": "2.0", "id": "%d", "error": {"code": 1, "message": "a\x07"}}',
+        b'{"jsonrpc":"2.0","id":%d,"result":{}},',
+        b'{"jsonrpc":"2.0","id":%d,"result":{"content":[',
+    ],
+)
+async def test_a_reply_that_is_no_json_fails_its_call_at_once_and_no_other(line: bytes) -> None:
+    async with anyio.create_task_group() as tasks:
+        held: list[Message] = []
+        running = await Running(tasks, legacy(tools__call=lambda r: held.append(r) or [])).until_ready()  # type: ignore[func-returns-value]
+        running.session.call_tool("t", None, None, running.replies.append)
+        other: list[Reply] = []
+        running.session.call_tool("t", None, None, other.append)
+        began = anyio.current_time()
+        running.server.connection.say(line % held[0]["id"])
+        (reply,) = await running.until_reply()
+        assert "answered tools/call with something that is not JSON" in str(failure(reply))
+        assert anyio.current_time() - began < 1
+        assert other == []
+        running.server.connection.say(result(held[1], {}))
+        await anyio.sleep(1)
+        assert other == [Result(b"{}")]
+        running.session.stop()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"level":30,"id":%d,"result":NaN}',
+        b'{"jsonrpc":"2.0","method":"notifications/message","params":{"id":%d,"x":NaN}}',
+        b'[debug] {"jsonrpc":"2.0","id":%d,"result":{}}',
+        b'{"id":%d,"error":"oh"} sent',
+    ],
+)
+async def test_a_line_that_is_no_json_and_need_be_no_reply_fails_nothing(line: bytes) -> None:
+    async with anyio.create_task_group() as tasks:
+        held: list[Message] = []
+        running = await Running(tasks, legacy(tools__call=lambda r: held.append(r) or [])).until_ready()  # type: ignore[func-returns-value]
+        running.session.call_tool("t", None, None, running.replies.append)
+        running.server.connection.say(line % held[0]["id"])
+        await anyio.sleep(1)
+        assert running.replies == []
+        running.server.connection.say(result(held[0], {}))
+        assert await running.until_reply() == [Result(b"{}")]
         running.session.stop()
 
 
