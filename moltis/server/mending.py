@@ -296,6 +296,12 @@ _MISMATCHES = {
     "    (it puts a log prefix before its messages on stdout)",
     "lines that end in CR": "report it to who makes it    (its lines must end in LF, not in CR alone; look for a flag "
     "for line ends for args in {entry})",
+    "NaN or Infinity in a message": "report it to who makes it    (JSON has neither NaN nor Infinity, though json of "
+    "Python writes them; look for a newer version of it for args in {entry})",
+    "messages with something behind them": "report it to who makes it    (nothing may follow a message but a newline; "
+    "look for a newer version of it for args in {entry})",
+    "messages without `jsonrpc`: `2.0`": 'report it to who makes it    (each message must hold "jsonrpc": "2.0"; look '
+    "for a newer version of it for args in {entry})",
     "a message without a newline after it": "report it to who makes it    (each message must end in a newline; "
     "look for a newer version of it for args in {entry})",
 }

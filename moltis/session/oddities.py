@@ -151,6 +151,9 @@ SEQUENCE = "JSON text sequences"
 PREFIXED = "messages with something before them"
 CR_ENDED = "lines that end in CR"
 UNENDED = "a message without a newline after it"
+NO_NUMBER = "NaN or Infinity in a message"
+FOLLOWED = "messages with something behind them"
+UNLABELLED = "messages without `jsonrpc`: `2.0`"
 """What it looks like; `server.mending` knows what helps."""
 
 _SHAPES = (
@@ -161,6 +164,12 @@ _SHAPES = (
     (SEVERAL_LINES, re.compile(rb"\s*[{\[]\s*(?:\"[^\"]*\"\s*:\s*[^{},]*,?\s*)?\Z")),
     (TWO_IN_ONE, re.compile(rb"\s*\{.*\}\s*\{.*\"jsonrpc\"", re.DOTALL)),
     (PREFIXED, re.compile(rb"(?!\s*\[?\s*\{)[^{]{1,400}\{.{0,200}\"jsonrpc\"", re.DOTALL)),
+    (NO_NUMBER, re.compile(rb"\s*\{.*\"jsonrpc\".*[:,\[]\s*(?:NaN|-?Infinity)\s*[,\]}]", re.DOTALL)),
+    (FOLLOWED, re.compile(rb"\s*\{.*\"jsonrpc\".*\}[^}\"]{1,80}\Z", re.DOTALL)),
+    (
+        UNLABELLED,
+        re.compile(rb"(?!.*\"jsonrpc\"\s*:\s*\"2\.0\")\s*\{.*\"(?:protocolVersion|capabilities)\"\s*:", re.DOTALL),
+    ),
 )
 
 

@@ -38,6 +38,21 @@ def words(*lines: bytes, unfinished: bytes = b"") -> str:
         ([], b"\x1e" + REPLY.encode(), "(JSON text sequences)"),
         ([b"\x1e{", b'  "jsonrpc": "2.0"', b"}"], b"", "(JSON text sequences)"),
         ([f"[INFO] {REPLY}".encode()], b"", "(messages with something before them)"),
+        ([b'{"jsonrpc":"2.0","id":1,"result":{"x":NaN}}'], b"", "(NaN or Infinity in a message)"),
+        ([b'{"jsonrpc":"2.0","id":1,"result":[1, -Infinity]}'], b"", "(NaN or Infinity in a message)"),
+        ([REPLY.encode() + b","], b"", "(messages with something behind them)"),
+        ([REPLY.encode() + b"\0"], b"", "(messages with something behind them)"),
+        ([REPLY.encode() + b"\x1b[0m"], b"", "(messages with something behind them)"),
+        (
+            [b'{"id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{}}}'],
+            b"",
+            "(messages without `jsonrpc`: `2.0`)",
+        ),
+        (
+            [b'{"jsonrpc":"1.0","id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{}}}'],
+            b"",
+            "(messages without `jsonrpc`: `2.0`)",
+        ),
         ([b"2026-01-01 starting"], b"", "1 line was not JSON: `2026-01-01 starting`"),
         ([b'{"level":30}', b'{"level":30}'], b"", '2 lines were JSON, but no MCP message; the first: `{"level":30}`'),
         ([b'{"level":30}', b"oh"], b"", "1 line was not JSON: `oh`"),
@@ -74,7 +89,10 @@ def test_whatever_it_is_one_printable_line_comes_out(lines: list[bytes], unfinis
     assert all(c.isprintable() or c.isspace() for c in told)
 
 
-@pytest.mark.parametrize("pattern", [b"[", b" ", b"{", b"a\x00", b"[INFO] ", b'{"jsonrpc"', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "pattern",
+    [b"[", b" ", b"{", b"a\x00", b"[INFO] ", b'{"jsonrpc"', b'{"jsonrpc":,NaN', b'"capabilities":', b"\xff\xfe"],
+)
 def test_a_long_line_costs_no_more_than_a_moment(pattern: bytes) -> None:
     noise = Noise()
     noise.add("not JSON", pattern * 200_000)
