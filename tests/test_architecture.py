@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from moltis.config.kinds import KINDS
+
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "moltis"
 
@@ -82,6 +84,7 @@ FLOORS = {
     "moltis.__main__": 10,
 }
 """The longest matching prefix counts. A module imports from its own package and from lower floors only."""
+ON_TRANSPORTS = FLOORS["moltis.transport"] + 1
 
 PURE = {
     "moltis.times",
@@ -281,9 +284,17 @@ def imports(path: Path) -> frozenset[str]:
     return frozenset(found)
 
 
+OF_KINDS = {
+    ".".join(place.partition(":")[0].split(".")[:2])
+    for kind in KINDS.values()
+    for place in (kind.plans, kind.checks, kind.opens)
+}
+"""Where the kinds of servers have their code. A package that has no floor of its own is built on transports."""
+
+
 def floor(module: str) -> int:
     best = max((p for p in FLOORS if module == p or module.startswith(p + ".")), key=len)
-    return FLOORS[best]
+    return ON_TRANSPORTS if best == "moltis" and module.startswith(tuple(OF_KINDS)) else FLOORS[best]
 
 
 ALL = list(modules())

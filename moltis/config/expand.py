@@ -133,7 +133,7 @@ def _kind(entry: ServerSection) -> tuple[Kind, str | None]:
     Differs from Rust Moltis, where a url without transport is an error: here it is `sse`, any remote server.
     A remote transport with a command is allowed, since the manual's own example has both.
     """
-    given = {kind.needs for kind in KINDS.values() if getattr(entry, kind.needs) is not None}
+    given = {kind.needs for kind in KINDS.values() if kind.needs in entry.model_fields_set}
     meant = implied(given)
     if entry.transport is not None:
         kind = KINDS[entry.transport]

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from moltis.config.kinds import KINDS, aliases
+from moltis.config.kinds import Kind as ServerKind
 from moltis.config.limits import DECLARED, MAX_SECS, MIN_SECS, Limit
 from moltis.config.plan import DaemonPlan, GatewayPlan, ServerPlan
 from moltis.names import SERVER_NAME
@@ -321,14 +322,13 @@ _EXAMPLES = """
 
 _EXAMPLE_VALUES = ("GITHUB_TOKEN", "REMOTE_MCP_KEY", "REMOTE_MCP_TOKEN", "PROXY_PASSWORD", "SECRET", "CLIENT_KEY")
 _NAME_RULE = "NAME: A-Z a-z 0-9 _ -, at most 64, no '__', and no two that differ only by case."
-_REMOTE_ONLY = KINDS["sse"].keys
 
 
 def example_toml() -> str:
-    """Give moltis.example.toml: every key with its default or an example, commented out."""
+    """Return moltis.example.toml: every key with its default or an example, commented out."""
     server = [k for k in KEYS if k.section == "server"]
-    local = [k for k in server if k.name not in _REMOTE_ONLY]
-    remote = [k for k in server if k.name in ("transport", *_REMOTE_ONLY)]
+    others = [kind for kind in KINDS.values() if kind.is_implied and kind.name != "stdio"]
+    local = [k for k in server if not any(k.name in kind.keys for kind in others)]
     parts = [
         _HEAD,
         "[env]                                     # values for placeholders; never shown",
@@ -343,13 +343,19 @@ def example_toml() -> str:
         _EXAMPLES,
         f"# Every key of a local server. {_NAME_RULE}\n\n#[mcp.servers.NAME]",
         *_commented(local),
-        "\n# Every key of a remote server that a local one has not.\n\n#[mcp.servers.OTHER]",
-        *_commented(remote, {"transport": '"sse"'}),
+        *(line for kind in others for line in _own_keys(kind)),
         "\n# For servers that do not support discovery or registration; every key is optional.\n",
-        "#[mcp.servers.OTHER.oauth]",
+        "#[mcp.servers.REMOTE.oauth]",
         *_commented(k for k in KEYS if k.section == "oauth"),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _own_keys(kind: ServerKind) -> Iterator[str]:
+    """Yield an entry of a kind of servers, with the keys that local ones have not."""
+    yield f"\n# Every key of a {kind.called} server that a local one has not.\n\n#[mcp.servers.{kind.called.upper()}]"
+    own = (k for k in KEYS if k.section == "server" and k.name in ("transport", *kind.keys))
+    yield from _commented(own, {"transport": f'"{kind.name}"'})
 
 
 def _commented(keys: Iterable[Key], values: Mapping[str, str] | None = None) -> Iterator[str]:
@@ -376,7 +382,7 @@ def schema() -> dict[str, Any]:
             "type": "object",
             "additionalProperties": False,
             "properties": server,
-            "anyOf": [{"required": ["command"]}, {"required": ["url"]}],
+            "anyOf": [{"required": [key]} for key in dict.fromkeys(kind.needs for kind in KINDS.values())],
         },
     }
     return {

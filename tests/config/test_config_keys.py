@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +12,7 @@ import pytest
 from pydantic import BaseModel
 
 from moltis.config.keys import KEYS, LIMITS, SERVER_KEYS, example_toml, keys_markdown, schema
+from moltis.config.kinds import KINDS
 from moltis.config.limits import MAX_SECS, MIN_SECS, Limits
 from moltis.config.load import loads
 from moltis.config.model import DaemonSection, GatewaySection, LimitsSection, McpSection, OAuthSection, ServerSection
@@ -93,11 +95,13 @@ def test_every_line_of_the_example_works_when_it_is_uncommented() -> None:
     text = re.sub(r"(?m)^#(?=[\[a-zA-Z])", "", example_toml())
     loaded = loads(text, {}, {"HOME": "/home/me"})
     assert [str(p) for p in loaded.problems] == []
-    assert [s.problem for s in loaded.plan.servers] == [None] * 5
+    servers = set(re.findall(r"(?m)^\[mcp\.servers\.(\w+)\]", text))
+    assert {s.name: s.problem for s in loaded.plan.servers} == dict.fromkeys(servers)
+    assert {s.transport for s in loaded.plan.servers} == {kind.name for kind in KINDS.values() if kind.is_implied}
     assert loaded.plan.defaults == Limits()
     assert loaded.plan.daemon == DaemonPlan()
-    pages = ("https://app.example.com", "app://obsidian.md")
-    assert loaded.plan.gateway == GatewayPlan(allowed_hosts=("mcp.example.com",), allowed_origins=pages)
+    shown = {k.name: tomllib.loads(f"_ = {k.example}")["_"] for k in KEYS if k.section == "gateway" and k.example}
+    assert loaded.plan.gateway == GatewayPlan(**{name: tuple(value) for name, value in shown.items()})
 
 
 def test_the_example_shows_every_key() -> None:
