@@ -239,7 +239,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "requests",
         "beside session",
     ),
-    "transport": ("wire", "frames spawned task warden", "containment inside kinds", "stdio", "remote"),
+    "transport": ("wire", "frames spawned task warden", "containment inside kinds lines", "stdio", "remote"),
     "transport.remote": (
         "events headers replies",
         "base outcomes",

@@ -7,9 +7,7 @@ Knows nothing of other clients. The one rule: every request is answered once, a 
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 import msgspec
 
@@ -20,8 +18,8 @@ from moltis.errors import MoltisError, UsageError
 from moltis.gateway.lines import LineHost
 from moltis.operations.api import CallHandle, DaemonApi
 from moltis.operations.events import Subscription
-from moltis.transport.frames import JOIN_BYTES, Framer
-from moltis.transport.wire import PeerConn, call_later
+from moltis.transport.lines import Lines
+from moltis.transport.wire import PeerConn
 
 
 class Exchange:
@@ -107,14 +105,11 @@ class Exchange:
 
 log = logs.get("moltis.control")
 
-LINES_PER_TURN: Final = 16
-"""Lines answered before other clients have their turn: a few milliseconds' work."""
-
 
 class Limits(msgspec.Struct, frozen=True):
     """What one client may take.
 
-    in_flight: requests being worked on; later ones wait their turn.
+    in_flight: requests being worked on; later ones are not read.
     output_bytes_paused: replies waiting to be read; beyond it no further request is looked at.
     output_bytes: beyond it the client is dropped when that lasts `stuck_secs`.
     output_bytes_at_most: beyond it the client is dropped at once, however fast it reads.
@@ -124,7 +119,6 @@ class Limits(msgspec.Struct, frozen=True):
 
     line_bytes: int = 1024 * 1024
     in_flight: int = 128
-    queued_bytes: int = 1024 * 1024
     output_bytes_paused: int = 1024 * 1024
     output_bytes: int = 8 * 1024 * 1024
     output_bytes_at_most: int = 64 * 1024 * 1024
@@ -134,7 +128,7 @@ class Limits(msgspec.Struct, frozen=True):
     partial_bytes_unwatched: int = 64 * 1024
 
 
-class Conversation:
+class Conversation(Lines[PeerConn]):
     """A `wire.Handler`, and the sink of its own subscriptions.
 
     start: does work in a task of its own.
@@ -157,7 +151,9 @@ class Conversation:
         self.last_turn = 0
         self.subscriptions: dict[str, Subscription] = {}
         self.start = start
-        self._conn = conn
+        super().__init__(
+            conn, limits.line_bytes, paused_bytes=limits.output_bytes_paused, most_bytes=limits.output_bytes_at_most
+        )
         self._registry = registry
         self._daemon = daemon
         self._limits = limits
@@ -165,18 +161,13 @@ class Conversation:
         self._tell_over = over
         self._may_hand_over = may_hand_over
         self._guest: LineHost | None = None
-        self._framer = Framer(limits.line_bytes)
-        self._lines: deque[bytes] = deque()
-        self._queued_bytes = 0
         self._lines_seen = 0
         self._open: set[Exchange] = set()
         self._in_flight = 0
-        self._pump_is_due = False
-        self._half_closed = False
         self._was_swept = False
         self._partial: tuple[int, float] | None = None
         self._flooded_since: float | None = None
-        conn.on_drain = self._drained
+        conn.on_drain = self.drained
 
     # --- what the listener asks
 
@@ -192,7 +183,7 @@ class Conversation:
     @property
     def is_busy(self) -> bool:
         """Whether it waits for an answer."""
-        return bool(self._in_flight or self._lines or self._guest)
+        return bool(self._in_flight or self._framer.waiting or self._guest)
 
     @property
     def has_asked(self) -> bool:
@@ -209,7 +200,7 @@ class Conversation:
     @property
     def partial_bytes(self) -> int:
         """What is held of a line that is not whole."""
-        return self._framer.pending_bytes if self._guest is None else self._guest.partial_bytes
+        return super().partial_bytes if self._guest is None else self._guest.partial_bytes
 
     def sweep(self, now: float) -> None:
         """Drop the client if it has stopped reading, stopped in the middle of a line, or gone."""
@@ -220,8 +211,7 @@ class Conversation:
         elif self._guest is not None:
             self._guest.sweep()
         elif self._conn.stuck_secs > self._limits.stuck_secs or self._is_flooded(now):
-            log.warning("control_client_dropped", pid=self.peer_pid, reason="slow_reader", buffered=self._conn.buffered)
-            self.abort()
+            self._drop("slow_reader")
         elif self._is_stuck_in_a_line(now):
             self.refuse(f"a line was not finished within {self._limits.partial_line_secs:g} s")
 
@@ -229,7 +219,7 @@ class Conversation:
         """Say what is wrong with the client and close the connection."""
         if self._guest is None:
             self._conn.write(requests.invalid_request(why) + b"\n")
-        self._give_up()
+        self._end()
         self._conn.close()
 
     def evict(self, parting: bytes) -> None:
@@ -239,43 +229,37 @@ class Conversation:
 
     def abort(self) -> None:
         """Close now; what is in flight is cancelled. Idempotent."""
-        self._give_up()
-        self._conn.abort()
+        self._drop()
 
     # --- what the wire tells
 
     def data_received(self, data: bytes) -> None:
         if self._guest is not None:
             self._guest.data_received(data)
-            self._tell_active(self)
-            return
-        for line in self._framer.feed(data):
-            self._lines.append(line)
-            self._queued_bytes += len(line)
-            self._lines_seen += 1
+        else:
+            super().data_received(data)
         self._tell_active(self)
-        if self._framer.oversized:
-            self.refuse(f"a line has at most {self._limits.line_bytes} bytes")
-        elif self._lines and not self._pump_is_due:
-            self._pump()
 
     def eof_received(self) -> None:
         if self._guest is not None:
             self._guest.eof_received()
-        elif self._conn.has_hung_up:
-            self.abort()
-        else:
-            self._half_closed = True
+            return
+        if not self._conn.has_hung_up:
             self.data_received(b"\n")  # what `printf '{...}' | nc -N` leaves without its newline is a line too
-            self._close_when_done()
+        super().eof_received()
 
     def closed(self, exc: BaseException | None) -> None:
-        self._give_up()
+        self._end()
         if self._guest is not None:
             self._guest.closed(exc)
         self._tell_over(self)
 
     # --- events.Sink
+
+    def drained(self) -> None:
+        for subscription in tuple(self.subscriptions.values()):
+            subscription.flush()
+        super().drained()
 
     def has_room(self) -> bool:
         return self._conn.buffered < self._limits.event_bytes
@@ -285,41 +269,19 @@ class Conversation:
 
     # --- lines
 
-    def _pump(self) -> None:
-        """Answer lines while the client may have more answers, and other clients their turn in between."""
-        for _ in range(LINES_PER_TURN):
-            if not self._lines or self._is_full():
-                break
-            line = self._lines.popleft()
-            self._queued_bytes -= len(line)
+    def _take_next(self) -> bool | None:
+        line = self._framer.next_line()
+        if self._framer.oversized:
+            self.refuse(f"a line has at most {self._limits.line_bytes} bytes")
+        elif line is None:
+            return None
+        elif line:
+            self._lines_seen += 1
             Exchange(self).begin(requests.parse(line), self._registry, self._daemon)
-            if self._guest is not None:
-                return
-        else:
-            self._pump_later()
-        if self._queued_bytes > self._limits.queued_bytes or self._conn.buffered > self._limits.output_bytes_paused:
-            self._conn.pause_reading()
-        else:
-            self._conn.resume_reading()
-        self._close_when_done()
-
-    def _pump_later(self) -> None:
-        if not self._pump_is_due:
-            self._pump_is_due = True
-            call_later(0, self._pump_now)
-
-    def _pump_now(self) -> None:
-        self._pump_is_due = False
-        if not self._conn.is_closing and self._guest is None:
-            self._pump()
+        return True
 
     def _is_full(self) -> bool:
-        return self._in_flight >= self._limits.in_flight or self._conn.buffered > self._limits.output_bytes_paused
-
-    def _drained(self) -> None:
-        for subscription in tuple(self.subscriptions.values()):
-            subscription.flush()
-        self._pump_later()
+        return self._in_flight >= self._limits.in_flight or self._conn.buffered > self._paused_bytes
 
     # --- exchanges
 
@@ -331,26 +293,22 @@ class Conversation:
         self._open.discard(exchange)
         self._in_flight -= requests
         if reply is not None:
-            if self._conn.buffered > self._limits.output_bytes_at_most:
-                log.warning("control_client_dropped", pid=self.peer_pid, reason="slow_reader")
-                self.abort()
-                return
-            if len(reply) <= JOIN_BYTES:
-                self._conn.write(reply + b"\n")
-            else:
-                self._conn.write(reply)
-                self._conn.write(b"\n")
-        if self._lines or self._half_closed:
-            self._pump_later()
+            self.write(reply)
+        if self._is_paused or self._half_closed:
+            self._turn_later()
 
     def _close_when_done(self) -> None:
-        if self._half_closed and not self.is_busy and not self.subscriptions:
-            self._conn.close()
+        if not self.subscriptions:
+            super()._close_when_done()
 
-    def _give_up(self) -> None:
+    def _drop(self, reason: str = "") -> None:
+        if reason:
+            log.warning("control_client_dropped", pid=self.peer_pid, reason=reason, buffered=self._conn.buffered)
+        self._end()
+        self._conn.abort()
+
+    def _end(self) -> None:
         """Cancel what is in flight and end all subscriptions. Idempotent."""
-        self._lines.clear()
-        self._queued_bytes = 0
         for subscription in self.subscriptions.values():
             subscription.close()
         self.subscriptions.clear()
@@ -370,10 +328,9 @@ class Conversation:
 
     def _hand_over(self, guest: LineHost) -> None:
         """Give the connection to a guest, with all that came after the request that asked for it."""
-        rest = [line + b"\n" for line in self._lines] + self._framer.feed(b"\n")
-        self._lines.clear()
-        self._queued_bytes = 0
+        rest = self._framer.take_rest()
         self._guest = guest
+        self._is_over = True
         if self._conn.is_closing:
             guest.closed(None)
             return
@@ -381,7 +338,7 @@ class Conversation:
         guest.begin()
         self._conn.resume_reading()
         if rest:
-            guest.data_received(b"".join(rest))
+            guest.data_received(rest)
         if self._half_closed:
             guest.eof_received()
 

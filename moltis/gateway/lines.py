@@ -8,7 +8,7 @@ told is kept back or left out, and only replies that it asked for pile up, which
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -19,13 +19,10 @@ from moltis.gateway.api import LOCAL, GatewayApi, HostApi
 from moltis.gateway.messages import Answer, Ask, Incoming, Tell, Unreadable
 from moltis.slices import Sliced
 from moltis.steps import LONG_BYTES
-from moltis.transport.frames import JOIN_BYTES, Framer
+from moltis.transport.lines import Conn, Lines
 from moltis.transport.wire import Cancellable, call_later
 
 log = logs.get("moltis.gateway")
-
-LINES_PER_TURN: Final = 16
-"""Lines taken before others have their turn: well under a millisecond's work."""
 
 OUR_FAULT: Final = "Internal error: a fault of moltis, not of yours"
 
@@ -49,27 +46,7 @@ class LineLimits(msgspec.Struct, frozen=True):
     stuck_secs: float = 60.0
 
 
-class Conn(Protocol):
-    """What is asked of a connection, as `transport.wire.PeerConn` is one."""
-
-    peer_pid: int | None
-
-    @property
-    def buffered(self) -> int: ...
-    @property
-    def stuck_secs(self) -> float: ...
-    @property
-    def has_hung_up(self) -> bool: ...
-    @property
-    def is_closing(self) -> bool: ...
-    def write(self, data: bytes) -> None: ...
-    def pause_reading(self) -> None: ...
-    def resume_reading(self) -> None: ...
-    def close(self) -> None: ...
-    def abort(self) -> None: ...
-
-
-class LineHost:
+class LineHost(Lines[Conn]):
     """One host; a connection of the control socket may be handed over to it.
 
     path: of the view that it sees.
@@ -87,12 +64,18 @@ class LineHost:
         *,
         later: Callable[[float, Callable[[], None]], Cancellable] = call_later,
     ) -> None:
-        self._conn = conn
+        self._limits = limits = limits or LineLimits()
+        super().__init__(
+            conn,
+            limits.line_bytes,
+            paused_bytes=limits.output_bytes_paused,
+            most_bytes=limits.output_bytes_at_most,
+            later=later,
+        )
         self._gateway = gateway
-        self._limits = limits or LineLimits()
-        self._later = later
-        self._framer = Framer(self._limits.line_bytes)
         self._oversized = 0
+        self._taken = 0
+        """Bytes, in this turn."""
         self._long: Sliced[Incoming] | None = None
         """A long line that is being read."""
         self._read: Incoming | None = None
@@ -100,19 +83,12 @@ class LineHost:
         self._open: dict[bytes, _LineOutlet] = {}
         self._is_begun = False
         self._kept_back = False
-        self._half_closed = False
-        self._turn_is_due = False
-        self._is_over = False
         self._host: HostApi = gateway.new_host(path, LOCAL, self._unsolicited)
 
     @property
-    def partial_bytes(self) -> int:
-        """What is held of a line that is not whole."""
-        return self._framer.pending_bytes
-
-    @property
-    def _is_taking(self) -> bool:
-        return self._framer.waiting or self._long is not None or self._read is not None
+    def is_busy(self) -> bool:
+        """Whether the host is owed a reply, or has said something that was not taken yet."""
+        return bool(self._open) or self._framer.waiting or self._long is not None or self._read is not None
 
     # --- what the connection tells
 
@@ -121,30 +97,15 @@ class LineHost:
         self._is_begun = True
         self._host.attached()
 
-    def data_received(self, data: bytes) -> None:
-        self._framer.push(data)
-        if not self._turn_is_due:
-            self._take_turn()
-
-    def eof_received(self) -> None:
-        """Answer what was asked, unless nobody is there to read it. Half a line is none."""
-        self._half_closed = True
-        if self._conn.has_hung_up:
-            self._drop()
-        else:
-            self._close_when_done()
-
     def closed(self, exc: BaseException | None) -> None:
         self._end()
 
     def drained(self) -> None:
         """Take note that everything written has gone, after some of it had to wait."""
-        if self._is_over:
-            return
-        if self._kept_back:
+        if self._kept_back and not self._is_over:
             self._kept_back = False
             self._host.attached()
-        self._turn_later()
+        super().drained()
 
     def sweep(self) -> None:
         """Drop the host if it is gone, or has stopped reading while much waits for it; or end it with the gateway."""
@@ -162,50 +123,34 @@ class LineHost:
     # --- lines
 
     def _take_turn(self) -> None:
-        """Take lines while the host reads its replies, and leave others their turn in between."""
-        taken = 0
-        for _ in range(LINES_PER_TURN):
-            if self._is_over or self._conn.is_closing:
-                return
-            if self._conn.buffered > self._limits.output_bytes_paused:
-                self._conn.pause_reading()  # `drained` goes on
-                return
-            if self._read is not None:
-                incoming, self._read = self._read, None
-                self._take(incoming)
-                continue
-            if self._long is not None:
-                if self._long.is_done():  # and is taken in the next turn
-                    self._read, self._long = self._long.found, None
-                break
-            line = self._framer.next_line()
-            if line is None:
-                self._conn.resume_reading()
-                self._close_when_done()
-                return
-            if len(line) > LONG_BYTES:
-                self._long = Sliced(messages.reading_of(line))
-                break
-            taken += len(line)
-            if line:
-                self._take(messages.parse(line))
-                if taken > LONG_BYTES:
-                    break
-            elif self._framer.oversized > self._oversized:
-                self._oversized = self._framer.oversized
-                why = f"a message has at most {self._limits.line_bytes} bytes"
-                self.write(messages.error(b"null", RpcCode.INVALID_REQUEST, why))
-        self._conn.pause_reading()
-        self._turn_later()
+        self._taken = 0
+        super()._take_turn()
 
-    def _turn_later(self) -> None:
-        if not self._turn_is_due:
-            self._turn_is_due = True
-            self._later(0, self._due_turn)
-
-    def _due_turn(self) -> None:
-        self._turn_is_due = False
-        self._take_turn()
+    def _take_next(self) -> bool | None:
+        if self._read is not None:
+            incoming, self._read = self._read, None
+            self._take(incoming)
+            return True
+        if self._long is not None:
+            if self._long.is_done():  # and is taken in the next turn
+                self._read, self._long = self._long.found, None
+            return False
+        line = self._framer.next_line()
+        if line is None:
+            return None
+        if len(line) > LONG_BYTES:
+            self._long = Sliced(messages.reading_of(line))
+            return False
+        if line:
+            self._take(messages.parse(line))
+            self._taken += len(line)
+            if self._taken > LONG_BYTES:
+                return False
+        elif self._framer.oversized > self._oversized:
+            self._oversized = self._framer.oversized
+            why = f"a message has at most {self._limits.line_bytes} bytes"
+            self.write(messages.error(b"null", RpcCode.INVALID_REQUEST, why))
+        return True
 
     def _take(self, incoming: Incoming) -> None:
         try:
@@ -239,16 +184,6 @@ class LineHost:
 
     # --- the way back
 
-    def write(self, message: bytes) -> None:
-        """Send one line."""
-        if self._conn.buffered > self._limits.output_bytes_at_most:
-            self._drop("slow_reader")
-        elif len(message) <= JOIN_BYTES:
-            self._conn.write(message + b"\n")
-        else:
-            self._conn.write(message)
-            self._conn.write(b"\n")
-
     def can_ask(self) -> bool:
         """Whether the host reads, and could answer."""
         return not self._half_closed and self._reads()
@@ -270,7 +205,7 @@ class LineHost:
                 self._close_when_done()
 
     def _reads(self) -> bool:
-        return not self._is_over and self._conn.buffered <= self._limits.output_bytes_paused
+        return not self._is_over and not self._is_full()
 
     def _unsolicited(self, message: bytes) -> bool:
         if not self._is_begun or self._is_over:
@@ -282,11 +217,6 @@ class LineHost:
         return True
 
     # --- the end
-
-    def _close_when_done(self) -> None:
-        if self._half_closed and not self._open and not self._is_taking:
-            self._end()
-            self._conn.close()
 
     def _drop(self, reason: str = "") -> None:
         if reason and not self._is_over:

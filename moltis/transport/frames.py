@@ -87,13 +87,21 @@ class Framer:
         data, start = self._data, self._start
         end = data.find(b"\n", start)
         if end < 0:
-            self._hold(self._rest())
+            if start < len(data):
+                self._hold(self._rest())
             return None
         line = self._complete(data[start:end])
         self._start = end + 1
         if self._start == len(data):
             self._data, self._start = b"", 0  # nothing of a server that now falls silent is kept
         return b"" if line.isspace() else line
+
+    def take_rest(self) -> bytes:
+        """Take all that was pushed and given as no line yet, for whoever goes on with the stream."""
+        rest = b"".join((*self._chunks, self._rest()))
+        self._chunks.clear()
+        self._size = 0
+        return rest
 
     def _rest(self) -> bytes:
         rest, self._data = self._data[self._start :], b""

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from moltis.errors import UnknownServer
 from moltis.gateway import messages
 from moltis.gateway.api import LOCAL, Outlet, Principal
-from moltis.gateway.lines import LINES_PER_TURN, LineHost, LineLimits
+from moltis.gateway.lines import LineHost, LineLimits
 from moltis.gateway.messages import Answer, Ask, Tell
 from moltis.gateway.views import ALL, path_of
 from moltis.steps import LONG_BYTES
+from moltis.transport.lines import LINES_PER_TURN
 from moltis.transport.wire import Cancellable
 
 SMALL = LineLimits(

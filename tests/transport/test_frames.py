@@ -62,6 +62,26 @@ def test_lines_taken_in_portions_are_the_same_lines(data: bytes, cuts: list[int]
     assert (pieces.oversized, pieces.pending_bytes) == (whole.oversized, whole.pending_bytes)
 
 
+@given(st.binary(max_size=200), st.lists(st.integers(0, 200)), st.integers(0, 4))
+def test_who_goes_on_with_the_stream_gets_all_that_was_no_line_yet(data: bytes, cuts: list[int], lines: int) -> None:
+    framer, found, given = Framer(1000), list[bytes](), 0
+    for start, end in itertools.pairwise(sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})):
+        framer.push(data[start:end])
+        while given < lines and (line := framer.next_line()) is not None:
+            found.append(line)
+            given += 1
+    rest = framer.take_rest()
+    assert not framer.waiting
+    assert framer.pending_bytes == 0
+    assert data.endswith(rest)
+    assert data[: len(data) - len(rest)].count(b"\n") == given
+    again = Framer(1000)
+    again.push(rest)
+    while (line := again.next_line()) is not None:
+        found.append(line)
+    assert [line for line in found if line] == Framer(1000).feed(data)
+
+
 @pytest.mark.parametrize("unit", [b"\n", b"a\n", b"\xff\r\n"])
 def test_one_line_costs_the_same_however_much_waits_behind_it(unit: bytes) -> None:
     framer = Framer(MAX)
