@@ -38,6 +38,13 @@ def duration(seconds: float) -> str:
     return f"{minutes}m{secs:02}s" if minutes else f"{secs}s"
 
 
+def memory(size: int | None) -> str:
+    """Give a number of bytes as people read it, `112 MB`; nothing where it is not known."""
+    if size is None:
+        return ""
+    return f"{size / 1e9:.1f} GB" if abs(size) >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
 def instant(text: str | None) -> datetime | None:
     """Read an RFC 3339 instant; None for null or for what is not one."""
     if not text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,20 +35,31 @@ WAIT_LOOK_SECS = 0.1
 @command("status")
 @server_argument(required=False)
 @json_option
+@click.option("--savings", is_flag=True, help="Show what sharing and on demand save in memory.")
 @click.option("-w", "--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @click.option("--wait", is_flag=True, help="Wait for the daemon, and until no server is starting.")
 @click.option("--timeout", type=float, default=WAIT_SECS, help="For --wait, in seconds.", show_default=True)
 @click.pass_context
-def status(ctx: click.Context, name: str | None, as_json: bool, watch: bool, wait: bool, timeout: float) -> int:
+def status(
+    ctx: click.Context, name: str | None, as_json: bool, savings: bool, watch: bool, wait: bool, timeout: float
+) -> int:
     """Show the daemon and its servers, or everything about one server.
 
     Exits 1 when an enabled server is unhealthy, 3 when the daemon is not running (the configured servers are shown
     then), 7 when --wait has waited for so long and a server is still starting.
     """
+    if savings and (name is not None or watch):
+        raise click.UsageError("--savings is about all servers, once: leave out NAME and --watch")
     settled = not wait or _wait_settled(ctx, name, timeout)
     if watch:
         return _watch(ctx, name, as_json)
-    code = _show(ctx, name, as_json)
+    if savings:
+        from moltis.cli.savings import show_savings
+
+        with link.connect(ctx) as daemon:
+            code = show_savings(daemon.call("daemon.status"), daemon.call("mcp.list"), as_json)
+    else:
+        code = _show(ctx, name, as_json)
     return code if settled else ExitCode.TIMEOUT
 
 
@@ -189,6 +201,7 @@ def server_lines(server: Mapping[str, Any], now: datetime, colour: bool) -> list
         ("proxy", server["proxy"] if server.get("proxy") not in (None, "none") else "", ""),
         ("env", ", ".join(server.get("env_names") or []), ""),
         ("pid", str(server.get("pid") or ""), ""),
+        ("memory", phrases.memory(server.get("rss_bytes")), ""),
         ("up / restarts", phrases.up_and_restarts(server, now), ""),
         ("offers", _offers(server), ""),
         ("server", _server_info(server), ""),
@@ -205,11 +218,11 @@ def server_lines(server: Mapping[str, Any], now: datetime, colour: bool) -> list
 
 def _hosts(server: Mapping[str, Any]) -> str:
     """Give who is connected: name and version, and the access token by which it came."""
-    told = []
+    told: Counter[str] = Counter()
     for host in server.get("hosts") or []:
         by = f" (token {host['token']})" if host.get("token") else ""
-        told.append(f"{host['name']} {host['version']}{by}")
-    return ", ".join(dict.fromkeys(told))
+        told[f"{host['name']} {host['version']}{by}"] += 1
+    return ", ".join(f"{count} times {host}" if count > 1 else host for host, count in told.items())
 
 
 def _item_lines(server: Mapping[str, Any], widest: int) -> list[str]:

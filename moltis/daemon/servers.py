@@ -29,6 +29,7 @@ from moltis.session.handshake import EraMemory
 from moltis.session.listing import Kind, ToolFilter, with_server, without_secrets
 from moltis.session.session import Session
 from moltis.times import stamp
+from moltis.transport.spawned import tree_rss_bytes
 
 _UP = STARTING | {State.READY}
 """Where what is known of the login says more than the last failure."""
@@ -46,14 +47,26 @@ TRIED = " tried"
 class Server:
     """A supervised server; fits `operations.api.ServerApi`."""
 
-    def __init__(self, actor: Actor[Session], auth: Auth, hosts: Hosts, scrub: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        actor: Actor[Session],
+        auth: Auth,
+        hosts: Hosts,
+        scrub: Callable[[str], str],
+        rss_idle: Mapping[str, int | None],
+    ) -> None:
         self._actor = actor
+        self._rss_idle = rss_idle
         self._auth = auth
         self._hosts = hosts
         self._scrub = scrub
 
-    def status(self) -> ServerStatus:
+    def status(self, *, measured: bool = False) -> ServerStatus:
         status, auth = self._actor.status(), self._auth
+        if measured and self._actor.plan.kind.is_program:
+            held = None if status.pid is None else tree_rss_bytes(status.pid)
+            idle = self._rss_idle.get(status.name) if status.state == State.IDLE else None
+            status = msgspec.structs.replace(status, rss_bytes=held, rss_idle_bytes=idle)
         unusable, hosts = status.unusable_items, status.hosts
         gateway = self._hosts.served_by
         if gateway is not None:
@@ -212,6 +225,7 @@ class Servers:
         self._hosts = hosts
         self._trials = trials
         self._scrub = scrub
+        self._rss_idle: dict[str, int | None] = {}
 
     def all(self) -> list[Server]:
         return [self._server(actor) for actor in self._supervisor]
@@ -220,7 +234,11 @@ class Servers:
         return self._server(self._supervisor.actor(name))
 
     def _server(self, actor: Actor[Session]) -> Server:
-        return Server(actor, self._remotes.auth(actor.plan.name), self._hosts, self._scrub)
+        return Server(actor, self._remotes.auth(actor.plan.name), self._hosts, self._scrub, self._rss_idle)
+
+    def not_needed(self, name: str, pid: int | None) -> None:
+        """Take note of what a server holds that is about to be stopped since nobody needs it."""
+        self._rss_idle[name] = None if pid is None else tree_rss_bytes(pid)
 
     async def add(self, name: str, entry: Mapping[str, Any]) -> None:
         await self._configuration.edit("add_server", name, dict(entry))

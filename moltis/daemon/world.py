@@ -39,7 +39,7 @@ from moltis.operations.events import EventBus, ListsChanged, Logged, StateMoved
 from moltis.paths import Paths
 from moltis.redaction import Scrubber
 from moltis.server.life import LifeEvents
-from moltis.server.states import UNWELL, State
+from moltis.server.states import NOT_NEEDED, UNWELL, State
 from moltis.server.status import HistoryEntry
 from moltis.server.supervisor import Supervisor
 from moltis.service import Notifier
@@ -48,6 +48,7 @@ from moltis.session.session import Session
 from moltis.threads import in_thread
 from moltis.times import stamp
 from moltis.transport.containment import Claim, Warden
+from moltis.transport.spawned import rss_bytes
 
 if TYPE_CHECKING:
     from moltis.daemon.serving import Serving
@@ -153,8 +154,9 @@ class Daemon:
         """Say in one line how the servers are."""
         counts = self.supervisor.counts()
         disabled = counts.get(State.DISABLED, 0)
-        total = sum(counts.values()) - disabled
-        return f"{counts.get(State.READY, 0)} of {total} servers ready"
+        idle = counts.get(State.IDLE, 0)
+        total = sum(counts.values()) - disabled - idle
+        return f"{counts.get(State.READY, 0)} of {total} servers ready{f', {idle} idle' if idle else ''}"
 
     def stop_secs(self) -> float:
         """Give the longest that a graceful end of all servers may take."""
@@ -176,6 +178,7 @@ class Daemon:
             socket_path=str(self._paths.socket),
             gateway_url=self.hosts.url,
             gateway_problem=self.hosts.problem,
+            rss_bytes=rss_bytes(os.getpid()),
             servers={"total": sum(counts.values())} | {str(state): counts.get(state, 0) for state in State},
         )
 
@@ -242,6 +245,8 @@ class Daemon:
             self.events.publish(StateMoved(server=name, **msgspec.structs.asdict(entry)))
         if self.notifier.enabled:
             self.notifier.status(self.summary())
+        if entry.to == State.STOPPING and entry.reason == NOT_NEEDED:
+            self.servers.not_needed(name, entry.pid)
         plan = self.supervisor.plan.server(name)
         if plan is not None:  # one that was removed is ended all the same
             self.hosts.server_moved(plan, State(entry.to))

@@ -54,8 +54,8 @@ class SessionApi(Protocol):
 class ServerApi(Protocol):
     """One supervised server."""
 
-    def status(self) -> ServerStatus:
-        """Show it as anyone outside may see it."""
+    def status(self, *, measured: bool = False) -> ServerStatus:
+        """Show it as anyone outside may see it. `measured`: with its memory, which is looked up for this."""
 
     def history(self, limit: int | None = None) -> list[HistoryEntry]:
         """Give its last `limit` transitions, oldest first; None gives all that are kept."""
@@ -101,6 +101,8 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Why hosts are not served over HTTP, and what mends that."""
     servers: dict[str, int]
     """`total`, and a count by state."""
+    rss_bytes: int | None = None
+    """What the daemon's own process holds in memory, where that can be seen (Linux)."""
 
 
 class Reloaded(msgspec.Struct, frozen=True, kw_only=True):

@@ -52,6 +52,7 @@ from moltis.operations.registry import Operations
 from moltis.server.status import HistoryEntry, ServerStatus
 from moltis.session.calls import OnReply
 from moltis.session.listing import Kind
+from moltis.slices import Slices
 
 OPERATIONS: Final = Operations()
 """All of them; complete once this module is imported, and never changed after that."""
@@ -82,17 +83,21 @@ def daemon_shutdown(params: Nothing, daemon: DaemonApi) -> Ok:
 
 
 @OPERATIONS.operation("mcp.list", Access.READ, exposes="list of server status")
-def list_servers(params: ListServers, daemon: DaemonApi) -> list[ServerStatus]:
+async def list_servers(params: ListServers, daemon: DaemonApi) -> list[ServerStatus]:
     """Show all servers, in the order of moltis.toml."""
     if params.project is not None:
         raise UsageError("projects are not supported by this version yet", hint="leave 'project' out")
-    return [server.status() for server in daemon.servers.all()]
+    shown, slices = [], Slices()
+    for server in daemon.servers.all():
+        shown.append(server.status(measured=True))
+        await slices.rest()
+    return shown
 
 
 @OPERATIONS.operation("mcp.status", Access.READ, exposes="server status")
 def server_status(params: OneServer, daemon: DaemonApi) -> ServerStatus:
     """Show one server."""
-    return daemon.servers.one(params.name).status()
+    return daemon.servers.one(params.name).status(measured=True)
 
 
 @OPERATIONS.operation(

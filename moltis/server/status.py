@@ -58,6 +58,8 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     remarks: what is odd about a server though it works, a sentence each.
     stdout: what this run of it has written to stdout that is no MCP message, in words; else null. It was passed over.
     hosts: who is connected and sees it, as far as that can be told: with a session, or listening.
+    rss_bytes: what its process tree holds in memory, where that can be seen (Linux) and was asked for.
+    rss_idle_bytes: of one that is idle, what its process tree held when it was stopped.
     unusable_items: what it lists that is not as MCP has it; hosts of `/mcp` get it without that, or not at all. And
         tools whose names many hosts refuse, where they are not shortened.
     """
@@ -97,6 +99,8 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     stdout: str | None = None
     unusable_items: list[UnusableItem] = []
     hosts: list[HostSeen] = []
+    rss_bytes: int | None = None
+    rss_idle_bytes: int | None = None
     progress: str | None = None
     last_heartbeat_at: str | None = None
     heartbeat_latency_ms: float | None = None

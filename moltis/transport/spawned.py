@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import anyio
@@ -151,6 +151,7 @@ MAX_PROCESSES: Final = 64
 
 _RUNNABLE: Final = b"R"
 _TICKS_PER_SEC: Final = os.sysconf("SC_CLK_TCK")
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def tree_effort(root: int) -> tuple[float, bool]:
@@ -160,26 +161,53 @@ def tree_effort(root: int) -> tuple[float, bool]:
     Counts what the living have used and what those children had used that were waited for. Nothing where there is no
     proc(5); without CONFIG_PROC_CHILDREN the root alone is looked at.
     """
-    ticks, runnable, seen = 0, False, 0
-    waiting = deque([root])
-    while waiting and seen < MAX_PROCESSES:
-        pid = waiting.popleft()
-        seen += 1
+    ticks, runnable = 0, False
+    for pid in _tree(root):
         try:
             with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
                 # After the name, which may hold anything: state (3), then utime, stime, cutime and cstime (14 to 17).
                 fields = stat.read().rpartition(b")")[2].split()
             ticks += sum(int(field) for field in fields[11:15])
             runnable = runnable or fields[0] == _RUNNABLE
-            waiting += _children(pid)
         except (OSError, IndexError):
             continue  # it has just ended
     return ticks / _TICKS_PER_SEC, runnable
 
 
+def tree_rss_bytes(root: int) -> int | None:
+    """Return what a process tree holds in memory: its resident sets together, which count shared pages more than once.
+
+    As `tree_effort`; None where nothing can be seen.
+    """
+    return sum(held) if (held := [rss for pid in _tree(root) if (rss := rss_bytes(pid))]) else None
+
+
+def rss_bytes(pid: int) -> int | None:
+    """Return the resident set of one process; None where it is gone, or there is no proc(5)."""
+    try:
+        with open(f"/proc/{pid}/statm", "rb", buffering=0) as statm:
+            return int(statm.read().split()[1]) * _PAGE_BYTES
+    except (OSError, IndexError):
+        return None
+
+
+def _tree(root: int) -> Iterator[int]:
+    """Give the first `MAX_PROCESSES` processes of a tree, as it is when each is asked for."""
+    waiting, seen = deque([root]), 0
+    while waiting and seen < MAX_PROCESSES:
+        pid = waiting.popleft()
+        seen += 1
+        yield pid
+        waiting += _children(pid)
+
+
 def _children(pid: int) -> list[int]:
     found: list[int] = []
-    for thread in os.listdir(f"/proc/{pid}/task"):
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")
+    except OSError:
+        return found  # it has just ended
+    for thread in threads:
         try:
             with open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as children:
                 found += [int(child) for child in children.read().split()]

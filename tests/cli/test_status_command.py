@@ -12,6 +12,8 @@ from cli_shell import Shell
 from fake_daemon import FakeDaemon, RpcError
 from samples import DAEMON, ago, failure, mixed, server
 
+from moltis.cli.savings import savings
+
 Start = Callable[[dict[str, Any]], FakeDaemon]
 
 GOLDEN = """\
@@ -182,3 +184,41 @@ def test_waiting_ends_when_no_server_is_under_way(shell: Shell, daemon: Start) -
 
 def test_waiting_for_a_daemon_that_is_not_there_says_that(shell: Shell) -> None:
     assert shell.moltis("status", "--wait", "--timeout", "0.3").returncode == 3
+
+
+def test_savings_are_what_each_host_s_own_server_would_hold_less_what_is_held_now() -> None:
+    hosts = [{"name": "a"}] * 3
+    servers = [
+        {**server("shared", "ready"), "hosts": hosts, "rss_bytes": 40_000_000},
+        {**server("resting", "idle"), "hosts": hosts, "rss_idle_bytes": 10_000_000},
+        {**server("lonely", "ready"), "hosts": [], "rss_bytes": 5_000_000},
+        {**server("remote", "ready"), "hosts": hosts},
+    ]
+    found = savings({"rss_bytes": 60_000_000}, servers)
+    assert [(row["name"], row["own_bytes"], row["rss_bytes"], row["saved_bytes"]) for row in found["servers"]] == [
+        ("shared", 120_000_000, 40_000_000, 80_000_000),
+        ("resting", 30_000_000, 0, 30_000_000),
+        ("lonely", 0, 5_000_000, -5_000_000),
+    ]
+    assert (found["own_bytes"], found["rss_bytes"], found["saved_bytes"]) == (150_000_000, 105_000_000, 45_000_000)
+
+
+def test_savings_are_a_table_for_people_and_numbers_for_programs(shell: Shell, daemon: Start) -> None:
+    one = {**server("files", "ready"), "hosts": [{"name": "a"}] * 2, "rss_bytes": 40_000_000}
+    daemon({"daemon.status": {**DAEMON, "rss_bytes": 60_000_000}, "mcp.list": [one]})
+    table = [line.split() for line in shell.moltis("status", "--savings").stdout.splitlines()]
+    assert table[1:] == [
+        ["files", "2", "80", "MB", "40", "MB", "40", "MB"],
+        ["moltis", "itself", "60", "MB"],
+        ["together", "80", "MB", "100", "MB", "-20", "MB"],
+    ]
+    assert json.loads(shell.moltis("status", "--savings", "--json").stdout)["saved_bytes"] == -20_000_000
+    assert shell.moltis("status", "--savings", "files").returncode == 2
+
+
+def test_what_a_server_holds_and_how_often_a_host_is_there_is_shown(shell: Shell, daemon: Start) -> None:
+    hosts = [{"name": "claude-code", "version": "2", "token": None}] * 2 + [{"name": "zed", "version": "1"}]
+    daemon({"mcp.status": {**server("files", "ready"), "hosts": hosts, "rss_bytes": 1_250_000_000}})
+    shown = shell.moltis("status", "files").stdout
+    assert "1.2 GB" in shown
+    assert "2 times claude-code 2, zed 1" in shown

@@ -95,9 +95,10 @@ class FakeServer:
         self.settled = anyio.Event()
         self.asked: list[str] = []
 
-    def status(self) -> ServerStatus:
+    def status(self, *, measured: bool = False) -> ServerStatus:
         return ServerStatus(
             name=self.name,
+            rss_bytes=1_000_000 if measured else None,
             display_name=None,
             transport=self.transport,
             enabled=self.state != "disabled",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from gateway_harness import OPEN, fixture, gateway_url, plain, start
 from harness import Daemon, RpcError, wait_until
-from processes import marked, signal_pid
+from processes import marked, resident_bytes, signal_pid
 from raw_hosts import BOTH_ERAS, HttpHost, PipeHost, send
 
 SOON = {"start": "on_demand", "idle_stop_secs": 0.5}
@@ -248,3 +248,23 @@ def test_over_moltis_connect_an_idle_server_is_there_and_its_first_call_starts_i
         assert daemon.status("files")["state"] == "idle"
         reply = host.request("tools/call", {"name": "files__echo", "arguments": {"text": "x"}}, 2)
         assert reply["result"]["content"][0]["text"] == '{"text": "x"}'
+
+
+def test_what_a_server_holds_is_told_and_what_its_hosts_save(new_daemon: Callable[[], Daemon]) -> None:
+    daemon = start(new_daemon(), {})
+    daemon.write({"files": plain(daemon, **SOON), "away": {"url": "http://127.0.0.1:9/mcp"}}, gateway=OPEN)
+    daemon.rpc("daemon.reload")
+    daemon.wait_for("files", "ready")
+    held = resident_bytes(marked(daemon.mark))
+    assert held * 0.7 < daemon.status("files")["rss_bytes"] < held * 1.5
+    daemon.wait_for("files", "idle")
+    status, other = daemon.rpc("mcp.list")
+    assert (status["rss_bytes"], other["rss_bytes"]) == (None, None)
+    assert held * 0.7 < status["rss_idle_bytes"] < held * 1.5
+    with HttpHost(gateway_url(daemon)), HttpHost(gateway_url(daemon)):
+        assert len(daemon.status("files")["hosts"]) == 2
+        told = json.loads(daemon.cli("status", "--savings", "--json").stdout)
+    (row,) = told["servers"]
+    assert (row["name"], row["hosts"], row["rss_bytes"]) == ("files", 2, 0)
+    assert row["saved_bytes"] == row["own_bytes"] == 2 * status["rss_idle_bytes"]
+    assert 10e6 < told["daemon_rss_bytes"] < 500e6
