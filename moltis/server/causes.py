@@ -13,7 +13,7 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -99,6 +99,9 @@ class Cause(msgspec.Struct, frozen=True):
         return re.search(self.pattern, line, self.flags)
 
 
+_SHORTAGES: Final = ("no file descriptor left", "no thread can be started", "Cannot allocate memory")
+
+
 class Recognised(NamedTuple):
     """The first cause that was recognised: what mends it, whether it is about the way out, and the line that tells it,
     as far as it was looked at; nothing for none.
@@ -107,6 +110,11 @@ class Recognised(NamedTuple):
     advice: tuple[str, ...] = ()
     way: Way = Way.NONE
     line: str = ""
+
+
+def is_shortage(message: str) -> bool:
+    """Return whether a message of ours (`http.words`, `threads`) says that this machine has not the means to try."""
+    return any(words in message for words in _SHORTAGES)
 
 
 def is_offline(lines: Sequence[str]) -> bool:

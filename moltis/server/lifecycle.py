@@ -151,7 +151,7 @@ class Lifecycle(msgspec.Struct, frozen=True):
     starts: runs begun since the daemon began.
     attempts: failures in a row.
     cooldowns: cooldowns among them.
-    starved: starts in a row that found no network; no attempts.
+    starved: starts in a row that this machine had no network or no means for; no attempts.
     locked_out: starts, not forgiven yet, that wanted a login and did not say how; no attempts.
     delay_secs: how long this `backoff` or `cooldown` lasts, drawn once.
     cause: in `stopping`, the failure that it is stopped for; None if it is stopped by request. In `backoff`, what is

@@ -192,6 +192,8 @@ def _guesses(status: ServerStatus, error: LastError) -> list[str]:
             return seen or older or [_for_address(error.message, entry)]
         case FailureKind.NO_NETWORK:
             return seen
+        case FailureKind.NO_RESOURCES:
+            return [_for_shortage(error.message)]
         case FailureKind.INTERNAL:
             return ["moltis logs    (this is a fault of moltis; please report it with these lines)"]
         case FailureKind.AUTH_REQUIRED if "headers.Authorization" in error.message:
@@ -389,6 +391,15 @@ def _for_spawn(status: ServerStatus, error: LastError) -> list[str]:
     if line := in_one_line(status.command or ""):
         return [f"write {line} in {entry}    (arguments go into args)"]
     return [f"which {command}    (it must be installed, and on the daemon's PATH)", "moltis doctor"]
+
+
+def _for_shortage(message: str) -> str:
+    """Tell who has what the machine lacks. A limit of one's own is the usual cause, and a leak of somebody else's."""
+    if re.search(r"open files|file descriptor", message):
+        return "ulimit -n 8192; moltis run    (or LimitNOFILE=8192 in its unit: the daemon has no file descriptor left)"
+    if re.search(r"memory|[Bb]uffer", message):
+        return "free -h    (there is no memory left to start a process with)"
+    return "ps -eo user,nlwp,args --sort=-nlwp | head    (ulimit -u is reached: who runs so many processes or threads?)"
 
 
 def _for_way(status: ServerStatus, error: LastError | None) -> list[str]:

@@ -187,7 +187,7 @@ UNWELL: Final = frozenset(state for state in State if TRAITS[state].unwell)
 
 
 class FailureKind(enum.StrEnum):
-    """Why a run ended, or was ended. All count but those of `UNCOUNTED`, and `NO_NETWORK` uses up no attempt."""
+    """Why a run ended, or was ended. All count but those of `UNCOUNTED`, and those of `WANTING` use up no attempt."""
 
     EXITED = "exited"
     SPAWN_FAILED = "spawn_failed"
@@ -195,6 +195,7 @@ class FailureKind(enum.StrEnum):
     HANDSHAKE_FAILED = "handshake_failed"
     LISTING_FAILED = "listing_failed"
     NO_NETWORK = "no_network"
+    NO_RESOURCES = "no_resources"
     STARTUP_TIMEOUT = "startup_timeout"
     UNRESPONSIVE = "unresponsive"
     DISCONNECTED = "disconnected"
@@ -214,7 +215,10 @@ class FailureKind(enum.StrEnum):
 UNCOUNTED: Final = frozenset({FailureKind.AUTH_REQUIRED, FailureKind.LOGIN_UNAVAILABLE, FailureKind.LOCKED_OUT})
 """No failures of the server: nobody has logged in, the authorization server cannot be reached, or nobody can log in."""
 
-FREE: Final = frozenset({FailureKind.NO_NETWORK, FailureKind.LOCKED_OUT})
+WANTING: Final = frozenset({FailureKind.NO_NETWORK, FailureKind.NO_RESOURCES})
+"""What this machine lacked for a start: a network; a descriptor, a process, memory. The server has no part in it."""
+
+FREE: Final = frozenset({*WANTING, FailureKind.LOCKED_OUT})
 """What is waited for in `backoff`, again and again, and uses up no attempt."""
 
 OFFLINE: Final = frozenset(

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from moltis.server.states import FailureKind
+from moltis.server.states import WANTING
 
 
 class LastError(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,7 +109,7 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def failing(self) -> bool:
         """Whether the failures before this try still say something of it."""
-        return self.last_error is not None and (self.attempts > 0 or self.last_error.kind == FailureKind.NO_NETWORK)
+        return self.last_error is not None and (self.attempts > 0 or self.last_error.kind in WANTING)
 
 
 class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True, rename={"from_": "from"}):

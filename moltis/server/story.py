@@ -34,6 +34,7 @@ DID = {
     FailureKind.HANDSHAKE_FAILED: "did not complete the MCP handshake",
     FailureKind.LISTING_FAILED: "completed the MCP handshake, but not the first listing",
     FailureKind.NO_NETWORK: "found no network",
+    FailureKind.NO_RESOURCES: "was not started, for want of means",
     FailureKind.STARTUP_TIMEOUT: "was not ready in time, and was ended",
     FailureKind.UNRESPONSIVE: "stopped answering, and was ended",
     FailureKind.DISCONNECTED: "closed the connection",
@@ -163,6 +164,8 @@ def _headline(status: ServerStatus, clock: _Clock) -> str:
     name, failed = status.name, f"it has failed {_times(status.attempts)}{in_a_row}"
     if _is(status, FailureKind.NO_NETWORK):
         failed = "it found no network"
+    elif _is(status, FailureKind.NO_RESOURCES):
+        failed = "this machine has nothing left to start it with"
     match State(status.state):
         case State.INVALID:
             return f"{name} cannot run: {_said(status)}."
@@ -348,6 +351,8 @@ def _for_how_long(status: ServerStatus) -> str:
     """Say until when it is tried again, of what uses up no attempt."""
     if _is(status, FailureKind.NO_NETWORK):
         return "until there is a network"
+    if _is(status, FailureKind.NO_RESOURCES):
+        return "until there is"
     return "less and less often, until it answers" if _is(status, FailureKind.LOCKED_OUT) else ""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from moltis.config.limits import Limits
-from moltis.server.causes import is_offline
+from moltis.server.causes import is_offline, is_shortage
 from moltis.server.lifecycle import (
     OF_PEOPLE,
     OF_USE,
@@ -44,7 +44,7 @@ from moltis.server.lifecycle import (
     resting,
     waits_for_login,
 )
-from moltis.server.states import NOT_NEEDED, OFFLINE, FailureKind, State
+from moltis.server.states import NOT_NEEDED, OFFLINE, WANTING, FailureKind, State
 from moltis.server.working import window_secs
 
 STOP_SLACK_SECS = 0.5
@@ -155,8 +155,8 @@ def _try_again(
 
 def _fail(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
     """Count a failure; wait a while, or longer when there have been too many in a row."""
-    if failure.kind is FailureKind.NO_NETWORK:
-        return _await_network(life, failure, moment)
+    if failure.kind in WANTING:
+        return _await_means(life, failure, moment)
     policy = moment.policy
     attempts, cooldowns = life.attempts + 1, life.cooldowns
     if attempts > policy.max_restart_attempts:
@@ -171,8 +171,8 @@ def _fail(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
     )
 
 
-def _await_network(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
-    """Try again at the pace of the longest backoff until there is a network: that is cheap, and nobody's fault."""
+def _await_means(life: Lifecycle, failure: Failure, moment: Moment) -> Transition:
+    """Try again at the pace of a backoff until the machine has what it lacked: that is cheap, and nobody's fault."""
     starved = life.starved + 1
     drawn = _drawn(backoff_ceiling(starved, moment.policy), moment)
     delay = max(drawn, min(failure.retry_after_secs or 0.0, moment.policy.restart_cooldown_max_secs))
@@ -180,9 +180,11 @@ def _await_network(life: Lifecycle, failure: Failure, moment: Moment) -> Transit
 
 
 def _judged(life: Lifecycle, failure: Failure) -> Failure:
-    """Return a failure of a start, by its cause where that is the absent network."""
+    """Return a failure of a start, by its cause where that is what this machine lacks."""
     if life.state is State.READY or failure.kind not in OFFLINE:
         return failure
+    if failure.kind is FailureKind.CONNECT_FAILED and is_shortage(failure.message):
+        return replace(failure, kind=FailureKind.NO_RESOURCES)
     offline = is_offline((*failure.stderr_tail, *filter(None, [failure.stdout]), failure.message))
     return replace(failure, kind=FailureKind.NO_NETWORK) if offline else failure
 

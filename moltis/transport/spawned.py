@@ -12,6 +12,9 @@ import anyio
 
 from moltis.transport.wire import Cancellable, call_later
 
+SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN})
+"""Errors of pipe(2), fork(2) and execve(2) that say what this machine lacks, and nothing of the program."""
+
 
 class SpawnError(OSError):
     """A process could not be started; `message` says why, in words, and what about."""

@@ -40,7 +40,7 @@ from moltis.transport import (
 from moltis.transport.containment import Warden
 from moltis.transport.frames import JOIN_BYTES, Framer, StderrLines
 from moltis.transport.kinds import Given
-from moltis.transport.spawned import SpawnedProcess, SpawnError, WardenLost, tree_effort
+from moltis.transport.spawned import SHORTAGES, SpawnedProcess, SpawnError, WardenLost, tree_effort
 from moltis.transport.wire import (
     Cancellable,
     PipeReader,
@@ -136,7 +136,7 @@ class StdioTransport:
         """Start the server. It has been executed when this returns; cancelling leaves nothing behind.
 
         Raises:
-            OpenFailed: it could not be started (`spawn_failed`, or `warden_lost`).
+            OpenFailed: it could not be started (`spawn_failed`, `no_resources` or `warden_lost`).
         """
         connection = StdioConnection(self._limits, receive, self._reports, notices.busy_until)
         pipes: list[int] = []
@@ -159,14 +159,18 @@ class StdioTransport:
         except WardenLost as error:
             raise OpenFailed(Ended(FailureKind.WARDEN_LOST, error.message)) from error
         except SpawnError as error:
-            raise OpenFailed(Ended(FailureKind.SPAWN_FAILED, self._reports.scrub(error.message))) from error
+            raise OpenFailed(Ended(_kind(error), self._reports.scrub(error.message))) from error
         except OSError as error:
-            raise OpenFailed(Ended(FailureKind.SPAWN_FAILED, f"cannot open pipes: {error.strerror}")) from error
+            raise OpenFailed(Ended(_kind(error), f"cannot open pipes: {error.strerror}")) from error
         finally:
             for fd in pipes:
                 os.close(fd)
         connection.begin(process, stdin, stdout, stderr)
         return connection
+
+
+def _kind(error: OSError) -> FailureKind:
+    return FailureKind.NO_RESOURCES if error.errno in SHORTAGES else FailureKind.SPAWN_FAILED
 
 
 class StdioConnection:

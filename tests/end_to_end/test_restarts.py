@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import re
+import resource
 import signal
 import time
 from datetime import datetime
@@ -226,3 +227,21 @@ def test_the_manuals_server_to_the_letter_fails_with_its_own_words(daemon: Daemo
     daemon.write({"my_server": daemon.real("node", "as-written.js", cwd=str(manual_server))})
     daemon.start().wait_for("my_server", "backoff", "cooldown")
     assert "Schema is missing a method literal" in daemon.cli("why", "my_server").stdout
+
+
+def test_a_server_is_not_blamed_while_the_daemon_has_no_descriptor_left_to_start_it_with(daemon: Daemon) -> None:
+    daemon.write({"a": daemon.evil()}, mcp={**QUICK, "max_restart_attempts": 1})
+    pid = daemon.start().wait_for("a", "ready")["pid"]
+    limits = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (4, limits[1]))
+    try:
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(2.0)  # some tries
+    finally:
+        resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, limits)
+    status = daemon.wait_for("a", "ready")
+    ends = [entry["reason"] for entry in daemon.history("a") if entry["to"] in ("backoff", "cooldown")]
+    assert ends[0] == "exited"
+    assert len(ends) > 2
+    assert set(ends[1:]) == {"no_resources"}
+    assert status["attempts"] == 1

@@ -18,7 +18,7 @@ from trio.testing import MockClock
 from moltis.config.plan import ServerPlan, StdioLaunch
 from moltis.server.actor import Actor
 from moltis.server.lifecycle import AuthDone, AuthLost
-from moltis.server.states import FREE, FailureKind, State
+from moltis.server.states import FREE, WANTING, FailureKind, State
 from moltis.server.status import HistoryEntry
 from moltis.transport import Ended
 
@@ -126,7 +126,7 @@ def check_history(told: Sequence[HistoryEntry]) -> None:
         assert (entry.delay_secs is not None) == (entry.to in (State.BACKOFF, State.COOLDOWN))
         if entry.reason == FailureKind.LOGIN_UNAVAILABLE:
             assert (entry.to, entry.delay_secs) == (State.BACKOFF, 3.0)
-        elif entry.reason == FailureKind.NO_NETWORK:
+        elif entry.reason in WANTING:
             assert entry.delay_secs is not None
             assert (entry.to, 0.5 <= entry.delay_secs <= 3.0) == (State.BACKOFF, True)
         elif entry.reason == FailureKind.LOCKED_OUT:

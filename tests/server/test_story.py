@@ -293,6 +293,24 @@ def test_a_login_that_cannot_be_renewed_is_told_with_the_next_try_and_what_makes
     assert any("moltis mcp reauth x" in line for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("message", "command"),
+    [
+        ("cannot open pipes: Too many open files", "ulimit -n"),
+        ("cannot be reached at x.test: this machine has no file descriptor left", "ulimit -n"),
+        ("cannot start a process: Resource temporarily unavailable", "ulimit -u"),
+        ("no thread can be started: can't start new thread", "ulimit -u"),
+        ("cannot start a process: Cannot allocate memory", "free -h"),
+    ],
+)
+def test_what_the_machine_has_not_left_is_told_and_not_that_the_program_is_missing(message: str, command: str) -> None:
+    waiting = status(State.BACKOFF, LastError(kind="no_resources", message=message, at=stamp(EPOCH)))
+    lines = tell(waiting, [], EPOCH)
+    assert lines[0] == "x is not running: this machine has nothing left to start it with."
+    assert any(command in line for line in lines)
+    assert not any("must be installed" in line for line in lines)
+
+
 def test_a_server_that_nobody_can_log_in_to_is_told_with_the_next_try_and_its_tries_in_one_line() -> None:
     said = "it needed no login before, and now x.example wants a login (401) and does not say how"
     words = [("starting", "retry"), ("awaiting_auth", "auth_required"), ("backoff", "locked_out")]

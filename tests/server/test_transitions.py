@@ -274,6 +274,32 @@ def test_whatever_says_that_there_is_no_network_is_no_attempt(ended: Ended) -> N
     assert (server.state, server.life.attempts) == (State.BACKOFF, 0)
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [
+        Failure(FailureKind.NO_RESOURCES, "cannot open pipes: Too many open files"),
+        Failure(FailureKind.CONNECT_FAILED, "cannot be reached at x.test: this process has no file descriptor left"),
+        Failure(FailureKind.CONNECT_FAILED, "no thread can be started: can't start new thread"),
+    ],
+    ids=["pipes", "socket", "thread"],
+)
+def test_what_this_machine_has_not_left_is_no_attempt_of_the_servers_and_cools_nothing_down(failure: Failure) -> None:
+    server = Server(roll=0.5).on(RUN)
+    delays = []
+    for _ in range(50):
+        server.on(Admitted(), Ended(failure))
+        assert (server.state, server.life.attempts, server.last.reason) == (State.BACKOFF, 0, "no_resources")
+        delays.append(server.life.delay_secs)
+        server.wait()
+    assert (delays[:3], delays[-1]) == ([0.75, 1.5, 3.0], 45.0)
+    assert server.on(Admitted(), Opened(1), Initialized()).state is State.READY
+
+
+def test_a_program_that_says_the_same_of_itself_has_failed() -> None:
+    said = Failure(FailureKind.EXITED, "exited with code 1", 1, ("OSError: Too many open files",))
+    assert Server().on(RUN, Admitted(), Opened(1), Ended(said)).life.attempts == 1
+
+
 def test_a_start_that_hangs_for_want_of_a_network_is_no_attempt() -> None:
     server = Server().on(RUN, Admitted(), Opened(1)).wait()
     server.on(Ended(Failure(FailureKind.EXITED, "was killed by SIGTERM", -15, ("npm error code EAI_AGAIN",))))
