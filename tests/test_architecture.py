@@ -1,4 +1,14 @@
-"""The layering is a rule, not a habit: imports point down the floors, and pure modules stay pure."""
+"""Who may import what in moltis/, as tables, and the tests that hold the code to them.
+
+FLOORS      packages: a module imports from its own package and from lower floors only, for types too
+LAYERS      the modules of a package: each imports from its own line and from those above it
+PURE        decisions: they import nothing that waits or touches the world, and of ours only what does not either
+ONLY_IN     libraries that have one place, with the reason; one that is not here, nor in EVERYWHERE, is not imported
+
+and no import goes round in a circle, those for types included.
+
+A module that is new needs its place in its package's LAYERS; a package, its floor. A table has no row for what is gone.
+"""
 
 from __future__ import annotations
 
@@ -171,9 +181,22 @@ PURE = {
     "moltis.session.passing",
     "moltis.session.calls",
     "moltis.sdk.messages",
+    "moltis.config.keys",
+    "moltis.config.model",
+    "moltis.config.problem",
+    "moltis.config.sensitive",
+    "moltis.gateway.http.refusals",
+    "moltis.gateway.introduction",
+    "moltis.gateway.refusals",
+    "moltis.gateway.wellformed",
+    "moltis.http.cookies",
+    "moltis.httpd.asgi",
+    "moltis.logs.record",
+    "moltis.server.working",
+    "moltis.session.listing",
+    "moltis.session.results",
 }
 IMPURE = {
-    "moltis.access",
     "anyio", "asyncio", "httpx", "httpx2", "mcp", "os", "random", "secrets", "select", "signal", "socket",
     "structlog", "subprocess", "threading", "time", "trio", "uvloop",
 }  # fmt: skip
@@ -193,18 +216,24 @@ ONLY_IN = {
         "moltis.sdk.client": "the SDK's client is handed one",
     },
     "httpcore2": {"moltis.http": "where addresses are checked and pinned"},
-    "authlib": {"moltis.oauth": "the token endpoint"},
-    "joserfc": {"moltis.oauth": "keys of client authentication"},
-    "h11": {"moltis.oauth": "the page that a login comes back to"},
-    "keyring": {"moltis.oauth": "where the key of the token store is"},
-    "cryptography": {"moltis.oauth": "encrypts the token store"},
+    "authlib": {"moltis.oauth.endpoint": "the token endpoint"},
+    "joserfc": {"moltis.oauth.endpoint": "keys of client authentication"},
+    "h11": {"moltis.oauth.loopback": "the page that a login comes back to"},
+    "keyring": {"moltis.oauth.cipher": "where the key of the token store is"},
+    "cryptography": {"moltis.oauth.cipher": "encrypts the token store"},
     "uvicorn": {"moltis.httpd.server": "the HTTP server under all applications"},
+    "httptools": {"moltis.httpd.server": "its parser, of which it says what a request may be"},
+    "uvloop": {"moltis.daemon.running": "the event loop is chosen where it is begun"},
+    "tomli": {"moltis.config.document": "reads moltis.toml"},
+    "pydantic_core": {"moltis.config": "pydantic's errors"},
+    "pydantic_settings": {"moltis.config.environment": "MOLTIS_SECTION__KEY"},
     "prometheus_client": {"moltis.gateway.metrics": "the text format"},
     "mcp": {"moltis.sdk.client": "the program of a process of its own, which asks a server as the SDK does"},
     "random": {"moltis.daemon": "chance enters where the world is put together"},
 }
 """Who may import what, and why."""
-
+EVERYWHERE = {"anyio", "msgspec"}
+"""Libraries that have no one place: tasks and time are anyio's, and structs and what is on the wire are msgspec's."""
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "gateway": (
@@ -222,7 +251,16 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "application",
         "listener",
     ),
+    "http": (
+        "addresses words",
+        "bodies dialing origins tls",
+        "carrier cookies heads pinned",
+        "authorized proxied",
+        "clients",
+        "fetch",
+    ),
     "httpd": ("address asgi", "events router server"),
+    "logs": ("record", "file", "sink"),
     "oauth": (
         "documents model pages urls",
         "authorize authserver callback decisions grants registration resource",
@@ -239,6 +277,17 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "requests",
         "beside session",
     ),
+    "server": (
+        "slots states",
+        "causes lifecycle status",
+        "life mending working",
+        "record story transitions",
+        "actor diagram",
+        "supervisor",
+    ),
+    "operations": ("events params", "api", "reach registry", "definitions"),
+    "control": ("client endpoint requests", "registry", "conversation methods", "listener"),
+    "cli.connect": ("door ledger standin starter", "start", "pump", "quick", "command"),
     "transport": ("wire", "frames spawned task warden", "containment inside kinds lines", "stdio", "remote"),
     "transport.remote": (
         "events headers replies",
@@ -309,10 +358,23 @@ def test_imports_point_down_the_floors(name: str, path: Path) -> None:
         assert same_package or target == "moltis" or floor(target) < floor(name), f"{name} imports {target}"
 
 
-def meant(path: Path) -> set[str]:
-    """Return the modules that one imports, for its types only or not: of `from a import b`, `a.b` if that is one."""
+@functools.cache
+def lines_for_types(path: Path) -> frozenset[int]:
+    """Return the lines of a module that only a type checker reads."""
+    blocks = (node for node in nodes(path, "TYPE_CHECKING") if isinstance(node, ast.If))
+    bodies = (node.body for node in blocks if ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING")
+    return frozenset(line for body in bodies for n in body for line in range(n.lineno, (n.end_lineno or n.lineno) + 1))
+
+
+def meant(path: Path, *, for_types: bool = True) -> set[str]:
+    """Return the modules of ours that one imports: of `from a import b`, `a.b` if that is one.
+
+    for_types: those that are imported for types only among them.
+    """
     found: set[str] = set()
     for node in import_statements(path):
+        if not for_types and node.lineno in lines_for_types(path):
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         else:
@@ -356,12 +418,50 @@ def test_pure_modules_import_nothing_that_waits_or_touches_the_world(name: str) 
     assert not roots & IMPURE
 
 
+LENT = {
+    "moltis.transport": "`signal`, for the names of signals, and the seam itself",
+    "moltis.session.wishes": "a cancelled wait is told by anyio; `gateway.api` names its type",
+    "moltis.gateway.tokens": "what makes tokens; operations name the types of what it says",
+    "moltis.slices": "turns of the event loop; operations lend them on",
+    "moltis.operations.reach": "waits for servers; an operation is a function over the daemon",
+    "moltis.config.plugins": "keeps pydantic from loading plugins, which is a variable of the environment",
+    "moltis.config.local": "`~user`, which the password database knows; `config.remote` has a `~` too",
+}
+"""Modules that are not pure and that pure ones import, and what they need of them."""
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_pure_modules_import_of_ours_what_is_pure_too(name: str) -> None:
+    """Else one would wait, or touch the world, by the module beside it. What is for types only is not looked at."""
+    lent = {target for target in meant(dict(ALL)[name], for_types=False) if target not in PURE}
+    assert lent <= LENT.keys() | {"moltis"}
+
+
 @pytest.mark.parametrize("library", sorted(ONLY_IN))
 def test_a_library_is_imported_only_where_it_has_its_reason(library: str) -> None:
     allowed = ONLY_IN[library]
     for name, path in ALL:
         if library in {target.partition(".")[0] for target in imports(path)}:
             assert any(name == a or name.startswith(a + ".") for a in allowed), f"{name} imports {library}"
+
+
+def test_a_library_that_is_imported_has_its_place() -> None:
+    """A new dependency is seen here: it needs a reason."""
+    found = {target.partition(".")[0] for _name, path in ALL for target in imports(path)}
+    known = {"moltis", *sys.stdlib_module_names, *EVERYWHERE, *ONLY_IN}
+    assert found - known == set()
+    assert (EVERYWHERE | ONLY_IN.keys()) - found == set(), "is imported nowhere any more"
+
+
+def test_the_tables_have_no_row_for_what_is_gone() -> None:
+    inside = {module.removeprefix("moltis.") for module in KNOWN}
+    assert {f"{package}.{name}" for package in LAYERS for line in LAYERS[package] for name in line.split()} <= inside
+    assert FLOORS.keys() | PURE | LENT.keys() <= KNOWN
+
+
+def test_each_package_says_what_is_in_it() -> None:
+    for folder in {path.parent for _name, path in ALL}:
+        assert (folder / "__init__.py").read_text(encoding="utf-8").startswith('"""'), folder
 
 
 def test_operations_know_nothing_of_how_they_are_asked_for() -> None:
