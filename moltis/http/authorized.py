@@ -1,8 +1,8 @@
 """Requests to one server by HTTP: let in by whoever has credentials, held back, and redirected, as they must be.
 
-The one rule is that credentials and cookies go to the origin of the configured URL and nowhere else, and that a request
-that failed on its way is never sent again here: only one that was refused for what it carried (401, 403) or redirected,
-which is the same as not looked at.
+Credentials and cookies go to the origin of the configured URL and nowhere else, and a request that failed on its
+way is never sent again here: only one that was refused for what it carried (401, 403) or redirected, which is the same
+as not looked at.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Credentials(Protocol):
     """Who lets requests in. Waiting here holds up the one request that waits, nothing else."""
 
     async def authorization(self) -> str | None:
-        """Give the value of the Authorization header of the next request, fresh; None sends none.
+        """Return the value of the Authorization header of the next request, fresh; None sends none.
 
         Raises:
             LoginNeeded: there is none until a person has logged in.
@@ -357,7 +357,7 @@ def _log_in_by_url(client: httpx2.AsyncClient, url: str) -> None:
 
 
 def held_secs(response: httpx2.Response) -> float | None:
-    """Give how long the server wants to be left alone, None if it does not say."""
+    """Return how long the server wants to be left alone, None if it does not say."""
     return retry_after_secs(response.headers.get("Retry-After"), time.time())
 
 

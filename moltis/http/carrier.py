@@ -218,7 +218,7 @@ class _Body(httpx2.AsyncByteStream):
 
 
 def _of_httpx(error: Exception) -> httpx2.TransportError:
-    """Give the error of httpx2 of the same name; the two libraries name theirs alike."""
+    """Return the error of httpx2 of the same name; the two libraries name theirs alike."""
     for kind in type(error).__mro__:
         twin = getattr(httpx2, kind.__name__, None)
         if (

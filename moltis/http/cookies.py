@@ -1,7 +1,7 @@
 """The cookies of one connection: what a load balancer knows the backend by that has the session (RFC 6265).
 
-Pure but for the time, which it is given. The one rule is that a cookie goes back to the very origin that set it, on the
-connection that it was set on, and under the credentials that it was set under; nothing of it is kept anywhere else.
+Pure but for the time, which it is given. A cookie goes back to the very origin that set it, on the connection that it
+was set on, and under the credentials that it was set under; nothing of it is kept anywhere else.
 """
 
 from __future__ import annotations

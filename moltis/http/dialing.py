@@ -36,7 +36,7 @@ Ask = Callable[[str], Sequence[str]]
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
-    """Give the IP addresses of a host, best first, as the system has them; those of a literal are it itself.
+    """Return the IP addresses of a host, best first, as the system has them; those of a literal are it itself.
 
     port: of no account: an address is one of the host.
 
@@ -63,7 +63,7 @@ class Resolver:
         self._to_begin: deque[_Lookup] = deque()
 
     async def addresses(self, host: str) -> Sequence[str]:
-        """Give the addresses of a host, or the error of `Ask`; that nobody said within 10 s is one too."""
+        """Return the addresses of a host, or the error of `Ask`; that nobody said within 10 s is one too."""
         if _is_literal(host):
             await checkpoint()
             return [host]

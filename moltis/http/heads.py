@@ -26,7 +26,7 @@ _LONGEST_DATE = 64
 
 
 def retry_after_secs(value: str | None, now: float) -> float | None:
-    """Give the seconds that a Retry-After value asks for, 0 or more; None if it asks for nothing intelligible.
+    """Return the seconds that a Retry-After value asks for, 0 or more; None if it asks for nothing intelligible.
 
     Any length is passed on, even years: the cap is the caller's. A fraction, which some servers send though the
     standard has none, is understood. An instant that has passed is 0.
@@ -50,7 +50,7 @@ def retry_after_secs(value: str | None, now: float) -> float | None:
 
 
 def redirect_target(status: int, location: str | None, url: str, *, hops: int) -> str | None:
-    """Give the URL that a redirect of `url` leads to if it may be followed, None otherwise: one of the same origin.
+    """Return the URL that a redirect of `url` leads to if it may be followed, None otherwise: one of the same origin.
 
     hops: how many were followed already.
     """
@@ -114,7 +114,7 @@ def _line(there: Url) -> str:
 
 
 def media_type(content_type: str | None) -> str:
-    """Give the media type of a Content-Type, lower case and without parameters; empty if it is none."""
+    """Return the media type of a Content-Type, lower case and without parameters; empty if it is none."""
     kind = (content_type or "").partition(";")[0].strip(" \t").lower()
     return kind if _TYPE.fullmatch(kind) else ""
 

@@ -92,7 +92,7 @@ def read_url(url: str) -> Url | None:
 
 
 def origin(url: str) -> str:
-    """Give `https://host[:port]` of a URL: lower case, the default port left out (RFC 6454).
+    """Return `https://host[:port]` of a URL: lower case, the default port left out (RFC 6454).
 
     Raises:
         ValueError: it is not an http or https URL; the message does not hold it.
@@ -107,7 +107,7 @@ def same_origin(a: str, b: str) -> bool:
 
 
 def resolved(base: str, reference: str) -> str | None:
-    """Give the URL that a reference, as in a Location header, means where `base` was asked (RFC 3986 section 5.2).
+    """Return the URL that a reference, as in a Location header, means where `base` was asked (RFC 3986 section 5.2).
 
     None if that is not an http or https URL, or if the reference has characters that a URL cannot have.
     """
@@ -142,7 +142,7 @@ def shown_url(url: str) -> str:
 
 
 def canonical_resource(url: str) -> str:
-    """Give the identifier of an MCP server that a token is asked for (RFC 8707; MCP, Canonical Server URI).
+    """Return the identifier of an MCP server that a token is asked for (RFC 8707; MCP, Canonical Server URI).
 
     Scheme and host in lower case; no default port, userinfo or fragment, no slash where the path is just that; and no
     query, which may hold secrets that an authorization server must not see.

@@ -23,7 +23,7 @@ class CaFileError(InOurWords):
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
-    """Give the TLS settings of a client: certificates and host names are always verified, TLS 1.2 at least.
+    """Return the TLS settings of a client: certificates and host names are always verified, TLS 1.2 at least.
 
     They are for HTTP/1.1 and say so (ALPN, RFC 7301). Reading the system's certificates takes 20 ms; it is done once,
     and once more for each `ca_file` and each time it changes. Whoever must not wait calls it in a thread first.

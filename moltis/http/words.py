@@ -104,7 +104,7 @@ _BROKEN = (
 
 
 def _causes(exc: BaseException) -> Iterator[BaseException]:
-    """Give an error and what led to it, nearest first.
+    """Yield an error and what led to it, nearest first.
 
     The stack hands the cause on as the first argument where it drops `__cause__`. `__context__` is not followed: it may
     be an earlier error of something else.

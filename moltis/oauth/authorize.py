@@ -61,7 +61,7 @@ def scope_to_ask(
     granted: str | None = None,
     refused: Collection[frozenset[str]] = (),
 ) -> str | None:
-    """Give the `scope` to ask for, None to leave the parameter out (MCP, Scope Selection Strategy).
+    """Return the `scope` to ask for, None to leave the parameter out (MCP, Scope Selection Strategy).
 
     The configured scopes, else those of the challenge, else all that the resource lists. `offline_access` joins them
     where the authorization server lists it, for without it some give no refresh token (MCP, Refresh Tokens); not those
@@ -172,7 +172,7 @@ def authorization_request(
 
 
 def code_challenge(verifier: str) -> str:
-    """Give the S256 code challenge (RFC 7636 section 4.2)."""
+    """Return the S256 code challenge (RFC 7636 section 4.2)."""
     return urlsafe_b64encode(hashlib.sha256(verifier.encode("ascii")).digest()).rstrip(b"=").decode("ascii")
 
 

@@ -34,7 +34,7 @@ OPENID = "/.well-known/openid-configuration"
 
 
 def metadata_urls(issuer: str) -> tuple[str, ...]:
-    """Give the addresses to try, in order; what is not there (404, or no JSON) sends one to the next.
+    """Return the addresses to try, in order; what is not there (404, or no JSON) sends one to the next.
 
     RFC 8414 section 3.1 first, then OpenID Connect Discovery inserted (RFC 8414 section 5) and appended (OpenID Connect
     Discovery section 4.1), as MCP orders them. A slash that ends the issuer is left out.
@@ -50,7 +50,7 @@ def metadata_urls(issuer: str) -> tuple[str, ...]:
 
 
 def legacy_metadata_url(server_url: str) -> str:
-    """Give where MCP 2025-03-26 has the metadata: at the root of the MCP server's own origin.
+    """Return where MCP 2025-03-26 has the metadata: at the root of the MCP server's own origin.
 
     Raises:
         OAuthProblem: `server_url` is not an http or https URL.
@@ -131,7 +131,7 @@ def same_issuer(one: str, other: str) -> bool:
 
 
 def default_endpoints(server_url: str) -> AuthServer:
-    """Give the endpoints that MCP 2025-03-26 assumes where there is no metadata at all.
+    """Return the endpoints that MCP 2025-03-26 assumes where there is no metadata at all.
 
     Raises:
         OAuthProblem: the server is not reached by https, nor on this machine.
@@ -149,7 +149,7 @@ def default_endpoints(server_url: str) -> AuthServer:
 
 
 def manual_endpoints(config: ClientConfig) -> AuthServer:
-    """Give the endpoints of moltis.toml, for a `config` that is `manual`. They are trusted as they are.
+    """Return the endpoints of moltis.toml, for a `config` that is `manual`. They are trusted as they are.
 
     Raises:
         OAuthProblem: there is no token_url.
@@ -165,7 +165,7 @@ def manual_endpoints(config: ClientConfig) -> AuthServer:
 
 
 def _if_trusted(named: str) -> str:
-    """Give the key that takes a document of another issuer, for one that can be written there."""
+    """Return the key that takes a document of another issuer, for one that can be written there."""
     usable = url_problem(named) is None and "?" not in named and shown_url(named) == named
     return f'; if you trust it: oauth.issuer = "{named}"' if usable else ""
 
@@ -197,7 +197,7 @@ def read_beside(body: bytes, server: AuthServer, at: str) -> AuthServer | None:
 
 
 def _endpoint(document: Mapping[str, object], name: str, giver: str, what: str) -> str | None:
-    """Give an endpoint (RFC 6749 section 3: absolute, a query is kept, no fragment; https)."""
+    """Return an endpoint (RFC 6749 section 3: absolute, a query is kept, no fragment; https)."""
     url = text_member(document, name, what)
     if url is None:
         return None
@@ -208,7 +208,7 @@ def _endpoint(document: Mapping[str, object], name: str, giver: str, what: str) 
 
 
 def _spare_endpoint(document: Mapping[str, object], name: str, giver: str, unusable: list[str]) -> str | None:
-    """Give an endpoint that a login can do without; one that may not be used goes into `unusable`, with the reason."""
+    """Return an endpoint that a login can do without; if it may not be used, `unusable` gets it with the reason."""
     if document.get(name) is None:
         return None
     url = text_if_any(document, name)

@@ -1,6 +1,6 @@
 """Opening the address of a login: the configured command, the URL as its last argument, and nobody waiting for it.
 
-The one rule: no shell ever sees the URL, and no URL that `opening_problem` objects to is given to anything.
+No shell ever sees the URL, and no URL that `opening_problem` objects to is given to anything.
 """
 
 from __future__ import annotations

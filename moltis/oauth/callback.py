@@ -65,7 +65,7 @@ def parse_callback(target: str) -> Callback:
 
 
 def check_callback(callback: Callback, *, state: str, issuer: str | None, iss_supported: bool) -> str:
-    """Give the authorization code, if this is the answer of `issuer` to the request that carried `state`.
+    """Return the authorization code, if this is the answer of `issuer` to the request that carried `state`.
 
     issuer: compared to the letter with `iss` wherever there is one, whether the server promised it or not (MCP,
         Authorization Response Validation). None: endpoints given by hand; the code goes nowhere but to the token

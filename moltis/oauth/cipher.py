@@ -1,7 +1,7 @@
 """Encrypting the token store with a key that the system's keyring keeps (the extra `moltis[keyring]`).
 
-The one rule: what cannot be decrypted for want of the right key is told apart from what is damaged, for the first is
-as good as new once the key is back.
+What cannot be decrypted for want of the right key is told apart from what is damaged, for the first is as good as new
+once the key is back.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def is_sealed(data: bytes) -> bool:
 
 
 def keyring_cipher() -> Cipher:
-    """Give the cipher of the key in the system's keyring, made and stored there at the first time.
+    """Return the cipher of the key in the system's keyring, made and stored there at the first time.
 
     Blocks, for as long as a person needs who is asked to unlock the keyring: call it in a thread.
 

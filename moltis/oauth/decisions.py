@@ -1,9 +1,9 @@
 """What follows from what is known of a login, pure and total.
 
-One rule: everything that decides whether a token is sent, renewed or given up, and whether a person is asked, lives
-here. It is told what is held, what was refused and what was tried before, and answers with one thing to do; whoever
-does it comes back with what is then known, until the answer is an end. Instants are seconds: of the wall clock where a
-token's life is meant, of the monotonic clock where the word is `now`.
+Everything that decides whether a token is sent, renewed or given up, and whether a person is asked, lives here. It is
+told what is held, what was refused and what was tried before, and answers with one thing to do; whoever does it comes
+back with what is then known, until the answer is an end. Instants are seconds: of the wall clock where a token's life
+is meant, of the monotonic clock where the word is `now`.
 """
 
 from __future__ import annotations
@@ -363,7 +363,7 @@ def renewal_delay_secs(failures: int, *, roll: float, crowd: int = 1, retry_afte
 
 
 def outage_delay_secs(failures: int, *, retry_after_secs: float | None = None, posted: bool = False) -> float:
-    """Give how long to wait after the n-th outage in a row, n >= 1: doubled each time; more if the other side says so.
+    """Return the seconds to wait after the n-th outage in a row, n >= 1: doubled each time; more if the server says so.
 
     posted: it may have taken what was sent, so that it is left alone a little longer.
     """

@@ -104,7 +104,7 @@ class Discovery:
         return await self._in_time(search.discover(challenge, prefer))
 
     async def _by_hand(self, challenge: Challenge | None) -> Discovered:
-        """Give the endpoints of moltis.toml; where no client is given, with what metadata says of registering one."""
+        """Return the endpoints of moltis.toml; where no client is given, with what metadata says of registering one."""
         server, trouble = authserver.manual_endpoints(self._config), None
         if self._config.client_id is None and self._config.grant == "authorization_code":
             try:
@@ -270,7 +270,7 @@ class _Search:
         *,
         others: bool = False,
     ) -> T | None:
-        """Give the first document that there is, None if there is none; it is judged the same wherever it lay.
+        """Return the first document that there is, None if there is none; it is judged the same wherever it lay.
 
         An address that cannot answer does not end the search: another one of the same party may.
 
@@ -339,5 +339,5 @@ class _Search:
 
 
 def in_oauth(problem: FetchProblem) -> OAuthProblem:
-    """Give a failed fetch as what it means for a login."""
+    """Return a failed fetch as what it means for a login."""
     return OAuthProblem(problem.message, kind=problem.kind, retry_after_secs=problem.retry_after_secs)

@@ -70,7 +70,7 @@ def read_object(body: bytes, what: str) -> Document:
 
 
 def text_member(document: Document, name: str, what: str) -> str | None:
-    """Give a member that is a string, None if it is absent.
+    """Return a member that is a string, None if it is absent.
 
     Raises:
         OAuthProblem: `refused`: it is something else.
@@ -82,7 +82,7 @@ def text_member(document: Document, name: str, what: str) -> str | None:
 
 
 def texts_member(document: Document, name: str, what: str) -> tuple[str, ...] | None:
-    """Give a member that is a list of strings, at most `MAX_ITEMS` of them, None if it is absent.
+    """Return a member that is a list of strings, at most `MAX_ITEMS` of them, None if it is absent.
 
     Raises:
         OAuthProblem: `refused`: it is something else.
@@ -123,7 +123,7 @@ def flag_if_any(document: Document, name: str, *, malformed: bool = False) -> bo
 
 
 def scope_tokens(text: str) -> tuple[str, ...]:
-    """Give the scopes in a `scope` value, each once, in order (RFC 6749 section 3.3).
+    """Return the scopes in a `scope` value, each once, in order (RFC 6749 section 3.3).
 
     What cannot be one is left out, and so is what comes after the first `MAX_SCOPES`.
     """
@@ -132,7 +132,7 @@ def scope_tokens(text: str) -> tuple[str, ...]:
 
 
 def error_code(value: object) -> str | None:
-    """Give an OAuth error code as it may be shown; None if it is no code at all.
+    """Return an OAuth error code as it may be shown; None if it is no code at all.
 
     Most providers have codes of their own, which say more than that there was one. What is not shaped like a code is
     called `UNREGISTERED`; secrets that are known are taken out of whatever is shown besides.

@@ -148,7 +148,7 @@ class TokenEndpoint:
         return await self._ask("client_credentials", {"scope": scope, "resource": resource}, asked_scope=scope)
 
     async def revoke(self, token: str, hint: Literal["access_token", "refresh_token"]) -> bool:
-        """Give a token back (RFC 7009), and say whether the server took it. Best effort: never raises."""
+        """Revoke a token (RFC 7009), and return whether the server took it. Best effort: never raises."""
         url = self._server.revocation_endpoint
         if url is None:
             return False
@@ -232,7 +232,7 @@ class ClientAuthentication:
         self._wall = wall
 
     async def apply(self, url: str, body: str) -> tuple[dict[str, str], str]:
-        """Give the headers and the body that say who we are, for a POST of this form.
+        """Return the headers and the body that say who we are, for a POST of this form.
 
         Raises:
             OAuthProblem: `refused`: the private key cannot be used; `outage`: no thread can be started.

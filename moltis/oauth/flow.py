@@ -287,7 +287,7 @@ class Flow:
 
 
 async def _exchanged(exchange: Callable[..., Awaitable[Tokens]]) -> Tokens:
-    """Give a code away for tokens; again after an outage, as long as nobody was told it."""
+    """Exchange a code for tokens; again after an outage, as long as nobody was told it."""
     told = False
 
     async def sending() -> None:
@@ -305,7 +305,7 @@ async def _exchanged(exchange: Callable[..., Awaitable[Tokens]]) -> Tokens:
 
 
 def unknown_callback() -> OAuthProblem:
-    """Give what is said to an answer that nobody waits for."""
+    """Return what is said to an answer that nobody waits for."""
     return OAuthProblem("no login is waiting for this: it is over, or it was begun elsewhere")
 
 

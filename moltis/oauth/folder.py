@@ -149,7 +149,7 @@ class Folder:
         self.path = path
 
     def names(self) -> list[str]:
-        """Give the names of all files in it.
+        """Return the names of all files in it.
 
         Raises:
             StoreProblem: it cannot be read.
@@ -160,7 +160,7 @@ class Folder:
             raise StoreProblem(f"cannot read {self.path}: {error.strerror}") from error
 
     def read(self, name: str) -> tuple[bytes, int] | None:
-        """Give a file's bytes, at most one more than `MAX_FILE_BYTES`, and when it was written (ns); None: no file.
+        """Return a file's bytes, at most one more than `MAX_FILE_BYTES`, and when it was written (ns); None: no file.
 
         Raises:
             Unusable: it is no file of this user's own.

@@ -141,7 +141,7 @@ def _without_token(document: Document) -> str:
 
 
 def _granted(scope: object, asked: str | None) -> str | None:
-    """Give the scope of a token; a list that is separated by commas, as some write it, is read as one.
+    """Return the scope of a token; a list that is separated by commas, as some write it, is read as one.
 
     Such a list has a comma in place of each blank, or before it; a scope may have one in it, and is asked for so then.
     """
@@ -155,7 +155,7 @@ def _granted(scope: object, asked: str | None) -> str | None:
 
 
 def _life_secs(value: object) -> float | None:
-    """Give `expires_in` in seconds, None where it says nothing of use: no number, none above 0.
+    """Return `expires_in` in seconds, None where it says nothing of use: no number, none above 0.
 
     Servers write 0 for "never" as well as for what they have no number for; were it believed, each use would refresh.
     """

@@ -89,7 +89,7 @@ class Jobs:
         return name in self._running
 
     def join(self, name: str, work: Callable[[], Awaitable[None]], *, finish: bool = False) -> Job:
-        """Give the work of that name that is going on, or begin it.
+        """Return the work of that name that is going on, or begin it.
 
         work: may raise OAuthProblem, which is its outcome; anything else is a fault of this program.
         finish: it is given `CLOSE_SECS` when everything ends.
@@ -198,12 +198,12 @@ async def _attempt(work: Callable[[], Awaitable[None]]) -> OAuthProblem | None:
 
 
 def abandoned() -> OAuthProblem:
-    """Give what becomes of a login when its server is removed or moltis ends."""
+    """Return what becomes of a login when its server is removed or moltis ends."""
     return OAuthProblem("the login was given up: the server was removed or changed, or moltis is ending", kind="outage")
 
 
 def again(problem: OAuthProblem) -> OAuthProblem:
-    """Give a problem anew, for one more who waited: an exception that is raised twice collects tracebacks."""
+    """Return a problem anew, for one more who waited: an exception that is raised twice collects tracebacks."""
     return OAuthProblem(
         problem.message,
         kind=problem.kind,

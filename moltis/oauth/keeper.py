@@ -209,7 +209,7 @@ class Keeper:
         self._resource_id = None
 
     async def settle(self, found: Discovered) -> Record:
-        """Give what is known of a login at the authorization server that was found, to be completed.
+        """Return what is known of a login at the authorization server that was found, to be completed.
 
         Raises:
             OAuthProblem: the configured client belongs to another one.
@@ -379,7 +379,7 @@ class Keeper:
         self._log.info("token_granted", server=self._server, issuer=shown_host(base.key.issuer))
 
     async def _identifier(self) -> str:
-        """Give what to ask tokens for. It is not on disk: after a start the server is asked what it calls itself."""
+        """Return what to ask tokens for. It is not on disk: after a start the server is asked what it calls itself."""
         if self._resource_id is None:
             found, sure = await self.discovery.find_resource(None)
             assert self.record is not None

@@ -1,8 +1,8 @@
 """The redirect URI of one login: an HTTP listener on 127.0.0.1 for as long as the login lasts (RFC 8252 section 7.3).
 
-Anything on this machine can connect, and any web page can make the browser ask. The one rule: a request is either
-`GET /callback` for this very host and port, and then its target alone goes on to whoever waits, or it gets a fixed
-page. Nothing of a request comes back in an answer, and no number of connections keeps the browser out.
+Anything on this machine can connect, and any web page can make the browser ask. A request is either `GET /callback` for
+this very host and port, and then its target alone goes on to whoever waits, or it gets a fixed page. Nothing of a
+request comes back in an answer, and no number of connections keeps the browser out.
 
 Why this is no application on `moltis.httpd`: docs/adr/0006-the-page-of-a-login-has-a-small-server.md.
 """
@@ -200,7 +200,7 @@ class _Desk:
             await _drop_the_rest(conn)
 
     def _judge(self, request: h11.Request) -> Page | str:
-        """Give the target of a callback, or the page for what is none."""
+        """Return the target of a callback, or the page for what is none."""
         if not any(name == b"host" and value in self._hosts for name, value in request.headers):
             return _NOT_US
         if request.method != b"GET":
@@ -286,7 +286,7 @@ async def _read_request(conn: socket.socket) -> h11.Request | Page | None:
 
 
 async def _receive(conn: socket.socket) -> bytes | None:
-    """Give what comes next, empty at its end, None when the connection broke."""
+    """Return what comes next, empty at its end, None when the connection broke."""
     while True:
         await anyio.wait_readable(conn)
         try:

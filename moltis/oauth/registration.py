@@ -90,7 +90,7 @@ def _cannot_register(config: ClientConfig, server: AuthServer, redirect_uri: str
 
 
 def registration_request(server: AuthServer, *, redirect_uri: str, scope: str | None) -> bytes:
-    """Give the JSON body that asks for a client (RFC 7591 section 2).
+    """Return the JSON body that asks for a client (RFC 7591 section 2).
 
     `application_type` is `native`: without it OpenID providers take us for a web site and refuse a redirect URI on this
     machine (OpenID Connect Dynamic Client Registration section 2; MCP). `refresh_token` is among the grants unless the
@@ -225,17 +225,17 @@ def _still_valid(known: Client, redirect_uri: str, now: float) -> bool:
 
 
 def _listed(server: AuthServer) -> tuple[str, ...]:
-    """Give how a client may say who it is; a server that does not say means Basic (RFC 8414 section 2)."""
+    """Return how a client may say who it is; a server that does not say means Basic (RFC 8414 section 2)."""
     return ("client_secret_basic",) if server.auth_methods is None else server.auth_methods
 
 
 def _method_to_ask(server: AuthServer) -> AuthMethod:
-    """Give the method that we like best of those listed; `none` if we know none of them, and the server may object."""
+    """Return the method that we prefer of those listed; `none` if we know none of them: the server may object."""
     return next((method for method in _USABLE if method in _listed(server)), "none")
 
 
 def _method_given(document: Document, secret: str | None, server: AuthServer, what: str) -> AuthMethod:
-    """Give the method that was registered.
+    """Return the method that was registered.
 
     Servers that leave it out of their answer are common. A secret is then for use, by a method that is listed, and
     without one there is nothing to use.
@@ -251,7 +251,7 @@ def _method_given(document: Document, secret: str | None, server: AuthServer, wh
 
 
 def _management(document: Document, server: AuthServer) -> tuple[str | None, str | None]:
-    """Give where a registration can be ended, and the token for that (RFC 7592 section 3); nothing, if not both.
+    """Return where a registration can be ended, and the token for that (RFC 7592 section 3); nothing, if not both.
 
     It must be on the origin that registered: the token goes nowhere else.
     """
@@ -265,7 +265,7 @@ def _management(document: Document, server: AuthServer) -> tuple[str | None, str
 
 
 def _denied(document: Document, scope: str | None) -> tuple[str, ...]:
-    """Give the scopes that were wanted and that the client is not registered for (RFC 7591 section 3.2.1)."""
+    """Return the scopes that were wanted and that the client is not registered for (RFC 7591 section 3.2.1)."""
     given = text_if_any(document, "scope")
     if not given:
         return ()
@@ -274,7 +274,7 @@ def _denied(document: Document, scope: str | None) -> tuple[str, ...]:
 
 
 def _expiry(document: Document, now: float, host: str) -> float | None:
-    """Give when the secret ends, None for never (RFC 7591 section 3.2.1: seconds since the epoch, 0 for never).
+    """Return when the secret ends, None for never (RFC 7591 section 3.2.1: seconds since the epoch, 0 for never).
 
     What is no number says nothing: the token endpoint will, should it have ended.
     """

@@ -39,7 +39,7 @@ _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 
 def bearer_challenge(values: Iterable[str]) -> Challenge | None:
-    """Give the first Bearer challenge of these WWW-Authenticate field values; None if there is none. Never raises.
+    """Return the first Bearer challenge of these WWW-Authenticate field values; None if there is none. Never raises.
 
     Of a parameter that is there twice the first counts. A `resource_metadata` that is no usable URL, and a `scope` or
     an `error` that cannot be one, count as absent.
@@ -62,7 +62,7 @@ def _judged(parameters: dict[str, str]) -> Challenge:
 
 
 def _challenges(value: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Give each challenge: its scheme and its parameters, names in lower case. Linear in the length of the value."""
+    """Yield each challenge: its scheme and its parameters, names in lower case. Linear in the length of the value."""
     scheme, parameters = "", dict[str, str]()
     at = 0
     while at < len(value):
@@ -96,7 +96,7 @@ MAX_AUTHORIZATION_SERVERS = 8
 
 
 def metadata_urls(server_url: str, challenge: Challenge | None) -> tuple[str, ...]:
-    """Give the addresses to try, in order; what is not there (404, or no JSON) sends one to the next.
+    """Return the addresses to try, in order; what is not there (404, or no JSON) sends one to the next.
 
     First what the challenge names (RFC 9728 section 5.1), if it is https or on the server's own origin: a server is not
     to have other plain-HTTP services of this machine visited. Then the well-known address of the server's path, then
@@ -171,7 +171,7 @@ def _contains(resource: str, server: Url) -> bool:
 
 
 def _usable(listed: tuple[str, ...], server_url: str, what: str) -> tuple[str, ...]:
-    """Give the issuers that may be asked: usable URLs without a query (RFC 8414 section 2), each once."""
+    """Return the issuers that may be asked: usable URLs without a query (RFC 8414 section 2), each once."""
     if not listed:
         raise OAuthProblem(f"{what} names no authorization server")
     problems = [given_url_problem(issuer, server_url) for issuer in listed[:MAX_AUTHORIZATION_SERVERS]]

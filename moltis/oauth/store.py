@@ -79,7 +79,7 @@ class TokenStore:
         return self._lost.get(_hash(resource, client_id)) if self._lost else None
 
     def load(self, key: Key) -> Record | None:
-        """Give what is kept of a login; None: nothing that can be used.
+        """Return what is kept of a login; None: nothing that can be used.
 
         Raises:
             StoreProblem: there is something, which cannot be read as things are: the folder is not safe to use, the
@@ -90,7 +90,7 @@ class TokenStore:
         return found[0] if found is not None and found[0].key == key else None
 
     def find(self, resource: str, client_id: str | None) -> Record | None:
-        """Give the newest login for a resource, whoever the authorization server is. Raises as `load`."""
+        """Return the newest login for a resource, whoever the authorization server is. Raises as `load`."""
         newest: tuple[Record, int] | None = None
         problem: StoreProblem | None = None
         with self._folder.reading() as folder:
@@ -188,7 +188,7 @@ class TokenStore:
             folder.make_way(_begun(key))
 
     def interrupted(self, key: Key) -> str | None:
-        """Give the fingerprint of the refresh token that was presented last, if the outcome is not known.
+        """Return the fingerprint of the refresh token that was presented last, if the outcome is not known.
 
         It counts for that very token only. Ask under `lock`: until then, it may be somebody's refresh under way.
 
