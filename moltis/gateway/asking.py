@@ -29,11 +29,11 @@ class HostSide(Protocol):
 
     @property
     def client_info(self) -> bytes:
-        """Give `clientInfo` of its `initialize`, JSON; an object of ours if it sent none. Legacy hosts only."""
+        """Return `clientInfo` of its `initialize`, JSON; an object of ours if it sent none. Legacy hosts only."""
 
     @property
     def capabilities(self) -> bytes:
-        """Give `capabilities` of its `initialize`, JSON; `{}` if it sent none. Legacy hosts only."""
+        """Return `capabilities` of its `initialize`, JSON; `{}` if it sent none. Legacy hosts only."""
 
     @property
     def revision(self) -> str:
@@ -41,7 +41,7 @@ class HostSide(Protocol):
 
     @property
     def log_level(self) -> str | None:
-        """Give the level it set by `logging/setLevel`; None if it set none. Legacy hosts only."""
+        """Return the level it set by `logging/setLevel`; None if it set none. Legacy hosts only."""
 
     def ask_host(self, method: str, params: bytes, outlet: Outlet, on_answer: Callable[[Answer], None]) -> int | None:
         """Send a legacy host a request on `outlet`, with an id of the host's own numbering.
@@ -74,7 +74,7 @@ class Tokens:
         return len(self._questions)
 
     def exchange(self, params: bytes, host: HostSide, question: Question) -> tuple[bytes, int | None]:
-        """Give params with a token of ours in place of the server's, and that token; None if there was none."""
+        """Return params with a token of ours in place of the server's, and that token; None if there was none."""
         params, theirs = rounds.with_token(params, self._last + 1)
         if theirs is None:
             return params, None
@@ -143,7 +143,7 @@ class OpenQuestions:
         return one
 
     def find(self, question: Question) -> Open | None:
-        """Give the entry of a question, if it is open."""
+        """Return the entry of a question, if it is open."""
         return next((one for one in self._open if one.question is question), None)
 
     def take(self, one: Open) -> bool:

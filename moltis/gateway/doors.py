@@ -116,7 +116,7 @@ class Doors:
         return self._admit_origin(host, origin)
 
     def preflight(self, origin_headers: Headers, requested: bytes | None) -> Headers:
-        """Give the headers of the answer to OPTIONS. `requested`: `Access-Control-Request-Headers` (Fetch, 3.2.3)."""
+        """Return the headers of the answer to OPTIONS. `requested`: `Access-Control-Request-Headers` (Fetch, 3.2.3)."""
         if not origin_headers:
             return ((b"allow", ALLOW_METHODS),)
         allowed = ALLOW_HEADERS
@@ -161,7 +161,7 @@ class Doors:
 
 
 def bearer(authorization: bytes | None) -> str | None:
-    """Give the token of an `Authorization` header; None if there is none, or it is of another kind (RFC 6750 2.1)."""
+    """Return the token of an `Authorization` header; None if there is none, or it is of another kind (RFC 6750 2.1)."""
     if authorization is None or len(authorization) > MAX_TOKEN_CHARS:
         return None
     if authorization[:7] == b"Bearer " and b" " not in authorization[7:] and authorization.isascii():
@@ -200,7 +200,7 @@ def _origin(text: str) -> bytes:
 
 
 def _host_of(authority: bytes) -> bytes | None:
-    """Give the host of `host[:port]`, in lower case and without brackets; None if it is malformed."""
+    """Return the host of `host[:port]`, in lower case and without brackets; None if it is malformed."""
     match = _HOST.fullmatch(authority)
     return match[1].strip(b"[]").rstrip(b".").lower() if match else None
 

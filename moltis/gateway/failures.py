@@ -78,7 +78,7 @@ class StateUnknown(UsageError):
 
 
 def relayed(id: bytes, error: bytes, *, modern: bool) -> tuple[bytes, int]:
-    """Give the reply that passes a server's own error on, and its HTTP status."""
+    """Return the reply that passes a server's own error on, and its HTTP status."""
     code = _code(error) if modern else None
     status = 200 if code is None or code == RpcCode.FORBIDDEN else refusals.status_of(int(code), modern=True)
     return messages.relayed_error(id, error), status
@@ -117,7 +117,7 @@ def _recoded(id: bytes, error: bytes, code: int, more: dict[str, object]) -> tup
 
 
 def answered(id: bytes, method: str, error: MoltisError, *, modern: bool) -> tuple[bytes, int]:
-    """Give the reply to a request that failed by our own finding, and its HTTP status.
+    """Return the reply to a request that failed by our own finding, and its HTTP status.
 
     What the host itself did wrong (`UsageError`) is a JSON-RPC error for every method.
     """
@@ -142,7 +142,7 @@ def incapable(id: bytes, error: MoltisError, capabilities: Mapping[str, Any]) ->
 
 
 def completed(method: str, result: bytes) -> bytes:
-    """Give a legacy server's result the members that MCP 2026-07-28 requires; what is no object stays as it is."""
+    """Return a legacy server's result with the members that MCP 2026-07-28 requires. What is no object is left."""
     if result.lstrip(b" \t\r\n")[:1] != b"{":
         return result
     return messages.with_members(result, READ if method == "resources/read" else COMPLETE)

@@ -15,7 +15,7 @@ _RANK: Final = {level: rank for rank, level in enumerate(LEVELS)}
 
 
 def lowest(levels: Iterable[str]) -> str | None:
-    """Give the least severe of some levels; None if there are none."""
+    """Return the least severe of some levels; None if there are none."""
     return min(levels, key=_RANK.__getitem__, default=None)
 
 
@@ -63,7 +63,7 @@ class Levels:
         self._once.pop(server, None)
 
     def wanted(self, server: str) -> str | None:
-        """Give the level that a server is to log from; None if nobody has said."""
+        """Return the level that a server is to log from; None if nobody has said."""
         found = [level for sees, level in self._wanted.values() if sees(server)]
         if server in self._once:
             found.append(self._once[server])

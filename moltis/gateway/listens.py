@@ -38,7 +38,7 @@ class Filter(msgspec.Struct, rename="camel", frozen=True):
     resource_subscriptions: list[str] | None = None
 
     def methods(self) -> frozenset[str]:
-        """Give the notifications that it wants, but `notifications/resources/updated`."""
+        """Return the notifications that it wants, but `notifications/resources/updated`."""
         wanted = {
             "tools": self.tools_list_changed,
             "prompts": self.prompts_list_changed,
@@ -47,11 +47,11 @@ class Filter(msgspec.Struct, rename="camel", frozen=True):
         return frozenset(f"notifications/{name}/list_changed" for name, yes in wanted.items() if yes)
 
     def uris(self) -> frozenset[str]:
-        """Give the resources that it wants to hear of."""
+        """Return the resources that it wants to hear of."""
         return frozenset(self.resource_subscriptions or ())
 
     def honored(self, refused: Collection[str] = ()) -> bytes:
-        """Give it as JSON for the acknowledgement: what was not asked for is left out, and so is what was refused."""
+        """Return it as JSON for the acknowledgement: what was not asked for is left out, and so is what was refused."""
         shown = {f"{name}ListChanged": True for name in ("tools", "prompts", "resources") if self._wants(name)}
         uris = [uri for uri in self.resource_subscriptions or () if uri not in refused]
         return msgspec.json.encode({**shown, **({"resourceSubscriptions": uris} if uris else {})})
@@ -152,7 +152,7 @@ class Listens:
         return id in self._open
 
     def watched(self) -> int:
-        """Give how many resources they watch."""
+        """Return how many resources they watch."""
         return sum(map(self._subscriptions.count, self._open.values()))
 
     def open(

@@ -265,7 +265,7 @@ def _unreadable(message: bytes) -> Unreadable:
 
 
 def text_of(members: dict[str, Raw], name: str) -> str | None:
-    """Give a member that is a string; None if there is none, or it is something else, or far too long for any name."""
+    """Return a member that is a string; None if there is none, it is something else, or too long for any name."""
     raw = members.get(name)
     if raw is None or len(raw) > MAX_TEXT_BYTES:
         return None
@@ -284,7 +284,7 @@ def relayed_error(id: bytes, error: bytes) -> bytes:
 
 
 def with_members(result: bytes, added: Mapping[bytes, bytes]) -> bytes:
-    """Give a JSON object with more members in front, but for those that it has."""
+    """Return a JSON object with more members in front, but for those that it has."""
     head = result[:200]
     if any(b'"%b"' % name in head for name in added):
         there = _names(result)

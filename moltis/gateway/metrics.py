@@ -1,8 +1,7 @@
 """What is counted, and how Prometheus reads it.
 
-Counting is on the path of every request, so it is our own and little: two look-ups and a bisection. The one rule: no
-label is as long or as varied as a host likes; what is not known, not printable, or too much, is counted under a word of
-ours.
+Counting is on the path of every request, so it is our own and little: two look-ups and a bisection. No label is as long
+or as varied as a host likes; what is not known, not printable, or too much, is counted under a word of ours.
 
 Names and buckets are those of OpenTelemetry's semantic conventions for MCP, which Prometheus spells with underscores.
 """
@@ -123,7 +122,7 @@ class Metrics:
                 counted.errors[outcome] = counted.errors.get(outcome, 0) + 1
 
     def render(self, servers: Iterable[ServerStatus], sessions: int, in_flight: int, version: str) -> bytes:
-        """Give everything in Prometheus' text format 0.0.4.
+        """Return everything in Prometheus' text format 0.0.4.
 
         sessions: hosts that are connected. in_flight: requests of hosts that wait for their reply.
 
@@ -220,7 +219,7 @@ def _of_the_endpoint(sessions: int, in_flight: int, version: str) -> Iterator[Me
 
 
 def _of_the_process() -> Iterable[Metric]:
-    """Give the daemon's own memory, processor time and open files, where the system has /proc."""
+    """Return the daemon's own memory, processor time and open files, where the system has /proc."""
     from prometheus_client import ProcessCollector
 
     try:
@@ -234,7 +233,7 @@ def _error_type(outcome: str) -> str:
 
 
 def _utf8(text: str) -> str:
-    """Give the text without lone surrogates, which no encoder takes."""
+    """Return the text without lone surrogates, which no encoder takes."""
     return text.encode("utf-8", "replace").decode()
 
 

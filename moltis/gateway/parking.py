@@ -110,5 +110,5 @@ class Parking(Generic[T]):
         return self.take_due(math.inf)
 
     def next_due(self) -> float:
-        """Give the earliest instant at which `take_due` finds one; infinity when there is none."""
+        """Return the earliest instant at which `take_due` finds one; infinity when there is none."""
         return next((place.due for place in self._places.values()), math.inf)

@@ -37,7 +37,7 @@ class Refusal(msgspec.Struct, frozen=True):
 
 
 def status_of(code: int, *, modern: bool) -> int:
-    """Give the HTTP status of an error of ours (the manual's table; MCP 2026-07-28, Streamable HTTP)."""
+    """Return the HTTP status of an error of ours (the manual's table; MCP 2026-07-28, Streamable HTTP)."""
     return (_MODERN if modern else _LEGACY).get(code, 200)
 
 

@@ -77,7 +77,7 @@ _MEMBERS = msgspec.json.Decoder(dict[str, Raw])
 
 
 def read(result: bytes) -> Required | None:
-    """Give the questions of an `InputRequiredResult`; None for any other result, and for one that is not well formed.
+    """Return the questions of an `InputRequiredResult`; None for any other result, and for one that is not well formed.
 
     Copies nothing of a result that cannot be one.
     """
@@ -166,7 +166,7 @@ def _action(answer: bytes) -> str:
 
 
 def responses(params: dict[str, Raw]) -> dict[str, bytes]:
-    """Give the answers in a retry, by key: those that are objects, as results are. Never raises."""
+    """Return the answers in a retry, by key: those that are objects, as results are. Never raises."""
     raw = params.get(RESPONSES)
     if raw is None:
         return {}
@@ -178,14 +178,14 @@ def responses(params: dict[str, Raw]) -> dict[str, bytes]:
 
 
 def without_rounds(params: dict[str, Raw]) -> dict[str, Raw]:
-    """Give params without what only servers of 2026-07-28 know."""
+    """Return params without what only servers of 2026-07-28 know."""
     if RESPONSES not in params and REQUEST_STATE not in params:
         return params
     return {name: value for name, value in params.items() if name not in (RESPONSES, REQUEST_STATE)}
 
 
 def with_answers(params: dict[str, Raw], answers: dict[str, Raw], state: Raw | None) -> dict[str, Raw]:
-    """Give the params with which a request is sent again."""
+    """Return the params with which a request is sent again."""
     again = without_rounds(params).copy()
     if answers:
         again[RESPONSES] = Raw(msgspec.json.encode(answers))
@@ -195,12 +195,12 @@ def with_answers(params: dict[str, Raw], answers: dict[str, Raw], state: Raw | N
 
 
 def retry_delay(rounds: int) -> float:
-    """Give the seconds to wait before round 1, 2, ... when nothing was asked."""
+    """Return the seconds to wait before round 1, 2, ... when nothing was asked."""
     return min(FIRST_DELAY_SECS * 2.0 ** (rounds - 1), MAX_DELAY_SECS)
 
 
 def for_legacy(method: str, params: bytes, id: str) -> bytes:
-    """Give a question's params as MCP 2025-11-25 wants them: a page to be visited needs an `elicitationId`."""
+    """Return a question's params as MCP 2025-11-25 wants them: a page to be visited needs an `elicitationId`."""
     if method != ELICIT or b"url" not in params or b"elicitationId" in params:
         return params
     members = _members(params)
@@ -210,7 +210,7 @@ def for_legacy(method: str, params: bytes, id: str) -> bytes:
 
 
 def with_token(params: bytes, token: int) -> tuple[bytes, Raw | None]:
-    """Give a question's params with another progress token, and the one they had; as they are if they had none."""
+    """Return a question's params with another progress token, and the one they had; as they are if they had none."""
     if b"progressToken" not in params:
         return params, None
     members = _members(params) or {}

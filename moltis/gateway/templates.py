@@ -3,9 +3,9 @@
 Levels 1 to 3 exactly as far as characters can tell; the modifiers of level 4 and what hosts write unencoded are
 accepted more widely, for all that follows from a match is which server is asked.
 
-One rule: time grows with the length of the template and of the URI, never with the ways to match them. A template is
-somebody else's text, and a regular expression made of it could be made to try forever. So all positions that can be
-reached are kept at once, as the bits of one number, and each part of the template moves them all.
+Time grows with the length of the template and of the URI, never with the ways to match them. A template is somebody
+else's text, and a regular expression made of it could be made to try forever. So all positions that can be reached are
+kept at once, as the bits of one number, and each part of the template moves them all.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Target:
         self._places: dict[str, int] = {}
 
     def outside(self, characters: frozenset[str]) -> int:
-        """Give the positions of all characters but these."""
+        """Return the positions of all characters but these."""
         if characters not in self._runs:
             found = (1 << len(self.text)) - 1
             for character in characters:
@@ -63,14 +63,14 @@ class Target:
         return self._runs[characters]
 
     def at(self, character: str) -> int:
-        """Give the positions of a character."""
+        """Return the positions of a character."""
         if character not in self._places:
             bits = self._backwards.translate(_Only(character))
             self._places[character] = int(bits, 2) if bits else 0
         return self._places[character]
 
     def after(self, literal: str, positions: int) -> int:
-        """Give the positions behind a literal that stands at one of these positions."""
+        """Return the positions behind a literal that stands at one of these positions."""
         for character in literal:
             positions = (positions & self.at(character)) << 1
             if not positions:
@@ -120,7 +120,7 @@ class Template:
 
 
 def _spread(starts: int, run: int) -> int:
-    """Give the positions that are reached from these over characters of `run`, themselves included.
+    """Return the positions that are reached from these over characters of `run`, themselves included.
 
     Adding carries each start through the ones that follow it (the step of bit-parallel string matching: Myers, 1999).
     """

@@ -13,7 +13,7 @@ BACKLOG: Final = 2048
 
 
 def listening(listen: str) -> list[socket.socket]:
-    """Give listening sockets for `HOST:PORT`, one for each address of the host, all on one port.
+    """Return listening sockets for `HOST:PORT`, one for each address of the host, all on one port.
 
     Raises:
         OSError: one of them cannot be had; then there is none.

@@ -140,7 +140,7 @@ class Flow:
             self._connection.unwatch(self.lost)
 
     def _last_frame(self) -> bytes | None:
-        """Give what ends the stream; None while it goes on."""
+        """Return what ends the stream; None while it goes on."""
         return b"" if self._ended else None
 
     def _wake(self) -> None:

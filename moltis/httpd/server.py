@@ -1,8 +1,8 @@
 """uvicorn as a part of a daemon: it serves sockets that are bound already, and leaves signals, logs and clocks alone.
 
 Its own main loop wakes ten times a second, which is all the processor time an idle daemon would use; here it waits.
-The one rule: whatever a client does or fails to do, its connection does not stay for ever. It has a time to say what it
-wants, a time to take what it is given, and, when there are too many connections, the ones that are idle make room.
+Whatever a client does or fails to do, its connection does not stay for ever. It has a time to say what it wants, a time
+to take what it is given, and, when there are too many connections, the ones that are idle make room.
 
 This module is what imports uvicorn, and importing it costs some tens of milliseconds: `listener` does so after it
 listens.

@@ -1,7 +1,7 @@
 """A host that has been let in says something: to which session it belongs, and how its answer goes back.
 
-Knows nothing of doors. The one rule: whatever becomes of a request, what was taken for it is given back: its place in
-the session, the host that was made for it alone, the eye that is kept on its connection.
+Knows nothing of doors. Whatever becomes of a request, what was taken for it is given back: its place in the session,
+the host that was made for it alone, the eye that is kept on its connection.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Conversations:
         self._sessions.end(session)
 
     def session(self, inbound: Inbound, id: bytes) -> Session | None:
-        """Give the session that is named; None if none is. `id`: JSON, of the request that names it.
+        """Return the session that is named; None if none is. `id`: JSON, of the request that names it.
 
         Raises:
             Refused: there is no such session, or it is somebody else's.

@@ -4,8 +4,8 @@ The specification has a host begin anew when its session is gone (MCP 2025-11-25
 not, and are without tools until somebody restarts them. What is kept is a file, not an id that carries it all: an id
 could not be ended for good (DELETE), and what a host said can be as long as it likes.
 
-The one rule: the file lets nobody in. It holds hashes of session ids and of access tokens, and a session is given only
-to who presents the same token again. Whatever is wrong with the file, it is as if there were none, and set aside.
+The file lets nobody in. It holds hashes of session ids and of access tokens, and a session is given only to who
+presents the same token again. Whatever is wrong with the file, it is as if there were none, and set aside.
 """
 
 from __future__ import annotations

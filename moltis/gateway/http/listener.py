@@ -1,7 +1,7 @@
 """The address of the endpoint: bound, or tried again until it can be.
 
-Nothing else of the daemon waits for it. The one rule: hosts that connect are never refused while we are still getting
-ready to serve; the socket listens before uvicorn is even imported, and they wait in its backlog.
+Nothing else of the daemon waits for it. Hosts that connect are never refused while we are still getting ready to serve;
+the socket listens before uvicorn is even imported, and they wait in its backlog.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class GatewayListener:
 
 
 def url_of(listen: str, port: int) -> str:
-    """Give the address of `/mcp`, with the port that was bound."""
+    """Return the address of `/mcp`, with the port that was bound."""
     host = split_listen(listen)[0]
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{shown}]:{port}/mcp" if ":" in shown else f"http://{shown}:{port}/mcp"

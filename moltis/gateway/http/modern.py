@@ -1,7 +1,7 @@
 """What MCP 2026-07-28 wants of the headers of a request (Transports, Streamable HTTP, Request Headers; SEP-2243).
 
-Pure. A request says in headers what it says in its body too, for those on the way who do not read bodies. The one rule:
-where the two differ it is refused, so that nobody on the way can be shown something else than the server is.
+Pure. A request says in headers what it says in its body too, for those on the way who do not read bodies. Where the two
+differ it is refused, so that nobody on the way can be shown something else than the server is.
 """
 
 from __future__ import annotations

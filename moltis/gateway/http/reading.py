@@ -111,7 +111,7 @@ def is_json(content_type: bytes | None) -> bool:
 
 
 def repeated(headers: Iterable[Header]) -> frozenset[bytes]:
-    """Give the names that are there more than once."""
+    """Return the names that are there more than once."""
     seen: set[bytes] = set()
     twice: set[bytes] = set()
     for name, _ in headers:

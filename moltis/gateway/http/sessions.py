@@ -1,8 +1,8 @@
 """Hosts of the eras that have sessions (MCP 2025-11-25, Transports, Session Management).
 
-The one rule: a session is there only for the principal that began it, and only at the path where it began; for all
-others it does not exist. Which of them may be given up is told by use alone: one that has a request under way, or a
-stream open, is never idle.
+A session is there only for the principal that began it, and only at the path where it began; for all others it does not
+exist. Which of them may be given up is told by use alone: one that has a request under way, or a stream open, is never
+idle.
 
 A session that is given up, by this table or with the daemon, may be kept (`kept`), and then it is taken up again when
 its host next names it; what ends it for good is DELETE, and the end of its access token.
@@ -83,7 +83,7 @@ class Sessions:
         return len(self._sessions)
 
     def find(self, id: str, path: str, principal: Principal) -> Session | None:
-        """Give a session to the one who may have it."""
+        """Return a session to the one who may have it."""
         session = self._sessions.get(id)
         if session is None or session.path != path or session.principal != principal:
             return None
@@ -165,7 +165,7 @@ class Sessions:
             stream.end()
 
     def end_idle(self) -> bool:
-        """Give up those that were idle too long; tell whether any is left."""
+        """End those that were idle too long, and return whether any is left."""
         self._note_uses()
         before = self._now() - self._idle_secs
         for session in [s for s in self._sessions.values() if not s.uses and s.last_used < before]:
@@ -188,7 +188,7 @@ class Sessions:
             self.end(session)
 
     def end_all(self) -> None:
-        """Give up all of them; those that are kept may be taken up again."""
+        """End all of them; those that are kept may be taken up again."""
         self._note_uses()
         for session in tuple(self._sessions.values()):
             self._close(session)
