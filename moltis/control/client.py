@@ -146,7 +146,7 @@ class Client:
                 raise error_from(message["error"])
 
     def events(self, timeout_secs: float | None = None) -> Iterator[dict[str, Any]]:
-        """Give the params of each `mcp.event` as it comes; ends when none came for `timeout_secs` (None: never).
+        """Yield the params of each `mcp.event` as it comes; ends when none came for `timeout_secs` (None: never).
 
         Raises:
             DaemonNotRunning: the daemon ended, or ended the connection.
@@ -202,7 +202,7 @@ class Client:
 
 
 def error_from(error: Mapping[str, Any]) -> MoltisError:
-    """Give a JSON-RPC error as the exception it was in the daemon, so that it ends in the same exit code."""
+    """Return a JSON-RPC error as the exception it was in the daemon, so that it ends in the same exit code."""
     data = error.get("data")
     facts: dict[str, Any] = data if isinstance(data, dict) else {}
     message, server, hint = str(error.get("message")), facts.get("server"), str(facts.get("hint") or "")

@@ -1,7 +1,7 @@
 """Where the daemon can be found: the socket's file, and the lock that makes it the only one on its data dir.
 
-Blocking, but only ever for a local file or socket. The one rule: a socket is taken over only under the lock, and only
-after a connection to it has been refused, so no daemon can lose its socket to another one.
+Blocking, but only ever for a local file or socket. A socket is taken over only under the lock, and only after a
+connection to it has been refused, so no daemon can lose its socket to another one.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class DataDirLock:
         os.pwrite(self._fd, b"%d\n" % os.getpid(), 0)
 
     def release(self) -> None:
-        """Give it back and remove its file. Idempotent.
+        """Close it and remove its file. Idempotent.
 
         Removed while it is held, and whoever takes it looks afterwards whether its file is the one at the path: who
         opened the old file in between finds that it is not, and begins again.
@@ -82,7 +82,7 @@ class DataDirLock:
             os.close(fd)
 
     def fileno(self) -> int:
-        """Give its descriptor, -1 when it is not held."""
+        """Return its descriptor, -1 when it is not held."""
         return self._fd
 
     def keep(self) -> None:
@@ -104,7 +104,7 @@ class Endpoint:
         self._identity: _Identity | None = None
 
     def bind(self) -> socket.socket:
-        """Give a listening socket, its file 0600 in a folder that others cannot write to; a stale one is taken over.
+        """Return a listening socket, its file 0600 in a folder that others cannot write to; a stale one is taken over.
 
         Raises:
             UsageError: the path is too long for a socket.

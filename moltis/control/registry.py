@@ -50,7 +50,7 @@ class Caller(Protocol):
         """Do `work` in a task of its own, which `cancel()` cancels."""
 
     def hand_over(self, build: Callable[[PeerConn], LineHost]) -> None:
-        """Give the connection away: `build` makes its host at once, which gets it when this request is answered.
+        """Hand the connection over: `build` makes its host at once, which gets it when this request is answered.
 
         Raises:
             MoltisError: the connection is not free for that; or what `build` raises.
@@ -181,7 +181,7 @@ def _answer(request_id: bytes, server: str, method: str, done: Done) -> OnReply:
 
 
 def error_reply(request_id: bytes, failure: Exception, method: str = "") -> bytes:
-    """Give the reply to a request that failed. What is not a finding of ours is logged, and not told."""
+    """Return the reply to a request that failed. What is not a finding of ours is logged, and not told."""
     if isinstance(failure, OSError):
         log.warning("control_method_failed", method=method, error=str(failure))
         failure = SystemTrouble.of(failure)
@@ -197,7 +197,7 @@ _REF: Final = "#/components/schemas/{name}"
 
 
 def document(registry: Registry) -> msgspec.Raw:
-    """Give the OpenRPC document of all methods: https://spec.open-rpc.org, version 1.3."""
+    """Return the OpenRPC document of all methods: https://spec.open-rpc.org, version 1.3."""
     methods = list(registry.methods.values())
     types = [t for m in methods for t in (m.params, m.result)]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)

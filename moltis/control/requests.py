@@ -1,7 +1,7 @@
 """What a line of the control socket asks, and how it is refused (JSON-RPC 2.0).
 
-It refuses to know methods, connections and time. The one rule: what is passed through is never re-encoded. Ids, params
-and results stay the bytes they came as, so a reply carries a server's result exactly as the server wrote it.
+It refuses to know methods, connections and time. What is passed through is never re-encoded. Ids, params and results
+stay the bytes they came as, so a reply carries a server's result exactly as the server wrote it.
 
 A line is at most 64 levels deep and a batch at most 100 members. NaN, lone surrogates, bad UTF-8 and UTF-16 are parse
 errors (RFC 8259). A name that an object has twice counts as its last one.
@@ -74,7 +74,7 @@ _decode_batch: Final = msgspec.json.Decoder(_BatchArray).decode
 
 
 def parse(line: bytes) -> Message:
-    """Give what one line says. Never raises: a line that says nothing sensible gives the error reply it deserves."""
+    """Return what one line says. Never raises: a line that says nothing sensible gives the error reply it deserves."""
     problem = _unreadable(line)
     if problem is not None:
         return Refused(parse_error(problem))
@@ -82,7 +82,7 @@ def parse(line: bytes) -> Message:
 
 
 def error(request_id: bytes | None, code: int, message: str, data: Any = None) -> bytes:
-    """Give the reply with an error; `data` is left out when it is None, and an id of None is answered as null."""
+    """Return the reply with an error; `data` is left out when it is None, and an id of None is answered as null."""
     body: dict[str, Any] = {"code": int(code), "message": message}
     if data is not None:
         body["data"] = data
@@ -95,19 +95,19 @@ def error(request_id: bytes | None, code: int, message: str, data: Any = None) -
 
 
 def batch(replies: Iterable[bytes]) -> bytes | None:
-    """Give the reply to a batch, or None when all its members were notifications (section 6)."""
+    """Return the reply to a batch, or None when all its members were notifications (section 6)."""
     joined = b",".join(replies)
     return b"[%b]" % joined if joined else None
 
 
 def parse_error(detail: str) -> bytes:
-    """Give the reply to a line that is not JSON (section 5.1); its id cannot be known."""
+    """Return the reply to a line that is not JSON (section 5.1); its id cannot be known."""
     data = {"kind": "parse_error", "server": None, "hint": "send one JSON-RPC 2.0 message a line, in UTF-8"}
     return error(None, RpcCode.PARSE_ERROR, f"Parse error: {detail}", data)
 
 
 def invalid_request(detail: str, request_id: bytes | None = None) -> bytes:
-    """Give the reply to JSON that is not a request (section 5.1)."""
+    """Return the reply to JSON that is not a request (section 5.1)."""
     hint = '{"jsonrpc":"2.0","id":1,"method":"rpc.discover"} is a request'
     data = {"kind": "invalid_request", "server": None, "hint": hint}
     return error(request_id, RpcCode.INVALID_REQUEST, f"Invalid Request: {detail}", data)

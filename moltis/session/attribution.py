@@ -1,8 +1,8 @@
 """Whose is it? What a server says unasked is about one of the calls it was at work on, and often nothing says which.
 
-Pure. The one rule is that nothing goes to a host unless it cannot be another's: only calls that were under way when it
-came can have caused it, each that ends meanwhile is struck off, and it is certain once all that are left are of one
-host. So certainty may come late, and what is certain never becomes uncertain again.
+Pure. Nothing goes to a host unless it cannot be another's: only calls that were under way when it came can have caused
+it, each that ends meanwhile is struck off, and it is certain once all that are left are of one host. So certainty may
+come late, and what is certain never becomes uncertain again.
 """
 
 from __future__ import annotations

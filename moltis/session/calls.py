@@ -191,11 +191,11 @@ class Calls:
         return None if id is None else self._by_id.pop(id, None)
 
     def get(self, id: int | None) -> Call | None:
-        """Give the request of that id, if it still waits."""
+        """Return the request of that id, if it still waits."""
         return None if id is None else self._by_id.get(id)
 
     def asked_for(self) -> list[Call]:
-        """Give the requests behind which somebody waits, in the order they were sent."""
+        """Return the requests behind which somebody waits, in the order they were sent."""
         return [call for call in self._by_id.values() if call.caller is not None]
 
     def take_due(self, now: float) -> list[Call]:
@@ -212,5 +212,5 @@ class Calls:
         return calls
 
     def next_due(self) -> float:
-        """Give the earliest instant at which `take_due` may find one; infinity when there is none."""
+        """Return the earliest instant at which `take_due` may find one; infinity when there is none."""
         return min((call.due for call in self._by_id.values()), default=math.inf)

@@ -1,7 +1,7 @@
 """Answering a server's questions from their own defaults (MCP, Elicitation; input rounds: MCP 2026-07-28, SEP-2322).
 
-Pure. The one rule is that nobody consents by silence: a form is accepted only with values that its schema suggests,
-at least one and one for everything that is required; any other question is declined.
+Pure. Nobody consents by silence: a form is accepted only with values that its schema suggests, at least one and one for
+everything that is required; any other question is declined.
 """
 
 from __future__ import annotations

@@ -593,7 +593,7 @@ def _versions(said: Raw) -> list[str]:
 
 
 def _supported(error: bytes) -> list[str] | None:
-    """Give the versions that a -32022 names, or None if it is another error or names none."""
+    """Return the versions that a -32022 names, or None if it is another error or names none."""
     refusal = envelope.read_error(error)
     if refusal.code != RpcCode.UNSUPPORTED_VERSION:
         return None

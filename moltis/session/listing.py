@@ -230,7 +230,7 @@ def page_params(cursor: str | None) -> bytes:
 
 
 def with_server(item: Item, server: bytes) -> bytes:
-    """Give the item with `"server": server` as its first member. `server` is a JSON string.
+    """Return the item with `"server": server` as its first member. `server` is a JSON string.
 
     A `server` of the item's own goes: most parsers take the last of two, and it would name somebody else.
     """
@@ -305,7 +305,7 @@ class Offer:
         self.items = tuple(item for item in listed if filter.allows(item.name) and not (mirrored and self._bad(item)))
 
     def headers(self, tool: str, arguments: bytes | None) -> Headers:
-        """Give the headers that go with a call."""
+        """Return the headers that go with a call."""
         mirror = self._mirrors.get(tool)
         return () if mirror is None else mirror.headers(arguments)
 

@@ -65,7 +65,7 @@ class Lists:
         self._wake = anyio.Event()
 
     def items(self, kind: Kind) -> tuple[Item, ...]:
-        """Give the items of a list, in the server's order."""
+        """Return the items of a list, in the server's order."""
         return self._items[kind]
 
     def remarks(self) -> list[str]:

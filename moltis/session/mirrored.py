@@ -1,7 +1,7 @@
 """Arguments of a tool call that are repeated in HTTP headers: `x-mcp-header` (MCP 2026-07-28, Transports; SEP-2243).
 
-Pure. A tool marks properties of its input schema; a call then carries their values as `Mcp-Param-NAME`. The one rule
-is that a tool is taken as the specification takes it: marked rightly or not offered at all.
+Pure. A tool marks properties of its input schema; a call then carries their values as `Mcp-Param-NAME`. A tool is taken
+as the specification takes it: marked rightly or not offered at all.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class Mirror:
         self._root = root
 
     def names(self) -> frozenset[str]:
-        """Give the names of all headers that a call may have, in lower case."""
+        """Return the names of all headers that a call may have, in lower case."""
         return frozenset(_all_names(self._root))
 
     def headers(self, arguments: bytes | None) -> tuple[tuple[str, str], ...]:
-        """Give the headers of a call with these arguments, a JSON object. What is absent, null or compound has none."""
+        """Return the headers of a call with these arguments (JSON). What is absent, null or compound has none."""
         return () if arguments is None else tuple(_headers(self._root, arguments))
 
 

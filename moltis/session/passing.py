@@ -1,6 +1,6 @@
 """A request of somebody else's, made into one of ours: its own members as they came, under our id and progress token.
 
-Pure. The one rule is that a server sees the members of `_meta` that its era has, and no payload is read on the way.
+Pure. A server sees the members of `_meta` that its era has, and no payload is read on the way.
 """
 
 from __future__ import annotations

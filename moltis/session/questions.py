@@ -1,7 +1,7 @@
 """A server's questions on their way to the host whose call they are about (requests of the server, up to 2025-11-25).
 
-The one rule is that each is answered once or withdrawn: by its host, by what answers for hosts that cannot, or by a
-refusal. Whose it is, is decided in `attribution`; until that is certain it waits, for a while.
+Each is answered once or withdrawn: by its host, by what answers for hosts that cannot, or by a refusal. Whose it is, is
+decided in `attribution`; until that is certain it waits, for a while.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ class Questions:
     # --- what becomes of calls
 
     def suspects(self, during: int | None, now: float) -> Suspects:
-        """Give the calls that something the server says now may be about."""
+        """Return the calls that something the server says now may be about."""
         if during is not None:
             call = self._calls.get(during)
             return Suspects(() if call is None or call.caller is None else [(call.id, call.caller.host)])
@@ -218,7 +218,7 @@ class Questions:
         return Suspects(hosts, kin, tuple(self._given_up))
 
     def newest(self, suspects: Suspects) -> Caller | None:
-        """Give who waits behind the last of these calls that is still waited for."""
+        """Return who waits behind the last of these calls that is still waited for."""
         calls = self._live(suspects)
         return calls[-1].caller if calls else None
 
@@ -269,7 +269,7 @@ class Questions:
     # --- time
 
     def next_due(self) -> float:
-        """Give the earliest instant at which `decide` may have something to do; infinity when there is none."""
+        """Return the earliest instant at which `decide` may have something to do; infinity when there is none."""
         waiting = (question.until for question in self.open.values() if question.caller is None)
         return min(*waiting, *(call.until for call in self._given_up.values()), math.inf, math.inf)
 

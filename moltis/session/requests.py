@@ -1,6 +1,6 @@
 """What can be asked of one server once it is ready, on behalf of whom: the control socket, or a host of the gateway.
 
-The one rule is that a request has one outcome, which is what the server sent or why there is nothing.
+A request has one outcome, which is what the server sent or why there is nothing.
 """
 
 from __future__ import annotations
@@ -142,11 +142,11 @@ class Requests:
     # --- what is offered
 
     def items(self, kind: Kind) -> tuple[Item, ...]:
-        """Give a list as the server sent it, less the tools that are filtered out."""
+        """Return a list as the server sent it, less the tools that are filtered out."""
         return self._tools().items if kind is Kind.TOOLS else self._lists.items(kind)
 
     def listed_all(self, kind: Kind) -> tuple[Item, ...]:
-        """Give a list as the server sent it, with the tools that are filtered out."""
+        """Return a list as the server sent it, with the tools that are filtered out."""
         return self._lists.items(kind)
 
     def listed(self, kind: Kind, server: str) -> Iterator[bytes]:
@@ -302,7 +302,7 @@ class Requests:
         return frozenset(method for method, name in RELAYED.items() if name not in self._undeclared)
 
     def _times(self, timeout_secs: float | None) -> tuple[float, float]:
-        """Give idle and total seconds. Who asks for more than the cap has said how long it may take."""
+        """Return idle and total seconds. Who asks for more than the cap has said how long it may take."""
         idle = self._limits.request_timeout_secs if timeout_secs is None else timeout_secs
         return idle, max(idle, self._limits.request_timeout_max_secs)
 

@@ -228,7 +228,7 @@ class Session(Requests):
         return pulse if self._beside is None else self._beside.pulse(pulse)
 
     def facts(self) -> Facts:
-        """Give what is known now."""
+        """Return what is known now."""
         agreed = self._agreed
         return Facts(
             server_info=self._clean_info(agreed.server_info) if agreed is not None else None,

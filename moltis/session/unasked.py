@@ -1,7 +1,7 @@
 """What a server says unasked: requests and notifications, each taken to whom it is about.
 
-The one rule is that what one call caused is told to nobody else: what cannot be attributed is dropped and counted, and
-only what is about the server itself goes to everybody.
+What one call caused is told to nobody else: what cannot be attributed is dropped and counted, and only what is about
+the server itself goes to everybody.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The daemon's side of the warden: starts it, asks it for processes, and finishes its work when it dies.
 
-It refuses to know what runs in the processes. The one rule: every process handed out is reported ended and gone,
-whatever happens to the warden, and no process of a server outlives that report.
+It refuses to know what runs in the processes. Every process handed out is reported ended and gone, whatever happens to
+the warden, and no process of a server outlives that report.
 """
 
 from __future__ import annotations
@@ -481,7 +481,7 @@ class Warden:
 
 
 def _script() -> str:
-    """Give the file to run: compiled when it can be, which saves the warden 1.6 MB and 4 ms."""
+    """Return the file to run: compiled when it can be, which saves the warden 1.6 MB and 4 ms."""
     source, spec = protocol.__file__, protocol.__spec__
     if spec is None or spec.cached is None:
         return source

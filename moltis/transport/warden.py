@@ -140,11 +140,11 @@ class ProcTree:
         self._has_children_files = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
     def children(self, pid: int) -> "list[int]":
-        """Give the children of a process, zombies included; none if it is gone."""
+        """Return the children of a process, zombies included; none if it is gone."""
         return self._listed(pid) if self._has_children_files else self._scan().get(pid, [])
 
     def tree(self, root: int) -> "list[int]":
-        """Give a process and all its descendants, ancestors first."""
+        """Return a process and all its descendants, ancestors first."""
         children = self._listed if self._has_children_files else self._scan_once()
         found = {root: None}  # in order; a process that moves while we look is met twice
         for pid in (pids := [root]):
@@ -560,7 +560,7 @@ def restore_signals() -> None:
 def execute(argv: "list[bytes]", environ: "dict[bytes, bytes]") -> "tuple[int, bytes, bytes]":
     """Exec a command found the way execvp(3) finds it, in the server's own PATH; return only if that fails.
 
-    Gives errno, the path it is about, and what is wrong with that file if it is not the file itself: `interpreter`
+    Returns errno, the path it is about, and what is wrong with that file if it is not the file itself: `interpreter`
     and, after a space, the one its first line names. Differs from execvp: a file without `#!` is not fed to a shell.
     """
     command = argv[0]
@@ -586,7 +586,7 @@ def execute(argv: "list[bytes]", environ: "dict[bytes, bytes]") -> "tuple[int, b
 
 
 def interpreter(path: bytes) -> bytes:
-    """Give the program that a script's first line names, or nothing."""
+    """Return the program that a script's first line names, or nothing."""
     try:
         fd = os.open(path, os.O_RDONLY)
         line = os.read(fd, 256).split(b"\n")[0]

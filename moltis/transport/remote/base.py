@@ -1,7 +1,7 @@
 """What every connection to a remote server is: a task that lives in a task group, and a task for each message it sends.
 
-The one rule: whatever the server does, the fault of one request is the fault of that request alone, nothing raises out
-of `run`, and the connection is over within bounds that have names.
+Whatever the server does, the fault of one request is the fault of that request alone, nothing raises out of `run`, and
+the connection is over within bounds that have names.
 """
 
 from __future__ import annotations

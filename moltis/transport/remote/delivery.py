@@ -1,7 +1,7 @@
 """A message on its way to a server: posted, answered, sent once more where that is harmless and may help, or failed.
 
-The one rule: a handshake that cannot be begun is told by the end of the connection alone, which says more than the
-failure of a request could, such as when to try again.
+A handshake that cannot be begun is told by the end of the connection alone, which says more than the failure of a
+request could, such as when to try again.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def judged(
 def answered(
     response: httpx2.Response, body: bytes = b"", reply: bytes | None = None, id: int | None = None
 ) -> Answered:
-    """Give what there is to know of an answer. `body`: of an HTTP error; `reply`: what `error_reply` makes of it.
+    """Return what there is to know of an answer. `body`: of an HTTP error; `reply`: what `error_reply` makes of it.
 
     id: of the request, if it was one.
     """

@@ -1,7 +1,7 @@
 """Server-sent events: bytes into events (WHATWG HTML, section 9.2.6, "Interpreting an event stream").
 
-Pure: no clock, no I/O. The one rule is that hostile input costs linear time and bounded memory, however it is chunked,
-and that a large event is never looked at byte by byte.
+Pure: no clock, no I/O. Hostile input costs linear time and bounded memory, however it is chunked, and a large
+event is never looked at byte by byte.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class EventStream:
             self._parts.append(NOTHING)
 
     def _whole(self, end: bytes) -> bytes:
-        """Give the line that ends here. A long one that begins with `data:` was copied once when this is done.
+        """Return the line that ends here. A long one that begins with `data:` was copied once when this is done.
 
         What is given then is `NOTHING`, because the data is where it belongs already.
         """

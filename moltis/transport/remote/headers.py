@@ -1,7 +1,6 @@
 """What MCP wants in the headers of HTTP requests (2025-11-25 and 2026-07-28, Transports, Streamable HTTP; SEP-2243).
 
-Pure. The one rule is that no value leaves here that could end a header: what a server or a caller chose is encoded,
-or refused.
+Pure. No value leaves here that could end a header: what a server or a caller chose is encoded, or refused.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class BadSessionId(ValueError):
 
 
 def checked_session_id(value: str | None) -> str | None:
-    """Give the `Mcp-Session-Id` of an answer to `initialize` as it may be sent back; None if there is none.
+    """Return the `Mcp-Session-Id` of an answer to `initialize` as it may be sent back; None if there is none.
 
     Raises:
         BadSessionId: it may not (MCP 2025-11-25, Session Management: visible ASCII only).
@@ -45,7 +44,7 @@ def checked_session_id(value: str | None) -> str | None:
 
 
 def post_headers(about: Outgoing, session_id: str | None) -> Headers:
-    """Give the headers of the POST that carries a message. `session_id`: from `checked_session_id`."""
+    """Return the headers of the POST that carries a message. `session_id`: from `checked_session_id`."""
     headers = [("Accept", ACCEPT), ("Content-Type", "application/json"), *_of_session(about.version, session_id)]
     if about.version is not None and about.version >= FIRST_MODERN:
         if about.method:
@@ -57,7 +56,7 @@ def post_headers(about: Outgoing, session_id: str | None) -> Headers:
 
 
 def stream_headers(version: str | None, session_id: str | None, last_event_id: str | None = None) -> Headers:
-    """Give the headers of the GET that opens a stream.
+    """Return the headers of the GET that opens a stream.
 
     last_event_id: `Event.id` of the last event that was seen, to have what followed it sent again.
     """
@@ -68,7 +67,7 @@ def stream_headers(version: str | None, session_id: str | None, last_event_id: s
 
 
 def encode_header_value(value: str) -> str:
-    """Give a value as a header can hold it: as it is, or as `=?base64?...?=` of its UTF-8.
+    """Return a value as a header can hold it: as it is, or as `=?base64?...?=` of its UTF-8.
 
     Encoded is what is not printable ASCII, begins or ends with a space, or looks as if it were encoded already.
     """

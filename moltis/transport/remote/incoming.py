@@ -1,8 +1,8 @@
 """Messages out of an answer: one JSON body, or a stream of events that may break off and be resumed.
 
-The one rule is that each message is handed on as the bytes that came, once, and that what is too large is left out and
-counted. An answer is taken in small helpings: one read from the network holds 10 000 small events, which take as long
-as fifty calls to other servers, so whoever sends them waits for the others; one large event costs no more for it.
+Each message is handed on as the bytes that came, once, and what is too large is left out and counted. An answer is
+taken in small helpings: one read from the network holds 10 000 small events, which take as long as fifty calls to other
+servers, so whoever sends them waits for the others; one large event costs no more for it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """HTTP+SSE (MCP 2024-11-05, Transports): one stream that a GET opens, and messages posted to where it says.
 
-A POST is only taken; what it asks for is answered on the stream. The one rule is that no request waits for what cannot
-come: one whose POST was not taken fails at once, and with the stream the connection is over.
+A POST is only taken; what it asks for is answered on the stream. No request waits for what cannot come: one whose POST
+was not taken fails at once, and with the stream the connection is over.
 """
 
 from __future__ import annotations
@@ -290,7 +290,7 @@ _HEAD = msgspec.json.Decoder(_Head)
 
 
 def _replied_ids(message: bytes) -> list[int]:
-    """Give the ids of the requests that a message, or a batch, replies to. Never raises."""
+    """Return the ids of the requests that a message, or a batch, replies to. Never raises."""
     # As the common servers write it. A key so near to an end of the object is the object's own, not a payload's.
     found = _REPLY.match(message)
     if found is None and message.startswith((b'{"result":', b'{"error":')):

@@ -1,8 +1,8 @@
 """What the answer to a POST means for the message it carried (MCP 2025-11-25 and 2026-07-28, Streamable HTTP).
 
-Pure. The one rule is that nothing is sent again that may have been processed: a message is repeated only where the
-server says that it did not look at it (401, 404 for its session, 429), or where repeating changes nothing.
-What the body of an error says to a person is somebody else's text: one line of it is told, where it is text.
+Pure. Nothing is sent again that may have been processed: a message is repeated only where the server says that it did
+not look at it (401, 404 for its session, 429), or where repeating changes nothing. What the body of an error says to a
+person is somebody else's text: one line of it is told, where it is text.
 """
 
 from __future__ import annotations

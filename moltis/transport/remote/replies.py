@@ -124,7 +124,7 @@ def succeeds(reply: bytes) -> bool:
 
 
 def error_reply(body: bytes, id: int) -> bytes | None:
-    """Give the JSON-RPC reply that the body of an HTTP error holds, as a reply to the request of that id.
+    """Return the JSON-RPC reply that the body of an HTTP error holds, as a reply to the request of that id.
 
     None if it holds none. An error under no id or under another is an answer to this request all the same: it came as
     the answer to this POST, and a request is often refused before its id is read.

@@ -1,6 +1,6 @@
 """The session of a connection up to MCP 2025-11-25: begun, confirmed, listened to, lost and begun anew, ended.
 
-The one rule is that a lost session is begun anew once for all that notice, and that meanwhile nothing else is sent.
+A lost session is begun anew once for all that notice, and meanwhile nothing else is sent.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Sessions:
             self.current = Session(self.current.id, post.about.version)
 
     def obstacle(self, about: Outgoing) -> anyio.Event | None:
-        """Give what a message has to wait for now. Servers refuse what they see before the session is confirmed."""
+        """Return what a message has to wait for now. Servers refuse what they see before the session is confirmed."""
         if self._renewing is not None:
             return self._renewing
         return None if about.method in _FIRST else self._confirming

@@ -4,8 +4,8 @@ anyio has no form for this: its streams cost a task switch a message where a gat
 microseconds, and its listener ends for good the first time accept(2) says EMFILE. It works on uvloop and on asyncio's
 own loop, and never blocks it. It knows nothing of lines, messages or servers.
 
-The one rule: a callback handed in here is called by the loop, never from inside a method its owner is calling, so
-owners need not be re-entrant.
+A callback handed in here is called by the loop, never from inside a method its owner is calling, so owners need not be
+re-entrant.
 """
 
 from __future__ import annotations

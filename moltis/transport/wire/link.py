@@ -58,7 +58,7 @@ class Link:
             self._wait(True)
 
     def finish(self) -> None:
-        """Give the other end its end of file; what it still says is read."""
+        """Close for writing, which the other end reads as end of file; what it still says is read."""
         self._drop_queue()
         try:
             self._sock.shutdown(socket.SHUT_WR)

@@ -20,7 +20,7 @@ def call_later(secs: float, callback: Callable[[], None]) -> Cancellable:
 
 
 def now() -> float:
-    """Give the loop's monotonic clock, in seconds; the same clock as `anyio.current_time()`."""
+    """Return the loop's monotonic clock, in seconds; the same clock as `anyio.current_time()`."""
     return asyncio.get_running_loop().time()
 
 
@@ -39,7 +39,7 @@ def call_about(secs: float, callback: Callable[[], None]) -> Cancellable:
 
 
 def clock() -> Callable[[], float] | None:
-    """Give a function that tells what `now` tells, at a tenth of the cost; None on another loop than asyncio's."""
+    """Return a function that tells what `now` tells, at a tenth of the cost; None on another loop than asyncio's."""
     try:
         return asyncio.get_running_loop().time
     except RuntimeError:
@@ -102,10 +102,10 @@ class Once(Generic[T]):
         return self._future.done()
 
     def set(self, value: T) -> None:
-        """Give the value. No effect the second time, or when nobody can wait any more."""
+        """Set the value. No effect the second time, or when nobody can wait any more."""
         if not self._future.done():
             self._future.set_result(value)
 
     def wait(self) -> Awaitable[T]:
-        """Give what is to be awaited, by one task, once."""
+        """Return what is to be awaited, by one task, once."""
         return self._future

@@ -72,7 +72,7 @@ class PipeReader:
             self._on_eof()
 
     def _hand_on(self, data: bytes) -> bool:
-        """Give data, or the next turn (no data), and say whether the owner is done with all it was given."""
+        """Hand on data, or the next turn (no data), and return whether the owner is done with all it was given."""
         if not self._on_data(data):
             return True
         if self.is_open:  # it was not closed meanwhile
@@ -98,7 +98,7 @@ class PipeReader:
             self._on_end()
 
     def _read(self, size: int) -> bytes | None:
-        """Give what there is: nothing at the end of the file, None when there is nothing yet."""
+        """Return what there is: nothing at the end of the file, None when there is nothing yet."""
         try:
             return os.read(self._fd, size)
         except (BlockingIOError, InterruptedError):
@@ -173,7 +173,7 @@ class PipeWriter:
             self._outbox.write(data)
 
     def close(self) -> None:
-        """Give the reader end of file once what is queued is written. Idempotent."""
+        """Close once what is queued is written, so that the reader meets end of file. Idempotent."""
         self._closing = True
         if not self.buffered:
             self.abort()
