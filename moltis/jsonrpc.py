@@ -52,7 +52,7 @@ def refusal(id: bytes, error: bytes) -> bytes:
 
 
 def our_id(given: object) -> int | None:
-    """Give the id as the int that was sent: some servers echo 7 as "7" or 7.0."""
+    """Return the id as the int that was sent: some servers echo 7 as "7" or 7.0."""
     if type(given) is int:
         return given
     if isinstance(given, str) and given.isascii() and given.isdecimal() and len(given) < 20:

@@ -33,7 +33,7 @@ _TRIES = 3
 
 
 def level_number(name: str) -> int:
-    """Give the number of a level, by its name in any case; `warning` and `critical` are understood.
+    """Return the number of a level, by its name in any case; `warning` and `critical` are understood.
 
     Raises:
         ValueError: There is no such level.
@@ -45,7 +45,7 @@ def level_number(name: str) -> int:
 
 
 def level_name(number: int) -> str:
-    """Give the name of the highest level not above `number`."""
+    """Return the name of the highest level not above `number`."""
     return max((name for name in LEVELS if LEVELS[name] <= number), key=LEVELS.__getitem__, default="debug")
 
 
@@ -55,7 +55,7 @@ def backup_path(path: Path, number: int) -> Path:
 
 
 def tail(path: Path, limit: int, *, server: str | None = None, level: str | None = None) -> list[Record]:
-    """Give the last `limit` records, oldest first, from the backups too when the log itself has fewer.
+    """Return the last `limit` records, oldest first, from the backups too when the log itself has fewer.
 
     Args:
         path: The log; that it does not exist (yet) is no error.
@@ -204,11 +204,11 @@ class _Log:
         return os.pread(self._fd, length, start) if self._fd >= 0 else b""
 
     def head(self, position: int) -> bytes:
-        """Give the first bytes, of what lies before `position`."""
+        """Return the first bytes, of what lies before `position`."""
         return self.read(0, min(position, HEAD_BYTES))
 
     def whole_lines(self, start: int) -> bytes:
-        """Give lines from `start` on, up to a newline: one block of them, or one line that is longer."""
+        """Return lines from `start` on, up to a newline: one block of them, or one line that is longer."""
         block = self.read(start, _BLOCK_BYTES)
         while b"\n" not in block and len(block) >= _BLOCK_BYTES:
             more = self.read(start + len(block), _BLOCK_BYTES)
@@ -218,7 +218,7 @@ class _Log:
         return block[: block.rfind(b"\n") + 1]
 
     def end_of_last_line(self) -> int:
-        """Give the position after the last newline."""
+        """Return the position after the last newline."""
         position = self.size
         while position > 0:
             start = max(0, position - _BLOCK_BYTES)

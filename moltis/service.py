@@ -1,7 +1,7 @@
 """Tells a service manager how the daemon is: sd_notify(3), without libsystemd.
 
 A datagram of `NAME=value` lines goes to the socket that NOTIFY_SOCKET names. Where there is no service manager every
-call does nothing, so callers need not ask. Its one rule: telling never waits and never fails.
+call does nothing, so callers need not ask. Telling never waits and never fails.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Who has how much of what there is for all. Pure.
 
-The one rule: whoever has no more than an equal part is not refused for what others have.
+Whoever has no more than an equal part is not refused for what others have.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ STYLE = {"ERROR": "red", "WARN": "yellow", "INFO": "green", "DEBUG": "dim"}
 
 
 def sentence(record: Mapping[str, Any], colour: bool = False) -> str:
-    """Give `2026-11-21 12:04:05 INFO  files: ready -> backoff: ...`, in local time."""
+    """Return `2026-11-21 12:04:05 INFO  files: ready -> backoff: ...`, in local time."""
     level = str(record.get("level", "?"))
     found = record.get("fields")
     fields: dict[str, Any] = dict(found) if isinstance(found, dict) else {}

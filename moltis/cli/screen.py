@@ -1,6 +1,6 @@
 """Where output goes: data on stdout, talk on stderr, and neither able to upset a terminal.
 
-Knows nothing of servers. Its one rule: text that came from elsewhere passes `printable` before a person sees it.
+Knows nothing of servers. Text that came from elsewhere passes `printable` before a person sees it.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def coloured(stream: TextIO | None = None) -> bool:
 
 
 def width() -> int | None:
-    """Give the columns to fit into: COLUMNS, or the terminal's; None means that nothing may be cut."""
+    """Return the columns to fit into: COLUMNS, or the terminal's; None means that nothing may be cut."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isdigit() and int(columns) > 0:
         return int(columns)

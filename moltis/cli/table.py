@@ -26,19 +26,19 @@ class Cell:
 
 
 def paint(text: str, style: str, colour: bool) -> str:
-    """Give the text in that style, or as it is when there is no colour."""
+    """Return the text in that style, or as it is when there is no colour."""
     return f"\x1b[{STYLES[style]}m{text}\x1b[0m" if colour and style and text else text
 
 
 def display_width(text: str) -> int:
-    """Give the columns that a terminal needs for the text: East Asian wide characters take two, combining none."""
+    """Return the columns that a terminal needs for the text: East Asian wide characters take two, combining none."""
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def cut(text: str, width: int) -> str:
-    """Give the text, or as much of it as fits with `...` after it."""
+    """Return the text, or as much of it as fits with `...` after it."""
     if display_width(text) <= width:
         return text
     kept, used = "", 0
@@ -58,7 +58,7 @@ def render(
     shrink: int | None = None,
     colour: bool = False,
 ) -> list[str]:
-    """Give the lines of a table.
+    """Return the lines of a table.
 
     Args:
         header: the names of the columns.

@@ -60,7 +60,7 @@ def named_secret(name: str) -> bool:
 
 
 def in_words(words: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Give the credentials in the words of a command, each with the index of its word; some may come twice."""
+    """Yield the credentials in the words of a command, each with the index of its word; some may come twice."""
     for n, word in enumerate(words):
         yield from ((n, secret) for secret in in_text(word))
         option = _OPTION.fullmatch(word) if word.startswith("-") else None
@@ -69,7 +69,7 @@ def in_words(words: Sequence[str]) -> Iterator[tuple[int, str]]:
 
 
 def in_text(text: str) -> Iterator[str]:
-    """Give the credentials in a text: of URLs, options, assignments and headers, and what looks like one anywhere."""
+    """Yield the credentials in a text: of URLs, options, assignments and headers, and what looks like one anywhere."""
     # Most words have none of the signs without which a pattern finds nothing: asked for first, they cost nothing.
     is_several = len(text.split(None, 1)) > 1
     if is_several or "=" in text:
@@ -93,7 +93,7 @@ def in_text(text: str) -> Iterator[str]:
 
 
 def in_url(url: str) -> Iterator[str]:
-    """Give the credentials of a URL: its password, a user that is a token, values of such names in its query."""
+    """Yield the credentials of a URL: its password, a user that is a token, values of such names in its query."""
     try:
         parts = urlsplit(url)
     except ValueError:

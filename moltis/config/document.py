@@ -139,7 +139,7 @@ def _syntax_error(error: tomli.TOMLDecodeError, source: str, text: str, *, has_s
 
 
 def _line(text: str, number: int) -> str:
-    """Give a line of a text, from 1, as far as anyone reads one."""
+    """Return a line of a text, from 1, as far as anyone reads one."""
     start = 0
     for _ in range(number - 1):
         start = text.find("\n", start) + 1

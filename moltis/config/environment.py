@@ -82,7 +82,7 @@ def overlaid(tables: Mapping[str, Any], values: Mapping[Path, Any]) -> dict[str,
 
 
 def _leaves(environ: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Give the variables of our sections, as pydantic-settings takes their names apart; then all others."""
+    """Yield the variables of our sections, as pydantic-settings takes their names apart; then all others."""
     from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
     class Sections(BaseSettings):
@@ -114,7 +114,7 @@ def _walked(tables: Mapping[str, Any], path: tuple[str, ...]) -> Iterator[tuple[
 
 
 def _servers(tables: Mapping[str, Any]) -> dict[str, str]:
-    """Give the names of the file's servers by how a variable spells them; what two share is neither's."""
+    """Return the names of the file's servers by how a variable spells them; what two share is neither's."""
     mcp = tables.get("mcp")
     entries = mcp.get("servers") if isinstance(mcp, dict) else None
     found: dict[str, list[str]] = {}
@@ -125,7 +125,7 @@ def _servers(tables: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _key_of(variable: str, servers: Mapping[str, str]) -> tuple[Path, Key | None] | None:
-    """Give the path of the key that a variable sets, and the key; None for that of a plain text, or of no key."""
+    """Return the path of the key that a variable sets, and the key; None for that of a plain text, or of no key."""
     section, *parts = variable[len(_PREFIX) :].split("__")
     section, names = section.lower(), [part.lower() for part in parts]
     match section, names:

@@ -97,12 +97,12 @@ def is_switch(key: str) -> bool:
 
 
 def _plain(name: str) -> str:
-    """Give a key without what hosts spell differently: case, `_` and `-`."""
+    """Return a key without what hosts spell differently: case, `_` and `-`."""
     return name.lower().replace("_", "").replace("-", "")
 
 
 def as_ours(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the keys of our own that a server's entry means where it withholds something in another host's words."""
+    """Return the keys of our own that a server's entry means where it withholds something in another host's words."""
     meant: dict[str, Any] = {}
     for name, value in entry.items():
         if is_switch(name) and _is_off(name, value):
@@ -116,7 +116,7 @@ def as_ours(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def servers_elsewhere(tables: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Give each section that holds servers as another host names them, with the first server's name."""
+    """Yield each section that holds servers as another host names them, with the first server's name."""
     for root, section in tables.items():
         if _plain(root) in _ROOTS and (name := _first_server(section)) is not None:
             yield (root,), name

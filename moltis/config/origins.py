@@ -37,7 +37,7 @@ class Origins:
     variables: Mapping[Path, str]
 
     def of(self, path: Path) -> Origin:
-        """Give the origin of the value of a key; of a table, that of its first member, the environment's first."""
+        """Return the origin of the value of a key; of a table, that of its first member, the environment's first."""
         for n in range(len(path), 0, -1):
             if variable := self.variables.get(path[:n]):
                 return Origin("environment", variable)

@@ -24,7 +24,7 @@ class EnvOverrides:
         self._path = path
 
     def names(self) -> list[str]:
-        """Give the names that have a value, sorted.
+        """Return the names that have a value, sorted.
 
         Raises:
             ConfigError: when the file cannot be read or is not ours.
@@ -32,7 +32,7 @@ class EnvOverrides:
         return sorted(self.values())
 
     def values(self) -> dict[str, str]:
-        """Give the values by name: all of them secrets.
+        """Return the values by name: all of them secrets.
 
         Raises:
             ConfigError: when the file cannot be read or is not ours.
@@ -88,5 +88,5 @@ class EnvOverrides:
 
 
 def _shown_name(name: str) -> str:
-    """Give a key as it may be shown: who edits by hand may have put anything there."""
+    """Return a key as it may be shown: who edits by hand may have put anything there."""
     return name[:_SHOWN_CHARS] if is_env_name(name) else "one that is no name"

@@ -38,7 +38,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def dotted(path: Path) -> str:
-    """Give a key path as TOML writes it, with `[n]` for elements of an array."""
+    """Return a key path as TOML writes it, with `[n]` for elements of an array."""
     text = ""
     for part in path:
         if isinstance(part, int):

@@ -89,7 +89,7 @@ class Scan:
     """Offset of the end of the line that cannot be TOML; None when all was understood."""
 
     def line_of(self, path: Path) -> int | None:
-        """Give the line of a path, or of the nearest table around it; None for the root."""
+        """Return the line of a path, or of the nearest table around it; None for the root."""
         return next((line for n in range(len(path), 0, -1) if (line := self.lines.get(path[:n]))), None)
 
 
@@ -161,7 +161,7 @@ class _Scanner:
         return path
 
     def _resolved(self, parts: Path, *, array: bool) -> Path:
-        """Give a header's path, with the index of the last element wherever it passes an array of tables."""
+        """Return a header's path, with the index of the last element wherever it passes an array of tables."""
         path: Path = ()
         for n, part in enumerate(parts):
             path += (part,)

@@ -48,12 +48,12 @@ def is_public(name: str, value: str) -> bool:
 
 
 def worth_hiding(values: Iterable[str], names: Iterable[str]) -> frozenset[str]:
-    """Give the secrets to look for: not blank ones, nor the names of servers, nor words that everyone uses."""
+    """Return the secrets to look for: not blank ones, nor the names of servers, nor words that everyone uses."""
     return frozenset(v for v in values if v.strip()) - frozenset(names) - _PUBLIC_WORDS
 
 
 def program_secrets(launch: StdioLaunch) -> Iterator[str]:
-    """Give every value in what a local server is started from that must never be shown."""
+    """Yield every value in what a local server is started from that must never be shown."""
     yield from (secret for _, secret in credentials.in_words((launch.command, *launch.args)))
     for name, value in launch.env:
         if not is_public(name, value):
@@ -62,7 +62,7 @@ def program_secrets(launch: StdioLaunch) -> Iterator[str]:
 
 
 def remote_secrets(launch: RemoteLaunch) -> Iterator[str]:
-    """Give every value in what a remote server is reached by that must never be shown."""
+    """Yield every value in what a remote server is reached by that must never be shown."""
     yield from _url_secrets(launch.url)
     yield from proxy_secrets(launch.proxies)
     for _, value in launch.headers:
@@ -75,7 +75,7 @@ def remote_secrets(launch: RemoteLaunch) -> Iterator[str]:
 
 
 def proxy_secrets(proxies: Proxies | None) -> Iterator[str]:
-    """Give what lets one through proxies, raw and as the header has it; a user alone may be a token."""
+    """Yield what lets one through proxies, raw and as the header has it; a user alone may be a token."""
     for proxy in proxies or ():
         if secret := proxy.password or proxy.user:
             yield secret
@@ -97,7 +97,7 @@ def _url_secrets(url: str) -> Iterator[str]:
 
 
 def _header_secrets(value: str) -> Iterator[str]:
-    """Give a header's value, and the credential inside of it: after the scheme (RFC 9110), in a cookie, in Basic."""
+    """Yield a header's value, and the credential inside of it: after the scheme (RFC 9110), in a cookie, in Basic."""
     yield value
     scheme, _, credential = value.partition(" ")
     if credential:
@@ -112,7 +112,7 @@ def _header_secrets(value: str) -> Iterator[str]:
 
 
 def literal_secret(section: ServerSection) -> Path | None:
-    """Give the first key of a server's entry that holds a secret written out, or None when none does."""
+    """Return the first key of a server's entry that holds a secret written out, or None when none does."""
     for table, values in (("env", section.env), ("headers", section.headers)):
         for name, value in values.items():
             if credentials.named_secret(name) and _is_literal(value):

@@ -8,7 +8,7 @@ from typing import Final
 
 
 def split_listen(text: str) -> tuple[str, int]:
-    """Give host (without brackets) and port of `127.0.0.1:8642`, `[::1]:8642` or `localhost:8642`.
+    """Return host (without brackets) and port of `127.0.0.1:8642`, `[::1]:8642` or `localhost:8642`.
 
     Raises:
         ValueError: it is none of these; the message completes "listen ...".

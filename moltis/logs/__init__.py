@@ -125,14 +125,14 @@ class Logger(structlog.BoundLoggerBase):
 
 
 def get(target: str) -> Logger:
-    """Give the logger of a target such as `moltis.mcp.lifecycle`; any time, from any thread."""
+    """Return the logger of a target such as `moltis.mcp.lifecycle`; any time, from any thread."""
     return Logger(_outlet, _PROCESSORS, {"_target": target})
 
 
 def repeated(
     target: str, message: str, names: tuple[str, ...], number: str
 ) -> Callable[[tuple[Hashable, ...], float], None]:
-    """Give what logs one fact at level info, cheaply: called with the fields' values and a number.
+    """Return what logs one fact at level info, cheaply: called with the fields' values and a number.
 
     names: of the fields, whose values are short texts, or structs of such; number: the name of the field that differs
         each time.

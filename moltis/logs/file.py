@@ -1,7 +1,7 @@
 """The file the log is written to: opened safely, mended after a failure, replaced when it is gone, rotated by size.
 
 Runs on the sink's thread, so it may block on a disk, but never on a FIFO, a device or a lock. Knows nothing of records
-but that each is a line. Its one rule: every line in the file is whole.
+but that each is a line. Every line in the file is whole.
 """
 
 from __future__ import annotations

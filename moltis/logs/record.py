@@ -2,7 +2,7 @@
 
     {"ts": ms since the epoch, "level": "INFO", "target": "moltis.mcp.lifecycle", "message": "...", "fields": {...}}
 
-Knows nothing of files, threads or time. Its one rule: whatever is put in, one line of ASCII JSON comes out.
+Knows nothing of files, threads or time. Whatever is put in, one line of ASCII JSON comes out.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def make_record(ts: int, level: str, target: str, message: str, fields: Mapping[
 
 
 def finish(record: Record, scrubber: Scrubber | None) -> bytes:
-    """Give the record without secrets, as one line with its newline."""
+    """Return the record without secrets, as one line with its newline."""
     return encode(record if scrubber is None else scrubber.value(record))
 
 
 def encode(record: Record) -> bytes:
-    """Give one line of at most `MAX_LINE_BYTES`, newline included; never raises for a record of `make_record`."""
+    """Return one line of at most `MAX_LINE_BYTES`, newline included; never raises for a record of `make_record`."""
     line = _json(record)
     if len(line) >= MAX_LINE_BYTES:
         line = _json(_cut(record))

@@ -269,7 +269,7 @@ class Shaped:
             sink.listener(line)
 
     def _shape(self, sink: LogSink, values: tuple[Hashable, ...]) -> tuple[bytes, bytes]:
-        """Give what stands between time and number, and what stands behind it."""
+        """Return what stands between time and number, and what stands behind it."""
         fields = {**dict(zip(self._names, values, strict=True)), self._number: _NUMBER}
         line = finish(make_record(_TS, *self._head, fields), sink.scrubber)
         before, found, after = line.rpartition(b"%d" % _NUMBER)

@@ -87,7 +87,7 @@ class _Way(msgspec.Struct):
 
 
 def _ways(ask: Ask) -> list[_Way]:
-    """Give the ways in order: a server that minds the SDK's first question is asked by the older one."""
+    """Return the ways in order: a server that minds the SDK's first question is asked by the older one."""
     ways = [_Way(legacy=ask.legacy)]
     if isinstance(ask, AskRemote):
         if ask.falls_back:

@@ -8,5 +8,5 @@
     ledger   what the host and the daemon owe each other: pure
 
 A host starts this with every session and waits for it, so nothing here imports click, msgspec, pathlib or dataclasses
-before something goes wrong; where no daemon is there, `standin` does. The one rule: bytes pass exactly as they came.
+before something goes wrong; where no daemon is there, `standin` does. Bytes pass exactly as they came.
 """

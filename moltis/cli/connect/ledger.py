@@ -112,7 +112,7 @@ class Ledger:
         return b"\n".join([*lines, b""])
 
     def next_line(self) -> bytes | None:
-        """Give what is to be sent next, without its newline; None while there is nothing, or no daemon."""
+        """Return what is to be sent next, without its newline; None while there is nothing, or no daemon."""
         if self._going is None and self._is_connected:
             if self._replay:
                 self._going = self._replay[0]
@@ -454,7 +454,7 @@ def _text(members: object, name: str) -> str:
 
 
 def _changing_lists(reply: bytes) -> tuple[str, ...]:
-    """Give the lists whose changes the host was promised to be told of."""
+    """Return the lists whose changes the host was promised to be told of."""
     result = _members(reply).get("result")
     offered = result.get("capabilities") if isinstance(result, dict) else None
     if not isinstance(offered, dict):
@@ -463,7 +463,7 @@ def _changing_lists(reply: bytes) -> tuple[str, ...]:
 
 
 def _renumbered(line: bytes, name: str, old: int, new: int) -> bytes:
-    """Give a message with its id, or the id that it is about, replaced, and every other byte as it is."""
+    """Return a message with its id, or the id that it is about, replaced, and every other byte as it is."""
     for found in re.finditer(rb'"%b"\s*:\s*(%d)(?![\d.eE])' % (name.encode(), old), line):
         changed = b"%b%d%b" % (line[: found.start(1)], new, line[found.end(1) :])
         message = _members(changed)

@@ -4,9 +4,9 @@ A host never loses its server: without a daemon, requests wait a little, are the
 refused with what mends it, and all goes on when there is a daemon. Where it is to be started, that is done when there
 is none at the beginning, or when the one that was there died; one that was stopped was stopped by somebody.
 
-One thread, one poll(2). The one rule: nobody is waited for but in poll. stdin and stdout are never made non-blocking,
-for that would be so for whoever shares them (a shell's terminal): a pipe that is ready takes PIPE_BUF bytes at once
-(pipe(7)), and a socket is asked not to wait.
+One thread, one poll(2). Nobody is waited for but in poll. stdin and stdout are never made non-blocking, for that would
+be so for whoever shares them (a shell's terminal): a pipe that is ready takes PIPE_BUF bytes at once (pipe(7)), and a
+socket is asked not to wait.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Lines:
         self._discarding = False
 
     def feed(self, data: bytes) -> list[bytes | None]:
-        """Give the lines that this completes, without blank ones and newlines; None for one that was too long."""
+        """Return the lines that this completes, without blank ones and newlines; None for one that was too long."""
         *ends, rest = data.split(b"\n")
         lines: list[bytes | None] = []
         for end in ends:

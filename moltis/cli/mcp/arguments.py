@@ -37,7 +37,7 @@ def parse(word: str) -> Argument:
 
 
 def assemble(given: Sequence[Argument], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the arguments object.
+    """Return the arguments object.
 
     Raises:
         UsageError: a value that cannot be what the schema asks for, or a key given twice that is no array.
@@ -56,7 +56,7 @@ def assemble(given: Sequence[Argument], schema: Mapping[str, Any]) -> dict[str, 
 
 
 def types_of(schema: Any, root: Mapping[str, Any]) -> set[str]:
-    """Give the JSON types that a schema allows, through local `$ref`, `anyOf`, `oneOf` and `allOf`; none if unsaid."""
+    """Return the JSON types that a schema allows, by local `$ref`, `anyOf`, `oneOf`, `allOf` too; none if unsaid."""
     found: set[str] = set()
     for part in _reach(schema, root):
         written = part.get("type")
@@ -65,7 +65,7 @@ def types_of(schema: Any, root: Mapping[str, Any]) -> set[str]:
 
 
 def _reach(schema: Any, root: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Give a schema and all that it stands for, each once: a schema may refer to itself."""
+    """Return a schema and all that it stands for, each once: a schema may refer to itself."""
     reached: dict[int, dict[str, Any]] = {}
     waiting = [schema]
     while waiting:

@@ -122,7 +122,7 @@ def _show(name: str, url: str) -> None:
 
 
 def _callback_port(url: str) -> int | None:
-    """Give the port that the browser comes back to, where the address says it."""
+    """Return the port that the browser comes back to, where the address says it."""
     try:
         return urlsplit(parse_qs(urlsplit(url).query).get("redirect_uri", [""])[0]).port
     except ValueError:

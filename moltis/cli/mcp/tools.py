@@ -48,7 +48,7 @@ def _name(tool: Mapping[str, Any]) -> str:
 
 
 def _signature(tool: Mapping[str, Any]) -> str:
-    """Give the arguments' names: required ones first as they are, optional ones in brackets."""
+    """Return the arguments' names: required ones first as they are, optional ones in brackets."""
     schema = tool.get("inputSchema")
     if not isinstance(schema, dict) or not isinstance(schema.get("properties"), dict):
         return ""
