@@ -125,9 +125,9 @@ def read_proxy(text: str) -> Proxy:
             else ""
         )
         raise ValueError(f"must be a URL like {_EXAMPLE}, without a path{odd}")
-    userinfo, at, _ = text.partition("://")[2].partition("/")[0].rpartition("@")
-    user, _, password = userinfo.partition(":")
-    return Proxy(url.scheme, url.host, url.port, url.netloc, *((unquote(user), unquote(password)) if at else ()))
+    user, _, password = url.userinfo.removesuffix("@").partition(":")
+    login = (unquote(user), unquote(password)) if url.userinfo else ()
+    return Proxy(url.scheme, url.host, url.port, url.netloc, *login)
 
 
 def setting(text: str, environ: Mapping[str, str], *, own: bool) -> Proxies | None:

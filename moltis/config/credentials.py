@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from moltis.patterns import later
 
@@ -92,11 +92,21 @@ def in_text(text: str) -> Iterator[str]:
             yield from in_url(m[0])
 
 
+def parts_of(text: str) -> SplitResult | None:
+    """Return the parts of what may be a URL of any scheme, to look for secrets in it; None if it is none.
+
+    What is connected to is read by `http.origins.read_url`.
+    """
+    try:
+        return urlsplit(text)
+    except ValueError:
+        return None
+
+
 def in_url(url: str) -> Iterator[str]:
     """Yield the credentials of a URL: its password, a user that is a token, values of such names in its query."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
+    parts = parts_of(url)
+    if parts is None:
         return
     userinfo, at, _ = parts.netloc.rpartition("@")
     user, colon, password = userinfo.partition(":")
@@ -115,12 +125,9 @@ def is_plain(value: str) -> bool:
         return False
     if "://" not in value:
         return "@" not in value
-    try:
-        parts = urlsplit(value)
-    except ValueError:
-        return False
+    parts = parts_of(value)
     # The path of a webhook is its credential.
-    return not (parts.query or parts.fragment or "@" in parts.netloc or "hook" in value.lower())
+    return parts is not None and not (parts.query or parts.fragment or "@" in parts.netloc or "hook" in value.lower())
 
 
 def is_path(value: str) -> bool:

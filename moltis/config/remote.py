@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from moltis.config import near_misses
 from moltis.config.expansion import Base, DefaultProxy, Expansion, Planner, Room, size_in_words
@@ -17,6 +15,7 @@ from moltis.config.problem import Report
 from moltis.config.scan import Path
 from moltis.config.sensitive import proxy_secrets, remote_secrets
 from moltis.config.surroundings import certificate_files, names_a_proxy
+from moltis.http.origins import read_url, why_no_url
 from moltis.redaction import Template, shown_url
 
 if TYPE_CHECKING:
@@ -36,7 +35,6 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,256}")
 _RESERVED_HEADERS = re.compile(r"accept|content-type|mcp-.*|content-length|transfer-encoding|connection", re.IGNORECASE)
 """What the MCP transport sets itself, and what would break the framing of HTTP."""
 _NOT_IN_HEADER = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
-_NOT_IN_URL = re.compile(r"[^\x21-\x7e]|\\")
 
 
 def default_proxy(proxy: Template | None, base: Base, report: Report, *, is_wrong: bool) -> DefaultProxy:
@@ -92,31 +90,11 @@ def _header_value_problem(value: str) -> str | None:
     return None
 
 
-def url_problem(url: str) -> str | None:
-    """Say what is wrong with an expanded URL, without a word of it; None when it can be connected to."""
-    if _NOT_IN_URL.search(url):
-        if not _NOT_IN_URL.search(url.strip()):
-            return "begins or ends with a blank or line break: write it without"
-        return "has a space, a line break, a NUL, a backslash or a non-ASCII character; percent-encode it"
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        return "is not a URL"
-    if parts.scheme not in ("http", "https"):
-        return "must begin with https:// or http://"
-    if not parts.hostname or port == 0:
-        return "has no host, or port 0"
-    return None
-
-
 def _login_url_problem(url: str) -> str | None:
     """RFC 8252 and RFC 9700: authorization endpoints are https, and http on this machine only."""
-    parts = urlsplit(url) if (problem := url_problem(url)) is None else None
-    if parts is None:
-        return problem
-    if parts.scheme == "https" or _is_loopback(parts.hostname or ""):
-        return None
+    parts = read_url(url)
+    if parts is None or parts.secure:
+        return why_no_url(url)
     return "must begin with https://; http:// is for this machine only"
 
 
@@ -140,13 +118,6 @@ _OAUTH_CHECKS = {
     "issuer": _issuer_problem,
     "resource": _resource_problem,
 }
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _oauth(oauth: OAuthSection, expansion: Expansion) -> Iterator[tuple[str, object]]:
@@ -201,7 +172,7 @@ class _Remote(Planner):
             text = expansion.text(value, "headers", name, most=MAX_HEADER_BYTES, check=_header_value_problem)
             headers.append((name, text.strip(" \t")))
         return RemoteLaunch(
-            url=expansion.text(entry.url, "url", most=MAX_URL_BYTES, check=url_problem),
+            url=expansion.text(entry.url, "url", most=MAX_URL_BYTES, check=why_no_url),
             headers=tuple(headers),
             oauth=tuple(_oauth(entry.oauth, expansion)) if entry.oauth else (),
             ca_file=folder(entry.ca_file, expansion.base) if entry.ca_file else None,

@@ -7,7 +7,7 @@ import binascii
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from moltis.config import credentials
 from moltis.config.model import ServerSection
@@ -84,9 +84,8 @@ def proxy_secrets(proxies: Proxies | None) -> Iterator[str]:
 
 
 def _url_secrets(url: str) -> Iterator[str]:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
+    parts = credentials.parts_of(url)
+    if parts is None:
         return
     userinfo = parts.netloc.rpartition("@")[0]
     for text in (*userinfo.split(":", 1), parts.fragment):

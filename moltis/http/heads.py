@@ -7,9 +7,8 @@ from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Final
-from urllib.parse import urljoin, urlsplit
 
-from moltis.http.origins import UNREADABLE, Url, read_url, resolved, same_origin
+from moltis.http.origins import UNREADABLE, Url, read_url, resolved
 from moltis.redaction import REDACTED
 
 FOLLOWED: Final = frozenset({307, 308})
@@ -56,12 +55,11 @@ def redirect_target(status: int, location: str | None, url: str, *, hops: int) -
     """
     if status not in FOLLOWED or not location or hops >= MAX_REDIRECTS:
         return None
-    try:
-        parts = urlsplit(urljoin(url, location).partition("#")[0])
-        target = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()  # a login in it is not ours to send
-    except ValueError:
+    target = resolved(url, location) or ""
+    here, there = read_url(url), read_url(target)
+    if here is None or there is None or here.origin != there.origin:
         return None
-    return target if same_origin(target, url) else None
+    return target.partition("#")[0].replace(there.userinfo, "", 1)  # a login in it is not ours to send
 
 
 def redirect_words(location: str | None, url: str) -> str:

@@ -32,6 +32,7 @@ _URL = re.compile(
     re.VERBOSE | re.IGNORECASE,
 )
 _NOT_IN_URL = re.compile(r"[^\x21-\x7e]|\\")
+_NO_HOST = re.compile(r"https?://(?:[^/?#]*@)?(?:[:/?#]|\Z|[^/?#]*:0+(?:[/?#]|\Z))", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -41,7 +42,7 @@ class Url:
     host: lower case, an IPv6 address without its brackets.
     port: always a number.
     path: as written, empty if there is none. query: with its `?`, or empty.
-    userinfo: whether there is any.
+    userinfo: with its `@`, or empty.
     """
 
     scheme: str
@@ -49,7 +50,7 @@ class Url:
     port: int
     path: str
     query: str
-    userinfo: bool
+    userinfo: str
 
     def __repr__(self) -> str:
         return "Url(***)"
@@ -88,7 +89,24 @@ def read_url(url: str) -> Url | None:
     host = match["host"].lower() if match["v6"] is None else _canonical_v6(match["v6"])
     if host is None or not 0 < port < 65536:
         return None
-    return Url(scheme, host, port, match["path"] or "", match["query"] or "", match["userinfo"] is not None)
+    return Url(scheme, host, port, match["path"] or "", match["query"] or "", match["userinfo"] or "")
+
+
+def why_no_url(url: str) -> str | None:
+    """Say why `read_url` reads nothing, without a word of the URL: what follows its name; None where it does."""
+    if read_url(url) is not None:
+        return None
+    if _NOT_IN_URL.search(url):
+        if not _NOT_IN_URL.search(url.strip()):
+            return "begins or ends with a blank or line break: write it without"
+        return "has a space, a line break, a NUL, a backslash or a non-ASCII character; percent-encode it"
+    if not url.lower().startswith(("https://", "http://")):
+        return "must begin with https:// or http://"
+    if _NO_HOST.match(url):
+        return "has no host, or port 0"
+    return "is not a URL: " + (
+        "in user and password write %40 for @, %2F for /, %23 for #, %5B for [" if "@" in url else "look at its host"
+    )
 
 
 def origin(url: str) -> str:

@@ -421,3 +421,21 @@ def test_a_url_with_a_blank_around_it_is_told_to_be_written_without(url: str) ->
 @pytest.mark.parametrize("url", ["https://h/a b", "https://h/\u200bmcp", "https://h\\mcp"])
 def test_a_url_with_what_no_url_has_in_it_is_told_to_be_encoded(url: str) -> None:
     assert "percent-encode it" in only_problem(entry(url=url)).message
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://h/", "must begin with https:// or http://"),
+        ("h/mcp", "must begin with https:// or http://"),
+        ("https:///mcp", "has no host, or port 0"),
+        ("https://u:p@/mcp", "has no host, or port 0"),
+        ("https://h:0/mcp", "has no host, or port 0"),
+        ("https://h:65536/mcp", "is not a URL: look at its host"),
+        ("https://exam%70le.com/", "is not a URL: look at its host"),
+        ("https://[::1%lo]/", "is not a URL: look at its host"),
+        ("https://u:p@ss@h/mcp", "is not a URL: in user and password write %40 for @, %2F for /, %23 for #, %5B for ["),
+    ],
+)
+def test_a_url_that_nothing_could_be_connected_by_is_told_before_it_is_tried(url: str, words: str) -> None:
+    assert only_problem(entry(url=url)).message == words

@@ -19,6 +19,7 @@ from moltis.http.origins import (
     resolved,
     same_origin,
     shown_host,
+    why_no_url,
 )
 
 NO_URLS = [
@@ -62,6 +63,9 @@ NO_URLS = [
 @pytest.mark.parametrize("url", NO_URLS)
 def test_what_is_not_plainly_a_url_is_none(url: str) -> None:
     assert read_url(url) is None
+    why = why_no_url(url)
+    assert why is not None
+    assert not url or url not in why
     assert not same_origin(url, url)
     assert shown_host(url) == UNREADABLE
     with pytest.raises(ValueError, match=r"^not an http or https URL$"):

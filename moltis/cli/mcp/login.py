@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import click
 
 from moltis.cli import link, phrases, screen
 from moltis.cli.commands import command, json_option, server_argument
 from moltis.errors import ExitCode, MoltisError, UsageError
+from moltis.http.origins import read_url
 
 LOOK_SECS = 0.3
 """How often it is asked whether the login is done: a person turns from the browser to the terminal no faster."""
@@ -123,10 +124,10 @@ def _show(name: str, url: str) -> None:
 
 def _callback_port(url: str) -> int | None:
     """Return the port that the browser comes back to, where the address says it."""
-    try:
-        return urlsplit(parse_qs(urlsplit(url).query).get("redirect_uri", [""])[0]).port
-    except ValueError:
-        return None
+    page = read_url(url)
+    told = parse_qs(page.query.removeprefix("?")) if page is not None else {}
+    callback = read_url(told.get("redirect_uri", [""])[0])
+    return callback.port if callback is not None and callback.scheme == "http" else None
 
 
 @command("logout")
