@@ -282,8 +282,8 @@ def open_folder(path: Path, *, strict: bool = False) -> int:
             raise Unusable("is shared with other users", "name a folder of your own")
         if strict and found.st_mode & _OTHERS_WRITE:
             raise Unusable("can be written by others, so it is not believed", "look at it, then chmod 700 {}")
-        if stat.S_IMODE(found.st_mode) != 0o700:
-            os.fchmod(fd, 0o700)
+        if found.st_mode & 0o077:  # what its owner took from himself stays as it is
+            os.fchmod(fd, found.st_mode & 0o700)
     except OSError as error:
         if error.errno != errno.EROFS:  # where nothing can be changed, it is read as it is
             os.close(fd)
