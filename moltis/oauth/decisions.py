@@ -22,6 +22,10 @@ FRESH_SECS = 5.0
 """How long after it was first sent a token is still fresh. One that is refused this early was never any good, and
 another one from the same place would be no better; a browser with a session would fetch them for ever."""
 
+SETTLE_SECS = 4.0
+"""How long after it was issued a token may be refused for being so young: clocks differ (`nbf`, `iat`, RFC 7519 section
+4.1), and who issues it may tell the resource of it a moment later."""
+
 MIN_LIFE_SECS = 10.0
 """A token of a shorter life is never fresh: clocks that differ by a second explain its refusal."""
 
@@ -91,6 +95,8 @@ class Step(enum.Enum):
     LEAVE = "forget in memory what is held: it belongs to an issuer that the resource names no more"
     REFRESH = "present the refresh token"
     CLIENT_CREDENTIALS = "get a token for ourselves"
+    # To be done once, and the request is then sent again:
+    SETTLE = "wait until what was just issued is valid there too"
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -108,6 +114,7 @@ class Known(msgspec.Struct, frozen=True):
     current: the Authorization value that would be sent now.
     refreshable: it comes with a refresh token that may be presented.
     fresh: as `is_fresh` says, and obtained by this process.
+    settling: it was issued less than `SETTLE_SECS` ago.
     renewed: it was obtained without a person.
     unproven: each request that it was sent with was refused.
     expired: it is past the life that it was given.
@@ -123,6 +130,7 @@ class Known(msgspec.Struct, frozen=True):
     current: str | None = None
     refreshable: bool = False
     fresh: bool = False
+    settling: bool = False
     renewed: bool = False
     unproven: bool = False
     expired: bool = False
@@ -201,6 +209,8 @@ def after_refusal(refused: Refused, known: Known, history: History, now: float) 
             return Step.LEAVE
         if known.fresh and not refused.asks <= known.asked:
             return _for_more_scope(refused, known, history, now)
+        if known.settling and known.unproven and not known.under_way:
+            return Step.SETTLE
         if known.fresh and (known.unproven or not renewable):
             return Step.LOGIN if known.under_way else Step.REFUSED_FRESH
         if known.fresh and known.renewed:

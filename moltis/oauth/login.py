@@ -28,6 +28,7 @@ from moltis.oauth.decisions import (
     FRESH_SECS,
     MAX_LOGINS_PER_HOUR,
     MAX_LOGINS_PER_SCOPE,
+    SETTLE_SECS,
     History,
     Known,
     Outages,
@@ -146,6 +147,8 @@ class Login:
         self._history = History()
         self._sent = _Sent()
         self._tried: tuple[str, frozenset[str]] | None = None
+        self._settled: Tokens | None = None
+        """The last tokens that were given time to become valid."""
         """What was got because the one before was answered 403, and the scopes of that challenge."""
         self._futile: set[frozenset[str]] = set()
         """The scopes of challenges that a refresh has not helped against."""
@@ -277,6 +280,11 @@ class Login:
                         self._tried = (self._keeper.tokens.authorization, refused.asks)
                 case Step.CLIENT_CREDENTIALS:
                     await self._grant(ask, refused)
+                case Step.SETTLE:
+                    tokens = self._keeper.tokens
+                    await anyio.sleep(SETTLE_SECS)
+                    self._settled = tokens
+                    return True
                 case Step.TOO_SOON:
                     why = "what was renewed a moment ago is refused again"
                     raise self._not_renewed(ServerNotReady, why, stamp_of(self._means.wall() + FRESH_SECS))
@@ -471,7 +479,10 @@ class Login:
     def _known(self, refused: Refused, *, looked: bool, moved: bool | None) -> Known:
         keeper, sent, tokens = self._keeper, self._sent, self._keeper.tokens
         sent_at = sent.since if tokens is sent.tokens else None
+        if sent_at is not None and tokens is self._settled:
+            sent_at += SETTLE_SECS  # that it was refused before says nothing
         is_over = tokens is not None and expired(tokens, self._means.wall())
+        age = self._means.wall() - tokens.obtained_at if tokens is not None else 0.0
         asked = frozenset(scope_tokens(self._asked_before()))
         if self._means.config.scopes and not refused.insufficient:
             asked |= refused.asks  # beyond what is configured nothing would be asked for
@@ -483,6 +494,10 @@ class Login:
             and tokens is keeper.obtained
             and not is_over
             and is_fresh(tokens, sent_at, anyio.current_time()),
+            settling=tokens is not None
+            and tokens is keeper.obtained
+            and tokens is not self._settled
+            and 0 <= age < SETTLE_SECS,
             renewed=keeper.renewed,
             unproven=tokens is not sent.tokens or sent.unrefused <= 0,
             expired=is_over,

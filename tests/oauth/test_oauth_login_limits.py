@@ -42,6 +42,47 @@ async def test_a_fresh_token_that_is_refused_opens_no_other_browser(world: World
         assert len(world.web.posts("/token")) == 1
 
 
+@pytest.mark.parametrize("secs", [0.5, 2, 3.9])
+async def test_a_token_that_is_valid_only_a_moment_later_is_tried_again_and_nobody_logs_in_anew(
+    world: World, secs: float
+) -> None:
+    """The resource's clock is behind, or it learns of a token a moment after who issued it."""
+    async with world.login() as login:
+        await world.log_in(login)
+        valid_from = anyio.current_time() + secs
+        judge = world.judge
+        world.judge = (  # type: ignore[method-assign]
+            lambda authorization: judge(authorization) if anyio.current_time() >= valid_from else (401, "Bearer")
+        )
+        began = anyio.current_time()
+        assert await world.call(login) == 200
+        assert anyio.current_time() - began < 5
+        assert login.state == "authenticated"
+        assert await world.call(login) == 200
+        assert (len(world.opened), len(world.web.posts("/token"))) == (1, 1)
+
+
+async def test_a_renewed_token_that_is_valid_only_a_moment_later_is_no_refused_login(world: World) -> None:
+    async with world.login() as login:
+        await world.log_in(login)
+        assert await world.call(login) == 200
+        await anyio.sleep(10)
+        judge, valid_from = world.judge, [anyio.current_time()]
+
+        def later(authorization: str | None) -> tuple[int, str]:
+            old = authorization == first
+            if not old and anyio.current_time() < valid_from[0] + 2:
+                return 401, "Bearer"
+            return (401, "Bearer") if old else judge(authorization)
+
+        first = await login.authorization()
+        world.judge = later  # type: ignore[method-assign]
+        assert await world.call(login) == 200
+        assert login.state == "authenticated"
+        assert [post.form["grant_type"] for post in world.web.posts("/token")][1:] == ["refresh_token"]
+        assert len(world.opened) == 1
+
+
 async def test_a_fresh_token_that_worked_once_is_worth_one_refresh(world: World) -> None:
     async with world.login() as login:
         await world.log_in(login)
