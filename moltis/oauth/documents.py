@@ -61,7 +61,7 @@ def read_object(body: bytes, what: str) -> Document:
     if len(body) > MAX_DOCUMENT_BYTES:
         raise OAuthProblem(f"{what} is larger than 1 MiB")
     try:
-        document = msgspec.json.decode(body)
+        document = msgspec.json.decode(body.removeprefix(b"\xef\xbb\xbf"))  # RFC 8259 section 8.1 lets it be skipped
     except (msgspec.DecodeError, ValueError, RecursionError):
         document = None
     if not isinstance(document, dict):

@@ -146,7 +146,8 @@ def read_registration(
     denied = _denied(document, scope)
     uri, token = _management(document, server)
     method = _method_given(document, secret, server, what)
-    if method == "none":
+    # A server that gives no secrets may repeat the method that it was asked for all the same.
+    if method == "none" or (method in _WITH_SECRET and not document.get("client_secret")):
         return Client(
             client_id=client_id,
             redirect_uri=redirect_uri,

@@ -30,6 +30,11 @@ def refusal(status: int, body: bytes) -> OAuthProblem:
     return caught.value
 
 
+def test_a_byte_order_mark_before_the_tokens_is_passed_over() -> None:
+    body = b"\xef\xbb\xbf" + json.dumps({"access_token": "a", "token_type": "Bearer"}).encode()
+    assert read_tokens(200, body, now=0.0, asked_scope=None).access_token == "a"
+
+
 def test_tokens_are_read_with_all_that_matters() -> None:
     tokens = read(refresh_token=REFRESH, expires_in=3600, scope="a b", id_token="x")
     assert tokens == Tokens(

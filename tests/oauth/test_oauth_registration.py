@@ -270,8 +270,6 @@ def test_when_a_secret_ends_is_kept(expires: Any, kept: float | None) -> None:
         {"redirect_uris": [1]},
         {"token_endpoint_auth_method": "private_key_jwt"},
         {"token_endpoint_auth_method": "tls_client_auth"},
-        {"token_endpoint_auth_method": "client_secret_basic"},
-        {"token_endpoint_auth_method": "client_secret_basic", "client_secret": ""},
         {"token_endpoint_auth_method": "client_secret_basic", "client_secret": SECRET + "\n"},
         {"token_endpoint_auth_method": "client_secret_basic", "client_secret": "x" * 5000},
         {"token_endpoint_auth_method": "client_secret_basic", "client_secret": 5},
@@ -279,6 +277,15 @@ def test_when_a_secret_ends_is_kept(expires: Any, kept: float | None) -> None:
 )
 def test_a_client_that_cannot_be_used_is_refused(members: dict[str, Any]) -> None:
     assert refusal(**members).kind == "refused"
+
+
+@pytest.mark.parametrize("members", [{}, {"client_secret": ""}, {"client_secret": None}])
+@pytest.mark.parametrize("method", ["client_secret_basic", "client_secret_post"])
+def test_a_client_that_is_given_no_secret_has_none_whatever_method_is_repeated(
+    method: str, members: dict[str, Any]
+) -> None:
+    client = read(token_endpoint_auth_method=method, **members)
+    assert (client.client_id, client.auth_method, client.client_secret) == ("c1", "none", None)
 
 
 @pytest.mark.parametrize(
