@@ -18,7 +18,8 @@ FIRST_MODERN: Final = "2026-07-28"
 """From here on method, name and marked arguments are repeated in headers. Revisions are dates: they compare as text."""
 
 NAMED: Final = frozenset({"tools/call", "prompts/get", "resources/read"})
-MAX_SESSION_ID_CHARS: Final = 1024
+MAX_SESSION_ID_CHARS: Final = 4096
+"""Some are signed and hold what the session is about, as a JWT does; heads of 8 KiB and more are taken everywhere."""
 
 _PLAIN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?|")
 _ENCODED = re.compile(r"=\?base64\?.*\?=")
@@ -35,10 +36,14 @@ class BadSessionId(ValueError):
 def checked_session_id(value: str | None) -> str | None:
     """Return the `Mcp-Session-Id` of an answer to `initialize` as it may be sent back; None if there is none.
 
+    One with nothing in it is none: so servers without sessions say it behind some frameworks.
+
     Raises:
         BadSessionId: it may not (MCP 2025-11-25, Session Management: visible ASCII only).
     """
-    if value is None or _VISIBLE.fullmatch(value):
+    if not value:
+        return None
+    if _VISIBLE.fullmatch(value):
         return value
     raise BadSessionId
 
