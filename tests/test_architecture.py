@@ -52,6 +52,7 @@ FLOORS = {
     "moltis.logtail": 1,
     "moltis.config.kinds": 1,
     "moltis.config.limits": 1,
+    "moltis.rest": 2,
     "moltis.config": 2,
     "moltis.server.states": 0,
     "moltis.server.lifecycle": 2,
@@ -228,6 +229,7 @@ ONLY_IN = {
     "pydantic_core": {"moltis.config": "pydantic's errors"},
     "pydantic_settings": {"moltis.config.environment": "MOLTIS_SECTION__KEY"},
     "prometheus_client": {"moltis.gateway.metrics": "the text format"},
+    "referencing": {"moltis.rest.document": "`$ref` of OpenAPI documents"},
     "mcp": {"moltis.sdk.client": "the program of a process of its own, which asks a server as the SDK does"},
     "random": {"moltis.daemon": "chance enters where the world is put together"},
 }
@@ -269,6 +271,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "flow",
         "login",
     ),
+    "rest": ("document", "schemas", "operations"),
     "session": (
         "attribution elicitation hooks mirrored pace parts results",
         "calls description envelope handshake liveness",

@@ -36,6 +36,7 @@ COMMANDS = {
     "config": ("moltis.cli.config:group", "Check and show the configuration."),
     "env": ("moltis.cli.env:group", "Keep values for placeholders, out of moltis.toml."),
     "token": ("moltis.cli.token:group", "Make, list and revoke access tokens of the endpoint."),
+    "openapi": ("moltis.cli.openapi:group", "See what tools an OpenAPI document gives."),
     "rpc": ("moltis.cli.rpc:rpc", "Call any method of the control socket."),
     "completion": ("moltis.cli.completion:completion", "Print a shell completion script."),
 }
