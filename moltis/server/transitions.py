@@ -214,8 +214,9 @@ def _watch(life: Lifecycle, moment: Moment, effect: Effect | None = None) -> Tra
         due = min(due, forgiven_at)
     if moment.demand is not None:
         # One that is working though nobody waits for it is looked at when that may be over.
-        due = min(due, max(life.used_at + moment.demand.idle_secs, moment.pulse.busy_until, moment.now))
-    return Transition(replace(life, deadline=due), effect=effect)
+        due = min(due, max(life.used_at + moment.demand.idle_secs, moment.pulse.busy_until))
+    # Where an answer took longer than the interval, the next heartbeat is due now, not in the past.
+    return Transition(replace(life, deadline=max(due, moment.now)), effect=effect)
 
 
 def _noted_use(life: Lifecycle, moment: Moment) -> Lifecycle:

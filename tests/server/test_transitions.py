@@ -506,6 +506,16 @@ def test_a_timeout_longer_than_the_interval_delays_only_probes_after_one_that_is
     assert (server.state, server.now) == (State.STOPPING, 1015)
 
 
+@pytest.mark.parametrize("event", [Alive(), Alive(otherwise=True), Unsent()])
+def test_a_heartbeat_answered_after_more_than_the_interval_is_followed_by_one_that_is_due_now(event: Event) -> None:
+    policy = replace(POLICY, heartbeat_interval_secs=1.0, heartbeat_timeout_secs=4.0)
+    server = Server(policy).ready().wait()
+    server.now += 3.0
+    server.on(event)
+    assert server.life.deadline is not None
+    assert server.life.deadline >= server.now
+
+
 @pytest.mark.parametrize("max_missed", [1, 3])
 @pytest.mark.parametrize("outstanding", [False, True])
 def test_a_daemon_that_slept_sends_one_fresh_probe_before_any_verdict(max_missed: int, outstanding: bool) -> None:
