@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -20,25 +21,33 @@ N = 1_000_000
 LINK = b'{"type":"resource_link","uri":"f:a","name":"n"}'
 
 
+# What is long is made where it is needed: this module is imported by processes that run other tests.
+
+
 @pytest.mark.parametrize(
-    ("method", "result"),
+    ("method", "before", "part", "times", "after"),
     [
-        ("tools/call", b'{"content":[%b,%b]}' % (LINK, b",".join([b"{}"] * 3 * N))),
-        ("tools/call", b'{"content":[%b,%b]}' % (LINK, b",".join([b"0"] * 3 * N))),
-        ("prompts/get", b'{"messages":[%b],"x":"resource_link"}' % b",".join([b'{"content":{}}'] * N)),
+        ("tools/call", b'{"content":[%b,' % LINK, b"{}", 3 * N, b"]}"),
+        ("tools/call", b'{"content":[%b,' % LINK, b"0", 3 * N, b"]}"),
+        ("prompts/get", b'{"messages":[', b'{"content":{}}', N, b'],"x":"resource_link"}'),
     ],
+    ids=["objects", "numbers", "messages"],
 )
-def test_a_result_of_more_parts_than_anybody_means_passes_as_it_is(method: str, result: bytes) -> None:
+def test_a_result_of_more_parts_than_anybody_means_passes_as_it_is(
+    method: str, before: bytes, part: bytes, times: int, after: bytes
+) -> None:
+    result = before + b",".join([part] * times) + after
     began = time.thread_time()
     assert result_for(method, result, OLDEST) is result
     assert time.thread_time() - began < LIMIT_SECS
 
 
 @pytest.mark.parametrize("content", [None, b"[]", b'[{"type":"text","text":"as a text"}]'])
-@pytest.mark.parametrize("structured", [b"1", b"null", b"[%b]" % b",".join([b"[0]"] * N)], ids=["1", "null", "long"])
+@pytest.mark.parametrize("kind", ["1", "null", "long"])
 def test_of_a_long_result_structured_content_that_is_no_object_is_left_out_as_of_a_short_one(
-    content: bytes | None, structured: bytes
+    content: bytes | None, kind: str
 ) -> None:
+    structured = b"[%b]" % b",".join([b"[0]"] * N) if kind == "long" else kind.encode()
     more = b"" if content is None else b',"content":%b' % content
     many = b",".join(b'"a%d":0' % n for n in range(N // 2))
     result = b'{"structuredContent":%b%b,"isError":true,"_meta":{"m":1},%b}' % (structured, more, many)
@@ -69,16 +78,16 @@ def test_millions_of_completions_are_cut_like_a_hundred_and_one() -> None:
     assert (len(made["values"]), made["hasMore"]) == (100, True)
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        b'{"type":"object","properties":{%b}}' % b",".join(b'"p%d":true' % n for n in range(N // 2)),
-        b'{"type":"object","properties":{"a":[%b]},"x":true}' % b",".join([b"[]"] * N),
-        b'{"type":"object","x":[true%b]}' % (b",[]" * N),
-    ],
-)
-def test_a_tool_too_long_to_be_made_valid_is_an_older_host_s_by_name_alone(schema: bytes) -> None:
-    raw = b'{"name":"a","inputSchema":%b}' % schema
+SCHEMAS: dict[str, Callable[[], bytes]] = {
+    "properties": lambda: b'{"type":"object","properties":{%b}}' % b",".join(b'"p%d":true' % n for n in range(N // 2)),
+    "a property": lambda: b'{"type":"object","properties":{"a":[%b]},"x":true}' % b",".join([b"[]"] * N),
+    "a list": lambda: b'{"type":"object","x":[true%b]}' % (b",[]" * N),
+}
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_a_tool_too_long_to_be_made_valid_is_an_older_host_s_by_name_alone(schema: str) -> None:
+    raw = b'{"name":"a","inputSchema":%b}' % SCHEMAS[schema]()
     assert len(raw) > MAX_TOOL_BYTES
     began = time.thread_time()
     assert msgspec.json.decode(tool_for_legacy(raw)) == {"name": "a", "inputSchema": {"type": "object"}}

@@ -12,6 +12,7 @@ import anyio
 import anyio.lowlevel
 import httpx2
 import pytest
+from bombs import deflate_bomb, gzip_bomb
 from hypothesis import given
 from hypothesis import strategies as st
 from patience import PATIENCE
@@ -74,7 +75,7 @@ async def test_an_endless_body_is_refused_within_little_memory(script: Script) -
 
 @pytest.mark.parametrize("encoding", [b"br", b"BR", b"zstd", b"identity, br", b"gzip, gzip", b"compress"])
 async def test_a_body_compressed_by_what_is_not_known_is_refused_unread(encoding: bytes) -> None:
-    bomb = gzip.compress(bytes(50_000_000))
+    bomb = gzip_bomb(50)
     head = OK + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (encoding, len(bomb))
     with within_memory(1_000_000), pytest.raises(BodyEncoded):
         await body_of(ending(head + bomb), 1_000_000)
@@ -113,9 +114,9 @@ async def test_a_compressed_body_is_unpacked_up_to_the_limit(encoding: bytes, bo
 @pytest.mark.parametrize(
     ("coding", "bomb"),
     [
-        (b"gzip", gzip.compress(bytes(50_000_000), mtime=0)),
+        (b"gzip", gzip_bomb(50)),
         (b"gzip", gzip.compress(bytes(40_000), mtime=0) * 1000),
-        (b"deflate", zlib.compress(bytes(50_000_000))),
+        (b"deflate", deflate_bomb(50)),
     ],
     ids=["gzip", "many members", "deflate"],
 )
@@ -125,8 +126,13 @@ async def test_a_body_that_unpacks_to_too_much_is_refused_within_little_memory(c
         await body_of(ending(head + bomb), 1_000_000)
 
 
+def test_a_bomb_is_well_formed() -> None:
+    assert gzip.decompress(gzip_bomb(3)) == zlib.decompress(deflate_bomb(3)) == bytes(3_000_000)
+    assert len(gzip_bomb(3)) < 6_000
+
+
 async def test_an_endless_stream_that_unpacks_to_far_more_than_was_sent_is_given_up() -> None:
-    packed = gzip.compress(bytes(50_000_000))
+    packed = gzip_bomb(50)
 
     async def pieces() -> AsyncGenerator[bytes]:
         yield packed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import socket
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+from bombs import gzip_bomb
 from made_certificates import DAY, Authority
 from patience import PATIENCE
 from ports import free_port
@@ -496,7 +496,7 @@ async def test_being_cancelled_is_no_problem_of_the_other_side() -> None:
         repeating(OK + b"\r\n", b"x" * 65536),
         repeating(OK + b"Content-Length: 99999999999\r\n\r\n", b"x" * 65536),
         repeating(OK + b"Content-Length: 20001\r\n\r\n", b"", 0.01),
-        ending(OK + b"Content-Encoding: gzip\r\n\r\n" + gzip.compress(bytes(100_000_000))),
+        ending(OK + b"Content-Encoding: gzip\r\n\r\n" + gzip_bomb(100)),
     ],
     ids=["chunks", "tiny chunks", "no length", "absurd length", "length", "gzip bomb"],
 )
