@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio
 import pytest
 from forwarding_fakes import RESULT, Bench, FakeHost, input_required, live
 from gateway_fakes import FakeUpstream, agreed
+from trio.testing import MockClock
 
 ELICIT = {"method": "elicitation/create", "params": {"message": "Who?", "requestedSchema": {"type": "object"}}}
 ACCEPT = {"action": "accept", "content": {"name": "Zoë"}}
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Time passes as soon as nobody has anything to do."""
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 def beside(one: Bench) -> FakeUpstream:

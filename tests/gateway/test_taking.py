@@ -23,6 +23,7 @@ from gateway_fakes import (
     tell,
     template,
 )
+from trio.testing import MockClock
 
 from moltis.gateway.api import LOCAL
 from moltis.gateway.gateway import Gateway
@@ -37,6 +38,12 @@ OURS, THEIRS = Wish("resource", "f:a"), Wish("resource", "g:b")
 REFUSAL = b'{"code":-32602,"message":"no such thing"}'
 ACKNOWLEDGED = "notifications/subscriptions/acknowledged"
 UPDATED = "notifications/resources/updated"
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """Time passes as soon as nobody has anything to do."""
+    return "trio", {"clock": MockClock(autojump_threshold=0)}
 
 
 class Bench:
@@ -366,6 +373,7 @@ async def test_a_stream_whose_resources_cannot_be_told_to_servers_has_an_answer_
         assert len(bench.gateway.subscriptions) == 0
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])  # it never leaves the loop idle
 async def test_a_server_that_is_back_with_much_that_is_watched_holds_up_no_turn_of_the_loop() -> None:
     """Each resource is looked at by itself, not all that is watched for each; and others have their turns between."""
     async with running() as bench:
