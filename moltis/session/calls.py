@@ -198,6 +198,13 @@ class Calls:
         """Return the requests behind which somebody waits, in the order they were sent."""
         return [call for call in self._by_id.values() if call.caller is not None]
 
+    def excuse(self, now: float, secs: float) -> None:
+        """Give the requests whose time is up so much longer: it was not the server who stood still."""
+        for call in self._by_id.values():
+            if call.due <= now:
+                call.due = now + min(call.idle_secs, max(secs, 1.0))
+                call.last = max(call.last, call.due)
+
     def take_due(self, now: float) -> list[Call]:
         """Remove and give the requests whose time is up."""
         due = [call for call in self._by_id.values() if call.due <= now]

@@ -35,6 +35,8 @@ MAX_SAMPLES_PER_SEC = 5
 MAX_UNREADABLE = 100
 """Of the lines that are no JSON it is remembered when they came: one may have been the reply that a request missed."""
 SAMPLE_CHARS = 200
+STALLED_SECS = 0.5
+"""Who looks at deadlines so late could not run, and has not read what came meanwhile: a paused machine, SIGSTOP."""
 SCRUBBED_BYTES = 4096
 """More than a sample, so that the cut never lets half a secret through."""
 
@@ -284,6 +286,8 @@ class Dialogue:
         """
         while True:
             now = self._now()
+            if (late := now - self._wake_at) > STALLED_SECS:
+                self._calls.excuse(now, late)
             self._expire_due(now)
             self._questions.decide(now)
             self._wake = anyio.Event()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from harness import Daemon, wait_until
+from patience import PATIENCE
 from processes import stopped
 
 JUMPING_CLOCK = '''
@@ -90,6 +92,19 @@ def test_a_daemon_that_was_suspended_restarts_nobody(daemon: Daemon) -> None:
     after = daemon.wait_all("ready")
     assert {n: s["pid"] for n, s in after.items()} == {n: s["pid"] for n, s in before.items()}
     assert {s["restarts"] for s in after.values()} == {0}
+
+
+def test_an_answer_that_came_while_the_daemon_was_suspended_is_taken(daemon: Daemon) -> None:
+    """It has run, and says so: told that there was no reply, somebody would run it once more."""
+    daemon.write({"s": daemon.evil(request_timeout_secs=2.0)})
+    daemon.start().wait_for("s", "ready")
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(daemon.text, "s", "slow", secs=1.0)
+        time.sleep(0.5)
+        with stopped(daemon.pid):
+            time.sleep(4)
+        assert answer.result(PATIENCE)
+    assert daemon.status("s")["restarts"] == 0
 
 
 def test_servers_that_were_suspended_with_the_daemon_are_given_time(daemon: Daemon) -> None:

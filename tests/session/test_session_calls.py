@@ -166,6 +166,28 @@ async def test_a_call_without_reply_times_out_and_is_cancelled_upstream() -> Non
         running.session.stop()
 
 
+@pytest.mark.parametrize("secs", [31.0, 100.0, 100_000.0])
+async def test_the_time_in_which_this_program_stood_still_is_not_the_servers(anyio_backend: Any, secs: float) -> None:
+    """Its reply may lie in the pipe, unread; and it may have stood still too."""
+    clock = anyio_backend[1]["clock"]
+    async with anyio.create_task_group() as tasks:
+        held: list[Message] = []
+        running = await Running(tasks, legacy(tools__call=lambda r: held.append(r) or [])).until_ready()  # type: ignore[func-returns-value]
+        running.session.call_tool("t", None, None, running.replies.append)
+        other: list[Reply] = []
+        running.session.call_tool("t", None, None, other.append)
+        await anyio.sleep(1)
+        clock.jump(secs)
+        began = anyio.current_time()
+        await anyio.sleep(0.5)
+        assert (running.replies, other) == ([], [])
+        running.server.connection.say(result(held[0], {}))
+        assert await running.until_reply() == [Result(b"{}")]
+        await anyio.sleep(30.2 - (anyio.current_time() - began))
+        assert isinstance(failure(other[0]), RequestTimeout)
+        running.session.stop()
+
+
 async def test_a_timeout_tells_of_lines_that_were_no_json_and_may_have_been_the_reply() -> None:
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, legacy(tools__call=silent)).until_ready()
