@@ -55,6 +55,8 @@ class Key(msgspec.Struct, frozen=True):
     high: int = 0
     words: tuple[str, ...] = ()
     placeholders: bool = False
+    may_be_empty: bool = False
+    """Of a text: `""` has a meaning of its own."""
     may_be_zero: bool = False
     """Of seconds: 0 has a meaning of its own."""
     example: str | None = None
@@ -223,11 +225,11 @@ KEYS: tuple[Key, ...] = (
     ),
     Key(
         "oauth", "resource", "text", 'the RFC 8707 parameter, by default the server\'s own; "" leaves it out (Entra)',
-        placeholders=True, example='"https://mcp.example.com/mcp"',
+        placeholders=True, may_be_empty=True, example='"https://mcp.example.com/mcp"',
     ),
     Key(
         "oauth", "prompt", "text", 'of the authorization request; "" leaves it out; by default as OpenID Connect asks',
-        example='"consent"',
+        may_be_empty=True, example='"consent"',
     ),
     Key(
         "oauth", "offline_access", "flag", "false: never added to the scopes; true: to those of `scopes` too",
@@ -412,7 +414,7 @@ def _type(key: Key, *, with_default: bool = True) -> dict[str, Any]:
         case "count":
             shape = {"type": "integer", "minimum": key.low, "maximum": key.high}
         case "text":
-            shape = {"type": "string", "minLength": 1}
+            shape = {"type": "string"} if key.may_be_empty else {"type": "string", "minLength": 1}
         case "flag":
             shape = {"type": "boolean"}
         case "list":

@@ -120,6 +120,15 @@ def test_the_table_of_the_readme_has_a_row_for_every_key() -> None:
     assert {row.count("|") - row.count("\\|") for row in rows} == {5}
 
 
+@pytest.mark.parametrize("name", ["resource", "prompt"])
+def test_the_schema_takes_an_empty_text_where_it_has_a_meaning(name: str) -> None:
+    text = f'[mcp.servers.a]\nurl = "https://a.example/mcp"\n[mcp.servers.a.oauth]\n{name} = ""\n'
+    assert loads(text).problems == ()
+    server = schema()["properties"]["mcp"]["properties"]["servers"]["additionalProperties"]
+    assert "minLength" not in server["properties"]["oauth"]["properties"][name]
+    assert "minLength" in server["properties"]["command"]
+
+
 def test_the_schema_knows_every_key_and_forbids_others_in_our_sections_only() -> None:
     document = schema()
     assert "additionalProperties" not in document
