@@ -6,6 +6,7 @@
 Reading order, from what decides to what does:
 
     config      moltis.toml: read, checked, turned into a plan, edited
+    private     files of the user's own: made, read, replaced and locked by one rule for owner, mode and links
     redaction   what a secret is, and how it is kept out of everything that is shown
     server      one server's states and their table; the actor that lives them; all actors
     session     one MCP connection: handshake of both protocol eras, calls, lists, heartbeat

@@ -9,9 +9,12 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
+from moltis.cli import app
 from moltis.config.keys import example_toml, keys_markdown
+from moltis.config.load import loads
 from moltis.control.methods import METHODS
 from moltis.control.registry import markdown_table
 from moltis.server.diagram import mermaid, states_table
@@ -59,6 +62,47 @@ def test_a_link_leads_to_a_page_and_a_heading_that_are_there(page: Path) -> None
             there = (page.parent / file).resolve() if file else page
             assert there.exists(), f"{target} is not there"
             assert not anchor or anchor in anchors(there), f"{target} is no heading there"
+
+
+def samples(language: str) -> list[tuple[str, str]]:
+    """Return the samples of a language on all pages, each with its page's name."""
+    found = [(p.name, m) for p in PAGES for m in re.findall(rf"```{language}\n(.*?)```", p.read_text("utf-8"), re.S)]
+    assert found
+    return found
+
+
+@pytest.mark.parametrize(("page", "text"), samples("toml"))
+def test_a_sample_of_moltis_toml_is_one_that_is_taken_without_a_word(page: str, text: str) -> None:
+    if "mcp_servers" in text:
+        return  # Codex's
+    oauth_alone = ".oauth]" in text and "url = " not in re.sub(r"(auth|token)_url", "", text)
+    whole = text + '[mcp.servers.private_api]\nurl = "https://api.example.com/mcp"\n' * oauth_alone
+    values = dict.fromkeys(re.findall(r"\$\{?([A-Z_]+)", text), "value-of-a-placeholder")
+    problems = loads(whole, values, {"HOME": "/home/me"}).problems
+    assert [str(p) for p in problems if "reach" not in p.message] == []
+
+
+def test_the_commands_that_are_named_are_there() -> None:
+    words = r"moltis((?: (?!http\b)[a-z][a-z-]*)+)"
+    told = {
+        tuple(found.split())
+        for page in [*PAGES, ROOT / "moltis.example.toml"]
+        for code in re.findall(r"`[^`\n]+`|```sh\n.*?```", page.read_text(encoding="utf-8"), re.S)
+        for found in re.findall(words, code)
+    }
+    assert len(told) > 20
+    for path in told:
+        at: click.Command = app.root
+        for word in path:
+            if not isinstance(at, click.Group):
+                break
+            found = at.get_command(click.Context(at), word)
+            assert found is not None, f"moltis {' '.join(path)}"
+            at = found
+
+
+def test_the_glossary_stays_short() -> None:
+    assert len((ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()) <= 40
 
 
 def test_the_first_screens_stay_short() -> None:
