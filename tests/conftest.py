@@ -8,11 +8,13 @@ import os
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import lanes
 import pytest
 import turns
+from _pytest.pathlib import import_path
 from hypothesis import HealthCheck, settings
 
 # On a busy machine a slow example is no finding. In CI the same commit gives the same verdict; elsewhere each run looks
@@ -42,6 +44,31 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many tests `-n auto` runs at a time: two for each core, since half of them wait for processes."""
     return 2 * (os.cpu_count() or 1)
+
+
+def pytest_collection(session: pytest.Session) -> None:
+    """Have each of several processes import other modules first.
+
+    In a fresh checkout the assertions of each module are rewritten by whoever imports it first: all processes that
+    begin with the same one rewrite all of them.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    if processes > 1:
+        number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
+        folders = [folder for folder in map(Path, session.config.args) if folder.is_dir()]
+        found = [path for folder in folders for path in sorted(folder.rglob("test_*.py"))]
+        wanted = [path for path in found if not lanes.pytest_ignore_collect(path, session.config)]
+        first = len(wanted) * number // processes
+        for path in wanted[first:] + wanted[:first]:
+            with suppress(Exception, pytest.skip.Exception):  # which is told when it is collected
+                import_path(path, root=session.config.rootpath, consider_namespace_packages=False)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Leave out of every later garbage collection what stays to the end: modules, and tests by the thousand."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(trylast=True)  # after pytest has put those together that share a fixture

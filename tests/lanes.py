@@ -31,9 +31,16 @@ AGAIN = "measured again"
 """The property of a report that has, a line each, what was measured before and was not in its limit."""
 
 timeouts = pytest.StashKey[object]()
+lanes = pytest.StashKey[str]()
 
 
 def lane(item: pytest.Item) -> str:
+    if lanes not in item.stash:
+        item.stash[lanes] = _lane(item)
+    return item.stash[lanes]
+
+
+def _lane(item: pytest.Item) -> str:
     if item.get_closest_marker("alone") is not None:
         return "perf"
     if item.nodeid.startswith(FOLDERS) or item.get_closest_marker("e2e") is not None:
