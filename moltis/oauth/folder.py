@@ -166,16 +166,11 @@ class Folder:
             Unusable: it is no file of this user's own.
             StoreProblem: it cannot be read now.
         """
-        try:
+        with self._doing("read", name), suppress(FileNotFoundError):
             fd = private.open_private(name, os.O_RDONLY, folder=self._fd)
             with open(fd, "rb") as file:
                 return file.read(MAX_FILE_BYTES + 1), os.fstat(fd).st_mtime_ns
-        except FileNotFoundError:
-            return None
-        except Unusable:
-            raise
-        except OSError as error:
-            raise self._problem("read", name, error) from error
+        return None
 
     def write(self, name: str, data: bytes, *, durable: bool) -> None:
         """Replace a file: at any moment, and after a crash, there is the old one or the new one. Mode 0600.
@@ -185,14 +180,12 @@ class Folder:
         Raises:
             StoreProblem: it cannot be written; the old file is as it was.
         """
-        try:
+        with self._doing("write", name):
             try:
                 private.replace(name, data, folder=self._fd, durable=durable)
             except IsADirectoryError:
                 self.set_aside(name)
                 private.replace(name, data, folder=self._fd, durable=durable)
-        except OSError as error:
-            raise self._problem("write", name, error) from error
 
     def set_aside(self, name: str) -> Path:
         """Rename what cannot be used, whatever it is, and return where it is then; the last of each name is kept.
@@ -200,10 +193,8 @@ class Folder:
         Raises:
             StoreProblem: it cannot be renamed.
         """
-        try:
+        with self._doing("set aside", name):
             return self.path / private.set_aside(name, folder=self._fd)
-        except OSError as error:
-            raise self._problem("set aside", name, error) from error
 
     def remove(self, name: str) -> None:
         """Remove a file, a link itself, or an empty folder. No effect when there is none.
@@ -211,12 +202,8 @@ class Folder:
         Raises:
             StoreProblem: it cannot be removed.
         """
-        try:
+        with self._doing("remove", name), suppress(FileNotFoundError):
             private.clear(name, folder=self._fd)
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise self._problem("remove", name, error) from error
 
     def make_way(self, name: str) -> None:
         """Have nothing of that name there: what cannot be removed (a folder with something in it) is set aside.
@@ -255,15 +242,18 @@ class Folder:
             private.unlock(self._fd)
 
     def _open_lock(self, name: str) -> int:
-        try:
+        with self._doing("open", name):
             return private.open_private(name, os.O_RDWR | os.O_CREAT, folder=self._fd)
+
+    @contextmanager
+    def _doing(self, what: str, name: str) -> Iterator[None]:
+        """Say of what cannot be done now what that was; what never can is for the caller (`Unusable`)."""
+        try:
+            yield
         except Unusable:
             raise
         except OSError as error:
-            raise self._problem("open", name, error) from error
-
-    def _problem(self, doing: str, name: str, error: OSError) -> StoreProblem:
-        return StoreProblem(f"cannot {doing} {self.path / name}: {error.strerror}")
+            raise StoreProblem(f"cannot {what} {self.path / name}: {error.strerror}") from error
 
 
 def _wait_for(lock: int, path: Path) -> None:
