@@ -43,77 +43,36 @@ def get(ctx: click.Context, name: str, as_json: bool) -> None:
         show_server(daemon.call("mcp.status", {"name": name}), as_json)
 
 
-DONE = {
-    "start": "started",
-    "stop": "stopped",
-    "restart": "restarted",
-    "remove": "removed",
-    "enable": "enabled",
-    "disable": "disabled",
-}
+def _verb(verb: str, done: str, help: str, *, is_written: bool = False) -> click.Command:
+    """Make the command that does something with servers, one after the other.
+
+    done: what is said of each. is_written: to moltis.toml, and so it can be done where no daemon runs.
+    """
+
+    @command(verb, help=help)
+    @server_argument(nargs=-1, required=True)
+    @click.pass_context
+    def run(ctx: click.Context, name: tuple[str, ...]) -> None:
+        try:
+            with link.connect(ctx, link.CHANGE_SECS) as daemon:
+                for each in name:
+                    daemon.call(f"mcp.{verb}", {"name": each})
+                    screen.talk(f"moltis: {done} {each}")
+        except DaemonNotRunning:
+            if not is_written:
+                raise
+            from moltis.cli import offline
+
+            for each in name:
+                offline.change_server(link.paths(ctx), verb, each)
+                screen.talk(f"moltis: {done} {each} in {link.paths(ctx).config}")
+
+    return run
 
 
-def _each(ctx: click.Context, verb: str, names: tuple[str, ...]) -> None:
-    with link.connect(ctx, link.CHANGE_SECS) as daemon:
-        for name in names:
-            daemon.call(f"mcp.{verb}", {"name": name})
-            screen.talk(f"moltis: {DONE[verb]} {name}")
-
-
-@command("start")
-@server_argument(nargs=-1, required=True)
-@click.pass_context
-def start(ctx: click.Context, name: tuple[str, ...]) -> None:
-    """Start servers that were stopped; `moltis status NAME` tells when they are ready."""
-    _each(ctx, "start", name)
-
-
-@command("stop")
-@server_argument(nargs=-1, required=True)
-@click.pass_context
-def stop(ctx: click.Context, name: tuple[str, ...]) -> None:
-    """Stop servers until they are started again, or the daemon is."""
-    _each(ctx, "stop", name)
-
-
-@command("restart")
-@server_argument(nargs=-1, required=True)
-@click.pass_context
-def restart(ctx: click.Context, name: tuple[str, ...]) -> None:
-    """Restart servers and forget their failures."""
-    _each(ctx, "restart", name)
-
-
-def _change(ctx: click.Context, verb: str, names: tuple[str, ...]) -> None:
-    try:
-        _each(ctx, verb, names)
-    except DaemonNotRunning:
-        from moltis.cli import offline
-
-        for name in names:
-            offline.change_server(link.paths(ctx), verb, name)
-            screen.talk(f"moltis: {DONE[verb]} {name} in {link.paths(ctx).config}")
-
-
-@command("remove")
-@server_argument(nargs=-1, required=True)
-@click.pass_context
-def remove(ctx: click.Context, name: tuple[str, ...]) -> None:
-    """Stop servers and take them out of moltis.toml."""
-    _change(ctx, "remove", name)
-
-
-@command("enable")
-@server_argument(nargs=-1, required=True)
-@click.pass_context
-def enable(ctx: click.Context, name: tuple[str, ...]) -> None:
-    """Enable servers, in moltis.toml too; also forgets their failures."""
-    _change(ctx, "enable", name)
-
-
-@command("disable")
-@server_argument(nargs=-1, required=True)
-@click.pass_context
-def disable(ctx: click.Context, name: tuple[str, ...]) -> None:
-    """Stop servers and disable them, in moltis.toml too."""
-    _change(ctx, "disable", name)
+start = _verb("start", "started", "Start servers that were stopped; `moltis status NAME` tells when they are ready.")
+stop = _verb("stop", "stopped", "Stop servers until they are started again, or the daemon is.")
+restart = _verb("restart", "restarted", "Restart servers and forget their failures.")
+remove = _verb("remove", "removed", "Stop servers and take them out of moltis.toml.", is_written=True)
+enable = _verb("enable", "enabled", "Enable servers, in moltis.toml too; also forgets their failures.", is_written=True)
+disable = _verb("disable", "disabled", "Stop servers and disable them, in moltis.toml too.", is_written=True)
