@@ -30,6 +30,9 @@ from moltis.server.status import ServerStatus
 SHOWN_NAMES = 5
 """Of the servers that have the same trouble."""
 
+LEAST_ROOM_BYTES = 1 << 20
+"""A login, a list that is remembered and some log: below that the next one may be lost."""
+
 SERVICE_PATHS = {
     "linux": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "darwin": "/usr/bin:/bin:/usr/sbin:/sbin",
@@ -249,6 +252,7 @@ def check_files(paths: Paths, uid: int) -> Iterator[Finding]:
     else:
         for folder in dict.fromkeys((paths.data_dir, paths.socket.parent, paths.oauth_dir, paths.known_dir)):
             yield from _check_folder(folder, uid)
+        yield from _check_room(paths.data_dir)
         for file in (paths.env_overrides, paths.access_tokens, paths.log):
             try:
                 private.check_file(os.lstat(file) if file == paths.log else os.stat(file), believed=file != paths.log)
@@ -262,6 +266,26 @@ def check_files(paths: Paths, uid: int) -> Iterator[Finding]:
     if length > MAX_SOCKET_PATH:
         message = f"{paths.socket}: {length} bytes, a socket's path may have {MAX_SOCKET_PATH}"
         yield Finding(section, Verdict.FAIL, message, "set MOLTIS_SOCKET to a shorter path")
+
+
+def _is_read_only(folder: Path) -> bool:
+    return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
+def _check_room(folder: Path) -> Iterator[Finding]:
+    """Look whether something can still be written there: without, the log stands still and no login is kept."""
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return
+    if found.f_flag & os.ST_RDONLY:
+        message = f"{folder}: its file system is read-only; logins, tokens and the log cannot be kept"
+        yield Finding(
+            "files", Verdict.FAIL, message, "mount it to be written to, or set MOLTIS_DATA_DIR to another folder"
+        )
+    elif found.f_bavail * found.f_frsize < LEAST_ROOM_BYTES or (found.f_files and not found.f_favail):
+        message = f"{folder}: no space left on its disk; logins, tokens and the log cannot be kept"
+        yield Finding("files", Verdict.FAIL, message, "make room there; the log goes on by itself then")
 
 
 def _check_folder(folder: Path, uid: int) -> Iterator[Finding]:
@@ -278,7 +302,7 @@ def _check_folder(folder: Path, uid: int) -> Iterator[Finding]:
         )
     elif mode & 0o077:
         yield Finding("files", Verdict.WARN, f"{folder}: mode {mode:04o}, others can enter", f"chmod 700 {folder}")
-    elif not os.access(folder, os.W_OK | os.X_OK):
+    elif not os.access(folder, os.W_OK | os.X_OK) and not _is_read_only(folder):
         yield Finding("files", Verdict.FAIL, f"{folder}: not writable", f"chmod 700 {folder}")
     else:
         yield Finding("files", Verdict.OK, f"{folder}: mode {mode:04o}")

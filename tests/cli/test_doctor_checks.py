@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -224,6 +225,33 @@ def test_a_data_dir_that_others_can_enter_is_a_warning(paths: Paths) -> None:
     assert (finding.verdict, finding.hint) == (Verdict.WARN, f"chmod 700 {paths.data_dir}")
     paths.data_dir.chmod(0o700)
     assert told(check_files(paths, os.getuid())) == [("ok", f"{paths.data_dir}: mode 0700")]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said", "hint"),
+    [
+        ({"f_bavail": 3}, "no space left on its disk", "make room there"),
+        ({"f_favail": 0, "f_files": 1000}, "no space left on its disk", "make room there"),
+        ({"f_flag": os.ST_RDONLY}, "its file system is read-only", "mount it to be written to"),
+    ],
+)
+def test_a_data_dir_in_which_nothing_more_can_be_kept_is_a_failure(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch, changed: dict[str, int], said: str, hint: str
+) -> None:
+    paths.data_dir.mkdir(mode=0o700)
+    room = {"f_frsize": 4096, "f_bavail": 1 << 20, "f_files": 1 << 20, "f_favail": 1 << 20, "f_flag": 0}
+    monkeypatch.setattr(os, "statvfs", lambda path: SimpleNamespace(**(room | changed)))
+    _, finding = check_files(paths, os.getuid())
+    assert finding.verdict is Verdict.FAIL
+    assert finding.message.startswith(f"{paths.data_dir}: {said}")
+    assert finding.hint.startswith(hint)
+
+
+def test_a_file_system_that_does_not_count_its_files_has_room(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths.data_dir.mkdir(mode=0o700)
+    room = SimpleNamespace(f_frsize=4096, f_bavail=1 << 20, f_files=0, f_favail=0, f_flag=0)  # btrfs
+    monkeypatch.setattr(os, "statvfs", lambda path: room)
+    assert [v for v, _ in told(check_files(paths, os.getuid()))] == ["ok"]
 
 
 def test_a_data_dir_of_someone_else_is_a_failure(paths: Paths) -> None:
