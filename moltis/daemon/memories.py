@@ -50,7 +50,7 @@ class Memories(Learnt):
         self._known = {**loaded, **self._known}
 
     def of(self, plan: ServerPlan) -> Known | None:
-        """Give what is known of a server, if its entry is the one that it was learnt under."""
+        """Return what is known of a server, if its entry is the one that it was learnt under."""
         found = self._known.get(plan.name)
         return found[1] if found is not None and found[0] == mark(plan) else None
 

@@ -29,7 +29,7 @@ CONTROL: Final = 256
 
 
 def control_connections(servers: int) -> int:
-    """Give how many clients the control socket may have, so that enough is left for so many servers."""
+    """Return how many clients the control socket may have, so that enough is left for so many servers."""
     return max(MIN_CONTROL, _soft_limit() - RESERVED - A_SERVER * servers)
 
 

@@ -155,7 +155,7 @@ async def ready_in_time(news: anyio.Event, effort: Callable[[], Effort], limits:
 
 
 def _hints(plan: ServerPlan, ended: Ended) -> list[str]:
-    """Give what `moltis why` would say of such a failure."""
+    """Return what `moltis why` would say of such a failure."""
     error = LastError(
         kind=ended.kind,
         message=ended.message,

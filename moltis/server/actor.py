@@ -192,7 +192,7 @@ class Actor(Generic[L]):
         return self._record.status(self._plan, self._lifecycle, facts, anyio.current_time())
 
     def history(self, limit: int | None = None) -> list[HistoryEntry]:
-        """Give the last `limit` transitions (None: the last 500), oldest first."""
+        """Return the last `limit` transitions (None: the last 500), oldest first."""
         return self._record.history(limit)
 
     # What anyone may post, at any time. After `shutdown` it has no effect.

@@ -78,7 +78,7 @@ Arrows = dict[tuple[str, str], set[str]]
 
 
 def arrows() -> Arrows:
-    """Give every change of state that there is, and what brings it about."""
+    """Return every change of state that there is, and what brings it about."""
     found: Arrows = defaultdict(set)
     seen: set[object] = set()
     waiting = deque([Lifecycle()])
@@ -100,7 +100,7 @@ def arrows() -> Arrows:
 
 
 def _likeness(life: Lifecycle) -> object:
-    """Give what two lifecycles must share for the same arrows to leave them."""
+    """Return what two lifecycles must share for the same arrows to leave them."""
     cause = life.cause.kind if life.cause is not None else None
     run, admitted = life.run, life.run.admitted_at is not None
     return (life.state, life.vetoes, min(life.attempts, 2), cause, admitted, run.unanswered, run.otherwise)
@@ -145,7 +145,7 @@ def _merge(found: Arrows, name: str, alike: list[list[tuple[str, str]]], *, sour
 
 
 def mermaid() -> str:
-    """Give the picture in Mermaid's language, without the fence.
+    """Return the picture in Mermaid's language, without the fence.
 
     A flowchart, for Mermaid's state diagrams allow no arrow between the insides of two groups.
     """
@@ -165,7 +165,7 @@ def _mermaid_lines() -> Iterator[str]:
 
 
 def states_table() -> str:
-    """Give the states as a Markdown table."""
+    """Return the states as a Markdown table."""
     lines = ["| `state` | meaning | `status` | at the latest until |", "|---|---|---|---|"]
     for state in State:
         until = UNTIL[state] if state in TIMED else ""

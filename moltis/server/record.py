@@ -94,7 +94,7 @@ class Record:
         self._heartbeat = (self._wall(), latency_secs)
 
     def history(self, limit: int | None = None) -> list[HistoryEntry]:
-        """Give the last `limit` transitions (None: all that are kept), oldest first."""
+        """Return the last `limit` transitions (None: all that are kept), oldest first."""
         entries = list(self._history)
         return entries if limit is None else entries[max(0, len(entries) - limit) :]
 

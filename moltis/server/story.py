@@ -1,7 +1,7 @@
 """The story of one server in plain words: how it is, what happened, what comes next, and what mends it.
 
-Reads only what anyone may see, status and history, so it cannot say more than they hold. One rule: what happened over
-and over is said once, with how often.
+Reads only what anyone may see, status and history, so it cannot say more than they hold. What happened over and over is
+said once, with how often.
 """
 
 from __future__ import annotations

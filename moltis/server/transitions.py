@@ -1,8 +1,8 @@
 """What follows from what: the state machine of a supervised server, pure and total.
 
-One rule: everything that decides when a server starts, stops, is probed or is left alone lives here. `step` is told
-what happened and at what moment, and answers with the next `Lifecycle` and at most one thing to do. `TABLE`, at the
-end, has a cell for every state and event; ignoring is explicit there.
+Everything that decides when a server starts, stops, is probed or is left alone lives here. `step` is told what happened
+and at what moment, and answers with the next `Lifecycle` and at most one thing to do. `TABLE`, at the end, has a cell
+for every state and event; ignoring is explicit there.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ that silence proves nothing. A loaded machine is late by milliseconds."""
 
 
 def step(life: Lifecycle, event: Event, moment: Moment) -> Transition:
-    """Give what becomes of `life` when `event` happens at `moment`. Total: it answers for every state and event."""
+    """Return what becomes of `life` when `event` happens at `moment`. Total: it answers for every state and event."""
     outcome = TABLE[life.state, type(event)](life, event, moment)
     if outcome.life.state is life.state:
         return outcome
@@ -84,7 +84,7 @@ def follows(life: Lifecycle) -> Event | None:
 
 
 def backoff_ceiling(attempts: int, policy: Limits) -> float:
-    """Give c_n = min(max, base * 2**(n-1)) for the n-th failure in a row; the delay is drawn from [c_n/2, c_n].
+    """Return c_n = min(max, base * 2**(n-1)) for the n-th failure in a row; the delay is drawn from [c_n/2, c_n].
 
     Half of the delay is fixed, for processes need a floor; half is drawn, so that servers that lost one upstream
     together do not come back together.
@@ -93,7 +93,7 @@ def backoff_ceiling(attempts: int, policy: Limits) -> float:
 
 
 def cooldown_secs(cooldowns: int, policy: Limits) -> float:
-    """Give how long the n-th cooldown in a row lasts, n >= 1: min(max, base * 2**(n-1)), not jittered."""
+    """Return how long the n-th cooldown in a row lasts, n >= 1: min(max, base * 2**(n-1)), not jittered."""
     return _doubled(policy.restart_cooldown_secs, cooldowns, policy.restart_cooldown_max_secs)
 
 
@@ -127,7 +127,7 @@ def _stop(life: Lifecycle, moment: Moment, reason: str, cause: Failure | None = 
 
 
 def _wait_without_run(life: Lifecycle, state: State, moment: Moment) -> Lifecycle:
-    """Give `life` in a state that waits for a person: no run, no deadline."""
+    """Return `life` in a state that waits for a person: no run, no deadline."""
     return replace(life, state=state, since=moment.now, deadline=None, delay_secs=None, run=Run(), cause=None)
 
 
