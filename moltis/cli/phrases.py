@@ -28,7 +28,7 @@ _UNRESOLVED = r"\$\{?([A-Za-z_][A-Za-z0-9_]*)(?![A-Za-z0-9_:])"
 
 
 def duration(seconds: float) -> str:
-    """Give a length of time in its two largest units: `12s`, `4m58s`, `2h15m`, `3d4h`."""
+    """Return a length of time in its two largest units: `12s`, `4m58s`, `2h15m`, `3d4h`."""
     total = max(0, round(seconds))
     days, hours, minutes, secs = total // 86400, total // 3600 % 24, total // 60 % 60, total % 60
     if days:
@@ -39,7 +39,7 @@ def duration(seconds: float) -> str:
 
 
 def memory(size: int | None) -> str:
-    """Give a number of bytes as people read it, `112 MB`; nothing where it is not known."""
+    """Return a number of bytes as people read it, `112 MB`; nothing where it is not known."""
     if size is None:
         return ""
     return f"{size / 1e9:.1f} GB" if abs(size) >= 1e9 else f"{size / 1e6:.0f} MB"
@@ -57,7 +57,7 @@ def instant(text: str | None) -> datetime | None:
 
 
 def counted(servers: Sequence[Mapping[str, Any]]) -> str:
-    """Give `4 servers: 3 ready, 1 backing off`."""
+    """Return `4 servers: 3 ready, 1 backing off`."""
     if not servers:
         return "no servers"
     counts = {state: sum(s.get("state") == state for s in servers) for state in COUNTED}
@@ -66,7 +66,7 @@ def counted(servers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def exit_words(code: int) -> str:
-    """Give `exit 1`, or the signal's name when a signal ended it (a negative code, as in subprocess; or 128 and the
+    """Return `exit 1`, or the signal's name when a signal ended it (a negative code, as in subprocess; or 128 and the
     signal, as shells say it of their children).
     """
     if code - 128 in SHELL_SIGNALS:
@@ -80,7 +80,7 @@ def exit_words(code: int) -> str:
 
 
 def status_text(server: Mapping[str, Any], now: datetime) -> str:
-    """Give the STATUS column: the state, when it changes by itself, and why."""
+    """Return the STATUS column: the state, when it changes by itself, and why."""
     state = str(server.get("state"))
     error = server.get("last_error") or {}
     match state:
@@ -116,7 +116,7 @@ def status_text(server: Mapping[str, Any], now: datetime) -> str:
 
 
 def login_failure(server: Mapping[str, Any]) -> str:
-    """Give why a login failed, or why the last answer to one was refused, in the daemon's words; else nothing."""
+    """Return why a login failed, or why the last answer to one was refused, in the daemon's words; else nothing."""
     error = server.get("last_error") or {}
     return str(error.get("message") or "") if error.get("kind") == LOGIN_FAILED else ""
 
@@ -132,7 +132,7 @@ def _login_unavailable(server: Mapping[str, Any]) -> bool:
 
 
 def status_cell(server: Mapping[str, Any], now: datetime) -> Cell:
-    """Give the STATUS column with its colour."""
+    """Return the STATUS column with its colour."""
     return Cell(status_text(server, now), _colour(str(server.get("state"))))
 
 
@@ -153,14 +153,14 @@ def _cause(error: Mapping[str, Any]) -> str:
 
 
 def up_and_restarts(server: Mapping[str, Any], now: datetime) -> str:
-    """Give `2h15m / 0`: how long it has been ready, and how often it was started again."""
+    """Return `2h15m / 0`: how long it has been ready, and how often it was started again."""
     since = instant(server.get("ready_since")) if server.get("state") == State.READY else None
     up = duration((now - since).total_seconds()) if since else "-"
     return f"{up} / {server.get('restarts', 0)}"
 
 
 def action(server: Mapping[str, Any]) -> str:
-    """Give the command that mends it, or shows what to mend; nothing when it is well or on its way."""
+    """Return the command that mends it, or shows what to mend; nothing when it is well or on its way."""
     name = server.get("name")
     match server.get("state"):
         case State.INVALID:

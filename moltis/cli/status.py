@@ -129,7 +129,7 @@ def _show_all(daemon: Mapping[str, Any], servers: Sequence[Mapping[str, Any]], a
 
 
 def headline(daemon: Mapping[str, Any], servers: Sequence[Mapping[str, Any]]) -> str:
-    """Give `moltis 0.1.0 - running 2h15m - pid 4711 - ~/.config/moltis/moltis.toml - 4 servers: 4 ready`."""
+    """Return `moltis 0.1.0 - running 2h15m - pid 4711 - ~/.config/moltis/moltis.toml - 4 servers: 4 ready`."""
     parts = (
         f"moltis {daemon['version']}",
         f"running {phrases.duration(daemon['uptime_secs'])}",
@@ -150,7 +150,7 @@ def gateway_lines(daemon: Mapping[str, Any]) -> list[str]:
 
 
 def short_path(path: str) -> str:
-    """Give the path with the home folder as `~`."""
+    """Return the path with the home folder as `~`."""
     home = os.path.expanduser("~")
     return "~" + path[len(home) :] if home != "/" and path.startswith(home + os.sep) else path
 
@@ -164,7 +164,7 @@ def show_table(servers: Sequence[Mapping[str, Any]]) -> None:
 
 
 def table_row(server: Mapping[str, Any], now: datetime) -> list[str | Cell]:
-    """Give one server's cells."""
+    """Return one server's cells."""
     status = phrases.status_cell(server, now)
     return [
         screen.one_line(str(server["name"])),
@@ -187,7 +187,7 @@ def show_server(server: Mapping[str, Any], as_json: bool) -> int:
 
 
 def server_lines(server: Mapping[str, Any], now: datetime, colour: bool) -> list[str]:
-    """Give one server as `key  value` lines; what is empty is left out."""
+    """Return one server as `key  value` lines; what is empty is left out."""
     status = phrases.status_cell(server, now)
     pairs: list[tuple[str, str, str]] = [
         ("name", str(server["name"]), "bold"),
@@ -217,7 +217,7 @@ def server_lines(server: Mapping[str, Any], now: datetime, colour: bool) -> list
 
 
 def _hosts(server: Mapping[str, Any]) -> str:
-    """Give who is connected: name and version, and the access token by which it came."""
+    """Return who is connected: name and version, and the access token by which it came."""
     told: Counter[str] = Counter()
     for host in server.get("hosts") or []:
         by = f" (token {host['token']})" if host.get("token") else ""

@@ -1,8 +1,8 @@
 """One client's connection: lines in, replies and events out, and how much of the daemon it may take.
 
-Knows nothing of other clients. The one rule: every request is answered once, a batch in one line (JSON-RPC 2.0 section
-6), and what a client asked for ends when the client does. A method may hand the connection over to a guest
-(`mcp.connect`): once that is answered, all that comes and goes is the guest's, and so are the limits.
+Knows nothing of other clients. Every request is answered once, a batch in one line (JSON-RPC 2.0 section 6), and what a
+client asked for ends when the client does. A method may hand the connection over to a guest (`mcp.connect`): once that
+is answered, all that comes and goes is the guest's, and so are the limits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """MCP over a stream of lines (MCP, stdio transport): one host on one connection, in either era or both.
 
 A connection of the control socket becomes one by `mcp.connect`, which is what `moltis connect` does for a host that
-starts a command. The one rule: a host that does not read holds up itself. Its own requests wait, what it need not be
-told is kept back or left out, and only replies that it asked for pile up, which is bounded.
+starts a command. A host that does not read holds up itself. Its own requests wait, what it need not be told is kept
+back or left out, and only replies that it asked for pile up, which is bounded.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ class Relay:
 
     @property
     def server(self) -> str:
-        """Give the name of the server it goes to."""
+        """Return the name of the server it goes to."""
         return self._port.name
 
     @property
@@ -185,7 +185,7 @@ class Relay:
             self._forward(taker or upstream)
 
     def _movable(self) -> str | None:
-        """Give the tool, if this is the first that a server hears of a call of it."""
+        """Return the tool, if this is the first that a server hears of a call of it."""
         return None if rounds.RESPONSES in self._params or rounds.REQUEST_STATE in self._params else self._tool
 
     def _forward(self, upstream: Taker) -> None:
@@ -669,7 +669,7 @@ class Desk:
 
 
 def _reason(params: bytes) -> bytes:
-    """Give the reason in `notifications/cancelled` as a JSON string; nothing if there is none."""
+    """Return the reason in `notifications/cancelled` as a JSON string; nothing if there is none."""
     try:
         return json_string(msgspec.json.decode(params, type=_Cancelled).reason)
     except MALFORMED:

@@ -1,6 +1,6 @@
 """Who wants to hear of updates of which resource.
 
-One rule: what a server is to tell of is the union of what hosts want to hear of it, and follows from this table alone.
+What a server is to tell of is the union of what hosts want to hear of it, and follows from this table alone.
 
 A host names a resource as it sees it; which server has it, and how that one calls it, may change while it is watched
 (a server appears, or moves up in the order). So the host's name is what is kept, and where it leads is looked up anew
@@ -148,7 +148,7 @@ class Subscriptions:
         return self._watched.get(watcher, {}).get(uri)
 
     def count(self, watcher: Watcher) -> int:
-        """Give how many resources it watches."""
+        """Return how many resources it watches."""
         return len(self._watched.get(watcher, ()))
 
     def relocate(self) -> None:
@@ -218,7 +218,7 @@ class Subscriptions:
                 self._on_moved(server, still)
 
     def wanted(self, server: str) -> frozenset[str]:
-        """Give the resources that a server is to tell of, by its own URIs."""
+        """Return the resources that a server is to tell of, by its own URIs."""
         return frozenset(self._places.get(server, ()))
 
     def wants(self, server: str) -> bool:
@@ -226,7 +226,7 @@ class Subscriptions:
         return server in self._places
 
     def updated(self, server: str, uri: str) -> list[tuple[Watcher, str]]:
-        """Give who wants to hear of an update, each with the host's own name for what was updated.
+        """Return who wants to hear of an update, each with the host's own name for what was updated.
 
         A server may name a part of what was subscribed to (MCP, Resources); whoever watches the whole hears of it.
         """

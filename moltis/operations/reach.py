@@ -1,7 +1,6 @@
 """Reaching a server that may not be ready, or saying why it cannot be reached and what mends that.
 
-The one rule: a call goes to a ready server at once and without a task; only one that is about to be ready is waited
-for.
+A call goes to a ready server at once and without a task; only one that is about to be ready is waited for.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def relay(
 
 
 async def ready_session(server: ServerApi, timeout_secs: float | None = None) -> SessionApi:
-    """Give the session of a server, waiting while it starts, at most `timeout_secs` (None: its request timeout).
+    """Return the session of a server, waiting while it starts, at most `timeout_secs` (None: its request timeout).
 
     One that is idle is started.
 
@@ -69,7 +68,7 @@ async def ready_session(server: ServerApi, timeout_secs: float | None = None) ->
 
 
 async def listed(kind: Kind, name: str | None, daemon: DaemonApi) -> Raw:
-    """Give a list of one server, as `ready_session` finds it, or of all that are ready, as a JSON array.
+    """Return a list of one server, as `ready_session` finds it, or of all that are ready, as a JSON array.
 
     Of those that are idle it is what is known of them: nobody needs them for it.
     """
@@ -93,7 +92,7 @@ async def listed(kind: Kind, name: str | None, daemon: DaemonApi) -> Raw:
 
 
 def runnable(name: str, daemon: DaemonApi) -> ServerApi:
-    """Give a server that may be started: neither disabled nor invalid.
+    """Return a server that may be started: neither disabled nor invalid.
 
     Raises:
         UnknownServer: there is none of that name.
@@ -107,7 +106,7 @@ def runnable(name: str, daemon: DaemonApi) -> ServerApi:
 
 
 def arguments_object(arguments: Raw | UnsetType) -> bytes | None:
-    """Give arguments as they came; None for null or none.
+    """Return arguments as they came; None for null or none.
 
     Raises:
         UsageError: they are not an object.

@@ -183,7 +183,7 @@ class Dialogue:
     # --- asking
 
     def new_id(self) -> int:
-        """Give the id of the next request: 1, 2, 3, ..."""
+        """Return the id of the next request: 1, 2, 3, ..."""
         self._last_id += 1
         return self._last_id
 

@@ -203,7 +203,7 @@ def _batch(message: bytes) -> Steps[Incoming]:
 
 
 def modern_meta(version: str, client: bytes, capabilities: bytes = b"{}") -> bytes:
-    """Give the members of `_meta` that every request of MCP 2026-07-28 carries.
+    """Return the members of `_meta` that every request of MCP 2026-07-28 carries.
 
     client, capabilities: `clientInfo` and `clientCapabilities` as JSON.
     """

@@ -1,8 +1,8 @@
 """What shows that a server lives: what it has said, and what it may still be busy with.
 
 Pure. A server may work through its requests one at a time and say nothing meanwhile, so a request under way is waited
-for by its own timeout. The one rule is that silence is not prolonged by asking: once a request has gone without a sign
-for as long as it was given, those that were sent into the same silence hold up no verdict.
+for by its own timeout. Silence is not prolonged by asking: once a request has gone without a sign for as long as it was
+given, those that were sent into the same silence hold up no verdict.
 """
 
 from __future__ import annotations

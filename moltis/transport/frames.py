@@ -1,6 +1,6 @@
 """Bytes into lines, twice: messages from a server's stdout, and what it says on stderr.
 
-Pure: no clock, no I/O. The one rule is that hostile input costs linear time and bounded memory, however it is chunked.
+Pure: no clock, no I/O. Hostile input costs linear time and bounded memory, however it is chunked.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Framer:
         self._start = 0
 
     def next_line(self) -> bytes | None:
-        """Give the next complete line; None when there is none. An empty one was blank or over the limit."""
+        """Return the next complete line; None when there is none. An empty one was blank or over the limit."""
         data, start = self._data, self._start
         end = data.find(b"\n", start)
         if end < 0:
@@ -243,7 +243,7 @@ class StderrLines:
         return lines
 
     def tail(self) -> tuple[str, ...]:
-        """Give the last lines, logged or not, cleaned and shortened: of many those that tell why (`lastwords.pick`).
+        """Return the last lines, logged or not, cleaned and shortened: of many those that tell why (`lastwords.pick`).
 
         A line still being written is left out.
         """
@@ -261,7 +261,7 @@ class StderrLines:
         return tuple(pick([*earlier, *shown], self.TAIL_LINES, whole=not cut or bool(earlier)))
 
     def _earlier(self, shown: list[str]) -> list[str]:
-        """Give what may tell something of the lines before the last 16 KiB, `shown`."""
+        """Return what may tell something of the lines before the last 16 KiB, `shown`."""
         oldest = (self._refilled_at or 0.0) - self.FRESH_SECS
         kept = dict.fromkeys(text for at, text in sorted([*self._first, *self._telling]) if at >= oldest)
         return [text for text in kept if text not in shown]

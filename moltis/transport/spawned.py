@@ -53,7 +53,7 @@ def explain(error: int, stage: str, path: str, detail: str, search_path: str) ->
 
 
 def launch_fields(argv: Sequence[str], env: Mapping[str, str], cwd: str | None) -> list[bytes]:
-    """Give the fields of a spawn message.
+    """Return the fields of a spawn message.
 
     Raises:
         SpawnError: something that no program can be started with.
@@ -195,7 +195,7 @@ def rss_bytes(pid: int) -> int | None:
 
 
 def _tree(root: int) -> Iterator[int]:
-    """Give the first `MAX_PROCESSES` processes of a tree, as it is when each is asked for."""
+    """Yield the first `MAX_PROCESSES` processes of a tree, as it is when each is asked for."""
     waiting, seen = deque([root]), 0
     while waiting and seen < MAX_PROCESSES:
         pid = waiting.popleft()

@@ -1,8 +1,8 @@
 """A local server over its standard streams (MCP 2025-11-25, Transports, stdio).
 
-It knows lines, not JSON: whether a line is a message is the session's business. The one rule: whatever the server
-does, its stdout and stderr are read, the loop never waits for it and never works long for it in one turn, and it is
-over within bounds that have names.
+It knows lines, not JSON: whether a line is a message is the session's business. Whatever the server does, its stdout
+and stderr are read, the loop never waits for it and never works long for it in one turn, and it is over within bounds
+that have names.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ class StdioConnection:
             self._later("stall", self._stall_secs, self._check_stall)
 
     def stderr_tail(self) -> tuple[str, ...]:
-        """Give the last lines of stderr, at most 20, scrubbed; also those that were too many to be reported."""
+        """Return the last lines of stderr, at most 20, scrubbed; also those that were too many to be reported."""
         return self._stderr_lines.tail()
 
     def effort(self) -> Effort:
@@ -458,7 +458,7 @@ class StdioConnection:
 
 
 def child_environment(environ: Mapping[str, str], own: tuple[tuple[str, str], ...]) -> dict[str, str]:
-    """Give the whole environment of a server: a few names of the daemon's, then the server's own."""
+    """Return the whole environment of a server: a few names of the daemon's, then the server's own."""
     base = {name: value for name, value in environ.items() if name in BASE_ENV or name.startswith("LC_")}
     return base | dict(own)
 
