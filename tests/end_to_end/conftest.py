@@ -37,8 +37,8 @@ INTERPRETED = frozenset(
     f"test_{name}"
     for name in (
         "clocks", "cold_start", "fair_turns", "gateway_many_hosts", "gateway_opening", "hostile_servers", "log_file",
-        "nothing_left_behind", "readme_commands", "remote_hostile", "second_opinion", "secrets", "servers_of_others",
-        "siege", "soak", "survival",
+        "nothing_left_behind", "readme_commands", "remote_hostile", "secrets", "servers_of_others", "siege",
+        "soak", "survival",
     )
 )  # fmt: skip
 """The modules that are about how a daemon starts, what it holds in memory, or what others see of its process."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_daemon import FakeDaemon
 from harness import PYTHON, SERVERS, Daemon, wait_until
 from patience import PATIENCE
 from processes import marked
@@ -38,19 +39,29 @@ for line in sys.stdin:
 '''
 
 
-def found_by_both(daemon: Daemon, name: str) -> tuple[int, dict[str, Any]]:
-    """Return the exit code and the JSON."""
+def both(daemon: Daemon, name: str) -> tuple[int, dict[str, Any], list[str]]:
+    """Return the exit code, the JSON, and the lines for a person.
+
+    The lines are of a second command, which is told the same: to ask the server once more would start the SDK again.
+    """
     done = daemon.cli("mcp", "test", name, "--sdk", "--json", within=4 * PATIENCE)
     assert done.stdout, done.stderr
-    return done.returncode, json.loads(done.stdout)
+    found = json.loads(done.stdout)
+    told = told_of(daemon, name, found)
+    assert told.returncode == done.returncode, told.stdout + told.stderr
+    return done.returncode, found, told.stdout.splitlines()
 
 
-def both(daemon: Daemon, name: str) -> tuple[int, dict[str, Any], list[str]]:
-    """Give the exit code, the JSON, and the lines for a person, of two runs: each starts an SDK."""
-    code, found = found_by_both(daemon, name)
-    told = daemon.cli("mcp", "test", name, "--sdk", within=4 * PATIENCE)
-    assert told.returncode == code, told.stdout + told.stderr
-    return code, found, told.stdout.splitlines()
+def told_of(daemon: Daemon, name: str, found: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Run `moltis mcp test --sdk` beside a daemon that has found this."""
+    place = daemon.folder / "told"
+    stand_in = FakeDaemon(place / "run" / "moltis.sock", {"mcp.test": found})
+    try:
+        told = daemon.cli("--data-dir", str(place), "mcp", "test", name, "--sdk")
+    finally:
+        stand_in.close()
+    assert stand_in.asked == [("mcp.test", {"name": name, "sdk": True})]
+    return told
 
 
 def moody(daemon: Daemon, **keys: Any) -> dict[str, Any]:
@@ -61,12 +72,15 @@ def moody(daemon: Daemon, **keys: Any) -> dict[str, Any]:
 def test_a_server_that_both_find_alike_is_said_to_be_so(daemon: Daemon) -> None:
     daemon.write({"e": daemon.evil()})
     daemon.start().wait_for("e", "ready")
-    code, found, told = both(daemon, "e")
+    code, found, _ = both(daemon, "e")
     assert (code, found["ok"], found["sdk"]["ok"], found["differences"]) == (0, True, True, [])
     for key in ("protocol_version", "server_info", "tool_count", "resource_count", "prompt_count"):
         assert found[key] == found["sdk"][key], key
     assert found["tool_count"] > 0
     assert found["sdk"]["latency_ms"] > 0
+    done = daemon.cli("mcp", "test", "e", "--sdk", within=4 * PATIENCE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    told = done.stdout.splitlines()
     assert told[0] == "e:"
     assert told[1].startswith(f"  moltis: ok, {found['tool_count']} tools")
     assert told[2].startswith(f"  the Python SDK {found['sdk']['sdk_version']}: ok, {found['tool_count']} tools")
@@ -114,7 +128,7 @@ def test_a_server_that_cannot_start_fails_for_both_with_its_last_words(daemon: D
     assert "cannot open the store" in found["sdk"]["error"]
     assert "failed" in told[1]
     assert "failed" in told[2]
-    code, found = found_by_both(daemon, "none")
+    code, found, _ = both(daemon, "none")
     assert code == 1
     assert "no-such-program-here" in found["sdk"]["error"]
     assert "Traceback" not in json.dumps(found)
@@ -216,7 +230,7 @@ def test_remote_servers_are_asked_over_the_transport_that_they_have(daemon: Daem
     new, old = place.http_server(), place.evil("old-sse")
     daemon.write({"new": remote(new.url), "old": {"url": old.url, "transport": "sse", "protocol": "legacy"}})
     daemon.start().wait_all()
-    code, found = found_by_both(daemon, "new")
+    code, found, _ = both(daemon, "new")
     assert (code, found["differences"], found["sdk"]["protocol_version"]) == (0, [], "2026-07-28")
     assert found["sdk"]["resource_count"] == found["resource_count"] > 0
     code, found, told = both(daemon, "old")
