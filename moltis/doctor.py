@@ -22,6 +22,7 @@ from moltis.config.near_misses import in_one_line
 from moltis.config.plan import Plan, RemoteLaunch, ServerPlan, StdioLaunch
 from moltis.config.surroundings import advice, proxy_advice, remote_advice
 from moltis.containers import docker_run
+from moltis.names import entry_of
 from moltis.packages import unpinned
 from moltis.paths import MAX_SOCKET_PATH, Paths
 from moltis.server.states import TRYING, State
@@ -149,7 +150,7 @@ def check_program(server: ServerPlan, environ: Mapping[str, str], daemon_path: s
 
 def _check_args(server: ServerPlan, launch: StdioLaunch, environ: Mapping[str, str]) -> Iterator[Finding]:
     """Look at what a launcher is told: whether a container serves and ends, and which version of a package runs."""
-    entry = f"args in [mcp.servers.{server.name}]"
+    entry = f"args in {entry_of(server.name)}"
     run = docker_run(launch.command, launch.args)
     if run is not None:
         if not run.interactive:

@@ -4,6 +4,7 @@
       UsageError             exit 2, -32602
       DaemonNotRunning       exit 3
       UnknownServer          exit 4, -32004
+      UnknownProject         exit 4, -32004
       NotPermitted           exit 5
       ConfigError            exit 6, -32008
       RequestTimeout         exit 7, -32006
@@ -154,6 +155,24 @@ class UnknownServer(MoltisError):
             f"no server is called {name!r}{also}",
             hint=f"known servers: {', '.join(names)}" if names else "moltis mcp add NAME -- COMMAND",
             server=name,
+        )
+        self.nearest = near
+
+
+class UnknownProject(MoltisError):
+    """No project has that name."""
+
+    kind = "unknown_project"
+    exit_code = ExitCode.NO_SUCH_SERVER
+    rpc_code = RpcCode.UNKNOWN_SERVER
+
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        names, name = sorted(known), name[:MAX_NAME_CHARS]
+        near = nearest(name, names)
+        also = f"; did you mean {' or '.join(near)}?" if near else ""
+        super().__init__(
+            f"no project is called {name!r}{also}",
+            hint=f"known projects: {', '.join(names)}" if names else "moltis project add NAME PATH",
         )
         self.nearest = near
 

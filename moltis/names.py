@@ -25,6 +25,40 @@ def name_problem(name: str, what: str = "server name") -> str | None:
     return None
 
 
+def split_name(name: str) -> tuple[str | None, str]:
+    """Return the project of a server, None for one of all, and what it is called there: `site/db`, `db`."""
+    project, slash, own = name.partition("/")
+    return (project, own) if slash else (None, name)
+
+
+def supervised_name_problem(name: str) -> str | None:
+    """Say what is wrong with a name as servers are supervised by, `NAME` or `PROJECT/NAME`; None if nothing is."""
+    project, own = split_name(name)
+    return (project is not None and name_problem(project, "project name")) or name_problem(own) or None
+
+
+def entry_of(name: str, *inner: str) -> str:
+    """Return the section of moltis.toml where a server stands, with its brackets."""
+    return f"[{'.'.join((*section_of(name), *inner))}]"
+
+
+def section_of(name: str) -> tuple[str, ...]:
+    """Return the same as the path of its key."""
+    project, own = split_name(name)
+    return ("mcp", "servers", own) if project is None else ("projects", project, "servers", own)
+
+
+def file_stem(name: str) -> str:
+    """Return what a file about a server is called, without its ending: no name of a server has a `+`."""
+    return name.replace("/", "+")
+
+
+def name_of_stem(stem: str) -> str | None:
+    """Return the server that `file_stem` gives this for; None if that is no name."""
+    name = stem.replace("+", "/")
+    return None if supervised_name_problem(name) else name
+
+
 def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
     """Give the known words most like `word`, best first; none when nothing is alike."""
     import difflib  # a mistake is rare, and it takes 2 ms of a start

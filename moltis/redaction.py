@@ -37,7 +37,7 @@ _PLACEHOLDER = re.compile(
     rf"""\$(?:
         (?P<dollar>\$)
       | (?P<bare>{_NAME})
-      | \{{ (?P<name>(?:env:)?{_NAME}) (?P<fallback>:-(?P<default>(?:[^}}$]|\$\$)*+))? \}}
+      | \{{ (?P<name>(?:env:)?{_NAME}|project:(?:path|name)) (?P<fallback>:-(?P<default>(?:[^}}$]|\$\$)*+))? \}}
       | (?P<malformed>\{{)
     )""",
     re.VERBOSE,
@@ -83,7 +83,8 @@ class Bare(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Template:
-    """A text as a person wrote it: `$NAME`, `${NAME}`, `${NAME:-default}`, `${env:NAME}`, and `$$` for a `$`.
+    """A text as a person wrote it: `$NAME`, `${NAME}`, `${NAME:-default}`, `${env:NAME}`, `${project:path}` and
+    `${project:name}`, and `$$` for a `$`.
 
     A `$` before anything else is literal. A default replaces an unset or blank value, and is itself literal.
 
@@ -104,7 +105,7 @@ class Template:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names it asks for, in order, each once; `env:NAME` for the process environment."""
+        """The names it asks for, in order, each once; `env:NAME` for the process environment, `project:path`."""
         return tuple(dict.fromkeys(m["bare"] or m["name"] for m in _PLACEHOLDER.finditer(self.text) if not m["dollar"]))
 
     def bare(self) -> Iterator[Bare]:

@@ -13,10 +13,11 @@ import msgspec
 from moltis.cli import link, screen
 from moltis.cli.commands import LazyGroup, command, json_option
 from moltis.config.origins import Origins
-from moltis.config.plan import GatewayPlan, Plan, ServerPlan
+from moltis.config.plan import GatewayPlan, Plan, ProjectPlan, ServerPlan
 from moltis.config.problem import dotted
 from moltis.config.scan import Path
 from moltis.errors import ConfigError, ExitCode
+from moltis.names import split_name
 
 COMMANDS = {
     "check": ("moltis.cli.config:check", "Check moltis.toml; every problem with its line."),
@@ -120,7 +121,7 @@ def shown(plan: Plan) -> dict[str, Any]:
     daemon = msgspec.structs.asdict(plan.daemon)
     starts = daemon.pop("max_concurrent_starts")
     gateway = _gateway(plan.gateway)
-    servers = {server.name: _server(server, plan) for server in plan.servers}
+    servers = {server.name: _server(server, plan) for server in plan.servers if server.project is None}
     mcp_only = {
         "first_list_secs": gateway.pop("first_list_secs"),
         "env_pass": list(plan.env_pass),
@@ -133,8 +134,19 @@ def shown(plan: Plan) -> dict[str, Any]:
             **dataclasses.asdict(plan.defaults),
             **mcp_only,
             "max_concurrent_starts": starts,
+            "max_servers_per_project": plan.max_servers_per_project,
             "servers": servers,
         },
+        **({"projects": {project.name: _project(project, plan) for project in plan.projects}} if plan.projects else {}),
+    }
+
+
+def _project(project: ProjectPlan, plan: Plan) -> dict[str, Any]:
+    own = [server for server in plan.servers if server.project == project.name]
+    return {
+        "path": project.path,
+        "exclude": list(project.exclude),
+        "servers": {split_name(server.name)[1]: _server(server, plan) for server in own},
     }
 
 

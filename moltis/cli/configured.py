@@ -18,7 +18,7 @@ from moltis.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ConfiguredServer:
-    """One `[mcp.servers.NAME]`, roughly."""
+    """One `[mcp.servers.NAME]`, or a project's own, roughly."""
 
     name: str
     transport: str
@@ -44,12 +44,13 @@ def read_servers(path: Path) -> Configured:
 
 
 def _servers(tables: dict[str, Any]) -> list[ConfiguredServer]:
-    mcp = tables.get("mcp")
-    entries = mcp.get("servers") if isinstance(mcp, dict) else None
-    if not isinstance(entries, dict):
-        return []
+    sections = [("", tables.get("mcp"))]
+    if isinstance(projects := tables.get("projects"), dict):
+        sections += [(f"{project}/", section) for project, section in projects.items()]
     return [
-        ConfiguredServer(name, _transport(entry), {**entry, **as_ours(entry)}.get("enabled") is not False)
+        ConfiguredServer(before + name, _transport(entry), {**entry, **as_ours(entry)}.get("enabled") is not False)
+        for before, section in sections
+        if isinstance(section, dict) and isinstance(entries := section.get("servers"), dict)
         for name, entry in entries.items()
         if isinstance(entry, dict)
     ]

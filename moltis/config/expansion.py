@@ -27,6 +27,9 @@ FREE_GROWTH_BYTES: Final = 8 * 1024
 """Of each entry, whatever the others expand to."""
 
 
+_OF_A_PROJECT: Final = ("project:name", "project:path")
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class DefaultProxy:
     """`proxy` of `[mcp]`. shown: as it may be. problem: why no server that relies on it can be reached.
@@ -52,10 +55,12 @@ class Base:
     folder: str | None = None
     env_pass: tuple[str, ...] = ()
     proxy: DefaultProxy = DefaultProxy()
+    project: tuple[str, str] | None = None
+    """Name and folder of the project whose own servers these are."""
     _found: dict[str, str | None] = field(default_factory=dict, init=False, compare=False)
 
     def lookup(self, name: str) -> str | None:
-        """Return the value of `NAME` or `env:NAME`; a blank value is none, as for the shell's `:-`."""
+        """Return the value of `NAME`, `env:NAME` or `project:path`; a blank value is none, as for the shell's `:-`."""
         if name not in self._found:  # a long value that is blank takes a millisecond to be seen as that
             self._found[name] = self._look_up(name)
         return self._found[name]
@@ -63,6 +68,8 @@ class Base:
     def _look_up(self, name: str) -> str | None:
         if name.startswith("env:"):
             values = [self.environ.get(name.removeprefix("env:"))]
+        elif name in _OF_A_PROJECT:
+            values = [self.project[_OF_A_PROJECT.index(name)]] if self.project is not None else []
         else:
             values = [self.env.get(name), self.overrides.get(name)]
         return next((value for value in values if value and not value.isspace()), None)
@@ -149,7 +156,11 @@ class Expansion(msgspec.Struct):
 
     def _lookup(self, name: str) -> str | None:
         value = self.base.lookup(name)
-        if value and not (name.startswith("env:") and is_public(name.removeprefix("env:"), value)):
+        if (
+            value
+            and name not in _OF_A_PROJECT
+            and not (name.startswith("env:") and is_public(name.removeprefix("env:"), value))
+        ):
             self.used.add(value)
         return value
 

@@ -13,7 +13,7 @@ import msgspec
 from moltis.config.kinds import KINDS, aliases
 from moltis.config.kinds import Kind as ServerKind
 from moltis.config.limits import DECLARED, MAX_SECS, MIN_SECS, Limit
-from moltis.config.plan import DaemonPlan, GatewayPlan, ServerPlan
+from moltis.config.plan import DEFAULT_CAP, DaemonPlan, GatewayPlan, ServerPlan
 from moltis.names import SERVER_NAME
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "warning")
@@ -32,7 +32,7 @@ REDIRECT_HOSTS = ("127.0.0.1", "localhost")
 ALIASES = {*TRANSPORT_ALIASES, *ELICITATION_ALIASES, "warning"}
 """Words that are accepted beside the one that is documented."""
 
-SectionName = Literal["daemon", "gateway", "mcp", "server", "oauth"]
+SectionName = Literal["daemon", "gateway", "mcp", "server", "oauth", "project"]
 Kind = Literal["seconds", "count", "text", "flag", "list", "table", "choice"]
 PATHS: dict[SectionName, str] = {
     "daemon": "daemon",
@@ -40,6 +40,7 @@ PATHS: dict[SectionName, str] = {
     "mcp": "mcp",
     "server": "mcp.servers.NAME",
     "oauth": "mcp.servers.NAME.oauth",
+    "project": "projects.NAME",
 }
 
 
@@ -106,6 +107,10 @@ KEYS: tuple[Key, ...] = (
     Key(
         "mcp", "max_concurrent_starts", "count", "servers starting at the same time; a start that works keeps its turn",
         _DAEMON.max_concurrent_starts, low=1, high=10_000,
+    ),
+    Key(
+        "mcp", "max_servers_per_project", "count", "its own first, then those that stand first here; 0: no cap",
+        DEFAULT_CAP, low=0, high=10_000,
     ),
     Key("gateway", "enabled", "flag", "one MCP endpoint for every host on the machine", _GATEWAY.enabled),
     Key("gateway", "listen", "text", "port 0: any free one; the address is in daemon.status", _GATEWAY.listen),
@@ -235,6 +240,11 @@ KEYS: tuple[Key, ...] = (
         "oauth", "offline_access", "flag", "false: never added to the scopes; true: to those of `scopes` too",
         example="true",
     ),
+    Key(
+        "project", "path", "text", "its folder: `moltis connect` in it, or below it, shows this project",
+        example='"~/src/site"',
+    ),
+    Key("project", "exclude", "list", "servers of all that it does without", (), example='["github"]'),
 )  # fmt: skip
 
 _BY_NAME = {(key.section, key.name): key for key in KEYS}
@@ -281,7 +291,8 @@ def keys_markdown() -> str:
     rows.append("| `env.NAME` | text | | value of the placeholder `$NAME`; never shown |")
     return (
         "\n".join(rows)
-        + "\n\nEach server may override every key of `mcp` but `first_list_secs` and `max_concurrent_starts`.\n"
+        + "\n\nEach server may override every key of `mcp` but `first_list_secs`, `max_concurrent_starts` and\n"
+        "`max_servers_per_project`. `projects.NAME.servers.NAME` takes every key of `mcp.servers.NAME`.\n"
     )
 
 
@@ -322,6 +333,17 @@ _EXAMPLES = """
 #headers = { Authorization = "Bearer ${REMOTE_MCP_TOKEN}" }
 """
 
+_PROJECTS = """
+# Projects: what is served at /mcp/PROJECT, and to `moltis connect` in its folder: all servers above less those that it
+# excludes, and its own. In args, env and cwd of its own, ${project:path} is its folder, ${project:name} its name.
+
+#[projects.site]"""
+_OWN = """
+# Its own servers, with every key of a server; moltis calls this one site/db, and the project's hosts db.
+#[projects.site.servers.db]
+#command = "npx"
+#args = ["-y", "@modelcontextprotocol/server-filesystem", "${project:path}"]"""
+
 _EXAMPLE_VALUES = ("GITHUB_TOKEN", "REMOTE_MCP_KEY", "REMOTE_MCP_TOKEN", "PROXY_PASSWORD", "SECRET", "CLIENT_KEY")
 _NAME_RULE = "NAME: A-Z a-z 0-9 _ -, at most 64, no '__', and no two that differ only by case."
 
@@ -349,6 +371,9 @@ def example_toml() -> str:
         "\n# For servers that do not support discovery or registration; every key is optional.\n",
         "#[mcp.servers.REMOTE.oauth]",
         *_commented(k for k in KEYS if k.section == "oauth"),
+        _PROJECTS,
+        *_commented(k for k in KEYS if k.section == "project"),
+        _OWN,
     ]
     return "\n".join(parts) + "\n"
 
@@ -398,7 +423,17 @@ def schema() -> dict[str, Any]:
             "mcp": {
                 "type": "object",
                 "additionalProperties": False,
-                "properties": {**own["mcp"], "max_servers_per_project": {"type": "integer"}, "servers": servers},
+                "properties": {**own["mcp"], "servers": servers},
+            },
+            "projects": {
+                "type": "object",
+                "propertyNames": servers["propertyNames"],
+                "additionalProperties": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "properties": {**own["project"], "servers": servers},
+                    "required": ["path"],
+                },
             },
         },
     }

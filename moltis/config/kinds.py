@@ -23,6 +23,7 @@ class Kind(NamedTuple):
     plans, checks, opens: `module:name` of the code.
     called: continues "a ... server". described: what it is to a person.
     aliases: other spellings of its name.
+    is_capped: `max_servers_per_project` counts it.
     is_implied: it is meant where an entry has the key that it needs and names no transport.
     is_alone: an entry that has what another kind needs is wrong.
     is_program: a process is started for it on this machine, which takes a while, has a stderr, and may install first.
@@ -41,6 +42,7 @@ class Kind(NamedTuple):
     checks: str
     opens: str
     aliases: tuple[str, ...] = ()
+    is_capped: bool = True
     is_implied: bool = False
     is_alone: bool = False
     is_program: bool = False

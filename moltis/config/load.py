@@ -7,8 +7,9 @@ The same text, overrides and environment always give an equal plan.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,19 @@ from moltis.config.environment import overlaid, settings
 from moltis.config.expand import Planned, env_name_problem, merged_limits, plan_server
 from moltis.config.expansion import Base, Room
 from moltis.config.foreign import servers_elsewhere
-from moltis.config.model import DaemonSection, GatewaySection, McpSection, ServerSection, read_section
-from moltis.config.plan import DaemonPlan, GatewayPlan, Plan
+from moltis.config.local import folder
+from moltis.config.model import DaemonSection, GatewaySection, McpSection, ProjectSection, ServerSection, read_section
+from moltis.config.plan import DEFAULT_CAP, DaemonPlan, GatewayPlan, Plan, ProjectPlan
 from moltis.config.problem import Problem, Report
 from moltis.config.remote import default_proxy
 from moltis.config.scan import Path as KeyPath
 from moltis.config.sensitive import is_literal_proxy, literal_secret, worth_hiding
 from moltis.config.web import is_loopback, split_listen
 from moltis.errors import ConfigError
-from moltis.names import name_problem
+from moltis.names import did_you_mean, name_problem, section_of, split_name, supervised_name_problem
 
 SERVERS = ("mcp", "servers")
+PROJECTS = ("projects",)
 _READ_BY_OTHERS = 0o044
 
 MIN_NAME_CHARS = 24
@@ -65,8 +68,10 @@ def load(path: Path, env_overrides: Mapping[str, str], environ: Mapping[str, str
     Raises:
         ConfigError: when it is missing, unreadable, not TOML, or would cost too much to parse.
     """
+    from moltis.config.projects import real_folders
+
     file = read_file(path)
-    return loads(file.text, env_overrides, environ, path=path, mode=file.mode)
+    return loads(file.text, env_overrides, environ, path=path, mode=file.mode, look=real_folders)
 
 
 def loads(
@@ -76,8 +81,11 @@ def loads(
     *,
     path: Path | None = None,
     mode: int = 0o600,
+    look: Look = lambda paths: {},
 ) -> Loaded:
     """Read the text of a moltis.toml; without a `path`, a relative `cwd` stays as it is.
+
+    look: gives folders with their links resolved, None for what is none; what it leaves out is taken as it is.
 
     Raises:
         ConfigError: when it is not TOML, or would cost too much to parse.
@@ -101,10 +109,14 @@ def loads(
     base = Base(env, dict(env_overrides or {}), dict(environ or {}), mcp.limits(), folder, tuple(mcp.env_pass))
     is_wrong = mcp.proxy is None and isinstance(tables.get("mcp"), dict) and "proxy" in tables["mcp"]
     base = replace(base, proxy=default_proxy(mcp.proxy, base, report, is_wrong=is_wrong))
-    planned, sections = _servers(entries, base, report)
+    room = Room()
+    planned, sections = _servers(entries, base, report, room)
+    projects, own, of_projects = _projects(tables.get("projects", {}), planned, base, report, room, look)
+    planned += own
+    sections += of_projects
     for each in planned:
-        if told := _long_name(each.server.label or each.server.name, gateway):
-            report.warning((*SERVERS, each.server.name), told)
+        if told := _long_name(each.server.label or split_name(each.server.name)[1], gateway):
+            report.warning(section_of(each.server.name), told)
     defaults, capped = merged_limits(base.limits)
     for key, cap in capped:
         report.warning(("mcp", key), f"is above {cap}, which caps it")
@@ -117,6 +129,8 @@ def loads(
         env_pass=base.env_pass,
         proxy=base.proxy.shown,
         servers=tuple(p.server for p in planned),
+        projects=tuple(projects),
+        max_servers_per_project=DEFAULT_CAP if mcp.max_servers_per_project is None else mcp.max_servers_per_project,
         secrets=_secrets(base, planned),
         path=path,
     )
@@ -132,7 +146,7 @@ def plan_entry(name: str, entry: Mapping[str, Any], base: Base) -> Planned:
     Raises:
         ConfigError: when the name or a key is wrong or unknown; the message names the key.
     """
-    if problem := name_problem(name[:80]):
+    if problem := supervised_name_problem(name[:160]):
         raise ConfigError(problem, server=None)
     report = Report(name)
     section = read_section(ServerSection, {k: v for k, v in entry.items() if v is not None}, (), report)
@@ -192,24 +206,109 @@ def _mcp(tables: Mapping[str, Any], report: Report) -> tuple[McpSection, dict[st
     return section, entries
 
 
+Sections = list[tuple[KeyPath, ServerSection]]
+Look = Callable[[Iterable[str]], Mapping[str, str | None]]
+
+
 def _servers(
-    entries: Mapping[str, Any], base: Base, report: Report
-) -> tuple[list[Planned], list[tuple[str, ServerSection]]]:
+    entries: Mapping[str, Any],
+    base: Base,
+    report: Report,
+    room: Room,
+    project: str | None = None,
+    everybodys: Mapping[str, str] | None = None,
+) -> tuple[list[Planned], Sections]:
+    """Plan the servers of a section: of all, or a project's own.
+
+    everybodys: of a project's own, what servers of all are called, in lower case, with their names.
+    """
+    within = SERVERS if project is None else (*PROJECTS, project, "servers")
     planned: dict[str, Planned] = {}
     taken: dict[str, str] = {}
-    sections: list[tuple[str, ServerSection]] = []
-    room = Room()
+    sections: Sections = []
+    others = everybodys or {}
     for name, raw in entries.items():
-        path, start = (*SERVERS, name), len(report.problems)
+        path, start = (*within, name), len(report.problems)
         other = taken.setdefault(name.lower(), name)
+        clash = others.get(name.lower())
         if problem := name_problem(name[:80]) or _clash(name, other):
             report.error(path, problem)
+        elif clash is not None:
+            report.error(path, f"is what the server {clash!r} of all projects is called: give it another name")
         section = read_section(ServerSection, raw, path, report)
-        sections.append((name, section))
+        sections.append((path, section))
         shown = _presentable(name)
+        shown = shown if project is None else f"{project}/{shown.replace('/', '?')}"
         plan = plan_server(shown, section, path, base, report, room, wrong=start)
+        if project is not None:
+            server = msgspec.structs.replace(plan.server, project=project, clashes=clash is not None)
+            plan = replace(plan, server=server)
         planned.setdefault(shown, plan)
-    return labelled(list(planned.values()), SERVERS, {}, report), sections
+    return labelled(list(planned.values()), within, others, report), sections
+
+
+def _projects(
+    raw: object, everybodys: list[Planned], base: Base, report: Report, room: Room, look: Look
+) -> tuple[list[ProjectPlan], list[Planned], Sections]:
+    """Plan the projects, with their own servers. One whose name is wrong is none; what else is wrong costs no other."""
+    names = [each.server.name for each in everybodys]
+    called = {name.lower(): name for name in names}
+    called |= {each.server.label.lower(): each.server.name for each in everybodys if each.server.label}
+    read = _project_sections(raw, report)
+    paths = {name: normpath(folder(section.path, base)) for name, (_, section) in read.items() if section.path}
+    real = look(paths.values()) if paths else {}
+    owners: dict[str, str] = {}
+    projects: list[ProjectPlan] = []
+    planned: list[Planned] = []
+    sections: Sections = []
+    for name, (entry, section) in read.items():
+        key = (*PROJECTS, name)
+        path = paths.get(name, "")
+        found = real.get(path, path)
+        if found is None:
+            report.error((*key, "path"), f"there is no folder {path}")
+        elif path and (first := owners.setdefault(found, name)) != name:
+            report.error((*key, "path"), f"is the folder of the project {first!r} too: in it, that one is found")
+            path = found = ""
+        own = entry.get("servers", {})
+        if not isinstance(own, dict):
+            report.error((*key, "servers"), f"must be a table: write each server as [projects.{name}.servers.NAME]")
+            own = {}
+        for at, excluded in enumerate(section.exclude):
+            if excluded not in names:
+                report.error((*key, "exclude", at), _not_excluded(excluded, own, names))
+        projects.append(ProjectPlan(name, path, found or path, tuple(section.exclude)))
+        of_project = replace(base, project=(name, paths.get(name, "")))
+        servers, read_here = _servers(own, of_project, report, room, name, called)
+        planned += servers
+        sections += read_here
+    return projects, planned, sections
+
+
+def _project_sections(raw: object, report: Report) -> dict[str, tuple[dict[str, Any], ProjectSection]]:
+    """Read the sections of projects, but for their servers; those whose name is wrong are left out."""
+    if not isinstance(raw, dict):
+        report.error(PROJECTS, "must be a table: write each project as [projects.NAME]")
+        return {}
+    read: dict[str, tuple[dict[str, Any], ProjectSection]] = {}
+    taken: dict[str, str] = {}
+    for name, entry in raw.items():
+        path, other = (*PROJECTS, name), taken.setdefault(name.lower(), name)
+        problem = name_problem(name[:80], "project name")
+        if problem or other != name:
+            report.error(path, problem or f"differs from the project {other!r} only by case")
+            continue
+        section = read_section(ProjectSection, entry, path, report)
+        if isinstance(entry, dict) and "path" not in entry:
+            report.error(path, "needs a path, which is its folder")
+        read[name] = (entry if isinstance(entry, dict) else {}, section)
+    return read
+
+
+def _not_excluded(name: str, own: Mapping[str, Any], names: Iterable[str]) -> str:
+    if name in own:
+        return f"{name[:64]!r} is its own: enabled = false there switches it off"
+    return f"no server of all projects is called {name[:64]!r}{did_you_mean(name[:64], names)}"
 
 
 def labelled(planned: list[Planned], section: KeyPath, taken: Mapping[str, str], report: Report) -> list[Planned]:
@@ -219,14 +318,15 @@ def labelled(planned: list[Planned], section: KeyPath, taken: Mapping[str, str],
 
     taken: what servers of other sections are called, in lower case, with their names.
     """
-    names = {**taken, **{each.server.name.lower(): each.server.name for each in planned}}
+    own = {split_name(each.server.name)[1].lower(): each.server.name for each in planned}
+    names = {**own, **taken}
     found = list[Planned]()
     for each in planned:
         server = each.server
         other = names.setdefault(server.label.lower(), server.name) if server.label else server.name
         if other != server.name:
             told = f"servers {other!r} and {server.name!r} would have one name: give each its own"
-            report.error((*section, server.name, "label"), told)
+            report.error((*section, split_name(server.name)[1], "label"), told)
             each = replace(each, server=msgspec.structs.replace(server, label=None))
         found.append(each)
     return found
@@ -274,12 +374,10 @@ def _secrets(base: Base, planned: Iterable[Planned]) -> frozenset[str]:
     return worth_hiding(values, (p.server.name for p in plans))
 
 
-def _warn_of_exposure(
-    env: Mapping[str, str], mcp: McpSection, sections: Iterable[tuple[str, ServerSection]], report: Report
-) -> None:
+def _warn_of_exposure(env: Mapping[str, str], mcp: McpSection, sections: Sections, report: Report) -> None:
     written: list[KeyPath] = [("env", name) for name, value in env.items() if value.strip()]
     if is_literal_proxy(mcp.proxy):
         written.append(("mcp", "proxy"))
-    written += [(*SERVERS, name, *key) for name, section in sections if (key := literal_secret(section))]
+    written += [(*path, *key) for path, section in sections if (key := literal_secret(section))]
     if where := next((path for path in written if not report.is_set_by_variable(path)), None):
         report.warning(where, f"other users of this machine can read this secret: chmod 600 {report.file}")

@@ -94,6 +94,8 @@ def _source(template: Template, base: Base) -> str:
     if len(template.names) != 1:
         return "moltis.toml"
     (name,) = template.names
+    if name.startswith("project:"):
+        return "moltis.toml"
     if name.startswith("env:"):
         return f"environment {name.removeprefix('env:')}"
     return f"[env] {name}" if base.env.get(name, "").strip() else f"env set {name}"
@@ -175,8 +177,9 @@ class _Local(Planner):
 
     def warn(self, entry: ServerSection, path: Path, report: Report, named: Container[str]) -> None:
         for n, template in enumerate(entry.args):
-            if template.names and dotted((*path, "args", n)) not in named:
-                value = f"the value of ${template.names[0]}"
+            private = [name for name in template.names if not name.startswith("project:")]
+            if private and dotted((*path, "args", n)) not in named:
+                value = f"the value of ${private[0]}"
                 told = f"{value} can be read by every user of this machine; use env instead"
                 report.warning((*path, "args", n), told)
         for n in literal_secrets(entry.command, entry.args):

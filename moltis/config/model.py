@@ -222,6 +222,14 @@ class McpSection(LimitsSection):
     env_pass: list[VariableName] = []
     proxy: ProxySetting | None = None
     max_concurrent_starts: Annotated[int, _bounds("mcp", "max_concurrent_starts")] | None = None
+    max_servers_per_project: Annotated[int, _bounds("mcp", "max_servers_per_project")] | None = None
+
+
+class ProjectSection(_Section):
+    """`[projects.NAME]`, without its servers."""
+
+    path: Text | None = None
+    exclude: list[Text] = []
 
 
 class OAuthSection(_Section):
@@ -270,8 +278,11 @@ class ServerSection(LimitsSection):
     oauth: OAuthSection | None = None
 
 
-ACCEPTED: dict[type[_Section], frozenset[str]] = {McpSection: frozenset({"servers", "max_servers_per_project"})}
-"""Keys of a section that are not its own to check: the servers, and what belongs to sections not looked into."""
+ACCEPTED: dict[type[_Section], frozenset[str]] = {
+    McpSection: frozenset({"servers"}),
+    ProjectSection: frozenset({"servers"}),
+}
+"""Keys of a section that are not its own to check: the servers."""
 
 SectionT = TypeVar("SectionT", bound=_Section)
 

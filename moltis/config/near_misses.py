@@ -61,6 +61,8 @@ def unresolved(name: str, template: Template, key: Path, environ: Mapping[str, s
     if name.startswith("env:"):
         own = name.removeprefix("env:")
         return f"${{{name}}} resolves to nothing: the daemon's environment has no {own}"
+    if name.startswith("project:"):
+        return f"${{{name}}} has no value here: this server is shared by all projects, or its own project has no path"
     asked = f"set it in [env], or with `moltis env set {name}`"
     if name == "env" and "$env:" in template.text:
         return "$env resolves to nothing: a variable of the daemon's environment has another form: write ${env:NAME}"

@@ -26,6 +26,9 @@ Asked = Literal["host", "none"]
 Start = Literal["always", "on_demand"]
 
 IDLE_STOP_SECS: Final = 600.0
+DEFAULT_CAP = 5
+"""`max_servers_per_project`: the manual's."""
+
 ToolSeparator = Literal["__", ".", "/"]
 
 
@@ -116,6 +119,10 @@ class ServerPlan(msgspec.Struct, frozen=True):
     idle_stop_secs: float = IDLE_STOP_SECS
     """Of one that does not always run: how long it goes on without use; 0: for ever."""
     problem: str | None = None
+    project: str | None = None
+    """Whose own it is; its name is `PROJECT/NAME` then. None: every project's that does not exclude it."""
+    clashes: bool = False
+    """Whether a server of all has its name already."""
     launch_mark: str = ""
     """Names how the server is reached, as written: transport, command, arguments and folder, or URL; never `env`."""
 
@@ -140,6 +147,15 @@ class ServerPlan(msgspec.Struct, frozen=True):
         """The capabilities of hosts that this server is not told of; one that asks only if it can does without."""
         asked = {"elicitation": self.elicitation, "sampling": self.sampling, "roots": self.roots}
         return frozenset(name for name, who in asked.items() if who == "none")
+
+
+class ProjectPlan(msgspec.Struct, frozen=True):
+    """`[projects.NAME]`. path: as it is meant, absolute; empty where it is of no use. real: with links resolved."""
+
+    name: str
+    path: str = ""
+    real: str = ""
+    exclude: tuple[str, ...] = ()
 
 
 class DaemonPlan(msgspec.Struct, frozen=True):
@@ -190,6 +206,9 @@ class Plan:
     proxy: str = "none"
     """Of `[mcp]`, as it may be shown."""
     servers: tuple[ServerPlan, ...] = ()
+    """Those of all, and then the projects' own."""
+    projects: tuple[ProjectPlan, ...] = ()
+    max_servers_per_project: int = DEFAULT_CAP
     secrets: frozenset[str] = frozenset()
     path: Path | None = None
 
@@ -219,14 +238,15 @@ def diff(old: Plan, new: Plan) -> PlanDiff:
 
 
 def changed_sections(old: Plan, new: Plan) -> tuple[str, ...]:
-    """Return which of `[gateway]`, `[daemon]` and `[mcp]` (less its servers) say something else than before."""
+    """Return which of `[gateway]`, `[daemon]`, `[mcp]` and `[projects]` differ from before, less servers."""
     before, after = _sections(old), _sections(new)
     return tuple(name for name in before if before[name] != after[name])
 
 
 def _sections(plan: Plan) -> dict[str, object]:
-    # Two keys of [mcp] are kept with what goes by them.
+    # Some keys of [mcp] are kept with what goes by them.
     gateway = replace(plan.gateway, first_list_secs=0.0)
     daemon = replace(plan.daemon, max_concurrent_starts=0)
-    own = (plan.gateway.first_list_secs, plan.daemon.max_concurrent_starts)
-    return {"gateway": gateway, "daemon": daemon, "mcp": (plan.defaults, plan.env_pass, plan.proxy, own)}
+    own = (plan.gateway.first_list_secs, plan.daemon.max_concurrent_starts, plan.max_servers_per_project)
+    mcp = (plan.defaults, plan.env_pass, plan.proxy, own)
+    return {"gateway": gateway, "daemon": daemon, "mcp": mcp, "projects": plan.projects}

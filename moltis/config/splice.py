@@ -110,7 +110,7 @@ def _section(path: Path, table: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _wants_section(path: Path, key: str, table: Mapping[str, Any]) -> bool:
-    is_shallow = len(path) < 3
+    is_shallow = len(path) < (4 if path[:1] == ("projects",) else 3)  # below `[projects.NAME.servers]`
     return is_shallow or key == "oauth" or len(_setting((key,), table)) > WIDTH
 
 
@@ -120,7 +120,9 @@ def _wants_section(path: Path, key: str, table: Mapping[str, Any]) -> bool:
 def _put(text: str, path: Path, value: Any) -> str:
     found = scan(text)
     if entry := _entry(found, path):
-        return text[: entry.value_start] + rendered(value) + text[entry.value_end :]
+        written = text[entry.value_start : entry.value_end]
+        new = _with_elements(written, value) if isinstance(value, list) and "#" in written else None
+        return text[: entry.value_start] + (rendered(value) if new is None else new) + text[entry.value_end :]
     parent = path[:-1]
     if around := _entry(found, parent):
         return _put_inline(text, found, around, f"{_key(path[-1])} = {rendered(value)}")
@@ -137,6 +139,61 @@ def _put(text: str, path: Path, value: Any) -> str:
             return _put(text, path[: n + 1], _nested(path[n + 1 :], value))
     table = value if isinstance(value, dict) else {str(path[-1]): value}
     return _put_section(text, found, path if isinstance(value, dict) else parent, table)
+
+
+_ELEMENT = later(r"""(?P<space>[ \t\r\n]+|#[^\n]*)|(?P<comma>,)|(?P<text>"(?:[^"\\\n]|\\.)*"|'[^'\n]*')""")
+
+
+def _with_elements(written: str, value: list[Any]) -> str | None:
+    """Return a list of texts, as written, with one more at its end, or without some; with the comments in it.
+
+    None where it cannot be done like that. Those that it loses take their line along, where nothing else is on it.
+    """
+    if not written.startswith("["):
+        return None
+    spans: list[tuple[int, int]] = []
+    at = 1
+    while at < len(written) - 1:
+        m = _ELEMENT.match(written, at)
+        if m is None:
+            return None
+        if m["text"]:
+            spans.append((m.start(), m.end()))
+        at = m.end()
+    texts = [_text_of(written[start:end]) for start, end in spans]
+    if not spans:
+        return f"[{rendered(value[0])},{written[1:]}" if len(value) == 1 else None
+    if value[:-1] == texts:
+        end = spans[-1][1]
+        comma = "" if written[end:].lstrip(" \t").startswith(",") else ","
+        line = _line_start(written, spans[-1][0])
+        indent = written[line : spans[-1][0]]
+        if line and not indent.strip():
+            after = _line_end(written, end)
+            added = f"{indent}{rendered(value[-1])},{_newline(written)}"
+            return f"{written[:end]}{comma}{written[end:after]}{added}{written[after:]}"
+        return None
+    if not all(each in value for each in texts if each in value) or [each for each in texts if each in value] != value:
+        return None
+    for (start, end), text in reversed(list(zip(spans, texts, strict=True))):
+        if text not in value:
+            tail = len(written[end:]) - len(written[end:].lstrip(" \t"))
+            end += tail + 1 if written[end + tail : end + tail + 1] == "," else 0
+            line, rest = _line_start(written, start), _REST.match(written, end)
+            alone = line and not written[line:start].strip() and rest
+            written = written[:line] + written[rest.end() :] if alone and rest else written[:start] + written[end:]
+    return written
+
+
+def _text_of(written: str) -> str:
+    return _unquoted(written) if written[0] == '"' else written[1:-1]
+
+
+def _unquoted(written: str) -> str:
+    try:
+        return str(json.loads(written))
+    except ValueError:
+        return ""  # another escape than JSON's: then nothing is compared with it
 
 
 def _nested(path: Path, value: Any) -> Any:

@@ -1,7 +1,5 @@
 """Variables by which programs find a network that is not an open one, and what a server without them runs into.
 
-from moltis.patterns import later
-
 Pure. A local server gets a few variables of the daemon's and no others; behind a proxy, or where a company's own
 authority signs, it fails in words that name neither.
 """
@@ -12,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
+from moltis.names import entry_of
 from moltis.patterns import later
 
 _PROXIES: Final = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
@@ -77,7 +76,7 @@ def advice(server: str, lines: Iterable[str], names: Collection[str]) -> str | N
     if telling and (not is_untrusting or telling[0] in _CERTIFICATES):
         listed = ", ".join(f'"{name}"' for name in telling)
         told = "moltis has it, and it does not get it" if len(telling) == 1 else "moltis has them, and it gets none"
-        return f"env_pass = [{listed}] in [mcp.servers.{server}], or in [mcp] for all    ({told})"
+        return f"env_pass = [{listed}] in {entry_of(server)}, or in [mcp] for all    ({told})"
     if is_untrusting:
         return (
             "it does not trust a certificate: name the file of its authority in env, as NODE_EXTRA_CA_CERTS (node), "
@@ -101,7 +100,7 @@ def remote_advice(server: str, message: str, names: Collection[str]) -> str | No
 
     message: of its failure. names: what was withheld from it.
     """
-    entry = f"[mcp.servers.{server}]"
+    entry = entry_of(server)
     if _OWN_CA in message:
         file = next((name for name in _FILES_OF_OTHERS if name in names), None)
         told = f"FILE: what {file} names, which moltis has for other programs"
@@ -120,7 +119,7 @@ def proxy_advice(server: str, message: str, proxy: str | None) -> list[str]:
     said = re.search(_BY_PROXY, message) if "the proxy " in message else None
     if said is None:
         return []
-    return _for_proxy(said["at"], said["what"], message, f"[mcp.servers.{server}]", is_of_environment=proxy == "env")
+    return _for_proxy(said["at"], said["what"], message, entry_of(server), is_of_environment=proxy == "env")
 
 
 def _for_proxy(at: str, what: str, message: str, entry: str, *, is_of_environment: bool) -> list[str]:

@@ -25,6 +25,7 @@ from moltis.errors import LoginNeeded, MoltisError, ServerNotReady, UsageError
 from moltis.http.authorized import Refusal
 from moltis.http.fetch import Fetcher
 from moltis.http.origins import canonical_resource
+from moltis.names import entry_of
 from moltis.oauth import browser, cipher, loopback
 from moltis.oauth.callback import Callback, parse_callback
 from moltis.oauth.jobs import Crowd
@@ -146,7 +147,7 @@ class Logins:
             raise UsageError(
                 f"server {plan.name!r} sends what moltis.toml says (headers.Authorization): there is no login to end",
                 server=plan.name,
-                hint=f"take it out of [mcp.servers.{plan.name}] in moltis.toml",
+                hint=f"take it out of {entry_of(plan.name)} in moltis.toml",
             )
         sharing = [server for server in of.servers if _shared(server) == _shared(plan)]
         for gone in list(self._leaving.values()):

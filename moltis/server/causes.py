@@ -18,6 +18,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from moltis.lastwords import is_frame, spoken
+from moltis.names import entry_of
 from moltis.server.states import FailureKind
 
 LOOKED_AT = 400
@@ -41,7 +42,7 @@ class About(msgspec.Struct, frozen=True):
 
     @property
     def entry(self) -> str:
-        return f"[mcp.servers.{self.name}]"
+        return entry_of(self.name)
 
     @property
     def program(self) -> str:

@@ -14,6 +14,7 @@ from moltis.config.near_misses import in_one_line, of_windows
 from moltis.config.plan import Shown
 from moltis.errors import LoginNeeded, MoltisError, ServerNotReady
 from moltis.lastwords import is_telling, spoken
+from moltis.names import entry_of
 from moltis.printable import one_line
 from moltis.server.causes import About, Way, is_warning, recognised
 from moltis.server.states import LOGIN_FAILED, STATUS, TRAITS, FailureKind, State
@@ -49,7 +50,7 @@ def login_failed(status: ServerStatus) -> bool:
 
 def login_keys(message: str, name: str) -> list[str]:
     """Give the keys of moltis.toml that a failed login names, each as it is to be written, or where to look."""
-    where, named = f"in [mcp.servers.{name}.oauth] of moltis.toml", dict.fromkeys(LOGIN_KEY.findall(message))
+    where, named = f"in {entry_of(name, 'oauth')} of moltis.toml", dict.fromkeys(LOGIN_KEY.findall(message))
     settings = [f"{key} = {value}    ({where})" for key, value in named if value]
     others = list(dict.fromkeys(key for key, value in named if not value and not any(k == key and v for k, v in named)))
     return [*settings, *([f"look at {', '.join(others)} {where}"] if others else [])]
@@ -67,7 +68,7 @@ def commands(status: ServerStatus) -> list[str]:
         case State.INVALID:
             return [
                 *_for_placeholder(error),
-                f"moltis config check    (says what is wrong in [mcp.servers.{name}])",
+                f"moltis config check    (says what is wrong in {entry_of(name)})",
             ]
         case State.DISABLED | State.STOPPED as state:
             return [TRAITS[state].advice.format(name)]
@@ -112,7 +113,7 @@ def in_its_words(status: ServerStatus) -> str:
 
 
 def _correct_header(name: str) -> str:
-    return f"correct headers.Authorization, or url, in [mcp.servers.{name}]    (no login is made there)"
+    return f"correct headers.Authorization, or url, in {entry_of(name)}    (no login is made there)"
 
 
 def hints(name: str, shown: Shown, error: LastError, transport: str = "stdio") -> list[str]:
@@ -164,7 +165,7 @@ def unavailable(status: ServerStatus, hint: str) -> MoltisError:
 
 def _guesses(status: ServerStatus, error: LastError) -> list[str]:
     seen = _from_words(status, error)
-    entry = f"[mcp.servers.{status.name}]"
+    entry = entry_of(status.name)
     if advice := _for_answer(status, error):
         return advice
     if not status.command and (advice := surroundings.proxy_advice(status.name, error.message, status.proxy)):
@@ -231,7 +232,7 @@ def _for_timeout(status: ServerStatus, error: LastError, seen: list[str]) -> lis
         return seen or mismatch
     limit = re.search(r"(startup_timeout_(?:max_)?secs) \(([\d.]{1,9}) s\)", error.message)
     key, secs = (limit[1], float(limit[2])) if limit is not None else ("startup_timeout_secs", 60.0)
-    longer = f"{key} = {secs * 5:g} in [mcp.servers.{status.name}]"
+    longer = f"{key} = {secs * 5:g} in {entry_of(status.name)}"
     if not status.command:
         return [f"{longer}    (if it is slow)", "look whether its `url` answers"]
     return [
@@ -314,7 +315,7 @@ def _for_stdout(status: ServerStatus, error: LastError) -> list[str]:
     """Say what helps where it speaks on stdout, and not MCP."""
     if not error.stdout:
         return []
-    entry = f"[mcp.servers.{status.name}]"
+    entry = entry_of(status.name)
     shape = next((told for shape, told in _MISMATCHES.items() if f"({shape})" in error.stdout), None)
     if shape is not None:
         return [shape.format(entry=entry)]
@@ -338,7 +339,7 @@ def _for_placeholder(error: LastError | None) -> list[str]:
 
 
 def _for_exit(status: ServerStatus, error: LastError) -> list[str]:
-    entry = f"[mcp.servers.{status.name}]"
+    entry = entry_of(status.name)
     complained = any(is_telling(line) for line in error.stderr_tail)
     match error.exit_code:
         case 0 if not complained and (status.command or "").rpartition("/")[2] in ("docker", "podman"):
@@ -376,7 +377,7 @@ def _settings(status: ServerStatus, entry: str) -> str:
 
 def _for_spawn(status: ServerStatus, error: LastError) -> list[str]:
     """Tell what `transport.spawned` says of why a program could not be started, with what mends it."""
-    command, entry = shlex.quote(status.command or "COMMAND"), f"[mcp.servers.{status.name}]"
+    command, entry = shlex.quote(status.command or "COMMAND"), entry_of(status.name)
     folder = re.search(r"cannot enter the folder (.+?): ", error.message)
     if folder is not None or "chdir" in error.message:
         make = [f"mkdir -p {shlex.quote(folder[1])}    (or correct `cwd` in {entry})"] if folder is not None else []
@@ -417,7 +418,7 @@ def _for_answer(status: ServerStatus, error: LastError) -> list[str]:
     if status.command is not None:
         return []
     if found := REDIRECTED.search(error.message):
-        return [f"write {found[1]} in [mcp.servers.{status.name}]    (if that is the server)"]
+        return [f"write {found[1]} in {entry_of(status.name)}    (if that is the server)"]
     if found := COMPRESSED.search(error.message):
         return [
             f"have compression by {found[1]} switched off for its `url`, at the server or the proxy or CDN before it"

@@ -16,7 +16,15 @@ from moltis.config.keys import KEYS, LIMITS, SERVER_KEYS, example_toml, keys_mar
 from moltis.config.kinds import KINDS
 from moltis.config.limits import MAX_SECS, MIN_SECS, Limits
 from moltis.config.load import loads
-from moltis.config.model import DaemonSection, GatewaySection, LimitsSection, McpSection, OAuthSection, ServerSection
+from moltis.config.model import (
+    DaemonSection,
+    GatewaySection,
+    LimitsSection,
+    McpSection,
+    OAuthSection,
+    ProjectSection,
+    ServerSection,
+)
 from moltis.config.plan import DaemonPlan, GatewayPlan, Plan
 
 ROOT = Path(__file__).parent.parent.parent
@@ -26,6 +34,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "mcp": McpSection,
     "server": ServerSection,
     "oauth": OAuthSection,
+    "project": ProjectSection,
 }
 
 
@@ -78,6 +87,8 @@ def test_the_defaults_of_the_table_are_those_that_run() -> None:
             assert Plan().env_pass == (key.default or ())
         elif key.section == "mcp" and key.name == "proxy":
             assert Plan().proxy == key.default
+        elif key.name == "max_servers_per_project":
+            assert Plan().max_servers_per_project == key.default
         elif key.section == "mcp":
             assert getattr(Limits(), key.name) == key.default
 
@@ -96,7 +107,7 @@ def test_every_line_of_the_example_works_when_it_is_uncommented() -> None:
     text = re.sub(r"(?m)^#(?=[\[a-zA-Z])", "", example_toml())
     loaded = loads(text, {}, {"HOME": "/home/me"})
     assert [str(p) for p in loaded.problems] == []
-    servers = set(re.findall(r"(?m)^\[mcp\.servers\.(\w+)\]", text))
+    servers = {*re.findall(r"(?m)^\[mcp\.servers\.(\w+)\]", text), "site/db"}
     assert {s.name: s.problem for s in loaded.plan.servers} == dict.fromkeys(servers)
     assert {s.transport for s in loaded.plan.servers} == {kind.name for kind in KINDS.values() if kind.is_implied}
     assert loaded.plan.defaults == Limits()
@@ -136,7 +147,7 @@ def test_the_schema_knows_every_key_and_forbids_others_in_our_sections_only() ->
     server = mcp["properties"]["servers"]["additionalProperties"]
     assert set(document["properties"]["daemon"]["properties"]) == set(DaemonSection.model_fields)
     assert set(document["properties"]["gateway"]["properties"]) == set(GatewaySection.model_fields)
-    assert set(mcp["properties"]) == set(McpSection.model_fields) | {"servers", "max_servers_per_project"}
+    assert set(mcp["properties"]) == set(McpSection.model_fields) | {"servers"}
     assert set(server["properties"]) == set(ServerSection.model_fields)
     assert set(server["properties"]["oauth"]["properties"]) == set(OAuthSection.model_fields)
     for section in (document["properties"]["daemon"], mcp, server, server["properties"]["oauth"]):

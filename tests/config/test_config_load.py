@@ -34,11 +34,7 @@ def test_an_empty_file_is_a_plan_of_nothing() -> None:
 
 def test_sections_of_other_programs_are_ignored() -> None:
     text = '[server]\nport = "x"\n[agents.presets.a.mcp]\nallow_servers = 5\n[tools]\n[[hooks]]\na = 1\n'
-    later = (
-        "[gateway]\nenabled = true\n[projects.a]\npath = '~'\n[projects.a.servers.db]\ncommand = 5\n[catalog]\nx = 1\n"
-    )
-    assert read(text + later).problems == ()
-    assert read("[mcp]\nmax_servers_per_project = 5\n").problems == ()
+    assert read(text + "[gateway]\nenabled = true\n[catalog]\nx = 1\n").problems == ()
 
 
 def test_daemon_and_mcp_are_read() -> None:
@@ -67,6 +63,8 @@ def test_the_same_text_gives_an_equal_plan_and_a_changed_server_is_the_differenc
         ("[gateway]\nallowed_hosts = ['a.example']\n[daemon]\nbrowser_command = []\n", ("gateway", "daemon")),
         ("[mcp]\nmax_concurrent_starts = 3\n", ("mcp",)),
         ("[mcp]\nfirst_list_secs = 1\n", ("mcp",)),
+        ("[mcp]\nmax_servers_per_project = 1\n", ("mcp",)),
+        ("[projects.a]\npath = '/a'\n", ("projects",)),
         ("[mcp]\nrequest_timeout_secs = 1\n[daemon]\nlog_level = 'debug'\n", ("daemon", "mcp")),
         ("[mcp]\nproxy = 'env'\n", ("mcp",)),
         ("[mcp]\nenv_pass = ['A']\n", ("mcp",)),
