@@ -32,6 +32,7 @@ COMMANDS = {
     "init": ("moltis.cli.init:init", "Write a commented moltis.toml."),
     "doctor": ("moltis.cli.doctor:doctor", "Look for what is wrong, and say what mends it."),
     "mcp": ("moltis.cli.mcp:group", "List, call, add, change, start and stop servers."),
+    "project": ("moltis.cli.project:group", "Say which servers each project gets."),
     "connect": ("moltis.cli.connect.command:connect", "Be an MCP server on stdin and stdout, for hosts."),
     "config": ("moltis.cli.config:group", "Check and show the configuration."),
     "env": ("moltis.cli.env:group", "Keep values for placeholders, out of moltis.toml."),

@@ -62,6 +62,16 @@ def server_names(ctx: click.Context, incomplete: str) -> list[str]:
     return [name for name in names if name.startswith(incomplete)]
 
 
+def project_names(ctx: click.Context, incomplete: str) -> list[str]:
+    """Give the projects of the running daemon that begin so; none when it cannot be asked quickly."""
+    try:
+        with connect(ctx, COMPLETION_SECS) as daemon:
+            names = [str(project["name"]) for project in daemon.call("project.list")]
+    except Exception:  # a shell's completion must stay silent, whatever is wrong
+        return []
+    return [name for name in names if name.startswith(incomplete)]
+
+
 def tool_names(ctx: click.Context, incomplete: str) -> list[str]:
     """Give `SERVER.TOOL` for every tool that begins so; none when they cannot be asked quickly."""
     try:

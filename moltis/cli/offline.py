@@ -50,6 +50,11 @@ def change_server(paths: Paths, verb: str, name: str) -> None:
         edit.set_enabled(paths.config, name, verb == "enable")
 
 
+def change_project(paths: Paths, function: str, *arguments: str) -> None:
+    """Change the projects in the file, by a function of `config.edit`."""
+    getattr(edit, function)(paths.config, *arguments)
+
+
 def env_names(paths: Paths) -> list[str]:
     """Give the names that have a value."""
     return EnvOverrides(paths.env_overrides).names()

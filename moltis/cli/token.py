@@ -37,16 +37,26 @@ MAX_DAYS: Final = 36500.0
 @click.option(
     "--scope", type=click.Choice(["read", "write"]), default="read", show_default=True, help="What it allows."
 )
+@click.option(
+    "--project",
+    "projects",
+    metavar="PROJECT",
+    multiple=True,
+    help="Only what this project gets; may be given several times.",
+    shell_complete=lambda ctx, _param, word: link.project_names(ctx, word),
+)
 @click.option("--expires", metavar="TIME", default="never", show_default=True, help="Such as 12h, 30d, 4w, 1y.")
 @json_option
 @click.pass_context
-def create(ctx: click.Context, name: str, scope: str, expires: str, as_json: bool) -> None:
+def create(ctx: click.Context, name: str, scope: str, projects: tuple[str, ...], expires: str, as_json: bool) -> None:
     """Make an access token called NAME and print it; nobody can read it again.
 
     With scope `read` a host lists and reads; `write` lets it call tools too. The token alone is on stdout, so that
     `TOKEN=$(moltis token create editor)` works.
     """
-    params = {"name": name, "scope": scope}
+    params: dict[str, Any] = {"name": name, "scope": scope}
+    if projects:
+        params["projects"] = list(projects)
     days = _days(expires)
     with link.connect(ctx) as daemon:
         made = daemon.call("token.create", params if days is None else {**params, "expires_days": days})
@@ -56,7 +66,8 @@ def create(ctx: click.Context, name: str, scope: str, expires: str, as_json: boo
         screen.data(made["token"])
     until = made.get("expires_at")
     ends = f"until {until}" if until else "until it is revoked"
-    screen.talk(f"moltis: token {made['name']} is for {made['scope']}, {ends}; this is the only time it is shown")
+    of = f" at {', '.join(f'/mcp/{project}' for project in projects)}" if projects else ""
+    screen.talk(f"moltis: token {made['name']} is for {made['scope']}{of}, {ends}; this is the only time it is shown")
     screen.talk("hint: hosts send it as `Authorization: Bearer TOKEN`")
 
 
@@ -124,7 +135,8 @@ def _row(token: Mapping[str, Any], now: datetime) -> list[str | Cell]:
         ends = Cell(f"in {duration((expires - now).total_seconds())}")
     used = _ago(token.get("last_used_at"), now)
     made = _ago(token.get("created_at"), now)
-    return [screen.one_line(str(token.get("name"))), screen.one_line(str(token.get("scope"))), made, ends, used]
+    scope = str(token.get("scope")) + "".join(f" /mcp/{project}" for project in token.get("projects") or ())
+    return [screen.one_line(str(token.get("name"))), screen.one_line(scope), made, ends, used]
 
 
 def _ago(text: str | None, now: datetime) -> str | Cell:

@@ -11,7 +11,7 @@ from moltis.control import registry
 from moltis.control.registry import Caller, Registry
 from moltis.errors import Busy, MoltisError, UsageError
 from moltis.gateway.lines import LineHost
-from moltis.gateway.views import path_of
+from moltis.gateway.views import ALL, path_of
 from moltis.operations.api import DaemonApi
 from moltis.operations.definitions import OPERATIONS
 from moltis.operations.events import MAX_SUBSCRIPTIONS
@@ -25,6 +25,10 @@ class Connect(Params, frozen=True):
     """What an MCP host is to see."""
 
     server: Annotated[str | None, Meta(description="one server as it is; all of them when left out")] = None
+    project: Annotated[str | None, Meta(description="what a project gets")] = None
+    folder: Annotated[
+        str | None, Meta(description="what the project gets that this folder is in, all servers if in none")
+    ] = None
 
 
 class Subscribe(Params, frozen=True):
@@ -54,13 +58,16 @@ class Subscribed(Struct, frozen=True):
     before="logs.tail",
 )
 def connect(params: Connect, daemon: DaemonApi, caller: Caller) -> Ok:
-    """Make this connection an MCP host's, of all servers or of one; what follows the answer is MCP, line by line."""
+    """Make this connection an MCP host's, of all servers, a project's or one; what follows the answer is MCP."""
     gateway = daemon.hosts.gateway()
     if gateway is None:
         raise MoltisError("this daemon runs without its gateway", hint="[gateway] enabled = true in moltis.toml")
     if gateway.is_closed:
         raise Busy("the daemon is stopping", hint="try again in a moment")
-    caller.hand_over(lambda conn: LineHost(conn, gateway, path_of(params.server)))
+    path = path_of(params.server, params.project)
+    if path == ALL and params.folder is not None:
+        path = gateway.path_in(params.folder)
+    caller.hand_over(lambda conn: LineHost(conn, gateway, path))
     return Ok()
 
 

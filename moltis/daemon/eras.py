@@ -20,7 +20,7 @@ from moltis import logs
 from moltis.config.files import Records, records_in
 from moltis.config.plan import Plan, ServerPlan
 from moltis.errors import MoltisError
-from moltis.names import name_problem
+from moltis.names import file_stem, name_of_stem
 from moltis.session.handshake import EraMemory, Lesson
 from moltis.threads import in_thread
 
@@ -120,15 +120,15 @@ class Eras(Learnt):
         self._wake.set()
 
     def _write(self, name: str, file: _File | None) -> None:
-        path = self._folder / f"{name}{_SUFFIX}"
+        path = self._folder / f"{file_stem(name)}{_SUFFIX}"
         if file is None:
             self._records.remove(path)
         else:
             self._records.save(path, msgspec.json.encode(file))
 
     def _files(self) -> list[tuple[str, Path]]:
-        found = [(path.name.removesuffix(_SUFFIX), path) for path in records_in(self._folder, _SUFFIX, _tell)]
-        return [(name, path) for name, path in found if not name_problem(name)]
+        found = records_in(self._folder, _SUFFIX, _tell)
+        return [(name, path) for path in found if (name := name_of_stem(path.name.removesuffix(_SUFFIX))) is not None]
 
 
 def _tell(what: str) -> None:

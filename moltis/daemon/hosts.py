@@ -88,8 +88,10 @@ class Hosts:
             raise Busy("the daemon is starting or stopping", hint="try again in a moment")
         return self.served_by
 
-    async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
-        return await in_thread(self._open().tokens.create, name, scope, expires_days)
+    async def create_token(
+        self, name: str, scope: Scope, expires_days: float | None, projects: Sequence[str] | None
+    ) -> Created:
+        return await in_thread(self._open().tokens.create, name, scope, expires_days, projects)
 
     async def tokens(self) -> list[TokenInfo]:
         serving = self._open()

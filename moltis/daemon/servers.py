@@ -20,6 +20,7 @@ from moltis.daemon.remotes import Remotes
 from moltis.daemon.session_factory import SessionFactory
 from moltis.daemon.trials import ask_running, try_once
 from moltis.jsonrpc import json_string
+from moltis.names import section_of
 from moltis.operations.api import Tried
 from moltis.server.actor import Actor
 from moltis.server.states import AT_REST, LOGIN_FAILED, SETTLING, STARTING, FailureKind, State
@@ -246,7 +247,7 @@ class Servers:
     async def update(self, name: str, changes: Mapping[str, Any]) -> None:
         self._supervisor.actor(name)
         for key in changes:
-            self._configuration.check_is_the_files(("mcp", "servers", name, key))
+            self._configuration.check_is_the_files((*section_of(name), key))
         await self._configuration.edit("update_server", name, dict(changes))
 
     async def remove(self, name: str) -> None:
@@ -256,7 +257,7 @@ class Servers:
 
     async def set_enabled(self, name: str, enabled: bool) -> None:
         actor = self._supervisor.actor(name)
-        self._configuration.check_is_the_files(("mcp", "servers", name, "enabled"))
+        self._configuration.check_is_the_files((*section_of(name), "enabled"))
         await self._configuration.edit("set_enabled", name, enabled)
         if enabled:
             actor.start("enabled", forgive=True)

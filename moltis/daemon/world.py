@@ -14,7 +14,7 @@ import socket
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -51,6 +51,7 @@ from moltis.transport.containment import Claim, Warden
 from moltis.transport.spawned import rss_bytes
 
 if TYPE_CHECKING:
+    from moltis.daemon.projects import Projects
     from moltis.daemon.serving import Serving
 
 log = logs.get("moltis.daemon")
@@ -190,6 +191,14 @@ class Daemon:
             return logtail.tail(self._paths.log, limit, server=server, level=level)
 
         return [msgspec.Raw(msgspec.json.encode(record)) for record in await in_thread(read)]
+
+    @cached_property
+    def projects(self) -> Projects:
+        """The projects."""
+        # Imported here: most daemons have none.
+        from moltis.daemon.projects import Projects
+
+        return Projects(self.configuration, self.logins.forget)
 
     # --- what parts ask of each other
 

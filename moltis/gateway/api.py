@@ -264,5 +264,11 @@ class GatewayApi(Protocol):
     def knows(self, path: str) -> bool:
         """Whether there is a view at a path."""
 
+    def why_unknown(self, path: str) -> str:
+        """Say that there is no view at a path, and which projects are called alike."""
+
+    def path_in(self, folder: str) -> str:
+        """Return the path of the view for whoever works in a folder, an absolute path with its links resolved."""
+
     def tool(self, path: str, name: str) -> bytes | None:
         """Give a tool as it is listed to the hosts of a view; None if it is not."""

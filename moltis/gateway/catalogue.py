@@ -42,6 +42,10 @@ MAX_REMEMBERED_CHARS: Final = 1024
 """Names whose owner is looked up once. They are the hosts' words."""
 
 
+Parts = dict[tuple[str, str], Part]
+"""What servers have in lists, by list and server."""
+
+
 class Catalogue:
     """The lists of some servers as one.
 
@@ -49,17 +53,29 @@ class Catalogue:
         they are; then there is at most one shelf.
     page_bytes: how long the items of a page may be; one is always on it.
     chars: of a tool's or prompt's name, at most; 0: as long as they are (`naming.fitted`).
+    parts: of all catalogues with the same sep and chars, which whoever keeps it clears of servers that are gone.
+    path: where it is listed.
 
     Not thread-safe; nothing here blocks.
     """
 
-    def __init__(self, sep: str | None = "__", page_bytes: int = PAGE_BYTES, *, chars: int = 0) -> None:
+    def __init__(
+        self,
+        sep: str | None = "__",
+        page_bytes: int = PAGE_BYTES,
+        *,
+        chars: int = 0,
+        parts: Parts | None = None,
+        path: str = "/mcp",
+    ) -> None:
         self._sep = sep
         self._chars = chars
         self._page_bytes = page_bytes
         self._shelves: list[Shelf] = []
         self._owners = Owners(())
-        self._parts: dict[tuple[str, str], Part] = {}
+        self._shares = parts is not None
+        self._parts: Parts = {} if parts is None else parts
+        self._path = path
         self._lists: dict[str, _List] = {}
         self._remembered: dict[str, dict[str, Owner]] = {kind.member: {} for kind in Kind}
         self._last_located: tuple[str, Owner | None] | None = None
@@ -78,8 +94,9 @@ class Catalogue:
         for kind in Kind:
             if _listed(before, kind) != _listed(self._shelves, kind):
                 self._lists.pop(kind.member, None)
-        present = {shelf.server for shelf in self._shelves}
-        self._parts = {key: part for key, part in self._parts.items() if key[1] in present}
+        if not self._shares:
+            present = {shelf.server for shelf in self._shelves}
+            self._parts = {key: part for key, part in self._parts.items() if key[1] in present}
         self._owners = Owners([shelf for shelf in self._shelves if shelf.server])
         for remembered in self._remembered.values():
             remembered.clear()
@@ -126,7 +143,7 @@ class Catalogue:
         for shelf in self._unmade(kind, legacy):
             part = self._made(kind, shelf)
             if part is None:
-                part = yield from part_steps(kind, shelf, self._sep, self._chars)
+                part = yield from part_steps(kind, shelf, self._sep, self._chars, self._path)
                 self._parts[kind.member, shelf.server] = part
             if legacy:
                 yield from part.legacy_steps()
@@ -184,7 +201,7 @@ class Catalogue:
     def _part(self, kind: Kind, shelf: Shelf) -> Part:
         part = self._made(kind, shelf)
         if part is None:
-            part = make_part(kind, shelf, self._sep, self._chars)
+            part = make_part(kind, shelf, self._sep, self._chars, self._path)
             self._parts[kind.member, shelf.server] = part
         return part
 

@@ -19,7 +19,7 @@ from moltis.errors import MoltisError, UnknownServer
 from moltis.gateway import introduction, refusals
 from moltis.gateway.abilities import Able, Lack, Need, lacking, with_forms
 from moltis.gateway.api import ServerPort, World
-from moltis.gateway.catalogue import Catalogue, Owner, may_come_of
+from moltis.gateway.catalogue import Catalogue, Owner, Parts, may_come_of
 from moltis.gateway.introduction import Composed, Introduction, compose, contents, unavailable, whole_of
 from moltis.gateway.messages import text_of
 from moltis.gateway.naming import is_alias, renamed
@@ -65,10 +65,11 @@ class Endpoint(ABC):
     _coming = COMING
     """Worth a wait: among several servers, also one whose first start has failed, if another comes soon."""
 
-    def __init__(self, world: World, view: View) -> None:
+    def __init__(self, world: World, view: View, parts: Parts | None = None) -> None:
         self.view = view
         self._world = world
-        self._catalogue = Catalogue(view.separator, chars=view.name_chars)
+        self._shared = parts
+        self._catalogue = Catalogue(view.separator, chars=view.name_chars, parts=parts, path=view.path)
         self._stale = True
         self._introduced: Introduction | None = None
         self._first = b""
@@ -79,12 +80,14 @@ class Endpoint(ABC):
         self._generation = 0
         self.show(view)
         self._told = self._digests()
+        self.is_unheard = False
+        """Whether it has changed since while nobody was there to be told."""
 
     def show(self, view: View) -> None:
         """Show another view at the same path from now on."""
         before, self.view = self.view, view
         if (before.separator, before.name_chars) != (view.separator, view.name_chars):
-            self._catalogue = Catalogue(view.separator, chars=view.name_chars)
+            self._catalogue = Catalogue(view.separator, chars=view.name_chars, parts=self._shared, path=view.path)
         self._members = {member.server: member for member in view.members}
         filters = ((member.server, member.filter) for member in view.members)
         self._filters = {server: filter for server, filter in filters if filter is not None}
@@ -103,6 +106,11 @@ class Endpoint(ABC):
     def stale(self) -> None:
         """Look anew at what servers list, when it is next asked for."""
         self._stale = True
+
+    def hear(self) -> None:
+        """Tell from now on what is new: somebody is there who finds it as it is."""
+        self.is_unheard = False
+        self._told = self._digests()
 
     def news(self) -> list[str]:
         """Give the `list_changed` notifications that are due since this was last asked, or the endpoint was made."""
@@ -385,12 +393,12 @@ class Alone(Endpoint):
 class Together(Endpoint):
     """Servers as one: names that are unique among them, words of each, and what all of them can do."""
 
-    def __init__(self, world: World, view: View) -> None:
+    def __init__(self, world: World, view: View, parts: Parts | None = None) -> None:
         self._composed = Composed("")
         self._said: dict[str, str] = {}
         self._until: dict[str, float] = {}
         """Until when servers are waited for of which nothing is known, by name."""
-        super().__init__(world, view)
+        super().__init__(world, view, parts)
 
     def patience(self) -> tuple[float, Sequence[Callable[[], Awaitable[None]]]]:
         """Return how long a host waits for them.
@@ -465,15 +473,15 @@ class Together(Endpoint):
         """Say how all servers are used, and who cannot be had now."""
         labelled = [(self._members[port.name].label, port) for port in self.ports()]
         self._said = {label: _instructions(port) for label, port in labelled if _is_listed(port)}
-        missing = [unavailable(label, port.state()) for label, port in labelled]
+        missing = [unavailable(label, port.state(), port.name) for label, port in labelled]
         starting = [self._members[port.name].label for port in self.unsettled()]
         told = [each for each in missing if each is not None]
-        return compose(self._said.items(), self.view.separator or "", starting, told)
+        return compose(self._said.items(), self.view.separator or "", starting, told, self.view.left_out)
 
 
-def endpoint_of(world: World, view: View) -> Endpoint:
-    """Serve a view."""
-    return Alone(world, view) if view.separator is None else Together(world, view)
+def endpoint_of(world: World, view: View, parts: Parts | None = None) -> Endpoint:
+    """Serve a view. parts: what all views of servers together have in common, as `Catalogue` keeps it."""
+    return Alone(world, view) if view.separator is None else Together(world, view, parts)
 
 
 def _instructions(port: ServerPort) -> str:

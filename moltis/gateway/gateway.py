@@ -13,9 +13,10 @@ import msgspec
 from msgspec import Raw
 
 from moltis import logs
-from moltis.errors import UnknownServer
+from moltis.errors import UnknownProject, UnknownServer
 from moltis.gateway import messages, refusals
 from moltis.gateway.api import Principal, ServerPort, Upstream, World
+from moltis.gateway.catalogue import Parts
 from moltis.gateway.endpoints import Endpoint, endpoint_of
 from moltis.gateway.forwarding import Forwarding
 from moltis.gateway.host import Host
@@ -24,8 +25,9 @@ from moltis.gateway.messages import text_of
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.relay import OnRequest
 from moltis.gateway.subscriptions import UPDATED, Subscriptions
-from moltis.gateway.views import ALL, Settings, Views
+from moltis.gateway.views import ALL, Settings, Views, path_of
 from moltis.gateway.waits import Refused, Taking
+from moltis.names import split_name
 from moltis.server.status import HostSeen, UnusableItem
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
@@ -64,8 +66,11 @@ class Gateway:
         self._settings = settings or Settings()
         self.introduced = Shares(MAX_INTRODUCED_BYTES)
         self._hosts: dict[Host, None] = {}
-        self._views = Views(self._settings, [port.name for port in world.ports()])
+        self._views = Views(self._settings, self._names())
         self._endpoints: dict[str, Endpoint] = {}
+        self._parts: Parts = {}
+        """What the endpoints of servers together have in common: their lists are the same, with others left out."""
+        self._surveys = False
         self._watched: dict[str, frozenset[str]] = {}
         self._levelled: dict[str, str] = {}
         self._held: dict[str, ServerPort] = {}
@@ -82,7 +87,10 @@ class Gateway:
         Raises:
             UnknownServer: there is none.
         """
-        host = Host(self, self._endpoint(path), principal, unsolicited)
+        endpoint = self._endpoint(path)
+        if endpoint.is_unheard:
+            endpoint.hear()
+        host = Host(self, endpoint, principal, unsolicited)
         self._hosts[host] = None
         return host
 
@@ -94,6 +102,21 @@ class Gateway:
     def knows(self, path: str) -> bool:
         """Whether there is a view at a path."""
         return path in self._views
+
+    def why_unknown(self, path: str) -> str:
+        """Say that there is no view at a path, and which projects are called alike."""
+        try:
+            self._views.at(path)
+        except UnknownProject as error:
+            also = f"; did you mean {' or '.join(error.nearest)}?" if error.nearest else ""
+            return f"there is no project of that name{also}"
+        except UnknownServer:
+            pass
+        return "there is no server of that name; see moltis status"
+
+    def path_in(self, folder: str) -> str:
+        """Return the path of the view for whoever works in a folder, an absolute path with its links resolved."""
+        return self._views.of_folder(folder)
 
     def tool(self, path: str, name: str) -> bytes | None:
         """Give a tool as it is listed to the hosts of a view; None if it is not."""
@@ -107,12 +130,24 @@ class Gateway:
 
     def survey(self) -> None:
         """Look at what servers list, from now on, whether a host asks for it or not."""
-        self._endpoint(ALL)
+        self._surveys = True
+        for path in self._surveyed():
+            self._endpoint(path)
+
+    def _surveyed(self) -> set[str]:
+        """Return the paths of views that show each server together with others."""
+        if not self._surveys:
+            return set()
+        own = {project for name in self._names() if (project := split_name(name)[0]) is not None}
+        return {ALL, *(path for project in own if (path := path_of(project=project)) in self._views)}
+
+    def _names(self) -> list[str]:
+        return [port.name for port in self.world.ports()]
 
     def unusable(self, server: str) -> list[UnusableItem]:
         """Return what a server lists that is not as MCP has it."""
-        everything = self._endpoints.get(ALL)
-        return [] if everything is None else everything.unusable(server)
+        together = self._endpoints.get(path_of(project=split_name(server)[0]))
+        return [] if together is None else together.unusable(server)
 
     def seen_of(self, server: str) -> list[HostSeen]:
         """Return the hosts that are connected and see a server, those that came first in front."""
@@ -188,6 +223,8 @@ class Gateway:
 
     def reconfigure(self, settings: Settings) -> None:
         """Show itself differently from now on."""
+        if (self._settings.separator, self._settings.name_chars) != (settings.separator, settings.name_chars):
+            self._parts.clear()
         self._settings = settings
         self._look_again()
         self._changed(None)
@@ -309,18 +346,27 @@ class Gateway:
         view = self._views.at(path)
         found = self._endpoints.get(path)
         if found is None:
-            found = self._endpoints[path] = endpoint_of(self.world, view)
+            found = self._endpoints[path] = endpoint_of(self.world, view, self._parts)
         return found
 
     def _look_again(self) -> None:
         """Find out what is seen at each path now. Hosts whose view is gone keep what they have."""
-        self._views = Views(self._settings, [port.name for port in self.world.ports()])
-        used = {host.endpoint.view.path for host in self._hosts}
+        names = self._names()
+        self._views = Views(self._settings, names)
+        for key in [key for key in self._parts if key[1] not in {*names, ""}]:
+            del self._parts[key]
+        used = self._used()
+        for path in self._surveyed():
+            self._endpoint(path)
         for path, endpoint in [*self._endpoints.items()]:
             if path in self._views:
                 endpoint.show(self._views.at(path))
             elif path not in used:
                 del self._endpoints[path]
+
+    def _used(self) -> set[str]:
+        """Return the paths of views that some host has."""
+        return {host.endpoint.view.path for host in self._hosts}
 
     def _who_see(self, name: str) -> list[Host]:
         return [host for host in self._hosts if host.endpoint.sees(name)]
@@ -341,12 +387,19 @@ class Gateway:
             self._announcing = False
         if self.closing is not None:
             return
-        generations = {path: number for path, each in self._endpoints.items() if (number := each.generation)}
+        slices = Slices()
+        heard, generations = self._used() | self._surveyed(), dict[str, int]()
+        for path, endpoint in [*self._endpoints.items()]:
+            if path in heard or endpoint.relays_all:
+                heard.add(path)
+                generations[path] = endpoint.generation
+                await slices.rest()
+            else:
+                endpoint.is_unheard = True  # nobody is told: looked at when somebody comes
         if generations != self._generations:
             self._generations = generations
             self.subscriptions.relocate()
-        slices = Slices()
-        for endpoint in [*self._endpoints.values()]:
+        for endpoint in [each for path, each in self._endpoints.items() if path in heard]:
             for kind in Kind:
                 for _ in endpoint.preparation(kind, modern=True):
                     await slices.rest()

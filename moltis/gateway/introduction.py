@@ -170,17 +170,23 @@ class Composed(msgspec.Struct, frozen=True):
 
 
 def compose(
-    parts: Iterable[tuple[str, str | None]], sep: str = "__", starting: Sequence[str] = (), missing: Sequence[str] = ()
+    parts: Iterable[tuple[str, str | None]],
+    sep: str = "__",
+    starting: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    left_out: Sequence[str] = (),
 ) -> Composed:
     """Join what servers say of their use, `(server, text)`, under their names, in at most `MAX_CHARS` characters.
 
     Where that is too little, the longest texts are cut, each to the same length, so that none pushes out another.
 
     starting: servers of which nothing is known yet. missing: what `unavailable` said.
+    left_out: servers that a project's cap keeps out.
     """
     said = [(server, text.strip()) for server, text in parts if text and text.strip()]
     notes = _sentence(" Still starting: ", starting, ", ", "; what they offer is listed once they are up.")
     notes += _sentence(" Not to be had now: ", missing, "; ", ".")
+    notes += _sentence(" Left out here by max_servers_per_project: ", left_out, ", ", " (moltis project show).")
     if not said:
         return Composed(notes.strip())
     intro = f"Several MCP servers behind one. The tools and prompts of each are named SERVER{sep}NAME.{notes}"
@@ -233,10 +239,13 @@ def _sentence(begin: str, each: Sequence[str], between: str, end: str) -> str:
     return f"{begin}{between.join(named)}{more}{end}"
 
 
-def unavailable(name: str, state: State) -> str | None:
-    """Return the name of a server that waits for somebody to mend it, and with what; None of any other."""
+def unavailable(label: str, state: State, name: str) -> str | None:
+    """Return the label of a server that waits for somebody to mend it, and with what; None of any other.
+
+    name: what the moltis command calls it.
+    """
     told = TRAITS[state].to_hosts.format(name)
-    return f"{name} ({told})" if told else None
+    return f"{label} ({told})" if told else None
 
 
 def whole_of(uri: str, said: Mapping[str, str]) -> str | None:

@@ -21,7 +21,7 @@ from moltis.errors import ConfigError
 from moltis.gateway.api import Known
 from moltis.gateway.showing import Showing, read_showing
 from moltis.jsonrpc import MALFORMED
-from moltis.names import name_problem
+from moltis.names import file_stem, name_of_stem, supervised_name_problem
 from moltis.private import UNFINISHED
 from moltis.redaction import scrubbed
 from moltis.session.description import describe
@@ -115,14 +115,14 @@ class KnownStore:
         self._records.remove(self._path(name))
 
     def _path(self, name: str) -> Path:
-        problem = name_problem(name)
+        problem = supervised_name_problem(name)
         if problem:
             raise ValueError(problem)
-        return self._folder / f"{name}{_SUFFIX}"
+        return self._folder / f"{file_stem(name)}{_SUFFIX}"
 
     def _files(self) -> list[tuple[str, Path]]:
-        found = [(path.name.removesuffix(_SUFFIX), path) for path in records_in(self._folder, _SUFFIX, self._tell)]
-        return [(name, path) for name, path in found if not name_problem(name)]
+        found = records_in(self._folder, _SUFFIX, self._tell)
+        return [(name, path) for path in found if (name := name_of_stem(path.name.removesuffix(_SUFFIX))) is not None]
 
     def _remove_unfinished(self) -> None:
         with suppress(OSError, ConfigError):

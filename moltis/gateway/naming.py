@@ -57,11 +57,11 @@ def fitted(server: str, name: str, sep: str, most: int) -> str:
     return f"{join(server, safe, sep)[: most - len(trace) - 1]}_{trace}"
 
 
-def refused(server: str, name: str, sep: str, most: int) -> str | None:
-    """Say why many hosts refuse the name under which a tool is listed; None where they take it."""
+def refused(server: str, name: str, sep: str, most: int, path: str) -> str | None:
+    """Say why many hosts refuse the name under which a tool is listed at a path; None where they take it."""
     shown = fitted(server, name, sep, most)
     if len(shown) > MAX_TAKEN_CHARS:
-        return f"its name at /mcp has {len(shown)} characters, and many hosts take {MAX_TAKEN_CHARS}"
+        return f"its name at {path} has {len(shown)} characters, and many hosts take {MAX_TAKEN_CHARS}"
     if not most and _UNSAFE.search(name):
         return "its name has characters that many hosts refuse: they take A-Z a-z 0-9 _ -"
     return None

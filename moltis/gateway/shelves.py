@@ -116,12 +116,13 @@ class Part:
         return found.part(self.server, self.label, self.items, self.unusable, self.needs)
 
 
-def make_part(kind: Kind, shelf: Shelf, sep: str | None, chars: int = 0) -> Part:
+def make_part(kind: Kind, shelf: Shelf, sep: str | None, chars: int = 0, path: str = "/mcp") -> Part:
     """Make a server's share of a list. `sep` None: of a list that is the server's own, which stays as it is.
 
+    path: where it is listed.
     chars: of a name; longer ones, and odd characters, are shortened as `fitted` does it. 0: as they are.
     """
-    steps = part_steps(kind, shelf, sep, chars)
+    steps = part_steps(kind, shelf, sep, chars, path)
     while True:
         try:
             next(steps)
@@ -130,7 +131,9 @@ def make_part(kind: Kind, shelf: Shelf, sep: str | None, chars: int = 0) -> Part
             return part
 
 
-def part_steps(kind: Kind, shelf: Shelf, sep: str | None, chars: int = 0) -> Generator[None, None, Part]:
+def part_steps(
+    kind: Kind, shelf: Shelf, sep: str | None, chars: int = 0, path: str = "/mcp"
+) -> Generator[None, None, Part]:
     """Do the same item by item, for who has something else to do in between."""
     server, label, items = shelf.server, shelf.label, shelf.items(kind)
     needs: dict[str, Need] = {}
@@ -152,7 +155,7 @@ def part_steps(kind: Kind, shelf: Shelf, sep: str | None, chars: int = 0) -> Gen
             unusable.append((given.name, reason))
         if raw is None:
             continue
-        if kind is Kind.TOOLS and (why := refused(label, given.name, sep, chars)):
+        if kind is Kind.TOOLS and (why := refused(label, given.name, sep, chars, path)):
             unusable.append((given.name, f"{why}; [gateway] tool_name_chars shortens it"))
         item = given if raw is given.raw else Item(given.name, raw, given.claims_server)
         if kind in _BY_NAME:

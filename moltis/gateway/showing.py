@@ -14,6 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from moltis.config.plan import Plan, ServerPlan, ToolSeparator
+from moltis.gateway.views import Project, projects_of
 
 _FORMAT: Final = 1
 
@@ -49,6 +50,7 @@ class Showing(msgspec.Struct, frozen=True):
     separator: ToolSeparator = "__"
     name_chars: int = 50
     servers: tuple[ShownServer, ...] = ()
+    projects: tuple[Project, ...] = ()
     format: int = _FORMAT
 
 
@@ -70,7 +72,8 @@ def showing_of(plan: Plan) -> Showing:
         if plan.gateway.enabled
     )
     gateway = plan.gateway
-    return Showing(str(plan.path or ""), gateway.tool_separator, gateway.tool_name_chars, tuple(servers))
+    projects = projects_of(plan) if plan.projects and gateway.enabled else ()
+    return Showing(str(plan.path or ""), gateway.tool_separator, gateway.tool_name_chars, tuple(servers), projects)
 
 
 def as_shown(now: Showing | None, before: Showing | None) -> Showing:

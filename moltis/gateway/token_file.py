@@ -35,16 +35,20 @@ Instant = Annotated[datetime, Meta(tz=True)]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A token in the file. Unknown keys are refused, for writing the file anew would lose them."""
+    """A token in the file. Unknown keys are refused, for writing the file anew would lose them.
+
+    projects: those it is bound to; None: it is bound to none.
+    """
 
     sha256: Digest
     scope: Scope
+    projects: tuple[str, ...] | None = None
     created_at: Instant
     expires_at: Instant | None = None
     last_used_at: Instant | None = None
 
 
-def text_of(tables: Mapping[str, Mapping[str, str]]) -> str:
+def text_of(tables: Mapping[str, Mapping[str, Any]]) -> str:
     """Give the text of a file with these tokens, by their names."""
     import tomli_w  # only writing needs it
 

@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import msgspec
@@ -28,6 +28,7 @@ from moltis.errors import ConfigError, MoltisError, UsageError
 from moltis.gateway import token_file
 from moltis.gateway.api import Principal
 from moltis.gateway.token_file import PREFIX, Entry, Scope
+from moltis.gateway.views import path_of
 from moltis.names import did_you_mean
 from moltis.threads import in_thread
 from moltis.times import stamp
@@ -51,21 +52,26 @@ _KEY_BYTES: Final = 16
 
 
 class TokenInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One token, without its value. Instants are RFC 3339 UTC or null; `expires_at` null: never."""
+    """One token, without its value. Instants are RFC 3339 UTC or null; `expires_at` null: never.
+
+    projects: those it is bound to; null: it is bound to none.
+    """
 
     name: str
     scope: Scope
+    projects: tuple[str, ...] | None = None
     created_at: str
     expires_at: str | None
     last_used_at: str | None
 
 
 class Created(msgspec.Struct, frozen=True, kw_only=True):
-    """A new token. `token`: its value, which nobody can ask for again."""
+    """A new token. `token`: its value, which nobody can ask for again. `projects`: as of `TokenInfo`."""
 
     token: str
     name: str
     scope: Scope
+    projects: tuple[str, ...] | None = None
     expires_at: str | None
 
     def __repr__(self) -> str:
@@ -75,11 +81,13 @@ class Created(msgspec.Struct, frozen=True, kw_only=True):
 class _Token:
     """A token in memory. `last_used_at` alone changes."""
 
-    __slots__ = ("created_at", "digest", "expires_at", "last_used_at", "principal")
+    __slots__ = ("created_at", "digest", "expires_at", "last_used_at", "principal", "projects")
 
     def __init__(self, name: str, digest: bytes, entry: Entry) -> None:
         self.digest = digest
-        self.principal = Principal(name, entry.scope == "write")
+        self.projects = entry.projects
+        views = None if entry.projects is None else frozenset(path_of(project=each) for each in entry.projects)
+        self.principal = Principal(name, entry.scope == "write", views=views)
         self.created_at = entry.created_at
         self.expires_at = float("inf") if entry.expires_at is None else entry.expires_at.timestamp()
         self.last_used_at = 0.0 if entry.last_used_at is None else entry.last_used_at.timestamp()
@@ -96,12 +104,13 @@ class _Token:
         return TokenInfo(
             name=self.name,
             scope=self.scope,
+            projects=self.projects,
             created_at=stamp(self.created_at),
             expires_at=None if self.expires_at == float("inf") else _stamp(self.expires_at),
             last_used_at=_stamp(self.last_used_at) if self.last_used_at else None,
         )
 
-    def written(self) -> dict[str, str]:
+    def written(self) -> dict[str, Any]:
         """Give what stands in the file."""
         shown = msgspec.to_builtins(self.info())
         return {"sha256": self.digest.hex()} | {k: v for k, v in shown.items() if k != "name" and v is not None}
@@ -189,8 +198,12 @@ class TokenStore:
             raise ConfigError(self._problem.message, hint=self._problem.hint)
         return [token.info() for token in self._tokens.values()]
 
-    def create(self, name: str, scope: Scope, expires_days: float | None = None) -> Created:
+    def create(
+        self, name: str, scope: Scope, expires_days: float | None = None, projects: Sequence[str] | None = None
+    ) -> Created:
         """Make a token, valid once this returns. Blocking. `expires_days`: above 0, at most MAX_DAYS; None: never.
+
+        projects: what it is bound to, their names; None: it is bound to none.
 
         Raises:
             UsageError: the name is taken or is none, the days are out of range, or there are MAX_TOKENS.
@@ -205,7 +218,10 @@ class TokenStore:
         digest = sha256(secret.encode()).digest()
         now = self._now()
         expires = None if expires_days is None else _instant(now + expires_days * 86400)
-        entry = Entry(sha256=digest.hex(), scope=scope, created_at=_instant(now), expires_at=expires)
+        bound = None if projects is None else tuple(dict.fromkeys(projects))
+        if bound == ():
+            raise UsageError("projects: a token that is bound to none of them would open nothing")
+        entry = Entry(sha256=digest.hex(), scope=scope, projects=bound, created_at=_instant(now), expires_at=expires)
         token = _Token(name, digest, entry)
 
         def add(tokens: dict[bytes, _Token]) -> None:
@@ -216,7 +232,7 @@ class TokenStore:
             tokens[digest[:_KEY_BYTES]] = token
 
         self._change(add)
-        return Created(token=secret, name=name, scope=scope, expires_at=token.info().expires_at)
+        return Created(token=secret, name=name, scope=scope, projects=bound, expires_at=token.info().expires_at)
 
     def revoke(self, name: str) -> None:
         """Forget a token. Blocking. It is not valid any more once this returns or raises, whatever becomes of the file.

@@ -20,14 +20,15 @@ R = TypeVar("R")
 
 Handler = Callable[[R, Receive], Awaitable[None]]
 
-_PARAMETER: Final = "{server}"
+_PARAMETER: Final = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[R]):
     """One route.
 
-    path: as it is in a request, decoded. `{server}` stands for a server's name, `*` at its end for anything or nothing.
+    path: as it is in a request, decoded. `{server}` stands for a server's name, `{project}` for a project's, and `*` at
+        its end for anything or nothing.
     access: who may use it, asked before `serve` is called.
     serve: answers a request, of whatever method.
     preflight: whether pages of other origins use it, so that OPTIONS is answered to whoever asks: a browser sends no
@@ -67,15 +68,18 @@ class Router(Generic[R]):
         for pattern, route in self._patterns:
             match = pattern.fullmatch(path)
             if match is not None:
-                return route, match["server"] if pattern.groups else None
+                return route, match.groupdict().get("server")
         return self._otherwise, None
 
 
 def _is_pattern(path: str) -> bool:
-    return _PARAMETER in path or path.endswith("*")
+    return _PARAMETER.search(path) is not None or path.endswith("*")
 
 
 def _pattern(path: str) -> re.Pattern[str]:
     before, star, _ = path.partition("*")
-    literal = re.escape(before).replace(re.escape(_PARAMETER), f"(?P<server>{SERVER_NAME.pattern})")
+    parts = _PARAMETER.split(before)  # text and names in turn
+    literal = "".join(
+        f"(?P<{part}>{SERVER_NAME.pattern})" if n % 2 else re.escape(part) for n, part in enumerate(parts)
+    )
     return re.compile(literal + (".*" if star else ""), re.DOTALL)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 
@@ -262,14 +262,61 @@ class HostsApi(Protocol):
     def gateway(self) -> GatewayApi | None:
         """Return what MCP hosts are served by; None when there is none. Raises Busy when it is not open now."""
 
-    async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
-        """Make an access token; None: it never expires. Raises UsageError and ConfigError."""
+    async def create_token(
+        self, name: str, scope: Scope, expires_days: float | None, projects: Sequence[str] | None
+    ) -> Created:
+        """Make an access token; None: it never expires, and is bound to no project. Raises UsageError, ConfigError."""
 
     async def tokens(self) -> list[TokenInfo]:
         """Return all access tokens, without their values. Raises ConfigError."""
 
     async def revoke_token(self, name: str) -> None:
         """Forget an access token, and end what it let in. Raises UsageError and ConfigError."""
+
+
+class ProjectShown(msgspec.Struct, frozen=True):
+    """A project. servers: what it gets, as it is called there."""
+
+    name: str
+    path: str
+    servers: list[str]
+
+
+class ProjectRow(msgspec.Struct, frozen=True):
+    """Whether a project gets a server, and why not. `server`: as it is called there."""
+
+    server: str
+    scope: Literal["global", "project"]
+    included: bool
+    reason: Annotated[
+        Literal["disabled", "excluded", "cap", "invalid"] | None,
+        msgspec.Meta(description="invalid: its own, and named like one of all projects"),
+    ] = None
+
+
+class ProjectsApi(Protocol):
+    """The projects. What writes moltis.toml returns when that is written and in force."""
+
+    def all(self) -> list[ProjectShown]:
+        """Return all projects, in file order."""
+
+    def rows(self, name: str) -> list[ProjectRow]:
+        """Return what a project gets and what not, its own servers first. Raises UnknownProject."""
+
+    def servers_of(self, name: str) -> list[str]:
+        """Return what a project gets, by the names that servers are supervised under. Raises UnknownProject."""
+
+    async def add(self, name: str, path: str) -> None:
+        """Write a new project into moltis.toml. Raises UsageError and ConfigError."""
+
+    async def remove(self, name: str) -> None:
+        """Take a project out of moltis.toml and stop its own servers. Raises UnknownProject and ConfigError."""
+
+    async def exclude(self, name: str, server: str) -> None:
+        """Have a project do without a server of all. Raises UnknownProject, UnknownServer and ConfigError."""
+
+    async def include(self, name: str, server: str) -> None:
+        """Exclude a server no more. Raises as `exclude`."""
 
 
 class DaemonApi(Protocol):
@@ -280,6 +327,9 @@ class DaemonApi(Protocol):
 
     @property
     def configuration(self) -> ConfigurationApi: ...
+
+    @property
+    def projects(self) -> ProjectsApi: ...
 
     @property
     def logins(self) -> LoginsApi: ...

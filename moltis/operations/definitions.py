@@ -17,9 +17,18 @@ from moltis.access import Access
 from moltis.config.kinds import KINDS
 from moltis.errors import UsageError
 from moltis.gateway.tokens import Created, TokenInfo
-from moltis.names import did_you_mean, name_problem
+from moltis.names import did_you_mean, supervised_name_problem
 from moltis.operations import reach
-from moltis.operations.api import CallHandle, DaemonApi, DaemonStatus, Reloaded, SessionApi, Tried
+from moltis.operations.api import (
+    CallHandle,
+    DaemonApi,
+    DaemonStatus,
+    ProjectRow,
+    ProjectShown,
+    Reloaded,
+    SessionApi,
+    Tried,
+)
 from moltis.operations.params import (
     AddServer,
     BeginLogin,
@@ -31,17 +40,20 @@ from moltis.operations.params import (
     History,
     ListServers,
     LoginStarted,
+    NewProject,
     Nothing,
     Ok,
     OkName,
     OkRemoved,
     OneName,
+    OneProject,
     OneServer,
     OneToken,
     OneValue,
     PerhapsOneServer,
     ReadResource,
     RequestTimeout,
+    ServerOfProject,
     Tail,
     TestServer,
     UpdateServer,
@@ -84,11 +96,12 @@ def daemon_shutdown(params: Nothing, daemon: DaemonApi) -> Ok:
 
 @OPERATIONS.operation("mcp.list", Access.READ, exposes="list of server status")
 async def list_servers(params: ListServers, daemon: DaemonApi) -> list[ServerStatus]:
-    """Show all servers, in the order of moltis.toml."""
+    """Show all servers, in the order of moltis.toml, or what a project gets, its own first."""
+    servers = daemon.servers.all()
     if params.project is not None:
-        raise UsageError("projects are not supported by this version yet", hint="leave 'project' out")
+        servers = [daemon.servers.one(name) for name in daemon.projects.servers_of(params.project)]
     shown, slices = [], Slices()
-    for server in daemon.servers.all():
+    for server in servers:
         shown.append(server.status(measured=True))
         await slices.rest()
     return shown
@@ -201,7 +214,7 @@ async def disable(params: OneServer, daemon: DaemonApi) -> Ok:
 @OPERATIONS.operation("mcp.add", Access.ADMIN, params=AddServer, takes="`name` and the keys of `[mcp.servers.NAME]`")
 async def add(params: Any, daemon: DaemonApi) -> OkName:
     """Write a new server into moltis.toml, comments kept, and run it."""
-    problem = name_problem(params.name)
+    problem = supervised_name_problem(params.name)
     if problem is not None:
         raise UsageError(f"name: {problem}")
     entry = {key: value for key, value in entry_of(params).items() if value is not None}
@@ -283,17 +296,68 @@ async def unset_env(params: OneName, daemon: DaemonApi) -> Ok:
     return Ok()
 
 
+# --- projects
+
+
+@OPERATIONS.operation("project.list", Access.READ, exposes="list of `name path servers[]`")
+def list_projects(params: Nothing, daemon: DaemonApi) -> list[ProjectShown]:
+    """Show all projects, in the order of moltis.toml, with the servers that each gets."""
+    return daemon.projects.all()
+
+
+@OPERATIONS.operation(
+    "project.show",
+    Access.READ,
+    exposes="rows `server scope(global, project) included reason(null, disabled, excluded, cap, invalid)`, in order",
+)
+def show_project(params: OneProject, daemon: DaemonApi) -> list[ProjectRow]:
+    """Show which servers a project gets, which not and why: its own first, then those of all."""
+    return daemon.projects.rows(params.name)
+
+
+@OPERATIONS.operation("project.add", Access.ADMIN)
+async def add_project(params: NewProject, daemon: DaemonApi) -> Ok:
+    """Write a new project into moltis.toml, comments kept; it is served at once."""
+    await daemon.projects.add(params.name, params.path)
+    return Ok()
+
+
+@OPERATIONS.operation("project.remove", Access.ADMIN)
+async def remove_project(params: OneProject, daemon: DaemonApi) -> Ok:
+    """Take a project out of moltis.toml, and stop its own servers."""
+    await daemon.projects.remove(params.name)
+    return Ok()
+
+
+@OPERATIONS.operation("project.exclude", Access.ADMIN)
+async def exclude_server(params: ServerOfProject, daemon: DaemonApi) -> Ok:
+    """Have a project do without a server of all; written to moltis.toml."""
+    await daemon.projects.exclude(params.project, params.server)
+    return Ok()
+
+
+@OPERATIONS.operation("project.include", Access.ADMIN)
+async def include_server(params: ServerOfProject, daemon: DaemonApi) -> Ok:
+    """Have a project get a server of all again; written to moltis.toml."""
+    await daemon.projects.include(params.project, params.server)
+    return Ok()
+
+
 # --- access tokens
 
 
 @OPERATIONS.operation("token.create", Access.ADMIN)
 async def create_token(params: CreateToken, daemon: DaemonApi) -> Created:
     """Make an access token for the HTTP endpoint; its value is given here and never again."""
-    return await daemon.hosts.create_token(params.name, params.scope, params.expires_days)
+    for project in params.projects or ():
+        daemon.projects.rows(project)  # none that is not there: another one of that name may come later
+    return await daemon.hosts.create_token(params.name, params.scope, params.expires_days, params.projects)
 
 
 @OPERATIONS.operation(
-    "token.list", Access.ADMIN, exposes="list of `name scope created_at expires_at last_used_at`, never the values"
+    "token.list",
+    Access.ADMIN,
+    exposes="list of `name scope projects created_at expires_at last_used_at`, never the values",
 )
 async def list_tokens(params: Nothing, daemon: DaemonApi) -> list[TokenInfo]:
     """Show all access tokens, oldest first, expired ones among them."""

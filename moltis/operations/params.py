@@ -135,6 +135,30 @@ class CreateToken(Params, frozen=True):
     name: Annotated[str, Meta(description="what it is called: 1 to 64 of A-Z a-z 0-9 _ . -, unique")]
     scope: Annotated[Scope, Meta(description="write includes read")]
     expires_days: Annotated[float, Meta(gt=0, le=MAX_DAYS, description="from now; never when left out")] | None = None
+    projects: Annotated[
+        list[str] | None,
+        Meta(description="it opens what these get and nothing else; everything when left out"),
+    ] = None
+
+
+class OneProject(Params, frozen=True):
+    """A project."""
+
+    name: Annotated[str, Meta(description="a project's name")]
+
+
+class NewProject(Params, frozen=True):
+    """A project for moltis.toml."""
+
+    name: Annotated[str, Meta(description="what it is called, by the rule of servers' names")]
+    path: Annotated[str, Meta(description="its folder, which exists: from / or ~ on")]
+
+
+class ServerOfProject(Params, frozen=True):
+    """A server of all, and a project that gets it or not."""
+
+    project: Annotated[str, Meta(description="a project's name")]
+    server: Name
 
 
 class OneToken(Params, frozen=True):

@@ -541,11 +541,12 @@ def refusing(shell: Shell, error: dict[str, Any]) -> Iterator[None]:
             thread.join(SECS)
 
 
-def test_projects_come_later_is_exit_2(shell: Shell) -> None:
-    done = shell.moltis("connect", "--project", "site")
+def test_what_cannot_be_shown_is_exit_2(shell: Shell) -> None:
+    done = shell.moltis("connect", "--project", "site", "--server", "files")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("moltis: projects are not supported by this version yet")
+    assert "one of them" in done.stderr
     assert shell.moltis("connect", "--server", "").returncode == 2
+    assert shell.moltis("connect", "--project", "").returncode == 2
     assert shell.moltis("connect", "words").returncode == 2
 
 
@@ -643,7 +644,8 @@ def test_what_a_host_waits_for_is_not_imported() -> None:
         ("connect connect", None),
         ("connect --server", None),
         ("connect --server=", None),
-        ("connect --project x", None),
+        ("connect --project x", {"--project": "x"}),
+        ("connect --project x --server y", None),
         ("connect --help", None),
         ("connect extra", None),
         ("--server x connect", None),

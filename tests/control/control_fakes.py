@@ -11,13 +11,13 @@ from typing import Any
 import anyio
 import msgspec
 
-from moltis.errors import UnknownServer
+from moltis.errors import UnknownProject, UnknownServer
 from moltis.gateway import messages
 from moltis.gateway.api import Outlet, Principal
 from moltis.gateway.messages import Answer, Ask, Tell
 from moltis.gateway.tokens import Created, Scope, TokenInfo
 from moltis.gateway.views import ALL, path_of
-from moltis.operations.api import DaemonStatus, Reloaded, Tried
+from moltis.operations.api import DaemonStatus, ProjectRow, ProjectShown, Reloaded, Tried
 from moltis.operations.events import EventBus, StateMoved
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.session.calls import OnReply, Result
@@ -189,6 +189,12 @@ class FakeGateway:
     def knows(self, path: str) -> bool:
         return path in (ALL, path_of("alpha"))
 
+    def why_unknown(self, path: str) -> str:
+        return "there is none"
+
+    def path_in(self, folder: str) -> str:
+        return path_of("alpha") if folder == "/srv/alpha" else ALL
+
 
 class FakeDaemon:
     """Servers `alpha` and `beta`, both ready. What is asked of it and its parts is in `asked`."""
@@ -201,6 +207,7 @@ class FakeDaemon:
         self.configuration = FakeConfiguration(self)
         self.logins = FakeLogins(self.asked)
         self.hosts = FakeHosts(self)
+        self.projects = FakeProjects(self.asked)
 
     @property
     def all(self) -> dict[str, FakeServer]:
@@ -234,6 +241,37 @@ class FakeDaemon:
 
     async def log_tail(self, limit: int, server: str | None, level: str | None) -> list[msgspec.Raw]:
         return [msgspec.Raw(b'{"ts": 1}')] * min(limit, 2)
+
+
+class FakeProjects:
+    """One, `site`, which gets `beta`."""
+
+    def __init__(self, asked: list[tuple[Any, ...]]) -> None:
+        self._asked = asked
+
+    def all(self) -> list[ProjectShown]:
+        return [ProjectShown("site", "/srv/site", ["beta"])]
+
+    def rows(self, name: str) -> list[ProjectRow]:
+        self.servers_of(name)
+        return [ProjectRow("alpha", "global", False, "excluded"), ProjectRow("beta", "global", True)]
+
+    def servers_of(self, name: str) -> list[str]:
+        if name != "site":
+            raise UnknownProject(name, ["site"])
+        return ["beta"]
+
+    async def add(self, name: str, path: str) -> None:
+        self._asked.append(("add", name, path))
+
+    async def remove(self, name: str) -> None:
+        self._asked.append(("remove", name))
+
+    async def exclude(self, name: str, server: str) -> None:
+        self._asked.append(("exclude", name, server))
+
+    async def include(self, name: str, server: str) -> None:
+        self._asked.append(("include", name, server))
 
 
 class FakeServers:

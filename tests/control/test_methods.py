@@ -27,6 +27,7 @@ CONTRACT = (
     "mcp.call mcp.read_resource mcp.get_prompt mcp.start mcp.stop mcp.restart mcp.enable mcp.disable mcp.add "
     "mcp.update mcp.remove mcp.test mcp.config.get mcp.config.update mcp.reauth mcp.oauth.start mcp.logout "
     "mcp.oauth.complete "
+    "project.list project.show project.add project.remove project.exclude project.include "
     "token.create token.list token.revoke env.list env.set env.unset logs.tail mcp.subscribe mcp.unsubscribe "
     "mcp.connect rpc.discover"
 )
@@ -286,7 +287,9 @@ async def test_a_login_is_begun_and_completed_by_what_the_browser_came_back_with
         ("mcp.status", {"name": "alfa"}, -32004, "did you mean alpha"),
         ("mcp.call", {"server": "alpha", "tool": "echo", "timeout_secs": 0}, -32602, "timeout_secs: expected"),
         ("mcp.history", {"name": "alpha", "limit": 0}, -32602, "limit"),
-        ("mcp.list", {"project": "p"}, -32602, "not supported by this version"),
+        ("mcp.list", {"project": "shop"}, -32004, "no project is called 'shop'"),
+        ("project.show", {"name": "sit"}, -32004, "did you mean site"),
+        ("project.add", {"name": "x"}, -32602, "'path' is missing"),
         ("mcp.start", {"name": "off"}, -32005, "is disabled"),
         ("mcp.add", {"name": "a__b", "command": "x"}, -32602, "must not contain '__'"),
         ("mcp.add", {"name": "a", "comand": "x"}, -32602, "no param 'comand' - did you mean 'command'"),
@@ -335,6 +338,29 @@ async def test_shutdown_is_answered_before_it_begins(serve: Serve, dial: Dial, d
     async with serve(), dial() as wire:
         assert await wire.call("daemon.shutdown") == {"ok": True}
     assert daemon.asked == [("shutdown",)]
+
+
+async def test_projects_are_shown_and_changed(serve: Serve, dial: Dial, daemon: FakeDaemon) -> None:
+    async with serve(), dial() as wire:
+        assert await wire.call("project.list") == [{"name": "site", "path": "/srv/site", "servers": ["beta"]}]
+        assert await wire.call("project.show", name="site") == [
+            {"server": "alpha", "scope": "global", "included": False, "reason": "excluded"},
+            {"server": "beta", "scope": "global", "included": True, "reason": None},
+        ]
+        assert [server["name"] for server in await wire.call("mcp.list", project="site")] == ["beta"]
+        for method, params in (
+            ("add", {"name": "shop", "path": "/srv/shop"}),
+            ("remove", {"name": "shop"}),
+            ("exclude", {"project": "site", "server": "beta"}),
+            ("include", {"project": "site", "server": "beta"}),
+        ):
+            assert await wire.call(f"project.{method}", **params) == {"ok": True}
+    assert daemon.asked == [
+        ("add", "shop", "/srv/shop"),
+        ("remove", "shop"),
+        ("exclude", "site", "beta"),
+        ("include", "site", "beta"),
+    ]
 
 
 async def test_discovery_describes_every_method_and_every_param(serve: Serve, dial: Dial) -> None:

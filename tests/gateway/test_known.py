@@ -160,7 +160,9 @@ def test_every_byte_that_a_server_listed_comes_back(
         assert [item.raw for item in one] == [item.raw for item in lists[kind]]
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", "a__b", "a.b", "x" * 65, "\0", ".json"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/b/c", "/a", "a/", "a+b", "a__b", "a.b", "x" * 65, "\0", ".json"]
+)
 def test_what_is_no_servers_name_never_becomes_a_path(store: KnownStore, folder: Path, name: str) -> None:
     with pytest.raises(ValueError):
         store.save(name, "m", KNOWN)

@@ -13,6 +13,7 @@ import pytest
 
 from moltis.control import requests
 from moltis.control.methods import METHODS
+from moltis.errors import UnknownProject
 from moltis.gateway.tokens import Created, Scope, TokenInfo, TokenStore
 
 
@@ -22,10 +23,16 @@ class Daemon:
     def __init__(self, path: Path) -> None:
         self.store = TokenStore(path)
         self.store.load()
-        self.hosts = self
+        self.hosts = self.projects = self
 
-    async def create_token(self, name: str, scope: Scope, expires_days: float | None) -> Created:
-        return self.store.create(name, scope, expires_days)
+    async def create_token(
+        self, name: str, scope: Scope, expires_days: float | None, projects: list[str] | None
+    ) -> Created:
+        return self.store.create(name, scope, expires_days, projects)
+
+    def rows(self, project: str) -> None:
+        if project != "site":
+            raise UnknownProject(project, ["site"])
 
     async def tokens(self) -> list[TokenInfo]:
         return self.store.tokens()
@@ -72,10 +79,10 @@ async def ask(daemon: Daemon, method: str, **params: Any) -> Any:
 
 async def test_a_token_is_made_listed_and_revoked(daemon: Daemon) -> None:
     made = await ask(daemon, "token.create", name="editor", scope="write", expires_days=30)
-    assert list(made) == ["token", "name", "scope", "expires_at"]
+    assert list(made) == ["token", "name", "scope", "projects", "expires_at"]
     assert daemon.store.verify(made["token"])
     [listed] = await ask(daemon, "token.list")
-    assert list(listed) == ["name", "scope", "created_at", "expires_at", "last_used_at"]
+    assert list(listed) == ["name", "scope", "projects", "created_at", "expires_at", "last_used_at"]
     assert (listed["name"], listed["scope"], listed["expires_at"]) == ("editor", "write", made["expires_at"])
     assert made["token"] not in json.dumps(listed)
     assert await ask(daemon, "token.revoke", name="editor") == {"ok": True}

@@ -541,4 +541,4 @@ async def test_a_file_that_cannot_be_written_does_not_end_the_daemon(
 
 
 def test_what_create_gives_is_what_the_control_method_answers() -> None:
-    assert Created.__struct_fields__ == ("token", "name", "scope", "expires_at")
+    assert Created.__struct_fields__ == ("token", "name", "scope", "projects", "expires_at")

@@ -23,13 +23,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from moltis.errors import UnknownServer
+from moltis.errors import UnknownProject, UnknownServer
 from moltis.gateway.api import LOCAL
 from moltis.gateway.endpoints import Endpoint, Route, endpoint_of
 from moltis.gateway.gateway import Gateway
 from moltis.gateway.messages import Tell
 from moltis.gateway.refusals import Refusal
-from moltis.gateway.views import ALL, PATHS, Member, Settings, View, Views, path_of
+from moltis.gateway.views import ALL, PATHS, Member, Project, Settings, View, Views, path_of
 from moltis.session.listing import Kind
 
 NAMES = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", fullmatch=True).filter(lambda name: "__" not in name)
@@ -241,7 +241,7 @@ def test_each_path_stands_for_one_view_of_servers_that_there_are(servers: list[s
 def test_any_other_path_stands_for_nothing(path: str) -> None:
     views = Views(Settings(), ["one"])
     assert path not in views
-    with pytest.raises(UnknownServer):
+    with pytest.raises((UnknownServer, UnknownProject)):
         views.at(path)
 
 
@@ -251,8 +251,57 @@ def test_who_asks_for_an_unknown_server_is_told_the_nearest() -> None:
 
 
 def test_every_path_that_is_served_is_a_route() -> None:
-    views = Views(Settings(), ["one"])
-    assert all(path.replace("{server}", "one") in views for path in PATHS)
+    views = Views(Settings(projects=(Project("site"),)), ["one", "site/one"])
+    assert all(path.replace("{server}", "one").replace("{project}", "site") in views for path in PATHS)
+
+
+# --- projects
+
+SITE = Project("site", ("/src/site", "/real/site"), (("db", "site/db"), ("gh", "github")), ("files",))
+
+
+def test_a_project_shows_what_it_gets_under_its_labels_and_all_servers_show_none_of_its_own() -> None:
+    servers, *_ = world()
+    own = FakePort("site/db")
+    own.ready(FakeUpstream("site/db", agreed(), tools=[tool("query")]))
+    servers = FakeWorld(*servers.ports(), own)
+    views = Views(Settings(labels=(("github", "gh"),), projects=(SITE,)), [port.name for port in servers.ports()])
+    seen = endpoint_of(servers, views.at(path_of(project="site")))
+    assert names(seen) == ["db__query", "gh__read", "gh__write", "gh__delete_all"]
+    assert called(seen, "db__query") == ("site/db", "query", "query")
+    assert called(seen, "files__read") == "Unknown tool: files__read"
+    assert not any(name.startswith(("db", "site")) for name in names(endpoint_of(servers, views.at(ALL))))
+    assert names(endpoint_of(servers, views.at(path_of("site/db")))) == ["query"]
+
+
+def test_what_the_cap_leaves_out_is_said() -> None:
+    servers, *_ = world()
+    seen = endpoint_of(servers, Views(Settings(projects=(SITE,)), ["github"]).at("/mcp/site"))
+    assert "Left out here by max_servers_per_project: files" in str(seen.introduction().instructions)
+
+
+def test_what_mends_a_server_under_a_label_calls_it_as_the_command_does() -> None:
+    port = FakePort("site/db", "awaiting_auth")
+    seen = endpoint_of(FakeWorld(port), project(Member("db", "site/db")))
+    assert "db (needs a login: moltis mcp reauth site/db)" in str(seen.introduction().instructions)
+
+
+@pytest.mark.parametrize(
+    ("folder", "path"),
+    [
+        ("/src/site", "/mcp/site"), ("/src/site/a/b", "/mcp/site"), ("/real/site/a", "/mcp/site"),
+        ("/src/site/in", "/mcp/inner"), ("/src/site/in/x", "/mcp/inner"), ("/src/site/inx", "/mcp/site"),
+        ("/src/sites", ALL), ("/src", ALL), ("/", ALL), ("", ALL),
+    ],
+)  # fmt: skip
+def test_a_folder_is_of_the_innermost_project(folder: str, path: str) -> None:
+    views = Views(Settings(projects=(SITE, Project("inner", ("/src/site/in",)))), [])
+    assert views.of_folder(folder) == path
+
+
+def test_an_unknown_project_is_told_with_the_nearest() -> None:
+    with pytest.raises(UnknownProject, match=r"'sit'.*site"):
+        Views(Settings(projects=(SITE,)), []).at(path_of(project="sit"))
 
 
 # --- by the gateway

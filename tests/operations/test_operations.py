@@ -16,13 +16,14 @@ WHO_MAY = {
     Access.PUBLIC: "",
     Access.READ: (
         "daemon.status mcp.list mcp.status mcp.history mcp.tools mcp.resources mcp.prompts mcp.read_resource "
-        "mcp.get_prompt mcp.config.get rpc.discover"
+        "mcp.get_prompt mcp.config.get project.list project.show rpc.discover"
     ),
     Access.CALL: "mcp.call mcp.start mcp.stop mcp.restart mcp.reauth mcp.oauth.start mcp.connect",
     Access.ADMIN: (
         "daemon.reload daemon.shutdown mcp.enable mcp.disable mcp.add mcp.update mcp.remove mcp.test "
         "mcp.config.update env.list env.set env.unset token.create token.list token.revoke mcp.logout "
-        "mcp.oauth.complete logs.tail mcp.subscribe mcp.unsubscribe"
+        "mcp.oauth.complete "
+        "project.add project.remove project.exclude project.include logs.tail mcp.subscribe mcp.unsubscribe"
     ),
 }
 

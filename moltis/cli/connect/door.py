@@ -15,6 +15,7 @@ ANSWER_SECS = 5.0
 
 MAX_ANSWER_BYTES = 1024 * 1024
 METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
 
 
 class NotNow(Exception):
@@ -36,15 +37,17 @@ def socket_path(named: str | None, data_dir: str | None, environ: Mapping[str, s
 class Entrance:
     """A connection on which the daemon has been asked to let a host in. Nobody is waited for.
 
-    wanted: what the host is to see, as params of `mcp.connect`; all servers where nothing is named.
+    wanted: what the host is to see, as params of `mcp.connect`; all servers where nothing is named. A daemon that was
+        started by an older version knows no `folder`, and nothing of projects: then it goes, and is not sent again.
 
     Raises:
         NotNow: it may be worth another try.
         MoltisError: it is not, as things are.
     """
 
-    def __init__(self, path: str, wanted: Mapping[str, str]) -> None:
+    def __init__(self, path: str, wanted: dict[str, str]) -> None:
         self._path = path
+        self._wanted = wanted
         self._said = b""
         self._sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         request = {"jsonrpc": "2.0", "id": 1, "method": "mcp.connect", "params": dict(wanted)}
@@ -84,6 +87,9 @@ class Entrance:
                 answer = json.loads(line)
             error = answer.get("error") if isinstance(answer, dict) else None
             if isinstance(error, dict):
+                unknown = error.get("code") == INVALID_PARAMS and "'folder'" in str(error.get("message"))
+                if unknown and self._wanted.pop("folder", None) is not None:
+                    raise NotNow("the running daemon is older than this command")
                 raise _refused(error)
         except BaseException:
             self._sock.close()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from moltis.cli.connect.start import Start
 
 GLOBALS = ("--config", "--data-dir", "--socket")
-VIEWS = ("--server",)
+VIEWS = ("--server", "--project")
 """Options that say what the host is to see; each is a param of `mcp.connect`, by the same name."""
 
 
@@ -48,7 +48,7 @@ def options(words: Sequence[str]) -> dict[str, str] | None:
         if not value:
             return None
         found[name] = value
-    return found if is_connect else None
+    return found if is_connect and not found.keys() >= {*VIEWS} else None
 
 
 def main(words: Sequence[str]) -> int | None:
@@ -59,8 +59,7 @@ def main(words: Sequence[str]) -> int | None:
     try:
         path = door.socket_path(found.get("--socket"), found.get("--data-dir"), os.environ)
         places = {"config": found.get("--config"), "data_dir": found.get("--data-dir")}
-        wanted = {name[2:]: found[name] for name in VIEWS if name in found}
-        serve(path, wanted, places, run="--run" in found)
+        serve(path, wanted({name[2:]: found[name] for name in VIEWS if name in found}), places, run="--run" in found)
     except KeyboardInterrupt:
         return 130
     except Exception as failure:
@@ -68,7 +67,20 @@ def main(words: Sequence[str]) -> int | None:
     return 0
 
 
-def serve(path: str, wanted: Mapping[str, str], places: Mapping[str, str | None], *, run: bool = False) -> None:
+def wanted(named: dict[str, str]) -> dict[str, str]:
+    """Return what the host is to see, as params of `mcp.connect`: what is named, else what belongs to its folder.
+
+    Claude Code names the folder that it was opened in, whatever the current one is.
+    """
+    if not named:
+        try:
+            return {"folder": os.path.realpath(os.environ.get("CLAUDE_PROJECT_DIR") or os.getcwd())}
+        except (OSError, ValueError):
+            pass  # the current folder is gone, or the variable is no path
+    return named
+
+
+def serve(path: str, wanted: dict[str, str], places: Mapping[str, str | None], *, run: bool = False) -> None:
     """Be the MCP server on stdin and stdout until the host is done; SIGTERM ends it at once.
 
     path: of the daemon's socket. wanted: what the host is to see, as `door.Entrance` takes it. places: `config` and

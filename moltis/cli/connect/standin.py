@@ -21,7 +21,7 @@ from moltis.gateway.known import KnownStore
 from moltis.gateway.messages import Ask, Tell, Unreadable
 from moltis.gateway.naming import fitted_chars
 from moltis.gateway.showing import Showing, ShownServer, as_shown, showing_of
-from moltis.gateway.views import Settings, path_of
+from moltis.gateway.views import ALL, Project, Settings, path_of
 from moltis.paths import Paths
 from moltis.server.states import STATUS, State
 from moltis.server.status import ServerStatus
@@ -41,19 +41,26 @@ class StandIn:
         store = KnownStore(paths.known_dir)
         showing = as_shown(_by_config(paths), store.showing())
         shown = {each.name: each for each in showing.servers}
-        for server in wanted.values():  # the daemon may know it, whatever stands in the file
+        server, project = wanted.get("server"), wanted.get("project")
+        projects = showing.projects
+        if server is not None:  # the daemon may know it, whatever stands in the file
             shown.setdefault(server, ShownServer(server, ""))
+        if project is not None and all(project != each.name for each in projects):
+            projects = (*projects, Project(project))
         marks = {each.name: each.mark for each in shown.values()}
         known = {name: found for name, (mark, found) in store.read_all().items() if marks.get(name) == mark}
-        self._path = path_of(**wanted)
         self._notice = notice
         self._introduction = introduction
         settings = Settings(
             separator=showing.separator,
             name_chars=fitted_chars(showing.name_chars),
             labels=tuple((each.name, each.label) for each in shown.values() if each.label is not None),
+            projects=projects,
         )
         self._gateway = Gateway(_World(shown, known), settings)
+        self._path = path_of(server, project)
+        if self._path == ALL and "folder" in wanted:
+            self._path = self._gateway.path_in(wanted["folder"])
 
     def answer(self, line: bytes) -> list[bytes]:
         """Return what the host is answered, the reply last; of `subscriptions/listen` the reply is left open."""

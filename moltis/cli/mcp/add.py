@@ -13,7 +13,7 @@ from moltis.cli.commands import command, json_option
 from moltis.config.credentials import named_secret
 from moltis.config.kinds import KINDS, Kind, aliases, implied, named
 from moltis.errors import DaemonNotRunning, UsageError
-from moltis.names import name_problem
+from moltis.names import supervised_name_problem
 
 TRANSPORTS = (*KINDS, *aliases())
 
@@ -42,7 +42,7 @@ def add(ctx: click.Context, /, name: str, as_json: bool, **given: Any) -> None:
     moltis mcp add files -- npx -y @modelcontextprotocol/server-filesystem /srv
     moltis mcp add issues https://mcp.example.com/mcp -H 'Authorization: Bearer $TOKEN'
     """
-    wrong = name_problem(name)
+    wrong = supervised_name_problem(name)
     if wrong:
         raise UsageError(wrong)
     entry = entry_from(**given)

@@ -15,7 +15,7 @@ import msgspec
 
 from moltis import logs
 from moltis.access import Access
-from moltis.errors import UnknownServer
+from moltis.errors import UnknownProject, UnknownServer
 from moltis.gateway import messages
 from moltis.gateway.api import ANYONE, GatewayApi, Principal
 from moltis.gateway.doors import ALLOW_METHODS, BadRequest, Doors, Forbidden, RateLimit, Refusals, bearer
@@ -174,7 +174,7 @@ class Application:
             await self._refuse(inbound, refused.refusal, refused.id)
         except BodyRefused as refused:
             await self._refuse(inbound, refusals.of_body(refused), b"null")
-        except UnknownServer:  # removed since it was looked for
+        except (UnknownServer, UnknownProject):  # removed since it was looked for
             await self._refuse(inbound, refusals.unknown_server(), b"null")
         except Gone:
             pass
@@ -255,7 +255,7 @@ class Application:
 
     async def _mcp(self, inbound: Inbound, receive: Receive) -> None:
         if not self._gateway.knows(inbound.view):
-            raise Refused(refusals.unknown_server())
+            raise Refused(refusals.unknown_server(self._gateway.why_unknown(inbound.view)))
         if inbound.method != "POST":
             await self._serve_other(inbound.method, inbound)
             return

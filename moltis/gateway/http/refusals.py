@@ -91,8 +91,8 @@ def no_session() -> Refusal:
     return Refusal(404, RpcCode.INVALID_REQUEST, "there is no such session, or not any more: initialize again")
 
 
-def unknown_server() -> Refusal:
-    return Refusal(404, RpcCode.UNKNOWN_SERVER, "there is no server of that name; see moltis status")
+def unknown_server(reason: str = "there is no server of that name; see moltis status") -> Refusal:
+    return Refusal(404, RpcCode.UNKNOWN_SERVER, reason)
 
 
 def unsupported_version() -> Refusal:

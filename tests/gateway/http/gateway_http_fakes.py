@@ -118,6 +118,9 @@ class StubGateway:
     def knows(self, path: str) -> bool:
         return server_at(path) in {None, *self.servers}
 
+    def why_unknown(self, path: str) -> str:
+        return "there is no project of that name" if path.startswith("/mcp/") else "there is no server of that name"
+
     def tool(self, path: str, name: str) -> bytes | None:
         return self.tools.get((server_at(path), name))
 

@@ -19,7 +19,7 @@ from moltis.httpd.router import Route, Router
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "SEARCH"]
 UNKNOWN = [
-    "/", "//", "*", "/nope", "/ui", "/api/v1/mcp/servers", "/mcp/project", "/mcp//", "/MCP", "//mcp", "/healthz/x",
+    "/", "//", "*", "/nope", "/ui", "/api/v1/mcp/servers", "/mcp/site/x", "/mcp//", "/MCP", "//mcp", "/healthz/x",
     "/healthz/", "/Healthz", "/./healthz", "/x/../healthz", "/readyz/", "/register/", "/token/x", "/.well-known",
     "/servers", "/servers/files", "/servers//mcp", "/servers/../mcp", "/servers/files/mcp/x", "/metrics/",
 ]  # fmt: skip
@@ -42,7 +42,10 @@ async def everything(serve: Any) -> AsyncIterator[Any]:
 def paths(served: Any) -> list[tuple[str, Access, bool]]:
     """Return what is to be asked for, who may have it, and whether OPTIONS is a preflight there."""
     routes: tuple[Route[Inbound], ...] = served.app.routes
-    at = [(route.path.replace("{server}", "files").replace("*", "x"), route) for route in routes]
+    at = [
+        (route.path.replace("{server}", "files").replace("{project}", "site").replace("*", "x"), route)
+        for route in routes
+    ]
     router = Router(routes, otherwise=serve_it)
     assert all(router.find(path)[0] is route for path, route in at)
     known = [(path, route.access, route.preflight) for path, route in at]
