@@ -25,7 +25,7 @@ from moltis.control.endpoint import DataDirLock, Endpoint
 from moltis.control.registry import Registry
 from moltis.errors import MoltisError, RpcCode
 from moltis.operations.api import DaemonApi
-from moltis.transport.wire import PeerConn, UnixListener, now, serve_unix, whole_second
+from moltis.transport.wire import PeerConn, UnixListener, now, whole_second
 
 log = logs.get("moltis.control")
 
@@ -122,7 +122,7 @@ class Listener:
     def _listen(self, bound: contextlib.ExitStack) -> None:
         sock, self._sock = self._sock or self._endpoint.bind(), None
         bound.enter_context(sock)
-        listener: UnixListener = serve_unix(sock, self._connected, self._tell_of_shortage)
+        listener = UnixListener(sock, self._connected, self._tell_of_shortage)
         bound.callback(listener.close)
 
     # --- clients

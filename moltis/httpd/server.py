@@ -24,7 +24,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import Server, ServerState
 
 from moltis.httpd.asgi import CONNECTION
-from moltis.transport.wire import Cancellable, TcpListener, call_later, serve_tcp
+from moltis.transport.wire import Cancellable, TcpListener, call_later
 from moltis.transport.wire.loop import Once
 
 JOIN_BYTES: Final = 64 * 1024
@@ -138,7 +138,7 @@ class HttpServer(Server):
         """Begin to accept. The sockets are bound and listen, and are closed by `stop`."""
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
-        self._listeners = [serve_tcp(sock, self._connection, self._on_shortage) for sock in sockets]
+        self._listeners = [TcpListener(sock, self._connection, self._on_shortage) for sock in sockets]
 
     def _connection(self) -> HttpConnection:
         return HttpConnection(self.config, self.server_state, self.lifespan.state)

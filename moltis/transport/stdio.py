@@ -47,8 +47,6 @@ from moltis.transport.wire import (
     PipeWriter,
     call_later,
     now,
-    open_pipe_reader,
-    open_pipe_writer,
 )
 
 BASE_ENV: Final = frozenset({"HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER"})
@@ -298,9 +296,9 @@ class StdioConnection:
     def begin(self, process: SpawnedProcess, stdin: int, stdout: int, stderr: int) -> None:
         """Take over a running process and our ends of its pipes."""
         self._process = process
-        self._stdin = open_pipe_writer(stdin, self._stdin_broken)
-        self._stdout = open_pipe_reader(stdout, self._heard, self._stdout_ended)
-        self._stderr = open_pipe_reader(stderr, self._complained, self._stderr_ended)
+        self._stdin = PipeWriter(stdin, self._stdin_broken)
+        self._stdout = PipeReader(stdout, self._heard, self._stdout_ended)
+        self._stderr = PipeReader(stderr, self._complained, self._stderr_ended)
         if self._exited:
             self.exited()
 

@@ -89,8 +89,8 @@ def dial(listening: socket.socket) -> socket.socket:
 async def test_a_pipe_delivers_everything_and_then_one_end() -> None:
     read_fd, write_fd = os.pipe()
     log = Log()
-    reader = wire.open_pipe_reader(read_fd, log.data_received, log.eof_received)
-    writer = wire.open_pipe_writer(write_fd, log.closed)
+    reader = wire.PipeReader(read_fd, log.data_received, log.eof_received)
+    writer = wire.PipeWriter(write_fd, log.closed)
     payload = os.urandom(1_000_000)
     writer.write(payload[:10])
     writer.write(payload[10:])
@@ -130,7 +130,7 @@ class Slow(Log):
 async def test_who_has_more_to_do_gets_one_turn_after_another_and_all_others_theirs() -> None:
     read_fd, write_fd = os.pipe()
     slow = Slow()
-    wire.open_pipe_reader(read_fd, slow.take, slow.eof_received)
+    wire.PipeReader(read_fd, slow.take, slow.eof_received)
     os.write(write_fd, b"abcde")
     await until(lambda: slow.turns > 0)
     os.write(write_fd, b"fg")
@@ -159,7 +159,7 @@ async def test_reads_grow_only_for_who_is_done_in_one_turn(busy: bool, largest: 
     log = Log()
     os.write(write_fd, b"x" * 1024 * 1024)
     os.close(write_fd)
-    wire.open_pipe_reader(read_fd, take, log.eof_received)
+    wire.PipeReader(read_fd, take, log.eof_received)
     await log.until("self.eofs")
     assert (max(sizes), sum(sizes)) == (largest, 1024 * 1024)
 
@@ -168,7 +168,7 @@ async def test_reads_grow_only_for_who_is_done_in_one_turn(busy: bool, largest: 
 async def test_a_pipe_that_is_finished_gives_what_it_held_and_then_one_end(eof: bool) -> None:
     read_fd, write_fd = os.pipe()
     slow = Slow()
-    reader = wire.open_pipe_reader(read_fd, slow.take, slow.eof_received)
+    reader = wire.PipeReader(read_fd, slow.take, slow.eof_received)
     os.write(write_fd, b"abc")
     await until(lambda: slow.turns > 0)
     os.write(write_fd, b"defgh")
@@ -186,7 +186,7 @@ async def test_a_pipe_that_is_finished_gives_what_it_held_and_then_one_end(eof: 
 async def test_finishing_a_pipe_that_had_its_end_ends_too() -> None:
     read_fd, write_fd = os.pipe()
     slow = Slow()
-    reader = wire.open_pipe_reader(read_fd, slow.take, slow.eof_received)
+    reader = wire.PipeReader(read_fd, slow.take, slow.eof_received)
     os.close(write_fd)
     await until(lambda: bool(slow.eofs))
     reader.finish(100, slow.ended)
@@ -199,7 +199,7 @@ async def test_finishing_a_pipe_that_had_its_end_ends_too() -> None:
 async def test_a_pipe_that_is_closed_calls_nobody_any_more(finishing: bool, inside: bool) -> None:
     read_fd, write_fd = os.pipe()
     slow = Slow()
-    reader = wire.open_pipe_reader(read_fd, slow.take, slow.eof_received)
+    reader = wire.PipeReader(read_fd, slow.take, slow.eof_received)
     os.write(write_fd, b"x" * 60_000)  # turns enough
     await until(lambda: slow.turns > 0)
     if finishing:
@@ -220,7 +220,7 @@ async def test_a_pipe_that_is_closed_calls_nobody_any_more(finishing: bool, insi
 async def test_a_reader_that_leaves_is_noticed_though_nothing_is_written() -> None:
     read_fd, write_fd = os.pipe()
     log = Log()
-    writer = wire.open_pipe_writer(write_fd, log.closed)
+    writer = wire.PipeWriter(write_fd, log.closed)
     await anyio.sleep(0.01)
     assert log.ends == []
     os.close(read_fd)
@@ -232,7 +232,7 @@ async def test_a_reader_that_leaves_is_noticed_though_nothing_is_written() -> No
 
 async def test_a_full_pipe_tells_since_when_it_is_stuck() -> None:
     read_fd, write_fd = os.pipe()
-    writer = wire.open_pipe_writer(write_fd, Log().closed)
+    writer = wire.PipeWriter(write_fd, Log().closed)
     assert writer.stuck_secs == 0.0
     writer.write(b"x" * 1_000_000)
     await anyio.sleep(0.02)
@@ -249,7 +249,7 @@ async def test_a_client_is_served_and_its_user_known(listening: socket.socket) -
         conns.append(Echo(conn))
         return conns[-1]
 
-    listener = wire.serve_unix(listening, connected)
+    listener = wire.UnixListener(listening, connected)
     with dial(listening) as client:
         client.setblocking(False)
         client.send(b"hello")
@@ -271,7 +271,7 @@ async def test_a_listener_outlives_running_out_of_descriptors(
         conns.append(Echo(conn))
         return conns[-1]
 
-    listener = wire.serve_unix(listening, connected)
+    listener = wire.UnixListener(listening, connected)
     clients = [dial(listening) for _ in range(8)]
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free() + 2, hard))
     try:
@@ -289,7 +289,7 @@ async def test_a_listener_outlives_running_out_of_descriptors(
 
 async def test_a_listener_closed_while_it_pauses_stays_closed(listening: socket.socket) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    listener = wire.serve_unix(listening, lambda conn: None)
+    listener = wire.UnixListener(listening, lambda conn: None)
     with dial(listening) as client:
         client.setblocking(False)
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free(), hard))
@@ -304,7 +304,7 @@ async def test_a_listener_closed_while_it_pauses_stays_closed(listening: socket.
 
 
 async def test_a_client_that_is_refused_sees_the_end_at_once(listening: socket.socket) -> None:
-    listener = wire.serve_unix(listening, lambda conn: None)
+    listener = wire.UnixListener(listening, lambda conn: None)
     with dial(listening) as client:
         client.setblocking(False)
         await until(lambda: is_over(client))
@@ -328,7 +328,7 @@ async def test_a_reader_that_does_not_read_can_be_told_and_dropped(listening: so
         conn.on_drain = lambda: drained.append(conn.buffered)
         return conns[-1]
 
-    listener = wire.serve_unix(listening, connected)
+    listener = wire.UnixListener(listening, connected)
     with dial(listening) as slow, dial(listening) as late:
         await until(lambda: len(conns) == 2)
         await anyio.sleep(0.02)
@@ -357,7 +357,7 @@ async def test_closing_lets_the_peer_have_what_is_queued(listening: socket.socke
         conn.write(b"dropped")
         return conns[-1]
 
-    listener = wire.serve_unix(listening, connected)
+    listener = wire.UnixListener(listening, connected)
     with dial(listening) as client:
         client.settimeout(PATIENCE)
         read = 0
@@ -378,7 +378,7 @@ async def test_closing_does_not_wait_for_ever(listening: socket.socket, monkeypa
         conn.close()
         return conns[-1]
 
-    listener = wire.serve_unix(listening, connected)
+    listener = wire.UnixListener(listening, connected)
     with dial(listening):
         await until(lambda: bool(conns) and conns[0].ends == [None])
     listener.close()
@@ -461,7 +461,7 @@ async def test_the_end_of_a_client_is_heard_after_its_last_words_though_ours_wer
         conns.append(conn)
         return log
 
-    listener = wire.serve_unix(listening, connected)
+    listener = wire.UnixListener(listening, connected)
     client = dial(listening)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 400_000)
     await until(lambda: bool(conns))
@@ -480,7 +480,7 @@ async def test_a_client_that_leaves_while_it_is_not_read_is_read_to_its_end_late
         conns.append(Echo(conn))
         return conns[-1]
 
-    listener = wire.serve_unix(listening, connected)
+    listener = wire.UnixListener(listening, connected)
     client = dial(listening)
     await until(lambda: bool(conns))
     conn = conns[0].conn
@@ -582,7 +582,7 @@ async def test_a_listener_outlives_whatever_accepting_says(
         conns.append(Echo(conn))
         return conns[-1]
 
-    listener = wire.serve_unix(cast(socket.socket, Failing()), connected)
+    listener = wire.UnixListener(cast(socket.socket, Failing()), connected)
     with dial(listening):
         await until(lambda: bool(conns))
     assert not failures

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from moltis.transport.wire.link import Link
 from moltis.transport.wire.loop import Cancellable, call_about, call_later, clock, now, watch_pidfd, whole_second
-from moltis.transport.wire.pipes import PipeReader, PipeWriter, open_pipe_reader, open_pipe_writer
-from moltis.transport.wire.sockets import Acceptor, Handler, PeerConn, TcpListener, UnixListener, serve_tcp, serve_unix
+from moltis.transport.wire.pipes import PipeReader, PipeWriter
+from moltis.transport.wire.sockets import Acceptor, Handler, PeerConn, TcpListener, UnixListener
 
 __all__ = [
     "Acceptor",
@@ -29,10 +29,6 @@ __all__ = [
     "call_later",
     "clock",
     "now",
-    "open_pipe_reader",
-    "open_pipe_writer",
-    "serve_tcp",
-    "serve_unix",
     "watch_pidfd",
     "whole_second",
 ]

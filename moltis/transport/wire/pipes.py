@@ -21,7 +21,12 @@ turn (a 1 MB answer is then 4 reads)."""
 
 
 class PipeReader:
-    """Reads a descriptor it owns until end of file; see `open_pipe_reader`."""
+    """Reads a descriptor it owns: `on_data` gets what arrives, then `on_eof` is called once, after which it is closed.
+
+    `on_data` says by True that it has more to do with what it was given. It is then called with no data in the next
+    turn of the loop, and so on until it is done; nothing is read meanwhile, so that the pipe itself holds up a peer
+    that writes faster than its turns allow.
+    """
 
     def __init__(self, fd: int, on_data: Callable[[bytes], bool | None], on_eof: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -121,18 +126,8 @@ class PipeReader:
             os.close(fd)
 
 
-def open_pipe_reader(fd: int, on_data: Callable[[bytes], bool | None], on_eof: Callable[[], None]) -> PipeReader:
-    """Own `fd` and call `on_data` with what arrives, then `on_eof` once, after which it is closed.
-
-    `on_data` says by True that it has more to do with what it was given. It is then called with no data in the next
-    turn of the loop, and so on until it is done; nothing is read meanwhile, so that the pipe itself holds up a peer
-    that writes faster than its turns allow.
-    """
-    return PipeReader(fd, on_data, on_eof)
-
-
 class PipeWriter:
-    """Writes to a descriptor it owns; see `open_pipe_writer`."""
+    """Writes to a descriptor it owns. `on_error` is called once if its reader goes away; it is closed by then."""
 
     def __init__(self, fd: int, on_error: Callable[[OSError], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -211,8 +206,3 @@ def _in_pipe(fd: int) -> int:
     except OSError:
         return 0
     return count[0]
-
-
-def open_pipe_writer(fd: int, on_error: Callable[[OSError], None]) -> PipeWriter:
-    """Own `fd` and write to it. `on_error` is called once if its reader goes away; it is closed by then."""
-    return PipeWriter(fd, on_error)

@@ -87,13 +87,17 @@ class Acceptor:
 
 
 class TcpListener:
-    """Accepts on a listening socket until closed; see `serve_tcp`."""
+    """Accepts connections on a bound, listening TCP socket, its own from now on, each for a protocol of `factory`'s.
+
+    Running out of descriptors or memory only pauses accepting; waiting clients stay in the backlog. `on_shortage` as in
+    `Acceptor`.
+    """
 
     def __init__(
         self,
         sock: socket.socket,
         factory: Callable[[], asyncio.BaseProtocol],
-        on_shortage: Callable[[OSError], None],
+        on_shortage: Callable[[OSError], None] = lambda error: None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
@@ -119,19 +123,6 @@ class TcpListener:
         except BaseException:
             sock.close()
             raise
-
-
-def serve_tcp(
-    sock: socket.socket,
-    factory: Callable[[], asyncio.BaseProtocol],
-    on_shortage: Callable[[OSError], None] = lambda error: None,
-) -> TcpListener:
-    """Accept connections on a bound, listening TCP socket, each for a protocol that `factory` makes.
-
-    The socket is the listener's from now on. Running out of descriptors or memory only pauses accepting; waiting
-    clients stay in the backlog. `on_shortage` as in `Acceptor`.
-    """
-    return TcpListener(sock, factory, on_shortage)
 
 
 LINGER_SECS: Final = 2.0
@@ -278,13 +269,18 @@ class PeerConn:
 
 
 class UnixListener:
-    """Accepts on a listening socket until closed; see `serve_unix`."""
+    """Accepts connections on a bound, listening unix socket, which stays the caller's.
+
+    `on_connect(conn)` returns the handler of the connection, or None to refuse it; it may write to `conn` or close it
+    already. Running out of descriptors or memory only pauses accepting; waiting clients stay in the backlog.
+    `on_shortage` as in `Acceptor`.
+    """
 
     def __init__(
         self,
         sock: socket.socket,
         on_connect: Callable[[PeerConn], Handler | None],
-        on_shortage: Callable[[OSError], None],
+        on_shortage: Callable[[OSError], None] = lambda error: None,
     ) -> None:
         self._on_connect = on_connect
         self._acceptor = Acceptor(sock, self._admit, on_shortage)
@@ -305,17 +301,3 @@ class UnixListener:
             conn.abort()
         else:
             conn._attach(handler)
-
-
-def serve_unix(
-    sock: socket.socket,
-    on_connect: Callable[[PeerConn], Handler | None],
-    on_shortage: Callable[[OSError], None] = lambda error: None,
-) -> UnixListener:
-    """Accept connections on a bound, listening unix socket.
-
-    `on_connect(conn)` gives the handler of the connection, or None to refuse it; it may write to `conn` or close it
-    already. Running out of descriptors or memory only pauses accepting; waiting clients stay in the backlog.
-    `on_shortage` as in `Acceptor`.
-    """
-    return UnixListener(sock, on_connect, on_shortage)
