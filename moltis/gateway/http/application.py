@@ -22,10 +22,12 @@ from moltis.gateway.doors import ALLOW_METHODS, BadRequest, Doors, Forbidden, Ra
 from moltis.gateway.http import plain, refusals
 from moltis.gateway.http.conversations import Conversations
 from moltis.gateway.http.reading import (
+    BOM,
     ONCE,
     Accepts,
     Inbound,
     Refused,
+    is_compressed,
     is_json,
 )
 from moltis.gateway.http.sessions import MAX_SESSIONS
@@ -264,6 +266,8 @@ class Application:
             headers = inbound.headers
             if not is_json(headers.get(b"content-type")):
                 raise Refused(refusals.not_json())
+            if (coding := headers.get(b"content-encoding")) is not None and is_compressed(coding):
+                raise Refused(refusals.compressed())
             inbound.accepts = accepts = self._accepted(inbound)
             if not (accepts.plain or accepts.events):
                 raise Refused(refusals.not_acceptable("Accept must have application/json and text/event-stream"))
@@ -304,6 +308,7 @@ class Application:
             self._leave(inbound)
 
     async def _hand_on(self, inbound: Inbound, body: bytes) -> None:
+        body = body.removeprefix(BOM)  # RFC 8259 section 8.1 lets it be passed over; over stdio it is too
         if len(body) <= LONG_BYTES:
             message = messages.parse(body)
         else:

@@ -20,6 +20,8 @@ from moltis.httpd.router import Route
 from moltis.jsonrpc import json_string
 
 NONE: Final[frozenset[bytes]] = frozenset()
+BOM: Final = b"\xef\xbb\xbf"
+_COMPRESSED: Final = frozenset({b"gzip", b"x-gzip", b"deflate", b"br", b"zstd", b"compress", b"x-compress"})
 ONCE: Final = frozenset({b"host", b"origin", b"authorization", b"content-type", b"mcp-session-id"})
 
 _TRACE: Final = ((b"traceparent", "traceparent"), (b"tracestate", "tracestate"))
@@ -108,6 +110,11 @@ def _is_zero(parameter: bytes) -> bool:
 def is_json(content_type: bytes | None) -> bool:
     """Whether a body is said to be JSON; what says nothing of itself is not taken for it (RFC 9110 8.3)."""
     return content_type is not None and content_type.partition(b";")[0].strip().lower() == b"application/json"
+
+
+def is_compressed(coding: bytes) -> bool:
+    """Whether a body is not what it says, but has to be unpacked; a coding that is none is no matter."""
+    return any(part.strip().lower() in _COMPRESSED for part in coding.split(b","))
 
 
 def repeated(headers: Iterable[Header]) -> frozenset[bytes]:

@@ -76,6 +76,12 @@ def not_json() -> Refusal:
     return Refusal(415, RpcCode.INVALID_REQUEST, "Content-Type must be application/json")
 
 
+def compressed() -> Refusal:
+    """RFC 9110 section 15.5.16: what may be sent instead is in Accept-Encoding."""
+    told = "a body cannot be compressed here: send it without Content-Encoding"
+    return Refusal(415, RpcCode.INVALID_REQUEST, told, ((b"accept-encoding", b"identity"),))
+
+
 def of_body(refused: BodyRefused) -> Refusal:
     match refused.status:
         case 413:

@@ -31,6 +31,11 @@ Headers = dict[str, str | None]
         ({"Content-Type": None}, 415, -32600),
         ({"Content-Type": ""}, 415, -32600),
         ({"Content-Type": "application/jsonx"}, 415, -32600),
+        ({"Content-Encoding": "gzip"}, 415, -32600),
+        ({"Content-Encoding": "identity, BR"}, 415, -32600),
+        ({"Content-Encoding": "identity"}, 200, None),
+        ({"Content-Encoding": "utf-8"}, 200, None),
+        ({"Content-Encoding": ""}, 200, None),
         ({"Accept": "text/html"}, 406, -32600),
         ({"Accept": None}, 200, None),
         ({"Accept": "*/*"}, 200, None),
@@ -50,6 +55,22 @@ async def test_a_request_is_refused_for_its_headers(served: Any, headers: Header
     assert answer.headers["content-type"] == "application/json"
     if status == 200:
         assert answer.json == {"jsonrpc": "2.0", "id": 1, "result": {"echo": "hello"}}
+
+
+async def test_a_compressed_body_is_refused_with_what_may_be_sent_instead(served: Any) -> None:
+    client: Client = await served.dial()
+    answer = await client.ask("POST", body=ECHO, headers={"Content-Encoding": "gzip"})
+    assert answer.headers["accept-encoding"] == "identity"
+    assert "Content-Encoding" in answer.json["error"]["message"]
+
+
+async def test_a_byte_order_mark_before_a_message_is_passed_over(served: Any) -> None:
+    client: Client = await served.dial()
+    raw = ECHO if isinstance(ECHO, bytes) else json.dumps(ECHO).encode()
+    answer = await client.ask("POST", body=b"\xef\xbb\xbf" + raw)
+    assert answer.json == {"jsonrpc": "2.0", "id": 1, "result": {"echo": "hello"}}
+    twice = await client.ask("POST", body=b"\xef\xbb\xbf" * 2 + raw)
+    assert (twice.status, twice.code) == (400, -32700)
 
 
 @pytest.mark.parametrize(
