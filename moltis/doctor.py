@@ -113,7 +113,7 @@ def check_servers(plan: Plan, environ: Mapping[str, str], daemon_path: str | Non
 
 
 def _check_each(plan: Plan, environ: Mapping[str, str], daemon_path: str | None) -> Iterator[tuple[str, Finding]]:
-    """Give what is found of each server, with its name; the messages begin with what is said of it."""
+    """Yield what is found of each server, with its name; the messages begin with what is said of it."""
     for server in plan.servers:
         name = server.name
         if not server.enabled:
@@ -227,7 +227,7 @@ def _check_launch(
 
 
 def find_command(command: str, path: str, cwd: Path | None) -> str | None:
-    """Give the file that the command would run, or None; a command with a slash is looked for from `cwd`."""
+    """Return the file that the command would run, or None; a command with a slash is looked for from `cwd`."""
     if "/" not in command:
         return shutil.which(command, path=path)
     file = (cwd or Path.cwd()) / os.path.expanduser(command)
@@ -377,7 +377,7 @@ def _check_absence(paths: Paths, answer: Answer) -> Iterator[Finding]:
 
 
 def _lock_holder(lock: Path) -> str | None:
-    """Give the pid in the lock file while a daemon holds it, as it stands there; None when none does.
+    """Return the pid in the lock file while a daemon holds it, as it stands there; None when none does.
 
     The pid alone says nothing: the file stays when a daemon is killed, and its number may be another process's by now.
     A shared lock is tried and given back at once: a daemon that starts in those microseconds would be refused.
@@ -397,7 +397,7 @@ def _lock_holder(lock: Path) -> str | None:
 
 
 def daemon_search_path(pid: int) -> str | None:
-    """Give the PATH that a running process was started with (proc(5), `/proc/PID/environ`), or None where unknown."""
+    """Return the PATH that a running process was started with (proc(5), `/proc/PID/environ`), or None where unknown."""
     try:
         raw = Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:

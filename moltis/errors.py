@@ -86,7 +86,7 @@ class MoltisError(Exception):
         self.server = server
 
     def data(self) -> dict[str, Any]:
-        """Give the `data` member of the JSON-RPC error: `kind`, `server`, `hint`, and what some errors add."""
+        """Return the `data` member of the JSON-RPC error: `kind`, `server`, `hint`, and what some errors add."""
         return {"kind": self.kind, "server": self.server, "hint": self.hint}
 
 

@@ -70,6 +70,6 @@ def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Give ` - did you mean 'x'?`, or an empty string when no known word is alike."""
+    """Return ` - did you mean 'x'?`, or an empty string when no known word is alike."""
     found = nearest(word, known)
     return f" - did you mean {' or '.join(repr(f) for f in found)}?" if found else ""

@@ -2,8 +2,8 @@
 
 Three views of one value: as written (`Template`, which prints as `***`), as run (a plain string that only a child's
 environment or an HTTP request ever receives), and as shown, which is built from the text as written, so that an
-expanded secret cannot reach it. `Scrubber` is the last net, for text that others wrote: a server's stderr, an error.
-Its one rule: no function here puts a value into an exception, a repr or a message.
+expanded secret cannot reach it. `Scrubber` is the last net, for text that others wrote: a server's stderr, an error. No
+function here puts a value into an exception, a repr or a message.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ _PORT = re.compile(r"[^:\[\]]*(?::(?:[0-9]*|x+))?|\[[0-9A-Fa-f:.]+\](?::(?:[0-9]
 
 
 def shown_url(as_written: str) -> str:
-    """Give what anyone may see of a URL: userinfo, fragment and query values go, unless one is exactly a placeholder.
+    """Return what anyone may see of a URL: userinfo, fragment and query values go, unless one is exactly a placeholder.
 
     A default inside a shown placeholder goes too, since it is literal text. A text that is no URL is not shown at all.
     """
@@ -248,7 +248,7 @@ class Scrubber:
         self._by_head = by_head
 
     def text(self, text: str) -> str:
-        """Give the text without any character of any occurrence of a secret; the same object when none is in it."""
+        """Return the text without any character of any occurrence of a secret; the same object when none is in it."""
         found = [form for form in self._candidates(text) if form in text]
         if not found:
             return text
@@ -267,7 +267,7 @@ class Scrubber:
         return [form for head in windows & by_head.keys() for form in by_head[head]]
 
     def value(self, value: Any) -> Any:
-        """Give a JSON value with every string in it scrubbed, keys included."""
+        """Return a JSON value with every string in it scrubbed, keys included."""
         return scrubbed(value, self.text)
 
 
@@ -334,7 +334,7 @@ def _forms(secret: str) -> Iterator[str]:
 
 
 def _base64_forms(raw: bytes) -> Iterator[str]:
-    """Give what base64 makes of these bytes at each of the three places in a group, as in `user:secret`."""
+    """Yield what base64 makes of these bytes at each of the three places in a group, as in `user:secret`."""
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + raw).decode("ascii")
         first = (offset * 8 + 5) // 6

@@ -188,7 +188,7 @@ _WRITTEN = {"arg_count": "args", "env_names": "env", "header_names": "headers"}
 
 
 def _written(path: Path) -> Path:
-    """Give the path in the file of a value that is shown; what a server has of `[mcp]` is written there."""
+    """Return the path in the file of a value that is shown; what a server has of `[mcp]` is written there."""
     return (*path[:-1], _WRITTEN.get(str(path[-1]), path[-1]))
 
 
@@ -201,7 +201,7 @@ def _values(section: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[Path,
 
 
 def _toml(section: Mapping[str, Any], origins: Origins, path: Path = ()) -> Iterator[str]:
-    """Give TOML lines: the plain values of a section first, then its sub-sections; each with where it comes from.
+    """Yield TOML lines: the plain values of a section first, then its sub-sections; each with where it comes from.
 
     A JSON string is a TOML basic string too (TOML 1.0, "String"), but for DEL, which `printable` shows.
     """

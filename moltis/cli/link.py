@@ -25,7 +25,7 @@ GRACE_SECS = 5.0
 
 
 def call_limit(timeout_secs: float | None) -> float | None:
-    """Give how long to wait for a tool call: twice its time, for the server may have to become ready first.
+    """Return how long to wait for a tool call: twice its time, for the server may have to become ready first.
 
     None for None: the daemon ends every request at its own cap, which may be of any length.
     """
@@ -33,7 +33,7 @@ def call_limit(timeout_secs: float | None) -> float | None:
 
 
 def paths(ctx: click.Context) -> Paths:
-    """Give the paths that the global options, the environment and the defaults name."""
+    """Return the paths that the global options, the environment and the defaults name."""
     meta: dict[str, Any] = ctx.find_root().meta
     return find_paths(
         config=meta.get("moltis.global_config"),
@@ -53,7 +53,7 @@ def connect(ctx: click.Context, timeout_secs: float | None = REPLY_SECS) -> Daem
 
 
 def server_names(ctx: click.Context, incomplete: str) -> list[str]:
-    """Give the servers of the running daemon that begin so; none when it cannot be asked quickly."""
+    """Return the servers of the running daemon that begin so; none when it cannot be asked quickly."""
     try:
         with connect(ctx, COMPLETION_SECS) as daemon:
             names = [str(server["name"]) for server in daemon.call("mcp.list")]

@@ -118,7 +118,7 @@ def _errors(report: Report, start: int) -> list[tuple[str, str]]:
 
 
 def _within(error: tuple[str, str], entry: str) -> str:
-    """Give `KEY: MESSAGE` with the key as it is called inside of the entry."""
+    """Return `KEY: MESSAGE` with the key as it is called inside of the entry."""
     key, message = error
     inner = key.removeprefix(entry).removeprefix(".")
     return f"{inner}: {message}" if inner else message

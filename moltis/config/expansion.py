@@ -195,7 +195,7 @@ class Planner(ABC):
         """Return how it is reached, as written: what makes it another server if it changes."""
 
     def secrets(self, launch: Launch, used: set[str]) -> Iterator[str]:
-        """Give every value in a launch that must never be shown, used or not. `used`: those of placeholders."""
+        """Yield every value in a launch that must never be shown, used or not. `used`: those of placeholders."""
         yield from used
 
     def warn(  # noqa: B027 - few have something to say
@@ -209,7 +209,7 @@ class Planner(ABC):
         """Report what is odd about its keys."""
 
     def near_misses(self, entry: ServerSection, launch: Launch) -> Iterator[Miss]:
-        """Give what looks like a slip of the pen."""
+        """Yield what looks like a slip of the pen."""
         yield from ()
 
     def inherited_problem(self, entry: ServerSection, base: Base) -> str | None:

@@ -269,7 +269,7 @@ _KINDS = {
 
 
 def toml_value(value: Any) -> str:
-    """Give a default as TOML writes it."""
+    """Return a default as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -395,7 +395,7 @@ def _commented(keys: Iterable[Key], values: Mapping[str, str] | None = None) -> 
 
 
 def schema() -> dict[str, Any]:
-    """Give a JSON Schema (2020-12) of moltis.toml; sections of other programs are allowed."""
+    """Return a JSON Schema (2020-12) of moltis.toml; sections of other programs are allowed."""
     own: dict[str, dict[str, Any]] = {s: {k.name: _type(k) for k in KEYS if k.section == s} for s in PATHS}
     server = {
         **own["server"],

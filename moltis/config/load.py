@@ -169,7 +169,7 @@ def warnings_of(name: str, entry: Mapping[str, Any], environ: Mapping[str, str])
 
 
 def same_but_for_case(name: str, names: Iterable[str]) -> str | None:
-    """Give the name among `names` that differs from `name` by case at most, or None."""
+    """Return the name among `names` that differs from `name` by case at most, or None."""
     return next((other for other in names if other.lower() == name.lower()), None)
 
 
@@ -348,7 +348,7 @@ def _clash(name: str, other: str) -> str | None:
 
 
 def _presentable(name: str) -> str:
-    """Give what a server of a forbidden name is called in the status, where it must do no harm."""
+    """Return what a server of a forbidden name is called in the status, where it must do no harm."""
     return "".join(c if c.isprintable() else "?" for c in name[:64]) or '""'
 
 

@@ -30,7 +30,7 @@ _POINTER_BYTES: Final = 8
 
 
 def _passed(entry: ServerSection, expansion: Expansion) -> list[tuple[str, str]]:
-    """Give what a server gets of the daemon's environment because `env_pass` says so; what `env` sets wins."""
+    """Return what a server gets of the daemon's environment because `env_pass` says so; what `env` sets wins."""
     environ = expansion.base.environ
     names = expansion.base.env_pass if entry.env_pass is None else entry.env_pass
     passed = [(name, environ[name]) for name in dict.fromkeys(names) if name in environ and name not in entry.env]
@@ -102,7 +102,7 @@ def _source(template: Template, base: Base) -> str:
 
 
 def _shown_command(command: str | None) -> str | None:
-    """Give a command without the secrets that stand in it where arguments were written into it."""
+    """Return a command without the secrets that stand in it where arguments were written into it."""
     if command is not None:
         for secret in credentials.in_text(command):
             command = command.replace(secret, REDACTED)

@@ -142,7 +142,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     def written(self) -> dict[str, Any]:
-        """Give the keys that stand in the file, with their values."""
+        """Return the keys that stand in the file, with their values."""
         return {name: getattr(self, name) for name in self.model_fields_set}
 
 
@@ -328,7 +328,7 @@ def _copy(value: Any) -> Any:
 
 
 def _within(raw: Any, location: tuple[str | int, ...]) -> Path:
-    """Give the part of an error's location that is a path in the file; the rest names the checker's own steps."""
+    """Return the part of an error's location that is a path in the file; the rest names the checker's own steps."""
     path: Path = ()
     for part in location:
         match raw, part:

@@ -86,7 +86,7 @@ def _kept(name: str) -> str:
 
 
 def _variable(name: str) -> str:
-    """Give the name of a variable as one writes it: `apiKey`, `api-key` -> `API_KEY`."""
+    """Return the name of a variable as one writes it: `apiKey`, `api-key` -> `API_KEY`."""
     return re.sub(r"\W+|(?<=[a-z0-9])(?=[A-Z])", "_", name).upper()
 
 
@@ -120,7 +120,7 @@ _OF_AN_EXAMPLE: Final = "looks like the words of an example, which stand for a v
 
 
 def in_text(key: Path, template: Template, *, is_trimmed: bool = False) -> Iterator[Miss]:
-    """Give what is odd about one value as it is written. `is_trimmed`: blanks around it do not count."""
+    """Yield what is odd about one value as it is written. `is_trimmed`: blanks around it do not count."""
     text = template.text
     core = text.strip()
     if _is_padded(text) and not is_trimmed:
@@ -146,7 +146,7 @@ def in_text(key: Path, template: Template, *, is_trimmed: bool = False) -> Itera
 
 
 def in_values(values: Mapping[str, str]) -> Iterator[Miss]:
-    """Give what is odd about values of placeholders, which are taken as they stand: a `$` in them is a `$`."""
+    """Yield what is odd about values of placeholders, which are taken as they stand: a `$` in them is a `$`."""
     for name, text in values.items():
         if _PLACEHOLDER.fullmatch(text.strip()):
             told = "a placeholder is not expanded in [env]: write it where the value is used"
@@ -199,7 +199,7 @@ _OF_SCRIPT: Final = frozenset({"-c", "-lc", "-ic", "-e", "--call", "--eval", "-C
 
 
 def in_launch(command: str, args: Sequence[Template], env: Mapping[str, Template]) -> Iterator[Miss]:
-    """Give what is odd about how a local server is started."""
+    """Yield what is odd about how a local server is started."""
     yield from _in_command(command)
     program = _program(command)
     if args and args[0].text == command:
@@ -268,7 +268,7 @@ def _in_command(command: str) -> Iterator[Miss]:
 
 
 def in_one_line(command: str) -> str | None:
-    """Give the keys to write for a command that has its arguments in it; None for a name, which may have blanks too."""
+    """Return the keys to write for a command with its arguments in it; None for a name, which may have blanks too."""
     first, *more = command.split(maxsplit=1)[:2] or [""]
     rest = more[0].strip() if more else ""
     if not rest or ("/" in first and _program(first) not in _PROGRAMS and not rest.startswith(_ARGUMENT_FIRST)):
@@ -284,7 +284,7 @@ _SCHEMES: Final = ("bearer", "basic", "token", "apikey")
 
 
 def in_headers(headers: Iterable[tuple[str, str]]) -> Iterator[Miss]:
-    """Give what is odd about headers as they would be sent; placeholders have their values by now."""
+    """Yield what is odd about headers as they would be sent; placeholders have their values by now."""
     for name, value in headers:
         words = value.split()
         if named_secret(name) and words and words[0].lower().rstrip(":=") in _SCHEMES:

@@ -28,7 +28,7 @@ class Unwritable(ValueError):
 
 
 def changed(text: str, old: Mapping[str, Any], new: Mapping[str, Any], path: Path = ()) -> str:
-    """Give the text whose tables are `new`, from one whose tables are `old`.
+    """Return the text whose tables are `new`, from one whose tables are `old`.
 
     Raises:
         Unwritable: when a value of `new` is not text, number, boolean, list or table.
@@ -62,7 +62,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 def rendered(value: Any) -> str:
-    """Give a value on one line."""
+    """Return a value on one line."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -98,7 +98,7 @@ def _setting(path: Path, value: Any) -> str:
 
 
 def _section(path: Path, table: Mapping[str, Any]) -> Iterator[str]:
-    """Give the lines of `[path]`; tables in it that are long, or of tables themselves, become sections below it."""
+    """Yield the lines of `[path]`; tables in it that are long, or of tables themselves, become sections below it."""
     below = {k: v for k, v in table.items() if isinstance(v, dict) and _wants_section(path, k, v)}
     if len(below) < len(table) or not table:
         yield f"[{_dotted(path)}]"
@@ -220,7 +220,7 @@ def _insert_line(text: str, after: int, line: str) -> str:
 
 
 def _statement_start(text: str, position: int) -> int:
-    """Give where the statement that ends at `position` begins; a value may span lines."""
+    """Return where the statement that ends at `position` begins; a value may span lines."""
     found = scan(text)
     starts = [e.start for e in found.entries if not e.inline and e.value_end == position]
     return starts[-1] if starts else position
@@ -321,7 +321,7 @@ def _entry(found: Scan, path: Path) -> Entry | None:
 
 
 def _last_setting(found: Scan, header: int) -> int:
-    """Give where the last value of a section ends, or its header; 0 for no value before the first section."""
+    """Return where the last value of a section ends, or its header; 0 for no value before the first section."""
     ends = [e.value_end for e in found.entries if not e.inline and e.header == header]
     return max(ends, default=found.headers[header].end if header >= 0 else 0)
 
@@ -331,13 +331,13 @@ def _base(found: Scan, entry: Entry) -> Path:
 
 
 def _dotted_sibling(found: Scan, table: Path) -> Entry | None:
-    """Give the last statement that makes this table by a dotted key, as `servers.x.command = 1` under `[mcp]`."""
+    """Return the last statement that makes this table by a dotted key, as `servers.x.command = 1` under `[mcp]`."""
     inside = [e for e in found.entries if not e.inline and _is_within(e.path[:-1], table)]
     return next((e for e in reversed(inside) if len(_base(found, e)) < len(table)), None)
 
 
 def _children(found: Scan, around: Entry) -> Iterator[Entry]:
-    """Give the pairs of an inline table, but not those of tables inside of it."""
+    """Yield the pairs of an inline table, but not those of tables inside of it."""
     passed = around.value_start
     for entry in found.entries:
         if passed < entry.start < around.value_end:
@@ -346,7 +346,7 @@ def _children(found: Scan, around: Entry) -> Iterator[Entry]:
 
 
 def _section_end(text: str, found: Scan, index: int) -> int:
-    """Give the end of a section: below its last key and the comments that touch that, but not the next header."""
+    """Return the end of a section: below its last key and the comments that touch that, but not the next header."""
     end = after = _line_end(text, _last_setting(found, index))
     while comment := _COMMENT_LINE.match(text, after):
         after = comment.end()
@@ -354,7 +354,7 @@ def _section_end(text: str, found: Scan, index: int) -> int:
 
 
 def _above(text: str, position: int) -> int:
-    """Give where the comments that touch the line of `position` from above begin; the head of a file is not one."""
+    """Return where the comments that touch the line of `position` from above begin; the head of a file is not one."""
     start = at = _line_start(text, position)
     while at and _COMMENT_LINE.match(text, previous := _line_start(text, at - 1)):
         at = previous

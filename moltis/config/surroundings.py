@@ -46,14 +46,14 @@ _NOT_TRUSTED: Final = later(
 
 
 def withheld(environ: Mapping[str, str], given: Collection[str]) -> tuple[str, ...]:
-    """Give the variables of this kind that the daemon has and a server of these variables has not."""
+    """Return the variables of this kind that the daemon has and a server of these variables has not."""
     if _ALL.isdisjoint(environ):
         return ()
     return tuple(name for name in (*_NETWORK, *_CERTIFICATES) if environ.get(name) and name not in given)
 
 
 def certificate_files(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """Give the variables of the daemon's that name a file of certificates to other programs, and not to moltis."""
+    """Return the variables of the daemon's that name a file of certificates to other programs, and not to moltis."""
     return tuple(name for name in _FILES_OF_OTHERS if environ.get(name))
 
 

@@ -1,7 +1,7 @@
 """The other end of the control socket: what the command line speaks to the daemon with.
 
 Standard library only, and little of it: it is imported by every command, and a shell completion waits for it. Blocking
-calls, one thread. The one rule: `call_raw` gives a result exactly as the daemon wrote it.
+calls, one thread. `call_raw` returns a result exactly as the daemon wrote it.
 """
 
 from __future__ import annotations

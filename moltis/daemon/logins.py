@@ -1,7 +1,7 @@
 """The logins of a daemon's remote servers, and their connections: everything heavy is imported here.
 
-One rule: a login belongs to a way of reaching a server (URL, headers, client), not to its name; when that changes it
-ends, and what it has kept on disk is found again by whoever is reached the same way.
+A login belongs to a way of reaching a server (URL, headers, client), not to its name; when that changes it ends, and
+what it has kept on disk is found again by whoever is reached the same way.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Logins:
     # --- connections
 
     def transport(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
-        """Give the transport of one run."""
+        """Return the transport of one run."""
         launch = _launch(plan)
         open_by = partial(
             RemoteTransport,
@@ -327,7 +327,7 @@ def _launch(plan: ServerPlan) -> RemoteLaunch:
 
 
 def _shared(plan: ServerPlan) -> tuple[str, object] | None:
-    """Give what servers have in common that share a login; None for one that has none."""
+    """Return what servers have in common that share a login; None for one that has none."""
     if not isinstance(plan.launch, RemoteLaunch):
         return None
     return canonical_resource(plan.launch.url), dict(plan.launch.oauth).get("client_id")

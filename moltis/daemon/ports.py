@@ -23,7 +23,7 @@ UP_OR_NOT = tuple(state for state in UNDER_WAY_NO_MORE if state not in COMING)
 
 
 def known_of(session: Session) -> Known:
-    """Give what a ready server says of itself and lists."""
+    """Return what a ready server says of itself and lists."""
     return Known(
         session.agreed,
         tools=session.listed_all(Kind.TOOLS),

@@ -160,7 +160,7 @@ class Daemon:
         return f"{counts.get(State.READY, 0)} of {total} servers ready{f', {idle} idle' if idle else ''}"
 
     def stop_secs(self) -> float:
-        """Give the longest that a graceful end of all servers may take."""
+        """Return the longest that a graceful end of all servers may take."""
         limits = [actor.plan.limits for actor in self.supervisor] or [self.configuration.plan.defaults]
         return max(each.stop_eof_secs + each.stop_term_secs for each in limits)
 

@@ -117,7 +117,7 @@ class Upstream(Taker, Protocol):
     """A ready server, as `moltis.session.session.Session` is one."""
 
     def taker(self, *, modern: bool, tool: str | None = None) -> Taker | None:
-        """Give who takes the requests of a host of this era; None while that is being opened (`wait_taker`).
+        """Return who takes the requests of a host of this era; None while that is being opened (`wait_taker`).
 
         tool: of `tools/call`; one that cannot ask its host in one era is called in the other.
         """
@@ -126,13 +126,13 @@ class Upstream(Taker, Protocol):
         """Wait until `taker` may say something else; bounded by what may be waited for."""
 
     def present_taker(self, *, modern: bool) -> Taker:
-        """Give who takes what a host of this era tells; nothing is opened for that."""
+        """Return who takes what a host of this era tells; nothing is opened for that."""
 
     def items(self, kind: Kind) -> tuple[Item, ...]:
-        """Give what is listed, less the tools that are filtered out."""
+        """Return what is listed, less the tools that are filtered out."""
 
     def listed_all(self, kind: Kind) -> tuple[Item, ...]:
-        """Give what is listed, with the tools that are filtered out."""
+        """Return what is listed, with the tools that are filtered out."""
 
     def watch_resources(self, uris: frozenset[str]) -> None:
         """Have the server tell of updates of exactly these resources; what it tells goes to `World`'s listener."""
@@ -154,7 +154,7 @@ class ServerPort(Protocol):
     def name(self) -> str: ...
 
     def upstream(self) -> Upstream | None:
-        """Give what requests may be sent to; None unless it is `ready`."""
+        """Return what requests may be sent to; None unless it is `ready`."""
 
     def state(self) -> State:
         """Return its state."""
@@ -163,7 +163,7 @@ class ServerPort(Protocol):
         """Show it as anyone outside may see it."""
 
     def known(self) -> Known | None:
-        """Give what is known of it: of the present session if it is ready, else of the last one."""
+        """Return what is known of it: of the present session if it is ready, else of the last one."""
 
     def allows(self, tool: str) -> bool:
         """Whether `include_tools` and `exclude_tools` let a tool be listed and called."""
@@ -184,14 +184,14 @@ class ServerPort(Protocol):
         """Wait while it is `starting`, `initializing` or in `backoff`. The caller bounds the wait."""
 
     def start_secs(self) -> float:
-        """Give its `startup_timeout_secs`."""
+        """Return its `startup_timeout_secs`."""
 
 
 class World(Protocol):
     """What the gateway asks of the daemon."""
 
     def ports(self) -> Sequence[ServerPort]:
-        """Give all servers, in the order of moltis.toml."""
+        """Return all servers, in the order of moltis.toml."""
 
     def port(self, name: str) -> ServerPort:
         """Give one server.

@@ -111,7 +111,7 @@ class Catalogue:
         legacy: bool = False,
         without: frozenset[str] = frozenset(),
     ) -> bytes:
-        """Give the result of a list request: a JSON object on one line, the same bytes object each time.
+        """Return the result of a list request: a JSON object on one line, the same bytes object each time.
 
         cursor: `nextCursor` of an earlier page; None for the first. It stays good while the item before it or
             the one behind it is listed.
@@ -446,7 +446,7 @@ class Owners:
 
     @cached_property
     def _templates(self) -> list[tuple[Template, str]]:
-        """Give what says most of a URI first, so that a mere `{+uri}` keeps nobody from theirs."""
+        """Return what says most of a URI first, so that a mere `{+uri}` keeps nobody from theirs."""
         found = []
         for index, shelf in enumerate(self._shelves):
             for template in _readings(shelf.templates):

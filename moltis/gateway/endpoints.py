@@ -204,7 +204,7 @@ class Endpoint(ABC):
         return told
 
     def tool(self, name: str) -> bytes | None:
-        """Give a tool as it is listed; None if it is not."""
+        """Return a tool as it is listed; None if it is not."""
         self._refresh()
         found = self._offered.get(name)
         if found is None:
@@ -216,11 +216,11 @@ class Endpoint(ABC):
         return found
 
     def ports(self) -> list[ServerPort]:
-        """Give the servers that belong to it and are there."""
+        """Return the servers that belong to it and are there."""
         return [port for port in map(self._port, self._members) if port is not None]
 
     def unsettled(self) -> list[ServerPort]:
-        """Give those that are starting and of which nothing is known yet, so that a list would be without them."""
+        """Return those that are starting and of which nothing is known yet, so that a list would be without them."""
         return [port for port in self.ports() if port.state() in self._coming and port.known() is None]
 
     @abstractmethod
@@ -495,7 +495,7 @@ def _is_listed(port: ServerPort) -> bool:
 
 
 def _shelf(port: ServerPort, label: str, filter: ToolFilter | None) -> Shelf:
-    """Give what a server has to offer: of its session, or of what was last known."""
+    """Return what a server has to offer: of its session, or of what was last known."""
     upstream = port.upstream()
     known = port.known() if upstream is None else None
     lists: list[tuple[Item, ...]] = [(), (), (), ()]

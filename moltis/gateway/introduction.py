@@ -54,19 +54,19 @@ class Introduction(msgspec.Struct, frozen=True):
     more: dict[str, Raw] = {}
 
     def initialized(self, version: str) -> bytes:
-        """Give the result of `initialize`."""
+        """Return the result of `initialize`."""
         said = {"protocolVersion": version, "capabilities": self.capabilities, "serverInfo": self.info}
         return msgspec.json.encode({**said, **self._instructions(), **self.more})
 
     def discovered(self) -> bytes:
-        """Give the result of `server/discover`."""
+        """Return the result of `server/discover`."""
         said = {"supportedVersions": list(MODERN_VERSIONS), "capabilities": self.capabilities}
         more = {name: raw for name, raw in self.more.items() if name != "_meta"}
         rest = msgspec.json.encode({**said, **self._instructions(), **more})
         return b"{%b%b" % (self._modern_members(self.more.get("_meta", _NOTHING)), rest[1:])
 
     def modern_members(self) -> bytes:
-        """Give the members that each result of ours begins with (MCP 2026-07-28), with the comma behind.
+        """Return the members that each result of ours begins with (MCP 2026-07-28), with the comma behind.
 
         Nothing of ours may be cached: a list is new as soon as a server comes or goes, and not every host listens.
         """
@@ -130,7 +130,7 @@ def _shown(said: Any) -> str:
 
 
 def version_for(requested: str | None) -> str:
-    """Give the protocol version that a session is held in (MCP 2025-11-25, Lifecycle)."""
+    """Return the protocol version that a session is held in (MCP 2025-11-25, Lifecycle)."""
     return requested if requested in HANDSHAKE_VERSIONS else HANDSHAKE_VERSIONS[-1]
 
 

@@ -2,8 +2,8 @@
 
     {"format":1,"mark":"...","agreed":{...},"tools":[...],"resources":[...],"resourceTemplates":[...],"prompts":[...]}
 
-The items are the bytes that the server sent. One rule: this is a memory and no more. Whatever is wrong with a file, it
-is as if there were none, and set aside. A power cut may cost it.
+The items are the bytes that the server sent. This is a memory and no more. Whatever is wrong with a file, it is as if
+there were none, and set aside. A power cut may cost it.
 """
 
 from __future__ import annotations

@@ -203,7 +203,7 @@ class Listens:
         return None
 
     def drop(self, id: bytes) -> None:
-        """Give one up; the host hears nothing more on it. No effect if it is not open."""
+        """End one; the host hears nothing more on it. No effect if it is not open."""
         listen = self._open.pop(id, None)
         if listen is not None:
             self._subscriptions.leave(listen)
@@ -220,7 +220,7 @@ class Listens:
             listen.end()
 
     def close(self) -> None:
-        """Give all up."""
+        """End all of them."""
         for id in [*self._open]:
             self.drop(id)
 

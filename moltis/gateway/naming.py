@@ -1,7 +1,7 @@
 """Names that are unique across servers, and the way back from them.
 
-One rule: a server's own names never change what they mean. An item that is renamed keeps every other byte of every
-value, in the server's order.
+A server's own names never change what they mean. An item that is renamed keeps every other byte of every value, in the
+server's order.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LONGEST_SERVER: Final = 64
 
 
 def join(server: str, name: str, sep: str) -> str:
-    """Give the name under which all servers' hosts know a tool or prompt."""
+    """Return the name under which all servers' hosts know a tool or prompt."""
     return f"{server}{sep}{name}"
 
 
@@ -92,7 +92,7 @@ def splits(text: str, sep: str, servers: Container[str]) -> list[tuple[str, str]
 
 
 def renamed(item: Item, kind: Kind, name: str) -> bytes:
-    """Give the item's JSON, addressed by another name.
+    """Return the item's JSON, addressed by another name.
 
     A member that it has twice is there once, as everybody reads it: the last one.
 
@@ -109,18 +109,18 @@ def renamed(item: Item, kind: Kind, name: str) -> bytes:
 
 
 def scheme_of(uri: str) -> str | None:
-    """Give a URI's scheme in lower case; None if it has none."""
+    """Return a URI's scheme in lower case; None if it has none."""
     found = _SCHEME.match(uri)
     return found[1].lower() if found else None
 
 
 def alias(server: str, uri: str) -> str:
-    """Give the URI that says whose it is."""
+    """Return the URI that says whose it is."""
     return f"{_PREFIX}{server}/{quote(uri, safe='')}"
 
 
 def alias_template(server: str, template: str) -> str:
-    """Give the URI template that says whose it is. It stays as it is, for what it expands to must come back exactly."""
+    """Return the URI template that says whose it is. It stays as it is, as its expansions must come back exactly."""
     return f"{_PREFIX}{server}/{template}"
 
 
@@ -130,7 +130,7 @@ def is_alias(uri: str) -> bool:
 
 
 def origin(uri: str) -> tuple[str, str] | None:
-    """Give the server and its own URI that an alias, or an expanded template of `alias_template`, stands for.
+    """Return the server and its own URI that an alias, or an expanded template of `alias_template`, stands for.
 
     None if it is neither. An alias has no colon behind the server, so what has a scheme there was expanded.
     """

@@ -1,6 +1,6 @@
 """What one server has to offer, and how it looks among that of others.
 
-One rule: whatever a server lists, it cannot take a name that is another server's, nor spoil the list for the others.
+Whatever a server lists, it cannot take a name that is another server's, nor spoil the list for the others.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Shelf(msgspec.Struct, frozen=True):
             msgspec.structs.force_setattr(self, "label", self.server)
 
     def items(self, kind: Kind) -> tuple[Item, ...]:
-        """Give one of the lists."""
+        """Return one of the lists."""
         if kind is Kind.TOOLS:
             return self.tools
         if kind is Kind.RESOURCES:
@@ -99,7 +99,7 @@ class Part:
             self.__dict__["legacy_raws"] = tuple(made)
 
     def without(self, taken: frozenset[str]) -> Part:
-        """Give the same with these names left to others: under their aliases, or not at all."""
+        """Return the same with these names left to others: under their aliases, or not at all."""
         last: tuple[frozenset[str], Part] | None = self.__dict__.get("_without")
         if last is None or last[0] != taken:
             last = self.__dict__["_without"] = (taken, self._remade(taken))
@@ -209,7 +209,7 @@ def _alias(kind: Kind, label: str, name: str) -> str:
 
 
 def without_clashes(parts: Iterable[Part]) -> Iterator[Part]:
-    """Give the parts with each name in one of them only: the first that has it."""
+    """Yield the parts with each name in one of them only: the first that has it."""
     seen: set[str] = set()
     for part in parts:
         kept = part

@@ -1,7 +1,7 @@
 """tokens.toml: what stands in it, and how it is read without trusting it.
 
-The one rule: what is not in order is an error that names the file and repeats nothing of it, for whoever edits by hand
-may have put a token anywhere.
+What is not in order is an error that names the file and repeats nothing of it, for whoever edits by hand may have put a
+token anywhere.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def read(path: Path) -> bytes:
 
 
 def entries(raw: bytes, path: Path) -> dict[str, Entry]:
-    """Give what stands in the file, by the tokens' names.
+    """Return what stands in the file, by the tokens' names.
 
     Raises:
         ConfigError: something of it is not in order.
@@ -97,7 +97,7 @@ def entries(raw: bytes, path: Path) -> dict[str, Entry]:
 
 
 def damaged(path: Path, what: str) -> ConfigError:
-    """Give the error that says so. `what`: no text of the file."""
+    """Return the error that says so. `what`: no text of the file."""
     return ConfigError(f"{path} is damaged: {what}", hint=_mend(path))
 
 

@@ -189,7 +189,7 @@ class TokenStore:
         return over
 
     def tokens(self) -> list[TokenInfo]:
-        """Give all tokens, oldest first, expired ones among them; from memory.
+        """Return all tokens, oldest first, expired ones among them; from memory.
 
         Raises:
             ConfigError: the file could not be read at the last try.

@@ -29,10 +29,10 @@ MAX_THREADS = 32
 """How many names are looked up at once in this process, each once; what is more waits for one of these to end."""
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Gives the IP addresses of a host for a port, best first. Raises OSError or UnicodeError when there are none."""
+"""Return the IP addresses of a host for a port, best first. Raises OSError or UnicodeError when there are none."""
 
 Ask = Callable[[str], Sequence[str]]
-"""Gives the addresses of a host, best first; blocks. Raises OSError or UnicodeError when there are none."""
+"""Return the addresses of a host, best first; blocks. Raises OSError or UnicodeError when there are none."""
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:

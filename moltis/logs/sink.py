@@ -1,6 +1,6 @@
 """Takes finished lines from any thread at once, and writes them on a thread of its own.
 
-Its one rule: `put` neither waits nor raises. When the disk is too slow or too full, lines are dropped and counted, and
+`put` neither waits nor raises. When the disk is too slow or too full, lines are dropped and counted, and
 the count is itself logged as soon as that is possible.
 """
 

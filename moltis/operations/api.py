@@ -35,7 +35,7 @@ class SessionApi(Protocol):
     """
 
     def items(self, kind: Kind) -> tuple[Item, ...]:
-        """Give what is listed, less the tools that are filtered out."""
+        """Return what is listed, less the tools that are filtered out."""
 
     def listed(self, kind: Kind, server: str) -> Iterable[bytes]:
         """Return a list as JSON objects, as the server sent them and with `server` added, each made when it is due."""
@@ -58,10 +58,10 @@ class ServerApi(Protocol):
         """Show it as anyone outside may see it. `measured`: with its memory, which is looked up for this."""
 
     def history(self, limit: int | None = None) -> list[HistoryEntry]:
-        """Give its last `limit` transitions, oldest first; None gives all that are kept."""
+        """Return its last `limit` transitions, oldest first; None gives all that are kept."""
 
     def session(self) -> SessionApi | None:
-        """Give what calls may be sent to; None unless it is `ready`."""
+        """Return what calls may be sent to; None unless it is `ready`."""
 
     def last_listed(self, kind: Kind) -> Iterable[bytes] | None:
         """Return a list of one that is idle as `SessionApi.listed` gave it last; None of any other, or if unknown."""

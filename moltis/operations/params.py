@@ -262,7 +262,7 @@ TestServer: Final = _entry(
 
 
 def entry_of(params: msgspec.Struct) -> dict[str, Any]:
-    """Give the keys of the server that were given."""
+    """Return the keys of the server that were given."""
     entry: dict[str, Any] = msgspec.to_builtins(params)
     entry.pop("name", None)
     entry.pop("copy", None)

@@ -57,7 +57,7 @@ def login_keys(message: str, name: str) -> list[str]:
 
 
 def commands(status: ServerStatus) -> list[str]:
-    """Give what mends a server, or [] when nothing is to be done."""
+    """Return what mends a server, or [] when nothing is to be done."""
     name, error = status.name, status.last_error
     if waits_for_login(status):
         return [

@@ -27,7 +27,7 @@ class Died(NotNow):
 
 
 def socket_path(named: str | None, data_dir: str | None, environ: Mapping[str, str]) -> str:
-    """Give the daemon's socket, as `moltis.paths.find_paths` does, at a third of what importing that costs."""
+    """Return the daemon's socket, as `moltis.paths.find_paths` does, at a third of what importing that costs."""
     path = named or environ.get("MOLTIS_SOCKET")
     if not path:
         path = os.path.join(data_dir or environ.get("MOLTIS_DATA_DIR") or "~/.moltis", "run", "moltis.sock")

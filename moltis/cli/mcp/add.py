@@ -76,7 +76,7 @@ def entry_from(
     cwd: str | None,
     disabled: bool,
 ) -> dict[str, Any]:
-    """Give the entry of moltis.toml that the words of a command line mean.
+    """Return the entry of moltis.toml that the words of a command line mean.
 
     Raises:
         UsageError: an option that does not fit the kind of server, or is not written as it should be.

@@ -334,6 +334,6 @@ def _is_long(headers: dict[bytes, bytes]) -> bool:
 
 
 def _where(failure: Exception) -> str:
-    """Give the places in the code, without any values."""
+    """Return the places in the code, without any values."""
     places = traceback.extract_tb(failure.__traceback__)[-3:]
     return " < ".join(f"{place.name}:{place.lineno}" for place in reversed(places))

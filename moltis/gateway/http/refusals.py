@@ -1,6 +1,6 @@
 """What is answered to a request that is not served: a JSON-RPC error with a status of HTTP (contract 8).
 
-Pure. The one rule: what the request said is not repeated, but for its id, and a name that a key of moltis.toml lets in.
+Pure. What the request said is not repeated, but for its id, and a name that a key of moltis.toml lets in.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Refusal(msgspec.Struct, frozen=True):
     data: bytes = b""
 
     def body(self, id: bytes = b"null") -> bytes:
-        """Give the JSON-RPC error; `id`: JSON."""
+        """Return the JSON-RPC error; `id`: JSON."""
         return messages.error(id, self.code, self.message, self.data)
 
 

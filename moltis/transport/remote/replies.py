@@ -1,7 +1,7 @@
 """Whether a message from the server is the reply to a request: as much of JSON-RPC as a transport has to know.
 
-Pure. The one rule is to look no further into a message than is needed to be sure, and to change nothing in it but the
-id of an error that has none.
+Pure. It looks no further into a message than is needed to be sure, and changes nothing in it but the id of an error
+that has none.
 
 What such messages say of the session is here too: whether it is lost though no answer says so (a bare 400, or an error
 that no request of ours is named in). A refusal proves something only where the same was answered before, or is in a new

@@ -1,7 +1,7 @@
 """The GET stream of a session, on which a server says what nobody asked for (MCP 2025-11-25, Listening for Messages).
 
-A stream that ends is opened again, for ever, from where it broke off if the server gave its events ids. The one rule
-is its pace: never more than once a second, more and more slowly while it fails, and never louder than once a minute.
+A stream that ends is opened again, for ever, from where it broke off if the server gave its events ids. That is
+never more than once a second, more and more slowly while it fails, and logged no more than once a minute.
 It is optional: whatever becomes of it, the connection, the session and the login are for the POSTs to judge.
 """
 

@@ -1,8 +1,8 @@
 """Streamable HTTP of both protocol eras: one POST a message, its reply as JSON or as a stream (MCP, Transports).
 
 Up to 2025-11-25 there may be a session, which is the business of `sessions`; from 2026-07-28 on there is nothing but
-POSTs. What an answer means is decided in `outcomes`. The one rule of this file is that each request is settled once:
-its reply is received, or it fails with words.
+POSTs. What an answer means is decided in `outcomes`. Each request is settled once: its reply is
+received, or it fails with words.
 """
 
 from __future__ import annotations
