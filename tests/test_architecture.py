@@ -238,6 +238,18 @@ EVERYWHERE = {"anyio", "msgspec"}
 """Libraries that have no one place: tasks and time are anyio's, and structs and what is on the wire are msgspec's."""
 
 LAYERS: dict[str, tuple[str, ...]] = {
+    "config": (
+        "credentials files foreign kinds limits plugins scan surroundings web",
+        "document near_misses plan problem splice",
+        "keys overrides projects",
+        "environment model",
+        "origins sensitive",
+        "expansion",
+        "expand local",
+        "remote",
+        "load",
+        "edit",
+    ),
     "gateway": (
         "messages abilities doors levels metrics naming parking revisions rounds "
         "showing templates token_file views wellformed",
@@ -290,6 +302,15 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "operations": ("events params", "api", "reach registry", "definitions"),
     "control": ("client endpoint requests", "registry", "conversation methods", "listener"),
+    "daemon": (
+        "auth configuration eras guard ports process trials watch",
+        "logins memories projects second_opinion",
+        "remotes serving",
+        "hosts session_factory",
+        "servers",
+        "world",
+        "running",
+    ),
     "cli.connect": ("door ledger standin starter", "start", "pump", "quick", "command"),
     "transport": ("wire", "frames spawned task warden", "containment inside kinds lines", "stdio", "remote"),
     "transport.remote": (
