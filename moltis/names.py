@@ -60,7 +60,7 @@ def name_of_stem(stem: str) -> str | None:
 
 
 def nearest(word: str, known: Iterable[str], limit: int = 3) -> list[str]:
-    """Give the known words most like `word`, best first; none when nothing is alike."""
+    """Return the known words most like `word`, best first; none when nothing is alike."""
     import difflib  # a mistake is rare, and it takes 2 ms of a start
 
     by_fold, folded = {k.casefold(): k for k in known}, word.casefold()

@@ -46,7 +46,7 @@ _ENV_NAME = re.compile(_NAME)
 _MAX_INNER = 200
 
 Lookup = Callable[[str], "str | None"]
-"""Gives the value of `NAME`, or of `env:NAME` for the process environment; None or blank when there is none."""
+"""Returns the value of `NAME`, or of `env:NAME` for the process environment; None or blank when there is none."""
 
 
 def is_env_name(name: str) -> bool:
@@ -109,7 +109,7 @@ class Template:
         return tuple(dict.fromkeys(m["bare"] or m["name"] for m in _PLACEHOLDER.finditer(self.text) if not m["dollar"]))
 
     def bare(self) -> Iterator[Bare]:
-        """Give the placeholders that are written without braces, in order."""
+        """Yield the placeholders that are written without braces, in order."""
         for m in _PLACEHOLDER.finditer(self.text):
             if m["bare"]:
                 yield Bare(m["bare"], self.text[m.start() - 1] if m.start() else "")

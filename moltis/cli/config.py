@@ -117,7 +117,7 @@ def show(ctx: click.Context, as_json: bool) -> None:
 
 
 def shown(plan: Plan) -> dict[str, Any]:
-    """Give the plan as a document with the sections and keys of moltis.toml, and names for what may be secret."""
+    """Return the plan as a document with the sections and keys of moltis.toml, and names for what may be secret."""
     daemon = msgspec.structs.asdict(plan.daemon)
     starts = daemon.pop("max_concurrent_starts")
     gateway = _gateway(plan.gateway)

@@ -63,7 +63,7 @@ def server_names(ctx: click.Context, incomplete: str) -> list[str]:
 
 
 def project_names(ctx: click.Context, incomplete: str) -> list[str]:
-    """Give the projects of the running daemon that begin so; none when it cannot be asked quickly."""
+    """Return the projects of the running daemon that begin so; none when it cannot be asked quickly."""
     try:
         with connect(ctx, COMPLETION_SECS) as daemon:
             names = [str(project["name"]) for project in daemon.call("project.list")]
@@ -73,7 +73,7 @@ def project_names(ctx: click.Context, incomplete: str) -> list[str]:
 
 
 def tool_names(ctx: click.Context, incomplete: str) -> list[str]:
-    """Give `SERVER.TOOL` for every tool that begins so; none when they cannot be asked quickly."""
+    """Return `SERVER.TOOL` for every tool that begins so; none when they cannot be asked quickly."""
     try:
         with connect(ctx, COMPLETION_SECS) as daemon:
             tools = daemon.call("mcp.tools")

@@ -56,7 +56,7 @@ def change_project(paths: Paths, function: str, *arguments: str) -> None:
 
 
 def env_names(paths: Paths) -> list[str]:
-    """Give the names that have a value."""
+    """Return the names that have a value."""
     return EnvOverrides(paths.env_overrides).names()
 
 

@@ -325,7 +325,7 @@ def _without_servers(section: Tables) -> Tables:
 
 
 def _checked(text: str, tables: Tables, meant: Tables, path: Path) -> str:
-    """Give the new text.
+    """Return the new text.
 
     Raises:
         ConfigError: when it would not mean what it should; then the file has a form that only a person can edit.

@@ -271,4 +271,4 @@ class GatewayApi(Protocol):
         """Return the path of the view for whoever works in a folder, an absolute path with its links resolved."""
 
     def tool(self, path: str, name: str) -> bytes | None:
-        """Give a tool as it is listed to the hosts of a view; None if it is not."""
+        """Return a tool as it is listed to the hosts of a view; None if it is not."""

@@ -149,7 +149,7 @@ class Catalogue:
                 yield from part.legacy_steps()
 
     def digest(self, kind: Kind) -> bytes:
-        """Give 16 bytes that differ when what is listed does, by content or order."""
+        """Return 16 bytes that differ when what is listed does, by content or order."""
         return self._list(kind).digest
 
     def unusable(self, server: str) -> list[tuple[Kind, str, str]]:

@@ -113,7 +113,7 @@ class Endpoint(ABC):
         self._told = self._digests()
 
     def news(self) -> list[str]:
-        """Give the `list_changed` notifications that are due since this was last asked, or the endpoint was made."""
+        """Return the `list_changed` notifications that are due since this was last asked, or the endpoint was made."""
         digests = self._digests()
         changed = [kind.changed for kind in Kind if digests[kind] != self._told[kind]]
         self._told = digests

@@ -119,7 +119,7 @@ class Gateway:
         return self._views.of_folder(folder)
 
     def tool(self, path: str, name: str) -> bytes | None:
-        """Give a tool as it is listed to the hosts of a view; None if it is not."""
+        """Return a tool as it is listed to the hosts of a view; None if it is not."""
         return self._endpoint(path).tool(name) if path in self._views else None
 
     def watched_of(self, principal: str) -> int:

@@ -49,7 +49,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 def text_of(tables: Mapping[str, Mapping[str, Any]]) -> str:
-    """Give the text of a file with these tokens, by their names."""
+    """Return the text of a file with these tokens, by their names."""
     import tomli_w  # only writing needs it
 
     return _HEADER + tomli_w.dumps({"tokens": tables} if tables else {})

@@ -1,8 +1,8 @@
 """Access tokens of the endpoint: made, recognised, revoked, and kept on disk.
 
-The one rule: a token's value exists in two places only, with whoever it was given to and for a moment in `create`. What
-is kept is its SHA-256, which is enough to recognise it. A plain hash is right here: a value has 256 bits of chance, so
-that there is nothing to guess, unlike a password.
+A token's value exists in two places only, with whoever it was given to and for a moment in `create`. What is kept is
+its SHA-256, which is enough to recognise it. A plain hash is right here: a value has 256 bits of chance, so that there
+is nothing to guess, unlike a password.
 
 `verify` answers from memory. What touches the file blocks; it belongs into a worker thread.
 """
@@ -111,7 +111,7 @@ class _Token:
         )
 
     def written(self) -> dict[str, Any]:
-        """Give what stands in the file."""
+        """Return what stands in the file."""
         shown = msgspec.to_builtins(self.info())
         return {"sha256": self.digest.hex()} | {k: v for k, v in shown.items() if k != "name" and v is not None}
 

@@ -1,7 +1,7 @@
 """What the control methods ask of the daemon, and the shapes of what they answer.
 
-Methods know these protocols and nothing behind them. The one rule: everything here is called on the event loop, and
-what is not `async` answers from memory at once.
+Methods know these protocols and nothing behind them. Everything here is called on the event loop, and what is not
+`async` answers from memory at once.
 """
 
 from __future__ import annotations

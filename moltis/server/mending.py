@@ -49,7 +49,7 @@ def login_failed(status: ServerStatus) -> bool:
 
 
 def login_keys(message: str, name: str) -> list[str]:
-    """Give the keys of moltis.toml that a failed login names, each as it is to be written, or where to look."""
+    """Return the keys of moltis.toml that a failed login names, each as it is to be written, or where to look."""
     where, named = f"in {entry_of(name, 'oauth')} of moltis.toml", dict.fromkeys(LOGIN_KEY.findall(message))
     settings = [f"{key} = {value}    ({where})" for key, value in named if value]
     others = list(dict.fromkeys(key for key, value in named if not value and not any(k == key and v for k, v in named)))

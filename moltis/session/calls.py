@@ -199,7 +199,7 @@ class Calls:
         return [call for call in self._by_id.values() if call.caller is not None]
 
     def excuse(self, now: float, secs: float) -> None:
-        """Give the requests whose time is up so much longer: it was not the server who stood still."""
+        """Put off the time of the requests that are due by so much: it was not the server who stood still."""
         for call in self._by_id.values():
             if call.due <= now:
                 call.due = now + min(call.idle_secs, max(secs, 1.0))
