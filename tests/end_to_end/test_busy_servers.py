@@ -253,17 +253,17 @@ def test_a_hung_server_without_a_request_is_ended_as_soon_as_ever(daemon: Daemon
 
 @pytest.mark.alone
 def test_a_server_that_hangs_in_a_call_is_ended_after_its_timeout_and_the_heartbeats(daemon: Daemon) -> None:
-    run(daemon, request_timeout_secs=3.0)
+    run(daemon, request_timeout_secs=1.5)
     signal_pid(daemon.status("s")["pid"], signal.SIGSTOP)
     began = time.time()
     with pytest.raises(Exception, match="gave neither a reply nor progress"):
         daemon.call("s", "quick")
-    assert 3.0 + VERDICT_SECS - 0.1 < ended_after(daemon, began) < 3.0 + VERDICT_SECS + 2.5
+    assert 1.5 + VERDICT_SECS - 0.1 < ended_after(daemon, began) < 1.5 + VERDICT_SECS + 2.5
 
 
 @pytest.mark.alone
 def test_a_hung_server_is_ended_though_its_callers_do_not_stop(daemon: Daemon) -> None:
-    run(daemon, request_timeout_secs=2.0)
+    run(daemon, request_timeout_secs=1.0)
     signal_pid(daemon.status("s")["pid"], signal.SIGSTOP)
     began = time.time()
     over = threading.Event()
@@ -275,7 +275,7 @@ def test_a_hung_server_is_ended_though_its_callers_do_not_stop(daemon: Daemon) -
 
     with beside(*[keep_calling] * 3):
         try:
-            assert ended_after(daemon, began) < 4.0 + VERDICT_SECS + 2.5
+            assert ended_after(daemon, began) < 2.0 + VERDICT_SECS + 2.5
         finally:
             over.set()
 

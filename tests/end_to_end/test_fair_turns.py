@@ -12,7 +12,7 @@ from harness import PYTHON, Daemon, a_daemon
 FLOODER = r"""
 import json, os, sys, threading, time
 def flood(fd, line):
-    time.sleep(0.5)
+    time.sleep(0.2)
     data = line * (100_000 // len(line))
     while True:
         os.write(fd, data)
@@ -50,7 +50,7 @@ def test_a_flood_of_short_lines_does_not_hold_up_a_neighbours_calls(calm: Daemon
     calm.rpc("mcp.add", name="flood", **calm.real(PYTHON, "-I", "-S", "-c", FLOODER, str(fd), line))
     try:
         calm.wait_for("flood", "ready")
-        time.sleep(1.0)  # by now it floods
+        time.sleep(0.5)  # by now it floods
         times: list[float] = []
         with calm.connect() as client:
             for _ in range(100):

@@ -17,8 +17,8 @@ from processes import signal_pid
 from raw_hosts import BOTH_ERAS, HttpHost, Pending, PipeHost, send
 
 AT_ONCE = 1.0
-IDLE_SECS = 1.0
-CAP_SECS = 3.0
+IDLE_SECS = 0.6
+CAP_SECS = 1.8
 TOOLS_CHANGED = "notifications/tools/list_changed"
 
 
@@ -250,9 +250,9 @@ def test_progress_keeps_a_call_alive_up_to_the_cap_though_the_host_asked_for_non
     daemon.wait_all()
     with HttpHost(gateway_url(daemon), era) as host, ThreadPoolExecutor(3) as pool:
         wanted = [
-            host.call("s__progress", secs=2 * IDLE_SECS, every=0.2),
+            host.call("s__progress", secs=2 * IDLE_SECS, every=0.12),
             host.call("s__slow", secs=2 * IDLE_SECS),
-            host.call("s__progress", secs=4 * CAP_SECS, every=0.2),
+            host.call("s__progress", secs=4 * CAP_SECS, every=0.12),
         ]
         began = time.monotonic()
 
