@@ -92,10 +92,19 @@ def test_offline_access_is_asked_for_with_consent() -> None:
 
 
 def test_whom_the_answer_must_come_from_is_kept_with_the_request() -> None:
-    fields = {"redirect_uri": REDIRECT, "scope": None, "resource": RESOURCE, "state": STATE, "verifier": VERIFIER}
-    client = Client(client_id="c1")
-    assert authorization_request(server(iss_supported=True), client, **fields).iss_supported
-    assert authorization_request(server(manual=True), client, **fields).issuer is None
+    def asked(of: AuthServer) -> Authorization:
+        return authorization_request(
+            of,
+            Client(client_id="c1"),
+            redirect_uri=REDIRECT,
+            scope=None,
+            resource=RESOURCE,
+            state=STATE,
+            verifier=VERIFIER,
+        )
+
+    assert asked(server(iss_supported=True)).iss_supported
+    assert asked(server(manual=True)).issuer is None
 
 
 @pytest.mark.parametrize(

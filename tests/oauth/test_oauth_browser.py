@@ -98,7 +98,8 @@ async def opened(
     """Open, and wait until whatever was started has ended."""
     with anyio.fail_after(PATIENCE):
         async with anyio.create_task_group() as tasks:
-            return await open_browser(argv, url, children=children, tasks=tasks, scrub=scrub)
+            is_open = await open_browser(argv, url, children=children, tasks=tasks, scrub=scrub)
+    return is_open
 
 
 HOSTILE = [

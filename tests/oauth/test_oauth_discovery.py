@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
-from login_world import Sent, Web, answer
+from login_world import Handler, Sent, Web, answer
 from trio.testing import MockClock
 
 from moltis.http.addresses import Scope
@@ -173,9 +173,12 @@ async def test_an_address_that_hangs_takes_its_five_seconds_and_no_more() -> Non
 
 
 async def test_whether_the_server_names_something_is_not_sure_behind_an_address_that_failed() -> None:
+    def answering(status: int, document: object = None) -> Handler:
+        return lambda sent: answer(status, document)
+
     async def found(documents: dict[str, Any]) -> tuple[Any, bool]:
         web = Web()
-        web.handlers = {("GET", url): lambda sent, what=what: answer(*what) for url, what in documents.items()}
+        web.handlers = {("GET", url): answering(*what) for url, what in documents.items()}
         return await Discovery(web, URL, ClientConfig(), lambda: 0.0).find_resource(None)  # type: ignore[arg-type]
 
     assert (await found({f"{PRM}/team/mcp": (200, resource())}))[1]

@@ -79,7 +79,9 @@ async def test_what_is_refused_after_the_refresh_too_is_a_step_up(world: World) 
         await logged_in(world, login)
         assert await world.call(login) == 200
         await anyio.sleep(60)
-        world.judge = lambda authorization: (403, 'Bearer error="insufficient_scope", scope="mcp:read"')
+        world.judge = lambda authorization: (  # type: ignore[method-assign]
+            (403, 'Bearer error="insufficient_scope", scope="mcp:read"')
+        )
         for _ in range(3):
             await world.needed(login)
         assert (refreshes(world), len(world.opened)) == (1, 2)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import anyio
 import pytest
-from login_world import ISSUER, URL, World, answer, played
+from login_world import ISSUER, URL, Handler, World, answer, played
 from trio.testing import MockClock
 
 from moltis.oauth.model import ClientConfig, OAuthProblem
@@ -41,9 +41,13 @@ async def test_an_issuer_is_not_left_for_what_lies_behind_an_address_that_fails(
     path = "https://mcp.example.com/.well-known/oauth-protected-resource/mcp"
     other = {"resource": URL, "authorization_servers": ["https://other.example.com"]}
     world.web.handlers["GET", path.removesuffix("/mcp")] = lambda sent: answer(200, other)
+
+    def answering(status: int) -> Handler:
+        return lambda sent: answer(status, b"")
+
     for _ in range(2):  # by what was there before, and from nothing
         for status in (502, 503):
-            world.web.handlers["GET", path] = lambda sent, status=status: answer(status, b"")
+            world.web.handlers["GET", path] = answering(status)
             async with world.login() as login:
                 world.good.clear()
                 assert await world.call(login) == 200

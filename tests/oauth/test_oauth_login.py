@@ -315,7 +315,7 @@ async def test_an_answer_of_another_issuer_is_refused_and_the_login_goes_on(worl
     async with world.login() as login:
         url = await login.begin()
         for extra in ({"iss": "https://evil.example.net"}, {}):
-            page = await world.visit(url or "", **extra)
+            page = await world.visit(url or "", None, **extra)
             assert page.status == 400
         assert world.web.posts("/token") == []
         assert (login.state, login.auth_url) == ("awaiting_browser", url)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -305,14 +305,17 @@ async def test_a_resource_that_names_another_authorization_server_each_time_open
         assert login.state == "failed"
 
 
+def wanting(scope: str) -> Callable[[str | None], tuple[int, str]]:
+    """Return a judge who refuses everybody for want of this scope."""
+    return lambda authorization: (403, f'Bearer error="insufficient_scope", scope="{scope}"')
+
+
 async def test_a_resource_that_wants_another_scope_each_time_gets_five_of_our_own_tokens_at_most(world: World) -> None:
     config = ClientConfig(client_id="mine", client_secret=SECRET, grant="client_credentials")
     async with world.login(config) as login:
         assert await world.call(login) == 200
         for n in range(12):
-            world.judge = lambda authorization, n=n: (  # type: ignore[method-assign]
-                (403, f'Bearer error="insufficient_scope", scope="s{n}"')
-            )
+            world.judge = wanting(f"s{n}")  # type: ignore[method-assign,assignment]
             for _ in range(3):
                 try:
                     await world.call(login)

@@ -295,13 +295,13 @@ def test_a_client_that_is_given_no_secret_has_none_whatever_method_is_repeated(
     ],
 )
 def test_a_secret_that_has_ended_or_ends_nobody_knows_when_is_refused(expires: Any, said: str) -> None:
-    members = {"client_secret": SECRET, "token_endpoint_auth_method": "client_secret_basic"}
+    members: dict[str, Any] = {"client_secret": SECRET, "token_endpoint_auth_method": "client_secret_basic"}
     assert said in refusal(**members, client_secret_expires_at=expires).message
 
 
 @pytest.mark.parametrize("expires", [True, False, "0", "tomorrow", [0], {}, 0, 0.0, None])
 def test_a_secret_whose_end_is_not_said_or_illegible_is_tried(expires: Any) -> None:
-    members = {"client_secret": SECRET, "token_endpoint_auth_method": "client_secret_basic"}
+    members: dict[str, Any] = {"client_secret": SECRET, "token_endpoint_auth_method": "client_secret_basic"}
     assert read(**members, client_secret_expires_at=expires).secret_expires_at is None
 
 
