@@ -140,7 +140,7 @@ class Bench:
         view: str = "/mcp",
         id: int = 1,
     ) -> Try:
-        given = {"name": "dig", "arguments": {"depth": 3}} if params is None else params
+        given: dict[str, Any] = {"name": "dig", "arguments": {"depth": 3}} if params is None else params
         if era == "modern":
             asked = modern_ask(method, given, id=id, capabilities=capabilities, **(meta or {}))
         else:

@@ -208,6 +208,12 @@ class FakePort:
         self.auth_url: str | None = None
         self.last_error: LastError | None = None
 
+    @property
+    def up(self) -> FakeUpstream:
+        """The session that there is."""
+        assert self._upstream is not None
+        return self._upstream
+
     def ready(self, upstream: FakeUpstream | None = None, **lists: Sequence[Item]) -> FakeUpstream:
         self._upstream = upstream or FakeUpstream(self.name, None, **lists)
         self.move("ready")

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moltis.errors import RpcCode, UsageError
-from moltis.gateway.catalogue import Catalogue, Owner, Shelf
-from moltis.gateway.naming import alias, alias_template
+from moltis.gateway.catalogue import Catalogue, Owner
+from moltis.gateway.naming import alias, alias_template, renamed
+from moltis.gateway.shelves import Shelf
 from moltis.session.listing import Item, Kind, Pages
 
 FIELDS = {Kind.TOOLS: "tools", Kind.PROMPTS: "prompts", Kind.RESOURCES: "resources", Kind.TEMPLATES: "templates"}
@@ -23,8 +24,10 @@ def items(kind: Kind, *names: str, **more: Any) -> tuple[Item, ...]:
 
 
 def shelf(server: str, *, listed: bool = True, **names: Sequence[str]) -> Shelf:
-    made = {FIELDS[kind]: items(kind, *names.get(FIELDS[kind], ()), title=server) for kind in Kind}
-    return Shelf(server, listed=listed, **made)
+    tools, prompts, resources, templates = (
+        items(kind, *names.get(field, ()), title=server) for kind, field in FIELDS.items()
+    )
+    return Shelf(server, tools=tools, prompts=prompts, resources=resources, templates=templates, listed=listed)
 
 
 def catalogue(*shelves: Shelf, sep: str | None = "__", page_bytes: int = 1 << 22) -> Catalogue:
@@ -267,7 +270,8 @@ NAMES = [f"tool{n}" for n in range(40)]
 def test_pages_hold_everything_once_in_order_however_short_they_are(
     names: list[list[str]], page_bytes: int, kind: Kind, single: bool
 ) -> None:
-    shelves = [shelf(f"s{n}", **{FIELDS[kind]: found}) for n, found in enumerate(names)][: 1 if single else None]
+    shelves = [shelf(f"s{n}", listed=True, **{FIELDS[kind]: found}) for n, found in enumerate(names)]
+    shelves = shelves[: 1 if single else None]
     sep = None if single else "__"
     whole = catalogue(*shelves, sep=sep).page(kind)
     pages = walk(catalogue(*shelves, sep=sep, page_bytes=page_bytes), kind)
@@ -386,8 +390,12 @@ def test_one_server_that_changes_does_not_have_the_others_renamed_again(monkeypa
     from moltis.gateway import shelves
 
     counted: list[str] = []
-    rename = shelves.renamed
-    monkeypatch.setattr(shelves, "renamed", lambda item, kind, name: counted.append(name) or rename(item, kind, name))
+
+    def rename(item: Item, kind: Kind, name: str) -> bytes:
+        counted.append(name)
+        return renamed(item, kind, name)
+
+    monkeypatch.setattr(shelves, "renamed", rename)
     others = [shelf(f"s{n}", tools=["a", "b"]) for n in range(20)]
     made = catalogue(*others, shelf("last", tools=["x"]))
     made.page(Kind.TOOLS)
@@ -420,7 +428,7 @@ def test_digests_differ_exactly_when_what_is_listed_does(
     one: list[tuple[str, list[str]]], other: list[tuple[str, list[str]]], kind: Kind
 ) -> None:
     first, second = (
-        catalogue(*[shelf(server, **{FIELDS[kind]: names}) for server, names in dict(found).items()])
+        catalogue(*[shelf(server, listed=True, **{FIELDS[kind]: names}) for server, names in dict(found).items()])
         for found in (one, other)
     )
     assert (first.digest(kind) == second.digest(kind)) == (first.page(kind) == second.page(kind))

@@ -332,7 +332,7 @@ def test_a_request_that_wants_log_messages_has_a_legacy_server_log_and_a_modern_
     bench.gateway.came_up("other")
     for number, name in enumerate(("one__t", "one__t", "other__t")):
         host = bench.gateway.new_host(ALL, LOCAL, Unsolicited(open=False))
-        level = {"io.modelcontextprotocol/logLevel": "info"}
+        level: dict[str, Any] = {"io.modelcontextprotocol/logLevel": "info"}
         host.request(modern_ask("tools/call", {"name": name}, id=number, **level), FakeOutlet())
         host.close()
     assert (bench.up.levels, modern.levels) == (["info"], [])

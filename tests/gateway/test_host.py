@@ -348,7 +348,7 @@ def test_requests_are_passed_on_and_what_comes_back_is_theirs(server: str | None
     bench = Bench()
     bench.upstream.replies = lambda call: b'{"was":"%b"}' % call.method.encode()
     host = bench.host(server)
-    given = [
+    given: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
         ("tools/call", {"name": name_of(server, "t")}, {"name": "t"}),
         ("prompts/get", {"name": name_of(server, "p")}, {"name": "p"}),
         ("resources/read", {"uri": "f:a"}, {"uri": "f:a"}),

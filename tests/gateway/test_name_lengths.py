@@ -198,6 +198,11 @@ def test_no_two_names_meet(one: str, other: str, most: int) -> None:
 def test_what_is_no_shortened_name_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = view(("s", ["t"]))
     asked: list[Any] = []
-    monkeypatch.setattr("moltis.gateway.catalogue.fitted", lambda *found: asked.append(found) or "")
+
+    def fitted(*found: Any) -> str:
+        asked.append(found)
+        return ""
+
+    monkeypatch.setattr("moltis.gateway.catalogue.fitted", fitted)
     assert called(seen, "s__t") == ("s", "t")
     assert asked == []

@@ -172,7 +172,7 @@ def test_what_runs_as_a_task_only_is_offered_where_there_are_tasks(era: str, rev
 
 def test_tasks_of_the_extension_do_not_reach_all_servers_at_once() -> None:
     gateway, _, _ = gateway_of(tool("long", **needs(extensions={TASKS: {}})), era="modern")
-    able = {"extensions": {TASKS: {}}}
+    able: dict[str, Any] = {"extensions": {TASKS: {}}}
     assert listed(gateway, "s", "modern", **able) == ["long"]
     assert listed(gateway, None, "modern", **able) == []
 

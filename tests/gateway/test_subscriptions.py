@@ -584,7 +584,8 @@ def test_what_is_kept_is_bounded_and_the_oldest_log_message_goes_first() -> None
 
 
 def test_a_question_is_answered_once_and_an_answer_that_nobody_waits_for_is_ignored() -> None:
-    questions, outlet, heard = Questions(), FakeOutlet(), []
+    questions, outlet = Questions(), FakeOutlet()
+    heard: list[Answer] = []
     id = questions.ask("roots/list", b'{"a":\n1}', outlet, heard.append)
     assert id is not None
     assert outlet.told == [{"jsonrpc": "2.0", "id": id, "method": "roots/list", "params": {"a": 1}}]
@@ -595,7 +596,8 @@ def test_a_question_is_answered_once_and_an_answer_that_nobody_waits_for_is_igno
 
 
 def test_a_question_taken_back_is_cancelled_and_its_answer_ignored() -> None:
-    questions, outlet, heard = Questions(), FakeOutlet(), []
+    questions, outlet = Questions(), FakeOutlet()
+    heard: list[Answer] = []
     id = questions.ask("roots/list", b"", outlet, heard.append)
     assert id is not None
     questions.take_back(id, b'"enough"')
@@ -608,7 +610,8 @@ def test_a_question_taken_back_is_cancelled_and_its_answer_ignored() -> None:
 
 
 def test_questions_are_bounded_need_a_way_and_are_refused_when_the_host_goes() -> None:
-    questions, heard = Questions(), []
+    questions = Questions()
+    heard: list[Answer] = []
     assert questions.ask("roots/list", b"", FakeOutlet(asks=False), heard.append) is None
     for _ in range(MAX_QUESTIONS):
         assert questions.ask("roots/list", b"", FakeOutlet(), heard.append) is not None

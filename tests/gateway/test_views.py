@@ -20,9 +20,10 @@ from gateway_fakes import (
 from msgspec import Raw
 
 from moltis.gateway.api import Known
-from moltis.gateway.endpoints import LISTED, Endpoint, Route, endpoint_of
+from moltis.gateway.endpoints import Endpoint, Route, endpoint_of
 from moltis.gateway.refusals import Refusal
 from moltis.gateway.views import Settings, View, Views, path_of
+from moltis.server.states import LISTED
 from moltis.session.listing import Kind
 
 STATES = (
@@ -128,14 +129,14 @@ def test_news_are_told_once_and_only_of_lists_that_are_another() -> None:
     world, one, _ = two_servers()
     seen = view(world)
     assert seen.news() == []
-    one.upstream().lists[Kind.TOOLS] = (tool("t"), tool("u"))
+    one.up.lists[Kind.TOOLS] = (tool("t"), tool("u"))
     seen.stale()
     assert seen.news() == ["notifications/tools/list_changed"]
-    one.upstream().lists[Kind.TOOLS] = (tool("t"), tool("u"))
+    one.up.lists[Kind.TOOLS] = (tool("t"), tool("u"))
     seen.stale()
     assert seen.news() == []
-    one.upstream().lists[Kind.TEMPLATES] = ()
-    one.upstream().lists[Kind.RESOURCES] = ()
+    one.up.lists[Kind.TEMPLATES] = ()
+    one.up.lists[Kind.RESOURCES] = ()
     seen.stale()
     assert seen.news() == ["notifications/resources/list_changed"]
     one.move("backoff")
@@ -176,7 +177,7 @@ def test_one_tool_can_be_looked_at_as_it_is_listed() -> None:
     assert found is not None
     assert found in listing
     assert both.tool("one__t") is found
-    assert alone.tool("t") == one.upstream().items(Kind.TOOLS)[0].raw
+    assert alone.tool("t") == one.up.items(Kind.TOOLS)[0].raw
     assert [both.tool(name) for name in ("t", "one__u", "nobody__t")] == [None] * 3
     assert alone.tool("one__t") is None
     one.move("stopped")
@@ -290,7 +291,7 @@ def test_of_one_server_only_what_it_can_neither_have_nor_tell_of_may_not_be_watc
     )  # fmt: skip
     assert seen.may_watch("f:a")
     assert seen.may_watch("g:1")
-    port.upstream().lists[Kind.TEMPLATES] = (template("g:{x}"),)
+    port.up.lists[Kind.TEMPLATES] = (template("g:{x}"),)
     assert not seen.may_watch("z:a")
     port.move("backoff")
     assert seen.may_watch("z:a")
@@ -311,10 +312,10 @@ def test_only_other_resources_or_templates_are_a_reason_to_look_for_the_owners_a
     before = seen.generation
     seen.stale()
     assert seen.generation == before
-    one.upstream().lists[Kind.TOOLS] = (tool("another"),)
+    one.up.lists[Kind.TOOLS] = (tool("another"),)
     seen.stale()
     assert seen.generation == before
-    one.upstream().lists[Kind.RESOURCES] = (resource("f:another"),)
+    one.up.lists[Kind.RESOURCES] = (resource("f:another"),)
     seen.stale()
     assert seen.generation != before
 

@@ -55,7 +55,8 @@ def world() -> tuple[FakeWorld, FakeUpstream, FakeUpstream, FakeUpstream]:
         )
         for port in ports
     ]
-    return FakeWorld(*ports), *ups
+    github, files, mail = ups
+    return FakeWorld(*ports), github, files, mail
 
 
 def project(*members: Member, **more: Any) -> View:
@@ -389,7 +390,7 @@ async def test_a_resource_is_watched_under_its_label_and_told_of_under_it(two: t
         host.request(ask("resources/subscribe", {"uri": shown}, id=2), outlet)
         await anyio.sleep(1)
         assert outlet.result == {}
-        watched = {name: servers.port(name).upstream().watched for name in ("github", "files", "mail")}
+        watched = {name: servers.port(name).up.watched for name in ("github", "files", "mail")}
         assert watched == {"github": [], "files": [], "mail": [frozenset({"f:a"})]}
         gateway.notified("mail", "notifications/resources/updated", b'{"uri":"f:a"}')
         gateway.notified("files", "notifications/resources/updated", b'{"uri":"f:a"}')

@@ -167,7 +167,7 @@ async def test_a_server_that_is_not_there_is_named_as_such(served: Any) -> None:
 
 async def test_a_server_that_is_removed_at_that_moment_is_not_there(served: Any, gateway: StubGateway) -> None:
     client: Client = await served.dial()
-    gateway.knows = lambda server: True  # type: ignore[method-assign]
+    gateway.knows = lambda path: True  # type: ignore[method-assign]
     answer = await client.ask("POST", "/servers/nobody/mcp", ECHO)
     assert (answer.status, answer.code) == (404, -32004)
 

@@ -71,7 +71,8 @@ def test_a_request_is_refused_as_the_reference_refuses_it(body: dict[str, Any], 
 
 
 def test_a_request_that_contradicts_itself_is_told_so_before_its_version_is_looked_at() -> None:
-    body = modern("ping", **{"io.modelcontextprotocol/protocolVersion": "2099-01-01"})
+    later: dict[str, Any] = {"io.modelcontextprotocol/protocolVersion": "2099-01-01"}
+    body = modern("ping", **later)
     headers = {"mcp-protocol-version": "2099-01-01", "mcp-method": "ping"}
     verdict = inbound.classify_inbound_request(body, headers=headers)
     assert isinstance(verdict, inbound.InboundLadderRejection)
