@@ -45,10 +45,25 @@ def test_the_process_ends_when_its_stdin_is_closed() -> None:
 
 
 def test_a_question_shows_nothing_of_what_is_in_it() -> None:
-    how = {"legacy": False, "elicits": False, "request_timeout_secs": 1.0}
-    local = AskLocal(command="npx", args=["s3cret"], env={"KEY": "s3cret"}, cwd="/", **how)
+    local = AskLocal(
+        command="npx",
+        args=["s3cret"],
+        env={"KEY": "s3cret"},
+        cwd="/",
+        legacy=False,
+        elicits=False,
+        request_timeout_secs=1.0,
+    )
     url = "https://h.example/mcp?key=s3cret"
-    remote = AskRemote(url=url, headers=[("X", "s3cret")], ca_file=None, falls_back=False, **how)
+    remote = AskRemote(
+        url=url,
+        headers=[("X", "s3cret")],
+        ca_file=None,
+        falls_back=False,
+        legacy=False,
+        elicits=False,
+        request_timeout_secs=1.0,
+    )
     assert "s3cret" not in repr([local, remote])
 
 

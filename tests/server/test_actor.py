@@ -537,7 +537,7 @@ async def test_a_fault_of_our_own_is_a_failure_of_that_one_run(script: Script) -
 
 
 async def test_an_unknown_way_to_end_is_still_a_failure() -> None:
-    world = World([Script(ends_after=1, ended=Ended("vanished", "gone"))])
+    world = World([Script(ends_after=1, ended=Ended("vanished", "gone"))])  # type: ignore[arg-type]
     async with world.running() as actor:
         await actor.wait_state(State.BACKOFF)
         assert [(e.kind, e.message) for e in actor.status().recent_errors] == [("internal", "gone")]

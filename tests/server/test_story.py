@@ -75,11 +75,11 @@ async def test_a_crash_loop_is_told_in_one_line_with_its_last_words_and_what_men
 
 
 async def test_of_a_server_that_fails_without_a_word_it_is_told_how_long_it_tried() -> None:
-    told = await story([fails(Ended("exited", "", 1), ends_after=12.0)], 27)
+    told = await story([fails(Ended(FailureKind.EXITED, "", 1), ends_after=12.0)], 27)
     assert "exited before it was ready twice in a row, the last time after 12 seconds and with exit code 1: it" in told
-    told = await story([fails(Ended("exited", "", -9), ends_after=12.0)], 13)
+    told = await story([fails(Ended(FailureKind.EXITED, "", -9), ends_after=12.0)], 13)
     assert "exited before it was ready killed by SIGKILL." in told, "that says more than how long"
-    told = await story([fails(Ended("exited", "", 1, ("Error: no",)), ends_after=12.0)], 13)
+    told = await story([fails(Ended(FailureKind.EXITED, "", 1, ("Error: no",)), ends_after=12.0)], 13)
     assert "exited before it was ready with exit code 1: Error: no." in told
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from moltis.config.plan import Shown
@@ -15,7 +17,7 @@ UNTRUSTED = "its certificate is signed by nobody this machine trusts (ca_file na
 
 
 def status_of(
-    message: str, *withheld: str, kind: str = "connect_failed", proxy: str = "none", state: str = "backoff", **more: str
+    message: str, *withheld: str, kind: str = "connect_failed", proxy: str = "none", state: str = "backoff", **more: Any
 ) -> ServerStatus:
     return ServerStatus(
         name="x", display_name=None, transport="sse", enabled=True, state=state, status="error", attempts=1,

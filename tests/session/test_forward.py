@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import anyio
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Raw
 from scripted_host import FakeCaller, begin, note, quiet, raw, reply_to, silent
-from scripted_server import INITIALIZED, Running, a_plan, error, legacy, modern, result
+from scripted_server import INITIALIZED, Running, Script, a_plan, error, legacy, modern, result
 from test_session_remote import MIRRORED
 
 from moltis.config.limits import Limits
@@ -230,7 +231,9 @@ async def test_a_server_has_no_more_than_so_many_unanswered_requests() -> None:
 async def test_calls_of_tools_are_reported_with_their_outcome() -> None:
     seen: list[tuple[Any, ...]] = []
     failed = {"isError": True}
-    outcomes = iter([lambda r: [result(r, {})], lambda r: [result(r, failed)], lambda r: [error(r, -1)], silent])
+    outcomes: Iterator[Script] = iter(
+        [lambda r: [result(r, {})], lambda r: [result(r, failed)], lambda r: [error(r, -1)], silent]
+    )
     async with anyio.create_task_group() as tasks:
         hooks = Hooks(on_call=lambda *call: seen.append(call))
         running = await Running(tasks, legacy("t", tools__call=lambda r: next(outcomes)(r)), hooks=hooks).until_ready()

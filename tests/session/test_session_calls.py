@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,7 +12,7 @@ from moltis.config.limits import Limits
 from moltis.errors import RequestTimeout, ServerNotReady, UsageError
 from moltis.server.states import FailureKind
 from moltis.session.calls import ErrorReply, Failed, Reply, Result
-from moltis.session.dialogue import MAX_IN_FLIGHT
+from moltis.session.dialogue import MAX_IN_FLIGHT, CallHandle
 from moltis.session.hooks import Hooks
 from moltis.transport import Ended
 
@@ -53,7 +54,7 @@ async def test_replies_find_their_calls_in_any_order() -> None:
         running = await Running(tasks, legacy(tools__call=lambda r: held.append(r) or [])).until_ready()  # type: ignore[func-returns-value]
         got: dict[int, Reply] = {}
         for n in range(5):
-            running.session.call_tool("t", b'{"n":%d}' % n, None, lambda reply, n=n: got.__setitem__(n, reply))
+            running.session.call_tool("t", b'{"n":%d}' % n, None, functools.partial(got.__setitem__, n))
         running.server.connection.say(*(result(r, {"n": r["params"]["arguments"]["n"]}) for r in reversed(held)))
         await anyio.sleep(1)
         assert got == {n: Result(b'{"n": %d}' % n) for n in range(5)}
@@ -157,6 +158,7 @@ async def test_a_call_without_reply_times_out_and_is_cancelled_upstream() -> Non
         running = await Running(tasks, legacy(tools__call=silent)).until_ready()
         began = anyio.current_time()
         handle = running.session.call_tool("t", None, None, running.replies.append)
+        assert isinstance(handle, CallHandle)
         (reply,) = await running.until_reply()
         assert anyio.current_time() - began == pytest.approx(30, abs=0.1)
         assert isinstance(failure(reply), RequestTimeout)
@@ -266,10 +268,12 @@ async def test_a_call_may_bring_its_own_timeout() -> None:
         running = await Running(tasks, legacy(tools__call=silent)).until_ready()
         began = anyio.current_time()
         ends: dict[float, float] = {}
+
+        def end(secs: float, reply: Reply) -> None:
+            ends[secs] = anyio.current_time() - began
+
         for secs in (900.0, 2.0, 50.0):
-            running.session.call_tool(
-                "t", None, secs, lambda _, secs=secs: ends.__setitem__(secs, anyio.current_time() - began)
-            )
+            running.session.call_tool("t", None, secs, functools.partial(end, secs))
         await anyio.sleep(1000)
         assert ends == {2.0: pytest.approx(2), 50.0: pytest.approx(50), 900.0: pytest.approx(900)}
         running.session.stop()
@@ -294,6 +298,7 @@ async def test_a_cancelled_call_is_cancelled_upstream_and_its_callback_left_alon
     async with anyio.create_task_group() as tasks:
         running = await Running(tasks, legacy(tools__call=lambda r: [(5, result(r, {}))])).until_ready()
         handle = running.session.call_tool("t", None, None, running.replies.append)
+        assert isinstance(handle, CallHandle)
         handle.cancel("changed my mind")
         handle.cancel()
         await anyio.sleep(10)

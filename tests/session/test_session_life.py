@@ -350,8 +350,11 @@ async def test_a_lesson_that_came_to_nothing_is_forgotten_unless_nothing_was_rea
 @pytest.mark.parametrize("how", ["refuses", "exits"])
 async def test_what_was_remembered_wrongly_is_corrected_in_the_same_start(how: str) -> None:
     memory = EraMemory(Lesson.MODERN, "new 2")
-    more = (lambda holder: {"server__discover": exits(holder)}) if how == "exits" else lambda holder: {}
-    running = await a_start(lambda holder: legacy("a", **more(holder)), memory)
+
+    def script(holder: Any) -> Script:
+        return legacy("a", server__discover=exits(holder)) if how == "exits" else legacy("a")
+
+    running = await a_start(script, memory)
     assert running.heard.ready.is_set()
     assert memory.lesson is Lesson.LEGACY
 
@@ -475,7 +478,7 @@ async def test_a_server_that_speaks_before_it_is_spoken_to_is_understood() -> No
 async def test_an_error_of_the_owner_ends_this_server_only() -> None:
     async with anyio.create_task_group() as tasks:
         running = Running(tasks, legacy())
-        running.heard.initialized = lambda: 1 / 0  # type: ignore[method-assign,assignment,return-value]
+        running.heard.initialized = lambda: 1 / 0  # type: ignore[method-assign,assignment]
         ended = await running.session.run()
         assert ended.kind == "internal"
         assert "ZeroDivisionError" in ended.message

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import cycle, pairwise
 from typing import Any
 
@@ -149,7 +149,7 @@ async def test_pages_are_read_to_the_last() -> None:
         running.session.stop()
 
 
-def paged(*pages: Message) -> Script:
+def paged(*pages: Message | Callable[[Message], Message]) -> Script:
     """Page after page, whatever is asked for; then the last again."""
     left = list(pages)
 

@@ -183,8 +183,8 @@ async def test_a_connection_that_ends_says_itself_why() -> None:
         assert (await running.until_over()).kind == "auth_required"
 
 
-@pytest.mark.parametrize("kind", ["auth_required", "connect_failed", "exited"])
-async def test_a_remote_server_that_ends_its_connection_is_not_asked_on_another(kind: str) -> None:
+@pytest.mark.parametrize("kind", [FailureKind.AUTH_REQUIRED, FailureKind.CONNECT_FAILED, FailureKind.EXITED])
+async def test_a_remote_server_that_ends_its_connection_is_not_asked_on_another(kind: FailureKind) -> None:
     async with anyio.create_task_group() as tasks:
         running = Running(tasks, lambda message: [], a_plan(transport="streamable-http"))
         tasks.start_soon(running.run)
