@@ -35,7 +35,8 @@ def daemon(path: str) -> None:
             except ProcessLookupError:
                 pass
         else:
-            server = subprocess.Popen([sys.executable, "-S", __file__, "serve", words[1]], stdin=client, stdout=client)
+            command = [sys.executable, "-S", __file__, "serve", words[1]]
+            server = subprocess.Popen(command, stdin=client.fileno(), stdout=client.fileno())
             client.sendall(b"%d\n" % server.pid)
         client.close()
 

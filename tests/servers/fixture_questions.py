@@ -153,7 +153,7 @@ async def test_input_required_result_capabilities(call: Call) -> types.CallToolR
         questions["user_name"] = NAME
     if call.has(SAMPLING):
         questions["greeting"] = sample("Generate a greeting")
-    answers = await call.ask(**questions)
+    answers = await call.ask(keep=False, **questions)
     return text(f"answered: {', '.join(sorted(answers))}")
 
 

@@ -388,8 +388,10 @@ async def run(names: list[str], events: str, host: str | None, certificate: str 
     for world in worlds:
         for role in ROLES:
 
-            async def connected(r: asyncio.StreamReader, w: asyncio.StreamWriter, at: Any = (world, role)) -> None:
-                await serve(*at, r, w)
+            async def connected(
+                r: asyncio.StreamReader, w: asyncio.StreamWriter, world: World = world, role: str = role
+            ) -> None:
+                await serve(world, role, r, w)
 
             at, context = ("127.0.0.1", None) if role == "canary" else (host or "127.0.0.1", tls)
             listener = await asyncio.start_server(connected, at, 0, backlog=128, ssl=context)

@@ -10,8 +10,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -25,7 +26,7 @@ from moltis.transport.warden import Decoder, GroupTree, ProcTree, encode
 pytestmark = pytest.mark.e2e
 
 PATH = os.defpath + ":/usr/local/bin"
-Run = Callable[..., Awaitable[SpawnedProcess]]
+Run = Callable[..., Coroutine[Any, Any, SpawnedProcess]]
 
 
 @pytest.fixture

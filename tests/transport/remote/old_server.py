@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -68,11 +68,12 @@ class Body(httpx2.AsyncByteStream):
         self.closed = True
 
 
-def streaming(body: Body, status: int = 200, **headers: str) -> httpx2.Response:
-    return httpx2.Response(status, headers={"Content-Type": "text/event-stream", **headers}, stream=body)
+def streaming(body: Body, status: int = 200, headers: Mapping[str, str] | None = None) -> httpx2.Response:
+    fields = {"Content-Type": "text/event-stream", **(headers or {})}
+    return httpx2.Response(status, headers=fields, stream=body)
 
 
-def answering(status: int, **how: Any) -> Any:
+def answering(status: int, **how: Any) -> Callable[..., Awaitable[httpx2.Response]]:
     """Always answer so; `how` as for `httpx2.Response`."""
 
     async def answer(*asked: Any) -> httpx2.Response:

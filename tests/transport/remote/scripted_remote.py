@@ -72,7 +72,7 @@ class Peer:
 
     async def result(self, result: Any = None, **headers: str) -> None:
         """Answer the request with a JSON-RPC result."""
-        await self.answer(body=self.reply(result), **headers)
+        await self.answer(200, self.reply(result), "application/json", **headers)
 
     def reply(self, result: Any = None) -> dict[str, Any]:
         """Make the JSON-RPC reply to the request."""

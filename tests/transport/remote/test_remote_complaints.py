@@ -83,7 +83,8 @@ async def test_a_refused_revision_leaves_the_connection_for_another_offer(status
         server.on["initialize"] = picky
         said: Any = await dial.ask("initialize", {"protocolVersion": LEGACY})
         assert said["error"]["message"] == f"HTTP {status}: {SUPPORTED.decode()}"
-        assert "result" in await dial.ask("initialize", {"protocolVersion": "2025-06-18"})
+        agreed: Any = await dial.ask("initialize", {"protocolVersion": "2025-06-18"})
+        assert "result" in agreed
 
 
 @pytest.mark.anyio

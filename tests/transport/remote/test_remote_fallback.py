@@ -356,7 +356,7 @@ async def test_the_end_of_the_old_connection_is_the_end() -> None:
 
 async def test_it_may_end_in_the_middle_of_the_handshake() -> None:
     server = Either(answering(404))
-    server.take = answering(202)  # type: ignore[method-assign]
+    server.take = answering(202)  # type: ignore[method-assign,assignment]
     async with line(FallbackConnection, server) as at:
         at.ask(1, "initialize")
         await anyio.sleep(1)

@@ -18,6 +18,7 @@ from moltis.config.limits import Limits
 from moltis.errors import LoginNeeded, ServerNotReady
 from moltis.http.authorized import Refusal
 from moltis.http.clients import server_client
+from moltis.server.states import FailureKind
 from moltis.session import envelope
 from moltis.transport import ConnectionClosed
 from moltis.transport.remote.legacy import ENDPOINT_SECS, LegacyConnection, _replied_ids
@@ -77,7 +78,7 @@ async def test_messages_are_posted_with_the_cookie_that_the_stream_set_or_a_post
     async def sticky(request: httpx2.Request) -> httpx2.Response:
         server.streams.append(Body())
         server.stream.event("endpoint", server.location)
-        return streaming(server.stream, **{"Set-Cookie": "AWSALB=a; Path=/; HttpOnly"})
+        return streaming(server.stream, headers={"Set-Cookie": "AWSALB=a; Path=/; HttpOnly"})
 
     async def stickier(request: httpx2.Request, message: Json) -> httpx2.Response:
         taken = await server.take(request, message)
@@ -296,7 +297,7 @@ async def test_a_stream_under_another_label_that_says_nothing_is_not_waited_for(
     server.streams.append(Body())
 
     async def silent(request: httpx2.Request) -> httpx2.Response:
-        return streaming(server.stream, **{"Content-Type": "text/plain"})
+        return streaming(server.stream, headers={"Content-Type": "text/plain"})
 
     server.on_get = silent
     async with line(LegacyConnection, server) as at:
@@ -309,7 +310,7 @@ async def test_a_stream_that_is_compressed_is_refused() -> None:
     server.streams.append(Body())
 
     async def compressed(request: httpx2.Request) -> httpx2.Response:
-        return streaming(server.stream, **{"Content-Encoding": "br"})
+        return streaming(server.stream, headers={"Content-Encoding": "br"})
 
     server.on_get = compressed
     async with line(LegacyConnection, server) as at:
@@ -352,7 +353,7 @@ async def test_a_server_that_never_says_where_messages_go_is_not_waited_for(junk
         tasks.start_soon(chat)
         began = anyio.current_time()
         ended = await at.lost()
-        assert ended == type(ended)("connect_failed", "did not say within 10 s where messages go")
+        assert ended == type(ended)(FailureKind.CONNECT_FAILED, "did not say within 10 s where messages go")
         assert anyio.current_time() - began == pytest.approx(ENDPOINT_SECS, abs=1)
         assert not await at.connection.located() if isinstance(at.connection, LegacyConnection) else False
         tasks.cancel_scope.cancel()

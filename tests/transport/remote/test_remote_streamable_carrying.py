@@ -27,7 +27,12 @@ async def test_a_reply_is_received_as_the_bytes_that_were_sent() -> None:
         server.on["tools/call"] = odd
         await dial.shake_hands()
         hear = dial.heard.receive
-        dial.connection.receive = lambda message, during=None: (received.append(message), hear(message))[1]
+
+        def receive(message: bytes, during: int | None = None, /) -> bool | None:
+            received.append(message)
+            return hear(message)
+
+        dial.connection.receive = receive
         await dial.ask("tools/call", {"name": "t"})
     assert received == [body]
 

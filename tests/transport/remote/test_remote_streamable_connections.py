@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import anyio
 import pytest
-from scripted_remote import MODERN, McpServer, Peer, dialled, serving
+from scripted_remote import MODERN, McpServer, Peer, Script, dialled, serving
 
 from moltis.errors import ServerNotReady
 
@@ -35,7 +35,7 @@ class Dying(McpServer):
     def die(self, *, silent: bool) -> None:
         self.dead, self.silent = set(self.known), silent
 
-    def _through(self, script):  # type: ignore[no-untyped-def]
+    def _through(self, script: Script) -> Script:
         async def serve(peer: Peer) -> None:
             self.known[id(peer.stream)] = peer.stream
             if id(peer.stream) in self.dead:

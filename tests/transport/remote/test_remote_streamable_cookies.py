@@ -34,7 +34,7 @@ class Front(HttpServer):
         name = cookies.get("AWSALB") or next(self.turns)
         stick = {"set_cookie": f"AWSALB={name}; Path=/; HttpOnly"}
         if self.redirects and request.path == "/mcp":
-            await peer.answer(307, location="/mcp/", **stick)
+            await peer.answer(307, b"", "application/json", location="/mcp/", **stick)
             return
         session = request.headers.get("mcp-session-id", "-")
         if request.rpc == "initialize":
@@ -45,14 +45,15 @@ class Front(HttpServer):
             await peer.result(INFO, **stick)
         elif session not in self.known[name]:
             error = {"code": -32001, "message": "Session not found"}
-            await peer.answer(self.refusal, {"jsonrpc": "2.0", "id": None, "error": error}, **stick)
+            body = {"jsonrpc": "2.0", "id": None, "error": error}
+            await peer.answer(self.refusal, body, "application/json", **stick)
         elif request.method == "GET":
-            await peer.answer(405, **stick)
+            await peer.answer(405, b"", "application/json", **stick)
         elif "id" in request.message:
             self.served.append(name)
             await peer.result(**stick)
         else:
-            await peer.answer(202, **stick)
+            await peer.answer(202, b"", "application/json", **stick)
 
 
 @pytest.mark.parametrize("stateful", [True, False], ids=["sessions", "no sessions"])

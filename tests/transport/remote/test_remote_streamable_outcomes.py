@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from moltis.http.heads import media_type, redirect_target, redirect_words
+from moltis.server.states import FailureKind
 from moltis.transport.remote.outcomes import Answered, Asked, Do, Outcome, failure, outcome
 from moltis.transport.remote.replies import AboutSession, about_session, answers, error_reply, succeeds
 
@@ -148,12 +149,12 @@ def test_what_follows_an_answer(asked: Asked, answered: Answered, do: Do) -> Non
 def test_a_refused_login_is_no_failure_to_connect() -> None:
     assert outcome(INITIALIZE, Answered(401)).kind == "auth_required"
     assert outcome(INITIALIZE, Answered(500)).kind == "connect_failed"
-    assert failure(INITIALIZE, "w") == Outcome(Do.LOSE, "w", "connect_failed")
+    assert failure(INITIALIZE, "w") == Outcome(Do.LOSE, "w", FailureKind.CONNECT_FAILED)
     assert failure(CALL, "w") == Outcome(Do.FAIL, "w")
 
 
 def test_where_there_was_no_connection_the_other_question_is_not_asked_either() -> None:
-    assert failure(DISCOVER, "w", connected=False) == Outcome(Do.LOSE, "w", "connect_failed")
+    assert failure(DISCOVER, "w", connected=False) == Outcome(Do.LOSE, "w", FailureKind.CONNECT_FAILED)
     assert failure(DISCOVER, "w").do is Do.UNKNOWN_METHOD, "it may have been the question that broke it"
     assert failure(CALL, "w", connected=False) == Outcome(Do.FAIL, "w")
     assert failure(replace(DISCOVER, agreed=True), "w", connected=False).do is Do.FAIL, "a heartbeat"

@@ -172,7 +172,7 @@ async def test_an_answer_under_the_id_of_another_request_does_not_answer_that_on
         await dial.shake_hands()
         server.on.update({"slow": slow, "tools/call": astray})
         first = dial.send("slow")
-        found = await dial.ask("tools/call")
+        found: Any = await dial.ask("tools/call")
         assert isinstance(found, ServerNotReady) or found["error"]["message"] == "astray"
         assert dial.heard.replies(first) == []
         release.set()
