@@ -112,5 +112,6 @@ def test_the_first_screens_stay_short() -> None:
 if __name__ == "__main__":
     for name in BLOCKS:
         text = page(name).read_text(encoding="utf-8")
-        page(name).write_text(block(name).sub(lambda _, name=name: generated(name), text, count=1), encoding="utf-8")
+        made = block(name).sub(generated(name).replace("\\", r"\\"), text, count=1)
+        page(name).write_text(made, encoding="utf-8")
     (ROOT / "moltis.example.toml").write_text(example_toml(), encoding="utf-8")

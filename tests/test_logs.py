@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +31,10 @@ from moltis.logs import file as log_file
 from moltis.logs import sink as log_sink
 from moltis.logs.file import LogFile, mend
 from moltis.logs.record import MAX_LINE_BYTES, encode, finish, make_record
+from moltis.redaction import Scrubber
 
 
-class Canary:
+class Canary(Scrubber):
     """A scrubber that knows one secret."""
 
     def value(self, obj: Any, /) -> Any:
@@ -381,7 +382,7 @@ def _socket(path: Path) -> None:
         sock.bind(str(path))
 
 
-IN_ITS_PLACE = {
+IN_ITS_PLACE: dict[str, tuple[Callable[[Path], None], str]] = {
     "FIFO": (_fifo, "is not a regular file"),
     "symbolic link": (_symlink, "is a symbolic link"),
     "folder": (Path.mkdir, "is a folder"),

@@ -226,7 +226,7 @@ def test_stdin_and_stdout_may_be_sockets_as_node_makes_them(stub: Stub, shell: S
     ours, theirs = socket.socketpair()
     with ours, theirs:
         process = subprocess.Popen(
-            shell.command("connect"), stdin=theirs, stdout=theirs, env=shell.environ, cwd=shell.home
+            shell.command("connect"), stdin=theirs.fileno(), stdout=theirs.fileno(), env=shell.environ, cwd=shell.home
         )
         ours.settimeout(SECS)
         ours.sendall(b'{"jsonrpc":"2.0","id":1,"method":"big","params":{"size":3000000}}\n')

@@ -42,7 +42,8 @@ def test_the_daemons_error_is_one_line_and_an_exit_code(
     assert done.stdout == ""
     first, *rest = done.stderr.splitlines()
     assert first == f"moltis: {error.wire['message']}"
-    hint = error.wire["data"].get("hint")
+    data: Any = error.wire["data"]
+    hint = data.get("hint")
     assert rest == ([f"hint: {hint}"] if hint else [])
 
 

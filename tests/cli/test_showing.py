@@ -119,11 +119,16 @@ def test_one_server_that_was_made_another_shows_nothing_of_the_one_before(home: 
     assert home.tools("files") == set()
 
 
+def be_a_folder(config: Path) -> None:
+    config.unlink()
+    config.mkdir()
+
+
 UNREADABLE: dict[str, Callable[[Path], object]] = {
     "gone": Path.unlink,
     "not TOML": lambda config: config.write_text("[mcp\n"),
     "not UTF-8": lambda config: config.write_bytes(b"\xff"),
-    "a folder": lambda config: (config.unlink(), config.mkdir()),
+    "a folder": be_a_folder,
     "too large": lambda config: config.write_text("#" * (2 << 20)),
 }
 

@@ -6,6 +6,7 @@ import tracemalloc
 
 import pytest
 
+from moltis import redaction
 from moltis.config import expansion, local
 from moltis.config.expansion import FREE_GROWTH_BYTES, MAX_GROWTH_BYTES
 from moltis.config.load import Loaded, loads, plan_entry
@@ -100,7 +101,7 @@ def test_the_work_of_planning_does_not_grow_with_what_it_would_expand_to(
 ) -> None:
     """A file of half a megabyte that would expand to hundreds of gigabytes."""
     counted = 0
-    count = expansion.utf8_bytes
+    count = redaction.utf8_bytes
 
     def utf8_bytes(text: str, most: int) -> int:
         nonlocal counted

@@ -88,7 +88,7 @@ def test_one_changed_value_leaves_every_other_byte_alone(text: str, data: st.Dat
     assume(singles)
     entry = data.draw(st.sampled_from(singles))
     new = copy.deepcopy(tables)
-    owner = new
+    owner: Any = new
     for part in entry.path[:-1]:
         owner = owner[part]
     assume(not isinstance(owner[entry.path[-1]], dict))

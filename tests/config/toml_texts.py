@@ -62,13 +62,13 @@ def value_text(draw: st.DrawFn, value: Any) -> str:
             return draw(st.sampled_from([str(value), f"+{value}" if value >= 0 else str(value)]))
         case list():
             items = [draw(gap) + draw(value_text(v)) + draw(gap) for v in value]
-            return "[" + ",".join(items) + ("," if items and draw(st.booleans()) else "") + draw(gap) + "]"
+            return "[" + ",".join(items) + ("," if bool(items) and draw(st.booleans()) else "") + draw(gap) + "]"
         case _:
             pairs = [
                 draw(gap) + draw(key_text(k)) + draw(SPACE) + "=" + draw(SPACE) + draw(value_text(v)) + draw(gap)
                 for k, v in value.items()
             ]
-            return "{" + ",".join(pairs) + ("," if pairs and draw(st.booleans()) else "") + draw(gap) + "}"
+            return "{" + ",".join(pairs) + ("," if bool(pairs) and draw(st.booleans()) else "") + draw(gap) + "}"
 
 
 VALUES = st.recursive(

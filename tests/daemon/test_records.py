@@ -110,6 +110,8 @@ class SessionsFile(Store):
 
 
 class Login(Store):
+    _path: Path
+
     @property
     def path(self) -> Path:
         found = [path for path in (self.data_dir / "oauth").iterdir() if path.name.endswith(".json")]

@@ -67,7 +67,7 @@ def test_a_login_and_its_server_go_through_the_proxy_from_the_first_401_to_a_cal
     behind: Daemon, named: NamedServers, proxy: StandInProxy, how: str
 ) -> None:
     proxy.login = USER
-    quiet = {"browser_command": []}
+    quiet: dict[str, Any] = {"browser_command": []}
     if how == "env":
         behind.env |= {"HTTPS_PROXY": proxy.url_with(USER), "NO_PROXY": "localhost,.example"}
         behind.write({"s": entry(named, MCP)}, mcp={"proxy": "env"}, daemon=quiet)
@@ -143,7 +143,7 @@ def test_a_reload_that_changes_the_proxy_of_one_server_restarts_just_that_one(
 
 
 def test_a_login_is_kept_when_the_way_to_it_changes(behind: Daemon, named: NamedServers, proxy: StandInProxy) -> None:
-    quiet = {"browser_command": []}
+    quiet: dict[str, Any] = {"browser_command": []}
     behind.write({"s": entry(named, MCP, proxy=proxy.url)}, daemon=quiet)
     auth_url = login(behind.start(), "s")["auth_url"]
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(named.consent(auth_url), timeout=PATIENCE):

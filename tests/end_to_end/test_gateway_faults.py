@@ -70,7 +70,7 @@ def back_again(daemon: Daemon, server: str, pid: int) -> None:
 
     def ready() -> bool:
         status = daemon.status(server)
-        return status["state"] == "ready" and status["pid"] != pid
+        return bool(status["state"] == "ready" and status["pid"] != pid)
 
     wait_until(f"{server} is back", ready, tell=lambda: daemon.history(server))
 

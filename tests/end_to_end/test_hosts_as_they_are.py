@@ -90,7 +90,7 @@ def test_the_record_of_a_call_says_whose_it_was(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("era", BOTH_ERAS)
 def test_a_tool_that_needs_what_its_host_lacks_is_not_offered_to_it(daemon: Daemon, era: str) -> None:
-    needs = {"_meta": {"io.modelcontextprotocol/requiredCapabilities": {"sampling": {}}}}
+    needs: dict[str, Any] = {"_meta": {"io.modelcontextprotocol/requiredCapabilities": {"sampling": {}}}}
     start(daemon, {"s": server(tool("plain"), tool("samples", **needs))})
     daemon.wait_all()
     with HttpHost(gateway_url(daemon), era) as host, HttpHost(gateway_url(daemon), era, sampling={}) as able:

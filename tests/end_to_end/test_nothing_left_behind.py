@@ -147,7 +147,7 @@ def test_killing_the_npx_leader_ends_the_orphaned_node_server(daemon: Daemon, no
 
     def another() -> bool:
         status = daemon.status("s")
-        return status["state"] == "ready" and status["pid"] != leader
+        return bool(status["state"] == "ready" and status["pid"] != leader)
 
     wait_until("another one is ready", another)
     assert daemon.stop() == 0

@@ -194,7 +194,9 @@ PAGES_FIRST = st.fixed_dictionaries(
         ),
     }
 )
-VISITS = st.sampled_from([{"elicitation": {"url": {}}}, {"elicitation": {"form": {}}}, {}])
+VISITS: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
+    [{"elicitation": {"url": {}}}, {"elicitation": {"form": {}}}, {}]
+)
 
 
 @checked
