@@ -31,8 +31,6 @@ MIB = 1 << 20
 MAX_GROWTH = 12 * MIB
 """What two hundred hosts may leave in memory when two hundred have been there before them."""
 CERTAIN_WITHIN = 2.0
-REFUSED_WITHIN = 14.0
-"""A question that may be either host's waits ten seconds, then it is refused."""
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +156,11 @@ def test_a_legacy_server_that_asks_a_second_host_meanwhile_is_answered_by_it_onc
     assert '"username": "bob"' in said(reply)
 
 
-@pytest.mark.alone
 def test_a_legacy_server_that_asks_two_hosts_at_once_never_asks_the_wrong_one(daemon: Daemon) -> None:
-    """Neither question can be told apart, and neither call ends without its answer: both are refused, in time."""
+    """Neither question can be told apart, and neither call ends without its answer: both are refused.
+
+    When, to the tenth of a second, is shown in virtual time. Here it is before their requests have timed out.
+    """
     pid = daemon.status("old")["pid"]
     signal_pid(pid, signal.SIGSTOP)  # so that both calls are there before it asks anything
     try:
@@ -169,11 +169,9 @@ def test_a_legacy_server_that_asks_two_hosts_at_once_never_asks_the_wrong_one(da
             wait_until("both wait", lambda: gauge(gateway_url(daemon), "moltis_gateway_requests_in_flight") == 2)
             time.sleep(0.1)
             signal_pid(pid, signal.SIGCONT)
-            began = time.monotonic()
-            found = [future.result(30) for future in asking]
+            found = [future.result(PATIENCE) for future in asking]
     finally:
         signal_pid(pid, signal.SIGCONT)
-    assert time.monotonic() - began < REFUSED_WITHIN
     for asked, reply in found:
         assert asked is None
         assert "nothing says which of them" in json.dumps(reply)
