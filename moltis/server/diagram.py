@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from moltis.config.limits import MIN_SECS, Limits
 from moltis.server.lifecycle import (
     OF_USE,
+    RESTING,
     TIMED,
     Admitted,
     AuthDone,
@@ -34,7 +35,7 @@ from moltis.server.states import STATUS, TRAITS, FailureKind, State
 from moltis.server.transitions import step
 
 GROUPS: Mapping[str, tuple[State, ...]] = {
-    "resting": (State.STOPPED, State.DISABLED, State.INVALID, State.IDLE),
+    "resting": tuple(RESTING.values()),
     "running": (State.STARTING, State.INITIALIZING, State.READY),
     "waiting": (State.BACKOFF, State.COOLDOWN, State.AWAITING_AUTH),
 }
