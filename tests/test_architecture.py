@@ -254,7 +254,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "messages abilities doors levels metrics naming parking revisions rounds "
         "showing templates token_file views wellformed",
         "api failures introduction known outbox refusals tokens waits",
-        "asking catalogue endpoints forwarding listens relay shelves subscriptions",
+        "asking catalogue endpoints forwarding listens relay shelves subscriptions visibility",
         "host lines",
         "gateway http",
     ),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 import pytest
+import why_cases
 
 from moltis.cli import app
 from moltis.config.keys import example_toml, keys_markdown
@@ -25,6 +26,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCKS: dict[str, tuple[str, Callable[[], str]]] = {
     "states": ("lifecycle", lambda: f"```mermaid\n{mermaid().strip()}\n```\n\n{states_table().strip()}"),
     "keys": ("configuration", keys_markdown),
+    "why": ("why", why_cases.table),
     "methods": ("control-socket", lambda: markdown_table(METHODS)),
 }
 

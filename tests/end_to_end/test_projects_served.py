@@ -180,3 +180,29 @@ async def test_what_changes_is_told_to_whom_it_concerns_and_touches_no_other_ser
     shown = json.loads(daemon.cli("project", "list", "--json").stdout)
     assert shown == [{"name": "shop", "path": str(sites.shop), "servers": ["a", "b"]}]
     assert {name: daemon.status(name)["pid"] for name in "abc"} == {name: pids[name] for name in "abc"}
+
+
+def test_why_says_what_keeps_a_tool_from_a_projects_hosts_and_what_changes_that(sites: Sites) -> None:
+    def asked(*words: str) -> tuple[int, str]:
+        done = sites.daemon.cli("why", *words)
+        assert not done.stderr, done.stderr
+        return done.returncode, done.stdout
+
+    assert asked("b.echo") == (
+        0,
+        "b.echo is seen at /mcp as bee__echo\n  it is called bee__echo there: label names it so\n"
+        "    label in [mcp.servers.b] of moltis.toml\n",
+    )
+    assert asked("site/files.read_text_file", "--host", "cursor")[0] == 0
+    code, said = asked("a.echo", "--project", "site")
+    assert (code, said.splitlines()[0]) == (1, "a.echo is not seen at /mcp/site")
+    assert "    moltis project include site a\n" in said
+    code, said = asked("c.echo", "--project", "site", "--json")
+    assert (code, [reason["kind"] for reason in json.loads(said)["reasons"]]) == (1, ["cap"])
+    code, said = asked("a.ecko")
+    assert (code, "did you mean 'echo'" in said) == (1, True)
+    sites.daemon.rpc("mcp.stop", name="a")
+    code, said = asked("a.echo")
+    assert (code, "moltis mcp start a" in said) == (1, True)
+    assert sites.daemon.cli("why", "a", "--project", "site").returncode == 2
+    assert sites.daemon.cli("why", "nobody.x").returncode == 4
