@@ -139,6 +139,8 @@ def result_for(method: str, result: bytes, revision: str) -> bytes:
     """Return the result of a request as a host of this revision may read it."""
     is_short = len(result) <= MAX_RESULT_BYTES
     try:
+        if len(result) <= SHORT_BYTES and b"null" in result and _NULL.search(result) and method in _BLOCKS_OF:
+            result = _without_nulls(result, _BLOCKS_OF[method])
         match method:
             case "tools/call":
                 if revision < MODERN and _may_be_no_object(result):
@@ -153,6 +155,47 @@ def result_for(method: str, result: bytes, revision: str) -> bytes:
     except (*MALFORMED, KeyError):
         pass  # it is not what the method promises in any revision, and passes as it is
     return result
+
+
+_OPTIONAL: Final = frozenset(("_meta", "annotations", "description", "icons", "isError", "mimeType", "size", "title"))
+"""What a result and a content block may leave out, in every revision, and what none of them lets be null."""
+_NULL: Final = re.compile(
+    rb'"(?:content|messages|contents|%b)"[ \t\r\n]*+:[ \t\r\n]*+null' % "|".join(_OPTIONAL).encode()
+)
+_BLOCKS_OF: Final = {"tools/call": "content", "prompts/get": "messages", "resources/read": "contents"}
+
+
+def _without_nulls(result: bytes, listed: str) -> bytes:
+    """Leave out what is null and may be absent, as some serializers write it; null for a list is an empty one.
+
+    Hosts refuse the whole result for it. Structured content is anybody's, and passes as it is.
+    """
+    given = members(result)
+    kept: dict[str, Raw] = {}
+    for name, value in given.items():
+        if name == listed:
+            kept[name] = Raw(b"[]") if bytes(value) == b"null" else _each_without_nulls(value)
+        elif name not in _OPTIONAL or bytes(value) != b"null":
+            kept[name] = value
+    return result if kept == given else _ENCODE(kept)
+
+
+def _each_without_nulls(listed: Raw) -> Raw:
+    if _NULL.search(bytes(listed)) is None:
+        return listed
+    return Raw(_ENCODE([_block_without_nulls(one) for one in _all(listed)]))
+
+
+def _block_without_nulls(raw: Raw) -> Raw:
+    """Return a content block, or a message with one, or what is embedded in one."""
+    if bytes(raw)[:1] != b"{" or _NULL.search(bytes(raw)) is None:
+        return raw
+    kept = {
+        name: _block_without_nulls(value) if name in ("content", "resource") else value
+        for name, value in members(raw).items()
+        if name not in _OPTIONAL or bytes(value) != b"null"
+    }
+    return Raw(_ENCODE(kept))
 
 
 class _Structured(msgspec.Struct, rename="camel"):
