@@ -121,6 +121,9 @@ class StubGateway:
     def why_unknown(self, path: str) -> str:
         return "there is no project of that name" if path.startswith("/mcp/") else "there is no server of that name"
 
+    def path_in(self, folder: str) -> str:
+        return ALL
+
     def tool(self, path: str, name: str) -> bytes | None:
         return self.tools.get((server_at(path), name))
 
