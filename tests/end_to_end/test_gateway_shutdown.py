@@ -21,17 +21,33 @@ Hosts = Callable[..., tuple[HttpHost, ...]]
 STUBBORN = ("eof-ignoring", "ignterm")
 
 
-@pytest.fixture
-def serving(daemon: Daemon) -> Daemon:
-    """A gateway with a server that answers nothing and does not want to end, and one of each era."""
-    servers = {
-        "stubborn": daemon.evil(*STUBBORN),
-        "old": fixture(daemon, protocol="legacy"),
-        "new": fixture(daemon, protocol="2026-07-28"),
-    }
+ERAS = {"old": "legacy", "new": "2026-07-28"}
+
+
+def with_servers(daemon: Daemon, *eras: str) -> Daemon:
+    """Start a gateway with a server that answers nothing and does not want to end, and one of each of these eras.
+
+    Those have to import the official SDK, which takes a second of a processor.
+    """
+    servers = {"stubborn": daemon.evil(*STUBBORN), **{era: fixture(daemon, protocol=ERAS[era]) for era in eras}}
     start(daemon, servers, mcp={"request_timeout_secs": 60.0})
     daemon.wait_all()
     return daemon
+
+
+@pytest.fixture
+def serving(daemon: Daemon) -> Daemon:
+    return with_servers(daemon, "old", "new")
+
+
+@pytest.fixture
+def serving_old(daemon: Daemon) -> Daemon:
+    return with_servers(daemon, "old")
+
+
+@pytest.fixture
+def serving_new(daemon: Daemon) -> Daemon:
+    return with_servers(daemon, "new")
 
 
 @pytest.fixture
@@ -138,12 +154,12 @@ def test_everyone_over_http_is_given_a_clear_end_in_time(serving: Daemon, hosts:
 
 
 @pytest.mark.alone
-def test_a_question_that_is_open_ends_with_its_call(serving: Daemon, hosts: Hosts) -> None:
-    (host,) = hosts(HttpHost(gateway_url(serving), **ABLE))
+def test_a_question_that_is_open_ends_with_its_call(serving_old: Daemon, hosts: Hosts) -> None:
+    (host,) = hosts(HttpHost(gateway_url(serving_old), **ABLE))
     pending = host.call("old__test_elicitation", message="Who?")
     stream = pending.messages()
     assert next(stream)["method"] == "elicitation/create"
-    took = end(serving)
+    took = end(serving_old)
     assert took <= BOUND
     rest = list(stream)
     assert ended(rest[-1])
@@ -214,8 +230,10 @@ def test_hosts_on_pipes_and_such_that_come_meanwhile_live_through_restarts(daemo
 
 
 @pytest.mark.alone
-def test_hosts_that_keep_asking_while_it_ends_are_answered_or_refused_and_never_left_hanging(serving: Daemon) -> None:
-    url, over = gateway_url(serving), threading.Event()
+def test_hosts_that_keep_asking_while_it_ends_are_answered_or_refused_and_never_left_hanging(
+    serving_new: Daemon,
+) -> None:
+    url, over = gateway_url(serving_new), threading.Event()
 
     def ask() -> int:
         replies = 0
@@ -232,26 +250,28 @@ def test_hosts_that_keep_asking_while_it_ends_are_answered_or_refused_and_never_
     with ThreadPoolExecutor(8) as pool:
         asking = [pool.submit(ask) for _ in range(8)]
         time.sleep(0.3)
-        took = end(serving)
+        took = end(serving_new)
         over.set()
         assert all(future.result(5) > 0 for future in asking)
     assert took <= BOUND
 
 
 @pytest.mark.alone
-def test_connections_that_do_nothing_and_hosts_that_read_nothing_delay_nothing(serving: Daemon, hosts: Hosts) -> None:
-    url = gateway_url(serving)
+def test_connections_that_do_nothing_and_hosts_that_read_nothing_delay_nothing(
+    serving_old: Daemon, hosts: Hosts
+) -> None:
+    url = gateway_url(serving_old)
     idle = hosts(*(HttpHost(url) for _ in range(20)))
     kept = [host.listen() for host in idle]
     for stream in kept:
         assert stream.response.status == 200
     for host in idle:
         host.call("old__big", bytes=8_000_000)  # far more than a socket buffers, and nobody reads it
-    wait_until("the calls are under way", lambda: serving.status("old")["pid"])
+    wait_until("the calls are under way", lambda: serving_old.status("old")["pid"])
     time.sleep(0.5)
-    took = end(serving)
+    took = end(serving_old)
     assert took <= BOUND
-    serving.assert_nothing_left(0.2)
+    serving_old.assert_nothing_left(0.2)
 
 
 @pytest.mark.alone

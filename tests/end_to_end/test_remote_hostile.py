@@ -69,7 +69,7 @@ def test_an_answer_without_end_fails_its_call_and_grows_nothing(
     daemon: Daemon, place: Place, flood: str, mode: str
 ) -> None:
     evil, other = place.evil(mode), place.evil()
-    daemon.write({"s": remote(evil.url, request_timeout_secs=3.0), "other": remote(other.url)})
+    daemon.write({"s": remote(evil.url, request_timeout_secs=2.0), "other": remote(other.url)})
     daemon.start().wait_all()
     assert daemon.text("s", "echo", message="x") == "x"
     with Resident(daemon) as held:
