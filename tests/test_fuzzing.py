@@ -20,6 +20,7 @@ from typing import Any, Final
 import anyio
 import msgspec
 import pytest
+from framing import logged_of, whole_lines
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -156,17 +157,17 @@ def is_json(data: bytes) -> bool:
 def read_lines(data: bytes, folder: Path) -> None:
     limit = 64
     framer, other = Framer(limit), Framer(limit)
-    lines = framer.feed(data)
-    assert [line for piece in in_pieces(data) for line in other.feed(piece)] == lines
+    lines = whole_lines(framer, data)
+    assert [line for piece in in_pieces(data) for line in whole_lines(other, piece)] == lines
     assert framer.pending_bytes == other.pending_bytes <= limit
     assert framer.oversized == other.oversized
     again = Framer(limit + 4)  # a mark before each line, which is what is taken away, and a carriage return
-    assert again.feed(b"".join(BOM + line + b"\r\n" for line in lines)) == lines
+    assert whole_lines(again, b"".join(BOM + line + b"\r\n" for line in lines)) == lines
 
 
 def read_stderr(data: bytes, folder: Path) -> None:
     lines = StderrLines(lambda raw: raw.decode("utf-8", "replace"))
-    told = [line for n, piece in enumerate(in_pieces(data)) for line in lines.feed(piece, float(n))]
+    told = [line for n, piece in enumerate(in_pieces(data)) for line in logged_of(lines, piece, float(n))]
     told += lines.finish()
     assert all("\n" not in line for line in (*told, *lines.tail()))
     assert sum(len(line) for line in lines.tail()) <= StderrLines.TAIL_LINES * StderrLines.TAIL_LINE_CHARS

@@ -23,8 +23,6 @@ class Framer:
     Tolerated without a word: CRLF, a UTF-8 byte order mark before a line (a writer that comes after a banner begins in
     the middle of the stream), blank lines. A line of more than `max_bytes` (its newline not counted) is discarded up to
     its end and counted in `oversized`; of the last one `ends` is kept.
-
-    `feed` is for who wants all lines at once; `push` and `next_line` are for who has something else to do in between.
     """
 
     def __init__(self, max_bytes: int, ends_bytes: int = 0) -> None:
@@ -63,19 +61,6 @@ class Framer:
             return b""
         (head, tail), self._ends = self._ends, (b"", b"")
         return head + tail[-self._ends_bytes :]
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take the next bytes and give the lines they complete, each without its line end."""
-        self.push(data)
-        *ends, rest = self._rest().split(b"\n")
-        lines: list[bytes] = []
-        for end in ends:
-            line = self._complete(end)
-            if line and not line.isspace():
-                lines.append(line)
-        if rest:
-            self._hold(rest)
-        return lines
 
     def push(self, data: bytes) -> None:
         """Take the next bytes and look at nothing yet. Cheap while nothing is waiting, which is when to call it."""
@@ -161,7 +146,7 @@ class StderrLines:
     `clean` turns the raw bytes of one line into text with no secret in it. A line is cut after `LINE_BYTES`; `clean`
     then sees `MARGIN_BYTES` more, which are dropped afterwards, so that a secret lying across the cut is not shown by
     its first half. While the bucket is empty a chunk costs one count of its newlines: a flood of 1 GiB is a second's
-    work. All instants are monotonic seconds. `push` and `take` are `feed` in portions.
+    work. All instants are monotonic seconds.
     """
 
     LINE_BYTES: Final = 8 * 1024
@@ -203,11 +188,6 @@ class StderrLines:
     def waiting(self) -> bool:
         """Whether bytes were pushed that `take` has not looked at yet."""
         return self._start < len(self._data)
-
-    def feed(self, data: bytes, now: float) -> list[str]:
-        """Take the next bytes and give the lines to be logged, cleaned."""
-        self.push(data)
-        return self.take(now, len(data) + 1)
 
     def push(self, data: bytes) -> None:
         """Take the next bytes; of their lines only `tail` knows yet."""

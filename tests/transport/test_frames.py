@@ -8,6 +8,7 @@ import tracemalloc
 from types import FrameType
 
 import pytest
+from framing import logged_of, whole_lines
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,8 +30,8 @@ def chunks(data: bytes, cuts: list[int]) -> list[bytes]:
 @given(streams, st.lists(st.integers(0, 10_000), max_size=30))
 def test_any_chunking_gives_the_same_lines(data: bytes, cuts: list[int]) -> None:
     whole, pieces = Framer(MAX), Framer(MAX)
-    expected = whole.feed(data)
-    found = [line for chunk in chunks(data, cuts) for line in pieces.feed(chunk)]
+    expected = whole_lines(whole, data)
+    found = [line for chunk in chunks(data, cuts) for line in whole_lines(pieces, chunk)]
     assert found == expected
     assert pieces.oversized == whole.oversized
     assert pieces.pending_bytes == whole.pending_bytes <= MAX
@@ -42,14 +43,14 @@ def test_the_lines_are_those_a_plain_split_would_give(data: bytes) -> None:
     fitting = [line for line in lines if len(line) <= MAX]
     stripped = [line.removeprefix(BOM).removesuffix(b"\r") for line in fitting]
     framer = Framer(MAX)
-    assert framer.feed(data) == [line for line in stripped if line and not line.isspace()]
+    assert whole_lines(framer, data) == [line for line in stripped if line and not line.isspace()]
     assert framer.oversized == len(lines) - len(fitting) + (len(rest) > MAX)
 
 
 @given(streams, st.lists(st.integers(0, 10_000), max_size=30), st.lists(st.integers(0, 5), max_size=30))
 def test_lines_taken_in_portions_are_the_same_lines(data: bytes, cuts: list[int], portions: list[int]) -> None:
     whole, pieces = Framer(MAX), Framer(MAX)
-    expected = whole.feed(data)
+    expected = whole_lines(whole, data)
     found: list[bytes | None] = []
     takes = iter(portions)
     for chunk in chunks(data, cuts):
@@ -79,7 +80,7 @@ def test_who_goes_on_with_the_stream_gets_all_that_was_no_line_yet(data: bytes, 
     again.push(rest)
     while (line := again.next_line()) is not None:
         found.append(line)
-    assert [line for line in found if line] == Framer(1000).feed(data)
+    assert [line for line in found if line] == whole_lines(Framer(1000), data)
 
 
 @pytest.mark.parametrize("unit", [b"\n", b"a\n", b"\xff\r\n"])
@@ -106,7 +107,7 @@ def test_one_line_costs_the_same_however_much_waits_behind_it(unit: bytes) -> No
     ids=["plain", "crlf", "bom", "one bom", "blank lines", "no newline yet", "exactly the limit", "over it"],
 )
 def test_what_is_tolerated(data: bytes, lines: list[bytes]) -> None:
-    assert Framer(MAX).feed(data) == lines
+    assert whole_lines(Framer(MAX), data) == lines
 
 
 def steps(feed: object, total: int, chunk: bytes) -> int:
@@ -136,17 +137,17 @@ def test_an_endless_line_costs_linear_time_and_little_memory() -> None:
     """64 MiB without a newline; the SDK's client needs 12 s and all that memory for it."""
     chunk = b"x" * 65536
     framer = Framer(max_bytes=16 * 1024 * 1024)
-    early, late = steps(framer.feed, 8 << 20, chunk), steps(framer.feed, 8 << 20, chunk)
+    early, late = (steps(lambda data: whole_lines(framer, data), 8 << 20, chunk) for _ in range(2))
     assert late <= early
     tracemalloc.start()
     try:
         for _ in range((48 << 20) // len(chunk)):
-            assert framer.feed(chunk) == []
+            assert whole_lines(framer, chunk) == []
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
     assert (framer.oversized, framer.pending_bytes) == (1, 0)
-    assert framer.feed(b"x\nnext\n") == [b"next"]
+    assert whole_lines(framer, b"x\nnext\n") == [b"next"]
 
 
 def clean(line: bytes) -> str:
@@ -155,8 +156,8 @@ def clean(line: bytes) -> str:
 
 def test_stderr_lines_are_given_as_they_come_and_the_unfinished_one_at_the_end() -> None:
     lines = StderrLines(clean)
-    assert lines.feed(b"one\ntw", 0) == ["one"]
-    assert lines.feed(b"o\r\n\nhunter22 \xff", 0) == ["two"]
+    assert logged_of(lines, b"one\ntw", 0) == ["one"]
+    assert logged_of(lines, b"o\r\n\nhunter22 \xff", 0) == ["two"]
     assert lines.tail() == ("one", "two")
     assert lines.finish() == ["[REDACTED] �"]
     assert lines.tail() == ("one", "two", "[REDACTED] �")
@@ -165,16 +166,16 @@ def test_stderr_lines_are_given_as_they_come_and_the_unfinished_one_at_the_end()
 
 def test_a_long_stderr_line_is_cut_and_marked() -> None:
     lines = StderrLines(clean)
-    (line,) = lines.feed(b"x" * 1_000_000, 0)
+    (line,) = logged_of(lines, b"x" * 1_000_000, 0)
     assert line == "x" * StderrLines.LINE_BYTES + " [cut]"
-    assert lines.feed(b"still\nnext\n", 0) == ["next"]
+    assert logged_of(lines, b"still\nnext\n", 0) == ["next"]
     assert lines.dropped_lines == 0
 
 
 @pytest.mark.parametrize("before", range(StderrLines.LINE_BYTES - 10, StderrLines.LINE_BYTES + 2))
 def test_a_secret_across_the_cut_is_not_shown_in_part(before: int) -> None:
     lines = StderrLines(clean)
-    (line,) = lines.feed(b"x" * before + b"hunter22" + b"x" * 100_000, 0)
+    (line,) = logged_of(lines, b"x" * before + b"hunter22" + b"x" * 100_000, 0)
     assert "hunter" not in line
     assert "hu" not in line
 
@@ -182,19 +183,19 @@ def test_a_secret_across_the_cut_is_not_shown_in_part(before: int) -> None:
 def test_a_flood_of_lines_is_dropped_and_counted_and_the_end_of_it_kept() -> None:
     lines = StderrLines(clean, rate=1000, burst=2000)
     chunk = b"".join(b"line %04d\n" % n for n in range(1000))
-    given = lines.feed(chunk, 0)
+    given = logged_of(lines, chunk, 0)
     assert 10 < len(given) < 20
-    assert lines.feed(chunk, 0) == []
+    assert logged_of(lines, chunk, 0) == []
     assert lines.dropped_lines == 2000 - len(given)
     assert lines.tail() == tuple(f"line {n:04d}" for n in range(980, 1000))
-    assert lines.feed(b"later\n", 10.0) == ["later"], "the line after a newline is whole"
+    assert logged_of(lines, b"later\n", 10.0) == ["later"], "the line after a newline is whole"
     assert lines.dropped_lines == 2000 - len(given)
 
 
 def test_of_many_lines_the_tail_has_those_that_tell_the_cause() -> None:
     lines = StderrLines(clean)
     stack = b"".join(b"    at frame%d (x.js:%d:1)\n" % (n, n) for n in range(200))
-    lines.feed(b"starting\nError: hunter22 is refused\n" + stack, 0)
+    logged_of(lines, b"starting\nError: hunter22 is refused\n" + stack, 0)
     assert len(lines.tail()) == StderrLines.TAIL_LINES
     assert "Error: [REDACTED] is refused" in lines.tail()
 
@@ -203,8 +204,8 @@ def test_what_told_the_cause_is_kept_beyond_the_last_bytes_and_not_for_ever() ->
     told = {}
     for wait in (1, 100):
         lines = StderrLines(clean)
-        lines.feed(b"welcome\nFATAL: hunter22 is refused\n", 0)
-        lines.feed(b"usage of it, at length\n" * 2000, wait)
+        logged_of(lines, b"welcome\nFATAL: hunter22 is refused\n", 0)
+        logged_of(lines, b"usage of it, at length\n" * 2000, wait)
         told[wait] = lines.tail()
         assert len(told[wait]) == StderrLines.TAIL_LINES
     assert "FATAL: [REDACTED] is refused" in told[1]
@@ -213,9 +214,9 @@ def test_what_told_the_cause_is_kept_beyond_the_last_bytes_and_not_for_ever() ->
 
 def test_a_line_of_which_the_start_was_dropped_is_dropped_whole() -> None:
     lines = StderrLines(clean, rate=1000, burst=200)
-    lines.feed(b"x" * 300 + b"\n", 0)
-    assert lines.feed(b"begin", 0) == []
-    assert lines.feed(b" end\nwhole\n", 10) == ["whole"]
+    logged_of(lines, b"x" * 300 + b"\n", 0)
+    assert logged_of(lines, b"begin", 0) == []
+    assert logged_of(lines, b" end\nwhole\n", 10) == ["whole"]
     assert lines.dropped_lines == 1
 
 
@@ -224,7 +225,7 @@ def test_every_stderr_line_is_given_or_counted(data: bytes, cuts: list[int], bur
     lines = StderrLines(clean, rate=1, burst=burst)
     given_lines: list[str] = []
     for chunk in chunks(data, cuts):
-        given_lines += lines.feed(chunk, 0)
+        given_lines += logged_of(lines, chunk, 0)
     given_lines += lines.finish()
     worth = [line for line in data.split(b"\n") if clean(line.removesuffix(b"\r")).strip()]
     assert len(given_lines) <= len(worth)
@@ -235,7 +236,7 @@ def test_every_stderr_line_is_given_or_counted(data: bytes, cuts: list[int], bur
 @given(streams, st.integers(0, 400), st.integers(1, 5))
 def test_stderr_taken_in_portions_is_the_same(data: bytes, burst: int, portion: int) -> None:
     whole, pieces = StderrLines(clean, rate=1, burst=burst), StderrLines(clean, rate=1, burst=burst)
-    expected = whole.feed(data, 0)
+    expected = logged_of(whole, data, 0)
     pieces.push(data)
     found: list[str] = []
     while pieces.waiting:
@@ -258,14 +259,14 @@ def test_a_portion_of_stderr_costs_what_it_holds_and_not_what_waits_behind_it(un
 def test_a_flood_costs_next_to_nothing() -> None:
     lines = StderrLines(clean)
     chunk = b"flood, flood, flood\n" * 13_000
-    lines.feed(chunk, 0)
-    lines.feed(chunk, 0)
+    logged_of(lines, chunk, 0)
+    logged_of(lines, chunk, 0)
     clock = itertools.count(1)
-    assert steps(lambda data: lines.feed(data, 0.0005 * next(clock)), 100 * len(chunk), chunk) < 100 * 60
+    assert steps(lambda data: logged_of(lines, data, 0.0005 * next(clock)), 100 * len(chunk), chunk) < 100 * 60
     tracemalloc.start()
     try:
         for _ in range(100):
-            lines.feed(chunk, 0)
+            logged_of(lines, chunk, 0)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -275,7 +276,7 @@ def test_a_flood_costs_next_to_nothing() -> None:
 def test_the_tail_never_shows_a_part_of_a_secret(count: int, size: int, newline: bool) -> None:
     lines = StderrLines(clean, rate=1, burst=1)
     for _ in range(count):
-        lines.feed(b"hunter22" * size + (b"\n" if newline else b""), 0)
+        logged_of(lines, b"hunter22" * size + (b"\n" if newline else b""), 0)
     lines.finish()
     shown = " ".join(lines.tail()).replace("REDACTED", "")
     assert not any(part in shown for part in ("hun", "unt", "nte", "ter", "er2", "r22"))
