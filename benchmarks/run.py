@@ -13,7 +13,7 @@ import sys
 from figure import Figure, row, save
 from workbench import OUT
 
-GROUPS = ("launch", "hang", "idle", "calls", "remote", "login", "command_line", "flood", "gateway")
+GROUPS = ("launch", "hang", "idle", "calls", "remote", "login", "command_line", "flood", "gateway", "projects")
 
 
 def main() -> int:

@@ -106,6 +106,8 @@ class Line:
             self._buffer += data
         line, _, self._buffer = self._buffer.partition(b"\n")
         answer = json.loads(line)
+        if "method" in answer:  # a notification to a host
+            return self.read()
         if "error" in answer:
             raise RuntimeError(answer["error"])
         return answer["result"]
