@@ -179,6 +179,7 @@ PURE = {
     "moltis.httpd.router",
     "moltis.cli.connect.ledger",
     "moltis.session.attribution",
+    "moltis.session.face",
     "moltis.session.passing",
     "moltis.session.calls",
     "moltis.sdk.messages",
@@ -254,7 +255,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         "messages abilities doors levels metrics naming parking revisions rounds "
         "showing templates token_file views wellformed",
         "api failures introduction known outbox refusals tokens waits",
-        "asking catalogue endpoints forwarding listens relay shelves subscriptions visibility",
+        "asking catalogue endpoints forwarding instances listens relay shelves subscriptions visibility",
         "host lines",
         "gateway http",
     ),
@@ -285,7 +286,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "rest": ("document", "schemas", "operations"),
     "session": (
-        "attribution elicitation hooks mirrored pace parts results",
+        "attribution elicitation face hooks mirrored pace parts results",
         "calls description envelope handshake liveness",
         "facts listing lists oddities passing questions unasked wishes",
         "dialogue listen negotiation",

@@ -167,6 +167,8 @@ def _server(server: ServerPlan, plan: Plan) -> dict[str, Any]:
         "elicitation": server.elicitation,
         "sampling": server.sampling,
         "roots": server.roots,
+        "share": server.share,
+        "max_instances": server.max_instances if server.has_instances else None,
         "start": server.start,
         "idle_stop_secs": server.idle_stop_secs if server.on_demand else None,
         "command": server.shown.command,

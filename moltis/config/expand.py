@@ -15,7 +15,17 @@ from moltis.config.expansion import Base, Expansion, Planner, Room
 from moltis.config.kinds import KINDS, Kind, implied
 from moltis.config.limits import DECLARED, Limits
 from moltis.config.model import ServerSection
-from moltis.config.plan import IDLE_STOP_SECS, Asked, Elicitation, Launch, Protocol, ServerPlan, Start
+from moltis.config.plan import (
+    IDLE_STOP_SECS,
+    MAX_INSTANCES,
+    Asked,
+    Elicitation,
+    Launch,
+    Protocol,
+    ServerPlan,
+    Share,
+    Start,
+)
 from moltis.config.problem import Report, dotted
 from moltis.config.scan import Path
 from moltis.redaction import is_env_name
@@ -57,8 +67,8 @@ def plan_server(
         report.error((*path, *key), message)
     named = {key for key, _ in _errors(report, wrong)}
     _warn_of_unused(entry, kind, path, report)
-    if entry.idle_stop_secs not in (None, IDLE_STOP_SECS) and entry.start == "always":
-        report.warning((*path, "idle_stop_secs"), 'does nothing to a server that always runs; set start = "on_demand"')
+    start = entry.start or ("always" if entry.share == "all" else "on_demand")
+    _look_at_sharing(entry, start, path, report)
     planner.warn(entry, path, report, named)
     inherited = planner.inherited_problem(entry, base)
     for part in parts.values():
@@ -81,7 +91,9 @@ def plan_server(
         elicitation=cast(Elicitation, entry.elicitation),
         sampling=cast(Asked, entry.sampling),
         roots=cast(Asked, entry.roots),
-        start=cast(Start, entry.start),
+        share=cast(Share, entry.share),
+        max_instances=MAX_INSTANCES if entry.max_instances is None else entry.max_instances,
+        start=cast(Start, start),
         idle_stop_secs=IDLE_STOP_SECS if entry.idle_stop_secs is None else entry.idle_stop_secs,
         include_tools=tuple(entry.include_tools),
         exclude_tools=tuple(entry.exclude_tools),
@@ -157,6 +169,16 @@ def _warn_of_unused(entry: ServerSection, kind: Kind, path: Path, report: Report
     for key in others:
         if key in entry.model_fields_set:
             report.warning((*path, key), f"is not used by a {kind.called} server (transport {kind.name})")
+
+
+def _look_at_sharing(entry: ServerSection, start: str, path: Path, report: Report) -> None:
+    if entry.share != "all" and start == "always":
+        told = f'must be "on_demand" with share = "{entry.share}": an instance runs while its host uses it'
+        report.error((*path, "start"), told)
+    elif start == "always" and entry.idle_stop_secs not in (None, IDLE_STOP_SECS):
+        report.warning((*path, "idle_stop_secs"), 'does nothing to a server that always runs; set start = "on_demand"')
+    if entry.share == "all" and entry.max_instances not in (None, MAX_INSTANCES):
+        report.warning((*path, "max_instances"), 'does nothing to a server that all share; set share = "host"')
 
 
 def _limits(entry: ServerSection, base: Base, path: Path, report: Report) -> Limits:

@@ -25,6 +25,7 @@ ELICITATIONS = ("host", "defaults", "none")
 ELICITATION_ALIASES = {"off": "host"}
 ASKED = ("host", "none")
 STARTS = ("always", "on_demand")
+SHARES = ("all", "host")
 SEPARATORS = ("__", ".", "/")
 GRANTS = ("authorization_code", "client_credentials")
 REDIRECT_HOSTS = ("127.0.0.1", "localhost")
@@ -186,6 +187,14 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("server", "sampling", "choice", "who samples for it; none: not declared to it", "host", words=ASKED),
     Key("server", "roots", "choice", "whose folders it is told; none: not declared to it", "host", words=ASKED),
+    Key(
+        "server", "share", "choice", "host: each host has an instance of its own; docs/lifecycle.md has the rule",
+        _SERVER.share, words=SHARES,
+    ),
+    Key(
+        "server", "max_instances", "count", "of a server that is not shared by all: how many run at most",
+        _SERVER.max_instances, low=1, high=1000,
+    ),
     Key(
         "server", "start", "choice", "on_demand: runs only while a host needs it; docs/lifecycle.md has the rule",
         _SERVER.start, words=STARTS,

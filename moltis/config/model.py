@@ -33,6 +33,7 @@ from moltis.config.keys import (
     LIMITS,
     PROTOCOLS,
     REDIRECT_HOSTS,
+    SHARES,
     STARTS,
     Key,
     SectionName,
@@ -271,7 +272,9 @@ class ServerSection(LimitsSection):
     elicitation: Annotated[str, _one_of(ELICITATIONS, ELICITATION_ALIASES)] = "host"
     sampling: Annotated[str, _one_of(ASKED)] = "host"
     roots: Annotated[str, _one_of(ASKED)] = "host"
-    start: Annotated[str, _one_of(STARTS)] = "always"
+    share: Annotated[str, _one_of(SHARES)] = "all"
+    max_instances: Annotated[int, _bounds("server", "max_instances")] | None = None
+    start: Annotated[str, _one_of(STARTS)] | None = None
     idle_stop_secs: SecsOrNever | None = None
     ca_file: Text | None = None
     proxy: ProxySetting | None = None

@@ -24,8 +24,10 @@ Protocol = Literal["auto", "legacy", "2024-11-05", "2025-03-26", "2025-06-18", "
 Elicitation = Literal["host", "defaults", "none"]
 Asked = Literal["host", "none"]
 Start = Literal["always", "on_demand"]
+Share = Literal["all", "host"]
 
 IDLE_STOP_SECS: Final = 600.0
+MAX_INSTANCES: Final = 8
 DEFAULT_CAP = 5
 """`max_servers_per_project`: the manual's."""
 
@@ -118,6 +120,10 @@ class ServerPlan(msgspec.Struct, frozen=True):
     start: Start = "always"
     idle_stop_secs: float = IDLE_STOP_SECS
     """Of one that does not always run: how long it goes on without use; 0: for ever."""
+    share: Share = "all"
+    max_instances: int = MAX_INSTANCES
+    template: str | None = None
+    """Of an instance, which serves one host alone: the server of moltis.toml that it is one of."""
     problem: str | None = None
     project: str | None = None
     """Whose own it is; its name is `PROJECT/NAME` then. None: every project's that does not exclude it."""
@@ -135,6 +141,20 @@ class ServerPlan(msgspec.Struct, frozen=True):
     def on_demand(self) -> bool:
         """Whether it runs only while it is needed."""
         return self.start == "on_demand"
+
+    @property
+    def entry(self) -> str:
+        """The name of the entry that it was made of; logins, and what is known of a server, are the entry's."""
+        return self.template or self.name
+
+    @property
+    def has_instances(self) -> bool:
+        """Whether hosts are served by instances of it, each by its own."""
+        return self.share != "all" and self.template is None
+
+    def instance(self, name: str) -> ServerPlan:
+        """Return the plan of one of its instances."""
+        return replace(self, name=name, template=self.name)
 
     @property
     def launch_key(self) -> object:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # imported where there is one
     from moltis.gateway.api import GatewayApi, Known
     from moltis.gateway.gateway import Gateway
     from moltis.gateway.tokens import Created, Scope, TokenInfo
+    from moltis.session.face import Face
 
 
 class Hosts:
@@ -76,6 +77,15 @@ class Hosts:
     def known(self, plan: ServerPlan) -> Known | None:
         """What a server listed when it was last ready; None if nobody knows, or no hosts are served."""
         return self._serving.known(plan) if self._serving is not None else None
+
+    def face(self, name: str) -> Face | None:
+        """Return the host that an instance serves; None of what is none."""
+        return self._serving.face(name) if self._serving is not None else None
+
+    def end_instance(self, name: str) -> None:
+        """Stop an instance for good."""
+        if self._serving is not None:
+            self._serving.end_instance(name)
 
     def unseen(self, plan: ServerPlan) -> bool:
         """Whether hosts are served, and nobody knows what this server has for them."""

@@ -8,12 +8,13 @@ from typing import Any
 from anyio.abc import TaskGroup
 
 from moltis.config.plan import ServerPlan
-from moltis.errors import UnknownServer
+from moltis.errors import Busy, UnknownServer
 from moltis.gateway.api import Known
 from moltis.server.actor import Actor
-from moltis.server.states import COMING, SETTLING, State
+from moltis.server.states import AT_REST, COMING, SETTLING, State
 from moltis.server.status import ServerStatus
 from moltis.server.supervisor import Supervisor
+from moltis.session.face import Face
 from moltis.session.listing import Kind, ToolFilter
 from moltis.session.session import Session
 
@@ -106,9 +107,10 @@ class Ports:
         self._status = status
         self._tasks = tasks
         self._ports: dict[str, Port] = {}
+        self._faces: dict[str, Face] = {}
 
     def ports(self) -> Sequence[Port]:
-        return [self.port(name) for name in self._supervisor.names()]
+        return [self.port(server.name) for server in self._supervisor.plan.servers]
 
     def port(self, name: str) -> Port:
         actor = self._supervisor.actor(name)
@@ -130,6 +132,43 @@ class Ports:
         names = set(self._supervisor.names())
         for name in self._ports.keys() - names:
             del self._ports[name]
+            self._faces.pop(name, None)
+
+    def split(self) -> frozenset[str]:
+        return frozenset(server.name for server in self._supervisor.plan.servers if server.has_instances)
+
+    def begin_instance(self, server: str, face: Face) -> Port:
+        template = self._supervisor.plan.server(server)
+        if template is None:
+            raise UnknownServer(server, self._supervisor.names())
+        running = sum(actor.plan.template == server for actor in self._supervisor)
+        if running >= template.max_instances:
+            told = f"server {server!r} already runs for {running} hosts, each by an instance of its own"
+            hint = f"end one of them, wait until one is idle, or raise max_instances in [mcp.servers.{server}]"
+            raise Busy(told, server=server, hint=hint)
+        actor = self._supervisor.begin(template)
+        self._faces[actor.plan.name] = face
+        return self.port(actor.plan.name)
+
+    def outlives(self, name: str) -> bool:
+        actor = self._supervisor.actor(name)
+        return actor.plan.idle_stop_secs > 0 and actor.state not in AT_REST
+
+    def end_instance(self, name: str) -> None:
+        self._supervisor.end(name)
+        self._faces.pop(name, None)
+        self._ports.pop(name, None)
+
+    def change_face(self, name: str, face: Face) -> None:
+        if name in self._faces:
+            self._faces[name] = face
+            session = self._supervisor.actor(name).life
+            if session is not None:
+                session.face = face
+
+    def face(self, name: str) -> Face | None:
+        """Return the host that an instance serves; None of what is none."""
+        return self._faces.get(name)
 
     def start(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         self._tasks.start_soon(work)

@@ -7,7 +7,6 @@ and no local server waits for them. What is behind that import is `logins`.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from anyio.abc import TaskGroup
 from moltis import logs
 from moltis.config.plan import DaemonPlan, Plan, RemoteLaunch, ServerPlan
 from moltis.daemon.auth import NO_AUTH, Auth, KnownSecrets, Surroundings
-from moltis.errors import MoltisError, UnknownServer
+from moltis.errors import MoltisError
 from moltis.operations.events import EventBus, LoginMoved
 from moltis.paths import Paths
 from moltis.server.actor import Actor
@@ -75,8 +74,7 @@ class Remotes:
     async def end(self, name: str, *, forget_client: bool) -> None:
         plan, logins = self._supervisor.actor(name).plan, await self._behind()
         for shared in await logins.log_out(plan, self._supervisor.plan, forget_client=forget_client):
-            with suppress(UnknownServer):
-                actor = self._supervisor.actor(shared)
+            for actor in self._supervisor.of_entry(shared):
                 if actor.state not in AT_REST:
                     actor.restart("logged_out")
                     await actor.wait_handled()
@@ -94,6 +92,7 @@ class Remotes:
 
     def transport(self, plan: ServerPlan, on_oversized: Callable[[int], None], *, trial: bool) -> Transport:
         """Return the transport of one run. A `trial` uses a login that there is, and begins none."""
+        plan = msgspec.structs.replace(plan, name=plan.entry)  # whose login it is
         return _Deferred(partial(self._open, plan, on_oversized, trial=trial))
 
     async def held(self, plan: ServerPlan) -> str | None:
@@ -118,6 +117,12 @@ class Remotes:
             self._logins.retain(plan)
 
     def server_moved(self, name: str, entry: HistoryEntry) -> None:
+        """Take note of what a server does, or an instance: whose login is the server's."""
+        plan = self._supervisor.plan_of(name)
+        if plan is not None and plan.template is not None:
+            if entry.to == State.READY and self._logins is not None:
+                self._logins.served(plan.template)
+            return
         if entry.to in AT_REST and self._logins is not None:
             self._logins.rest(name)  # nobody shall be asked to log in for a server that is not to run
         if entry.to == State.READY and self._logins is not None:
@@ -136,18 +141,16 @@ class Remotes:
 
     def _done(self, name: str, event: AuthDone) -> None:
         """Have a server that waits for its login begin; one that is ready goes on, with its new token."""
-        actor = self._post(name, event)
-        if actor is not None and actor.ready_life is not None:
-            actor.ready_life.let_in()
+        for actor in self._post(name, event):
+            if actor.ready_life is not None:
+                actor.ready_life.let_in()
 
-    def _post(self, name: str, event: AuthDone | AuthLost) -> Actor[Session] | None:
-        """Tell a server's actor, and return it; None where the server is gone."""
-        try:
-            actor = self._supervisor.actor(name)
-        except UnknownServer:
-            return None
-        actor.post(event)
-        return actor
+    def _post(self, name: str, event: AuthDone | AuthLost) -> list[Actor[Session]]:
+        """Tell the actors of a server and its instances, and return them; none where the server is gone."""
+        actors = self._supervisor.of_entry(name)
+        for actor in actors:
+            actor.post(event)
+        return actors
 
     # --- what is behind the import
 

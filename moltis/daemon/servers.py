@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -12,6 +12,7 @@ import anyio
 import msgspec
 
 from moltis.config.load import plan_entry
+from moltis.config.plan import ServerPlan
 from moltis.daemon.auth import NO_AUTH, Auth, KnownSecrets
 from moltis.daemon.configuration import Configuration
 from moltis.daemon.eras import Eras
@@ -19,6 +20,7 @@ from moltis.daemon.hosts import Hosts
 from moltis.daemon.remotes import Remotes
 from moltis.daemon.session_factory import SessionFactory
 from moltis.daemon.trials import ask_running, try_once
+from moltis.errors import UsageError
 from moltis.jsonrpc import json_string
 from moltis.names import section_of
 from moltis.operations.api import Tried
@@ -55,8 +57,10 @@ class Server:
         hosts: Hosts,
         scrub: Callable[[str], str],
         rss_idle: Mapping[str, int | None],
+        instances: Sequence[Actor[Session]] = (),
     ) -> None:
         self._actor = actor
+        self._instances = instances
         self._rss_idle = rss_idle
         self._auth = auth
         self._hosts = hosts
@@ -134,14 +138,23 @@ class Server:
 
     async def stop(self) -> None:
         limits = self._actor.plan.limits
-        self._actor.stop()
+        for each in self._all():
+            each.stop()
         with anyio.move_on_after(limits.stop_eof_secs + limits.stop_term_secs + STOP_MARGIN_SECS):
-            await self._actor.wait_handled()
-            await self._actor.wait_state(*AT_REST)
+            for each in self._all():
+                await each.wait_handled()
+                await each.wait_state(*AT_REST)
+        for instance in self._instances:
+            self._hosts.end_instance(instance.plan.name)
 
     async def restart(self) -> None:
-        self._actor.restart()
+        for each in self._all():
+            each.restart()
         await self._actor.wait_handled()
+
+    def _all(self) -> list[Actor[Session]]:
+        """Return it, and its instances where it has such: what is done with it is done with them."""
+        return [self._actor, *self._instances]
 
 
 def _login_ends(name: str, ends_at: float | None, now: datetime) -> list[str]:
@@ -235,28 +248,45 @@ class Servers:
         return self._server(self._supervisor.actor(name))
 
     def _server(self, actor: Actor[Session]) -> Server:
-        return Server(actor, self._remotes.auth(actor.plan.name), self._hosts, self._scrub, self._rss_idle)
+        auth = self._remotes.auth(actor.plan.entry)
+        instances = []
+        if actor.plan.has_instances:
+            instances = [each for each in self._supervisor.of_entry(actor.plan.name) if each is not actor]
+        return Server(actor, auth, self._hosts, self._scrub, self._rss_idle, instances)
 
     def not_needed(self, name: str, pid: int | None) -> None:
         """Take note of what a server holds that is about to be stopped since nobody needs it."""
         self._rss_idle[name] = None if pid is None else tree_rss_bytes(pid)
 
+    def _plan(self, name: str) -> ServerPlan:
+        """Return the plan of a server that has an entry in moltis.toml.
+
+        Raises:
+            UnknownServer: there is none of that name.
+            UsageError: it is an instance.
+        """
+        plan = self._supervisor.actor(name).plan
+        if plan.template is not None:
+            told = f"{name} is an instance of {plan.template}, and has no entry of its own in moltis.toml"
+            raise UsageError(told, server=name, hint=f"change {plan.template}: that applies to all its instances")
+        return plan
+
     async def add(self, name: str, entry: Mapping[str, Any]) -> None:
         await self._configuration.edit("add_server", name, dict(entry))
 
     async def update(self, name: str, changes: Mapping[str, Any]) -> None:
-        self._supervisor.actor(name)
+        self._plan(name)
         for key in changes:
             self._configuration.check_is_the_files((*section_of(name), key))
         await self._configuration.edit("update_server", name, dict(changes))
 
     async def remove(self, name: str) -> None:
-        plan = self._supervisor.actor(name).plan
+        plan = self._plan(name)
         await self._configuration.edit("remove_server", name)
         await self._remotes.forget(plan)
 
     async def set_enabled(self, name: str, enabled: bool) -> None:
-        actor = self._supervisor.actor(name)
+        actor = self._supervisor.actor(self._plan(name).name)
         self._configuration.check_is_the_files((*section_of(name), "enabled"))
         await self._configuration.edit("set_enabled", name, enabled)
         if enabled:

@@ -37,6 +37,7 @@ from moltis.paths import Paths
 from moltis.server.states import State
 from moltis.server.status import ServerStatus
 from moltis.server.supervisor import Supervisor
+from moltis.session.face import Face
 from moltis.session.session import Session
 from moltis.threads import in_thread
 from moltis.transport.wire import now
@@ -194,13 +195,22 @@ class Serving:
         self._closing = True
         self.gateway.close("moltis is stopping")
 
+    def face(self, name: str) -> Face | None:
+        """Return the host that an instance serves; None of what is none."""
+        return self._ports.face(name)
+
+    def end_instance(self, name: str) -> None:
+        """Stop an instance for good: its host gets another one when it needs it."""
+        self.gateway.instance_over(name)
+        self._ports.end_instance(name)
+
     def known(self, plan: ServerPlan) -> Known | None:
         """Return what a server listed when it was last ready; None if nobody knows."""
         return self._memories.of(plan)
 
     def unseen(self, plan: ServerPlan) -> bool:
         """Whether nobody knows what a server has for hosts."""
-        return self._is_loaded and self._memories.of(plan) is None
+        return self._is_loaded and plan.template is None and self._memories.of(plan) is None
 
     def _have_unseen_started(self) -> None:
         """Have servers that would be idle run once where nobody knows what they have for hosts."""
@@ -212,9 +222,12 @@ class Serving:
 
     def server_moved(self, plan: ServerPlan, state: State) -> None:
         if state is State.READY:
-            self._memories.learn(plan)
+            if plan.template is None:
+                self._memories.learn(plan)
             self.gateway.came_up(plan.name)
         self.gateway.server_moved(plan.name)
+        if state is State.IDLE and plan.template is not None:  # whoever needs it again gets another one
+            self.end_instance(plan.name)
 
     def lists_changed(self, name: str) -> None:
         plan = self._supervisor.plan.server(name)

@@ -14,6 +14,7 @@ from moltis.daemon.remotes import Remotes
 from moltis.lastwords import is_of_heartbeat
 from moltis.server.status import HostSeen
 from moltis.session.envelope import NOT_JSON
+from moltis.session.face import Face
 from moltis.session.facts import Events
 from moltis.session.handshake import EraMemory
 from moltis.session.hooks import Hooks
@@ -61,8 +62,13 @@ class SessionFactory:
         self._notified = notified
         self._unreadable: set[str] = set()
 
-    def make(self, plan: ServerPlan, events: Events, memory: EraMemory, *, trial: bool = False) -> Session:
-        """Return a session that is not begun. A `trial` uses a login that there is, begins none, and relays nothing."""
+    def make(
+        self, plan: ServerPlan, events: Events, memory: EraMemory, *, trial: bool = False, face: Face | None = None
+    ) -> Session:
+        """Return a session that is not begun. A `trial` uses a login that there is, begins none, and relays nothing.
+
+        face: of the host whose instance it is of.
+        """
         name = plan.name
         hooks = Hooks(
             on_call=_log_call,
@@ -83,6 +89,7 @@ class SessionFactory:
             hooks=hooks,
             on_lists_changed=partial(self._lists_changed, name),
             relays=self._relays() and not trial,
+            face=face,
         )
 
     def program(self, plan: ServerPlan, launch: StdioLaunch) -> StdioTransport:

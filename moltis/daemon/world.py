@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 from anyio.abc import TaskGroup
+from msgspec.structs import replace
 
 from moltis import __version__, logs, logtail
 from moltis.config.load import Loaded
@@ -214,7 +215,8 @@ class Daemon:
         return change
 
     def _begin(self, plan: ServerPlan, events: LifeEvents) -> Session:
-        return self._sessions.make(plan, events, self._eras.of(plan))
+        memory = self._eras.of(replace(plan, name=plan.entry, template=None))
+        return self._sessions.make(plan, events, memory, face=self.hosts.face(plan.name))
 
     def _hosting_tasks(self) -> TaskGroup:
         assert self._tasks is not None, "start() comes first"
@@ -256,7 +258,7 @@ class Daemon:
             self.notifier.status(self.summary())
         if entry.to == State.STOPPING and entry.reason == NOT_NEEDED:
             self.servers.not_needed(name, entry.pid)
-        plan = self.supervisor.plan.server(name)
+        plan = self.supervisor.plan_of(name)
         if plan is not None:  # one that was removed is ended all the same
             self.hosts.server_moved(plan, State(entry.to))
         self.logins.server_moved(name, entry)

@@ -17,6 +17,7 @@ from moltis.gateway.messages import Answer, Ask, Tell
 from moltis.server.states import State
 from moltis.server.status import ServerStatus
 from moltis.session.calls import Caller, OnReply
+from moltis.session.face import Face
 from moltis.session.handshake import Agreed
 from moltis.session.listing import Item, Kind
 from moltis.session.wishes import Taken, Wish
@@ -200,6 +201,26 @@ class World(Protocol):
             UnknownServer: there is none of that name.
         """
 
+    def split(self) -> frozenset[str]:
+        """Give the names of the servers that serve each host by an instance of its own."""
+
+    def begin_instance(self, server: str, face: Face) -> ServerPort:
+        """Make an instance of a server, for one host; it is idle to begin with.
+
+        Raises:
+            UnknownServer: there is none of that name.
+            Busy: there are as many of it as may be.
+        """
+
+    def outlives(self, name: str) -> bool:
+        """Whether an instance goes on until it is idle when its host is gone; one that never is, or rests, does not."""
+
+    def end_instance(self, name: str) -> None:
+        """Stop an instance for good."""
+
+    def change_face(self, name: str, face: Face) -> None:
+        """Have an instance see its host so from now on; of what it was told at its start, from the next on."""
+
     def start(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         """Run a coroutine function in a task of its own, as long as the daemon lives."""
 
@@ -247,9 +268,12 @@ class HostApi(Protocol):
 class GatewayApi(Protocol):
     """What the fronts ask for."""
 
-    def new_host(self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool]) -> HostApi:
+    def new_host(
+        self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool], *, lasts: bool = True
+    ) -> HostApi:
         """Make a host of the view at a path (`views`).
 
+        lasts: False where it is there for one request: the others of its principal are the same host.
         unsolicited: sends a message that belongs to no request (MCP, Streamable HTTP: the GET stream); False if there
             is no way now.
 

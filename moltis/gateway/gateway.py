@@ -20,6 +20,7 @@ from moltis.gateway.catalogue import Parts
 from moltis.gateway.endpoints import Endpoint, endpoint_of
 from moltis.gateway.forwarding import Forwarding
 from moltis.gateway.host import Host
+from moltis.gateway.instances import Instances
 from moltis.gateway.levels import Levels, passes
 from moltis.gateway.messages import text_of
 from moltis.gateway.refusals import Refusal
@@ -73,6 +74,7 @@ class Gateway:
         self._surveys = False
         self._watched: dict[str, frozenset[str]] = {}
         self._levelled: dict[str, str] = {}
+        self.instances = Instances(world)
         self._held: dict[str, ServerPort] = {}
         """Servers that are needed since hosts subscribe to what they tell."""
         self._announcing = False
@@ -81,7 +83,9 @@ class Gateway:
 
     # --- for the fronts
 
-    def new_host(self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool]) -> Host:
+    def new_host(
+        self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool], *, lasts: bool = True
+    ) -> Host:
         """Make a host of the view at a path.
 
         Raises:
@@ -90,7 +94,7 @@ class Gateway:
         endpoint = self._endpoint(path)
         if endpoint.is_unheard:
             endpoint.hear()
-        host = Host(self, endpoint, principal, unsolicited)
+        host = Host(self, endpoint, principal, unsolicited, lasts=lasts)
         self._hosts[host] = None
         return host
 
@@ -186,8 +190,14 @@ class Gateway:
         """What the server lists is new."""
         self._changed(name)
 
+    def instance_over(self, name: str) -> None:
+        """An instance is no more."""
+        self._forget(name)
+        self.instances.forget(name)
+
     def servers_changed(self) -> None:
         """Servers were added, removed or changed."""
+        self.instances.look_again()
         self._look_again()
         for server in [*self._held]:
             self._hold(server)  # it may be another server of the same name
@@ -198,8 +208,8 @@ class Gateway:
 
     def notified(self, name: str, method: str, params: bytes) -> None:
         """The server said something that is about no request (`Hooks.on_notification`)."""
-        if len(params) > MAX_SAID_BYTES:
-            return
+        if len(params) > MAX_SAID_BYTES or name in self.instances.split:
+            return  # what a server says that no host uses itself concerns none
         try:
             members = _MEMBERS.decode(params) if params else {}
         except msgspec.MsgspecError:
@@ -243,8 +253,8 @@ class Gateway:
     def level_set(self, host: Host) -> None:
         """A host wants another level of logging."""
         if host.log_level is not None:
-            self.levels.want(host, host.endpoint.sees, host.log_level)
-        for port in host.endpoint.ports():
+            self.levels.want(host, host.sees, host.log_level)
+        for port in host.ports():
             self._level(port.name)
 
     def level_of_request(self, port: ServerPort, level: str) -> None:
@@ -257,8 +267,10 @@ class Gateway:
         """A host is gone."""
         self._hosts.pop(host, None)
         if self.levels.leave(host):
-            for port in host.endpoint.ports():
+            for port in host.ports():
                 self._level(port.name)
+        if host.key is host:
+            self.instances.leave(host)
 
     # --- what is told to servers
 
@@ -369,7 +381,7 @@ class Gateway:
         return {host.endpoint.view.path for host in self._hosts}
 
     def _who_see(self, name: str) -> list[Host]:
-        return [host for host in self._hosts if host.endpoint.sees(name)]
+        return [host for host in self._hosts if host.sees(name)]
 
     def _changed(self, name: str | None) -> None:
         """Look anew at what a server lists (None: all), and soon tell the hosts if it is another than before."""

@@ -6,21 +6,23 @@ says in each request who it is, so nothing of it is remembered between two; what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from functools import partial
 from typing import Final, Protocol
 
+import anyio
 import msgspec
 from msgspec import Raw
 
 from moltis import logs
-from moltis.errors import RpcCode
-from moltis.gateway import failures, introduction, messages, refusals
+from moltis.errors import MoltisError, RpcCode
+from moltis.gateway import abilities, failures, introduction, messages, refusals
 from moltis.gateway.abilities import Able, HostCannot, Lack
 from moltis.gateway.api import Outlet, Principal, ServerPort, World
 from moltis.gateway.catalogue import Owner
 from moltis.gateway.endpoints import Endpoint, Route
 from moltis.gateway.forwarding import Forwarding, Running
+from moltis.gateway.instances import Instances
 from moltis.gateway.levels import LEVELS
 from moltis.gateway.listens import Listens
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, LOG_LEVEL, PROTOCOL_VERSION, Answer, Ask, Tell, text_of
@@ -30,7 +32,9 @@ from moltis.gateway.revisions import LEGACY
 from moltis.gateway.subscriptions import MAX_WATCHED_OF_ALL, UPDATED, Subscriptions, updated_params
 from moltis.gateway.waits import Refused, Settling, Taking
 from moltis.printable import unbroken
+from moltis.server.states import AT_REST, State
 from moltis.server.status import HostSeen
+from moltis.session.face import NO_ROOTS, Face
 from moltis.session.handshake import MODERN_VERSIONS
 from moltis.session.listing import Kind
 from moltis.session.wishes import Wish
@@ -53,6 +57,7 @@ _NAMELESS: Final = b'{"name":"unknown","version":"unknown"}'
 _GONE: Final = refusals.shutting_down("this session is over")
 _FAILED: Final = Refusal(RpcCode.INTERNAL_ERROR, "moltis failed at this request; its log says more")
 _UNNAMED: Final = Raw(_NAMELESS)
+_AT_REST: Final = AT_REST - {State.IDLE}
 
 
 class Hub(Protocol):
@@ -75,6 +80,10 @@ class Hub(Protocol):
         """How many resources the hosts of one principal subscribe to."""
 
     @property
+    def instances(self) -> Instances:
+        """Which instance of a server serves which host."""
+
+    @property
     def closing(self) -> Refusal | None:
         """Why nothing is taken any more."""
 
@@ -92,10 +101,18 @@ class Host:
     """One host; made by `Gateway.new_host`. Fits `api.HostApi` and `forwarding.HostSide`."""
 
     def __init__(
-        self, hub: Hub, endpoint: Endpoint, principal: Principal, unsolicited: Callable[[bytes], bool]
+        self,
+        hub: Hub,
+        endpoint: Endpoint,
+        principal: Principal,
+        unsolicited: Callable[[bytes], bool],
+        *,
+        lasts: bool = True,
     ) -> None:
         self.endpoint = endpoint
         self.principal = principal
+        self.key: Hashable = self if lasts else principal.name
+        """What it is told apart by from those that have other instances."""
         self.client_info = _NAMELESS
         self.capabilities = b"{}"
         self.log_level: str | None = None
@@ -107,7 +124,7 @@ class Host:
         self._unsolicited = unsolicited
         self._outbox: Outbox | None = None
         self._waiting: dict[bytes, tuple[Running | None, Outlet, bool]] = {}
-        self._listens = Listens(hub.subscriptions, endpoint.locate)
+        self._listens = Listens(hub.subscriptions, self.locate)
         self._questions = Questions()
         self._introduced = 0
         self._said: bytes | None = None
@@ -180,7 +197,7 @@ class Host:
             case "notifications/progress":
                 self._hub.forwarding.host_progressed(self, tell.params)
             case "notifications/roots/list_changed":
-                self._tell_servers(tell, legacy_only=True)
+                self._roots_changed(tell)
             case _ if self.endpoint.relays_all and self.principal.may_write:
                 self._tell_servers(tell, legacy_only=False)
             case _:
@@ -232,8 +249,27 @@ class Host:
             self._out().put(message)
 
     def locate(self, uri: str) -> Owner | None:
-        """Say whose resource it is now."""
-        return self.endpoint.locate(uri)
+        """Say whose resource it is now; of a server that has instances, of this host's."""
+        owner = self.endpoint.locate(uri)
+        if owner is None or owner.server not in self._hub.instances.split:
+            return owner
+        try:
+            port = self._own(owner.server)
+        except MoltisError:
+            return None
+        return Owner(port.name, owner.name)
+
+    def sees(self, server: str) -> bool:
+        """Whether what a server says may concern it: it belongs to its view, or is an instance of its own."""
+        return self.endpoint.sees(server) or self._hub.instances.is_of(server, self.key)
+
+    def ports(self) -> list[ServerPort]:
+        """Return the servers that it sees; of one that has instances, its own, if there is one."""
+        instances, ports = self._hub.instances, self.endpoint.ports()
+        if not instances.split:
+            return ports
+        found = (instances.find(port.name, self.key) if port.name in instances.split else port for port in ports)
+        return [port for port in found if port is not None]
 
     def resource_updated(self, uri: str, params: dict[str, Raw]) -> None:
         """Hear that a resource was updated that it subscribed to."""
@@ -326,7 +362,7 @@ class Host:
             return
         self.log_level = level
         self._hub.level_set(self)
-        self._when_taken(ask, outlet, modern, [(port, Wish("level")) for port in self.endpoint.ports()])
+        self._when_taken(ask, outlet, modern, [(port, Wish("level")) for port in self.ports()])
 
     def _subscribe(self, ask: Ask, outlet: Outlet, modern: bool) -> None:
         uri = text_of(ask.params, "uri")
@@ -336,6 +372,8 @@ class Host:
             refuse(outlet, ask.id, refusals.too_many(_SHARE), modern=modern)
         elif (why := self._hub.subscriptions.refusal(self.watched, (uri,))) is not None:
             refuse(outlet, ask.id, refusals.too_many(why), modern=modern)
+        elif (full := self._no_instance(uri)) is not None:
+            refuse(outlet, ask.id, full, modern=modern)
         elif not self.endpoint.may_watch(uri):
             refuse(outlet, ask.id, refusals.no_such_resource(uri, modern=modern), modern=modern)
         else:
@@ -372,7 +410,7 @@ class Host:
         lists, places = self._listens.wanted(ask.id)
         wishes = self._of_resources(places.values())
         if lists:
-            wishes += [(port, Wish("lists")) for port in self.endpoint.ports()]
+            wishes += [(port, Wish("lists")) for port in self.ports()]
 
         def taken(refused: Refused) -> None:
             if ask.id not in self._listens:
@@ -421,13 +459,20 @@ class Host:
         if isinstance(route, Refusal):
             refuse(outlet, ask.id, route, modern=modern)
             return
-        id = ask.id
         need = self.endpoint.need_of(route.port.name, route.tool) if route.tool is not None else None
         if need is not None and "task" not in route.params:
             lack = self.endpoint.lacking(route.port.name, need, self._able(ask, modern))
             if lack is not None:
                 self._cannot(ask, outlet, modern, route, lack)
                 return
+        split = self._hub.instances.split
+        if split and route.port.name in split:
+            self._by_instance(ask, outlet, modern, route)
+        else:
+            self._begin(ask, outlet, modern, route)
+
+    def _begin(self, ask: Ask, outlet: Outlet, modern: bool, route: Route) -> None:
+        id = ask.id
         if modern and LOG_LEVEL in ask.meta:
             level = text_of(ask.meta, LOG_LEVEL)
             if level in LEVELS:
@@ -447,6 +492,83 @@ class Host:
             self._waiting.pop(id, None)
         elif id in self._waiting:
             self._waiting[id] = running, outlet, modern
+
+    # --- by an instance of its own
+
+    def _by_instance(self, ask: Ask, outlet: Outlet, modern: bool, route: Route) -> None:
+        """Pass a request on to its instance of a server, which is made if there is none.
+
+        It is asked for its folders first, if it has said that it has some: servers want to know them when they start.
+        """
+        server = route.port.name
+        found = self._hub.instances.find(server, self.key)
+        if found is not None or route.port.state() in _AT_REST:
+            self._begin(ask, outlet, modern, msgspec.structs.replace(route, port=found or route.port))
+            return
+
+        def go_on(roots: bytes) -> None:
+            try:
+                port = self._own(server, roots, ask.meta)
+            except MoltisError as error:
+                outlet.reply(*failures.answered(ask.id, ask.method, error, modern=modern))
+            else:
+                self._begin(ask, outlet, modern, msgspec.structs.replace(route, port=port))
+
+        if modern or not abilities.can_answer(self.capabilities, _ROOTS, b""):
+            go_on(NO_ROOTS)
+            return
+        asking = _AskingRoots(self, outlet, lambda roots: self._settled_by(ask, outlet, modern, go_on, roots))
+        self._waiting[ask.id] = asking, outlet, modern
+        self._hub.world.start(asking.run)
+
+    def _settled_by(
+        self, ask: Ask, outlet: Outlet, modern: bool, then: Callable[[bytes], None], roots: bytes | None
+    ) -> None:
+        self.done(ask.id)
+        self._guarded(ask, outlet, modern, lambda: then(roots or NO_ROOTS))()
+
+    def _own(self, server: str, roots: bytes = NO_ROOTS, meta: dict[str, Raw] | None = None) -> ServerPort:
+        """Return its instance of a server; one that is made sees it as it is.
+
+        Raises:
+            MoltisError: there is none, and none can be made now.
+        """
+        found = self._hub.instances.find(server, self.key)
+        if found is not None:
+            return found
+        template, meta = self._hub.world.port(server), meta or {}
+        if template.state() in _AT_REST:
+            raise failures.not_ready(template.status())
+        client_info = bytes(meta.get(CLIENT_INFO, self.client_info))
+        capabilities = bytes(meta.get(CAPABILITIES, self.capabilities))
+        return self._hub.instances.begin(server, self.key, Face(unbroken(client_info), unbroken(capabilities), roots))
+
+    def _no_instance(self, uri: str) -> Refusal | None:
+        """Say why no instance of its own can tell it of a resource; None if one can, or none is needed."""
+        owner = self.endpoint.locate(uri)
+        if owner is None or owner.server not in self._hub.instances.split:
+            return None
+        try:
+            self._own(owner.server)
+        except MoltisError as error:
+            return refusals.of_error(error)
+        return None
+
+    def _roots_changed(self, tell: Tell) -> None:
+        """Ask for its folders anew, before those who know them hear that they are others."""
+        names = self._hub.instances.of(self.key)
+        if not names or not abilities.can_answer(self.capabilities, _ROOTS, b""):
+            self._tell_servers(tell, legacy_only=True)
+            return
+
+        def then(roots: bytes | None) -> None:
+            if roots is not None:
+                face = Face(self.client_info, self.capabilities, roots)
+                for name in self._hub.instances.of(self.key):
+                    self._hub.world.change_face(name, face)
+            self._tell_servers(tell, legacy_only=True)
+
+        self._hub.world.start(_AskingRoots(self, _Unasked(self._unsolicited), then).run)
 
     def _able(self, ask: Ask, modern: bool) -> Able:
         """Return what it can: a host of 2026-07-28 says so in each request."""
@@ -544,7 +666,7 @@ class Host:
             self._hub.world.start(taking.run)
 
     def _of_resources(self, owners: Iterable[Owner]) -> list[tuple[ServerPort, Wish]]:
-        ports = {port.name: port for port in self.endpoint.ports()}
+        ports = {port.name: port for port in self.ports()}
         return [(ports[owner.server], Wish("resource", owner.name)) for owner in owners if owner.server in ports]
 
     def _ready(self) -> None:
@@ -564,11 +686,67 @@ class Host:
         params = msgspec.json.encode(tell.params) if tell.params else b""
         if legacy_only and len(params) > MAX_TOLD_BYTES:
             params = b""  # it says nothing but `_meta` (MCP, Roots), and each server would get a copy
-        for port in self.endpoint.ports():
+        for port in self.ports():
             upstream = port.upstream()
             taker = upstream.present_taker(modern=not self.in_session) if upstream is not None else None
             if taker is not None and not (legacy_only and taker.agreed.era != "legacy"):
                 taker.tell(tell.method, params)
+
+
+ROOTS_SECS: Final = 5.0
+"""How long a host may take to say what its folders are; then its server is told of none."""
+_ROOTS: Final = "roots/list"
+
+
+class _AskingRoots:
+    """Asks a host for its folders, and gives its result; None where it does not say."""
+
+    def __init__(self, host: Host, outlet: Outlet, then: Callable[[bytes | None], None]) -> None:
+        self._host = host
+        self._outlet = outlet
+        self._then = then
+        self._answered = anyio.Event()
+        self._roots: bytes | None = None
+        self._given_up = False
+
+    async def run(self) -> None:
+        """Ask, and wait."""
+        if self._given_up:
+            return
+        id = self._host.ask_host(_ROOTS, b"{}", self._outlet, self._answer)
+        if id is not None:
+            with anyio.move_on_after(ROOTS_SECS) as waited:
+                await self._answered.wait()
+            if waited.cancelled_caught or self._given_up:
+                self._host.take_back(id, b"")
+        if not self._given_up:
+            self._then(self._roots)
+
+    def cancel(self, reason: str = "") -> None:
+        """Give nothing any more."""
+        self._given_up = True
+        self._answered.set()
+
+    def _answer(self, answer: Answer) -> None:
+        if answer.result is not None and answer.result[:1] == b"{":
+            self._roots = unbroken(answer.result)
+        self._answered.set()
+
+
+class _Unasked:
+    """The way to a host for what belongs to no request of it; fits `Outlet` but for the reply."""
+
+    def __init__(self, send: Callable[[bytes], bool]) -> None:
+        self._send = send
+
+    def tell(self, message: bytes) -> bool:
+        return self._send(message)
+
+    def can_ask(self) -> bool:
+        return True
+
+    def reply(self, message: bytes, status: int = 200) -> None:
+        raise RuntimeError("nobody has asked")
 
 
 def _object(params: dict[str, Raw], name: str, otherwise: bytes) -> bytes:

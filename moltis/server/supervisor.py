@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import datetime
 from functools import partial
+from itertools import chain
 from typing import Generic, TypeVar
 
 import anyio
@@ -53,6 +54,8 @@ class Supervisor(Generic[L]):
         self._unseen = unseen
         self._plan = Plan()
         self._actors: dict[str, Actor[L]] = {}
+        self._instances: dict[str, Actor[L]] = {}
+        self._numbers: Counter[str] = Counter()
         self._gone: dict[str, anyio.Event] = {}
         self._leaving: set[Actor[L]] = set()
         self._tasks: TaskGroup | None = None
@@ -64,11 +67,20 @@ class Supervisor(Generic[L]):
         return self._plan
 
     def __iter__(self) -> Iterator[Actor[L]]:
-        return iter(self._actors.values())
+        return chain(self._actors.values(), self._instances.values())
 
     def names(self) -> list[str]:
-        """Give the names of all servers, in file order."""
-        return list(self._actors)
+        """Give the names of all servers, in file order, and of their instances."""
+        return [*self._actors, *self._instances]
+
+    def of_entry(self, entry: str) -> list[Actor[L]]:
+        """Give the actors of what an entry of moltis.toml has running: the server and its instances; none if gone."""
+        return [actor for actor in self if actor.plan.entry == entry]
+
+    def plan_of(self, name: str) -> ServerPlan | None:
+        """Return the plan of a server or an instance that is not gone."""
+        instance = self._instances.get(name)
+        return self._plan.server(name) if instance is None else instance.plan
 
     def actor(self, name: str) -> Actor[L]:
         """Give one server's actor.
@@ -76,10 +88,10 @@ class Supervisor(Generic[L]):
         Raises:
             UnknownServer: there is none of that name.
         """
-        try:
-            return self._actors[name]
-        except KeyError:
-            raise UnknownServer(name, self._actors) from None
+        found = self._actors.get(name) or self._instances.get(name)
+        if found is None:
+            raise UnknownServer(name, self.names())
+        return found
 
     def counts(self) -> dict[str, int]:
         """Count the servers by state; states that no server is in are left out."""
@@ -98,7 +110,34 @@ class Supervisor(Generic[L]):
             self._actors[server.name] = known if known is not None else self._add(server)
             if known is not None and server.name in change.changed:
                 known.reconfigure(server)
+        for name, instance in [*self._instances.items()]:
+            template = plan.server(instance.plan.entry)
+            if template is None or not template.has_instances or not template.enabled or template.problem:
+                self.end(name)
+            else:
+                changed = template.instance(name)
+                if changed != instance.plan:
+                    instance.reconfigure(changed)
         return change
+
+    def begin(self, template: ServerPlan) -> Actor[L]:
+        """Add an instance of a server; it is idle, and ends for good by `end`.
+
+        Its name is never another's, for somebody may still want something of one that is gone.
+        """
+        self._numbers[template.name] += 1
+        plan = template.instance(f"{template.name}@{self._numbers[template.name]}")
+        actor = self._instances[plan.name] = self._add(plan)
+        if self._over.is_set():
+            actor.shutdown()
+        return actor
+
+    def end(self, name: str) -> None:
+        """Stop an instance for good. No effect on what is none."""
+        actor = self._instances.pop(name, None)
+        if actor is not None:
+            self._leaving.add(actor)
+            actor.shutdown()
 
     async def run(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Host the actors until `shutdown` and nothing is left of any server."""

@@ -20,12 +20,13 @@ from moltis.errors import MoltisError, ServerNotReady
 from moltis.server.lifecycle import Pulse
 from moltis.server.states import State
 from moltis.session.dialogue import Dialogue
+from moltis.session.face import Face
 from moltis.session.handshake import Handshake
 from moltis.session.hooks import Hooks
 from moltis.session.negotiation import HandshakeFailed, negotiate
 from moltis.session.oddities import Misfits
 from moltis.session.passing import Passing
-from moltis.session.requests import CLIENT_INFO, Requests
+from moltis.session.requests import Requests
 from moltis.session.wishes import LogLevel, Stirred, Taken
 from moltis.transport import Connection, Ended, OpenFailed, Transport
 
@@ -59,9 +60,10 @@ class SecondSession(Requests):
         on_notification: Callable[[str, bytes], None],
         on_request: Callable[[str, bytes], bytes | None],
         on_taken: Callable[[], None],
+        face: Face | None = None,
     ) -> None:
         dialogue = Dialogue(name, hooks, on_notification, on_request, misfits)
-        super().__init__(name, plan, dialogue, lambda kinds: None, hooks.scrub)
+        super().__init__(name, plan, dialogue, lambda kinds: None, hooks.scrub, face)
         self.refuses = False
         self.ready_at = math.inf
         self._on_taken = on_taken
@@ -134,7 +136,7 @@ class SecondSession(Requests):
         return self._dialogue.in_flight
 
     async def _open(self, connection: Connection, level: str | None, on_ready: Callable[[], None]) -> None:
-        handshake = Handshake(CLIENT_INFO, "legacy", remote=True, relayed=self._declared())
+        handshake = Handshake(self._client_info, "legacy", remote=True, relayed=self._declared())
         self._dialogue.open(connection.send)
         try:
             with anyio.fail_after(OPEN_SECS):
@@ -152,7 +154,7 @@ class SecondSession(Requests):
                 self._give_up(connection, "the server keeps no sessions in the older era")
                 return
             self._dialogue.relay_questions(self._answerable())
-            self._passing = Passing(agreed.protocol_version, CLIENT_INFO, modern=False)
+            self._passing = Passing(agreed.protocol_version, self._client_info, modern=False)
             self._agreed = agreed
             if level is not None and "logging" in agreed.capabilities:
                 self._log_level.want(level)

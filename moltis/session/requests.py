@@ -20,6 +20,7 @@ from moltis.server.states import State
 from moltis.session import elicitation, envelope
 from moltis.session.calls import Caller, Failed, OnReply, Reply, Result
 from moltis.session.dialogue import CallHandle, Dialogue
+from moltis.session.face import Face
 from moltis.session.handshake import Agreed
 from moltis.session.listing import Headers, Item, Kind, Offer, ToolFilter, with_server, without_secrets
 from moltis.session.lists import Lists
@@ -88,8 +89,11 @@ class Requests:
         dialogue: Dialogue,
         on_lists_changed: Callable[[frozenset[Kind]], None],
         scrub: Callable[[str], str],
+        face: Face | None = None,
     ) -> None:
         self.name = name
+        self.face = face
+        """Of its only host, where there is but one."""
         self._dialogue = dialogue
         self._scrub = scrub
         self._state = State.STARTING
@@ -292,13 +296,22 @@ class Requests:
         """
         return one_line(self._scrub(message[:SCRUBBED_CHARS]))[:TOLD_CHARS]
 
+    @property
+    def _client_info(self) -> bytes:
+        return CLIENT_INFO if self.face is None else self.face.client_info
+
     def _declared(self) -> bytes:
         """Return what a server of the older era is told that its hosts can, as JSON, less what it is not to know of."""
+        if self.face is not None:
+            return self.face.declared(self._undeclared)
         said = (b'"%b":%b' % (name.encode(), how) for name, how in RELAYS.items() if name not in self._undeclared)
         return b"{%b}" % b",".join(said)
 
     def _answerable(self) -> frozenset[str]:
         """Return the questions of which a server of the older era is told that its hosts can answer them."""
+        if self.face is not None:
+            declared = self.face.less(self._undeclared)
+            return frozenset(method for method, name in RELAYED.items() if name in declared)
         return frozenset(method for method, name in RELAYED.items() if name not in self._undeclared)
 
     def _times(self, timeout_secs: float | None) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from moltis.session import envelope
 from moltis.session.beside import Beside, SecondSession
 from moltis.session.calls import Failed, Reply
 from moltis.session.dialogue import CallHandle, Dialogue
+from moltis.session.face import NO_ROOTS, Face
 from moltis.session.facts import Events, Facts, lost
 from moltis.session.handshake import PATIENCE_SECS, Agreed, EraMemory, Handshake
 from moltis.session.hooks import Hooks
@@ -34,7 +35,7 @@ from moltis.session.listing import Kind, ListError
 from moltis.session.negotiation import HandshakeFailed, InDoubt, negotiate
 from moltis.session.oddities import Oddities
 from moltis.session.passing import Passing
-from moltis.session.requests import CLIENT_INFO, Requests
+from moltis.session.requests import Requests
 from moltis.session.wishes import LogLevel, Stirred, Taken, Watch, Wish
 from moltis.transport import Connection, Effort, Ended, OpenFailed, Transport
 
@@ -55,7 +56,7 @@ class Session(Requests):
 
     memory: what earlier lives taught about the server's era; shared with the next.
     on_lists_changed: lists whose content is new since the first reading.
-    relays: whether there are hosts that may answer what a server asks.
+    relays: whether there are hosts that may answer what a server asks. face: of the only one, where there is but one.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Session(Requests):
         hooks: Hooks | None = None,
         on_lists_changed: Callable[[frozenset[Kind]], None] | None = None,
         relays: bool = False,
+        face: Face | None = None,
     ) -> None:
         self._transport = transport
         self._events = events
@@ -82,7 +84,7 @@ class Session(Requests):
         self._beside: Beside | None = None
         """For hosts of the older era, where the server may have both."""
         dialogue = Dialogue(name, hooks, self._notified, self._requested)
-        super().__init__(name, plan, dialogue, self._lists_changed, hooks.scrub)
+        super().__init__(name, plan, dialogue, self._lists_changed, hooks.scrub, face)
         self._taken = Stirred()
         self._listener = Listener(self._ask_patiently, self.missed, self._taken.stir)
         self._watch = Watch(self._tell_and_learn, self._taken.stir)
@@ -370,16 +372,16 @@ class Session(Requests):
         if self._handshake is None:
             relayed = self._declared() if self._relays else b""
             self._handshake = Handshake(
-                CLIENT_INFO, self._protocol, not self._kind.is_program, self._memory, capabilities, relayed
+                self._client_info, self._protocol, not self._kind.is_program, self._memory, capabilities, relayed
             )
         self._asked_at = anyio.current_time()
         agreed = await negotiate(self._dialogue, self._handshake, partial(self._read, connection))
         if agreed.era == "modern":
-            self._dialogue.meta = envelope.modern_meta(agreed.protocol_version, CLIENT_INFO, capabilities)
+            self._dialogue.meta = envelope.modern_meta(agreed.protocol_version, self._client_info, capabilities)
         elif self._relays:
             self._dialogue.relay_questions(self._answerable())
         modern = agreed.era == "modern"
-        self._passing = Passing(agreed.protocol_version, CLIENT_INFO, modern=modern, undeclared=self._undeclared)
+        self._passing = Passing(agreed.protocol_version, self._client_info, modern=modern, undeclared=self._undeclared)
         self._agreed = agreed
         if agreed.era == "modern" and self._kind.mirrors_headers and self._protocol == "auto" and self._relays:
             self._dialogue.misfits.other_era = True
@@ -389,7 +391,7 @@ class Session(Requests):
     def _second(self) -> SecondSession:
         misfits = self._dialogue.misfits
         hooks, heard, stir = self._hooks, self._heard_beside, self._taken.stir
-        return SecondSession(self.name, self._plan, hooks, misfits, heard, self._requested, stir)
+        return SecondSession(self.name, self._plan, hooks, misfits, heard, self._requested, stir, self.face)
 
     def _second_told(self, what: str, words: str) -> None:
         assert self._beside is not None
@@ -467,7 +469,7 @@ class Session(Requests):
     def _requested(self, method: str, params: bytes) -> bytes | None:
         """Answer what no host is to answer. A host that is none has no folders."""
         if self._relays and method == "roots/list" and "roots" not in self._undeclared:
-            return b'{"roots":[]}'
+            return NO_ROOTS if self.face is None else self.face.roots
         return self.default_answer(method, params)
 
     def _lists_changed(self, kinds: frozenset[Kind]) -> None:

@@ -121,6 +121,8 @@ WRONG_SERVER = {
     "transport": ['"stdoi"', "5", '""', '"rest"'],
     "include_tools": ['"*"', "[1]", '[""]'],
     "exclude_tools": ["5"],
+    "share": ['"project"', '"none"', "true"],
+    "max_instances": ["0", "-1", "1.5", '"8"', "1001"],
     "start": ['"lazy"', "true", '"on-demand"'],
     "idle_stop_secs": ["-1", "0.01", "1e12", '"10"', "true", "nan", "inf"],
     "protocol": ['"auto2"', "2"],
@@ -706,3 +708,31 @@ H = "${NOWHERE:-secret-4}"
         "G": "moltis.toml",
         "H": "env set NOWHERE",
     }
+
+
+def test_a_server_that_hosts_do_not_share_runs_on_demand_and_never_always() -> None:
+    (own,) = read('[mcp.servers.x]\ncommand = "npx"\nshare = "host"\n').plan.servers
+    assert (own.start, own.has_instances, own.problem, own.max_instances) == ("on_demand", True, None, 8)
+    loaded = read(
+        '[mcp.servers.x]\ncommand = "npx"\nshare = "host"\nstart = "always"\n[mcp.servers.y]\ncommand = "npx"\n'
+    )
+    ((problem,), (x, y)) = loaded.problems, loaded.plan.servers
+    assert (problem.severity, problem.line, problem.key) == ("error", 4, "mcp.servers.x.start")
+    assert 'must be "on_demand" with share = "host"' in problem.message
+    assert (x.launch, y.problem) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ("idle_stop_secs = 5", "idle_stop_secs"),
+        ("max_instances = 3", "max_instances"),
+        ('start = "on_demand"\nidle_stop_secs = 5', None),
+        ('start = "on_demand"\nidle_stop_secs = 0', None),
+        ('share = "host"\nidle_stop_secs = 5\nmax_instances = 3', None),
+    ],
+)
+def test_a_key_that_does_nothing_to_a_server_is_told(lines: str, key: str | None) -> None:
+    loaded = read(f'[mcp.servers.x]\ncommand = "npx"\n{lines}\n')
+    assert [(p.severity, p.key) for p in loaded.problems] == ([("warning", f"mcp.servers.x.{key}")] if key else [])
+    assert loaded.plan.servers[0].problem is None

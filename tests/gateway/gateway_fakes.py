@@ -5,6 +5,7 @@ All of them are synchronous and remember what they were told. `FakeWorld.start` 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -12,12 +13,13 @@ import anyio.abc
 import msgspec
 from msgspec import Raw
 
-from moltis.errors import MoltisError, UnknownServer
+from moltis.errors import Busy, MoltisError, UnknownServer
 from moltis.gateway.api import Known
 from moltis.gateway.messages import CAPABILITIES, CLIENT_INFO, PROTOCOL_VERSION, Answer, Ask, Tell, parse
 from moltis.server.states import State
 from moltis.server.status import LastError, ServerStatus
 from moltis.session.calls import Caller, ErrorReply, Failed, OnReply, Result
+from moltis.session.face import Face
 from moltis.session.handshake import Agreed
 from moltis.session.listing import Item, Kind
 from moltis.session.wishes import Stirred, Taken, Wish
@@ -293,6 +295,11 @@ class FakeWorld:
 
     def __init__(self, *ports: FakePort, tasks: anyio.abc.TaskGroup | None = None) -> None:
         self._ports = {port.name: port for port in ports}
+        self.shared_out: set[str] = set()
+        self.instances: dict[str, FakePort] = {}
+        self.faces: dict[str, Face] = {}
+        self.most = 8
+        self._numbers = itertools.count(1)
         self.tasks = tasks
         self.started: list[Callable[[], Coroutine[Any, Any, object]]] = []
 
@@ -308,9 +315,30 @@ class FakeWorld:
 
     def port(self, name: str) -> FakePort:
         try:
-            return self._ports[name]
+            return self.instances.get(name) or self._ports[name]
         except KeyError:
             raise UnknownServer(name, self._ports) from None
+
+    def split(self) -> frozenset[str]:
+        return frozenset(self.shared_out)
+
+    def begin_instance(self, server: str, face: Face) -> FakePort:
+        if sum(name.startswith(f"{server}@") for name in self.faces) >= self.most:
+            raise Busy(f"server {server!r} runs for {self.most} hosts already", server=server)
+        port = FakePort(f"{server}@{next(self._numbers)}")
+        port.ready()
+        self.instances[port.name] = port
+        self.faces[port.name] = face
+        return port
+
+    def outlives(self, name: str) -> bool:
+        return True
+
+    def end_instance(self, name: str) -> None:
+        del self.instances[name], self.faces[name]
+
+    def change_face(self, name: str, face: Face) -> None:
+        self.faces[name] = face
 
     def start(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         if self.tasks is None:

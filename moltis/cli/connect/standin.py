@@ -25,6 +25,7 @@ from moltis.gateway.views import ALL, Project, Settings, path_of
 from moltis.paths import Paths
 from moltis.server.states import STATUS, State
 from moltis.server.status import ServerStatus
+from moltis.session.face import Face
 from moltis.session.listing import ToolFilter
 
 
@@ -179,6 +180,21 @@ class _World:
 
     def port(self, name: str) -> _Port:
         return self._ports[name]
+
+    def split(self) -> frozenset[str]:
+        return frozenset()
+
+    def begin_instance(self, server: str, face: Face) -> _Port:
+        raise RuntimeError("there are no instances without a daemon")
+
+    def outlives(self, name: str) -> bool:
+        return False
+
+    def end_instance(self, name: str) -> None:
+        raise RuntimeError("there are no instances without a daemon")
+
+    def change_face(self, name: str, face: Face) -> None:
+        raise RuntimeError("there are no instances without a daemon")
 
     def start(self, work: Callable[[], Coroutine[Any, Any, object]]) -> None:
         raise RuntimeError("there is nothing to wait for")

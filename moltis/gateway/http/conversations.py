@@ -204,7 +204,7 @@ class Conversations:
     async def _ask_alone(self, inbound: Inbound, ask: Ask) -> None:
         """Serve a request that speaks for itself (2026-07-28): it is given up when its connection is lost."""
         self._check_modern(inbound, ask)
-        host = self._gateway.new_host(inbound.view, inbound.principal, _nowhere)
+        host = self._gateway.new_host(inbound.view, inbound.principal, _nowhere, lasts=False)
         exchange = self._exchange(inbound, ask, asks=False)
 
         def lost() -> None:
@@ -226,7 +226,7 @@ class Conversations:
 
     async def _ask_once(self, inbound: Inbound, ask: Ask) -> None:
         """Serve a legacy request that belongs to no session, as small scripts send them."""
-        host = self._gateway.new_host(inbound.view, inbound.principal, _nowhere)
+        host = self._gateway.new_host(inbound.view, inbound.principal, _nowhere, lasts=False)
         exchange = self._exchange(inbound, ask, asks=False)
         self._waiting += 1
         try:
@@ -269,7 +269,7 @@ class Conversations:
             # Messages, 4 and 5).
             if isinstance(message, Answer):
                 raise Refused(refusals.wrong("in this revision answers go into the request that is sent again"))
-            host = self._gateway.new_host(inbound.view, inbound.principal, _nowhere)
+            host = self._gateway.new_host(inbound.view, inbound.principal, _nowhere, lasts=False)
             host.notification(message)
             host.close()
         elif inbound.version is not None and inbound.version not in _LEGACY:
