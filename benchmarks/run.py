@@ -13,7 +13,9 @@ import sys
 from figure import Figure, row, save
 from workbench import OUT
 
-GROUPS = ("launch", "hang", "idle", "calls", "remote", "login", "command_line", "flood", "gateway", "projects")
+GROUPS = (
+    "launch", "on_demand", "hang", "idle", "calls", "remote", "login", "command_line", "flood", "gateway", "projects",
+)  # fmt: skip
 
 
 def main() -> int:

@@ -118,9 +118,16 @@ class Line:
 
 
 class Daemon:
-    """`moltis run` over some servers (argv, or a URL), in its default configuration unless `mcp` says otherwise."""
+    """`moltis run` over some servers (argv, or a URL), in its default configuration unless `mcp` says otherwise, or
+    `each` of every server.
+    """
 
-    def __init__(self, servers: Mapping[str, Argv | str], mcp: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        servers: Mapping[str, Argv | str],
+        mcp: Mapping[str, float] | None = None,
+        each: Mapping[str, float | str] | None = None,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="moltis-bench-"))
         self.socket = self.folder / "data" / "run" / "moltis.sock"
         lines = [
@@ -135,6 +142,7 @@ class Daemon:
                 lines.append(f"url = {json.dumps(how)}")
             else:
                 lines += [f"command = {json.dumps(how[0])}", f"args = {json.dumps(how[1:])}"]
+            lines += [f"{key} = {json.dumps(value)}" for key, value in (each or {}).items()]
         self.config = self.folder / "moltis.toml"
         self.config.write_text("\n".join(lines) + "\n")
         # Compiled files are kept, as they are for whoever runs it: what is measured is not the compiler.
