@@ -215,8 +215,9 @@ class FailureKind(enum.StrEnum):
 UNCOUNTED: Final = frozenset({FailureKind.AUTH_REQUIRED, FailureKind.LOGIN_UNAVAILABLE, FailureKind.LOCKED_OUT})
 """No failures of the server: nobody has logged in, the authorization server cannot be reached, or nobody can log in."""
 
-WANTING: Final = frozenset({FailureKind.NO_NETWORK, FailureKind.NO_RESOURCES})
-"""What this machine lacked for a start: a network; a descriptor, a process, memory. The server has no part in it."""
+WANTING: Final = frozenset({FailureKind.NO_NETWORK, FailureKind.NO_RESOURCES, FailureKind.WARDEN_LOST})
+"""What this machine lacked for a start: a network, a descriptor, a process, memory; or our own process that watches
+over servers is lost, and they with it. A server has no part in it."""
 
 FREE: Final = frozenset({*WANTING, FailureKind.LOCKED_OUT})
 """What is waited for in `backoff`, again and again, and uses up no attempt."""

@@ -295,6 +295,18 @@ def test_what_this_machine_has_not_left_is_no_attempt_of_the_servers_and_cools_n
     assert server.on(Admitted(), Opened(1), Initialized()).state is State.READY
 
 
+@pytest.mark.parametrize("attempts", [0, 5])
+def test_a_server_that_is_lost_with_the_warden_has_not_failed_and_is_not_left_alone(attempts: int) -> None:
+    """Somebody's kill, or a machine without memory, ended a process of ours, and with it all servers."""
+    server = Server(Limits(max_restart_attempts=attempts), roll=0.5).on(RUN)
+    for _ in range(10):
+        server.on(Admitted(), Opened(1), Initialized())
+        assert server.state is State.READY
+        server.on(Ended(Failure(FailureKind.WARDEN_LOST, "was ended with the warden process, which died")))
+        assert (server.state, server.life.attempts, server.last.reason) == (State.BACKOFF, 0, "warden_lost")
+        server.wait()
+
+
 def test_a_program_that_says_the_same_of_itself_has_failed() -> None:
     said = Failure(FailureKind.EXITED, "exited with code 1", 1, ("OSError: Too many open files",))
     assert Server().on(RUN, Admitted(), Opened(1), Ended(said)).life.attempts == 1
