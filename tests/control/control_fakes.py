@@ -179,7 +179,9 @@ class FakeGateway:
         self.hosts: list[FakeHost] = []
         self.is_closed = False
 
-    def new_host(self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool]) -> FakeHost:
+    def new_host(
+        self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool], *, lasts: bool = True
+    ) -> FakeHost:
         server = None if path == ALL else path.split("/")[2]
         if server is not None and not self.knows(path):
             raise UnknownServer(server, ["alpha"])

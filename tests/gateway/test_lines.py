@@ -116,7 +116,9 @@ class FakeGateway:
         self.asked: tuple[str | None, Principal] | None = None
         self.is_closed = False
 
-    def new_host(self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool]) -> FakeHost:
+    def new_host(
+        self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool], *, lasts: bool = True
+    ) -> FakeHost:
         server = None if path == ALL else path.split("/")[2]
         if server == "unknown":
             raise UnknownServer(server, [])

@@ -107,7 +107,9 @@ class StubGateway:
         self.tools: dict[tuple[str | None, str], bytes] = {}
         self.is_closed = False
 
-    def new_host(self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool]) -> StubHost:
+    def new_host(
+        self, path: str, principal: Principal, unsolicited: Callable[[bytes], bool], *, lasts: bool = True
+    ) -> StubHost:
         server = server_at(path)
         if server is not None and server not in self.servers:
             raise UnknownServer(server, self.servers)
