@@ -15,6 +15,7 @@ from moltis.cli import link, screen
 from moltis.cli.commands import LazyGroup, command, json_option
 from moltis.cli.table import Cell, render
 from moltis.errors import DaemonNotRunning
+from moltis.server.states import State
 
 if TYPE_CHECKING:
     from moltis.config.plan import Plan
@@ -31,10 +32,10 @@ COMMANDS = {
 group = LazyGroup("project", table=COMMANDS, help="Say which servers each project gets, at /mcp/PROJECT.")
 
 WHY: Final = {
-    "disabled": ("disabled", "moltis mcp enable {full}"),
+    State.DISABLED: ("disabled", "moltis mcp enable {full}"),
     "excluded": ("excluded", "moltis project include {project} {server}"),
     "cap": ("left out: the cap", "max_servers_per_project in [mcp], or moltis project exclude {project} OTHER"),
-    "invalid": ("named like another", "moltis config check"),
+    State.INVALID: ("named like another", "moltis config check"),
 }
 """Why a project does not get a server, and what changes it."""
 

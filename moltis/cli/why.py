@@ -72,13 +72,14 @@ def _why_tool(ctx: click.Context, server: str, tool: str, project: str | None, h
 
     from moltis.config.load import load
     from moltis.gateway.visibility import explain
+    from moltis.server.states import State
     from moltis.server.status import ServerStatus
 
     offered: dict[str, list[str]] = {}
     for each in tools:
         offered.setdefault(str(each["server"]), []).append(str(each["name"]))
     found = msgspec.convert(status, ServerStatus)
-    if found.state == "ready":
+    if found.state == State.READY:
         offered.setdefault(server, [])
     item = next((each for each in tools if (each["server"], each["name"]) == (server, tool)), None)
     listed = None if item is None else msgspec.json.encode({key: each for key, each in item.items() if key != "server"})

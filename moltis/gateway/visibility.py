@@ -129,7 +129,7 @@ def _of_project(plan: Plan, server: ServerPlan, project: str | None) -> list[Rea
         case "cap":
             told = f"{project} has its {plan.max_servers_per_project} servers without {own}"
             mends = f"moltis project exclude {project} OTHER, or max_servers_per_project in [mcp] of moltis.toml"
-        case "invalid":
+        case State.INVALID:
             told, mends = f"{own} is named like a server of all projects", "moltis config check"
         case _:
             return []  # that it is disabled is its state
