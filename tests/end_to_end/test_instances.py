@@ -17,7 +17,7 @@ from processes import marked, signal_pid
 from raw_hosts import HttpHost, PipeHost
 
 STATEFUL = SERVERS / "stateful_server.py"
-OWN = {"share": "host", "idle_stop_secs": 60.0}
+OWN: dict[str, Any] = {"share": "host", "idle_stop_secs": 60.0}
 SOON = {"share": "host", "idle_stop_secs": 0.5}
 
 
