@@ -19,6 +19,9 @@ from moltis.cli.table import Cell, paint, render
 from moltis.errors import DaemonNotRunning, ExitCode
 from moltis.server.states import SETTLING, State
 
+OFFERING = frozenset({State.READY, State.IDLE})
+"""Where a server has something for hosts: what it lists, or listed when it was last ready."""
+
 HEADER = ("NAME", "TRANSPORT", "TOOLS", "STATUS", "UP/RESTARTS", "ACTION")
 STATUS_COLUMN = 3
 
@@ -169,7 +172,7 @@ def table_row(server: Mapping[str, Any], now: datetime) -> list[str | Cell]:
     return [
         screen.one_line(str(server["name"])),
         str(server["transport"]),
-        str(server["tool_count"]) if server["state"] == State.READY else "-",
+        str(server["tool_count"]) if server["state"] in OFFERING else "-",
         Cell(screen.one_line(status.text), status.style),
         phrases.up_and_restarts(server, now),
         Cell(phrases.action(server), "cyan"),
@@ -238,7 +241,7 @@ def _command_words(server: Mapping[str, Any]) -> str:
 
 
 def _offers(server: Mapping[str, Any]) -> str:
-    if server.get("state") != State.READY:
+    if server.get("state") not in OFFERING:
         return ""
     kinds = (("tool", "tool_count"), ("resource", "resource_count"), ("prompt", "prompt_count"))
     return ", ".join(f"{n} {kind}{'s' if n != 1 else ''}" for kind, key in kinds for n in [server.get(key) or 0])

@@ -29,7 +29,7 @@ from moltis.server.states import AT_REST, LOGIN_FAILED, SETTLING, STARTING, Fail
 from moltis.server.status import HistoryEntry, LastError, ServerStatus
 from moltis.server.supervisor import Supervisor
 from moltis.session.handshake import EraMemory
-from moltis.session.listing import Kind, ToolFilter, with_server, without_secrets
+from moltis.session.listing import Item, Kind, ToolFilter, with_server, without_secrets
 from moltis.session.session import Session
 from moltis.times import stamp
 from moltis.transport.spawned import tree_rss_bytes
@@ -72,6 +72,9 @@ class Server:
             held = None if status.pid is None else tree_rss_bytes(status.pid)
             idle = self._rss_idle.get(status.name) if status.state == State.IDLE else None
             status = msgspec.structs.replace(status, rss_bytes=held, rss_idle_bytes=idle)
+        if status.state == State.IDLE:
+            tools, resources, prompts = (len(self._known(k)) for k in (Kind.TOOLS, Kind.RESOURCES, Kind.PROMPTS))
+            status = msgspec.structs.replace(status, tool_count=tools, resource_count=resources, prompt_count=prompts)
         unusable, hosts = status.unusable_items, status.hosts
         gateway = self._hosts.served_by
         if gateway is not None:
@@ -107,15 +110,20 @@ class Server:
 
     def last_listed(self, kind: Kind) -> Iterable[bytes] | None:
         plan = self._actor.plan
-        known = self._hosts.known(plan) if self._actor.state is State.IDLE else None
-        if known is None:
+        if self._actor.state is not State.IDLE or self._hosts.known(plan) is None:
             return None
-        items = known.of(kind)
-        if kind is Kind.TOOLS:
-            allowed = ToolFilter(plan.include_tools, plan.exclude_tools)
-            items = tuple(item for item in items if allowed.allows(item.name))
         name = json_string(plan.name)
-        return (with_server(item, name) for item in without_secrets(items, self._scrub))
+        return (with_server(item, name) for item in without_secrets(self._known(kind), self._scrub))
+
+    def _known(self, kind: Kind) -> Sequence[Item]:
+        """Return what it listed when it was last ready, less what its filter keeps back; nothing where nobody knows."""
+        plan = self._actor.plan
+        known = self._hosts.known(plan)
+        items = () if known is None else known.of(kind)
+        if kind is not Kind.TOOLS or not (plan.include_tools or plan.exclude_tools):
+            return items
+        allowed = ToolFilter(plan.include_tools, plan.exclude_tools)
+        return [item for item in items if allowed.allows(item.name)]
 
     def wakes(self) -> bool:
         return self._actor.wakes

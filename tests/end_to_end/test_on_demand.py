@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -68,6 +69,9 @@ def test_one_that_is_known_is_not_started_by_a_daemon_that_begins_and_looks_well
     assert (status["state"], status["status"], status["restarts"], status["started_at"]) == (
         "idle", "disconnected", 0, None,
     )  # fmt: skip
+    assert status["tool_count"] == 2
+    assert re.search(r"^files +stdio +2 +idle", daemon.cli("status").stdout, re.MULTILINE)
+    assert re.search(r"^offers +2 tools", daemon.cli("status", "files").stdout, re.MULTILINE)
     with HttpHost(url) as host:
         assert listed(host) == NAMES
     assert [tool["name"] for tool in daemon.rpc("mcp.tools", name="files")] == ["echo", "sleep"]
