@@ -140,41 +140,47 @@ MAX_NAME_CHARS: Final = 200
 """Of a name that nothing has; a longer one is cut, for it is compared with all that there are."""
 
 
-class UnknownServer(MoltisError):
+class _Unknown(MoltisError):
+    """Nothing of a kind has that name. nearest: the known names most like it; suggestion: the same in words."""
+
+    exit_code = ExitCode.NO_SUCH_SERVER
+    rpc_code = RpcCode.UNKNOWN_SERVER
+    what: ClassVar[str]
+    add: ClassVar[str]
+    """The command that makes the first."""
+
+    def __init__(self, name: str, known: Iterable[str], *, server: str | None = None) -> None:
+        names = sorted(known)
+        self.nearest = nearest(name, names)
+        self.suggestion = f"; did you mean {' or '.join(self.nearest)}?" if self.nearest else ""
+        super().__init__(
+            f"no {self.what} is called {name!r}{self.suggestion}",
+            hint=f"known {self.what}s: {', '.join(names)}" if names else self.add,
+            server=server,
+        )
+
+
+class UnknownServer(_Unknown):
     """No server has that name."""
 
     kind = "unknown_server"
-    exit_code = ExitCode.NO_SUCH_SERVER
-    rpc_code = RpcCode.UNKNOWN_SERVER
+    what = "server"
+    add = "moltis mcp add NAME -- COMMAND"
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        names, name = sorted(known), name[:MAX_NAME_CHARS]
-        near = nearest(name, names)
-        also = f"; did you mean {' or '.join(near)}?" if near else ""
-        super().__init__(
-            f"no server is called {name!r}{also}",
-            hint=f"known servers: {', '.join(names)}" if names else "moltis mcp add NAME -- COMMAND",
-            server=name,
-        )
-        self.nearest = near
+        name = name[:MAX_NAME_CHARS]
+        super().__init__(name, known, server=name)
 
 
-class UnknownProject(MoltisError):
+class UnknownProject(_Unknown):
     """No project has that name."""
 
     kind = "unknown_project"
-    exit_code = ExitCode.NO_SUCH_SERVER
-    rpc_code = RpcCode.UNKNOWN_SERVER
+    what = "project"
+    add = "moltis project add NAME PATH"
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
-        names, name = sorted(known), name[:MAX_NAME_CHARS]
-        near = nearest(name, names)
-        also = f"; did you mean {' or '.join(near)}?" if near else ""
-        super().__init__(
-            f"no project is called {name!r}{also}",
-            hint=f"known projects: {', '.join(names)}" if names else "moltis project add NAME PATH",
-        )
-        self.nearest = near
+        super().__init__(name[:MAX_NAME_CHARS], known)
 
 
 class ConfigError(MoltisError):

@@ -112,8 +112,7 @@ class Gateway:
         try:
             self._views.at(path)
         except UnknownProject as error:
-            also = f"; did you mean {' or '.join(error.nearest)}?" if error.nearest else ""
-            return f"there is no project of that name{also}"
+            return f"there is no project of that name{error.suggestion}"
         except UnknownServer:
             pass
         return "there is no server of that name; see moltis status"
