@@ -54,29 +54,24 @@ def connect(ctx: click.Context, timeout_secs: float | None = REPLY_SECS) -> Daem
 
 def server_names(ctx: click.Context, incomplete: str) -> list[str]:
     """Return the servers of the running daemon that begin so; none when it cannot be asked quickly."""
-    try:
-        with connect(ctx, COMPLETION_SECS) as daemon:
-            names = [str(server["name"]) for server in daemon.call("mcp.list")]
-    except Exception:  # a shell's completion must stay silent, whatever is wrong
-        return []
-    return [name for name in names if name.startswith(incomplete)]
+    return _names(ctx, incomplete, "mcp.list", "{name}")
 
 
 def project_names(ctx: click.Context, incomplete: str) -> list[str]:
     """Return the projects of the running daemon that begin so; none when it cannot be asked quickly."""
-    try:
-        with connect(ctx, COMPLETION_SECS) as daemon:
-            names = [str(project["name"]) for project in daemon.call("project.list")]
-    except Exception:  # a shell's completion must stay silent, whatever is wrong
-        return []
-    return [name for name in names if name.startswith(incomplete)]
+    return _names(ctx, incomplete, "project.list", "{name}")
 
 
 def tool_names(ctx: click.Context, incomplete: str) -> list[str]:
     """Return `SERVER.TOOL` for every tool that begins so; none when they cannot be asked quickly."""
+    return _names(ctx, incomplete, "mcp.tools", "{server}.{name}")
+
+
+def _names(ctx: click.Context, incomplete: str, method: str, form: str) -> list[str]:
+    """Return the names of what a method lists. form: what each is called, by its members."""
     try:
         with connect(ctx, COMPLETION_SECS) as daemon:
-            tools = daemon.call("mcp.tools")
+            names = [form.format_map(item) for item in daemon.call(method)]
     except Exception:  # a shell's completion must stay silent, whatever is wrong
         return []
-    return [name for t in tools if (name := f"{t['server']}.{t['name']}").startswith(incomplete)]
+    return [name for name in names if name.startswith(incomplete)]
