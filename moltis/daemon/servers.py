@@ -263,8 +263,12 @@ class Servers:
         return Server(actor, auth, self._hosts, self._scrub, self._rss_idle, instances)
 
     def not_needed(self, name: str, pid: int | None) -> None:
-        """Take note of what a server holds that is about to be stopped since nobody needs it."""
-        self._rss_idle[name] = None if pid is None else tree_rss_bytes(pid)
+        """Take note of what a server holds that is about to be stopped since nobody needs it.
+
+        No instance: that ends for good, and no other has its name.
+        """
+        if self._supervisor.plan.server(name) is not None:
+            self._rss_idle[name] = None if pid is None else tree_rss_bytes(pid)
 
     def _plan(self, name: str) -> ServerPlan:
         """Return the plan of a server that has an entry in moltis.toml.
