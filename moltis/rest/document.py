@@ -21,6 +21,9 @@ from moltis.errors import ConfigError
 MAX_BYTES: Final = 32 * 1024 * 1024
 """The largest published document known, Microsoft Graph's, is below this as JSON."""
 
+UNDERSTOOD: Final = (["3", "0"], ["3", "1"], ["3", "2"])
+"""Versions, by their first two numbers: the third changes nothing (OpenAPI 3.1.1, section 4.1)."""
+
 MAX_HOPS: Final = 32
 """From a `$ref` to another to what is meant."""
 
@@ -38,14 +41,10 @@ class BadReference(Exception):
 
 
 class Document:
-    """A document whose `openapi` is known, and the way through its references.
+    """A document whose `openapi` is known, and the way through its references. `root`: the whole of it."""
 
-    root: the whole of it. version: (3, 0), (3, 1) or (3, 2).
-    """
-
-    def __init__(self, root: Node, version: tuple[int, int]) -> None:
+    def __init__(self, root: Node) -> None:
         self.root = root
-        self.version = version
         resource: Resource[Any] = Specification.OPAQUE.create_resource(root)
         self._resolver = Registry().with_resource("", resource).resolver()
 
@@ -105,14 +104,11 @@ def read(data: bytes, name: str) -> Document:
     version = root.get("openapi")
     if not isinstance(version, str):
         raise ConfigError(f"{name} is not an OpenAPI document: it has no `openapi` that says which version it is")
-    match version.split(".")[:2]:
-        case ["3", ("0" | "1" | "2") as minor]:
-            document = Document(root, (3, int(minor)))
-        case _:
-            raise ConfigError(f"{name} is OpenAPI {version[:20]!r}; 3.0, 3.1 and 3.2 are understood")
+    if version.split(".")[:2] not in UNDERSTOOD:
+        raise ConfigError(f"{name} is OpenAPI {version[:20]!r}; 3.0, 3.1 and 3.2 are understood")
     if not isinstance(root.get("paths", {}), dict):
         raise ConfigError(f"{name} is not an OpenAPI document: its `paths` are {_kind(root['paths'])}")
-    return document
+    return Document(root)
 
 
 def _parsed(data: bytes, name: str) -> Any:

@@ -352,7 +352,8 @@ class _Planner:
             schema, extra = {"type": "string"}, {"contentEncoding": "base64"}
             description = description or f"The body ({content_type}), base64"
         if kind in ("form", "multipart"):
-            fields = self._members_of(kind, media, found[0] if found else {}, dict.fromkeys(found[0] if found else {}))
+            properties = found[0] if found is not None else {}
+            fields = self._members_of(media, properties, {name: name for name in properties})
             return Body(kind, content_type, is_required, whole, fields), {whole: (schema, description, extra)}
         return Body(kind, content_type, is_required, whole), {whole: (schema, description, extra)}
 
@@ -372,19 +373,17 @@ class _Planner:
             if name in taken:
                 return None
             arguments[name] = _argument_name(name, taken | set(arguments.values()), "of_body")
-        members = self._members_of(kind, media, properties, arguments)
+        members = self._members_of(media, properties, arguments)
         schemas = {member.argument: (properties[member.name], "", _extra(kind, member)) for member in members}
         needs = tuple(arguments[name] for name in required)
         return Body(kind, content_type, is_required, None, members, needs), schemas
 
     def _members_of(
-        self, kind: BodyKind, media: Node, properties: Mapping[str, Any], arguments: Mapping[str, str | None]
+        self, media: Node, properties: Mapping[str, Any], arguments: Mapping[str, str]
     ) -> tuple[Member, ...]:
         encoding = media.get("encoding")
         return tuple(
-            self._member(
-                arguments[name] or name, name, each, encoding.get(name) if isinstance(encoding, dict) else None
-            )
+            self._member(arguments[name], name, each, encoding.get(name) if isinstance(encoding, dict) else None)
             for name, each in properties.items()
         )
 
@@ -452,8 +451,8 @@ def _said_of(*nearest: Node) -> Any:
 def _description(said: Mapping[str, Any], node: Node, method: str, path: str, parameters: Sequence[Parameter]) -> str:
     own = _text(said.get("description"))
     summary, description = _text(node.get("summary")), _text(node.get("description"))
-    text = own or (summary if not description or description.startswith(summary) else f"{summary}\n{description}")
-    text = own or (description if summary and description.startswith(summary) else text)
+    said_twice = description.startswith(summary)
+    text = own or (description if said_twice else f"{summary}\n{description}")
     pages = [p.argument for p in parameters if p.place == "query" and re.sub("[^a-z_]", "", p.name.lower()) in PAGES]
     tail = f"{method.upper()} {path}"
     if pages:

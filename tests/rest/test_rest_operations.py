@@ -276,6 +276,21 @@ def test_descriptions_are_within_what_hosts_show_and_say_where_the_call_goes() -
     assert len(tool.input["properties"]["q"]["description"]) <= 1024
 
 
+@pytest.mark.parametrize(
+    ("summary", "description", "told"),
+    [
+        ("", "Does it.", "Does it."),
+        ("Doing.", "", "Doing."),
+        ("Doing.", "Does it.", "Doing.\nDoes it."),
+        ("Does", "Does it.", "Does it."),
+        ("", "", ""),
+    ],
+)
+def test_a_tool_is_described_by_what_the_document_says_of_it(summary: str, description: str, told: str) -> None:
+    tool = a_tool(summary=summary, description=description)
+    assert tool.description == f"{told}\nGET /things".strip()
+
+
 # --- what is wanted
 
 
