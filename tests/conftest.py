@@ -56,7 +56,8 @@ def pytest_collection(session: pytest.Session) -> None:
     if processes > 1:
         number = int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw"))
         folders = [folder for folder in map(Path, session.config.args) if folder.is_dir()]
-        found = [path for folder in folders for path in sorted(folder.rglob("test_*.py"))]
+        passed_over = session.config.getini("norecursedirs")
+        found = [path for folder in folders for path in turns.modules(folder, passed_over)]
         wanted = [path for path in found if not lanes.pytest_ignore_collect(path, session.config)]
         first = len(wanted) * number // processes
         for path in wanted[first:] + wanted[:first]:

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
-from turns import OPENERS, Collected, deal
+from turns import OPENERS, Collected, deal, modules
 
 LONG = [f"tests/conformance/test_{n}.py::test" for n in range(2)]
 HEAVY = [f"tests/end_to_end/test_{module}.py::test_{n}" for module in range(7) for n in range(5)]
@@ -55,3 +56,14 @@ def test_the_rest_stays_in_its_order() -> None:
     quick = [id for id in QUICK if id not in ALONE]
     openers, rest = set(quick[: 2 * OPENERS]), quick[2 * OPENERS :]
     assert [ALL[n].id for n in deal(ALL, 3) if ALL[n].id in quick and ALL[n].id not in openers] == rest
+
+
+def test_modules_of_what_the_tests_have_installed_are_none_of_theirs(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    ours = [tmp_path / "test_a.py", tmp_path / "b" / "test_b.py"]
+    others = [tmp_path / "servers" / ".mcp1" / "test_c.py", tmp_path / "b" / "node_modules" / "x" / "test_d.py"]
+    for path in (*ours, *others, tmp_path / "b" / "helper.py"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert modules(tmp_path, pytestconfig.getini("norecursedirs")) == sorted(ours)

@@ -6,8 +6,11 @@ of the longest part.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
 
 OPENERS = 20
 """Quick tests at the beginning of every part but the first, which go on until the first asks for the machine."""
@@ -23,6 +26,19 @@ class Collected:
     @property
     def module(self) -> str:
         return self.id.partition("::")[0]
+
+
+def modules(folder: Path, passed_over: Sequence[str]) -> list[Path]:
+    """Return the test modules in a folder, sorted; `passed_over`: globs of folders that are not entered.
+
+    What tests install lies in such folders (`.mcp1`, node_modules), and has test modules of its own. To import one of
+    them is to have what it came with instead of what is installed.
+    """
+    found: list[Path] = []
+    for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not any(fnmatchcase(name, pattern) for pattern in passed_over)]
+        found += [Path(path, name) for name in files if name.startswith("test_") and name.endswith(".py")]
+    return sorted(found)
 
 
 def deal(tests: Sequence[Collected], processes: int) -> list[int]:
